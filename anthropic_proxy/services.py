@@ -2,7 +2,7 @@
 
 `open_services` builds them for given settings, with the objects of plugins. At a reload, it copies state from the
 previous services. `build_services` is its first step, which opens no connection. Functions `new_*` build one object.
-`BackgroundWork` runs long computations in a thread. `prefetch_default_models` queries the limits of models in the
+`BackgroundWork` runs long computations in a thread. `prefetch_tier_model_limits` queries the limits of models in the
 background. Receipts are records of finished requests. Each worker process has its own services.
 """
 
@@ -74,7 +74,7 @@ class BackgroundWork:
         computation.add_done_callback(lambda _: self._free.release())
         return await asyncio.shield(computation)
 
-    async def run_in_thread_if(
+    async def run_in_thread_if_large(
         self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
     ) -> _Result:
         """Return the result of a function, computed in the thread if `is_large` is True, else at once."""
@@ -244,7 +244,7 @@ def new_id(prefix: str) -> str:
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 
 
-def prefetch_default_models(services: Services) -> None:
+def prefetch_tier_model_limits(services: Services) -> None:
     """Query the limits of the models for Claude tiers (opus …) in the background, before a request needs them."""
     for tier in TIERS:
         try:

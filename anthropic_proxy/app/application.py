@@ -29,15 +29,21 @@ from anthropic_proxy.services import (
     new_log,
     new_transports,
     open_services,
-    prefetch_default_models,
+    prefetch_tier_model_limits,
     require_route_prices,
 )
-from anthropic_proxy.settings import FIXED_VARIABLES, Settings, SettingsReader, find_bound_host, find_changed_variables
+from anthropic_proxy.settings import (
+    FIXED_VARIABLES,
+    Settings,
+    SettingsReader,
+    find_changed_variables,
+    find_listen_host_option,
+)
 from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
 from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.workers.ipc import SharedObservation
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
-from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
+from anthropic_proxy.workers.shared_state import apply_observation, register_publisher
 
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
@@ -162,7 +168,7 @@ class App:
                 self._log_changes(settings)
             self._settings, self._transports = settings, transports
             self._checks_clients = self._address is None and self._logs_startup
-            prefetch_default_models(services)
+            prefetch_tier_model_limits(services)
             if services.catalog is not before.catalog:
                 await before.catalog.close()
             if transports is not old_transports:
@@ -216,11 +222,11 @@ class App:
             if self._current is None:
                 asyncio.get_running_loop().set_exception_handler(lambda _, context: self._log.write_loop_error(context))
                 services = await self._build(self._settings, self._transports)
-                prefetch_default_models(services)
+                prefetch_tier_model_limits(services)
                 if self._logs_startup:
                     log_startup_summary(services, self._address, exposure_warning=self._exposure())
                 self._current = services, self._transports
-                self.peer.start_sharing()
+                self.peer.start_instance_sharing()
                 gateway = ExchangeGateway(self._current_services, self._request_reload)
                 for plugin in self._plugins:
                     if plugin.start is not None:
@@ -244,7 +250,7 @@ class App:
             previous=before,
         )
         if publish := self.peer.find_publisher(services.store):
-            publish_observations(services, publish)
+            register_publisher(services, publish)
         return services
 
     async def close(self) -> None:
@@ -264,7 +270,7 @@ class App:
             task.cancel()
         if self._current is not None:
             await self._current[0].catalog.close()
-            await self.peer.stop_sharing()
+            await self.peer.stop_instance_sharing()
             await self._current[0].store.close()
         await self._transports.close()
         await asyncio.to_thread(self._log.flush)
@@ -294,7 +300,7 @@ class App:
             apply_observation(self._current[0], observation)
 
     def _exposure(self) -> str:
-        host = self._settings.host if self._address is not None else find_bound_host(sys.argv)
+        host = self._settings.host if self._address is not None else find_listen_host_option(sys.argv)
         return exposure_warning(self._settings, host)
 
     def _check_client_address(self, peer: tuple[str, int] | None) -> None:

@@ -273,7 +273,7 @@ class _Setup:
     def _write(self, provider: "Provider", lines: Mapping[str, str]) -> int:
         """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
         from anthropic_proxy.cli.setup_plan import describe_tier_overrides, separate_existing_lines  # noqa: PLC0415
-        from anthropic_proxy.settings.env_writer import append_lines, format_line  # noqa: PLC0415
+        from anthropic_proxy.settings.env_writer import append_variables, format_env_line  # noqa: PLC0415
         from anthropic_proxy.settings.masking import mask_setting  # noqa: PLC0415
 
         added, differences = separate_existing_lines(lines, self._in_file, self._settings)
@@ -294,11 +294,11 @@ class _Setup:
         self._output.write_line(f"  New lines of {self._file}:")
         for name, value in added.items():
             shown = mask_setting(name, value)
-            line = format_line(name, value) if shown == value else f"{name}={shown}"
+            line = format_env_line(name, value) if shown == value else f"{name}={shown}"
             self._output.write_line(f"    {self._output.paint(line, 'type')}")
         if not self._is_written_now():
             return _EXIT_FAILED
-        if append_lines(self._file, added):
+        if append_variables(self._file, added):
             text = f"Other users could read {self._file}. Now only its owner can, because it contains a key."
             self._output.write_notice(text, "!", "warn")
         count = f"{len(added)} line{'' if len(added) == 1 else 's'}"

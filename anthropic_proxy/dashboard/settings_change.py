@@ -19,7 +19,7 @@ from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
 from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, FIXED_VARIABLES, Settings, copy_environment, load_settings
 from anthropic_proxy.settings.env_text import decode_env_text
-from anthropic_proxy.settings.env_writer import locked_for_change, read_text, replace_file, set_value
+from anthropic_proxy.settings.env_writer import locked_for_change, read_text, replace_file, update_env_text
 from anthropic_proxy.settings.masking import is_secret, mask_setting
 
 BACKUP_FILE = ".env.bak"
@@ -91,7 +91,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         )
     try:
         before = read_text(Path(ENV_FILE))
-        text = set_value(before, name, value)
+        text = update_env_text(before, name, value)
         warnings = _check(text)
     except ConfigurationError as error:
         raise InvalidRequest(error.message) from None

@@ -185,8 +185,8 @@ class AttemptSteps:
             return stream
         body = await read_error_body(response, self._watchdog)
         headers, large = add_missing_date(response.headers, self._services.clock), len(body) > MAX_REPLY_BYTES_ON_LOOP
-        run_in_thread_if, status = self._services.background.run_in_thread_if, response.status
-        deltas = await run_in_thread_if(large, decode_error_response, target, call, status, headers, body)
+        run_in_thread_if_large, status = self._services.background.run_in_thread_if_large, response.status
+        deltas = await run_in_thread_if_large(large, decode_error_response, target, call, status, headers, body)
         if isinstance(stream, RelayStream):
             raise InternalError("a relayed error was decoded as a reply")
         stream.set_deltas(deltas)

@@ -60,7 +60,9 @@ class ResponseSink(Protocol):
         """
         ...
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+    ) -> None:
         """Send bytes of a provider to the client unchanged. The first call also sends status 200 and `headers`."""
         ...
 

@@ -194,7 +194,7 @@ class _RecordingTransport:
 class _PlaceholderTokens:
     """A `TokenSource` that returns a placeholder for the access token of a provider instead of requesting one."""
 
-    async def next_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self) -> tuple[Credential, str | None]:
         return Credential("authorization", ACCESS_TOKEN), UNKNOWN_PROJECT
 
     def invalidate(self, credential: Credential) -> bool:
@@ -228,7 +228,7 @@ class _DryRunSink:
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None: ...
 
-    async def send_relayed(
+    async def send_relayed_bytes(
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
     ) -> None: ...
 

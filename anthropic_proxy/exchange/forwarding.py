@@ -62,7 +62,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     estimate.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
-    request = await services.background.run_in_thread_if(
+    request = await services.background.run_in_thread_if_large(
         large, partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
     estimates = EstimateCache()
@@ -77,7 +77,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     if request.decode_error is not None:
         raise request.decode_error
     scale = await services.observations.token_scale(target.provider.name, target.model)
-    count = await services.background.run_in_thread_if(
+    count = await services.background.run_in_thread_if_large(
         is_large(incoming, len(request.tools)), estimates.get_or_estimate, request
     )
     return JsonReply(b'{"input_tokens":%d}' % round(count * scale))

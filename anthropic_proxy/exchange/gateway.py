@@ -170,7 +170,9 @@ class _BufferSink:
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         raise InternalError("a plugin sent a request with stream")
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+    ) -> None:
         self.body += data
 
     async def send_message(self, response: MessagesResponse) -> None:

@@ -154,7 +154,7 @@ class RelayStream:
         try:
             if chunk := await self._read():
                 data = self._pop_complete_frames(chunk)
-                if relevant := self._wire.frames_to_inspect(data):
+                if relevant := self._wire.select_frames_to_inspect(data):
                     self._inspect(relevant)
                 if events := data.count(_BLOCK_DELTA):
                     self._content_bytes += len(data) - events * self._delta_frame_bytes
@@ -234,9 +234,9 @@ class RelayStream:
         """
         self.complete = True
         if self._decoder.finished:
-            return self._wire.remove_events(self._behind + self._events.pop_pending())
+            return self._wire.remove_trailing_events(self._behind + self._events.pop_pending())
         before, pending = self.stop_reason, self._events.pop_pending()
-        if relevant := self._wire.frames_to_inspect(pending):
+        if relevant := self._wire.select_frames_to_inspect(pending):
             self._inspect(relevant)
         try:
             self._decoder.decode_end()

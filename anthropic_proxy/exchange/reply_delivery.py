@@ -188,7 +188,7 @@ class ReplyDelivery:
         try:
             while (data := await answer.read()) is not None:
                 watchdog.writing, last = True, answer.complete and answer.ending is None
-                await sink.send_relayed(data, answer.headers, is_stream=streams, is_last=last)
+                await sink.send_relayed_bytes(data, answer.headers, is_stream=streams, is_last=last)
                 watchdog.upstream_at = watchdog.now()
                 watchdog.writing = False
                 if self._incoming.body:

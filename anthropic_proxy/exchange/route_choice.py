@@ -56,7 +56,7 @@ async def choose_route(
         return services.route_cache.find_route(query, services.settings, services.catalog)
     if choice is None:
         large = rules.reads_body and len(incoming.body) > MAX_BYTES_ON_LOOP
-        choice = await services.background.run_in_thread_if(
+        choice = await services.background.run_in_thread_if_large(
             large, choose_rule, services, rules, incoming, request, estimates
         )
     rule = choice.rule

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.prices import CONSTANT_SECONDS, MAX_CACHED_PRICES, Price, TokenCounts, count_tokens
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
-from anthropic_proxy.settings import Settings, normalize_tier
+from anthropic_proxy.settings import Settings, normalize_service_tier
 
 
 class Cost(Struct, frozen=True):
@@ -61,7 +61,11 @@ class CostCalculator:
         """
         if _lacks_usage(receipt):
             return Cost(None, None, "")
-        if len(receipt.attempts) < 2 and not receipt.billed_searches and not normalize_tier(receipt.service_tier):
+        if (
+            len(receipt.attempts) < 2
+            and not receipt.billed_searches
+            and not normalize_service_tier(receipt.service_tier)
+        ):
             return self._calculate_tokens(receipt)  # almost all requests
         calls = _list_calls(receipt)
         if not calls:
@@ -162,12 +166,12 @@ class _Call(Struct, frozen=True):
     searches: int = 0
     """Number of web searches that the provider bills."""
     tier: str = ""
-    """Service tier as `normalize_tier` returns it. "": the normal tier."""
+    """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
 
 
 def _to_call(tokens: TokenCounts, source: Receipt | UpstreamAttempt) -> _Call:
     """Return a call with `tokens`, and with the searches and the service tier of `source`."""
-    return _Call(tokens, searches=source.billed_searches, tier=normalize_tier(source.service_tier))
+    return _Call(tokens, searches=source.billed_searches, tier=normalize_service_tier(source.service_tier))
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:

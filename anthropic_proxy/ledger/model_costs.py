@@ -37,7 +37,7 @@ class ModelCosts:
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown.
 
-        `tier` is a service tier as `normalize_tier` returns it.
+        `tier` is a service tier as `normalize_service_tier` returns it.
         """
         row = next((row for row in self._registry if row.name == provider), None)
         return None if row is None else self._prices.find(row, model, when, tier)
@@ -47,7 +47,7 @@ class ModelCosts:
     ) -> Price | None:
         """Return the price of `model` at the provider with the prefix `prefix` in model ids.
 
-        None: the price is unknown. `tier` is a result of `normalize_tier`.
+        None: the price is unknown. `tier` is a result of `normalize_service_tier`.
         """
         provider = self._registry.find_by_prefix(prefix)
         return None if provider is None else self._prices.find(provider, model, when, tier)

@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 from anthropic_proxy.ledger.price_source import LoadedPrices, find_price_source
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router.provider_setup import find_base_url
-from anthropic_proxy.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_tier
+from anthropic_proxy.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_service_tier
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
@@ -234,7 +234,7 @@ def _find_own_price(found: ConfiguredPrice, when: datetime, tier: str) -> Price 
     price = _convert_table(table, table.web_search_per_1000, found.origin)
     if not tier or price.is_free:
         return price
-    rates = next((rates for name, rates in table.tiers.items() if normalize_tier(name) == tier), None)
+    rates = next((rates for name, rates in table.tiers.items() if normalize_service_tier(name) == tier), None)
     return None if rates is None else _convert_table(rates, table.web_search_per_1000, found.origin)
 
 

@@ -221,7 +221,7 @@ class RequestFeed:
         """Number of open views of requests in this process."""
         return len(self._views)
 
-    def end_views(self) -> None:
+    def end_live_request_streams(self) -> None:
         """End all open views, because the server stops."""
         for view in self._views:
             view.end()

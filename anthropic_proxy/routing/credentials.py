@@ -27,7 +27,7 @@ RATE_LIMIT_COOLDOWN_SECONDS = 20.0
 class TokenSource(Protocol):
     """Interface of a source of access tokens, which expire. `upstream/google_auth.py` implements it."""
 
-    async def next_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self) -> tuple[Credential, str | None]:
         """Return the header with a valid access token, and its Google Cloud project (None if unknown).
 
         Raises `AuthenticationFailed` if there is no token.
@@ -91,7 +91,7 @@ class Credentials:
 
         Raises `AuthenticationFailed` if the token or a required project is missing.
         """
-        credential, project = await self._tokens[provider.key_source].next_token()
+        credential, project = await self._tokens[provider.key_source].acquire_token()
         if project is None and UNKNOWN_PROJECT in base_url:
             raise AuthenticationFailed(
                 f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "

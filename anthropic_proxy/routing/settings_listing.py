@@ -12,7 +12,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router import choose_preferred_provider_name, list_tier_mappings
 from anthropic_proxy.settings import Settings, list_variables
-from anthropic_proxy.settings.config_file import join_keys
+from anthropic_proxy.settings.config_file import format_key_path
 from anthropic_proxy.settings.defaults import list_defaults
 from anthropic_proxy.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.settings.masking import mask_setting
@@ -74,7 +74,7 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
             name = table.format_setting_name("models")
             rows.append(SettingRow(name, ", ".join(table.known_models), settings.origins[name], ""))
         for keys_below, value in table.list_details().items():
-            name = table.format_setting_name(join_keys(keys_below))
+            name = table.format_setting_name(format_key_path(keys_below))
             default = DEFAULT_WIRE if keys_below == ("wire",) else ""
             rows.append(SettingRow(name, _show_value(value), settings.origins.get(name, "default"), default))
     for name, variable in settings.referenced_variables.items():

@@ -33,7 +33,7 @@ class Peer(Protocol):
         """
         ...
 
-    def end_views(self) -> None:
+    def end_live_request_streams(self) -> None:
         """End the streamed responses in which users watch live requests.
 
         They would otherwise delay the stop of the server.

@@ -40,11 +40,11 @@ from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, claude_code_
 from anthropic_proxy.server.plugin_routes import (
     is_key_checked_by_route,
     require_method,
-    send_own_route,
+    send_built_in_route,
     send_plugin_route,
 )
 from anthropic_proxy.server.probes import PROBES
-from anthropic_proxy.server.request_body import body_if_complete, read_body
+from anthropic_proxy.server.request_body import pop_complete_body, read_body
 from anthropic_proxy.server.request_limits import decode_headers
 from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.server.web_page import SECURITY_HEADERS, build_setup_view, render_web_page
@@ -116,7 +116,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
     """Return the body of a request. None: the client disconnected before the end."""
     if scope["method"] in _METHODS_WITHOUT_BODY:
         return b""
-    body = body_if_complete(scope)
+    body = pop_complete_body(scope)
     return await read_body(receive) if body is None else body
 
 
@@ -160,7 +160,7 @@ def _finish(services: Services, receipt: Receipt) -> None:
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
     """Serve `POST /v1/messages`: send a reply of the model, streamed or as one message."""
     if services.recorders:
-        sink.record_body(start_recording(services, request))
+        sink.attach_body_recorder(start_recording(services, request))
     return run_exchange(services, request, sink)
 
 
@@ -181,7 +181,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
         return
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
     models = list_models(services.settings, services.catalog)
-    await sink.send_response(200, msgspec.json.encode(paginate_models(models, query)))
+    await sink.send_response(200, msgspec.json.encode(build_model_list_page(models, query)))
 
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
@@ -193,7 +193,7 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
     await sink.send_response(200, msgspec.json.encode(entry))
 
 
-async def render_root(services: Services, request: RouteRequest) -> RouteResponse:
+async def build_root_response(services: Services, request: RouteRequest) -> RouteResponse:
     """Return the response to `GET /`: a web page for browsers, a JSON message for other clients.
 
     Only clients that need no key see models and providers.
@@ -213,8 +213,8 @@ async def render_root(services: Services, request: RouteRequest) -> RouteRespons
     return RouteResponse(headers=headers, body=render_web_page(command, view, paths).encode())
 
 
-get_root = partial(send_own_route, render_root)
-"""Serve `GET /` and `HEAD /` with the response of `render_root`."""
+get_root = partial(send_built_in_route, build_root_response)
+"""Serve `GET /` and `HEAD /` with the response of `build_root_response`."""
 
 
 def _bind_route(found: FoundRoute, scope: Scope) -> "Endpoint":
@@ -235,7 +235,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/models": {"GET": get_models},
     "/": {"GET": get_root, "HEAD": get_root},
     **{path: {"GET": probe, "HEAD": probe} for path, probe in PROBES.items()},
-    request_views.RECENT_PATH: {"GET": request_views.get_requests},
+    request_views.RECENT_PATH: {"GET": request_views.get_recent_requests},
     request_views.LIVE_PATH: {"GET": request_views.get_live_requests},
 }
 """URL path → HTTP method → function that serves such requests."""
@@ -275,7 +275,7 @@ def path_not_found_error(path: str) -> UnknownModel:
     return UnknownModel(text)
 
 
-def paginate_models(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
+def build_model_list_page(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
     """Return one page of the proxy's model list, as the JSON object of Anthropic's `GET /v1/models`.
 
     Raises `InvalidRequest` for an invalid limit or an unknown id in `query`.

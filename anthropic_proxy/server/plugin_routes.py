@@ -2,7 +2,7 @@
 
 A route is a method and URL path with the function of the plugin that returns the response. `FoundRoute` contains the
 routes of one path, by HTTP method. Clients need a valid key, unless the route checks the key itself
-(`is_key_checked_by_route`). `send_own_route` serves pages of the proxy itself by the same interface.
+(`is_key_checked_by_route`). `send_built_in_route` serves pages of the proxy itself by the same interface.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +22,7 @@ Responder = Callable[[Services, RouteRequest], Awaitable[RouteResponse]]
 """Async function of the proxy itself that returns the response to a request."""
 
 
-async def send_own_route(respond: Responder, services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+async def send_built_in_route(respond: Responder, services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Call `respond`, a function of the proxy itself, for a client request, and send the response that it returns."""
     await sink.send_route_response(await respond(services, build_route_request(request)))
 

@@ -150,7 +150,7 @@ class ServerProcess:
         await acceptor.close()
         for task in watch_tasks:
             task.cancel()
-        self._app.peer.end_views()
+        self._app.peer.end_live_request_streams()
         limit = self._config.stop_timeout_seconds
         await end_connections(self._state, limit, self._hurrying, self._app.log_warning)
         await self._app.close()

@@ -1,6 +1,6 @@
 """Reading of the bodies of client requests, with limits of size and time.
 
-`read_body` waits for the complete body. `body_if_complete` returns a body that has already arrived.
+`read_body` waits for the complete body. `pop_complete_body` returns a body that has already arrived.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Only the proxy's own server sets the key.
 """
 
 
-def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:
+def pop_complete_body(scope: Mapping[str, Any]) -> bytes | None:
     """Return the request body without waiting if the server has received all of it.
 
     If the result is None, call `read_body` instead.

@@ -21,7 +21,7 @@ _STREAM_HEADERS = {
 }
 
 
-async def get_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /api/requests/recent`: send recent finished requests and running ones of all workers, as JSON."""
     await sink.send_response(200, encode_requests(await services.receipts.feed.collect_snapshot()))
 

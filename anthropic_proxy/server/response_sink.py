@@ -1,8 +1,8 @@
 """Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
 
 `AsgiSink` is the sink. Its `send_…` methods send the response of an exchange, which is a client request with its calls
-to providers. `attach_receipt` sets the record of the exchange, from which response headers are built. `record_body`
-makes the sink pass the body to another function too.
+to providers. `attach_receipt` sets the record of the exchange, from which response headers are built.
+`attach_body_recorder` makes the sink pass the body to another function too.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from anthropic_proxy.server.responses import (
     encode_events,
     encode_message,
     error_headers,
-    fidelity_headers,
-    help_headers,
+    error_help_headers,
     json_headers,
+    receipt_headers,
     stream_headers,
 )
 
@@ -52,7 +52,7 @@ class AsgiSink:
         """Set the record of the client request, from which response headers are built. Call this before sending."""
         self._receipt = receipt
 
-    def record_body(self, record: Callable[[bytes], None]) -> None:
+    def attach_body_recorder(self, record: Callable[[bytes], None]) -> None:
         """Pass each piece of the response body to the function `record`, before the piece is sent to the client.
 
         Call this before the first piece is sent.
@@ -76,7 +76,9 @@ class AsgiSink:
         body = encode_events(events, self._request_id)
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+    ) -> None:
         """Send bytes of a provider's response unchanged to the client, with status 200 and the provider's `headers`.
 
         `is_stream` is False for a complete body.
@@ -146,7 +148,7 @@ class AsgiSink:
         """
         if self._started:
             return
-        headers = {**error_headers(error, self._request_id), **help_headers(error)}
+        headers = {**error_headers(error, self._request_id), **error_help_headers(error)}
         if isinstance(error, MethodNotAllowed):
             headers["allow"] = ", ".join(error.allowed)
         elif error.closes_connection:
@@ -177,7 +179,7 @@ class AsgiSink:
             headers = {
                 **headers,
                 **receipt.limit_headers,
-                **fidelity_headers(report, receipt.failed_attempts, receipt.route),
+                **receipt_headers(report, receipt.failed_attempts, receipt.route),
             }
         await self._start(status, list(headers.items()))
 

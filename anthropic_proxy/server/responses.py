@@ -121,7 +121,7 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
     return headers
 
 
-def help_headers(error: ProxyError) -> dict[str, str]:
+def error_help_headers(error: ProxyError) -> dict[str, str]:
     """Return the response header that names the documentation of an error, a section of the error catalog.
 
     `x-proxy-help: docs/fix/errors.md#upstream-refused`
@@ -149,7 +149,7 @@ def stream_headers(request_id: str) -> dict[str, str]:
     }
 
 
-def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[str], route: str = "") -> dict[str, str]:
+def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str], route: str = "") -> dict[str, str]:
     """Return response headers about changed request fields (fidelity), failed calls to providers, and the route.
 
     `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`

@@ -8,9 +8,9 @@ from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile
 from anthropic_proxy.settings.environment import (
     copy_environment,
     export_to_litellm,
-    find_bound_host,
-    restore_import_variable,
-    without_current_directory,
+    find_listen_host_option,
+    python_safe_path_for_workers,
+    remove_python_safe_path,
 )
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import FIXED_VARIABLES, TIERS, Fidelity, SearchService, Secret, Settings, Timeouts
@@ -31,10 +31,10 @@ from anthropic_proxy.settings.route_format import (
     ConfiguredRoute,
     RouteConditions,
     TimePeriod,
-    list_alternatives,
+    list_condition_texts,
 )
 from anthropic_proxy.settings.route_tables import DEFAULT_TARGET, load_time_zone
-from anthropic_proxy.settings.service_tiers import normalize_tier
+from anthropic_proxy.settings.service_tiers import normalize_service_tier
 
 __all__ = [
     "BALANCE_TEXTS",
@@ -64,13 +64,13 @@ __all__ = [
     "copy_environment",
     "export_to_litellm",
     "export_to_otel",
-    "find_bound_host",
     "find_changed_variables",
-    "list_alternatives",
+    "find_listen_host_option",
+    "list_condition_texts",
     "list_variables",
     "load_settings",
     "load_time_zone",
-    "normalize_tier",
-    "restore_import_variable",
-    "without_current_directory",
+    "normalize_service_tier",
+    "python_safe_path_for_workers",
+    "remove_python_safe_path",
 ]

@@ -1,9 +1,9 @@
 """`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
 
 A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value,
-`check_type` checks it, and `decode_table` returns a table as a struct. The structs of `file_format` define the allowed
-fields. `build_setting` returns the text of a value with its file and line, as a `FoundSetting`. Methods `describe_*`
-return the file and line of a key. Methods `*_error` return errors for invalid values.
+`require_valid_value` checks it, and `decode_table` returns a table as a struct. The structs of `file_format` define the
+allowed fields. `build_setting` returns the text of a value with its file and line, as a `FoundSetting`. Methods
+`describe_*` return the file and line of a key. Methods `*_error` return errors for invalid values.
 """
 
 import os
@@ -20,7 +20,7 @@ from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.file_format import KeyReference, ModelTable
 from anthropic_proxy.settings.sources import FoundSetting
 from anthropic_proxy.settings.text_file import read_settings_file
-from anthropic_proxy.settings.values import find_similar_choice, invalid_setting_error, join_with_or, quote_text
+from anthropic_proxy.settings.values import find_similar_choice, invalid_setting_error, join_with_or, redact_and_shorten
 
 CONFIG_FILE = "anthropic-proxy.toml"
 """Name of the configuration file, in the folder of `.env`."""
@@ -90,7 +90,7 @@ class ConfigFile:
 
         The decoders in `settings.values` accept this object.
         """
-        return FoundSetting(join_keys(path), text, self.describe_origin(path), (text,), path[-1])
+        return FoundSetting(format_key_path(path), text, self.describe_origin(path), (text,), path[-1])
 
     def invalid_value_error(
         self, path: KeyPath, value: object, allowed: str, suggestion: str = ""
@@ -116,7 +116,7 @@ class ConfigFile:
     def decode_table(self, path: KeyPath, struct_type: type[StructT]) -> StructT:
         """Return the table at `path` as a struct. Raises `ConfigurationError` with all unknown and invalid fields."""
         value = self.find_value(path)
-        self.check_type(path, value, struct_type)
+        self.require_valid_value(path, value, struct_type)
         return msgspec.convert(value, struct_type)
 
     def find_value(self, path: KeyPath) -> object:
@@ -126,7 +126,7 @@ class ConfigFile:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
-    def check_type(self, path: KeyPath, value: object, expected: Any) -> None:
+    def require_valid_value(self, path: KeyPath, value: object, expected: Any) -> None:
         """Raise `ConfigurationError` with a message for each invalid part of a value.
 
         `path` is the place of `value` in the file.
@@ -142,20 +142,20 @@ class ConfigFile:
             errors = ErrorList()
             for key, item in value.items():
                 with errors.collect():
-                    self.check_type((*path, key), item, type_checks.find_value_struct(kind))
+                    self.require_valid_value((*path, key), item, type_checks.find_value_struct(kind))
             errors.require_empty()
         elif isinstance(value, list) and (item_type := type_checks.find_item_struct(expected)) is not None:
             errors = ErrorList()
             for index, item in enumerate(value):
                 with errors.collect():
                     if not type_checks.has_type(item, item_type):
-                        self.check_type((*path[:-1], f"{path[-1]}[{index}]"), item, item_type)
+                        self.require_valid_value((*path[:-1], f"{path[-1]}[{index}]"), item, item_type)
             errors.require_empty()
         elif not type_checks.has_type(value, expected):
             if "api_key" in path:
                 raise ConfigurationError(
-                    f"{join_keys(path)} is invalid. Use {type_checks.describe_type(expected)}. Its value is not shown, "
-                    f"because it may be a key. It is in {self.describe_place(path)}."
+                    f"{format_key_path(path)} is invalid. Use {type_checks.describe_type(expected)}. Its value is not "
+                    f"shown, because it may be a key. It is in {self.describe_place(path)}."
                 )
             words = type_checks.list_allowed_texts(expected)
             similar = find_similar_choice(value, words) if isinstance(value, str) else ""
@@ -169,13 +169,13 @@ class ConfigFile:
                 if key not in fields:
                     unknown.append(key)
                     raise self._unknown_error((*path, key), list(fields))
-                self.check_type((*path, key), value, fields[key].type)
+                self.require_valid_value((*path, key), value, fields[key].type)
         missing = [name for name, field in fields.items() if field.required and name not in table]
         for name in missing:
             with errors.collect():
                 if not find_similar_choice(name, unknown):  # else it is reported as misspelled
                     raise ConfigurationError(
-                        f"{join_keys((*path, name))} is missing. Set it in {self.describe_place(path)}."
+                        f"{format_key_path((*path, name))} is missing. Set it in {self.describe_place(path)}."
                     )
         if struct_type is ModelTable and not errors:
             self._require_consistent_limits(path, table)
@@ -185,7 +185,9 @@ class ConfigFile:
         similar, see_schema = find_similar_choice(path[-1], known), f"The allowed names are in {SCHEMA_FILE}"
         listed = f"Allowed here: {', '.join(sorted(known))}." if len(known) <= _MAX_LISTED_NAMES else see_schema
         hint = f"Did you mean {similar}" if similar else listed
-        return ConfigurationError(f"{join_keys(path)} is not a setting. It is in {self.describe_place(path)}. {hint}")
+        return ConfigurationError(
+            f"{format_key_path(path)} is not a setting. It is in {self.describe_place(path)}. {hint}"
+        )
 
     def _require_consistent_limits(self, path: KeyPath, table: Mapping[str, object]) -> None:
         """Raise `ConfigurationError` if a limit of a model, such as `max_output`, exceeds its context window.
@@ -198,7 +200,7 @@ class ConfigFile:
             with errors.collect():
                 if window is not None and limit is not None and limit > window:
                     raise ConfigurationError(
-                        f"{join_keys((*path, name))} is {limit}, but context_window is {window}. Use at most the "
+                        f"{format_key_path((*path, name))} is {limit}, but context_window is {window}. Use at most the "
                         "context window, which holds input and output together. "
                         f"Set in {self.describe_place((*path, name))}."
                     )
@@ -222,21 +224,21 @@ class ConfigFile:
             variable = reference[1] if reference else f"{name.upper().replace('-', '_')}_API_KEY"
             move = "" if reference else f"Put the key into .env as {variable}=… and write"
             raise ConfigurationError(
-                f"{join_keys(path)} is a text, but this file must not contain keys. {place} "
+                f"{format_key_path(path)} is a text, but this file must not contain keys. {place} "
                 f'{move or "Write"}  api_key = {{ env = "{variable}" }}'
             )
         if isinstance(given, dict) and (not given or len(given.keys() & set(KeyReference.__struct_fields__)) > 1):
             raise ConfigurationError(
-                f"{join_keys(path)} has {len(given)} fields. Use one of env, file and command. {place}"
+                f"{format_key_path(path)} has {len(given)} fields. Use one of env, file and command. {place}"
             )
 
 
-def config_file_beside(env_file: str | None) -> str | None:
+def resolve_config_file_path(env_file: str | None) -> str | None:
     """Return the path of the configuration file, which is in the folder of `env_file`. None: `env_file` is None."""
     return None if env_file is None else os.path.join(os.path.dirname(env_file), CONFIG_FILE)
 
 
-def join_keys(path: KeyPath) -> str:
+def format_key_path(path: KeyPath) -> str:
     """Return the keys of a path as one TOML key: `providers.vllm.models."qwen3-*".accepts_images`."""
     bare = (_ITEM_INDEX.sub("", key).replace("-", "_").isidentifier() for key in path)
-    return ".".join(key if is_bare else f'"{quote_text(key)}"' for key, is_bare in zip(path, bare, strict=True))
+    return ".".join(key if is_bare else f'"{redact_and_shorten(key)}"' for key, is_bare in zip(path, bare, strict=True))

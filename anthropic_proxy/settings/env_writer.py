@@ -1,8 +1,8 @@
 """Changes of settings files, such as `.env`.
 
-`append_lines` adds lines to a file and changes no others. `set_value` replaces the line of one variable in a text.
-`replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change` holds a
-lock against other processes during a change.
+`append_variables` adds lines to a file and changes no others. `update_env_text` replaces the line of one variable in a
+text. `replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change`
+holds a lock against other processes during a change.
 """
 
 import io
@@ -28,7 +28,7 @@ _EXPORT = re.compile(r"\s*export\s")
 _LINE_END = re.compile(r"\r?\n")
 
 
-def format_line(name: str, value: str) -> str:
+def format_env_line(name: str, value: str) -> str:
     """Return the line of `.env` that sets a variable. A value with special characters is quoted."""
     if _PLAIN_VALUE.fullmatch(value):
         return f"{name}={value}"
@@ -36,7 +36,7 @@ def format_line(name: str, value: str) -> str:
     return f"{name}='{escaped}'"
 
 
-def append_lines(file: Path, values: Mapping[str, str]) -> bool:
+def append_variables(file: Path, values: Mapping[str, str]) -> bool:
     """Add a line for each variable to a settings file.
 
     Return True if other users lost the permission to read it. Raises `ConfigurationError` if it cannot be written.
@@ -44,7 +44,7 @@ def append_lines(file: Path, values: Mapping[str, str]) -> bool:
     with locked_for_change(file):
         text = read_text(file)
         for name, value in values.items():
-            text = _append(text, format_line(name, value))
+            text = _append(text, format_env_line(name, value))
         return replace_file(file, text, has_keys=any(map(is_secret, values)))
 
 
@@ -64,7 +64,7 @@ def locked_for_change(file: Path) -> Iterator[None]:
         yield
 
 
-def set_value(text: str, name: str, value: str) -> str:
+def update_env_text(text: str, name: str, value: str) -> str:
     """Return the text of a `.env` file with a new value of one variable.
 
     If `value` is "", the variable is removed.
@@ -75,14 +75,14 @@ def set_value(text: str, name: str, value: str) -> str:
     names = [binding.key for binding in parse_stream(io.StringIO(text, newline=""))]
     places = [index for index, key in enumerate(names) if key == name]
     if not places:
-        return _append(text, format_line(name, value)) if value else text
+        return _append(text, format_env_line(name, value)) if value else text
     # readers use the last line with the variable
     for index in places if not value else places[-1:]:
         old = bindings[index]
         start = old[: len(old) - len(old.lstrip())]
         end = "".join(_LINE_END.findall(old[len(old.rstrip()) :])[:1])
         prefix = "export " if _EXPORT.match(old) else ""
-        bindings[index] = f"{start}{prefix}{format_line(name, value)}{end}" if value else start
+        bindings[index] = f"{start}{prefix}{format_env_line(name, value)}{end}" if value else start
     return "".join(bindings)
 
 

@@ -1,9 +1,9 @@
 """Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
 
 `find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
-variables of `.env` into it, where the library LiteLLM reads them. `find_bound_host` returns the listen address on the
-command line of another server, such as uvicorn. `without_current_directory` is for the start of a worker process,
-which then calls `restore_import_variable`.
+variables of `.env` into it, where the library LiteLLM reads them. `find_listen_host_option` returns the listen address
+on the command line of another server, such as uvicorn. `python_safe_path_for_workers` is for the start of a worker
+process, which then calls `remove_python_safe_path`.
 """
 
 import os
@@ -32,10 +32,10 @@ def copy_environment() -> dict[str, str]:
 
 
 @contextmanager
-def without_current_directory() -> Iterator[None]:
+def python_safe_path_for_workers() -> Iterator[None]:
     """Make `multiprocessing` start processes that import no modules from the current directory.
 
-    They still get the module search path of this process. Each must call `restore_import_variable`.
+    They still get the module search path of this process. Each must call `remove_python_safe_path`.
     """
     if os.environ.get(_SAFE_PATH):
         yield
@@ -47,8 +47,8 @@ def without_current_directory() -> Iterator[None]:
         del os.environ[_SAFE_PATH]
 
 
-def restore_import_variable() -> None:
-    """Remove the variable of `without_current_directory`: the commands of users must not inherit it."""
+def remove_python_safe_path() -> None:
+    """Remove the variable of `python_safe_path_for_workers`: the commands of users must not inherit it."""
     if os.environ.get(_SAFE_PATH) == _SAFE_PATH_OF_WORKERS:
         del os.environ[_SAFE_PATH]
 
@@ -84,12 +84,12 @@ def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[st
     return proxies, list(warnings)
 
 
-def find_no_proxy(environ: Mapping[str, str]) -> str:
+def find_no_proxy_setting(environ: Mapping[str, str]) -> str:
     """Return the text of `NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": not set."""
     return _find_variable(environ, "no_proxy")[1]
 
 
-def find_bound_host(arguments: Sequence[str]) -> str:
+def find_listen_host_option(arguments: Sequence[str]) -> str:
     """Return the listen host from the command line of an ASGI server (`--host 127.0.0.1`). "": no such option.
 
     A bind address without a host (`--bind=:8082`) returns `0.0.0.0`.

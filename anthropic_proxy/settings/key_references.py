@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, join_keys
+from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.settings.file_format import KeyReference
 from anthropic_proxy.settings.sources import FoundSetting, Sources
-from anthropic_proxy.settings.values import decode_keys, quote_text
+from anthropic_proxy.settings.values import decode_keys, redact_and_shorten
 
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0
 """Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""
@@ -50,10 +50,10 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
     Raises `ConfigurationError` for an invalid reference.
     """
     reference = file.decode_table(path, KeyReference)
-    where = f"{join_keys(path)} in {file.describe_place(path)}"
+    where = f"{format_key_path(path)} in {file.describe_place(path)}"
     if reference.env is not None:
         _require_variable_name(reference.env, where)
-        found = sources.find_referenced(reference.env)
+        found = sources.find_referenced_key_variable(reference.env)
         if found is None:
             return ResolvedKeys(
                 problem=f"the variable of {where}, is not set. {_DETAILS}",
@@ -61,10 +61,10 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
             )
         return ResolvedKeys(decode_keys(found))
     if reference.file is not None:
-        kind, origin = "file", f"the file {quote_text(reference.file)} ({where})"
+        kind, origin = "file", f"the file {redact_and_shorten(reference.file)} ({where})"
         text, problem, output = _read_key_file(file, reference.file)
     elif runs_commands and reference.command:
-        kind, origin = "command", f"the command {quote_text(reference.command[0])} ({where})"
+        kind, origin = "command", f"the command {redact_and_shorten(reference.command[0])} ({where})"
         text, problem, output = _run_key_command(reference.command)
     else:
         return ResolvedKeys()
@@ -127,7 +127,7 @@ def _run_key_command(command: Sequence[str]) -> tuple[str, str, str]:
         return "", f"cannot be run: {describe_os_error(error)}", ""
     if ended.returncode:
         reason = next(iter(ended.stderr.decode(errors="replace").strip().splitlines()), "")
-        output = f": {quote_text(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
+        output = f": {redact_and_shorten(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
         return "", f"ended with status {ended.returncode}", output
     text = ended.stdout.decode(errors="replace").strip()
     return text, "" if text else "wrote no key", ""

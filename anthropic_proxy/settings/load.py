@@ -9,21 +9,25 @@ from functools import partial
 from typing import Any, TypeVar
 
 from anthropic_proxy.settings import values
-from anthropic_proxy.settings.config_file import ConfigFile, config_file_beside
+from anthropic_proxy.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.settings.environment import (
     find_color_setting,
     find_data_directory,
-    find_no_proxy,
+    find_no_proxy_setting,
     find_proxies,
 )
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.oidc_variables import load_oidc
 from anthropic_proxy.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.settings.price_tables import load_prices
-from anthropic_proxy.settings.provider_tables import list_table_names, load_provider_fields, load_provider_tables
+from anthropic_proxy.settings.provider_tables import (
+    list_provider_table_names,
+    load_provider_fields,
+    load_provider_tables,
+)
 from anthropic_proxy.settings.provider_variables import BuiltInProviders, ProviderVariables
 from anthropic_proxy.settings.route_tables import load_routes
-from anthropic_proxy.settings.search_table import load_search_service, warn_of_ignored_table
+from anthropic_proxy.settings.search_table import list_ignored_table_warnings, load_search_service
 from anthropic_proxy.settings.sources import FoundSetting, Sources
 
 SettingT = TypeVar("SettingT")
@@ -51,10 +55,10 @@ def load_settings(
     If `env_file` is None, no files are read. Raises one `ConfigurationError` with all errors.
     """
     sources = Sources(environ, env_file)
-    file = ConfigFile(config_file_beside(env_file), sources.errors)
+    file = ConfigFile(resolve_config_file_path(env_file), sources.errors)
     tables = load_provider_tables(file, sources.errors)
-    providers = built_in.extend_with_valid_tables(tables, file, sources.errors)
-    fields = _load_fields(sources, providers, list_table_names(file))
+    providers = built_in.with_configured_providers(tables, file, sources.errors)
+    fields = _load_fields(sources, providers, list_provider_table_names(file))
     traces, trace_warnings = load_trace_fields(sources)
     runs_now = runs_commands and not sources.errors
     search = load_search_service(file, sources, runs_commands=runs_now)
@@ -72,13 +76,13 @@ def load_settings(
         color=find_color_setting(environ),
         data_directory=find_data_directory(environ),
         http_proxies=proxies,
-        no_proxy_hosts=find_no_proxy(environ),
+        no_proxy_hosts=find_no_proxy_setting(environ),
         litellm_variables=others,
         other_secrets=_find_other_secrets(environ, others, traces["otel_variables"]),
         origins=sources.origins,
         raw_values=sources.given,
         warnings=(
-            *(*file.warnings, *warn_of_ignored_table(search, file, sources), *sources.list_warnings()),
+            *(*file.warnings, *list_ignored_table_warnings(search, file, sources), *sources.list_warnings()),
             *(*_find_misspellings(sources, providers), *proxy_warnings, *trace_warnings),
         ),
     )
@@ -194,7 +198,7 @@ def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> di
             entry.text.partition(",")[0].strip() if name in keys else entry.text,
             f"{name} in {entry.origin}",
         )
-        for name, entry in sources.find_litellm_variables(set(sources.requested_variables) - shared).items()
+        for name, entry in sources.find_env_file_only_variables(set(sources.requested_variables) - shared).items()
     }
 
 
@@ -304,7 +308,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
     ("log_level", _log_level, False, ("LOG_LEVEL",)),
-    ("dashboard_url", values.decode_origin, False, ("DASHBOARD_URL",)),
+    ("dashboard_url", values.decode_url_without_path, False, ("DASHBOARD_URL",)),
     ("dashboard_editing", values.decode_boolean, False, ("DASHBOARD_EDITING",)),
     ("database_url", values.decode_database_url, False, ("DATABASE_URL",)),
     ("redis_url", values.decode_redis_url, False, ("REDIS_URL",)),

@@ -11,7 +11,7 @@ from typing import Any
 
 from anthropic_proxy.settings.fields import Secret, Settings
 from anthropic_proxy.settings.sources import Sources
-from anthropic_proxy.settings.values import quote_text
+from anthropic_proxy.settings.values import redact_and_shorten
 
 OTEL_PREFIX = "OTEL_"
 """Beginning of the names of all variables of OpenTelemetry."""
@@ -37,8 +37,8 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
     protocol = sources.find_setting("OTEL_EXPORTER_OTLP_PROTOCOL")
     if "otlp" in exporters and protocol is not None and protocol.text.lower() != _PROTOCOL:
         warnings.append(
-            f'OTEL_EXPORTER_OTLP_PROTOCOL is "{quote_text(protocol.text)}", so no traces are sent. Use {_PROTOCOL} and '
-            "the HTTP port of the collector, usually 4318."
+            f'OTEL_EXPORTER_OTLP_PROTOCOL is "{redact_and_shorten(protocol.text)}", so no traces are sent. '
+            f"Use {_PROTOCOL} and the HTTP port of the collector, usually 4318."
         )
         exporters = tuple(name for name in exporters if name != "otlp")
     disabled = sources.find_setting("OTEL_SDK_DISABLED")
@@ -49,7 +49,7 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
         sources.find_setting(name)
     variables = {
         name: Secret(given.text, f"{name} in {given.origin}")
-        for name, given in sources.find_litellm_variables(()).items()
+        for name, given in sources.find_env_file_only_variables(()).items()
         if name.startswith(OTEL_PREFIX)
     }
     return {"trace_exporters": exporters, "otel_variables": variables}, warnings
@@ -77,7 +77,7 @@ def _find_exporters(sources: Sources) -> tuple[tuple[str, ...] | None, list[str]
         return None, []
     names = tuple(dict.fromkeys(item.lower() for item in found.items))
     if unknown := [name for name in names if name not in _EXPORTERS]:
-        shown = ", ".join(f'"{quote_text(name)}"' for name in unknown)
+        shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
         text = f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none."
         return tuple(name for name in names if name in ("otlp", "console")), [text]
     return (() if "none" in names else names), []

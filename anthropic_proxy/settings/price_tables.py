@@ -6,7 +6,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.config_file import ConfigFile
 from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.settings.file_format import ConfiguredPrice, PriceTable
-from anthropic_proxy.settings.service_tiers import normalize_tier
+from anthropic_proxy.settings.service_tiers import normalize_service_tier
 from anthropic_proxy.settings.sources import Sources
 
 _PATH = ("prices",)
@@ -38,7 +38,7 @@ def _load_price(file: ConfigFile, name: str, sources: Sources) -> ConfiguredPric
         )
     for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
         for tier in fields.tiers:
-            if not normalize_tier(tier):
+            if not normalize_service_tier(tier):
                 raise ConfigurationError(
                     f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields of the '
                     f"table itself. It is in {file.describe_place(place)}."

@@ -12,7 +12,7 @@ import msgspec
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings import values
-from anthropic_proxy.settings.config_file import ConfigFile, join_keys
+from anthropic_proxy.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.settings.file_format import (
@@ -33,18 +33,18 @@ def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[Configure
 
     `errors` receives a message for each invalid name or field.
     """
-    names, valid = list_table_names(file), []
+    names, valid = list_provider_table_names(file), []
     for name in names:
         with errors.collect():
             if not _NAME.fullmatch(name):
                 raise _invalid_name(file, name)
             valid.append(name)
     with errors.collect():
-        file.check_type((), file.contents, FileContents)
+        file.require_valid_value((), file.contents, FileContents)
     return tuple(_load_table(file, name, errors) for name in valid)
 
 
-def list_table_names(file: ConfigFile) -> Sequence[str]:
+def list_provider_table_names(file: ConfigFile) -> Sequence[str]:
     """Return the names of the tables `[providers.NAME]`, also of tables with invalid fields."""
     tables = file.find_value(("providers",))
     return list(tables) if isinstance(tables, dict) else []
@@ -67,7 +67,7 @@ def load_provider_fields(
         for keys_below in table.list_details():
             if keys_below != ("wire",) or file.find_value((*path, "wire")) is not None:
                 origin = file.describe_origin((*path, *keys_below))
-                sources.origins[table.format_setting_name(join_keys(keys_below))] = origin
+                sources.origins[table.format_setting_name(format_key_path(keys_below))] = origin
         if table.has_key:
             from anthropic_proxy.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
 

@@ -1,7 +1,7 @@
 """Facts about providers that are needed to read the settings: their names, their variables and their default models.
 
 `ProviderVariables` has these facts about one provider. `BuiltInProviders` is the list of the built-in providers, and
-its method `extend_with_valid_tables` adds those of the configuration file.
+its method `with_configured_providers` adds those of the configuration file.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -56,10 +56,10 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
 class BuiltInProviders(Protocol):
     """Interface of the list of built-in providers, which `routing.providers` implements.
 
-    `extend_with_valid_tables` adds the providers of the configuration file.
+    `with_configured_providers` adds the providers of the configuration file.
     """
 
-    def extend_with_valid_tables(
+    def with_configured_providers(
         self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
     ) -> Sequence[ProviderVariables]:
         """Return the built-in providers, followed by the valid ones of the configuration file.

@@ -1,8 +1,8 @@
 """Search for routes of the configuration file that are never used, because an earlier route matches all their requests.
 
 Only the first route that matches a request is used. A route covers a later one if it matches all requests of the later
-one. `EarlierRoutes.find_cover` returns a route that covers a given one. `matches_every_request` detects conditions that
-exclude no request.
+one. `EarlierRoutes.find_covering_route` returns a route that covers a given one. `matches_every_request` detects
+conditions that exclude no request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from itertools import islice
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.settings.route_format import ConfiguredRoute, RouteConditions, TimePeriod, list_alternatives
+from anthropic_proxy.settings.route_format import ConfiguredRoute, RouteConditions, TimePeriod, list_condition_texts
 
 _WILDCARDS = "*?["
 _FLAGS = ("thinking", "images", "pdfs", "web_search", "background", "subagent")
@@ -34,9 +34,9 @@ class _Compared(Struct, frozen=True, eq=False):
 
 
 class EarlierRoutes:
-    """Earlier routes, among which `find_cover` searches one that matches all requests of a later route.
+    """Earlier routes, among which `find_covering_route` searches one that matches all requests of a later route.
 
-    For each route, call `find_cover`, and then `add` if the result is None.
+    For each route, call `find_covering_route`, and then `add` if the result is None.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class EarlierRoutes:
         for key in _list_index_keys(compared):
             self._index.setdefault(key, []).append(compared)
 
-    def find_cover(self, route: ConfiguredRoute) -> ConfiguredRoute | None:
+    def find_covering_route(self, route: ConfiguredRoute) -> ConfiguredRoute | None:
         """Return an earlier route that matches all requests of `route`, so that `route` is never used.
 
         None: no such route was found.
@@ -83,9 +83,12 @@ def _matches_every_session(when: RouteConditions) -> bool:
 def _prepare(route: ConfiguredRoute) -> _Compared:
     """Return a route prepared for comparisons. Conditions with many different texts come first, as index keys."""
     when = route.when
-    texts = {"key": list_alternatives(when.key), "project": list_alternatives(when.project)}
-    texts |= {f"header {name.lower()}": list_alternatives(value) for name, value in (when.header or {}).items()}
-    texts |= {"model": [text.lower() for text in list_alternatives(when.model)], "tier": list_alternatives(when.tier)}
+    texts = {"key": list_condition_texts(when.key), "project": list_condition_texts(when.project)}
+    texts |= {f"header {name.lower()}": list_condition_texts(value) for name, value in (when.header or {}).items()}
+    texts |= {
+        "model": [text.lower() for text in list_condition_texts(when.model)],
+        "tier": list_condition_texts(when.tier),
+    }
     values = (when.thinking, when.images, when.pdfs, when.web_search, when.background, when.subagent)
     flags = {name: flag for name, flag in zip(_FLAGS, values, strict=True) if flag is not None}
     return _Compared(route, {name: found for name, found in texts.items() if found}, flags)
@@ -161,7 +164,7 @@ def _covers_time(earlier: ConfiguredRoute, later: ConfiguredRoute) -> bool:
         return True
     if (narrow.time is None and narrow.weekdays is None) or wide.time_zone != narrow.time_zone:
         return False
-    if not set(list_alternatives(narrow.weekdays) or _DAYS) <= set(list_alternatives(wide.weekdays) or _DAYS):
+    if not set(list_condition_texts(narrow.weekdays) or _DAYS) <= set(list_condition_texts(wide.weekdays) or _DAYS):
         return False
     whole_day = (TimePeriod(0, _MINUTES_PER_DAY),)
     return all(

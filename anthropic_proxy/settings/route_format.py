@@ -146,7 +146,7 @@ class ConfiguredRoute(Struct, frozen=True, kw_only=True, eq=False):
         return f'{TARGETS_SETTING} "{self.name}"'
 
 
-def list_alternatives(value: str | Sequence[str] | None) -> Sequence[str]:
+def list_condition_texts(value: str | Sequence[str] | None) -> Sequence[str]:
     """Return the texts of a condition, which is one text, a list of texts, or None.
 
     None (condition not set) gives an empty list.

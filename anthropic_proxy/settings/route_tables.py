@@ -12,7 +12,7 @@ import msgspec
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings import values
-from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, join_keys
+from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import TIERS, Secret
 from anthropic_proxy.settings.route_covers import EarlierRoutes, matches_every_request
@@ -22,7 +22,7 @@ from anthropic_proxy.settings.route_format import (
     RouteConditions,
     RouteTable,
     TimePeriod,
-    list_alternatives,
+    list_condition_texts,
 )
 from anthropic_proxy.settings.sources import Sources
 
@@ -73,7 +73,7 @@ def _warn_of_unused_routes(routes: Sequence[ConfiguredRoute]) -> list[str]:
     """Return one warning for each route that no request reaches, because an earlier route matches all its requests."""
     earlier, warnings = EarlierRoutes(), []
     for route in routes:
-        if (cover := earlier.find_cover(route)) is not None:
+        if (cover := earlier.find_covering_route(route)) is not None:
             extent = "every request" if matches_every_request(cover.when) else "the same requests"
             warnings.append(
                 f"The {route.label} is never used: the {cover.label} before it matches {extent}. "
@@ -85,7 +85,7 @@ def _warn_of_unused_routes(routes: Sequence[ConfiguredRoute]) -> list[str]:
 
 
 def _load_route(file: ConfigFile, path: KeyPath, value: object) -> ConfiguredRoute:
-    file.check_type(path, value, RouteTable)
+    file.require_valid_value(path, value, RouteTable)
     table, errors = msgspec.convert(value, RouteTable), ErrorList()
     with errors.collect():
         if not re.fullmatch(NAME_PATTERN, table.name):
@@ -117,21 +117,21 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
         with errors.collect():
             if getattr(when, name) in ([], {}):
                 raise ConfigurationError(
-                    f"{join_keys((*path, name))} is empty, so the route never matches. Add a value or remove the "
+                    f"{format_key_path((*path, name))} is empty, so the route never matches. Add a value or remove the "
                     f"condition. It is in {file.describe_place((*path, name))}."
                 )
     with errors.collect():
         if when.input_above is not None and when.input_below is not None and when.input_below <= when.input_above + 1:
             raise ConfigurationError(
-                f"{join_keys((*path, 'input_below'))} is {when.input_below}, but input_above is {when.input_above}, so "
-                f"the route never matches. Use a larger input_below. It is in "
+                f"{format_key_path((*path, 'input_below'))} is {when.input_below}, but input_above is "
+                f"{when.input_above}, so the route never matches. Use a larger input_below. It is in "
                 f"{file.describe_place((*path, 'input_below'))}."
             )
     for header in when.header or {}:
         with errors.collect():
             _check_header(file, (*path, "header", header))
     periods = []
-    for text in list_alternatives(when.time):
+    for text in list_condition_texts(when.time):
         with errors.collect():
             periods.append(_decode_period(file, (*path, "time"), text))
     with errors.collect():
@@ -142,8 +142,8 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
 def _check_header(file: ConfigFile, path: KeyPath) -> None:
     if path[-1].lower() in _CREDENTIAL_HEADERS:
         raise ConfigurationError(
-            f"{join_keys(path)} cannot be a condition: the header contains the key of the client. Use the condition "
-            f"key with the name of the key. It is in {file.describe_place(path)}."
+            f"{format_key_path(path)} cannot be a condition: the header contains the key of the client. "
+            f"Use the condition key with the name of the key. It is in {file.describe_place(path)}."
         )
 
 
@@ -162,7 +162,7 @@ def _check_time_zone(file: ConfigFile, path: KeyPath, when: RouteConditions) -> 
         return
     if when.time is None and when.weekdays is None:
         raise ConfigurationError(
-            f"{join_keys(path)} has no effect without time or weekdays. Add one of them or remove time_zone. "
+            f"{format_key_path(path)} has no effect without time or weekdays. Add one of them or remove time_zone. "
             f"It is in {file.describe_place(path)}."
         )
     try:
@@ -182,7 +182,7 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     with errors.collect():
         if not table.targets:
             raise ConfigurationError(
-                f"{join_keys(place)} is empty. Use at least one model, such as openai/gpt-4.1. "
+                f"{format_key_path(place)} is empty. Use at least one model, such as openai/gpt-4.1. "
                 f"It is in {file.describe_place(place)}."
             )
     for target in table.targets:
@@ -192,14 +192,14 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
         mapped = next((target for target in table.targets if target in (*TIERS, DEFAULT_TARGET)), None)
         if table.balance != "order" and mapped is not None:
             raise ConfigurationError(
-                f'{join_keys(place)} contains "{mapped}", which stands for several models. With balance = '
+                f'{format_key_path(place)} contains "{mapped}", which stands for several models. With balance = '
                 f'"{table.balance}", use models with prefix, such as openai/gpt-4.1. '
                 f"It is in {file.describe_place(place)}."
             )
     with errors.collect():
         if table.balance != "order" and len(set(table.targets)) < 2:
             raise ConfigurationError(
-                f"{join_keys((*path, 'balance'))} needs at least two different targets. Add a target or remove "
+                f"{format_key_path((*path, 'balance'))} needs at least two different targets. Add a target or remove "
                 f"balance. It is in {file.describe_place((*path, 'balance'))}."
             )
     with errors.collect():
@@ -212,11 +212,11 @@ def _check_weights(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
         return
     if table.balance != "weighted":
         raise ConfigurationError(
-            f'{join_keys(path)} has no effect with balance = "{table.balance}". Use balance = "weighted". '
+            f'{format_key_path(path)} has no effect with balance = "{table.balance}". Use balance = "weighted". '
             f"It is in {file.describe_place(path)}."
         )
     if len(table.weights) != len(table.targets):
         raise ConfigurationError(
-            f"{join_keys(path)} has {len(table.weights)} numbers, but targets has {len(table.targets)} models. "
+            f"{format_key_path(path)} has {len(table.weights)} numbers, but targets has {len(table.targets)} models. "
             f"Use one number for each model. It is in {file.describe_place(path)}."
         )

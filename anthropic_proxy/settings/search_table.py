@@ -1,7 +1,7 @@
 """Check of the table `[search]` of the configuration file: the search service for web searches of models.
 
-`load_search_service` returns the checked table. `warn_of_ignored_table` returns a warning if the setting SEARCH_URL
-takes precedence.
+`load_search_service` returns the checked table. `list_ignored_table_warnings` returns a warning if the setting
+SEARCH_URL takes precedence.
 """
 
 from anthropic_proxy.errors import ConfigurationError
@@ -53,7 +53,7 @@ def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, runs_comman
     )
 
 
-def warn_of_ignored_table(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:
+def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:
     """Return a warning if the table `[search]` is ignored because SEARCH_URL is set. Empty: no warning."""
     if search is None or "SEARCH_URL" not in sources.origins:
         return []

@@ -1,4 +1,4 @@
-"""`normalize_tier`: service tiers, by which providers bill the same tokens at different prices."""
+"""`normalize_service_tier`: service tiers, by which providers bill the same tokens at different prices."""
 
 import re
 
@@ -10,7 +10,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
 _OTHER = "other"
 
 
-def normalize_tier(name: str) -> str:
+def normalize_service_tier(name: str) -> str:
     """Return the service tier `name`, which a provider reported, in lower case. "": the normal tier, or none.
 
     A text that is no name of a tier becomes `other`.

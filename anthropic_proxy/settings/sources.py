@@ -112,7 +112,7 @@ class Sources:
                     return found
         return None
 
-    def find_referenced(self, variable: str) -> FoundSetting | None:
+    def find_referenced_key_variable(self, variable: str) -> FoundSetting | None:
         """Return the text of a variable that the configuration file names as the place of API keys.
 
         None: the variable is not set, or only a placeholder.
@@ -141,7 +141,7 @@ class Sources:
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())
 
-    def find_litellm_variables(self, excluded: Collection[str]) -> dict[str, _Given]:
+    def find_env_file_only_variables(self, excluded: Collection[str]) -> dict[str, _Given]:
         """Return the variables that only `.env` sets, for libraries that read the environment, such as LiteLLM.
 
         Placeholders and the variables in `excluded` are left out.

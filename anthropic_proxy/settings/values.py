@@ -1,7 +1,7 @@
 """Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values.
 
 A `decode_…` function gets a `FoundSetting` (text, variable and origin, such as `.env line 4`). It returns the value of
-a field of `Settings`. Functions such as `quote_text` and `join_with_or` format texts for error messages.
+a field of `Settings`. Functions such as `redact_and_shorten` and `join_with_or` format texts for error messages.
 """
 
 import math
@@ -38,7 +38,7 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
     `allowed` is a sentence about the allowed values. `suggestion` is a similar valid text, or "". Secrets are redacted.
     """
-    sentences = [f'{found.variable} is "{quote_text(found.text)}".', allowed, f"Set {found.origin_phrase}."]
+    sentences = [f'{found.variable} is "{redact_and_shorten(found.text)}".', allowed, f"Set {found.origin_phrase}."]
     if suggestion and not _SECRET_PATTERN.search(found.text):
         sentences.append(f"Did you mean {found.format_assignment(suggestion)}")
     return ConfigurationError(" ".join(sentences))
@@ -116,7 +116,7 @@ def decode_url(found: FoundSetting) -> str:
     return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
 
 
-def decode_origin(found: FoundSetting) -> str:
+def decode_url_without_path(found: FoundSetting) -> str:
     """Return an http or https URL of a server, without a path."""
     url = decode_url(found)
     if urlsplit(url).path or urlsplit(url).query:
@@ -212,7 +212,7 @@ def _model(found: FoundSetting, name: str) -> str:
     return name
 
 
-def quote_text(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
+def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
     """Return a text for a message, with secrets masked, unprintable characters escaped, and a long text shortened."""
     text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     if "://" in text and (query := re.search(r"[?#].", text)):  # a query may hold a key under any name

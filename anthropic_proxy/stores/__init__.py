@@ -23,11 +23,13 @@ def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
             raise ConfigurationError(MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message)
         from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
         from anthropic_proxy.stores.redis import RedisStore  # noqa: PLC0415
-        from anthropic_proxy.stores.redis.failures import find_address  # noqa: PLC0415
+        from anthropic_proxy.stores.redis.failures import format_redis_address  # noqa: PLC0415
 
         url = settings.redis_url.reveal()
         store = RedisStore(url, settings.redis_prefix)
-        return FallbackStore(store, fails_open=settings.redis_failure == "open", address=find_address(url), warn=warn)
+        return FallbackStore(
+            store, fails_open=settings.redis_failure == "open", address=format_redis_address(url), warn=warn
+        )
     if settings.data_directory is None:
         from anthropic_proxy.stores.memory import MemoryStore  # noqa: PLC0415
 

@@ -123,7 +123,9 @@ def reserve(
         waits.append(counter.find_wait_seconds(excess, limit, now) if excess > 0 and limit.amount else -1.0)
     refused = waits.index(max(waits)) if limits and max(waits) >= 0 else None
     is_held = refused is None and any(limit.amount for limit in limits)
-    slots = add_amounts(counters, limits, reservation_id, now, lease_seconds) if is_held else [0] * len(limits)
+    slots = (
+        add_reservation_amounts(counters, limits, reservation_id, now, lease_seconds) if is_held else [0] * len(limits)
+    )
     reservation = Reservation(
         id=reservation_id if is_held else "",
         limits=tuple(limits),
@@ -137,7 +139,7 @@ def reserve(
     return reservation, counters if is_held else {}
 
 
-def add_amounts(
+def add_reservation_amounts(
     counters: Mapping[str, Counter], limits: Sequence[Limit], reservation_id: str, now: float, lease_seconds: float
 ) -> Sequence[int]:
     """Add the amount of each of `limits` to its counter, and return the slot of each amount.

@@ -128,7 +128,7 @@ class FallbackStore:
             except _UNKNOWN_RESULT:
                 self._usage.pending.append(_release(limits, lease_seconds, id_))
                 raise
-            self._usage.add_reservation(reservation)
+            self._usage.add_existing_reservation(reservation)
             return reservation
 
         return await self._call(
@@ -288,7 +288,7 @@ class FallbackStore:
         if has_lost_data:
             self._problem = self._problem or describe_failure(LostStateError(), self._address)
             self._usage.pending.clear()  # the amounts of this process contain them
-            self._restoring, self._restoring_id = dict(self._usage.collect_all()), os.urandom(16).hex()
+            self._restoring, self._restoring_id = dict(self._usage.collect_all_as_sent()), os.urandom(16).hex()
         for _ in range(_MAX_PASSES):
             await self._add_missing()
             if not self._usage.has_unsent:
@@ -316,10 +316,10 @@ class FallbackStore:
 
     async def _add_missing(self) -> None:
         if not self._restoring:
-            self._restoring, self._restoring_id = dict(self._usage.pop_unsent()), os.urandom(16).hex()
+            self._restoring, self._restoring_id = dict(self._usage.pop_unsent_amounts()), os.urandom(16).hex()
         for key in list(self._restoring):
             limit, counter = self._restoring[key]
-            step = self.redis.restore_counter(key, limit, counter, self._usage.clock(), self._restoring_id)
+            step = self.redis.merge_counter(key, limit, counter, self._usage.clock(), self._restoring_id)
             await self._finish(step, [key])
             del self._restoring[key]
         while self._usage.pending:

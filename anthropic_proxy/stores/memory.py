@@ -96,7 +96,7 @@ class MemoryStore:
             self._delete_counters()
         return reservation
 
-    def add_reservation(self, reservation: Reservation) -> Reservation:
+    def add_existing_reservation(self, reservation: Reservation) -> Reservation:
         """Add the amounts of `reservation`, which another store has made, to the counters of this store.
 
         Return the reservation with the slots (time intervals) of this store, which `settle` needs.
@@ -105,7 +105,9 @@ class MemoryStore:
         found = {limit.key: self._find(limit.key) for limit in reservation.limits}
         for limit in reservation.limits:
             found[limit.key].remove_expired(limit, now)
-        slots = counters.add_amounts(found, reservation.limits, reservation.id, now, reservation.lease_seconds)
+        slots = counters.add_reservation_amounts(
+            found, reservation.limits, reservation.id, now, reservation.lease_seconds
+        )
         self._counters.update({key: counter for key, counter in found.items() if counter.expires_at > now})
         if len(self._counters) > MAX_COUNTERS:
             self._delete_counters()

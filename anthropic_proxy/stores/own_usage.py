@@ -1,9 +1,9 @@
 """`OwnUsage`: the amounts of limits that this process has reserved, for times without the shared store.
 
 The shared store, Redis or a SQLite file, counts the use of limits by all processes. While it is unavailable, `reserve`
-counts in this process only, up to a share of each limit. Later the caller adds the missing amounts, which `pop_unsent`
-returns, to the shared store. `collect_all` returns all amounts of this process, for a shared store that has lost its
-data.
+counts in this process only, up to a share of each limit. Later the caller adds the missing amounts, which
+`pop_unsent_amounts` returns, to the shared store. `collect_all_as_sent` returns all amounts of this process, for a
+shared store that has lost its data.
 """
 
 import time
@@ -59,10 +59,10 @@ class OwnUsage:
         self._answers: dict[str, _Answer] = {}
         """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
 
-    def add_reservation(self, reservation: Reservation) -> None:
+    def add_existing_reservation(self, reservation: Reservation) -> None:
         """Count `reservation`, which the shared store has granted, in the amounts of this process.
 
-        `collect_all` returns these amounts, in case the shared store loses its data.
+        `collect_all_as_sent` returns these amounts, in case the shared store loses its data.
         """
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
@@ -74,7 +74,7 @@ class OwnUsage:
         while len(self._answers) > MAX_LIMITS:
             del self._answers[next(iter(self._answers))]
         if reservation.is_held:
-            self._add_running(self.values.add_reservation(reservation))
+            self._add_running(self.values.add_existing_reservation(reservation))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, processes: int) -> Reservation:
         """Reserve the amounts of all `limits` in this process, or of none, without the shared store.
@@ -85,7 +85,7 @@ class OwnUsage:
         reservation = await self.values.reserve(shares, lease_seconds)
         if reservation.is_held:
             self._add_running(reservation)
-            self._unsent.add_reservation(reservation)
+            self._unsent.add_existing_reservation(reservation)
             self._unsent_ids.add(reservation.id)
             self._unsent_limits.update({limit.key: limit for limit in limits})
         return structs.replace(reservation, limits=tuple(limits), slots=[0] * len(limits))
@@ -111,7 +111,7 @@ class OwnUsage:
         await self.values.renew(running)
         await self._unsent.renew([each for each in running if each.id in self._unsent_ids])
 
-    def pop_unsent(self) -> Mapping[str, tuple[Limit, Counter]]:
+    def pop_unsent_amounts(self) -> Mapping[str, tuple[Limit, Counter]]:
         """Return the amounts that the shared store lacks, by limit key, and count them as sent.
 
         The caller adds these amounts to the shared store.
@@ -120,12 +120,12 @@ class OwnUsage:
         self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
         return {key: pair for key, pair in found.items() if pair[1].total()}
 
-    def collect_all(self) -> Mapping[str, tuple[Limit, Counter]]:
+    def collect_all_as_sent(self) -> Mapping[str, tuple[Limit, Counter]]:
         """Return copies of all amounts of this process, for a shared store that has lost its data.
 
         All amounts then count as sent.
         """
-        self.pop_unsent()
+        self.pop_unsent_amounts()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}
         return {
             key: (limit, structs.replace(counter, slots=dict(counter.slots), holds=counter.holds.copy()))

@@ -139,7 +139,7 @@ class SqliteStore:
             return reservation
 
         return await self._run(
-            write, lambda: self._usage.reserve(limits, lease_seconds, 1), self._usage.add_reservation
+            write, lambda: self._usage.reserve(limits, lease_seconds, 1), self._usage.add_existing_reservation
         )
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
@@ -223,7 +223,7 @@ class SqliteStore:
         """Add all amounts of this process that the file does not have, then use the file again."""
         async with self._adding:
             while self._problem:
-                self._restoring = self._restoring or dict(self._usage.pop_unsent())
+                self._restoring = self._restoring or dict(self._usage.pop_unsent_amounts())
                 settlements = list(islice(self._usage.pending, _SETTLED_AT_ONCE))
                 await self._execute(lambda database: self._add(database, settlements), is_retry=True)  # noqa: B023
                 self._restoring = {}

@@ -15,9 +15,9 @@ def open_plugin(settings: Settings) -> Plugin:
     If the packages of the extra `otel` are missing, the plugin does nothing.
     """
     try:
-        from anthropic_proxy.traces.exporter import SpanExporters  # noqa: PLC0415  # imports the OpenTelemetry SDK
+        from anthropic_proxy.traces.exporter import TraceExporter  # noqa: PLC0415  # imports the OpenTelemetry SDK
     except ImportError:
         return Plugin()
     export_to_otel(settings)
-    exporters = SpanExporters(settings.trace_exporters)
+    exporters = TraceExporter(settings.trace_exporters)
     return Plugin(tracer=exporters, observers=[exporters], start=exporters.start, stop=exporters.stop)

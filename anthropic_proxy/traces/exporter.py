@@ -1,7 +1,7 @@
 """Export of traces with the OpenTelemetry SDK, to a collector (`otlp`) or to the console.
 
-A span is the record of one client request or provider call, with its start and end. `SpanExporters.start_trace` decides
-at the beginning of a request if it is traced. `SpanExporters.record` builds its spans at the end, and a thread of the
+A span is the record of one client request or provider call, with its start and end. `TraceExporter.start_trace` decides
+at the beginning of a request if it is traced. `TraceExporter.record` builds its spans at the end, and a thread of the
 SDK sends them.
 """
 
@@ -24,7 +24,7 @@ from anthropic_proxy.log.lines import redact_receipt
 from anthropic_proxy.plugins import Gateway, Receipt
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.trace_context import TraceContext, new_span_id, new_trace_id
-from anthropic_proxy.traces.spans import CONVENTIONS_URL, PresetIds, SpanBuilder, build_parent_context
+from anthropic_proxy.traces.spans import CONVENTIONS_URL, PresetIds, SpanRecorder, build_parent_context
 
 SERVICE_NAME = "anthropic-proxy"
 """Attribute `service.name` of all spans, unless `OTEL_SERVICE_NAME` is set."""
@@ -37,7 +37,7 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 """Minimum time between two log lines about the same problem of the SDK."""
 
 
-class SpanExporters:
+class TraceExporter:
     """Exporter of the traces of this process, as `plugins.Tracer` and `plugins.Observer` of the plugin.
 
     `names` are names of exporters, `otlp` or `console`.
@@ -47,7 +47,7 @@ class SpanExporters:
         self._names = names
         self._open_exporter = open_exporter or _open_exporter
         self._provider: TracerProvider | None = None
-        self._builder: SpanBuilder | None = None
+        self._builder: SpanRecorder | None = None
         self._gateway: Gateway | None = None
         self._settings: Settings | None = None
         """Settings from which `_secrets` was computed. After a reload, the gateway has other settings."""
@@ -68,7 +68,7 @@ class SpanExporters:
         for name in self._names:
             provider.add_span_processor(BatchSpanProcessor(self._open_exporter(name)))
         tracer = provider.get_tracer("anthropic_proxy", __version__, schema_url=CONVENTIONS_URL)
-        self._builder = SpanBuilder(tracer, ids)
+        self._builder = SpanRecorder(tracer, ids)
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
         """Return the trace ids for a new request. The field `flags` has the decision if the request is traced.
@@ -89,7 +89,7 @@ class SpanExporters:
     async def record(self, receipt: Receipt) -> None:
         """Build the spans of a finished request, if it is traced. A thread of the SDK sends them."""
         if self._builder is not None and receipt.trace is not None and receipt.trace.is_sampled:
-            self._builder.build_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
+            self._builder.record_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
 
     def _find_secrets(self) -> tuple[str, ...]:
         """Return the API keys in the current settings, which are removed from texts of spans."""

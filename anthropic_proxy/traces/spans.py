@@ -1,6 +1,6 @@
 """OpenTelemetry spans of a finished client request, built from its receipt (record of the request).
 
-`SpanBuilder` builds one span for the request, and a child span for each attempt (call to a provider). Providers
+`SpanRecorder` builds one span for the request, and a child span for each attempt (call to a provider). Providers
 received the ids already during the request, so `PresetIds` passes these ids to the SDK. Names follow the OpenTelemetry
 conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev (repository semantic-conventions-genai,
 read 2026-11).
@@ -68,7 +68,7 @@ class PresetIds(IdGenerator):
         return self.span_id
 
 
-class SpanBuilder:
+class SpanRecorder:
     """Builder of the spans of finished requests.
 
     `tracer` is the tracer of the OpenTelemetry SDK. `ids` is its id generator, which is set to the ids of each span.
@@ -78,7 +78,7 @@ class SpanBuilder:
         self._tracer = tracer
         self._ids = ids
 
-    def build_spans(self, receipt: Receipt, trace: TraceContext) -> None:
+    def record_spans(self, receipt: Receipt, trace: TraceContext) -> None:
         """Build the span of a finished request, and a child span for each call to a provider."""
         self._ids.trace_id = int(trace.trace_id, 16)
         context = build_parent_context(trace) if trace.parent_id else Context()

@@ -1,8 +1,9 @@
 """Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
-`GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokens` caches one token for all
-requests to providers: `next_token` returns it, and `invalidate` discards it after a rejection. google-auth blocks, so
-it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one tries again.
+`GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokenCache` caches one token for all
+requests to providers: `acquire_token` returns it, and `invalidate` discards it after a rejection. google-auth blocks,
+so it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one tries
+again.
 """
 
 import asyncio
@@ -54,7 +55,7 @@ class AccessToken(Struct, frozen=True):
     """Expiry time of the token, in seconds since the epoch."""
 
 
-class GoogleTokens:
+class GoogleTokenCache:
     """Cache of one Google access token, which all requests to providers share.
 
     `seconds` is the maximum time for one renewal.
@@ -78,7 +79,7 @@ class GoogleTokens:
         """Clock time from which a token that is still valid is renewed in the background."""
         self._invalidated_at = -math.inf
 
-    async def next_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self) -> tuple[Credential, str | None]:
         """Return the header with a valid access token, and its Google Cloud project (None if unknown).
 
         Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout`, or `MissingExtra` without google-auth.

@@ -1,4 +1,4 @@
-"""`is_public`: checks that an IP address is public, so that web fetch reaches no server in a private network.
+"""`is_public_address`: checks that an IP address is public, so that web fetch reaches no server in a private network.
 
 An IPv4 address inside an IPv6 address is checked too. The tables are our own, because the results of `ipaddress` differ
 between Python versions. Sources: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052
@@ -60,7 +60,7 @@ is checked."""
 _LOW_32 = 0xFFFFFFFF
 
 
-def is_public(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
+def is_public_address(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
     """Return True if an IP address is public, or is in one of the networks `allowed`.
 
     False: a private address, or a text that is no address.

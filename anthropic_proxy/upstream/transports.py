@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.settings import SearchService, Secret, Settings, export_to_litellm
 from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
-from anthropic_proxy.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokens
+from anthropic_proxy.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.upstream.web_search import SearxngClient
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
@@ -164,7 +164,7 @@ def _new_search(send: Transport, service: SearchService) -> WebSearch:
     from anthropic_proxy.upstream.web_search import keyed_services  # noqa: PLC0415  # most installations use none
 
     if service.key is None:
-        return keyed_services.MissingKey(service.problem or "[search] has no key.").search
+        return keyed_services.MissingKeyClient(service.problem or "[search] has no key.").search
     clients = {
         "brave": (keyed_services.BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
         "tavily": (keyed_services.TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
@@ -191,9 +191,9 @@ def _token_settings(settings: Settings) -> tuple[object, ...]:
     )
 
 
-def _new_google_tokens(settings: Settings) -> GoogleTokens:
+def _new_google_tokens(settings: Settings) -> GoogleTokenCache:
     needs_project = settings.vertex_project is None
     connect_timeout = settings.timeouts.connect_seconds
     file = settings.google_credentials_file
     credentials = GoogleCredentials(file, needs_project=needs_project, connect_timeout=connect_timeout)
-    return GoogleTokens(credentials, seconds=min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds))
+    return GoogleTokenCache(credentials, seconds=min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds))

@@ -324,12 +324,12 @@ class RelayWire(Wire[DialectT]):
         """Split forwarded SSE bytes after the event `message_stop`. Without that event the second value is b""."""
 
     @abstractmethod
-    def remove_events(self, behind: bytes) -> bytes:
+    def remove_trailing_events(self, behind: bytes) -> bytes:
         """Return `behind`, the bytes after the event `message_stop`, without SSE events such as pings.
 
         Clients expect no event there. Blank lines and comments remain.
         """
 
     @abstractmethod
-    def frames_to_inspect(self, frames: bytes) -> bytes:
+    def select_frames_to_inspect(self, frames: bytes) -> bytes:
         """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""

@@ -1,11 +1,11 @@
 """Classification of a provider's finish reason, the field that gives the reason for the end of a reply (`length`).
 
-`finish_kind` returns its meaning. One pattern table serves all wires, because servers also send the values of other
-protocols and undocumented ones. Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort, error,
-repetition); SGLang (abort); Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded, network_error);
-vercel/ai `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI
-(eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached); Cohere (MAX_TOKENS); OpenRouter's SDK
-(error).
+`find_finish_kind` returns its meaning. One pattern table serves all wires, because servers also send the values of
+other protocols and undocumented ones. Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort,
+error, repetition); SGLang (abort); Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded,
+network_error); vercel/ai `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference
+(insufficient_system_resource); TGI (eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached);
+Cohere (MAX_TOKENS); OpenRouter's SDK (error).
 """
 
 import re
@@ -39,7 +39,7 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
 searched in lower case, with `_` in place of `-` and space."""
 
 
-def finish_kind(reason: str) -> FinishKind:
+def find_finish_kind(reason: str) -> FinishKind:
     """Return the meaning of a provider's finish reason, such as `limit` for `length`.
 
     The result is `unknown` if no pattern matches. Case is ignored.

@@ -1,9 +1,9 @@
 """Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
 An `Adaptation` is a named change of the dialect (settings for a server). The name `drop temperature` omits a parameter,
-and `effort none low` replaces a level of reasoning. The `find_…_adaptation` functions and `drop_adaptation` return the
-adaptation that fits an error. `apply_drop` applies it to a dialect. `reversed_path_names` splits the path of a
-parameter.
+and `effort none low` replaces a level of reasoning. The `find_…_adaptation` functions and `find_drop_adaptation` return
+the adaptation that fits an error. `apply_drop_or_effort` applies it to a dialect. `reversed_path_names` splits the path
+of a parameter.
 """
 
 import re
@@ -15,7 +15,7 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call, UpstreamRequest
-from anthropic_proxy.wire.failures import find_accepted_effort, find_rejected_parameter
+from anthropic_proxy.wire.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.wire.json_schema import BASIC_RULES
 from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
@@ -87,7 +87,7 @@ def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> A
     None: the message lists no other level.
     """
     asked = call.request.effort
-    level = find_accepted_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
+    level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
     return Adaptation(f"effort {asked} {level}") if level else None
 
 
@@ -104,7 +104,7 @@ def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamErro
     return Adaptation(f"effort {call.request.effort} {listed[0] if listed else 'low'}")
 
 
-def drop_adaptation(
+def find_drop_adaptation(
     call: Call[D], name: str, drops: ParameterDrops, encode_request: Callable[[Call[D]], UpstreamRequest]
 ) -> Adaptation | None:
     """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted."""
@@ -117,7 +117,7 @@ def drop_adaptation(
     return None
 
 
-def apply_drop(dialect: D, name: str, drops: ParameterDrops) -> D:
+def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:
     """Return the dialect with an adaptation of this module applied. Any other `name` returns it unchanged."""
     verb, _, value = name.partition(" ")
     fields: dict[str, object] = {}

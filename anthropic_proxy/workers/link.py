@@ -90,9 +90,9 @@ class WorkerPeer:
         if self._link is not None:
             self._link.close()
 
-    def end_views(self) -> None:
+    def end_live_request_streams(self) -> None:
         """End all views of live requests, which are streamed responses. The server calls the method when it stops."""
-        self.requests.end_views()
+        self.requests.end_live_request_streams()
 
     @property
     def index_and_count(self) -> tuple[int, int]:
@@ -120,7 +120,7 @@ class WorkerPeer:
 
         return publish
 
-    def start_sharing(self) -> None:
+    def start_instance_sharing(self) -> None:
         """Begin to exchange observed facts with the other servers that use the same Redis.
 
         Without a store in Redis, do nothing.
@@ -128,7 +128,7 @@ class WorkerPeer:
         if self._instances is not None:
             self._instances.start()
 
-    async def stop_sharing(self) -> None:
+    async def stop_instance_sharing(self) -> None:
         """End the exchange with the other servers that use the same Redis."""
         if self._instances is not None:
             await self._instances.close()

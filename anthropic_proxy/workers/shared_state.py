@@ -1,6 +1,6 @@
 """Facts for routing that all workers share through the hub: facts about models, API keys in cooldown, open circuits.
 
-`publish_observations` makes a worker send each new fact as a `SharedObservation`. `apply_observation` applies it in the
+`register_publisher` makes a worker send each new fact as a `SharedObservation`. `apply_observation` applies it in the
 other workers.
 """
 
@@ -19,7 +19,7 @@ time), and a circuit that blocks or permits calls to a provider address."""
 _DIGEST_BYTES = 16
 
 
-def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
+def register_publisher(services: Services, publish: Callable[[SharedObservation], None]) -> None:
     """Make `services` call `publish` for observed facts, such as key cooldowns and changes of circuits.
 
     The messages contain digests of API keys, not the keys.

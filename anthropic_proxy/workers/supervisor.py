@@ -32,7 +32,7 @@ from anthropic_proxy.server.process import (
     STOP_NOW_COMMAND,
     ServerConfig,
 )
-from anthropic_proxy.settings import without_current_directory
+from anthropic_proxy.settings import python_safe_path_for_workers
 from anthropic_proxy.workers.hub import Hub
 from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
@@ -156,7 +156,7 @@ class Supervisor:
             daemon=True,
         )
         # the worker receives the signals after it has installed handlers
-        with blocked_signals(SUPERVISOR_SIGNALS), without_current_directory():
+        with blocked_signals(SUPERVISOR_SIGNALS), python_safe_path_for_workers():
             process.start()
         worker_control.close()
         worker_end.close()

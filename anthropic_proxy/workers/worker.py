@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.application import Application, LoadApp
 from anthropic_proxy.server.process import EXIT_STARTUP_FAILED, ServerConfig, ServerProcess
-from anthropic_proxy.settings import restore_import_variable
+from anthropic_proxy.settings import remove_python_safe_path
 from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 

@@ -306,7 +306,7 @@ async def test_the_amounts_of_an_interruption_are_added_once_if_the_reply_was_la
     counters = {limit.key: Counter(used=7, slot_seconds=60 / 256, slots={1000: 3}) for limit in (RATE, BUDGET)}
     for interruption in ("first", "first", "second"):
         for limit in (RATE, BUDGET):
-            await store.redis.restore_counter(limit.key, limit, counters[limit.key], 1000 * 60 / 256, interruption)
+            await store.redis.merge_counter(limit.key, limit, counters[limit.key], 1000 * 60 / 256, interruption)
     assert await used(store) == [6, 0, 14]
 
 

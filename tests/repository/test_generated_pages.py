@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.server.responses import ERROR_CATALOG, help_headers
+from anthropic_proxy.server.responses import ERROR_CATALOG, error_help_headers
 from tests.site.error_page import PAGE, entries
 from tests.site.generated import PAGES, stale_pages
 from tests.site.pages import anchors
@@ -49,7 +49,7 @@ def test_addresses_in_the_catalog_are_unique() -> None:
 @pytest.mark.parametrize("error_class", error_classes().values(), ids=lambda found: found.__name__)
 def test_the_help_header_of_each_error_class_leads_to_a_section(error_class: type[ProxyError]) -> None:
     error = error_class.__new__(error_class)
-    page, _, section = help_headers(error)["x-proxy-help"].partition("#")
+    page, _, section = error_help_headers(error)["x-proxy-help"].partition("#")
     assert page == ERROR_CATALOG
     assert section in anchors((ROOT / page).read_text("utf-8"))
 

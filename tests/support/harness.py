@@ -70,7 +70,9 @@ class RecordingSink:
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self.stream += encode_events(events, "req_test")
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+    ) -> None:
         self.stream += data
 
     async def send_message(self, response: MessagesResponse) -> None:

@@ -233,7 +233,7 @@ class _Expectation:
             return sealed + ([_DUMMY] if needs_dummy else [])
         assert isinstance(dialect, openai_chat.Dialect)
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)
-        lost = " " if must and dialect.is_thinking("default") else ""
+        lost = " " if must and dialect.is_thinking_at_effort("default") else ""
         text = [thought or lost] if dialect.replayed_thinking_field and (thought or lost) else []
         details = ['["gAAA"]'] if dialect.replays_reasoning_details and thought else []
         return text + details + (["EpE="] if thought and calls else [])

@@ -19,10 +19,10 @@ from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.wire.failures import (
     build_upstream_error,
     decode_error_body,
-    find_accepted_effort,
     find_rejected_parameter,
+    find_replacement_effort,
     is_policy_refusal,
-    rejects_role,
+    rejects_developer_role,
 )
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from anthropic_proxy.wire.tool_call_repair import (
@@ -201,8 +201,8 @@ def test_reading_errors(words: str) -> None:
         build_upstream_error(fault, "somebody")
         is_policy_refusal(fault)
         find_rejected_parameter(fault.message, ("tool_choice",))
-        rejects_role(fault.message)
-        find_accepted_effort(fault.message, "high", "high")
+        rejects_developer_role(fault.message)
+        find_replacement_effort(fault.message, "high", "high")
         decode_error_body(400, {}, message.encode())
 
     check_growth(read, filled("", words, "x"), f"an error that says {words!r} again and again")

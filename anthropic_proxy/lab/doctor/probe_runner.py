@@ -256,7 +256,9 @@ class _ReplySink:
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self._stream += encode_events(events)
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+    ) -> None:
         self._stream += data
         if not is_stream and is_last:
             self._message = json.loads(self._stream)

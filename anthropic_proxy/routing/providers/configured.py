@@ -22,7 +22,7 @@ from anthropic_proxy.routing.providers.registry import (
     WireConfig,
 )
 from anthropic_proxy.settings import ConfigFile, ConfiguredProvider, ErrorList
-from anthropic_proxy.settings.config_file import join_keys
+from anthropic_proxy.settings.config_file import format_key_path
 from anthropic_proxy.wire.contract import BaseDialect
 
 _UNKNOWN_SERVERS = ("local", "other")
@@ -197,9 +197,9 @@ def _check_dialects(
                 if wires and table.wire not in wires:
                     del own[name]
                     raise ConfigurationError(
-                        f"{join_keys((*place, name))} is a setting of the wire {' and '.join(wires)}, but this "
+                        f"{format_key_path((*place, name))} is a setting of the wire {' and '.join(wires)}, but this "
                         f"provider has the wire {table.wire}. It is in {file.describe_place((*place, name))}."
                     )
         with errors.collect():
-            file.check_type(place, own, dialect_type)
+            file.require_valid_value(place, own, dialect_type)
     errors.require_empty()

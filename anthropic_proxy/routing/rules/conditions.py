@@ -11,7 +11,7 @@ from fnmatch import translate
 from msgspec import Struct
 
 from anthropic_proxy.routing.rules.request_facts import RequestFacts, draw_factor, share_threshold
-from anthropic_proxy.settings import ConfiguredRoute, TimePeriod, list_alternatives
+from anthropic_proxy.settings import ConfiguredRoute, TimePeriod, list_condition_texts
 from anthropic_proxy.settings.values import join_with_or
 
 WILDCARDS = frozenset("*?[")
@@ -86,7 +86,7 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
 def _compile_names(route: ConfiguredRoute) -> list[Condition]:
     """Return the conditions of a route on Claude tier, model id, client key and project."""
     when, found = route.when, []
-    if tiers := list_alternatives(when.tier):
+    if tiers := list_condition_texts(when.tier):
         allowed = frozenset(tiers)
         found.append(
             Condition(
@@ -96,12 +96,12 @@ def _compile_names(route: ConfiguredRoute) -> list[Condition]:
                 lambda facts: f"the tier is {facts.tier}" if facts.tier else "the model has no tier",
             )
         )
-    if models := list_alternatives(when.model):
+    if models := list_condition_texts(when.model):
         pattern = TextPattern(models, ignores_case=True)
         found.append(_name_condition("model", models, pattern, lambda facts: facts.model))
-    if keys := list_alternatives(when.key):
+    if keys := list_condition_texts(when.key):
         found.append(_name_condition("key", keys, TextPattern(keys), lambda facts: facts.key))
-    if projects := list_alternatives(when.project):
+    if projects := list_condition_texts(when.project):
         found.append(_name_condition("project", projects, TextPattern(projects), lambda facts: facts.project))
     return found
 
@@ -118,7 +118,7 @@ def _name_condition(
 def _compile_headers(route: ConfiguredRoute) -> list[Condition]:
     found = []
     for given, value in (route.when.header or {}).items():
-        texts, name = list_alternatives(value), given.lower()
+        texts, name = list_condition_texts(value), given.lower()
         found.append(_header_condition(name, texts, TextPattern(texts)))
     return found
 
@@ -136,9 +136,9 @@ def _header_condition(name: str, texts: Sequence[str], pattern: TextPattern) -> 
 
 def _compile_time(route: ConfiguredRoute) -> list[Condition]:
     when = route.when
-    days = frozenset(_DAYS.index(day) for day in list_alternatives(when.weekdays)) or frozenset(range(7))
+    days = frozenset(_DAYS.index(day) for day in list_condition_texts(when.weekdays)) or frozenset(range(7))
     periods, zone = route.periods or (TimePeriod(0, _MINUTES_PER_DAY),), when.time_zone
-    words = [" or ".join(list_alternatives(when.time)), " or ".join(list_alternatives(when.weekdays))]
+    words = [" or ".join(list_condition_texts(when.time)), " or ".join(list_condition_texts(when.weekdays))]
     if not any(words):
         return []
 

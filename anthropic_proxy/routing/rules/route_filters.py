@@ -16,7 +16,7 @@ from anthropic_proxy.routing.rules.condition_index import (
     build_route_set,
 )
 from anthropic_proxy.routing.rules.request_facts import RequestFacts
-from anthropic_proxy.settings import ConfiguredRoute, list_alternatives
+from anthropic_proxy.settings import ConfiguredRoute, list_condition_texts
 
 _MINUTES_PER_DAY = 24 * 60
 _MINUTES_PER_WEEK = 7 * _MINUTES_PER_DAY
@@ -63,7 +63,7 @@ def _filter_texts(
     ignores_case: bool = False,
 ) -> RouteFilter:
     texts = {
-        position: found for position, route in enumerate(routes) if (found := list_alternatives(list_texts(route)))
+        position: found for position, route in enumerate(routes) if (found := list_condition_texts(list_texts(route)))
     }
     index = TextIndex(texts, ignores_case=ignores_case)
     return RouteFilter(build_route_set(texts), lambda facts, _: index.find(read(facts)))
@@ -82,7 +82,7 @@ def _filter_headers(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
         for position, headers in enumerate(given):
             if number < len(headers):
                 name, value = headers[number]
-                texts.setdefault(name.lower(), {})[position] = list_alternatives(value)
+                texts.setdefault(name.lower(), {})[position] = list_condition_texts(value)
         indexes = {name: TextIndex(found) for name, found in texts.items()}
         asked = build_route_set(position for found in texts.values() for position in found)
         filters.append(RouteFilter(asked, _header_search(indexes)))
@@ -106,7 +106,7 @@ def _filter_times(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
     """
     zones: dict[str | None, dict[int, Sequence[Interval]]] = {}
     for position, route in enumerate(routes):
-        if list_alternatives(route.when.time) or list_alternatives(route.when.weekdays):
+        if list_condition_texts(route.when.time) or list_condition_texts(route.when.weekdays):
             zones.setdefault(route.when.time_zone, {})[position] = list_week_intervals(route)
     return [
         RouteFilter(build_route_set(found), _time_search(zone, IntervalIndex(found))) for zone, found in zones.items()
@@ -123,7 +123,7 @@ def _time_search(zone: str | None, index: IntervalIndex) -> Callable[[RequestFac
 
 def list_week_intervals(route: ConfiguredRoute) -> Sequence[Interval]:
     """Return the times of the week at which a route matches, as intervals in minutes since Monday 00:00."""
-    days = [_DAYS.index(day) for day in list_alternatives(route.when.weekdays)] or range(7)
+    days = [_DAYS.index(day) for day in list_condition_texts(route.when.weekdays)] or range(7)
     found: list[Interval] = []
     for period in route.periods or ():
         length = (period.end - period.start) % _MINUTES_PER_DAY or _MINUTES_PER_DAY

@@ -133,9 +133,9 @@ class Acceptor:
         slow = [
             connection
             for connection in self._connections
-            if connection.head_wait_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
+            if connection.elapsed_head_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
         ]
-        for connection in sorted(slow, key=ConnectionLifecycle.head_wait_seconds, reverse=True)[
+        for connection in sorted(slow, key=ConnectionLifecycle.elapsed_head_seconds, reverse=True)[
             :MAX_ACCEPTS_PER_ITERATION
         ]:
             connection.transport.abort()

@@ -16,7 +16,7 @@ from anthropic_proxy.server.http1.receive_buffer import MAX_PIECE_BYTES
 from anthropic_proxy.server.http1.request_target import (
     describe_parse_error,
     encode_head_without_upgrade,
-    origin_form,
+    normalize_request_target,
     split_target,
 )
 
@@ -104,7 +104,7 @@ class Http1Connection(ConnectionLifecycle):
             raise MalformedHttp("CONNECT is not served: this proxy forwards requests of the Messages API only.")
         self._url = bytes(self._received_url)
         if not self._url.startswith(b"/"):
-            self._url = origin_form(self._url, self._headers)
+            self._url = normalize_request_target(self._url, self._headers)
         self._in_head = False
         self._head_bytes = 0
         self._steps += len(self._headers)
@@ -139,7 +139,7 @@ class Http1Connection(ConnectionLifecycle):
         if self._upgrading:
             return
         self._head_bytes = 0
-        self._buffer.begin_request()
+        self._buffer.begin_request_line()
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self._drain_timer.timer is not None:
@@ -156,7 +156,7 @@ class Http1Connection(ConnectionLifecycle):
         """
         buffer, start = self._buffer, 0
         if not self._in_body:
-            start = buffer.find_head_length(data, MAX_HEAD_BYTES)
+            start = buffer.accept_complete_head(data, MAX_HEAD_BYTES)
             if not start:
                 return data
             if error := self._feed_parser(data[:start]):
@@ -189,7 +189,7 @@ class Http1Connection(ConnectionLifecycle):
             self.cycle.schedule_wakeup(self._loop)
         hold = not self._rejected and (self._parsing_scheduled or len(buffer) > MAX_UNPARSED_BYTES)
         if hold != self.flow.paused_for_unparsed:
-            self.flow.pause_for_unparsed(hold)
+            self.flow.set_paused_for_unparsed(hold)
         if self._in_head and self._head_timer.timer is None and not self._rejected:
             self._start_head_timer()
         if self._ended:
@@ -200,7 +200,7 @@ class Http1Connection(ConnectionLifecycle):
         pipeline = self.pipeline
         if not pipeline or self._in_head or self._in_body:
             return False
-        waiting = sum(cycle.buffered_bytes() for cycle in pipeline)
+        waiting = sum(cycle.estimate_memory_bytes() for cycle in pipeline)
         return len(pipeline) >= MAX_PIPELINED_REQUESTS or waiting > MAX_PIPELINED_BYTES
 
     def _schedule_parsing(self) -> None:
@@ -218,7 +218,7 @@ class Http1Connection(ConnectionLifecycle):
 
         Return the error if it is invalid or exceeds a limit, else None.
         """
-        if not self._buffer.check_request_line_piece(piece):
+        if not self._buffer.feed_request_line(piece):
             return MalformedHttp(
                 describe_parse_error(piece, "method, address and HTTP/1.1 must have one space between each")
             )

@@ -108,7 +108,7 @@ class RequestResponseCycle:
         self._left: int | None = None
         """Number of unsent bytes of the response body. None: the response has no `content-length`."""
 
-    def buffered_bytes(self) -> int:
+    def estimate_memory_bytes(self) -> int:
         """Return the estimated memory in bytes that the unread body and the headers of this request occupy."""
         return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
 

@@ -36,7 +36,7 @@ class FlowControl:
             self._body_unread = False
             self._update()
 
-    def pause_for_unparsed(self, paused: bool) -> None:
+    def set_paused_for_unparsed(self, paused: bool) -> None:
         """Stop reading the socket while too many received bytes are unparsed.
 
         `paused` True begins this pause, and False ends it.

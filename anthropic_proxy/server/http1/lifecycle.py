@@ -19,7 +19,7 @@ from anthropic_proxy.server.http1.cycle import STATUS_LINES, AsgiApp, RequestRes
 from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.http1.receive_buffer import ReceiveBuffer
 from anthropic_proxy.server.http1.timers import KeepAliveTimer, Timeout, WriteTimeout
-from anthropic_proxy.server.responses import encode_error, error_headers, help_headers
+from anthropic_proxy.server.responses import encode_error, error_headers, error_help_headers
 
 # the longer time avoids requests on a connection that the server is closing
 KEEP_ALIVE_SECONDS = 75.0
@@ -175,7 +175,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
             self._close()
 
-    def head_wait_seconds(self) -> float:
+    def elapsed_head_seconds(self) -> float:
         """Return for how many seconds the server has waited for the rest of a request head (request line, headers).
 
         0: no head has begun, or it is complete.
@@ -272,7 +272,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
             return
         body = encode_error(error, request_id)
-        headers = {**error_headers(error, request_id), **help_headers(error)}
+        headers = {**error_headers(error, request_id), **error_help_headers(error)}
         headers |= {"content-length": str(len(body)), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINES[error.status] + head.encode("latin-1") + b"\r\n" + body)
@@ -291,7 +291,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._rejected = True
         self._buffer.clear()
         self.flow.resume_reading()
-        self.flow.pause_for_unparsed(False)
+        self.flow.set_paused_for_unparsed(False)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._drain_timer.start(self.body_drain_timeout_seconds, self._close)

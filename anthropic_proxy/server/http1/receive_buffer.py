@@ -2,7 +2,7 @@
 
 `ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece for the parser. The head of a
 request is its request line with the headers. A piece contains the end of at most one head, so that the limits of each
-request can be checked. `check_request_line_piece` detects invalid request lines that the parser would accept.
+request can be checked. `feed_request_line` detects invalid request lines that the parser would accept.
 """
 
 import re
@@ -30,7 +30,7 @@ class ReceiveBuffer:
         self._request_line: bytearray | None = bytearray()
         """Received bytes of the incomplete request line. None: the request line is complete."""
         self._last_request_line = b"\n"
-        """Request line of the last head that `find_head_length` accepted."""
+        """Request line of the last head that `accept_complete_head` accepted."""
         self.body_left = 0
         """Number of unparsed bytes of the current request body, by its `content-length`. 0: none, or a chunked body."""
 
@@ -44,7 +44,7 @@ class ReceiveBuffer:
         else:
             self.data, self._start = data, 0
 
-    def find_head_length(self, data: bytes, limit: int) -> int:
+    def accept_complete_head(self, data: bytes, limit: int) -> int:
         """Return the length of the complete request head at the start of `data`.
 
         0 means that it is incomplete, too long or invalid, and the caller must append `data`.
@@ -89,11 +89,11 @@ class ReceiveBuffer:
             self.clear()
         return piece
 
-    def begin_request(self) -> None:
+    def begin_request_line(self) -> None:
         """Prepare for the next request on the connection. The next bytes are the beginning of its request line."""
         self._request_line, self._tail = bytearray(), b""
 
-    def check_request_line_piece(self, piece: memoryview) -> bool:
+    def feed_request_line(self, piece: memoryview) -> bool:
         """Return False if `piece` completes an invalid request line. Call this for each piece before it is parsed."""
         if self._request_line is None:
             return True

@@ -32,7 +32,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     return urllib.parse.unquote(path) if "%" in path else path, url.path, url.query or b""
 
 
-def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+def normalize_request_target(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the request target with the path `/` added to a URL without a path.
 
     Raises `MalformedHttp` if a URL contradicts the `Host` header (RFC 9112, 3.2.2).

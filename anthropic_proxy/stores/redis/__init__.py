@@ -45,7 +45,7 @@ class LostStateError(Exception):
     """Error: Redis has lost the data that this process used, because it started empty or the data were deleted."""
 
 
-class Heartbeat(Struct, frozen=True):
+class HeartbeatReply(Struct, frozen=True):
     """Reply of Redis to a heartbeat, the regular message by which a process counts as running."""
 
     processes: int
@@ -179,7 +179,7 @@ class RedisStore:
         if keys:
             await self._pipeline.run_script("renew", keys, words)
 
-    async def restore_counter(self, key: str, limit: Limit, counter: Counter, now: float, interruption_id: str) -> None:
+    async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, interruption_id: str) -> None:
         """Add the amounts of `counter`, which this process counted, to the counter in Redis.
 
         A repeated call with the same `interruption_id` and `key` has no effect.
@@ -223,15 +223,15 @@ class RedisStore:
             await self.client.hdel(key, *expired)
         return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
 
-    async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> Heartbeat:
+    async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> HeartbeatReply:
         """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
 
         If `is_complete` is False, the heartbeat is not recorded.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]
-        # `since` is the `Heartbeat.time` of an earlier reply, from which heartbeats are counted
+        # `since` is the `HeartbeatReply.time` of an earlier reply, from which heartbeats are counted
         words = [self.process_id if is_complete else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
-        return Heartbeat(*await self._pipeline.run_script("heartbeat", keys, words))
+        return HeartbeatReply(*await self._pipeline.run_script("heartbeat", keys, words))
 
     async def close(self) -> None:
         """Close all connections to Redis."""

@@ -55,7 +55,7 @@ def describe_data_error(error: BaseException, address: str, keys: Sequence[str])
     return f"Redis at {address} has wrong data for {named}: {text}. Delete the wrong data, or change REDIS_PREFIX."
 
 
-def find_address(url: str) -> str:
+def format_redis_address(url: str) -> str:
     """Return host and port in `url`, the value of `REDIS_URL`, without the password.
 
     For a Unix socket, return its path.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from anthropic_proxy.platforms.os_errors import is_connection_refused
 from anthropic_proxy.upstream.http.url import Origin
-from anthropic_proxy.upstream.public_addresses import is_public
+from anthropic_proxy.upstream.public_addresses import is_public_address
 
 AddressInfo = tuple[Any, ...]
 """One result of `socket.getaddrinfo`: family, type, protocol, canonical name, address."""
@@ -142,7 +142,7 @@ class DnsCachingDialer:
 
 def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
     """Return True if `error` is a refused connection and all tried `addresses` are private."""
-    return is_connection_refused(error) and not any(map(is_public, addresses))
+    return is_connection_refused(error) and not any(map(is_public_address, addresses))
 
 
 async def _resolve(origin: Origin) -> Sequence[AddressInfo]:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.platforms.os_errors import clean_error_text
-from anthropic_proxy.upstream.public_addresses import is_public
+from anthropic_proxy.upstream.public_addresses import is_public_address
 
 _CODES = {
     "ContextWindowExceededError": "context_length_exceeded",
@@ -76,7 +76,7 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
 def _unreachable(text: str) -> UpstreamUnreachable:
     text = clean_error_text(text)
     refused = _REFUSED_BY.search(text)
-    return UpstreamUnreachable(text, should_retry=False if refused and not is_public(refused[1]) else None)
+    return UpstreamUnreachable(text, should_retry=False if refused and not is_public_address(refused[1]) else None)
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:

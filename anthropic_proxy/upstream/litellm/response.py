@@ -1,7 +1,7 @@
 """`LiteLLMTransport`: sends Chat Completions requests through the Python library LiteLLM.
 
 `LiteLLMResponse` is the response, as if it came from a Chat Completions server. Its method `start_call` calls LiteLLM,
-`read` returns the next SSE event, and `close` ends the call. `ChunkConverter` converts LiteLLM's objects to JSON.
+`read` returns the next SSE event, and `close` ends the call. `ReplyConverter` converts LiteLLM's objects to JSON.
 `to_acompletion_arguments` returns the arguments for LiteLLM's function `acompletion`.
 """
 
@@ -34,14 +34,14 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
     return {**arguments, **_ALWAYS, "timeout": timeout}
 
 
-class ChunkConverter:
+class ReplyConverter:
     """Converts LiteLLM's objects for one reply, or for its chunks, to JSON of Chat Completions."""
 
     def __init__(self) -> None:
         self._blocks = 0
         """Number of thinking blocks that are complete. It is the index of the current thinking block."""
 
-    def to_json_values(self, answer: Any) -> dict[str, Any]:
+    def convert_to_chat_completion(self, answer: Any) -> dict[str, Any]:
         """Return a reply of LiteLLM, or a chunk of a stream, as decoded JSON of the Chat Completions format."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = answer.model_dump(mode="json", exclude_none=True, warnings=False)
@@ -118,7 +118,7 @@ class LiteLLMResponse:
         self.headers: Mapping[str, str] = {}
         self._engine = engine
         self._library: LiteLLMLibrary | None = None
-        self._converter = ChunkConverter()
+        self._converter = ReplyConverter()
         self._stream: Any = None
         self._first = b""
         self._ended = False
@@ -135,7 +135,7 @@ class LiteLLMResponse:
                 self._stream = reply
                 self._first = await self._pull()
             else:
-                self._first, self._ended = msgspec.json.encode(self._converter.to_json_values(reply)), True
+                self._first, self._ended = msgspec.json.encode(self._converter.convert_to_chat_completion(reply)), True
         except library.base_exception as error:
             failure = decode_exception(error)
             if failure.connection_error is not None:
@@ -173,7 +173,7 @@ class LiteLLMResponse:
         if self._has_invented_finish_reason(chunk):
             self._ended = True
             return b""
-        return b"data: " + msgspec.json.encode(self._converter.to_json_values(chunk)) + b"\n\n"
+        return b"data: " + msgspec.json.encode(self._converter.convert_to_chat_completion(chunk)) + b"\n\n"
 
     def _has_invented_finish_reason(self, chunk: Any) -> bool:
         """Return True if the finish reason of a chunk comes from LiteLLM and not from the provider.

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from anthropic_proxy.errors import WebFetchFailed
 from anthropic_proxy.upstream.http.dialer import HAPPY_EYEBALLS_DELAY_SECONDS, AddressInfo, connect_first
 from anthropic_proxy.upstream.http.url import Origin
-from anthropic_proxy.upstream.public_addresses import IpNetwork, is_public
+from anthropic_proxy.upstream.public_addresses import IpNetwork, is_public_address
 
 NameLookup = Callable[..., Sequence[AddressInfo]]
 """Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
@@ -61,7 +61,7 @@ class GuardedDialer:
             )
         else:
             infos = socket.getaddrinfo(origin.host, origin.port, type=kind, flags=socket.AI_NUMERICHOST)
-        if not all(is_public(info[4][0], self._allowed) for info in infos):
+        if not all(is_public_address(info[4][0], self._allowed) for info in infos):
             raise private_address_error(origin.host)
         return infos
 
@@ -74,7 +74,7 @@ class GuardedDialer:
 
         `peer`: IP address of the peer. `local`: IP address of this end of the connection.
         """
-        if not is_public(peer, self._allowed) or (peer == local and is_public(peer)):
+        if not is_public_address(peer, self._allowed) or (peer == local and is_public_address(peer)):
             raise private_address_error(origin.host)
 
 

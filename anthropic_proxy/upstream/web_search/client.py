@@ -2,7 +2,7 @@
 
 `search` runs one search with a time limit, and filters the results by domain. Each service has a subclass with three
 methods: `encode_query` for the request, `decode_results` for the response, and `describe_error_response` for an error.
-`site_filter` restricts a query to domains.
+`build_site_filter` restricts a query to domains.
 """
 
 import asyncio
@@ -136,7 +136,7 @@ class SearchClient(ABC):
                 yield result
 
 
-def site_filter(sites: Sequence[str]) -> str:
+def build_site_filter(sites: Sequence[str]) -> str:
     """Return a text that, added to a query, restricts the search to the domains `sites`.
 
     "": there are no domains, or too many for a query.

@@ -2,7 +2,7 @@
 
 `BraveClient`, `TavilyClient` and `ExaClient` have the same methods. `encode_query` returns the HTTP request for a
 query. `decode_results` decodes the results. `describe_error_response` returns the message of an error response.
-`MissingKey` takes the place of a service without a key.
+`MissingKeyClient` takes the place of a service without a key.
 
 Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import WebSearchFailed
 from anthropic_proxy.upstream.contract import SearchResult
-from anthropic_proxy.upstream.web_search.client import MAX_QUOTED_CHARACTERS, SearchClient, site_filter
+from anthropic_proxy.upstream.web_search.client import MAX_QUOTED_CHARACTERS, SearchClient, build_site_filter
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 # Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
@@ -59,7 +59,7 @@ class BraveClient(SearchClient):
 
         The query usually contains the domains to search (`sites`) and to omit (`excluded`).
         """
-        narrowed = query + site_filter(sites) + "".join(f" -site:{site}" for site in excluded)
+        narrowed = query + build_site_filter(sites) + "".join(f" -site:{site}" for site in excluded)
         if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:
             narrowed = query
         count = _BRAVE_MAX_RESULTS if sites or excluded else min(limit, _BRAVE_MAX_RESULTS)
@@ -184,7 +184,7 @@ class ExaClient(SearchClient):
         return _quote(body, "error")
 
 
-class MissingKey:
+class MissingKeyClient:
     """Replacement for a search service without its API key: each search fails.
 
     `problem` is the error text.

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import WebSearchFailed
 from anthropic_proxy.upstream.contract import SearchResult
-from anthropic_proxy.upstream.web_search.client import MAX_QUOTED_CHARACTERS, SearchClient, site_filter
+from anthropic_proxy.upstream.web_search.client import MAX_QUOTED_CHARACTERS, SearchClient, build_site_filter
 from anthropic_proxy.wire.contract import Transport, UpstreamRequest
 
 MAX_QUERY_CHARACTERS = 1_000
@@ -32,7 +32,7 @@ class SearxngClient(SearchClient):
 
         Its headers are those by which SearXNG's limiter recognizes clients that are no bots.
         """
-        parameters = urlencode({"q": _without_commands(query + site_filter(sites)), "format": "json"})
+        parameters = urlencode({"q": _without_commands(query + build_site_filter(sites)), "format": "json"})
         headers = {
             "accept": "application/json, text/html;q=0.5",
             "accept-encoding": "gzip, deflate",

@@ -11,10 +11,10 @@ from anthropic_proxy.wire.anthropic.inspector import (
     apply_adaptation,
     decode_error,
     find_adaptation,
-    frames_to_inspect,
-    remove_events,
     remove_message_start,
+    remove_trailing_events,
     replace_reply_model,
+    select_frames_to_inspect,
     split_after_message_end,
 )
 from anthropic_proxy.wire.anthropic.request import encode_request
@@ -35,8 +35,8 @@ class AnthropicWire(RelayWire[Dialect]):
     replace_reply_model = staticmethod(replace_reply_model)
     remove_message_start = staticmethod(remove_message_start)
     split_after_message_end = staticmethod(split_after_message_end)
-    remove_events = staticmethod(remove_events)
-    frames_to_inspect = staticmethod(frames_to_inspect)
+    remove_trailing_events = staticmethod(remove_trailing_events)
+    select_frames_to_inspect = staticmethod(select_frames_to_inspect)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
         """Return a decoder that reads usage, stop reason and errors from one forwarded response."""

@@ -1,9 +1,9 @@
 """`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards to the client.
 
-`decode_frame` reads an SSE event, `decode_body` a complete message. `frames_to_inspect` selects the few events that
-need decoding. Four functions edit or split the forwarded bytes: `replace_reply_model`, `remove_message_start`,
-`remove_events` and `split_after_message_end`. `decode_error` decodes an error response. `find_adaptation` chooses a
-change of the next request after an error, and `apply_adaptation` applies it.
+`decode_frame` reads an SSE event, `decode_body` a complete message. `select_frames_to_inspect` selects the few events
+that need decoding. Four functions edit or split the forwarded bytes: `replace_reply_model`, `remove_message_start`,
+`remove_trailing_events` and `split_after_message_end`. `decode_error` decodes an error response. `find_adaptation`
+chooses a change of the next request after an error, and `apply_adaptation` applies it.
 """
 
 import re
@@ -37,7 +37,7 @@ _SIGNATURE_REFUSED = re.compile(r"\bsignature\b.*\bthinking\b|\bthinking\b.*\bsi
 _DROP_THINKING = "drop thinking"
 
 
-def frames_to_inspect(frames: bytes) -> bytes:
+def select_frames_to_inspect(frames: bytes) -> bytes:
     """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""
     if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
         return b""
@@ -57,7 +57,7 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
     return frames, b""
 
 
-def remove_events(behind: bytes) -> bytes:
+def remove_trailing_events(behind: bytes) -> bytes:
     """Return `behind`, the bytes after the event `message_stop`, without SSE events such as pings.
 
     Clients expect no event there. Blank lines and comments remain.

@@ -15,15 +15,15 @@ from anthropic_proxy.wire.failures.error_body import UpstreamFault, decode_error
 __all__ = [
     "PARAMETER_ERROR_STATUSES",
     "UpstreamFault",
-    "blocked_reply_stop",
+    "build_blocked_reply_stop",
     "build_upstream_error",
     "decode_error_body",
-    "find_accepted_effort",
     "find_rejected_parameter",
+    "find_replacement_effort",
     "is_policy_refusal",
     "read_error_object",
     "redact_key_patterns",
-    "rejects_role",
+    "rejects_developer_role",
     "rejects_tool_result_content",
 ]
 
@@ -32,7 +32,7 @@ PARAMETER_ERROR_STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
 Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11)."""
 
 
-def blocked_reply_stop(provider: str, reason: str) -> Stop:
+def build_blocked_reply_stop(provider: str, reason: str) -> Stop:
     """Return the last delta of a reply that the provider blocked. Its stop reason is `refusal`.
 
     `provider` and `reason` are part of the explanation for the client.
@@ -77,18 +77,18 @@ def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
     return parameters.find_rejected_parameter(text, names)
 
 
-def rejects_role(text: str) -> bool:
+def rejects_developer_role(text: str) -> bool:
     """Return True if an error message rejects the message role `developer`, by name or as an unknown role."""
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
-    return parameters.rejects_role(text)
+    return parameters.rejects_developer_role(text)
 
 
-def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
+def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
     """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it."""
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
-    return parameters.find_accepted_effort(text, requested, sent)
+    return parameters.find_replacement_effort(text, requested, sent)
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:

@@ -20,8 +20,8 @@ from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds import (
     RATE_LIMIT_WORDS,
     KnownTokenCounts,
+    find_exhausted_quota,
     find_image_refusal,
-    find_quota,
     find_token_limit_fault,
 )
 from anthropic_proxy.wire.failures.kinds.sizes import TokenLimitFault
@@ -141,7 +141,7 @@ def build_upstream_error(
             return _too_large(shortage, fault, provider)
         if (cause := find_image_refusal(fault)) is not None:
             return _caused(_error(_CLIENT_FAILED, fault, provider), cause)
-    quota = find_quota(fault)
+    quota = find_exhausted_quota(fault)
     if quota is not None:
         return _caused(
             _error(_BILLING if quota == "billing" else _ALLOWANCE, fault, provider), UpstreamErrorCause(kind="quota")

@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
-from anthropic_proxy.wire.failures import blocked_reply_stop, build_upstream_error, decode_error_body, is_policy_refusal
+from anthropic_proxy.wire.failures import (
+    build_blocked_reply_stop,
+    build_upstream_error,
+    decode_error_body,
+    is_policy_refusal,
+)
 from anthropic_proxy.wire.gemini.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.media import accepts_media_url
@@ -39,7 +44,7 @@ class GeminiWire(Wire[Dialect]):
         """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
         fault = decode_error_body(status, headers, body)
         if is_policy_refusal(fault):
-            return [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)]
+            return [Usage(output_tokens=0), build_blocked_reply_stop(call.provider, fault.message)]
         return build_upstream_error(
             fault,
             call.provider,

@@ -50,7 +50,7 @@ class CodeExecutionDecoder:
             return [*began, encode_code_result(identifier, stdout=printed)]
         return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
 
-    def encode_missing_results(self) -> list[Block]:
+    def encode_missing_result_errors(self) -> list[Block]:
         """Return an error block for each program without a result. Call this at the end of the reply."""
         identifiers, self._open = list(self._open.values()), {}
         return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]

@@ -59,7 +59,7 @@ class GroundingDecoder:
         """Record a call of one of Google's own tools, with its search queries.
 
         If the request offers web search, or citations of fetched pages, later text is buffered until
-        `release_buffered`.
+        `release_buffered_deltas`.
         """
         self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:
@@ -95,7 +95,7 @@ class GroundingDecoder:
         return deltas
 
     def record_search_results(self, grounding: GroundingMetadata) -> None:
-        """Store the queries, sources and citations of a web search until `release_buffered` returns them."""
+        """Store the queries, sources and citations of a web search until `release_buffered_deltas` returns them."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
         self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
@@ -106,7 +106,7 @@ class GroundingDecoder:
             if passage and cited:
                 self._cited.append((passage, cited))
 
-    def release_buffered(self) -> list[Delta]:
+    def release_buffered_deltas(self) -> list[Delta]:
         """Return the blocks of the recorded searches, then the buffered deltas with citations inserted.
 
         Citations of text that was already sent come first.

@@ -79,7 +79,7 @@ def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
         words += describe_keyword("one of", values)
 
 
-def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
+def filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
     """Return the schema `reduced` with a valid `required`, and with the texts `words` in its description.
 
     `required` keeps only the names of existing properties, because Gemini rejects others.

@@ -10,8 +10,8 @@ from anthropic_proxy.messages.work_budget import WorkBudget, count_nodes
 from anthropic_proxy.wire.gemini.keywords import (
     OPENAPI_KEYWORDS,
     add_enum,
-    add_required_and_description,
     describe_keyword,
+    filter_required_and_add_texts,
     simplify_schema,
     type_names,
 )
@@ -128,7 +128,7 @@ class _Lowering:
         return lowered | {"type": (kinds[0] if kinds else _kind_of(schema)).upper()}, moved
 
     def _lower_items(self, lowered: Schema, items: list[Any], depth: int) -> None:
-        kinds = {self._index.find_class_number(one): one for one in (self.lower(one, depth + 1) for one in items)}
+        kinds = {self._index.assign_equality_number(one): one for one in (self.lower(one, depth + 1) for one in items)}
         alternatives = list(kinds.values())
         if len(alternatives) > 1:
             lowered["items"] = {"anyOf": alternatives}
@@ -145,7 +145,7 @@ def _finish_kind(lowered: Schema, words: list[str]) -> Schema:
     if "enum" in lowered and not is_text:
         # rejected for other types, and text would change the argument's type
         words += describe_keyword("one of", lowered.pop("enum"))
-    return add_required_and_description(lowered, words)
+    return filter_required_and_add_texts(lowered, words)
 
 
 def _only_of(schema: Schema, kind: str) -> Schema:

@@ -16,8 +16,8 @@ from anthropic_proxy.wire.gemini.keywords import (
     OPENAPI_KEYWORDS,
     REWRITTEN_KEYWORDS,
     add_enum,
-    add_required_and_description,
     describe_keyword,
+    filter_required_and_add_texts,
     simplify_schema,
 )
 from anthropic_proxy.wire.gemini.lowering import encode_openapi_schema
@@ -129,7 +129,7 @@ class _Reduction:
                     reduced[key] = value
                 case _:
                     words += describe_keyword(key, value)
-        return _around_reference(add_required_and_description(reduced, words))
+        return _around_reference(filter_required_and_add_texts(reduced, words))
 
 
 def _keep_list(reduced: Schema, key: str, kept: list[Schema], alternatives: list[Any], words: list[str]) -> None:

@@ -5,7 +5,7 @@ not parse. `CONTINUATION_REASON` means that another request can continue the rep
 (2026-11).
 """
 
-from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
+from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 
 # Source of the values: reference of `FinishReason` (2026-11).
 _REFUSALS = frozenset(
@@ -26,7 +26,7 @@ def classify_finish_reason(reason: str) -> FinishKind:
     """Return the meaning of a finish reason. Names that Google does not define are read as those of other providers."""
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"
-    return "limit" if reason in _LIMITS else finish_kind(reason)
+    return "limit" if reason in _LIMITS else find_finish_kind(reason)
 
 
 def is_unparsable_output(reason: str) -> bool:

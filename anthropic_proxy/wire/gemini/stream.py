@@ -12,7 +12,12 @@ from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.server_blocks import describe_generated_file
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import blocked_reply_stop, build_upstream_error, is_policy_refusal, read_error_object
+from anthropic_proxy.wire.failures import (
+    build_blocked_reply_stop,
+    build_upstream_error,
+    is_policy_refusal,
+    read_error_object,
+)
 from anthropic_proxy.wire.gemini.code_execution import CodeExecutionDecoder
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.frames import (
@@ -115,7 +120,7 @@ class GeminiDecoder(Decoder):
             fault = read_error_object({"error": reply.error}, None, {})
             call = self._call
             if is_policy_refusal(fault):
-                deltas += self._stop(blocked_reply_stop(call.provider, fault.message))
+                deltas += self._stop(build_blocked_reply_stop(call.provider, fault.message))
                 return
             asked = call.request.max_tokens
             raise build_upstream_error(
@@ -144,7 +149,7 @@ class GeminiDecoder(Decoder):
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
             words = feedback.block_reason_message
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
-            deltas += self._stop(blocked_reply_stop(self._call.provider, reason))
+            deltas += self._stop(build_blocked_reply_stop(self._call.provider, reason))
 
     def _read_sources(self, sources: GroundingDecoder, candidate: Candidate | None, deltas: list[Delta]) -> None:
         """Decode URL fetches and search results of a frame before its text, which may cite them."""
@@ -262,7 +267,7 @@ class GeminiDecoder(Decoder):
         kind = classify_finish_reason(reason)
         if kind == "blocked":
             words = candidate.finish_message
-            return blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
+            return build_blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
         if kind == "limit":
             return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
         if kind == "window":
@@ -280,7 +285,7 @@ class GeminiDecoder(Decoder):
     def _stop(self, stop: Stop) -> list[Delta]:
         self._stopped = True
         deltas: list[Delta] = []
-        self._emit_blocks(self._programs.encode_missing_results(), deltas)
+        self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
         return [*deltas, *self._release_text(), stop]
 
     def flush_pending(self) -> list[Delta]:
@@ -289,7 +294,7 @@ class GeminiDecoder(Decoder):
 
     def _release_text(self) -> list[Delta]:
         """Return the deltas for the text that was buffered until the search results arrived."""
-        return self._sources.release_buffered() if self._sources is not None else []
+        return self._sources.release_buffered_deltas() if self._sources is not None else []
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider

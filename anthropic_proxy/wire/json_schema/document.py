@@ -1,7 +1,7 @@
 """`SchemaDocument`: finds the schemas that the local references (`$ref`) in a client's JSON Schema point to.
 
 A reference such as `#/$defs/place` points to a schema inside the document, which is called its target. `find_target`
-returns the target. `merge_target` replaces a reference by its target. A `WorkBudget` limits the work for one client
+returns the target. `inline_reference` replaces a reference by its target. A `WorkBudget` limits the work for one client
 request.
 """
 
@@ -37,7 +37,7 @@ class SchemaDocument:
             target = self._targets[reference] = self._resolve(reference)
         return target
 
-    def merge_target(self, schema: Schema) -> Schema:
+    def inline_reference(self, schema: Schema) -> Schema:
         """Return a schema in which the keywords of the referenced schema replace its `$ref`.
 
         Keywords beside `$ref` take precedence. Nested schemas are not changed.

@@ -1,7 +1,7 @@
 """`EqualityIndex`: compares decoded JSON values (parts of a schema) in linear time, even if compared many times.
 
-`find_class_number` returns a number for each value. Two values are equal if they have the same number. A `WorkBudget`
-limits the work for one client request.
+`assign_equality_number` returns a number for each value. Two values are equal if they have the same number. A
+`WorkBudget` limits the work for one client request.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ class EqualityIndex:
         self._read: dict[int, tuple[Any, int]] = {}
         """`id()` of a list or object → the value and its number. The value is kept so that its id is not reused."""
 
-    def find_class_number(self, value: Any) -> int:
+    def assign_equality_number(self, value: Any) -> int:
         """Return the number of a decoded JSON value. Equal values have the same number, others a different one.
 
         Raises `WorkLimitExceeded` above the budget.

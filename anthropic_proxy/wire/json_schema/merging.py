@@ -68,7 +68,7 @@ class _Merger:
                 before[name] = schema
             elif name in self._conflicts:
                 self._conflicts[name].append(schema)
-            elif self._index.find_class_number(before[name]) != self._index.find_class_number(schema):
+            elif self._index.assign_equality_number(before[name]) != self._index.assign_equality_number(schema):
                 self._conflicts[name] = [before[name], schema]
                 before[name] = {"allOf": self._conflicts[name]}
 

@@ -74,7 +74,7 @@ class _RootFlattener:
         """Return a schema as one object with the properties of all its alternatives. Losses are added to `lost`."""
         budget = self._document.budget
         budget.require_allowed_depth(depth)
-        flat = self._document.merge_target(schema)
+        flat = self._document.inline_reference(schema)
         budget.count_steps(_breadth(flat))
         for key in ALTERNATIVE_KEYWORDS:
             branches = flat.pop(key, None)
@@ -152,10 +152,10 @@ class _Union:
         known = self._properties.setdefault(name, schema)
         if known is schema:
             return
-        number = self._index.find_class_number(schema)
+        number = self._index.assign_equality_number(schema)
         if name in self._alternatives:
             self._alternatives[name].setdefault(number, schema)
-        elif (first := self._index.find_class_number(known)) != number:
+        elif (first := self._index.assign_equality_number(known)) != number:
             self._alternatives[name] = {first: known, number: schema}
 
 
@@ -175,7 +175,7 @@ class _ObjectCheck:
         self._document.budget.require_allowed_depth(depth)
         if not isinstance(schema, dict):
             return True
-        flat = self._document.merge_target(schema)
+        flat = self._document.inline_reference(schema)
         self._document.budget.count_steps(_breadth(flat))
         values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
         if not _holds_objects(flat.get("type", "object")) or not any(isinstance(value, dict) for value in values):

@@ -15,7 +15,7 @@ from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import (
     UpstreamFault,
-    blocked_reply_stop,
+    build_blocked_reply_stop,
     build_upstream_error,
     decode_error_body,
     is_policy_refusal,
@@ -57,7 +57,9 @@ def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """
     fault = _unwrapped(fault)
     return (
-        [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)] if is_policy_refusal(fault) else None
+        [Usage(output_tokens=0), build_blocked_reply_stop(call.provider, fault.message)]
+        if is_policy_refusal(fault)
+        else None
     )
 
 

@@ -15,8 +15,8 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArg
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, read_error_object
-from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
+from anthropic_proxy.wire.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
+from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.ollama.context_window import context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
@@ -148,7 +148,7 @@ class OllamaDecoder(Decoder):
             return
         self.finished = True
         # `load` and `unload` end an empty request; older releases state no reason.
-        kind = finish_kind(last.done_reason or "stop")
+        kind = find_finish_kind(last.done_reason or "stop")
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
             raise classify_fault(fault, self._call)
@@ -163,7 +163,7 @@ class OllamaDecoder(Decoder):
 
     def _find_stop(self, kind: FinishKind, last: Frame) -> Stop:
         if kind == "blocked":
-            return blocked_reply_stop(self._call.provider, last.done_reason or "")
+            return build_blocked_reply_stop(self._call.provider, last.done_reason or "")
         if kind == "window":
             return Stop("model_context_window_exceeded")
         if kind != "limit" and not self._has_incomplete:

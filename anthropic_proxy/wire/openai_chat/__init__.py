@@ -13,7 +13,7 @@ from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.failures import decode_error_body
 from anthropic_proxy.wire.openai_chat.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.errors import classify_fault, reply_in_error
+from anthropic_proxy.wire.openai_chat.errors import classify_fault, decode_reply_in_error
 from anthropic_proxy.wire.openai_chat.request import encode_request
 from anthropic_proxy.wire.openai_chat.stream import ChatDecoder
 
@@ -38,7 +38,7 @@ class ChatWire(Wire[Dialect]):
     ) -> UpstreamError | list[Delta]:
         """Decode a response with a status other than 2xx. Return the error, or deltas if the body contains a reply."""
         fault = decode_error_body(status, headers, body)
-        reply = reply_in_error(fault, call)
+        reply = decode_reply_in_error(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:

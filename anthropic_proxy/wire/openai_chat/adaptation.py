@@ -8,12 +8,12 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call
-from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES, find_rejected_parameter, rejects_role
+from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES, find_rejected_parameter, rejects_developer_role
 from anthropic_proxy.wire.openai_adaptation import (
     SHARED_DROPS,
     ParameterDrops,
-    apply_drop,
-    drop_adaptation,
+    apply_drop_or_effort,
+    find_drop_adaptation,
     find_effort_adaptation,
     find_lowest_effort_adaptation,
     find_media_adaptation,
@@ -53,7 +53,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return None
     if healing := find_lowest_effort_adaptation(call, error):
         return healing
-    if call.dialect.system_role == "developer" and rejects_role(f"{error.message} {error.parameter or ''}"):
+    if call.dialect.system_role == "developer" and rejects_developer_role(f"{error.message} {error.parameter or ''}"):
         return Adaptation("role system")
     words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
@@ -63,7 +63,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return _rename_limit(call, name, error)
     if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
         return healing
-    return find_media_adaptation(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
+    return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
@@ -73,7 +73,7 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, output_limit_field=value)
     if verb == "role" and value == "system":
         return structs.replace(dialect, system_role="system")
-    return apply_drop(dialect, name, _DROPS)
+    return apply_drop_or_effort(dialect, name, _DROPS)
 
 
 def _rename_limit(call: Call[Dialect], name: str, error: UpstreamError) -> Adaptation | None:

@@ -298,7 +298,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
             and self.effort_form in ("thinking", "thinking_and_effort")
         )
 
-    def is_thinking(self, effort: str) -> bool:
+    def is_thinking_at_effort(self, effort: str) -> bool:
         """Return True if the model reasons at `effort`, which is `default`, `none` or a level such as `high`."""
         if self.reasoning_mode == "if_asked":
             return effort not in ("default", "none")

@@ -1,8 +1,8 @@
 """Errors of servers with the Chat Completions API: converts them to errors or replies for the client.
 
 Two kinds of errors become replies: a refusal because of content, and a tool call that Groq could not parse.
-`reply_in_error` returns such a reply. `classify_fault` converts any other error. A fault is the decoded error object of
-a provider.
+`decode_reply_in_error` returns such a reply. `classify_fault` converts any other error. A fault is the decoded error
+object of a provider.
 """
 
 import re
@@ -11,7 +11,12 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Stop
 from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, build_upstream_error, is_policy_refusal
+from anthropic_proxy.wire.failures import (
+    UpstreamFault,
+    build_blocked_reply_stop,
+    build_upstream_error,
+    is_policy_refusal,
+)
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 
@@ -23,10 +28,10 @@ space or after a marker."""
 _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
-def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
+def decode_reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the deltas of the reply that an error contains, such as a refusal. None: the error contains no reply."""
     if is_policy_refusal(fault):
-        return [blocked_reply_stop(call.provider, fault.message or "content policy")]
+        return [build_blocked_reply_stop(call.provider, fault.message or "content policy")]
     if fault.failed_generation is None or _UNREADABLE not in fault.codes:
         return None
     if any(is_truncated_object(text) for text in _OBJECTS.findall(fault.failed_generation)):

@@ -90,7 +90,7 @@ class ChatMessageEncoder(MessageEncoder):
         self.sends_reminders = dialect.mid_conversation_system == "remind"
         self._dialect = dialect
         self._address = call.base_url
-        self._thinking = dialect.is_thinking(call.request.effort)
+        self._thinking = dialect.is_thinking_at_effort(call.request.effort)
         self._keeps_ids = dialect.call_id_form == "short"
         self._ids: dict[str, str] = {}
         self._joined: dict[int, list[Any]] = {}

@@ -1,6 +1,6 @@
 """Decoder of results of server tools, which the provider runs: converts response fields to blocks of the Messages API.
 
-`ServerToolReader` decodes the results of one reply. Groq sends each run of a tool as an entry of `executed_tools`,
+`ServerToolDecoder` decodes the results of one reply. Groq sends each run of a tool as an entry of `executed_tools`,
 first without and then with the result. OpenRouter sends only the found pages, as annotations of the text. Both were
 recorded by the project `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
 test_openrouter_web_search_annotations_stream, 2026-08).
@@ -73,7 +73,7 @@ class _Annotation(Struct):
 # Groq sends each run first without and then with its result. Both forms were recorded by the project
 # `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
 # test_openrouter_web_search_annotations_stream, 2026-08).
-class ServerToolReader:
+class ServerToolDecoder:
     """Decodes the results of server tools (web search …) in one reply into deltas, the pieces of the reply."""
 
     def __init__(self, call: Call[Dialect]) -> None:
@@ -88,7 +88,7 @@ class ServerToolReader:
         self._searches = 0
         self._fetches = 0
 
-    def read_delta(self, piece: ChoiceDelta) -> list[Delta]:
+    def decode_choice_delta(self, piece: ChoiceDelta) -> list[Delta]:
         """Return the deltas of the server tools in one chunk. Send them before the text of the chunk."""
         deltas: list[Delta] = []
         if is_present(piece.executed_tools):
@@ -101,7 +101,7 @@ class ServerToolReader:
             deltas += self._emit_search()
         return deltas
 
-    def end_searches(self) -> list[Delta]:
+    def finish_searches(self) -> list[Delta]:
         """Return the remaining deltas of the web searches. Call this when the text of the reply has ended.
 
         A search without a result gets an empty result.

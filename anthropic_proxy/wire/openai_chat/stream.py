@@ -14,12 +14,17 @@ from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, build_upstream_error, read_error_object
-from anthropic_proxy.wire.finish_reasons import finish_kind
+from anthropic_proxy.wire.failures import (
+    UpstreamFault,
+    build_blocked_reply_stop,
+    build_upstream_error,
+    read_error_object,
+)
+from anthropic_proxy.wire.finish_reasons import find_finish_kind
 from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.errors import classify_fault, reply_in_error
+from anthropic_proxy.wire.openai_chat.errors import classify_fault, decode_reply_in_error
 from anthropic_proxy.wire.openai_chat.frames import (
     ABSENT,
     ChatUsage,
@@ -38,9 +43,9 @@ from anthropic_proxy.wire.openai_chat.reasoning import (
     find_call_signature,
     reasoning_details_text,
 )
-from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolReader
+from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolDecoder
 from anthropic_proxy.wire.openai_chat.server_tools import offers_server_tools
-from anthropic_proxy.wire.openai_chat.structured_output import OutputToolReader, uses_output_tool
+from anthropic_proxy.wire.openai_chat.structured_output import OutputToolConverter, uses_output_tool
 from anthropic_proxy.wire.openai_chat.tool_calls import ToolCallReader
 from anthropic_proxy.wire.signatures import ReasoningState, digest_base_url, empty_signature, encode_signature
 from anthropic_proxy.wire.tool_call_repair import TextSplitter
@@ -66,12 +71,12 @@ class ChatDecoder(Decoder):
         self._mender = FrameRepair()
         self._late = TrailingThinkingBuffer()
         self._output = (
-            OutputToolReader()
+            OutputToolConverter()
             if memoryview(call.request.output_schema).nbytes and uses_output_tool(call, dialect)
             else None
         )
         self._calls: ToolCallReader | None = None
-        self._executed = ServerToolReader(call) if dialect.server_tools and offers_server_tools(call) else None
+        self._executed = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
@@ -179,7 +184,7 @@ class ChatDecoder(Decoder):
                 self._text.note_separate_reasoning()
             deltas.append(Thinking(thinking))
         if self._executed is not None:
-            deltas += self._executed.read_delta(piece)
+            deltas += self._executed.decode_choice_delta(piece)
         if piece.content:
             self._read_text(piece.content, deltas)
         if piece.refusal:
@@ -233,7 +238,7 @@ class ChatDecoder(Decoder):
         """
         if self._stop is not None:
             return
-        kind = finish_kind(reason)
+        kind = find_finish_kind(reason)
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
             raise build_upstream_error(fault, self._provider)
@@ -242,7 +247,7 @@ class ChatDecoder(Decoder):
             details = {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
             self._stop = Stop("refusal", details=details)
         elif kind == "blocked":
-            self._stop = blocked_reply_stop(self._provider, reason)
+            self._stop = build_blocked_reply_stop(self._provider, reason)
         elif kind == "window":
             self._stop = Stop("model_context_window_exceeded")
         elif kind == "limit" or (self._calls is not None and self._calls.has_incomplete_arguments):
@@ -265,7 +270,7 @@ class ChatDecoder(Decoder):
         if self._details is not None:
             self._sign_details(deltas)
         if self._executed is not None:
-            deltas += self._executed.end_searches()
+            deltas += self._executed.finish_searches()
         if self._calls is not None:
             self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early)
 
@@ -285,7 +290,7 @@ class ChatDecoder(Decoder):
 
     def _fail(self, error: Any) -> list[Delta]:
         fault = read_error_object({"error": error}, 200, {})
-        reply = reply_in_error(fault, self._call)
+        reply = decode_reply_in_error(fault, self._call)
         if reply is None:
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []

@@ -2,7 +2,7 @@
 
 `encode_reply_schema_fields` sends the schema in one of three ways: in the server's field for schemas, as the arguments
 of an output tool that the model must call, or as a text in the system prompt. `uses_output_tool` is True if the output
-tool is used. `OutputToolReader` converts the call of this tool back to text.
+tool is used. `OutputToolConverter` converts the call of this tool back to text.
 """
 
 from typing import Any
@@ -73,11 +73,11 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
         return False
     if dialect.reply_schema_form != "ask" and not _stands_apart(call, dialect):
         return False
-    thinking = dialect.is_thinking(request.effort)
+    thinking = dialect.is_thinking_at_effort(request.effort)
     return dialect.accepts_forced_tool == "always" or (dialect.accepts_forced_tool == "not_thinking" and not thinking)
 
 
-class OutputToolReader:
+class OutputToolConverter:
     """Converter for one reply that replaces the call of the output tool by its arguments as text."""
 
     def __init__(self) -> None:

@@ -122,7 +122,7 @@ def _choose(
                 f"the given tools: {name}."
             )
         return
-    thinking = dialect.is_thinking(call.request.effort)
+    thinking = dialect.is_thinking_at_effort(call.request.effort)
     may_force = dialect.accepts_forced_tool == "always" or (
         dialect.accepts_forced_tool == "not_thinking" and not thinking
     )

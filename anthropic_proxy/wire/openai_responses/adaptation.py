@@ -12,8 +12,8 @@ from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES, find_rejecte
 from anthropic_proxy.wire.openai_adaptation import (
     SHARED_DROPS,
     ParameterDrops,
-    apply_drop,
-    drop_adaptation,
+    apply_drop_or_effort,
+    find_drop_adaptation,
     find_effort_adaptation,
     find_media_adaptation,
     reversed_path_names,
@@ -44,10 +44,10 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if error.parameter == REASONING_PARAMETER:
-        healing = drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
+        healing = find_drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
         return healing and structs.replace(healing, persistent=False)  # the history is the reason, not the model
     if rejects_tool_result_content(error.message, error.parameter) and (
-        healing := drop_adaptation(call, "parts of results", _DROPS, encode_request)
+        healing := find_drop_adaptation(call, "parts of results", _DROPS, encode_request)
     ):
         return healing
     words = reversed_path_names(error.parameter or "")
@@ -56,9 +56,9 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         name = find_rejected_parameter(error.message, _DROPS) or name
     if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
         return healing
-    return find_media_adaptation(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
+    return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
-    return apply_drop(dialect, name, _DROPS)
+    return apply_drop_or_effort(dialect, name, _DROPS)

@@ -176,6 +176,6 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
 
-    def is_thinking(self, effort: str) -> bool:
+    def is_thinking_at_effort(self, effort: str) -> bool:
         """Return True if the model reasons at this effort: `default`, `none` or a level such as `high`."""
         return self.can_reason and effort != "none"

@@ -15,7 +15,7 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import (
     UpstreamFault,
-    blocked_reply_stop,
+    build_blocked_reply_stop,
     build_upstream_error,
     is_policy_refusal,
     read_error_object,
@@ -65,7 +65,7 @@ def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
     None: the error has another cause.
     """
     if is_policy_refusal(fault):
-        return [blocked_reply_stop(call.provider, fault.message or "content policy")]
+        return [build_blocked_reply_stop(call.provider, fault.message or "content policy")]
     return None
 
 

@@ -205,7 +205,7 @@ def is_present(raw: Raw) -> bool:
     return raw is not ABSENT and bytes(raw) != b"null"
 
 
-def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
+def decode_or_default(raw: Raw, kind: type[Any]) -> Any:
     """Decode JSON text as an object of the class `kind`.
 
     Returns an empty object `kind()` if the text is absent or cannot be decoded.
@@ -215,7 +215,7 @@ def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
     except UnicodeDecodeError:
-        return decode_lenient(Raw(repair_json(raw)), kind)
+        return decode_or_default(Raw(repair_json(raw)), kind)
     except (msgspec.DecodeError, RecursionError):
         return kind()
 

@@ -1,6 +1,6 @@
 """`OutputItemState`: decoding state of one output item (message, reasoning or call) in a Responses stream.
 
-`describe_unsupported_item` returns a text in place of a generated image.
+`describe_generated_image` returns a text in place of a generated image.
 """
 
 from anthropic_proxy.messages.server_blocks import describe_generated_file
@@ -27,7 +27,7 @@ class OutputItemState:
         self.complete = False
 
 
-def describe_unsupported_item(item: OutputItem) -> str | None:
+def describe_generated_image(item: OutputItem) -> str | None:
     """Return a text in place of a generated image, because the Messages API has no block for one.
 
     None: the item is not a generated image.

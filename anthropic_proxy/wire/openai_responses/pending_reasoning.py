@@ -48,7 +48,7 @@ class PendingReasoning:
         ]
 
 
-def build_replayable_reasoning(item: OutputItem, state: OutputItemState) -> ReasoningState:
+def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
     """Return the state of a complete reasoning item, possibly empty, that later requests send back."""
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:

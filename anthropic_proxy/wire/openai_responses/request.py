@@ -100,7 +100,7 @@ def _add_reasoning(
         )
     included: list[str] = []
     if dialect.can_reason:
-        thinking = dialect.is_thinking(effort)
+        thinking = dialect.is_thinking_at_effort(effort)
         sent_effort = dict(dialect.effort_names).get(effort, effort)
         if sent_effort != effort:
             notes.append(renamed_effort_note(effort, sent_effort))

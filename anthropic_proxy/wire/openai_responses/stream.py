@@ -21,9 +21,9 @@ from anthropic_proxy.wire.openai_responses.frames import (
     decode_strict_event,
     is_present,
 )
-from anthropic_proxy.wire.openai_responses.item_state import OutputItemState, describe_unsupported_item
+from anthropic_proxy.wire.openai_responses.item_state import OutputItemState, describe_generated_image
 from anthropic_proxy.wire.openai_responses.output_limit import LocalOutputLimit
-from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, build_replayable_reasoning
+from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, build_reasoning_state
 from anthropic_proxy.wire.openai_responses.server_tool_results import SERVER_TOOL_ITEM_TYPES, ServerToolItemDecoder
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext, ToolCallItemDecoder
 from anthropic_proxy.wire.openai_responses.usage import build_stop, decode_usage
@@ -97,7 +97,7 @@ class ResponsesDecoder(Decoder):
         """Return buffered deltas after an interruption: reasoning, and all that follows a search with unknown pages."""
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
-        deltas += self._search.release_buffered()
+        deltas += self._search.release_buffered_deltas()
         return [*self._late.feed(self._limited(deltas)), *self._late.flush_pending()]
 
     def _limited(self, deltas: list[Delta]) -> list[Delta]:
@@ -126,7 +126,7 @@ class ResponsesDecoder(Decoder):
             state.text_streamed = True
             self._emit_text(event.delta, state, deltas)
             if self._search.requires_recorded_text:
-                self._search.record_text(event.delta, (self._last, event.content_index))
+                self._search.record_sent_text(event.delta, (self._last, event.content_index))
 
     def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
@@ -175,7 +175,7 @@ class ResponsesDecoder(Decoder):
 
     def _begin_call(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> ToolCallItemDecoder:
         self._put(self._thoughts.release_signed(), deltas)
-        deltas += self._search.release_buffered()
+        deltas += self._search.release_buffered_deltas()
         self._spoken = None
         state.tool_call = ToolCallItemDecoder(self._calls)
         state.tool_call.start_call(item, deltas)
@@ -202,7 +202,7 @@ class ResponsesDecoder(Decoder):
         elif item.type in SERVER_TOOL_ITEM_TYPES:
             server_tool = state.server_tool or ServerToolItemDecoder(self._call, item, self._calls)
             self._put_hosted(server_tool.decode_complete_item(item), deltas)
-        elif (words := describe_unsupported_item(item)) is not None:
+        elif (words := describe_generated_image(item)) is not None:
             self._emit_text(words, state, deltas)
 
     def _end_thinking(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
@@ -211,18 +211,18 @@ class ResponsesDecoder(Decoder):
             for index, part in enumerate(parts or ()):
                 if part.text:
                     self._think(part.text, (kind, index), state, deltas)
-        carry = build_replayable_reasoning(item, state)
+        carry = build_reasoning_state(item, state)
         if carry.encrypted or state.latest_part is not None:
             self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
 
     def _end_message(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         parts = item.content or []
         if state.text_streamed:
-            deltas += self._search.end_message_text(parts, state.citation_count)
+            deltas += self._search.decode_remaining_citations(parts, state.citation_count)
         else:
             for part in parts:
                 self._emit_content(part, state, deltas)
-        deltas += self._search.release_buffered()
+        deltas += self._search.release_buffered_deltas()
 
     def _emit_content(self, part: OutputContent, state: OutputItemState, deltas: list[Delta]) -> None:
         if part.type == "refusal":
@@ -308,7 +308,7 @@ class ResponsesDecoder(Decoder):
             elif state.server_tool is not None and not state.complete:
                 self._put_hosted(state.server_tool.abort_call(), deltas)
         self._put(self._thoughts.release_signed(), deltas)
-        deltas += self._search.release_buffered()
+        deltas += self._search.release_buffered_deltas()
 
     def _read_usage(self, response: Response, deltas: list[Delta]) -> None:
         counts = response.usage

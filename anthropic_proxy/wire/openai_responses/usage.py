@@ -5,8 +5,8 @@
 
 from anthropic_proxy.messages.deltas import Stop, Usage
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import blocked_reply_stop
-from anthropic_proxy.wire.finish_reasons import finish_kind
+from anthropic_proxy.wire.failures import build_blocked_reply_stop
+from anthropic_proxy.wire.finish_reasons import find_finish_kind
 from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import InputTokenDetails, OutputTokenDetails, Response, ResponsesUsage
@@ -44,11 +44,11 @@ def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_inc
     An empty `refusal` means that the model did not refuse.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
-    kind = finish_kind(reason) if reason else "unknown"
+    kind = find_finish_kind(reason) if reason else "unknown"
     if refusal:
         return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
     if reason and kind == "blocked":
-        return blocked_reply_stop(call.provider, reason)
+        return build_blocked_reply_stop(call.provider, reason)
     if kind == "window":
         return Stop("model_context_window_exceeded")
     if kind == "limit" or has_incomplete_call:

@@ -26,7 +26,7 @@ from anthropic_proxy.messages.server_blocks import (
 )
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_lenient
+from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_or_default
 
 _TRACKING = "utm_source="
 """Start of a query parameter that OpenAI adds to URLs of citations (recorded). The proxy removes it."""
@@ -81,7 +81,7 @@ class WebSearchDecoder:
         self._cited_to = 0
         self._count = 0
         self.requires_recorded_text = False
-        """True after a search. The caller must then call `record_text` with all text that it sends."""
+        """True after a search. The caller must then call `record_sent_text` with all text that it sends."""
         self.buffering = False
         """True while the caller must pass all deltas to `buffer_deltas` instead of sending them."""
 
@@ -118,7 +118,7 @@ class WebSearchDecoder:
         """Buffer deltas that follow a search until its pages are known."""
         self._waiting += deltas
 
-    def record_text(self, text: str, place: tuple[int, int]) -> None:
+    def record_sent_text(self, text: str, place: tuple[int, int]) -> None:
         """Store text that was sent to the client, because later citations refer to offsets in it.
 
         `place`: index of the output item, and index of the content part in it.
@@ -134,7 +134,7 @@ class WebSearchDecoder:
         """
         if self.buffering or place != self._place:
             return []
-        mark = decode_lenient(annotation, _Mark)
+        mark = decode_or_default(annotation, _Mark)
         self._text = ["".join(self._text)]
         return self._cited(mark, self._text[0]) if _is_citation(mark) else []
 
@@ -153,7 +153,7 @@ class WebSearchDecoder:
         if text[start:]:
             yield Text(text[start:])
 
-    def end_message_text(self, parts: Sequence[OutputContent], emitted_count: int) -> list[Delta]:
+    def decode_remaining_citations(self, parts: Sequence[OutputContent], emitted_count: int) -> list[Delta]:
         """Return the citations of a complete streamed message that were not sent during the stream.
 
         While deltas are buffered, the list is empty.
@@ -169,7 +169,7 @@ class WebSearchDecoder:
             self._waiting += deltas if is_repeated else []
         return []
 
-    def release_buffered(self) -> list[Delta]:
+    def release_buffered_deltas(self) -> list[Delta]:
         """Return the buffered deltas at the end of the text.
 
         The cited pages that no search found are added to the result of the last search.
@@ -212,7 +212,7 @@ class WebSearchDecoder:
 
     def _marks_of(self, part: OutputContent) -> list[_Mark]:
         """Return the citations of a content part in text order. Citations without offsets come last."""
-        marks = [decode_lenient(raw, _Mark) for raw in part.annotations or ()]
+        marks = [decode_or_default(raw, _Mark) for raw in part.annotations or ()]
         cited = [mark for mark in marks if _is_citation(mark)]
         return sorted(cited, key=lambda mark: mark.end_index or len(part.text or ""))
 
@@ -257,7 +257,7 @@ class WebSearchDecoder:
 
 
 def _action_of(item: OutputItem) -> _Action:
-    action: _Action = decode_lenient(item.action, _Action)
+    action: _Action = decode_or_default(item.action, _Action)
     if action.query or action.queries or action.url or not item.arguments:
         return action
     try:

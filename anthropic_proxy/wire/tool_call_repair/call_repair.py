@@ -34,7 +34,7 @@ class ToolCallRepair:
         A name with no certain meaning is returned unchanged.
         """
         client_name = self._aliases.get(name, name)
-        found = self._offered.find_tool(name) if self._offered else None
+        found = self._offered.find_tool_name(name) if self._offered else None
         if found is None:
             return client_name
         if found != client_name:
@@ -55,7 +55,7 @@ class ToolCallRepair:
         if not self._offered:
             return None
         whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
-        found = self._offered.find_tool_of_unnamed_call(whole) or UNNAMED_TOOL
+        found = self._offered.find_tool_name_by_arguments(whole) or UNNAMED_TOOL
         self.notes.append(FidelityNote("approximated", _NAME, f"a call had no name: {found}"))
         return found
 

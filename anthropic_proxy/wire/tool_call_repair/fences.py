@@ -1,7 +1,7 @@
 """Search for Markdown code fences and line breaks in reply text. A tool call inside a fence is an example, not a call.
 
-`find_fence` finds the next mark (three backticks or tildes) that starts or ends a fence. `end_before_line_break` finds
-the end of the text before a possible call, without the line breaks between them.
+`find_fence_mark_end` finds the next mark (three backticks or tildes) that starts or ends a fence.
+`find_text_end_before_call` finds the end of the text before a possible call, without the line breaks between them.
 """
 
 import re
@@ -13,7 +13,7 @@ _FENCE = re.compile(r"(?<=\n) {0,3}(?:```|~~~)")
 _LINE_BREAK = re.compile(r"[\r\n]")
 
 
-def find_fence(text: str, offset: int) -> int | None:
+def find_fence_mark_end(text: str, offset: int) -> int | None:
     """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
 
     The mark must end after `offset`.
@@ -24,7 +24,7 @@ def find_fence(text: str, offset: int) -> int | None:
     return match.end() if match is not None else None
 
 
-def end_before_line_break(text: str, end: int) -> int:
+def find_text_end_before_call(text: str, end: int) -> int:
     """Return the index at which the text before a possible tool call ends. The call begins at index `end`.
 
     The result is the first line break in the white space directly before the call. Without a line break, it is `end`.

@@ -193,7 +193,7 @@ def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered:
     if not listed or "bare_python" not in formats or name is None or not name.group():
         return False
     return name.end() == len(remainder) or (
-        remainder[name.end()] == "(" and offered.find_tool(name.group()) is not None
+        remainder[name.end()] == "(" and offered.find_tool_name(name.group()) is not None
     )
 
 

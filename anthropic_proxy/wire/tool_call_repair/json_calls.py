@@ -59,7 +59,7 @@ def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredC
 
     None: the client offers no such tool, or the repair of the arguments failed.
     """
-    known = offered.find_tool(name)
+    known = offered.find_tool_name(name)
     arguments = arguments.strip() or "{}"
     if known is not None and not is_json_object(arguments):
         arguments = repair_arguments(arguments, between_markers=True) or ""

@@ -1,7 +1,7 @@
 """Search for the client tool that a model means by the name or the arguments of a tool call.
 
-`OfferedTools` is the index of the client's tools in a request; server tools are not included. `find_tool` searches by
-name, `find_tool_of_unnamed_call` for calls without a name. `schema_properties` returns the properties of a tool's
+`OfferedTools` is the index of the client's tools in a request; server tools are not included. `find_tool_name` searches
+by name, `find_tool_name_by_arguments` for calls without a name. `schema_properties` returns the properties of a tool's
 arguments.
 """
 
@@ -46,7 +46,7 @@ class OfferedTools:
     def _tools(self) -> dict[str, Tool]:
         return {tool.name: tool for tool in self._given if is_client_tool(tool)}
 
-    def find_tool(self, name: str) -> str | None:
+    def find_tool_name(self, name: str) -> str | None:
         """Return the client's name of the tool that a model calls `name`. None: no tool, or several."""
         if name in self._tools:
             return self._aliases.get(name, name)
@@ -63,7 +63,7 @@ class OfferedTools:
                 return next(iter(found)) if len(found) == 1 else None
         return None
 
-    def find_tool_of_unnamed_call(self, arguments: str) -> str | None:
+    def find_tool_name_by_arguments(self, arguments: str) -> str | None:
         """Return the client's name of the tool that a call without a name means. None: no tool fits, or several."""
         # The tool that the client forces, the only tool, or the only one with a schema that fits `arguments`.
         if self._forced is not None or len(self._tools) == 1:

@@ -84,7 +84,7 @@ def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:
     written = ast.unparse(node.func)
     if written == _PRINTS and len(node.args) == 1 and not node.keywords:
         return _read_call(node.args[0], offered)
-    name = offered.find_tool(written) or offered.find_tool(written.removesuffix(".call"))
+    name = offered.find_tool_name(written) or offered.find_tool_name(written.removesuffix(".call"))
     if name is None or node.args:
         return None
     given: dict[str, Any] = {}

@@ -71,7 +71,7 @@ def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] 
     text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
     position = 0
     while begin := _FUNCTION.match(text, position):
-        name = offered.find_tool(begin[1])
+        name = offered.find_tool_name(begin[1])
         if name is None:
             return None
         read = _read_parameters(text, begin.end(), (_PARAMETER, _PARAMETER_END), offered.schema_properties(name))
@@ -105,7 +105,7 @@ def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
     wrapper = _WRAPPER.match(text)
     position = wrapper.end() if wrapper else 0
     while begin := _INVOKE.match(text, position):
-        name = offered.find_tool(begin[2])
+        name = offered.find_tool_name(begin[2])
         if name is None:
             return None
         read = _read_parameters(text, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.schema_properties(name))
@@ -124,7 +124,7 @@ def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall]
     """
     body = text.removeprefix(_TAG).removesuffix(_TAG_END)
     name_text, mark, _ = body.partition("<arg_key>")
-    name = offered.find_tool(name_text.strip()) if name_text.strip() else None
+    name = offered.find_tool_name(name_text.strip()) if name_text.strip() else None
     if name is None:
         return None
     position = len(name_text) if mark else len(body)

@@ -5,7 +5,11 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.wire.tool_call_repair.fences import MAX_FENCE_LENGTH, end_before_line_break, find_fence
+from anthropic_proxy.wire.tool_call_repair.fences import (
+    MAX_FENCE_LENGTH,
+    find_fence_mark_end,
+    find_text_end_before_call,
+)
 from anthropic_proxy.wire.tool_call_repair.formats import (
     StartMarker,
     ToolCallFormat,
@@ -196,14 +200,14 @@ class TextCallDetector:
         text = self._before + self._held
         offset = len(self._before)
         mark = self._pattern.search(text, offset) if self._pattern else None
-        fence = find_fence(text, offset)
+        fence = find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             self._open_call(mark, offset)
             return True
         if not final:
             kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
             if kept < len(text) or fence is None:
-                self._emit(end_before_line_break(text, kept) - offset)
+                self._emit(find_text_end_before_call(text, kept) - offset)
                 return False
         if fence is None:
             return False
@@ -225,7 +229,7 @@ class TextCallDetector:
 
     def _open_call(self, match: re.Match[str], offset: int) -> None:
         free = match.string[offset : match.start()]
-        end = end_before_line_break(free, len(free))
+        end = find_text_end_before_call(free, len(free))
         self._space = free[end:]
         self._emit(end)
         self._held = self._held[len(self._space) :]
@@ -257,7 +261,7 @@ class TextCallDetector:
         if len(name) == len(following):
             return len(name) <= _MAX_NAME_LENGTH
         self._named = following[0] in '{[<"' or (
-            bool(name) and any(map(self._offered.find_tool, (name, name.removesuffix(".call"))))
+            bool(name) and any(map(self._offered.find_tool_name, (name, name.removesuffix(".call"))))
         )
         return self._named
 
@@ -296,7 +300,7 @@ class TextCallDetector:
         if self._state == "text":
             return True
         offset = len(self._before)
-        fence = find_fence(self._before + self._held, offset)
+        fence = find_fence_mark_end(self._before + self._held, offset)
         self._emit(fence - offset if fence is not None else len(self._held))
         if fence is not None:
             self._state = "text"

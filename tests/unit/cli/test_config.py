@@ -8,7 +8,7 @@ import pytest
 
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import list_variables
-from anthropic_proxy.settings.values import quote_text
+from anthropic_proxy.settings.values import redact_and_shorten
 from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import free_port
 
@@ -128,8 +128,8 @@ def test_check_shows_the_error_text_of_a_key_command(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr.split()) == (
         1,
         "",
-        f"✕ a has no key: the command {quote_text(sys.executable)} (providers.a.api_key in anthropic-proxy.toml, "
-        r"line 4) ended with status 1: \x1b[31mlocked.".split(),
+        f"✕ a has no key: the command {redact_and_shorten(sys.executable)} (providers.a.api_key in "
+        r"anthropic-proxy.toml, line 4) ended with status 1: \x1b[31mlocked.".split(),
     )
 
 

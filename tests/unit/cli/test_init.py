@@ -12,7 +12,7 @@ from anthropic_proxy.cli.setup_plan import list_env_lines
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.env_writer import append_lines
+from anthropic_proxy.settings.env_writer import append_variables
 from tests.support.command_line import run_command
 from tests.support.fakes import ollama, openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly
@@ -209,7 +209,7 @@ def test_a_retired_default_model_is_replaced() -> None:
 @pytest.mark.parametrize("value", ["plain-1.5/x:y", "with space", "it's", 'a"b', "a#b", " #b", "back\\slash"])
 def test_a_written_value_is_read_unchanged(value: str, tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    append_lines(file, {"GOOGLE_APPLICATION_CREDENTIALS": value})
+    append_variables(file, {"GOOGLE_APPLICATION_CREDENTIALS": value})
     settings = load_settings({}, PROVIDERS, env_file=str(file))
     assert settings.google_credentials_file == value.strip()
 
@@ -219,7 +219,7 @@ def test_a_file_keeps_its_mode_its_line_ends_and_its_link(tmp_path: Path) -> Non
     target.write_bytes(b"HOST=127.0.0.1\r\nPORT=1")
     target.chmod(0o640)
     link.symlink_to(target)
-    append_lines(link, {"BIG_MODEL": "o3"})
+    append_variables(link, {"BIG_MODEL": "o3"})
     assert target.read_bytes() == b"HOST=127.0.0.1\r\nPORT=1\r\nBIG_MODEL=o3\r\n"
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     assert link.is_symlink()
@@ -228,7 +228,7 @@ def test_a_file_keeps_its_mode_its_line_ends_and_its_link(tmp_path: Path) -> Non
 
 def test_a_file_that_cannot_be_written_is_an_error_without_a_trace(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot be written: no such file\.$"):
-        append_lines(tmp_path / "missing" / ".env", {"BIG_MODEL": "o3"})
+        append_variables(tmp_path / "missing" / ".env", {"BIG_MODEL": "o3"})
 
 
 def test_a_file_that_others_can_read_is_restricted_when_it_gets_a_key(tmp_path: Path, openai: Running) -> None:

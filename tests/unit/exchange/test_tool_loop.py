@@ -672,7 +672,7 @@ async def test_calls_in_several_pieces_are_all_there() -> None:
 class Tokens:
     """A source of tokens of Google Cloud that always has one."""
 
-    async def next_token(self) -> tuple[Credential, str | None]:
+    async def acquire_token(self) -> tuple[Credential, str | None]:
         return Credential("authorization", "Bearer t", "a file"), "p"
 
     def forget(self) -> None:

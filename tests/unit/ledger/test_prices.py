@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.ledger.price_source import find_package_price_date
 from anthropic_proxy.ledger.prices import FREE, NANO_DOLLARS, PriceList, Rates, TokenCounts, find_price
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
-from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings, normalize_tier
+from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings, normalize_service_tier
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
 GOOGLE = "https://generativelanguage.googleapis.com/v1beta"
@@ -269,7 +269,7 @@ def test_a_free_model_is_free_in_each_tier_but_its_searches_are_not(tmp_path: Pa
     "name", ["", "default", "standard", "on_demand", "auto", "STANDARD", "unspecified", " Default "]
 )
 def test_names_of_the_normal_tier(name: str) -> None:
-    assert normalize_tier(name) == ""
+    assert normalize_service_tier(name) == ""
 
 
 @pytest.mark.parametrize(
@@ -277,4 +277,4 @@ def test_names_of_the_normal_tier(name: str) -> None:
     [("Flex", "flex"), ("provisioned_throughput", "provisioned_throughput"), ("x" * 25, "other"), ("a\0", "other")],
 )
 def test_other_tiers_are_compared_without_case_and_have_short_names(name: str, tier: str) -> None:
-    assert normalize_tier(name) == tier
+    assert normalize_service_tier(name) == tier

@@ -56,7 +56,7 @@ async def test_a_slow_reader_loses_the_oldest_requests() -> None:
         feed.add_finished(receipt_of(f"req_{number}"))
     requests = await view.read(0)
     assert (len(requests), requests[0].receipt.request_id) == (MAX_QUEUED_REQUESTS, "req_1")
-    feed.end_views()
+    feed.end_live_request_streams()
     assert (await view.read(60), view.ended) == ([], True)
 
 

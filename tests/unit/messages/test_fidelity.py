@@ -16,7 +16,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, resolve_route
 from anthropic_proxy.server.endpoints import serve_request
-from anthropic_proxy.server.responses import fidelity_headers
+from anthropic_proxy.server.responses import receipt_headers
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
@@ -52,7 +52,7 @@ def failure(status: int, message: str = "no", param: str | None = None) -> FakeR
 def decode_headers(sink: RecordingSink) -> dict[str, str]:
     """Return the headers that the door would send at the end of this exchange."""
     assert sink.receipt is not None
-    return fidelity_headers(sink.receipt.fidelity, sink.receipt.failed_attempts)
+    return receipt_headers(sink.receipt.fidelity, sink.receipt.failed_attempts)
 
 
 def load(**environ: str) -> Settings:

@@ -57,7 +57,7 @@ async def test_after_a_header_that_cannot_be_sent_an_error_can_be_sent() -> None
 
     sink = AsgiSink(receive, send, "req_1")
     with pytest.raises(UnicodeEncodeError):
-        await sink.send_relayed(b"{}", {"anthropic-x": "☃"}, is_stream=False, is_last=True)
+        await sink.send_relayed_bytes(b"{}", {"anthropic-x": "☃"}, is_stream=False, is_last=True)
     assert not sink.started
     await sink.send_error_response(InternalError("said in the envelope"))
     assert sent[0]["status"] == 500

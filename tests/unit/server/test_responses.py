@@ -42,7 +42,7 @@ from anthropic_proxy.server.responses import (
     encode_events,
     encode_message,
     error_headers,
-    help_headers,
+    error_help_headers,
     json_headers,
     stream_headers,
 )
@@ -196,8 +196,8 @@ class TestErrors:
         class TooManyTokens(LimitReached):
             """An error of a plugin."""
 
-        assert help_headers(UriTooLong("long")) == {"x-proxy-help": "docs/fix/errors.md#uri-too-long"}
-        assert help_headers(TooManyTokens("no")) == {"x-proxy-help": "docs/fix/errors.md#limit-reached"}
+        assert error_help_headers(UriTooLong("long")) == {"x-proxy-help": "docs/fix/errors.md#uri-too-long"}
+        assert error_help_headers(TooManyTokens("no")) == {"x-proxy-help": "docs/fix/errors.md#limit-reached"}
 
 
 def test_a_message_is_one_object() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.settings.env_writer import set_value
+from anthropic_proxy.settings.env_writer import update_env_text
 
 TEXT = "# models\nBIG_MODEL=gpt-4o\n\nexport SMALL_MODEL='a b' # quoted\nBIG_MODEL=gpt-4.1\n# end"
 
@@ -18,9 +18,9 @@ TEXT = "# models\nBIG_MODEL=gpt-4o\n\nexport SMALL_MODEL='a b' # quoted\nBIG_MOD
     ],
 )
 def test_one_line_changes(name: str, value: str, expected: str) -> None:
-    assert set_value(TEXT, name, value) == expected
+    assert update_env_text(TEXT, name, value) == expected
 
 
 def test_line_ends_of_windows_stay() -> None:
-    assert set_value("A=1\r\nB=2\r\nC=3\r\n", "B", "5") == "A=1\r\nB=5\r\nC=3\r\n"
-    assert set_value("A=1\r\n", "B", "5") == "A=1\r\nB=5\r\n"
+    assert update_env_text("A=1\r\nB=2\r\nC=3\r\n", "B", "5") == "A=1\r\nB=5\r\nC=3\r\n"
+    assert update_env_text("A=1\r\n", "B", "5") == "A=1\r\nB=5\r\n"

@@ -34,7 +34,7 @@ async def test_a_rate_holds_in_each_period_of_an_interruption(arrivals: list[tup
 
     async def send_to_shared(process: OwnUsage) -> None:
         reservation = await shared.reserve([LIMIT])
-        process.add_reservation(reservation)
+        process.add_existing_reservation(reservation)
         if reservation.is_held:
             admitted.append(clock.now)
 

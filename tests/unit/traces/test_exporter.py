@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from anthropic_proxy.plugins import Client, Gateway, Receipt
 from anthropic_proxy.settings import Secret, Settings
-from anthropic_proxy.traces.exporter import SpanExporters
+from anthropic_proxy.traces.exporter import TraceExporter
 
 
 class _Gateway(Struct):
@@ -19,7 +19,7 @@ class _Gateway(Struct):
 
 async def test_a_key_that_a_reload_has_set_is_redacted() -> None:
     memory = InMemorySpanExporter()
-    gateway, exporters = _Gateway(Settings()), SpanExporters(["console"], lambda _: memory)
+    gateway, exporters = _Gateway(Settings()), TraceExporter(["console"], lambda _: memory)
     await exporters.start(cast("Gateway", gateway))
     gateway.settings = Settings(proxy_api_keys=(Secret("a-new-word-1234"),))
     receipt = Receipt(request_id="req_1", client=Client(), started_at=1.0, requested_model="a-new-word-1234")

@@ -12,7 +12,7 @@ from opentelemetry.trace import StatusCode
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.trace_context import TraceContext
-from anthropic_proxy.traces.spans import PROVIDER_NAMES, PresetIds, SpanBuilder
+from anthropic_proxy.traces.spans import PROVIDER_NAMES, PresetIds, SpanRecorder
 
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
 
@@ -28,7 +28,7 @@ def spans_of(*attempts: UpstreamAttempt, **fields: Any) -> Sequence[ReadableSpan
     provider = TracerProvider(id_generator=ids, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     receipt = Receipt(request_id="req_1", client=Client(), started_at=1000.0, attempts=[*attempts], **fields)
-    SpanBuilder(provider.get_tracer("test"), ids).build_spans(receipt, TRACE)
+    SpanRecorder(provider.get_tracer("test"), ids).record_spans(receipt, TRACE)
     return exporter.get_finished_spans()
 
 

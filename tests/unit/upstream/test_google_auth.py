@@ -28,7 +28,7 @@ from anthropic_proxy.upstream.google_auth import (
     MIN_RENEWAL_INTERVAL_SECONDS,
     RENEW_BEFORE_EXPIRY_SECONDS,
     GoogleCredentials,
-    GoogleTokens,
+    GoogleTokenCache,
 )
 from tests.support.fakes.google_tokens import (
     PROJECT,
@@ -69,8 +69,8 @@ def google(servers: TokenServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
         assert running.journal.violations() == []
 
 
-def tokens_of(path: Path, clock: Callable[[], float] = time.time, *, needs_project: bool = False) -> GoogleTokens:
-    return GoogleTokens(GoogleCredentials(str(path), needs_project=needs_project, connect_timeout=5), clock=clock)
+def tokens_of(path: Path, clock: Callable[[], float] = time.time, *, needs_project: bool = False) -> GoogleTokenCache:
+    return GoogleTokenCache(GoogleCredentials(str(path), needs_project=needs_project, connect_timeout=5), clock=clock)
 
 
 async def settled(condition: Callable[[], bool]) -> None:
@@ -84,7 +84,7 @@ async def settled(condition: Callable[[], bool]) -> None:
 async def test_a_file_of_credentials_becomes_a_header(
     write: Callable[[Path, str], Path], servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
-    credential, project = await tokens_of(write(tmp_path, google.url)).next_token()
+    credential, project = await tokens_of(write(tmp_path, google.url)).acquire_token()
     assert (credential.header, credential.value) == ("authorization", f"Bearer {servers.issued[0]}")
     assert credential.origin == "GOOGLE_APPLICATION_CREDENTIALS"
     assert credential.extra_headers == {}
@@ -94,16 +94,16 @@ async def test_a_file_of_credentials_becomes_a_header(
 
 async def test_the_billed_project_is_sent_with_the_token(google: Running, tmp_path: Path) -> None:
     path = write_authorized_user(tmp_path, google.url, quota_project_id="who-pays")
-    credential, _ = await tokens_of(path).next_token()
+    credential, _ = await tokens_of(path).acquire_token()
     assert credential.extra_headers == {"x-goog-user-project": "who-pays"}
 
 
 async def test_fifty_requests_share_one_token(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     tokens = tokens_of(write_service_account(tmp_path, google.url))
-    found = await asyncio.gather(*(tokens.next_token() for _ in range(50)))
+    found = await asyncio.gather(*(tokens.acquire_token() for _ in range(50)))
     assert {one.value for one, _ in found} == {f"Bearer {servers.issued[0]}"}
     assert len(google.journal.exchanges) == 1
-    await tokens.next_token()
+    await tokens.acquire_token()
     assert len(google.journal.exchanges) == 1
 
 
@@ -112,27 +112,27 @@ async def test_a_token_is_renewed_before_its_end_and_nobody_waits(
 ) -> None:
     clock = Clock()
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
-    await tokens.next_token()
+    await tokens.acquire_token()
     clock.passed = servers.lifetime - RENEW_BEFORE_EXPIRY_SECONDS - 5
-    await tokens.next_token()
+    await tokens.acquire_token()
     assert len(servers.issued) == 1
     clock.passed += 10
     servers.gate.clear()
-    found = await asyncio.gather(*(tokens.next_token() for _ in range(50)))
+    found = await asyncio.gather(*(tokens.acquire_token() for _ in range(50)))
     assert {one.value for one, _ in found} == {f"Bearer {servers.issued[0]}"}
     servers.gate.set()
     await settled(lambda: len(servers.issued) == 2)
     await settled(lambda: len(asyncio.all_tasks()) == 1)
-    assert (await tokens.next_token())[0].value == f"Bearer {servers.issued[1]}"
+    assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[1]}"
     assert len(google.journal.exchanges) == 2
 
 
 async def test_a_token_at_its_end_is_waited_for_once(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     clock = Clock()
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
-    await tokens.next_token()
+    await tokens.acquire_token()
     clock.passed = servers.lifetime - EXPIRY_MARGIN_SECONDS + 1
-    found = await asyncio.gather(*(tokens.next_token() for _ in range(50)))
+    found = await asyncio.gather(*(tokens.acquire_token() for _ in range(50)))
     assert {one.value for one, _ in found} == {f"Bearer {servers.issued[1]}"}
     assert len(servers.issued) == 2
 
@@ -140,7 +140,7 @@ async def test_a_token_at_its_end_is_waited_for_once(servers: TokenServers, goog
 async def test_a_slow_token_server_holds_up_nobody_else(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     servers.gate.clear()
     tokens = tokens_of(write_service_account(tmp_path, google.url))
-    waiting, leaving = asyncio.create_task(tokens.next_token()), asyncio.create_task(tokens.next_token())
+    waiting, leaving = asyncio.create_task(tokens.acquire_token()), asyncio.create_task(tokens.acquire_token())
     await settled(servers.waiting.is_set)  # a loop that stood still could not come here and open the gate
     leaving.cancel()
     await asyncio.wait([leaving])
@@ -153,36 +153,36 @@ async def test_a_renewal_that_hangs_fails_only_those_who_wait_for_it(
     servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
     path = write_service_account(tmp_path, google.url)
-    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=2)
+    tokens = GoogleTokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=2)
     servers.gate.clear()
-    leaving = asyncio.create_task(tokens.next_token())
+    leaving = asyncio.create_task(tokens.acquire_token())
     await settled(servers.waiting.is_set)
     leaving.cancel()  # the first caller decides nothing for later callers
-    failures = await asyncio.gather(*(tokens.next_token() for _ in range(3)), return_exceptions=True)
+    failures = await asyncio.gather(*(tokens.acquire_token() for _ in range(3)), return_exceptions=True)
     expected_message = "no access token: its server did not answer within 2 s (GOOGLE_APPLICATION_CREDENTIALS)"
     assert [(type(error), getattr(error, "message", "")) for error in failures] == [
         (UpstreamTimeout, expected_message)
     ] * 3
     servers.gate.set()  # for all later callers; the thread that hangs gets its answer too, which is discarded
-    assert (await tokens.next_token())[0].value in {f"Bearer {token}" for token in servers.issued}
+    assert (await tokens.acquire_token())[0].value in {f"Bearer {token}" for token in servers.issued}
     assert len(google.journal.exchanges) == 2
 
 
 async def test_threads_that_hang_do_not_pile_up(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     path = write_service_account(tmp_path, google.url)
-    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=0.02)
+    tokens = GoogleTokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=0.02)
     servers.gate.clear()
     for _ in range(MAX_ABANDONED_THREADS):
         with pytest.raises(UpstreamTimeout):
-            await tokens.next_token()
+            await tokens.acquire_token()
     with pytest.raises(UpstreamTimeout) as caught:
-        await tokens.next_token()
+        await tokens.acquire_token()
     origin = "GOOGLE_APPLICATION_CREDENTIALS"
     assert caught.value.message == f"no access token: 16 earlier requests for one still hang ({origin})"
     servers.gate.set()
     await settled(lambda: not any(thread.name == "google-auth" for thread in threading.enumerate()))
-    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5))
-    assert (await tokens.next_token())[0].value in {f"Bearer {token}" for token in servers.issued}
+    tokens = GoogleTokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5))
+    assert (await tokens.acquire_token())[0].value in {f"Bearer {token}" for token in servers.issued}
 
 
 async def test_a_renewal_that_fails_leaves_the_token_that_still_holds(
@@ -190,16 +190,16 @@ async def test_a_renewal_that_fails_leaves_the_token_that_still_holds(
 ) -> None:
     clock = Clock()
     tokens = tokens_of(write_authorized_user(tmp_path, google.url), clock)
-    await tokens.next_token()
+    await tokens.acquire_token()
     clock.passed = servers.lifetime - RENEW_BEFORE_EXPIRY_SECONDS + 5
     servers.failure = (400, {"error": "invalid_grant"})
     for _ in range(5):
-        assert (await tokens.next_token())[0].value == f"Bearer {servers.issued[0]}"
+        assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[0]}"
         await settled(lambda: len(asyncio.all_tasks()) == 1)
     assert len(google.journal.exchanges) == 2
     servers.failure = None
     clock.passed += MIN_RENEWAL_INTERVAL_SECONDS
-    await tokens.next_token()
+    await tokens.acquire_token()
     await settled(lambda: len(servers.issued) == 2)
 
 
@@ -262,7 +262,7 @@ async def test_a_file_without_credentials_is_a_401_that_names_the_setting(
     if content is not None:
         path.write_text(content)
     with pytest.raises(AuthenticationFailed, match="GOOGLE_APPLICATION_CREDENTIALS") as caught:
-        await tokens_of(path).next_token()
+        await tokens_of(path).acquire_token()
     assert named in caught.value.message
     assert caught.value.should_retry is False
 
@@ -278,7 +278,7 @@ async def test_credentials_that_are_refused_are_a_401(servers: TokenServers, goo
             "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login"
         ),
     ) as caught:
-        await tokens_of(path).next_token()
+        await tokens_of(path).acquire_token()
     assert "1//another-secret" not in caught.value.message
     google.journal.exchanges.clear()
 
@@ -289,15 +289,15 @@ async def test_a_token_server_that_fails_is_worth_another_try(
     tokens = tokens_of(write_service_account(tmp_path, google.url))
     servers.failure = (503, {"error": "server_error"})
     with pytest.raises(UpstreamUnreachable) as caught:
-        await tokens.next_token()
+        await tokens.acquire_token()
     assert caught.value.retryable
     servers.failure = None
-    assert (await tokens.next_token())[0].value == f"Bearer {servers.issued[0]}"
+    assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[0]}"
 
 
 async def test_a_token_server_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(UpstreamUnreachable):
-        await tokens_of(write_service_account(tmp_path, "http://127.0.0.1:9")).next_token()
+        await tokens_of(write_service_account(tmp_path, "http://127.0.0.1:9")).acquire_token()
 
 
 async def test_without_the_extra_the_error_names_the_install_command(
@@ -307,7 +307,7 @@ async def test_without_the_extra_the_error_names_the_install_command(
     monkeypatch.setitem(sys.modules, "google.auth.transport", hidden)
     monkeypatch.setitem(sys.modules, "google.auth.transport.requests", hidden)
     with pytest.raises(MissingExtra) as caught:
-        await tokens_of(tmp_path / "credentials.json").next_token()
+        await tokens_of(tmp_path / "credentials.json").acquire_token()
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
     assert caught.value.message == (
         "Vertex AI needs google-auth, which is not installed. Install it in the checkout and start the proxy again: "

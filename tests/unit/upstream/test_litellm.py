@@ -17,7 +17,7 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import export_to_litellm, load_settings
 from anthropic_proxy.upstream.litellm import LiteLLMResponse, LiteLLMThread, LiteLLMTransport
 from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_error_body
-from anthropic_proxy.upstream.litellm.response import ChunkConverter, to_acompletion_arguments
+from anthropic_proxy.upstream.litellm.response import ReplyConverter, to_acompletion_arguments
 from anthropic_proxy.wire.contract import UpstreamRequest
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body
 from tests.support.fakes.openai_chat import KEY, new_openai
@@ -60,12 +60,12 @@ def test_signed_reasoning_goes_back_as_it_came() -> None:
         {"type": "thinking", "thinking": "", "signature": "sig-1"},
         {"type": "redacted_thinking", "data": "sealed"},
     ]
-    speller, details = ChunkConverter(), []
+    speller, details = ReplyConverter(), []
     for block in chunks:
         answer = SimpleNamespace(
             model_dump=lambda block=block, **_: {"choices": [{"delta": {"thinking_blocks": [block]}}]}
         )
-        details += speller.to_json_values(answer)["choices"][0]["delta"]["reasoning_details"]
+        details += speller.convert_to_chat_completion(answer)["choices"][0]["delta"]["reasoning_details"]
     assert [detail["index"] for detail in details] == [0, 0, 0, 1]
     whole = [
         {"index": 0, "type": "reasoning.text", "text": "let me see", "signature": "sig-1"},

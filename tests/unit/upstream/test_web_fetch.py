@@ -20,7 +20,7 @@ from msgspec import structs
 from anthropic_proxy.errors import WebFetchFailed
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, IMAGE_MEDIA_TYPES, FetchedPage
 from anthropic_proxy.upstream.http import HttpTransport
-from anthropic_proxy.upstream.public_addresses import is_public
+from anthropic_proxy.upstream.public_addresses import is_public_address
 from anthropic_proxy.upstream.web_fetch import PageFetcher
 from anthropic_proxy.upstream.web_fetch.content_type import find_charset_parameter
 from anthropic_proxy.upstream.web_fetch.fetcher import HTML_CONVERTER, MAX_PAGE_BYTES
@@ -399,12 +399,12 @@ OPEN = "1.1.1.1 8.8.8.8 172.32.0.1 100.128.0.1 ::ffff:8.8.8.8 64:ff9b::808:808 2
 
 @pytest.mark.parametrize("address", CLOSED.split())
 def test_an_address_that_is_not_public_is_closed(address: str) -> None:
-    assert not is_public(address)
+    assert not is_public_address(address)
 
 
 @pytest.mark.parametrize("address", OPEN.split())
 def test_a_public_address_is_open(address: str) -> None:
-    assert is_public(address)
+    assert is_public_address(address)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.finish_reasons import finish_kind
+from anthropic_proxy.wire.finish_reasons import find_finish_kind
 from anthropic_proxy.wire.input_counts import split_input_tokens
 
 REQUEST = {
@@ -51,7 +51,7 @@ def new_call(wire: Any, **dialect: Any) -> Call:
 
 @pytest.mark.parametrize(("kind", "reason"), [(kind, one) for kind, words in KINDS.items() for one in words.split()])
 def test_the_kind_of_a_reason(kind: str, reason: str) -> None:
-    assert finish_kind(reason) == kind
+    assert find_finish_kind(reason) == kind
 
 
 def chat(reason: str, arguments: str, *, streams: bool) -> str | None:

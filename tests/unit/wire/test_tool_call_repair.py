@@ -326,16 +326,18 @@ def test_what_is_an_object_stays_as_it_is_and_what_lacks_its_end_is_never_anothe
 )
 def test_odd_names_find_the_one_tool_that_they_can_mean(name: str, meant: str | None) -> None:
     names = ("Read", "mcp__files__list_all", "web_search", "Web-Search")
-    assert OfferedTools(new_call(tools=[{"name": one, "input_schema": {}} for one in names])).find_tool(name) == meant
+    assert (
+        OfferedTools(new_call(tools=[{"name": one, "input_schema": {}} for one in names])).find_tool_name(name) == meant
+    )
 
 
 def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
     name = "mcp__a_server__" + "x" * 70
     call = new_call(tools=[{"name": name, "input_schema": {}}])
     (alias,) = call.client_tool_names
-    assert OfferedTools(call).find_tool(alias) == name
-    assert OfferedTools(call).find_tool(f"functions.{alias.upper()}") == name
-    assert OfferedTools(call).find_tool(name) == name
+    assert OfferedTools(call).find_tool_name(alias) == name
+    assert OfferedTools(call).find_tool_name(f"functions.{alias.upper()}") == name
+    assert OfferedTools(call).find_tool_name(name) == name
 
 
 def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
@@ -352,26 +354,26 @@ def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up(
 
 
 def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:
-    assert OfferedTools(new_call()).find_tool("a." * 50 + "Read") == "Read"
-    assert OfferedTools(new_call()).find_tool("a." * 50_000 + "Read") is None
+    assert OfferedTools(new_call()).find_tool_name("a." * 50 + "Read") == "Read"
+    assert OfferedTools(new_call()).find_tool_name("a." * 50_000 + "Read") is None
 
 
 def test_a_call_without_a_name_is_found_by_its_arguments() -> None:
     offered = OfferedTools(new_call())
-    assert offered.find_tool_of_unnamed_call('{"path": "a", "limit": 1}') == "Read"
-    assert offered.find_tool_of_unnamed_call('{"command": "ls"}') == "Run"
-    assert offered.find_tool_of_unnamed_call("") == "now"
-    assert offered.find_tool_of_unnamed_call('{"path": "a", "command": "b"}') is None
-    assert offered.find_tool_of_unnamed_call("no json") is None
+    assert offered.find_tool_name_by_arguments('{"path": "a", "limit": 1}') == "Read"
+    assert offered.find_tool_name_by_arguments('{"command": "ls"}') == "Run"
+    assert offered.find_tool_name_by_arguments("") == "now"
+    assert offered.find_tool_name_by_arguments('{"path": "a", "command": "b"}') is None
+    assert offered.find_tool_name_by_arguments("no json") is None
     forced = {"type": "tool", "name": "Run"}
-    assert OfferedTools(new_call(tool_choice=forced)).find_tool_of_unnamed_call("no json") == "Run"
+    assert OfferedTools(new_call(tool_choice=forced)).find_tool_name_by_arguments("no json") == "Run"
 
 
 @pytest.mark.parametrize("required", [[{}], [["path"], "path"], [None, 1, "path"], "path", {"path": True}])
 def test_a_list_of_required_arguments_may_hold_anything(required: Any) -> None:
     schema = {"type": "object", "properties": {"path": {}}, "required": required}
     tools = [{"name": "Read", "input_schema": schema}, {"name": "Run", "input_schema": {"type": "object"}}]
-    assert OfferedTools(new_call(tools=tools)).find_tool_of_unnamed_call('{"path": "a"}') == "Read"
+    assert OfferedTools(new_call(tools=tools)).find_tool_name_by_arguments('{"path": "a"}') == "Read"
 
 
 def new_splitter(call) -> TextSplitter:

@@ -9,7 +9,7 @@ from anthropic_proxy.routing.health import slots_per_worker
 from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.workers.ipc import SharedObservation
-from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
+from anthropic_proxy.workers.shared_state import apply_observation, register_publisher
 from tests.support.harness import FakeResponse, ProxyHarness
 
 KEYS = ("sk-first-0123456789abcdef", "sk-second-0123456789abcdef")
@@ -23,7 +23,7 @@ def towns(number: int, **settings: str) -> list[ProxyHarness]:
 
 def observations_of(proxy: ProxyHarness) -> list[SharedObservation]:
     facts: list[SharedObservation] = []
-    publish_observations(proxy.services, facts.append)
+    register_publisher(proxy.services, facts.append)
     return facts
 
 

@@ -6,14 +6,14 @@ unknown error texts match too. Each search takes time proportional to the error 
 
 from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_tool_result_content
 from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
-from anthropic_proxy.wire.failures.kinds.quota import find_quota
+from anthropic_proxy.wire.failures.kinds.quota import find_exhausted_quota
 from anthropic_proxy.wire.failures.kinds.sizes import RATE_LIMIT_WORDS, KnownTokenCounts, find_token_limit_fault
 
 __all__ = [
     "RATE_LIMIT_WORDS",
     "KnownTokenCounts",
+    "find_exhausted_quota",
     "find_image_refusal",
-    "find_quota",
     "find_token_limit_fault",
     "is_policy_refusal",
     "rejects_tool_result_content",

@@ -1,7 +1,7 @@
 """Search of provider error texts for a rejected parameter, a rejected message role, or a list of effort levels.
 
-`find_rejected_parameter`, `rejects_role` and `find_accepted_effort` return the results, by which the next upstream
-request is changed. An effort is a level of reasoning, such as `low`.
+`find_rejected_parameter`, `rejects_developer_role` and `find_replacement_effort` return the results, by which the next
+upstream request is changed. An effort is a level of reasoning, such as `low`.
 """
 
 import re
@@ -63,7 +63,7 @@ def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
     return None
 
 
-def rejects_role(text: str) -> bool:
+def rejects_developer_role(text: str) -> bool:
     """Return True if an error message rejects the message role `developer`, by name or as an unknown role.
 
     False for errors about the order of roles (`roles must alternate`).
@@ -75,7 +75,7 @@ def rejects_role(text: str) -> bool:
     )
 
 
-def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
+def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
     """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it."""
     listed: list[str] = []
     for match in _LIST.finditer(text):

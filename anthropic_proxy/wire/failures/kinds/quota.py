@@ -1,4 +1,4 @@
-"""`find_quota`: recognizes provider errors for a used-up quota, which a retry after a short delay cannot fix.
+"""`find_exhausted_quota`: recognizes provider errors for a used-up quota, which a retry after a short delay cannot fix.
 
 A quota is the credit of the account, or an allowance: the use that a period or plan permits. `BILLING_…` tables have
 error texts and codes about credit, `ALLOWANCE_…` tables about an allowance. Rate limits per minute are not recognized.
@@ -87,7 +87,7 @@ _NOTHING = re.compile(r"\blimit: 0\b(?!\.\d)")
 delay (2026-11)."""
 
 
-def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
+def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
     """Return the quota that is used up: `billing` (credit) or `allowance` (of a period or plan). None: other error."""
     if fault.status not in _STATUSES:
         return None

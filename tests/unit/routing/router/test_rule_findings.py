@@ -9,7 +9,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.router import list_rule_problems_and_warnings
 from anthropic_proxy.services import require_route_prices
-from anthropic_proxy.settings import list_alternatives
+from anthropic_proxy.settings import list_condition_texts
 from tests.support.paths import ROOT
 from tests.support.routes import load_routes
 
@@ -72,4 +72,4 @@ def test_the_documented_routes_are_valid(tmp_path: Path) -> None:
     found = load_routes(tmp_path, "\n".join(recipes))
     assert found.warnings == ()
     assert [route.name for route in found.routes][:4] == ["long context", "background", "images", "trial"]
-    assert list_alternatives(found.routes[-1].when.key) == ("ci-*",)
+    assert list_condition_texts(found.routes[-1].when.key) == ("ci-*",)

@@ -10,7 +10,7 @@ import pytest
 
 from anthropic_proxy.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
 from anthropic_proxy.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
-from anthropic_proxy.server.request_body import body_if_complete
+from anthropic_proxy.server.request_body import pop_complete_body
 from tests.support.http1_server import CLOSE, GET, Echo, serving, talk
 from tests.support.virtual_time import in_virtual_time
 
@@ -100,7 +100,7 @@ async def test_a_whole_body_is_handed_over_without_waiting() -> None:
 
     class Taker(Listener):
         async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
-            bodies.append(body_if_complete(scope))
+            bodies.append(pop_complete_body(scope))
             self.received.append({"body": b""})
             await super().__call__(scope, receive, send)
 

@@ -9,10 +9,10 @@ from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.wire.failures import (
     build_upstream_error,
     decode_error_body,
-    find_accepted_effort,
     find_rejected_parameter,
+    find_replacement_effort,
     is_policy_refusal,
-    rejects_role,
+    rejects_developer_role,
     rejects_tool_result_content,
 )
 
@@ -492,7 +492,7 @@ def test_a_parameter_is_found_in_unseen_words(text: str, name: str | None) -> No
     ],
 )
 def test_the_nearest_level_is_read_from_a_list(text: str, asked: str, level: str | None) -> None:
-    assert find_accepted_effort(text, asked, asked) == level
+    assert find_replacement_effort(text, asked, asked) == level
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_the_nearest_level_is_read_from_a_list(text: str, asked: str, level: str
     ],
 )
 def test_the_refused_role_is_recognized(text: str, rejected: bool) -> None:
-    assert rejects_role(text) is rejected
+    assert rejects_developer_role(text) is rejected
 
 
 @pytest.mark.parametrize("field", ["code", "type", "param", "status"])
