@@ -1,7 +1,7 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
 A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
-such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `extend_with_valid_tables` and `extend`
+such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `with_configured_providers` and `extend`
 add the providers of the configuration file. `list_setup_variables` returns the environment variables that enable
 providers.
 """
@@ -68,7 +68,7 @@ class ProviderRegistry(Sequence[Provider]):
         """
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 
-    def extend_with_valid_tables(
+    def with_configured_providers(
         self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
     ) -> "ProviderRegistry":
         """Return a copy of this registry with the providers of all valid `tables` of the configuration file.
