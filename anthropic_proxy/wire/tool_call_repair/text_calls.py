@@ -5,11 +5,7 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.wire.tool_call_repair.fences import (
-    MAX_FENCE_LENGTH,
-    find_fence_mark_end,
-    find_text_end_before_call,
-)
+from anthropic_proxy.wire.tool_call_repair import fences
 from anthropic_proxy.wire.tool_call_repair.formats import (
     StartMarker,
     ToolCallFormat,
@@ -87,7 +83,7 @@ class TextCallDetector:
     def feed(self, text: str) -> list[Delta]:
         """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
-            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
+            self._before = (self._before + text[-fences.MAX_FENCE_LENGTH :])[-fences.MAX_FENCE_LENGTH :]
             return [Text(text)]
         if self._state == "over":
             return [Text(text)]
@@ -200,14 +196,14 @@ class TextCallDetector:
         text = self._before + self._held
         offset = len(self._before)
         mark = self._pattern.search(text, offset) if self._pattern else None
-        fence = find_fence_mark_end(text, offset)
+        fence = fences.find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             self._open_call(mark, offset)
             return True
         if not final:
             kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
             if kept < len(text) or fence is None:
-                self._emit(find_text_end_before_call(text, kept) - offset)
+                self._emit(fences.find_text_end_before_call(text, kept) - offset)
                 return False
         if fence is None:
             return False
@@ -229,7 +225,7 @@ class TextCallDetector:
 
     def _open_call(self, match: re.Match[str], offset: int) -> None:
         free = match.string[offset : match.start()]
-        end = find_text_end_before_call(free, len(free))
+        end = fences.find_text_end_before_call(free, len(free))
         self._space = free[end:]
         self._emit(end)
         self._held = self._held[len(self._space) :]
@@ -300,7 +296,7 @@ class TextCallDetector:
         if self._state == "text":
             return True
         offset = len(self._before)
-        fence = find_fence_mark_end(self._before + self._held, offset)
+        fence = fences.find_fence_mark_end(self._before + self._held, offset)
         self._emit(fence - offset if fence is not None else len(self._held))
         if fence is not None:
             self._state = "text"
@@ -335,7 +331,7 @@ class TextCallDetector:
     def _emit(self, size: int) -> None:
         if size > 0:
             text, self._held = self._held[:size], self._held[size:]
-            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
+            self._before = (self._before + text[-fences.MAX_FENCE_LENGTH :])[-fences.MAX_FENCE_LENGTH :]
             self._free.append(text)
 
     def _pass_free(self, deltas: list[Delta]) -> None:
