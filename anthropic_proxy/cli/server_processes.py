@@ -17,7 +17,7 @@ from anthropic_proxy.platforms.fd_limits import raise_fd_limit
 from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
 from anthropic_proxy.server.listen import format_url, open_listener
 from anthropic_proxy.server.process import ServerConfig, ServerProcess
-from anthropic_proxy.settings import without_current_directory
+from anthropic_proxy.settings import python_safe_path_for_workers
 from anthropic_proxy.workers.supervisor import Supervisor
 from anthropic_proxy.workers.worker import LoadWorkerApp, serve_supervised
 
@@ -87,6 +87,6 @@ def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, liste
         socket.socketpair()
     )  # the kernel closes `control` when this process ends, also after SIGKILL
     target = partial(serve_supervised, load_app, config, worker_control)
-    with without_current_directory():
+    with python_safe_path_for_workers():
         ChangeReload(uvicorn.Config("", log_level="warning", reload=True), target=target, sockets=[listener]).run()
     control.close()

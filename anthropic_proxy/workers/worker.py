@@ -100,7 +100,7 @@ def serve_supervised(
 
     An invalid setting ends the process with the status `EXIT_STARTUP_FAILED`.
     """
-    restore_import_variable()
+    remove_python_safe_path()
     try:
         ServerProcess(load_app, config, sockets[0], control=control, logs_startup=logs_startup).run()
     except ConfigurationError as error:
