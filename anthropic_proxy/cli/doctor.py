@@ -89,12 +89,12 @@ def _run(options: _Options) -> int:
     import asyncio  # noqa: PLC0415  # --help needs none of it
 
     from anthropic_proxy.cli.doctor_storage import store_results  # noqa: PLC0415
-    from anthropic_proxy.platforms.child_process import stop_at_end_of_input  # noqa: PLC0415
+    from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends  # noqa: PLC0415
 
     settings = _load_settings()
     _require_writable(options.report)
     if options.is_attached:
-        stop_at_end_of_input()
+        stop_process_when_stdin_ends()
     with ExitStack() as stack:
         result, recorder = asyncio.run(_examine(settings, options, stack))
         directory = settings.data_directory if options.learns else None
@@ -141,10 +141,10 @@ async def _examine(settings: "Settings", options: _Options, stack: ExitStack) ->
     import asyncio  # noqa: PLC0415
 
     from anthropic_proxy.cli.doctor_storage import open_recorder  # noqa: PLC0415
-    from anthropic_proxy.lab.doctor import estimate_cost  # noqa: PLC0415
+    from anthropic_proxy.lab.doctor import estimate_totals  # noqa: PLC0415
 
     async with _open_backends(settings, options) as (services, backends):
-        expected = estimate_cost(backends)
+        expected = estimate_totals(backends)
         _announce(backends, expected, settings, asks=options.asks)
         # after the question, because the lock keeps the dashboard from a run of its own
         directory = settings.data_directory if options.learns and not options.names else None
@@ -178,7 +178,7 @@ async def _show_run(
 
         tasks = [
             asyncio.create_task(progress.report_unfinished_backends()),
-            asyncio.create_task(recorder.store_changes(run.cancel)),
+            asyncio.create_task(recorder.store_progress_periodically(run.cancel)),
         ]
         try:
             return await run_doctor(services, backends, show)
@@ -199,7 +199,7 @@ def _print_estimate(options: _Options) -> None:
     import asyncio  # noqa: PLC0415
     import json  # noqa: PLC0415
 
-    from anthropic_proxy.lab.doctor import estimate_cost, estimate_price  # noqa: PLC0415
+    from anthropic_proxy.lab.doctor import estimate_price, estimate_totals  # noqa: PLC0415
 
     settings = _load_settings()
 
@@ -208,7 +208,7 @@ def _print_estimate(options: _Options) -> None:
             return [one for one in found if one.target.provider.transport != "demo"]  # it has no model to examine
 
     backends = asyncio.run(find_backends())
-    expected, models = estimate_cost(backends), [one.prefixed_id for one in backends]
+    expected, models = estimate_totals(backends), [one.prefixed_id for one in backends]
     price = estimate_price(backends, settings)
     if options.as_json:
         found = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
