@@ -51,6 +51,10 @@ class Estimate(Struct, frozen=True):
     """Price in US dollars. None: a price is unknown."""
 
 
+class _StartFailed(Exception):
+    """The process cannot be started. The text is the reason, as the end of a sentence."""
+
+
 class DoctorProcesses:
     """The processes of the command `doctor` that this process has started. `gateway`: the running proxy."""
 
@@ -131,8 +135,8 @@ class DoctorProcesses:
                     report(_OUTDATED)
         except TimeoutError:
             report(_IN_PROGRESS)
-        except InvalidRequest:
-            report(_STOPPING)
+        except _StartFailed as error:
+            report(str(error))
         except OSError as error:
             report(f"{describe_os_error(error)} ({doctor_run.find_folder(directory)}).")
         finally:
@@ -140,12 +144,15 @@ class DoctorProcesses:
             self._threads.discard(threading.current_thread())
 
     def _run_locked(self, directory: Path, loop: asyncio.AbstractEventLoop, report: Callable[[str], None]) -> None:
-        previous = doctor_run.load_complete(directory)
+        previous, failed = doctor_run.load_complete(directory), doctor_run.load_current(directory)
         doctor_run.store_current(directory, DoctorRun(started_at=time.time()))
         try:
             process = self._open_process("--yes", "--attached", stdin=subprocess.PIPE)
-        except (OSError, InvalidRequest):
-            doctor_run.remove_current(directory)
+        except _StartFailed:
+            if failed is None:
+                doctor_run.remove_current(directory)
+            else:
+                doctor_run.store_current(directory, failed)
             raise
         report("")
         try:
@@ -185,12 +192,25 @@ class DoctorProcesses:
         )
 
     def _store_failure(self, directory: Path, problem: str) -> None:
-        """Store the reason for which the run ended early, unless the process has stored one."""
+        """Store the reason for which the run ended early, unless the process has stored one.
+
+        If it cannot be stored, it is logged.
+        """
         run = doctor_run.load_current(directory) or DoctorRun(started_at=time.time())
-        text = _PROXY_STOPPED if self._is_stopping else problem
-        if not run.problem:
-            text = redact_secrets(text, self._gateway.settings.reveal_all_secrets())
+        if run.problem:
+            return
+        text = redact_secrets(_PROXY_STOPPED if self._is_stopping else problem, self._list_secrets())
+        try:
             doctor_run.store_current(directory, structs.replace(run, problem=text))
+        except OSError as error:
+            place = doctor_run.find_folder(directory)
+            self._gateway.log_warning_each_time(
+                f"The doctor ended before it was complete. {text} This text cannot be stored: "
+                f"{describe_os_error(error)} ({place})."
+            )
+
+    def _list_secrets(self) -> Sequence[str]:
+        return self._gateway.settings.reveal_all_secrets()
 
     def _end_estimate(self, task: "asyncio.Task[Estimate]") -> None:
         self._estimating = None
@@ -200,8 +220,8 @@ class DoctorProcesses:
     def _estimate(self) -> Estimate:
         try:
             process = self._open_process("--dry-run", "--json", stdin=subprocess.DEVNULL)
-        except OSError as error:
-            raise InvalidRequest(f"The doctor cannot start: {describe_os_error(error)}.") from None
+        except _StartFailed as error:
+            raise InvalidRequest(f"The doctor cannot start: {error}") from None
         try:
             output, errors = process.communicate(timeout=_ESTIMATE_SECONDS)
             return msgspec.json.decode(output, type=Estimate)
@@ -211,27 +231,31 @@ class DoctorProcesses:
             ) from None
         except msgspec.DecodeError:
             problem = _STOPPING if self._is_stopping else _find_error(errors, process.returncode)
-            problem = redact_secrets(problem, self._gateway.settings.reveal_all_secrets())
+            problem = redact_secrets(problem, self._list_secrets())
             raise InvalidRequest(f"The doctor cannot start: {problem}") from None
         finally:
             self._close(process)
 
     def _open_process(self, *options: str, stdin: int) -> "subprocess.Popen[str]":
-        """Start the command. Raises `OSError`, and `InvalidRequest` if the proxy is stopping."""
+        """Start the command. Raises `_StartFailed`, also if the proxy is stopping."""
         environment = {**copy_environment(), "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+        command = proxy_command("doctor", *options)
         with self._opening:
             if self._is_stopping:
-                raise InvalidRequest(f"The doctor cannot start: {_STOPPING}")
-            process = subprocess.Popen(
-                proxy_command("doctor", *options),
-                stdin=stdin,
-                stdout=subprocess.PIPE if "--json" in options else subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment,
-                encoding="utf-8",
-                errors="replace",
-                **background_popen_options(),
-            )
+                raise _StartFailed(_STOPPING)
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE if "--json" in options else subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=environment,
+                    encoding="utf-8",
+                    errors="replace",
+                    **background_popen_options(),
+                )
+            except OSError as error:
+                raise _StartFailed(f"{describe_os_error(error)} ({command[0]}).") from None
             self._processes.add(process)
         return process
 

@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,6 +129,23 @@ async def test_an_old_form_starts_nothing_and_keeps_the_failure_of_the_latest_ru
     assert doctor_run.load_current(data) == failed
 
 
+async def test_a_start_that_fails_keeps_the_reason_of_an_earlier_failed_run(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = doctor_run.DoctorRun(started_at=2.0, requests=7, problem="The proxy was stopped.")
+    doctor_run.find_folder(data).mkdir(parents=True)
+    doctor_run.store_current(data, failed)
+    processes, _ = new_processes()
+    monkeypatch.setattr(sys, "executable", str(data / "missing"))
+    with pytest.raises(InvalidRequest) as raised:
+        await processes.start(data, 2.0)
+    with pytest.raises(InvalidRequest) as estimated:
+        await processes.estimate()
+    message = f"The doctor cannot start: no such file ({data / 'missing'})."
+    assert [one.value.message for one in (raised, estimated)] == [message] * 2
+    assert doctor_run.load_current(data) == failed
+
+
 async def test_no_process_is_started_while_the_proxy_stops(data: Path) -> None:
     processes, _ = new_processes()
     await processes.stop()
@@ -141,20 +159,57 @@ async def test_no_process_is_started_while_the_proxy_stops(data: Path) -> None:
     assert doctor_run.load_current(data) is None
 
 
-async def test_an_estimate_that_the_stop_of_the_proxy_ends_is_explained(data: Path, tmp_path: Path) -> None:
+@asynccontextmanager
+async def blocked_key_command(directory: Path) -> AsyncIterator[asyncio.Future[asyncio.StreamWriter]]:
+    """Configure a key by a command that does not end in the block. Yield its connection to the test, when it runs."""
     connected: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
     server = await asyncio.start_server(lambda _, writer: connected.set_result(writer), "127.0.0.1", 0)
     program = f"import socket; socket.create_connection({server.sockets[0].getsockname()[:2]}).recv(1)"
-    (tmp_path / "anthropic-proxy.toml").write_text(
+    (directory / "anthropic-proxy.toml").write_text(
         '[providers.own]\nbase_url = "http://127.0.0.1:1/v1"\n'
         f"api_key = {{ command = {json.dumps([sys.executable, '-c', program])} }}\n"
     )
+    try:
+        yield connected
+    finally:
+        server.close()
+        if connected.done():
+            connected.result().close()
+
+
+async def test_an_estimate_that_the_stop_of_the_proxy_ends_is_explained(data: Path, tmp_path: Path) -> None:
     processes, _ = new_processes()
-    estimate = asyncio.ensure_future(processes.estimate())
-    writer = await connected
-    await processes.stop()
-    with pytest.raises(InvalidRequest) as raised:
-        await estimate
-    writer.close()
-    server.close()
+    async with blocked_key_command(tmp_path) as connected:
+        estimate = asyncio.ensure_future(processes.estimate())
+        await connected
+        await processes.stop()
+        with pytest.raises(InvalidRequest) as raised:
+            await estimate
     assert raised.value.message == "The doctor cannot start: the proxy is stopping."
+
+
+async def test_results_that_cannot_be_stored_are_the_reason_of_a_failure(data: Path) -> None:
+    folder = doctor_run.find_folder(data)
+    (folder / "last-run.json" / "a file").mkdir(parents=True)
+    processes, _ = new_processes()
+    await processes.start(data, 0.0)
+    await wait_for_async(lambda: not doctor_run.is_running(data))
+    failed = doctor_run.load_current(data)
+    assert failed is not None
+    assert failed.problem == f"The results cannot be stored in {data}: it is a folder."
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="platform: a folder with an open file cannot be moved")
+async def test_a_failure_that_cannot_be_stored_is_logged(data: Path, tmp_path: Path) -> None:
+    folder = doctor_run.find_folder(data)
+    processes, warnings = new_processes()
+    async with blocked_key_command(tmp_path) as connected:
+        await processes.start(data, 0.0)
+        await connected
+        folder.rename(tmp_path / "moved")
+        folder.write_text("a file")
+    await wait_for_async(lambda: warnings)
+    reason = f"The results cannot be stored in {data}: not a directory."
+    assert warnings == [
+        f"The doctor ended before it was complete. {reason} This text cannot be stored: not a directory ({folder})."
+    ]
