@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.exchange.not_found import describe_base_url_setting
 from anthropic_proxy.lab.doctor.dialect_search import DialectSearch
 from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, Outcome, Problem, ProblemKind
 from anthropic_proxy.lab.doctor.probe_runner import ProbeResult, ProbeRunner
@@ -32,6 +33,8 @@ _KEY_STATUSES, _QUOTA_STATUSES = (401, 403), (402, 429)
 _ADDRESS_ORIGIN = ". The address is set by"
 """Beginning of the part of a connection error that names the base URL setting. The message of a problem ends before
 it."""
+_PROPOSAL = " Try "
+"""Beginning of the part of a connection error that proposes a base URL."""
 _NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 3\d\d is a redirect)")
 """Pattern of errors that a wrong base URL causes."""
 
@@ -45,7 +48,7 @@ async def diagnose_backend(
     """
     search = DialectSearch(runner, diagnosis, settings)
     try:
-        await _run_probes(runner, search, diagnosis, on_change)
+        await _run_probes(runner, search, diagnosis, settings, on_change)
     finally:
         diagnosis.target = search.target
         diagnosis.dialect = _differing_fields(search.target.dialect)
@@ -54,14 +57,20 @@ async def diagnose_backend(
 
 
 async def _run_probes(
-    runner: ProbeRunner, search: DialectSearch, diagnosis: Diagnosis, on_change: Callable[[], None]
+    runner: ProbeRunner,
+    search: DialectSearch,
+    diagnosis: Diagnosis,
+    settings: Settings,
+    on_change: Callable[[], None],
 ) -> None:
     first, *probes = PROBES
     result = await search.run(first)
     if diagnosis.state_of(first.name) == "unsupported" and search.use_wire("chat"):
         result = await search.run(first)
     if diagnosis.state_of(first.name) not in ("works", "emulated"):
-        diagnosis.problem = _find_problem(search, result)
+        diagnosis.problem = _find_problem(search, result, settings)
+        if diagnosis.problem.kind == "model":
+            await _list_models(runner, diagnosis)
         return
     diagnosis.seconds = result.seconds
     on_change()
@@ -110,7 +119,7 @@ async def _list_models(runner: ProbeRunner, diagnosis: Diagnosis) -> None:
         diagnosis.limits_source = "model list of the server"
 
 
-def _find_problem(search: DialectSearch, result: ProbeResult) -> Problem:
+def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings) -> Problem:
     error, status = result.error, result.last_status
     text = (error.message if error else "").removeprefix(f"{search.target.provider.prefix}: ")
     kind: ProblemKind = "request"
@@ -119,7 +128,11 @@ def _find_problem(search: DialectSearch, result: ProbeResult) -> Problem:
         kind, text = "unreachable", text.partition(_ADDRESS_ORIGIN)[0]
     elif _NO_API.search(text):
         kind = "address"
-        text, _, proposal = text.partition(" Try ")
+        before, separator, after = text.rpartition(_PROPOSAL)
+        # not from the message, which may contain text of the server
+        found = describe_base_url_setting(search.target.provider, settings, adds_remedy=True).rpartition(_PROPOSAL)[2]
+        if separator and found == after:
+            text, proposal = before, found
     elif status in _KEY_STATUSES:
         kind = "key"
     elif status in _QUOTA_STATUSES:

@@ -17,6 +17,7 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.lab.doctor.findings import Diagnosis, Evidence, EvidenceKind, Outcome, State
 from anthropic_proxy.lab.doctor.probe_runner import ProbeResult, ProbeRunner, UpstreamExchange
 from anthropic_proxy.lab.doctor.probes import Probe
+from anthropic_proxy.log import escape_unprintable
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.catalog import ModelCapabilities
 from anthropic_proxy.routing.router import Target, switch_wire
@@ -110,8 +111,8 @@ class DialectSearch:
         return True
 
     def redact(self, text: str, max_characters: int = MAX_EXCERPT_CHARACTERS) -> str:
-        """Return `text` on one line, without keys, and shortened to `max_characters`."""
-        text = redact_secrets(" ".join(text.split()), self._secrets)
+        """Return `text` on one line, without keys and unprintable characters, and shortened to `max_characters`."""
+        text = escape_unprintable(redact_secrets(" ".join(text.split()), self._secrets))
         return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
 
     def describe_rejection(self, exchange: UpstreamExchange) -> str:

@@ -3,6 +3,7 @@
 `list_fixes` returns a `Fix` for each problem. It reads each `Diagnosis`: the results for one model of a provider.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
@@ -14,6 +15,8 @@ from anthropic_proxy.settings import Settings
 
 MIN_SESSION_TOKENS = 44_000
 """Minimum context window for a session of Claude Code, in tokens: system prompt, tools and a few files."""
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]*")
+"""Pattern of model ids that a remedy may contain. A server could list another text, which a user would paste."""
 _LARGER_WINDOW = 81_920
 """Context window, in tokens, that the doctor proposes for a local model with a smaller one."""
 
@@ -60,13 +63,21 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
         return _fix_address(name, provider, problem, settings)
     alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None)
     if problem.kind == "model":
-        listed = next((model for model in diagnosis.models or () if model != backend.target.model), None)
-        default = provider.default_big_model if provider.default_big_model != backend.target.model else None
-        other = listed or default
+        other = _find_other_model(diagnosis)
         alternative = _assign(backend, f"{name}/{other}") if other else alternative
     again = "Try again later: " if problem.kind in ("server", "quota") else ""
     remedy = alternative or f"{again}anthropic-proxy doctor {name}"
     return Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
+
+
+def _find_other_model(diagnosis: Diagnosis) -> str | None:
+    """Return a model that the provider has instead of the examined one: its default model, or a listed one."""
+    used = diagnosis.backend.target.model
+    listed = [model for model in diagnosis.models or () if model != used and _MODEL_ID.fullmatch(model)]
+    default = diagnosis.backend.target.provider.default_big_model
+    if default not in (None, used) and (not listed or default in listed):
+        return default
+    return next(iter(listed), None)
 
 
 def _fix_address(name: str, provider: Provider, problem: Problem, settings: Settings) -> Fix:

