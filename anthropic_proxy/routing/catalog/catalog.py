@@ -157,14 +157,17 @@ class Catalog:
             self._start_query(key, self._describe(source, provider, model))
 
     async def refresh_listing(self, provider: str) -> None:
-        """Query the model list of a provider now and store it. Without a reply, the cached list is kept."""
+        """Query the model list of a provider now and store it. Without a reply, the cached list is kept.
+
+        Ids with control characters are left out: commands print them on terminals.
+        """
         source = self._sources.get(provider)
         if source is None:
             return
         self._queried_at[provider, ""] = self._clock()
         listed = await source.list_models()
         if listed is not None:
-            self._listings[provider] = tuple(listed)
+            self._listings[provider] = tuple(filter(str.isprintable, listed))
             self.edition += 1
 
     async def close(self) -> None:

@@ -392,6 +392,16 @@ def test_a_server_writes_neither_remedies_nor_to_the_terminal(
     assert all(line.isprintable() for line in ended.stdout.split("\n"))
 
 
+def test_a_listed_model_with_control_characters_is_not_used(tmp_path: Path) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        names = ["big\x1b[2J:900b", "small:7b"]
+        return web.json_response({"models": [{"name": name, "size": len(name)} for name in names]})
+
+    with serving(new_application(answer, RequestLog())) as server:
+        ended = run_command("doctor", "--dry-run", directory=tmp_path, settings={"OLLAMA_BASE_URL": server.url})
+    assert [line.strip() for line in ended.stdout.splitlines()[1:]] == ["ollama/small:7b"]
+
+
 def test_the_remedies_without_a_network_and_without_tools(tmp_path: Path) -> None:
     async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
         message = {"role": "assistant", "content": "hello"}
