@@ -4,6 +4,7 @@ import html
 import json
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 import httpx2 as httpx
@@ -17,8 +18,8 @@ from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ
 from tests.support.fakes.gate import held_provider
 from tests.support.fakes.server import Running, serving
-from tests.support.platform_marks import KILL
-from tests.support.process_checks import serve
+from tests.support.platform_marks import KILL, needs_proc
+from tests.support.process_checks import clients_of, serve, worker_of
 from tests.support.secret_canaries import command_lines, find_leaks, new_canary
 from tests.support.server_process import running_proxy
 from tests.support.waiting import wait_for
@@ -82,6 +83,7 @@ def wait_for_end(client: httpx.Client) -> httpx.Response:
     return wait_for(lambda: client.get(PAGE), lambda page: "data-running" not in page.text)
 
 
+@needs_proc
 def test_a_run_shows_cost_then_results_which_all_workers_use(tmp_path: Path) -> None:
     with serving(new_server("groq")) as server, running_proxy(tmp_path, settings_of(server), serve(2)) as proxy:
         client = proxy.client()
@@ -109,9 +111,9 @@ def test_a_run_shows_cost_then_results_which_all_workers_use(tmp_path: Path) -> 
             other = client.post(FORM, data={**fields, "latest": latest})
             assert (other.status_code, text_of(other).partition("✕ ")[2]) == (400, f"{OUTDATED} Try again Cancel")
         assert len(server.journal.exchanges) == sent
-        for _ in range(6):  # each connection reaches one of the workers
-            with httpx.Client(base_url=proxy.url, trust_env=False) as another:
-                wait_for(lambda: another.get(PAGE), lambda one: "doctor, " in text_of(one))
+        for worker, another in clients_of(proxy).items():
+            learned = wait_for(partial(another.get, PAGE), lambda one: "doctor, " in text_of(one))
+            assert worker_of(proxy, learned) == worker
     stored = json.loads((find_folder(data_of(tmp_path)) / "last-run.json").read_text("utf-8"))
     assert (stored["requests"], stored["expected_requests"]) == (sent, 12)
     with serving(new_server("groq")) as other_server:
@@ -139,6 +141,7 @@ def test_a_rejected_key_is_listed_with_its_remedy_and_is_never_shown(tmp_path: P
         assert find_leaks(text, [key]) == []
 
 
+@needs_proc
 def test_a_run_is_shown_by_every_worker_and_is_started_once(tmp_path: Path) -> None:
     with held_provider() as (server, gate), running_proxy(tmp_path, settings_of(server), serve(2)) as proxy:
         client = proxy.client()
@@ -146,11 +149,11 @@ def test_a_run_is_shown_by_every_worker_and_is_started_once(tmp_path: Path) -> N
         wait_for(lambda: gate.held)
         shown = wait_for(lambda: line_of(client.get(PAGE)), lambda line: "about" in line)
         assert re.fullmatch(r"The doctor is running: \d of about 12 requests\.", shown)
-        for _ in range(4):
-            with httpx.Client(base_url=proxy.url, trust_env=False) as other:
-                page = other.get(PAGE)
-                form = other.get(FORM)
-                assert other.post(FORM, data={**fields, "token": "x"}).status_code == 403
+        for worker, other in clients_of(proxy).items():
+            page = other.get(PAGE)
+            form = other.get(FORM)
+            refused = other.post(FORM, data={**fields, "token": "x"})
+            assert (refused.status_code, worker_of(proxy, refused)) == (403, worker)
             assert "data-running" in page.text
             assert "<progress max=" in page.text
             assert text_of(form) == (

@@ -1,11 +1,11 @@
 """Requests without end on one connection, in front of a real process: its memory stays as it was, others are served."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.platform_marks import needs_proc
 from tests.support.process_checks import port_of
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
@@ -56,7 +56,7 @@ async def flood(proxy: Proxy, request: bytes, *, reads: bool) -> int:
 
 
 @pytest.mark.slow  # floods two servers for 9 s of processor time
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: the test reads /proc")
+@needs_proc
 @pytest.mark.parametrize("settings_of_key", [{}, KEY], ids=["open", "key"])
 async def test_requests_without_end_need_no_memory(
     settings: dict[str, str], settings_of_key: dict[str, str], tmp_path: Path

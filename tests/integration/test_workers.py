@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,17 @@ from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.platform_marks import HAS_SIGHUP, KILL, needs_job_control
-from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, port_of, serve, total
+from tests.support.process_checks import (
+    MESSAGES,
+    METRICS,
+    ask,
+    children_of,
+    clients_of,
+    port_of,
+    serve,
+    total,
+    workers_of,
+)
 from tests.support.raw_http import exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
@@ -58,39 +68,6 @@ class Refusing:
         """Give the settings that lead to it."""
         with serving(new_application(self.answer, RequestLog())) as running:
             yield {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "PREFERRED_PROVIDER": "openai"}
-
-
-def worker_of(proxy: Proxy, response: httpx.Response) -> int | None:
-    """Return the worker that has the connection on which an answer came; None: it has just ended."""
-    _, port = response.extensions["network_stream"].get_extra_info("client_addr")
-    ends = [f":{number:04X}" for number in (port_of(proxy), port)]
-    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    inode = next((line[9] for line in lines if [line[1][-5:], line[2][-5:]] == ends), None)
-    for worker in workers_of(proxy):
-        with suppress(OSError):  # a descriptor that was closed meanwhile
-            if f"socket:[{inode}]" in map(os.readlink, Path(f"/proc/{worker}/fd").iterdir()):
-                return worker
-    return None
-
-
-def workers_of(proxy: Proxy) -> list[int]:
-    """Return the workers; none while one of them is just ending."""
-    with suppress(OSError):
-        return children_of(proxy.process.pid)
-    return []
-
-
-def clients_of(proxy: Proxy, number: int = 2) -> dict[int, httpx.Client]:
-    """Return a client for each worker; that worker has the client's one connection."""
-    found: dict[int, httpx.Client] = {}
-
-    def connect() -> dict[int, httpx.Client]:
-        client = proxy.client()
-        if (worker := worker_of(proxy, client.get("/health"))) is not None:
-            found.setdefault(worker, client)
-        return found
-
-    return wait_for(connect, lambda found: len(found) == number)
 
 
 def end(proxy: Proxy, worker: int, sign: int) -> None:

@@ -26,3 +26,4 @@ needs_job_control = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="p
 needs_timer_signal = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="platform: no SIGALRM")
 needs_process_limits = pytest.mark.skipif(is_missing("resource"), reason="platform: no process limits (resource)")
 needs_uvloop = pytest.mark.skipif(is_missing("uvloop"), reason="platform: no uvloop")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="platform: the test reads /proc")

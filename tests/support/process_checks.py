@@ -1,8 +1,10 @@
 """Requests to a proxy process, and facts about that process."""
 
+import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,39 @@ def children_of(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += [int(child) for child in (task / "children").read_text().split()]
     return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def worker_of(proxy: Proxy, response: httpx.Response) -> int | None:
+    """Return the worker that has the connection on which an answer came; None: it has just ended."""
+    _, port = response.extensions["network_stream"].get_extra_info("client_addr")
+    ends = [f":{number:04X}" for number in (port_of(proxy), port)]
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    inode = next((line[9] for line in lines if [line[1][-5:], line[2][-5:]] == ends), None)
+    for worker in workers_of(proxy):
+        with suppress(OSError):  # a descriptor that was closed meanwhile
+            if f"socket:[{inode}]" in map(os.readlink, Path(f"/proc/{worker}/fd").iterdir()):
+                return worker
+    return None
+
+
+def workers_of(proxy: Proxy) -> list[int]:
+    """Return the workers; none while one of them is just ending."""
+    with suppress(OSError):
+        return children_of(proxy.process.pid)
+    return []
+
+
+def clients_of(proxy: Proxy, number: int = 2) -> dict[int, httpx.Client]:
+    """Return a client for each worker; that worker has the client's one connection."""
+    found: dict[int, httpx.Client] = {}
+
+    def connect() -> dict[int, httpx.Client]:
+        client = proxy.client()
+        if (worker := worker_of(proxy, client.get("/health"))) is not None:
+            found.setdefault(worker, client)
+        return found
+
+    return wait_for(connect, lambda found: len(found) == number)
 
 
 def is_alive(pid: int) -> bool:
