@@ -252,7 +252,7 @@ def prefetch_tier_model_limits(services: Services) -> None:
         except ClientError:
             continue  # the start-up summary contains the error
         for target in targets:
-            services.catalog.refresh_in_background(target.provider.name, target.model)
+            services.catalog.start_due_queries(target.provider.name, target.model)
 
 
 def build_services(

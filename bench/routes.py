@@ -82,7 +82,8 @@ def main() -> None:
         begun = time.process_time()
         rules = RouteRules(routes)
         compiled = (time.process_time() - begun) * 1e3
-        print(f"| {name} | {_measure(rules.find):.3f} | {compiled:.0f} | {_measure(rules.check_routes):.1f} |")
+        search, check = _measure(rules.find_matching_route), _measure(rules.check_routes)
+        print(f"| {name} | {search:.3f} | {compiled:.0f} | {check:.1f} |")
 
 
 if __name__ == "__main__":

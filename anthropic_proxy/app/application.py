@@ -126,7 +126,7 @@ class App:
         """Log a warning of the HTTP server or a worker. Keys in the text are redacted."""
         self._log.write_warning(redact_secrets(text, self._settings.reveal_all_secrets()))
 
-    def log_line(self, text: str) -> None:
+    def log_line_and_flush(self, text: str) -> None:
         """Log a line of the HTTP server, and write all pending entries."""
         self._log.write_line(text)
         self._log.flush()

@@ -20,7 +20,7 @@ from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
 from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, FIXED_VARIABLES, Settings, copy_environment, load_settings
 from anthropic_proxy.settings.env_text import decode_env_text
 from anthropic_proxy.settings.env_writer import locked_for_change, read_text, replace_file, update_env_text
-from anthropic_proxy.settings.masking import is_secret, mask_setting
+from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
 
 BACKUP_FILE = ".env.bak"
 """Name of the copy of `.env` that is written before each change."""
@@ -52,7 +52,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
     @property
     def is_secret(self) -> bool:
         """True if the setting is a key. Its value is then never shown."""
-        return is_secret(self.row.name)
+        return is_secret_variable(self.row.name)
 
     @property
     def needs_restart(self) -> bool:

@@ -16,7 +16,7 @@ from anthropic_proxy.dashboard.settings_change import list_editable_settings, pr
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.settings import Settings
-from anthropic_proxy.settings.masking import is_secret
+from anthropic_proxy.settings.masking import is_secret_variable
 
 EDIT_PATH = "/dashboard/settings/edit"
 _DISABLED = "DASHBOARD_EDITING is false, so the dashboard changes no settings."
@@ -71,12 +71,12 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
     row = list_editable_settings(settings).get(name)
     if row is None:
         raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
-    value = "" if is_secret(name) or row.source == "default" else row.value
+    value = "" if is_secret_variable(name) or row.source == "default" else row.value
     return {
         "row": row,
         "meaning": load_meanings().get(name, ""),
         "value": value,
-        "is_secret": is_secret(name),
+        "is_secret": is_secret_variable(name),
         "proposal": None,
         "problem": "",
         "repeat": "",

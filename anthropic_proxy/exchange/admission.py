@@ -40,7 +40,7 @@ class Admissions:
             return
         settings, target = self._services.settings, route.targets[0]
         preferred = find_preferred_provider(settings, self._services.catalog)
-        scale = await self._services.observations.token_scale(target.provider.name, target.model)
+        scale = await self._services.observations.find_token_scale(target.provider.name, target.model)
         described = AdmissionRequest(
             client=incoming.client,
             model=request.model,

@@ -147,7 +147,7 @@ class Attempts:
         catalog, provider, model = self._services.catalog, target.provider.name, target.model
         if catalog.can_query_provider(provider):
             target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
-        scale = await self._services.observations.token_scale(provider, model)
+        scale = await self._services.observations.find_token_scale(provider, model)
         target = await apply_stored_adaptations(self._services, target, self._receipt.adaptations)
         run = TargetRun(request, scale, skips_open_circuit=not is_last)
         return await self._try_target_with_retries(target, run, MAX_ADAPTATIONS)

@@ -76,7 +76,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
             services.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     if request.decode_error is not None:
         raise request.decode_error
-    scale = await services.observations.token_scale(target.provider.name, target.model)
+    scale = await services.observations.find_token_scale(target.provider.name, target.model)
     count = await services.background.run_in_thread_if_large(
         is_large(incoming, len(request.tools)), estimates.get_or_estimate, request
     )

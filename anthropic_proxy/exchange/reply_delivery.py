@@ -164,7 +164,7 @@ class ReplyDelivery:
 
     def _release_request(self, answer: DeltaStream | RelayStream) -> None:
         """Free the memory of the client request after the first reply bytes, because no retry is possible then."""
-        self._services.heap_trimmer.note_freed(len(self._incoming.body))
+        self._services.heap_trimmer.count_freed_bytes(len(self._incoming.body))
         self._incoming.body = b""
         self._request.release_body()
         if isinstance(answer, UpstreamStream):

@@ -72,7 +72,7 @@ def choose_rule(
 ) -> RuleChoice:
     """Return the first route of the configuration file that matches a request, and the facts that were compared."""
     facts = build_request_facts(services, incoming, request, estimates)
-    return RuleChoice(facts, rules.find(facts))
+    return RuleChoice(facts, rules.find_matching_route(facts))
 
 
 def find_rule_route(services: Services, query: RoutingQuery, rule: ConfiguredRoute | None) -> Route:

@@ -23,7 +23,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.work_budget import WorkBudget, WorkLimitExceeded, count_nodes
+from anthropic_proxy.messages.work_budget import WorkBudget, WorkLimitExceeded, count_json_nodes
 
 _CHARACTERS_PER_STEP = 64
 """Number of characters of a validation error message that count as one step of a `WorkBudget`. Messages may be long,
@@ -168,7 +168,7 @@ def _weight(keyword_value: Any, value: Any, *, keyword: str) -> int:
     """Return the number of steps that the check of one keyword counts, without the steps of its subschemas."""
     members = _length(keyword_value) + _length(value)
     if keyword in _COMPARING and isinstance(value, dict | list):
-        members += count_nodes(value) * (_length(keyword_value) if keyword == "enum" else 1)
+        members += count_json_nodes(value) * (_length(keyword_value) if keyword == "enum" else 1)
     elif keyword in _REFERRING and isinstance(keyword_value, str):
         members += keyword_value.count("/") ** 2
     return 1 + members // _MEMBERS_PER_STEP

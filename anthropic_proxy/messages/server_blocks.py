@@ -64,16 +64,16 @@ def encode_server_tool_call(identifier: str, name: str, arguments: Raw) -> Block
     return _block(type="server_tool_use", id=identifier, name=name, input=arguments)
 
 
-def encode_server_tool_result(kind: str, identifier: str, content: Content) -> Block:
-    """Return the result block of a server tool. `kind`: kind of the tool, such as `web_search`."""
-    return _block(type=f"{kind}_tool_result", tool_use_id=identifier, content=content)
+def encode_server_tool_result(tool_kind: str, identifier: str, content: Content) -> Block:
+    """Return the result block of a server tool. `tool_kind`: kind of the tool, such as `web_search`."""
+    return _block(type=f"{tool_kind}_tool_result", tool_use_id=identifier, content=content)
 
 
-def error_content(kind: str, code: str, message: str | None = None) -> Content:
+def error_content(tool_kind: str, code: str, message: str | None = None) -> Content:
     """Return the `content` of a result block for a failed call of a server tool."""
-    fields = {"type": f"{kind}_tool_result_error", "error_code": code}
+    fields = {"type": f"{tool_kind}_tool_result_error", "error_code": code}
     # other results have no field for text
-    return fields | {"error_message": message} if kind == "tool_search" else fields
+    return fields | {"error_message": message} if tool_kind == "tool_search" else fields
 
 
 def is_error_content(content: Content) -> bool:
@@ -206,13 +206,13 @@ def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) 
         return True
 
 
-def describe_generated_file(media_type: str, characters: int) -> str:
+def describe_generated_file(media_type: str, base64_length: int) -> str:
     """Return the text that replaces a file of the model, such as a generated image.
 
-    `characters`: length of the file's base64 data.
+    `base64_length`: length of the file's base64 data.
     """
     kind = media_type.partition("/")[0] or "file"
-    return f"[{kind} generated: {media_type or 'unknown type'}, {max(1, round(characters * 3 / 4000))} kB]"
+    return f"[{kind} generated: {media_type or 'unknown type'}, {max(1, round(base64_length * 3 / 4000))} kB]"
 
 
 def _call(identifier: str, name: str, arguments: dict[str, str]) -> Block:

@@ -40,16 +40,16 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     )
 
 
-def build_usage_body(usage: Usage, *, estimate: int, characters: int, usage_is_partial: bool) -> UsageBody:
+def build_usage_body(usage: Usage, *, estimate: int, output_characters: int, usage_is_partial: bool) -> UsageBody:
     """Return the `usage` of a reply for the client. Input and output tokens that were not reported are estimated.
 
-    `characters` is the length of the output.
+    `output_characters` is the length of the output.
     """
     cached, written = clamp_count(usage.cache_read_tokens), clamp_count(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
     # a partial usage precedes the end of the reply, so the output is at least its estimate
     if output is None or usage_is_partial:
-        output = max(output or 0, -(-characters // CHARACTERS_PER_TOKEN))
+        output = max(output or 0, -(-output_characters // CHARACTERS_PER_TOKEN))
     output = clamp_count(output)
     return UsageBody(
         input_tokens=clamp_count(estimate - cached - written if reported is None else reported),
@@ -83,23 +83,23 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
     return {"web_search_requests": clamp_count(searches), "web_fetch_requests": clamp_count(fetches)}
 
 
-def sum_usages(spent: Usage, running: Usage) -> Usage:
+def sum_usages(earlier: Usage, current: Usage) -> Usage:
     """Return the sum of the token counts of a reply that needed several upstream calls.
 
     A count is None if both usages lack it.
     """
     return Usage(
-        input_tokens=_sum(spent.input_tokens, running.input_tokens),
-        output_tokens=_sum(spent.output_tokens, running.output_tokens),
-        cache_read_tokens=_sum(spent.cache_read_tokens, running.cache_read_tokens),
-        cache_write_tokens=_sum(spent.cache_write_tokens, running.cache_write_tokens),
-        cache_write_1h_tokens=_sum(spent.cache_write_1h_tokens, running.cache_write_1h_tokens),
-        thinking_tokens=_sum(spent.thinking_tokens, running.thinking_tokens),
-        web_search_requests=_sum(spent.web_search_requests, running.web_search_requests),
-        web_fetch_requests=_sum(spent.web_fetch_requests, running.web_fetch_requests),
-        service_tier=running.service_tier or spent.service_tier,
-        billed_searches=_sum(spent.billed_searches, running.billed_searches),
-        billed_tier=running.billed_tier or "",
+        input_tokens=_sum(earlier.input_tokens, current.input_tokens),
+        output_tokens=_sum(earlier.output_tokens, current.output_tokens),
+        cache_read_tokens=_sum(earlier.cache_read_tokens, current.cache_read_tokens),
+        cache_write_tokens=_sum(earlier.cache_write_tokens, current.cache_write_tokens),
+        cache_write_1h_tokens=_sum(earlier.cache_write_1h_tokens, current.cache_write_1h_tokens),
+        thinking_tokens=_sum(earlier.thinking_tokens, current.thinking_tokens),
+        web_search_requests=_sum(earlier.web_search_requests, current.web_search_requests),
+        web_fetch_requests=_sum(earlier.web_fetch_requests, current.web_fetch_requests),
+        service_tier=current.service_tier or earlier.service_tier,
+        billed_searches=_sum(earlier.billed_searches, current.billed_searches),
+        billed_tier=current.billed_tier or "",
     )
 
 

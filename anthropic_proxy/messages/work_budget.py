@@ -91,7 +91,7 @@ class WorkBudget:
         """Number of steps left before `WorkPostponed` is raised. Cached results do not reduce it."""
 
     @property
-    def cost(self) -> CountedWork:
+    def counted_work(self) -> CountedWork:
         """Amount of work that this budget has counted so far."""
         return CountedWork(self._steps, self._nodes)
 
@@ -131,11 +131,11 @@ class WorkBudget:
         if depth > self.max_depth:
             raise self._exceeded(self._too_deep())
 
-    def count_cached_work(self, cost: CountedWork) -> None:
+    def count_cached_work(self, work: CountedWork) -> None:
         """Count the work of a cached result as if it were computed again. Raises `WorkLimitExceeded` above a limit."""
         # limits must not depend on the cache
-        self._nodes += cost.nodes
-        self._steps += cost.steps
+        self._nodes += work.nodes
+        self._steps += work.steps
         if self._nodes > self.max_nodes or self._steps > self.max_steps:
             self._steps_here += 1
             self.count_nodes(0)
@@ -154,16 +154,16 @@ class WorkBudget:
         finally:
             self.field = before
 
-    def tool_schema_path(self, name: str) -> str:
+    def tool_schema_path(self, upstream_name: str) -> str:
         """Return the path of a tool's schema in the client request, for error messages.
 
-        `name` is the tool name that is sent upstream.
+        `upstream_name` is the tool name that is sent upstream.
         """
-        return f"tools.{self.client_tool_name(name)}.input_schema"
+        return f"tools.{self.client_tool_name(upstream_name)}.input_schema"
 
-    def client_tool_name(self, name: str) -> str:
-        """Return the client's name of a tool, for error messages. `name`: the tool name that is sent upstream."""
-        return self._tool_names.get(name, name)
+    def client_tool_name(self, upstream_name: str) -> str:
+        """Return the client's name of a tool, for error messages. `upstream_name`: the name that is sent upstream."""
+        return self._tool_names.get(upstream_name, upstream_name)
 
     def _too_deep(self) -> str:
         return (
@@ -175,7 +175,7 @@ class WorkBudget:
         return WorkLimitExceeded(f"{self.field}: {limit}")
 
 
-def count_nodes(value: Any) -> int:
+def count_json_nodes(value: Any) -> int:
     """Return the number of nodes (keys and values) of a decoded JSON value.
 
     An object that occurs several times counts each time.
@@ -253,9 +253,9 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)
         if found is None:
-            before = budget.cost
+            before = budget.counted_work
             encoded = self._encode(argument, budget, *arguments)
-            self._keep(place, (encoded, budget.cost.subtract(before)))
+            self._keep(place, (encoded, budget.counted_work.subtract(before)))
             return encoded
         with suppress(KeyError):  # another thread may have removed it
             self._kept.move_to_end(place)

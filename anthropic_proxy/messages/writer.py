@@ -117,7 +117,7 @@ class MessageWriter:
             return self._final
         is_partial = self.stop is None or self.stop.reason == "stop_sequence"
         return build_usage_body(
-            self.usage, estimate=self.estimate, characters=self.characters, usage_is_partial=is_partial
+            self.usage, estimate=self.estimate, output_characters=self.characters, usage_is_partial=is_partial
         )
 
     def start(self, estimate: int) -> list[Event]:

@@ -134,10 +134,10 @@ class Histogram(Struct):
     sum_seconds: float
     """Sum of the durations in seconds."""
 
-    def add_counts(self, counts: list[int], seconds: float) -> None:
-        """Add a histogram with the bucket counts `counts` and the sum `seconds` to this one."""
+    def add_counts(self, counts: list[int], sum_seconds: float) -> None:
+        """Add a histogram with the bucket counts `counts` and the sum `sum_seconds` to this one."""
         self.bucket_counts = [ours + theirs for ours, theirs in zip(self.bucket_counts, counts, strict=True)]
-        self.sum_seconds += seconds
+        self.sum_seconds += sum_seconds
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
         """Return the upper limit of each bucket with the number of durations up to it, as Prometheus requires."""

@@ -178,14 +178,14 @@ class MetricsSnapshot(Struct):
             row = self.counters.setdefault(key, ExchangeCounters())
         return row
 
-    def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
-        """Add failed calls to the count of `attempt`, a provider and a status such as `groq 429`.
+    def count_failed_attempt(self, provider_and_status: str, times: int = 1) -> None:
+        """Add failed calls to the count of `provider_and_status`, such as `groq 429`.
 
         Above `MAX_FAILED_ATTEMPT_LABELS` pairs, a new pair counts as `other`.
         """
-        if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
-            attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
-        self.failed_attempts[attempt] = self.failed_attempts.get(attempt, 0) + times
+        if provider_and_status not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
+            provider_and_status = f"{OTHER_LABEL} {OTHER_LABEL}"
+        self.failed_attempts[provider_and_status] = self.failed_attempts.get(provider_and_status, 0) + times
 
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
         """Add the metrics of another process to this snapshot, which becomes the sum."""
@@ -302,13 +302,13 @@ def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
     return _encode(snapshot)
 
 
-def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
+def sum_snapshots(snapshots: Iterable[bytes], ended_snapshots: Sequence[bytes] = ()) -> MetricsSnapshot:
     """Return the sum of the metrics of several processes.
 
-    `ended` has the snapshots of ended processes. Their gauges are left out.
+    `ended_snapshots` has the snapshots of ended processes. Their gauges are left out.
     """
     total = MetricsSnapshot()
-    for encoded in ended:
+    for encoded in ended_snapshots:
         snapshot = decode_snapshot(encoded)
         snapshot.gauges = None
         total.add_snapshot(snapshot)

@@ -56,8 +56,8 @@ def exit_handles(process: BaseProcess) -> list[int]:
     return [] if sys.platform == "win32" else [process.sentinel]
 
 
-def end_process(process: "subprocess.Popen[Any]", seconds: float) -> None:
-    """End a child process by the end of its standard input, and wait. Kill it if it still runs after `seconds`.
+def end_process(process: "subprocess.Popen[Any]", kill_after_seconds: float) -> None:
+    """End a child process by the end of its standard input, and wait. Kill it if it runs after `kill_after_seconds`.
 
     A child without a pipe as its standard input is killed at once.
     """
@@ -67,7 +67,7 @@ def end_process(process: "subprocess.Popen[Any]", seconds: float) -> None:
         with suppress(OSError):
             process.stdin.close()
     try:
-        process.wait(seconds)
+        process.wait(kill_after_seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -18,15 +18,15 @@ _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 @contextmanager
-def locked_folder(folder: Path, seconds: float | None = None) -> Iterator[None]:
+def locked_folder(folder: Path, timeout_seconds: float | None = None) -> Iterator[None]:
     """Return a context manager that holds the lock of a folder.
 
-    Raises `TimeoutError` after `seconds` (None: `LOCK_SECONDS`), and `OSError` if the folder cannot be opened.
+    Raises `TimeoutError` after `timeout_seconds` (None: `LOCK_SECONDS`), and `OSError` if the folder cannot be opened.
     """
     # the system releases the lock at the end of the process, also after a crash
     descriptor = _open(folder)
     try:
-        _lock(descriptor, LOCK_SECONDS if seconds is None else seconds)
+        _lock(descriptor, LOCK_SECONDS if timeout_seconds is None else timeout_seconds)
         yield
     finally:
         os.close(descriptor)

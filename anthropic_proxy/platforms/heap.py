@@ -89,7 +89,7 @@ class HeapTrimmer:
         self._busy_at = self._trimmed_at = 0.0
         """Monotonic seconds of the last second with a finished request, and of the last trim."""
 
-    def note_freed(self, byte_count: int) -> None:
+    def count_freed_bytes(self, byte_count: int) -> None:
         """Count the bytes of a request body that is no longer needed. `trim_if_due` detects bursts by this count."""
         self._freed_bytes += byte_count
 

@@ -25,15 +25,15 @@ class PortOwner(Struct, frozen=True):
     """Name of the program: `node`."""
 
 
-def find_port_owner(port: int, proc: Path = _PROC) -> PortOwner | None:
+def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
     """Return the process that listens on a TCP port.
 
     None: unknown, for example on macOS and Windows, or for a process of another user.
     """
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc_directory)}
     if not sockets:
         return None
-    for directory in proc.glob("[0-9]*"):
+    for directory in proc_directory.glob("[0-9]*"):
         try:
             if any(str(entry.readlink()) in sockets for entry in (directory / "fd").iterdir()):
                 return PortOwner(int(directory.name), (directory / "comm").read_text().strip())
@@ -42,11 +42,11 @@ def find_port_owner(port: int, proc: Path = _PROC) -> PortOwner | None:
     return None
 
 
-def _listening_inodes(port: int, proc: Path) -> Iterator[str]:
+def _listening_inodes(port: int, proc_directory: Path) -> Iterator[str]:
     """Yield the inode numbers of the sockets that listen on a port, over IPv4 and IPv6."""
     for table in ("tcp", "tcp6"):
         try:
-            lines = (proc / "net" / table).read_text().splitlines()[1:]
+            lines = (proc_directory / "net" / table).read_text().splitlines()[1:]
         except OSError:
             continue
         for columns in map(str.split, lines):

@@ -1,8 +1,8 @@
 """Signals of the server process: their names on each operating system, and functions that block or handle them.
 
-`defer_sighup` and `restore_sighup` block and unblock SIGHUP during the start-up. `blocked_signals` blocks signals
-within a `with` statement. `restore_default_signals` is for commands that are not a server. Windows has no SIGHUP, and
-has Ctrl+Break (SIGBREAK) in addition.
+`defer_sighup` blocks SIGHUP during the start-up, and makes stop signals end the process at once. `restore_sighup`
+unblocks SIGHUP. `blocked_signals` blocks signals within a `with` statement. `restore_default_signals` is for commands
+that are not a server. Windows has no SIGHUP, but SIGBREAK (Ctrl+Break).
 """
 
 import os

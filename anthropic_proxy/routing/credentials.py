@@ -63,10 +63,10 @@ class Credentials:
         self.on_cooldown: Callable[[str, float], None] | None = None
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
-    def copy_state_from(self, before: "Credentials") -> None:
-        """Copy the cooldowns and the order of the keys from `before`, the object in use before a settings reload."""
-        self._next_positions.update(before._next_positions)
-        self._cooldown_ends.update(before._cooldown_ends)
+    def copy_state_from(self, previous: "Credentials") -> None:
+        """Copy the cooldowns and the order of the keys from `previous`, the object in use before a settings reload."""
+        self._next_positions.update(previous._next_positions)
+        self._cooldown_ends.update(previous._cooldown_ends)
 
     def next_credential(self, provider: Provider) -> Credential | None:
         """Return the header with a provider's next API key. None: the provider needs no key of the proxy.

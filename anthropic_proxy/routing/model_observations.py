@@ -2,7 +2,7 @@
 
 An adaptation is a change of requests that a provider requires, such as a dropped field. The token scale of a model is
 the ratio of real to estimated tokens, which corrects estimates. Both expire after `RETENTION_SECONDS`.
-`find_adaptations` and `token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
+`find_adaptations` and `find_token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
 """
 
 from anthropic_proxy.plugins.storage import Store
@@ -47,7 +47,7 @@ class ModelObservations:
         kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
         await self.store.put(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
 
-    async def token_scale(self, provider: str, model: str) -> float:
+    async def find_token_scale(self, provider: str, model: str) -> float:
         """Return the ratio of real to estimated input tokens of a model. 1.0: unknown."""
         known = await self.store.get(_scale_key(provider, model))
         return float(known) if known else 1.0

@@ -61,24 +61,24 @@ def has_model_list(provider: Provider) -> bool:
 
 
 async def query_chat_models(
-    provider: Provider, settings: Settings, send: Transport, credential: Credential | None, seconds: float
+    provider: Provider, settings: Settings, send: Transport, credential: Credential | None, timeout_seconds: float
 ) -> list[ListedModel]:
     """Query the model list of a provider, and return its chat models in the same order.
 
-    `seconds` is the time limit. Raises `UpstreamError`.
+    `timeout_seconds` is the time limit. Raises `UpstreamError`.
     """
     wire = _list_wire(provider)
     request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))
     base_url = find_base_url(provider, provider.wires[wire], settings)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout_seconds):
             response = await send(base_url, request, credential)
             try:
                 body = await read_body(response, _MAX_BYTES)
             finally:
                 await response.close()
     except TimeoutError:
-        text = f"{provider.prefix} did not answer the query for its models within {seconds:g} s."
+        text = f"{provider.prefix} did not answer the query for its models within {timeout_seconds:g} s."
         raise UpstreamTimeout(text, provider=provider.prefix) from None
     if response.status != 200:
         raise _refusal(provider, response)

@@ -196,14 +196,16 @@ class RetirementNotice(NamedTuple):
     """Line for `.env` that selects the successor: `BIG_MODEL=openai/gpt-5.5`."""
 
 
-def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | None:
+def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNotice | None:
     """Return a notice if the model of a Claude tier (opus …) was retired on `today` or earlier. None: it was not."""
-    retired = row.retirement
+    retired = tier_mapping.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None
-    prefix, _, model = row.target.partition("/")
-    line = f"{row.reason.partition(',')[0]}={prefix}/{retired.successor}"
-    return RetirementNotice(f"{row.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line)
+    prefix, _, model = tier_mapping.target.partition("/")
+    line = f"{tier_mapping.reason.partition(',')[0]}={prefix}/{retired.successor}"
+    return RetirementNotice(
+        f"{tier_mapping.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line
+    )
 
 
 def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:

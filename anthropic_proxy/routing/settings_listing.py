@@ -73,7 +73,7 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         if table.known_models:
             name = table.format_setting_name("models")
             rows.append(SettingRow(name, ", ".join(table.known_models), settings.origins[name], ""))
-        for keys_below, value in table.list_details().items():
+        for keys_below, value in table.collect_wire_and_model_values().items():
             name = table.format_setting_name(format_key_path(keys_below))
             default = DEFAULT_WIRE if keys_below == ("wire",) else ""
             rows.append(SettingRow(name, _show_value(value), settings.origins.get(name, "default"), default))

@@ -60,7 +60,7 @@ class Application(HttpApplication, Protocol):
         """Log a warning from the server, such as a limit of connections. API keys in the text are redacted."""
         ...
 
-    def log_line(self, text: str) -> None:
+    def log_line_and_flush(self, text: str) -> None:
         """Log a line of the server, such as its stop. Wait until all log lines are written, at most one second."""
         ...
 

@@ -155,7 +155,7 @@ class ServerProcess:
         await end_connections(self._state, limit, self._hurrying, self._app.log_warning)
         await self._app.close()
         if self._control is None:
-            self._app.log_line("Stopped.")
+            self._app.log_line_and_flush("Stopped.")
         self._app.peer.close()
         self._signals.cancel_timers()
         _exit_after_timeout()
@@ -165,7 +165,7 @@ class ServerProcess:
         delay = self._config.drain_delay_seconds
         self._app.peer.in_progress.draining = True
         if delay and self._control is None:
-            self._app.log_line(
+            self._app.log_line_and_flush(
                 f"Stopping in {delay:g} s (DRAIN_DELAY). Requests are accepted meanwhile; /readyz is 503."
             )
         await announce_stop(self._state, delay, self._hurrying)
@@ -291,7 +291,7 @@ def _open_tls(files: tuple[str, str] | None, app: Application) -> "ServerTls | N
     from anthropic_proxy.server.tls import ServerTls  # noqa: PLC0415  # without TLS, nothing of it is loaded
 
     logs = app.peer.index_and_count[0] == 0  # all workers read the same files
-    return ServerTls(*files, app.log_line if logs else None, app.log_warning if logs else None)
+    return ServerTls(*files, app.log_line_and_flush if logs else None, app.log_warning if logs else None)
 
 
 def _exit_after_timeout() -> None:

@@ -89,12 +89,12 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
     )
 
 
-def render_web_page(command: str, view: SetupView | None, paths: Sequence[str]) -> str:
+def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
     """Return the web page at `/` with the shell `command` that starts Claude Code, as HTML.
 
     `view` is None if the reader may not see models and providers.
     """
-    body = "\n".join(_body(command, view, [path for path in _LINKS if path in paths]))
+    body = "\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths]))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -81,7 +81,7 @@ class ConfigFile:
                 return f"{self.path} line {line}"
         return self.path
 
-    def describe_place(self, path: KeyPath) -> str:
+    def describe_origin_in_sentence(self, path: KeyPath) -> str:
         """Return the file and line of a key, for use in a sentence: `anthropic-proxy.toml, line 4`."""
         return self.describe_origin(path).replace(" line ", ", line ")
 
@@ -155,7 +155,7 @@ class ConfigFile:
             if "api_key" in path:
                 raise ConfigurationError(
                     f"{format_key_path(path)} is invalid. Use {type_checks.describe_type(expected)}. Its value is not "
-                    f"shown, because it may be a key. It is in {self.describe_place(path)}."
+                    f"shown, because it may be a key. It is in {self.describe_origin_in_sentence(path)}."
                 )
             words = type_checks.list_allowed_texts(expected)
             similar = find_similar_choice(value, words) if isinstance(value, str) else ""
@@ -175,7 +175,8 @@ class ConfigFile:
             with errors.collect():
                 if not find_similar_choice(name, unknown):  # else it is reported as misspelled
                     raise ConfigurationError(
-                        f"{format_key_path((*path, name))} is missing. Set it in {self.describe_place(path)}."
+                        f"{format_key_path((*path, name))} is missing. "
+                        f"Set it in {self.describe_origin_in_sentence(path)}."
                     )
         if struct_type is ModelTable and not errors:
             self._require_consistent_limits(path, table)
@@ -186,7 +187,7 @@ class ConfigFile:
         listed = f"Allowed here: {', '.join(sorted(known))}." if len(known) <= _MAX_LISTED_NAMES else see_schema
         hint = f"Did you mean {similar}" if similar else listed
         return ConfigurationError(
-            f"{format_key_path(path)} is not a setting. It is in {self.describe_place(path)}. {hint}"
+            f"{format_key_path(path)} is not a setting. It is in {self.describe_origin_in_sentence(path)}. {hint}"
         )
 
     def _require_consistent_limits(self, path: KeyPath, table: Mapping[str, object]) -> None:
@@ -202,7 +203,7 @@ class ConfigFile:
                     raise ConfigurationError(
                         f"{format_key_path((*path, name))} is {limit}, but context_window is {window}. Use at most the "
                         "context window, which holds input and output together. "
-                        f"Set in {self.describe_place((*path, name))}."
+                        f"Set in {self.describe_origin_in_sentence((*path, name))}."
                     )
         with errors.collect():
             if model.efforts is not None and model.default_effort and model.default_effort not in model.efforts:
@@ -217,7 +218,7 @@ class ConfigFile:
 
         The message does not contain the text, because it may be an API key.
         """
-        place = f"It is in {self.describe_place(path)}."
+        place = f"It is in {self.describe_origin_in_sentence(path)}."
         if isinstance(given, str):
             reference = _REFERENCED_VARIABLE.fullmatch(given)
             name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]

@@ -17,7 +17,7 @@ from pathlib import Path
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.file_lock import locked_folder
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.settings.masking import is_secret
+from anthropic_proxy.settings.masking import is_secret_variable
 
 _NEW_FILE_MODE = 0o600
 """Permissions of a new file: only its owner may read the keys."""
@@ -45,7 +45,7 @@ def append_variables(file: Path, values: Mapping[str, str]) -> bool:
         text = read_text(file)
         for name, value in values.items():
             text = _append(text, format_env_line(name, value))
-        return replace_file(file, text, has_keys=any(map(is_secret, values)))
+        return replace_file(file, text, has_keys=any(map(is_secret_variable, values)))
 
 
 @contextmanager

@@ -204,7 +204,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     json_text: str
     """The table as JSON text, by which a reload finds changes. Contains no key."""
 
-    def list_details(self) -> dict[tuple[str, ...], object]:
+    def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
         """Return the values in this table for the API (`wire`), the dialect and the models.
 
         The keys of the result are paths below the table: `("models", "qwen3-*", "max_output")`.

@@ -50,7 +50,7 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
     Raises `ConfigurationError` for an invalid reference.
     """
     reference = file.decode_table(path, KeyReference)
-    where = f"{format_key_path(path)} in {file.describe_place(path)}"
+    where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
     if reference.env is not None:
         _require_variable_name(reference.env, where)
         found = sources.find_referenced_key_variable(reference.env)

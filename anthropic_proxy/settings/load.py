@@ -278,7 +278,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
         False,
         ("OLLAMA_CONTEXT_LENGTH",),
     ),
-    ("ollama_keep_alive", values.decode_duration, False, ("OLLAMA_KEEP_ALIVE",)),
+    ("ollama_keep_alive", values.decode_go_duration, False, ("OLLAMA_KEEP_ALIVE",)),
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
     ("virtual_keys", values.decode_boolean, False, ("VIRTUAL_KEYS",)),
     ("admin_api_keys", values.decode_keys, True, ("ADMIN_API_KEY",)),

@@ -14,7 +14,7 @@ _SECRET_PARAMETER = re.compile(r"([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-def is_secret(name: str) -> bool:
+def is_secret_variable(name: str) -> bool:
     """Return True if a variable with this name contains API keys or other credentials."""
     return _SECRET_NAME.search(name) is not None
 
@@ -26,7 +26,7 @@ def mask_setting(name: str, text: str) -> str:
     """
     if _REFERENCE.fullmatch(text):
         return text
-    if is_secret(name):
+    if is_secret_variable(name):
         return ", ".join(str(Secret(item.strip(" '\""))) for item in text.split(",") if item.strip())
     if "{" in text:
         return str(Secret(text))

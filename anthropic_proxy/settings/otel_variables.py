@@ -55,12 +55,14 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
     return {"trace_exporters": exporters, "otel_variables": variables}, warnings
 
 
-def find_otel_secrets(environ: Mapping[str, str], variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
+def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
     """Return the header values for the trace collector, which the log masks.
 
-    `variables` are the variables `OTEL_…` that only `.env` sets.
+    `otel_variables` are the variables `OTEL_…` that only `.env` sets.
     """
-    text = environ.get(OTEL_HEADERS) or (variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in variables else "")
+    text = environ.get(OTEL_HEADERS) or (
+        otel_variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in otel_variables else ""
+    )
     values = (pair.partition("=")[2].strip() for pair in text.split(","))
     return tuple(Secret(value, OTEL_HEADERS) for value in values if len(value) >= _MIN_SECRET_CHARACTERS)
 

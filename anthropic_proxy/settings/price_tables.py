@@ -34,14 +34,15 @@ def _load_price(file: ConfigFile, name: str, sources: Sources) -> ConfiguredPric
     if not _ID_WITH_PREFIX.fullmatch(name):
         raise ConfigurationError(
             f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model id, '
-            f'or a pattern, in quotes. It is in {file.describe_place(path)}. Did you mean [prices."openai/{name}"]'
+            f"or a pattern, in quotes. It is in {file.describe_origin_in_sentence(path)}. "
+            f'Did you mean [prices."openai/{name}"]'
         )
     for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
         for tier in fields.tiers:
             if not normalize_service_tier(tier):
                 raise ConfigurationError(
                     f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields of the '
-                    f"table itself. It is in {file.describe_place(place)}."
+                    f"table itself. It is in {file.describe_origin_in_sentence(place)}."
                 )
     origin = file.describe_origin(path)
     sources.origins[f'[prices."{name}"]'] = origin

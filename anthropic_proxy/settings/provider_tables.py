@@ -64,7 +64,7 @@ def load_provider_fields(
         path = ("providers", table.name)
         sources.origins[table.base_url_setting] = file.describe_origin((*path, "base_url"))
         sources.origins[table.format_setting_name("models")] = file.describe_origin((*path, "models"))
-        for keys_below in table.list_details():
+        for keys_below in table.collect_wire_and_model_values():
             if keys_below != ("wire",) or file.find_value((*path, "wire")) is not None:
                 origin = file.describe_origin((*path, *keys_below))
                 sources.origins[table.format_setting_name(format_key_path(keys_below))] = origin
@@ -132,5 +132,5 @@ def _invalid_name(file: ConfigFile, name: str) -> ConfigurationError:
     hint = f" Did you mean [providers.{guess}]" if guess else ""
     return ConfigurationError(
         f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, digits, '
-        f"hyphens and underscores. It is in {file.describe_place(('providers', name))}.{hint}"
+        f"hyphens and underscores. It is in {file.describe_origin_in_sentence(('providers', name))}.{hint}"
     )

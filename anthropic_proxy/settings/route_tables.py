@@ -118,14 +118,14 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
             if getattr(when, name) in ([], {}):
                 raise ConfigurationError(
                     f"{format_key_path((*path, name))} is empty, so the route never matches. Add a value or remove the "
-                    f"condition. It is in {file.describe_place((*path, name))}."
+                    f"condition. It is in {file.describe_origin_in_sentence((*path, name))}."
                 )
     with errors.collect():
         if when.input_above is not None and when.input_below is not None and when.input_below <= when.input_above + 1:
             raise ConfigurationError(
                 f"{format_key_path((*path, 'input_below'))} is {when.input_below}, but input_above is "
                 f"{when.input_above}, so the route never matches. Use a larger input_below. It is in "
-                f"{file.describe_place((*path, 'input_below'))}."
+                f"{file.describe_origin_in_sentence((*path, 'input_below'))}."
             )
     for header in when.header or {}:
         with errors.collect():
@@ -143,7 +143,7 @@ def _check_header(file: ConfigFile, path: KeyPath) -> None:
     if path[-1].lower() in _CREDENTIAL_HEADERS:
         raise ConfigurationError(
             f"{format_key_path(path)} cannot be a condition: the header contains the key of the client. "
-            f"Use the condition key with the name of the key. It is in {file.describe_place(path)}."
+            f"Use the condition key with the name of the key. It is in {file.describe_origin_in_sentence(path)}."
         )
 
 
@@ -163,7 +163,7 @@ def _check_time_zone(file: ConfigFile, path: KeyPath, when: RouteConditions) -> 
     if when.time is None and when.weekdays is None:
         raise ConfigurationError(
             f"{format_key_path(path)} has no effect without time or weekdays. Add one of them or remove time_zone. "
-            f"It is in {file.describe_place(path)}."
+            f"It is in {file.describe_origin_in_sentence(path)}."
         )
     try:
         load_time_zone(when.time_zone)
@@ -183,7 +183,7 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
         if not table.targets:
             raise ConfigurationError(
                 f"{format_key_path(place)} is empty. Use at least one model, such as openai/gpt-4.1. "
-                f"It is in {file.describe_place(place)}."
+                f"It is in {file.describe_origin_in_sentence(place)}."
             )
     for target in table.targets:
         with errors.collect():
@@ -194,13 +194,13 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
             raise ConfigurationError(
                 f'{format_key_path(place)} contains "{mapped}", which stands for several models. With balance = '
                 f'"{table.balance}", use models with prefix, such as openai/gpt-4.1. '
-                f"It is in {file.describe_place(place)}."
+                f"It is in {file.describe_origin_in_sentence(place)}."
             )
     with errors.collect():
         if table.balance != "order" and len(set(table.targets)) < 2:
             raise ConfigurationError(
                 f"{format_key_path((*path, 'balance'))} needs at least two different targets. Add a target or remove "
-                f"balance. It is in {file.describe_place((*path, 'balance'))}."
+                f"balance. It is in {file.describe_origin_in_sentence((*path, 'balance'))}."
             )
     with errors.collect():
         _check_weights(file, (*path, "weights"), table)
@@ -213,10 +213,10 @@ def _check_weights(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     if table.balance != "weighted":
         raise ConfigurationError(
             f'{format_key_path(path)} has no effect with balance = "{table.balance}". Use balance = "weighted". '
-            f"It is in {file.describe_place(path)}."
+            f"It is in {file.describe_origin_in_sentence(path)}."
         )
     if len(table.weights) != len(table.targets):
         raise ConfigurationError(
             f"{format_key_path(path)} has {len(table.weights)} numbers, but targets has {len(table.targets)} models. "
-            f"Use one number for each model. It is in {file.describe_place(path)}."
+            f"Use one number for each model. It is in {file.describe_origin_in_sentence(path)}."
         )

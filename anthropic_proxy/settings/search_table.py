@@ -29,7 +29,8 @@ def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, runs_comman
     required = "base_url" if table.service == "searxng" else "api_key"
     if file.find_value((*_PATH, required)) is None:
         raise ConfigurationError(
-            f"search.{required} is missing: {table.service} requires it. Set it in {file.describe_place(_PATH)}."
+            f"search.{required} is missing: {table.service} requires it. "
+            f"Set it in {file.describe_origin_in_sentence(_PATH)}."
         )
     base_url = None
     if table.base_url is not None:
@@ -58,6 +59,6 @@ def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, 
     if search is None or "SEARCH_URL" not in sources.origins:
         return []
     return [
-        f"[search] ({file.describe_place(_PATH)}) is ignored: SEARCH_URL ({sources.origins['SEARCH_URL']}) has the "
-        "same meaning and takes precedence."
+        f"[search] ({file.describe_origin_in_sentence(_PATH)}) is ignored: "
+        f"SEARCH_URL ({sources.origins['SEARCH_URL']}) has the same meaning and takes precedence."
     ]

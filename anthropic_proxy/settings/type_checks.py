@@ -70,10 +70,10 @@ def find_item_struct(expected: Any) -> Any:
     return None
 
 
-def find_value_struct(kind: DictType) -> Any:
-    """Return the struct class of the values of `kind`, the type of a table with names that users choose."""
-    assert isinstance(kind.value_type, StructType)
-    return kind.value_type.cls
+def find_value_struct(dict_type: DictType) -> Any:
+    """Return the struct class of the values of `dict_type`, the type of a table with names that users choose."""
+    assert isinstance(dict_type.value_type, StructType)
+    return dict_type.value_type.cls
 
 
 def list_allowed_texts(expected: Any) -> list[str]:

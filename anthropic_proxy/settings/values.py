@@ -44,15 +44,15 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
     return ConfigurationError(" ".join(sentences))
 
 
-def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Sequence[str]) -> str:
+def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
     """Return the value in `choices` for a setting text, ignoring case.
 
-    The keys of `choices` are in lower case, and `listed` has the words for an error message.
+    The keys of `choices` are in lower case, and `shown_choices` has the words for an error message.
     """
     chosen = choices.get(found.text.lower())
     if chosen is None:
         raise invalid_setting_error(
-            found, f"Use {join_with_or(listed)}.", find_similar_choice(found.text.lower(), choices)
+            found, f"Use {join_with_or(shown_choices)}.", find_similar_choice(found.text.lower(), choices)
         )
     return chosen
 
@@ -78,7 +78,7 @@ def decode_seconds(found: FoundSetting) -> float:
     return seconds
 
 
-def decode_duration(found: FoundSetting) -> str:
+def decode_go_duration(found: FoundSetting) -> str:
     """Return a duration as its setting text, which must be in Go's format (`10m`, `1h30m`) or whole seconds.
 
     A negative duration means no limit.

@@ -1,7 +1,7 @@
 """Counters of limits, such as requests per minute, as plain objects for the stores in memory and in SQLite.
 
-`reserve` adds the estimated amounts of a request to the counters of its limits. `settle_counters` replaces them with
-the actual amounts. A reservation ends by itself after its lease, a time that `renew` extends.
+`reserve_counters` adds the estimated amounts of a request to the counters of its limits. `settle_counters` replaces
+them with the actual amounts. A reservation ends by itself after its lease, a time that `renew_counters` extends.
 
 A limit has one of three kinds. A `rate` has a sliding window of slots, each a 256th of the period. An `amount` (budget)
 and a `concurrency` have holds, the amounts of unsettled reservations.
@@ -103,7 +103,7 @@ class Counter(Struct):
         return (slot + 1 + SLOT_COUNT) * self.slot_seconds
 
 
-def reserve(
+def reserve_counters(
     find_counter: Callable[[str], Counter],
     limits: Sequence[Limit],
     reservation_id: str,
@@ -184,7 +184,7 @@ def settle_counters(
     return changed
 
 
-def renew(
+def renew_counters(
     find_counter: Callable[[str], Counter], reservations: Sequence[Reservation], now: float
 ) -> dict[str, Counter]:
     """Extend the leases (time limits) of `reservations` from the time `now`, and return the changed counters by key.

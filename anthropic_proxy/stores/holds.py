@@ -21,14 +21,14 @@ class Holds:
         self._ends: list[tuple[float, str]] = []
         """Heap of the ends of leases, with outdated entries of renewed and settled reservations."""
 
-    def put(self, reservation_id: str, end: float, amount: int) -> None:
+    def put(self, reservation_id: str, lease_ends_at: float, amount: int) -> None:
         """Add a hold of `amount` for the reservation `reservation_id`, or replace its earlier hold.
 
-        `end` is the time in seconds at which the lease (time limit) of the reservation ends.
+        `lease_ends_at` is the time in seconds at which the lease (time limit) of the reservation ends.
         """
         self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
-        self._found[reservation_id] = end, amount
-        heappush(self._ends, (end, reservation_id))
+        self._found[reservation_id] = lease_ends_at, amount
+        heappush(self._ends, (lease_ends_at, reservation_id))
         if len(self._ends) > 2 * len(self._found) + _MIN_COMPACTED:
             self._ends = [(ends, name) for name, (ends, _) in self._found.items()]
             heapify(self._ends)

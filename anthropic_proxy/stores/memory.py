@@ -90,7 +90,9 @@ class MemoryStore:
 
         After `lease_seconds` the reservation ends unless it is renewed.
         """
-        reservation, changed = counters.reserve(self._find, limits, os.urandom(16).hex(), self._clock(), lease_seconds)
+        reservation, changed = counters.reserve_counters(
+            self._find, limits, os.urandom(16).hex(), self._clock(), lease_seconds
+        )
         self._counters.update(changed)
         if len(self._counters) > MAX_COUNTERS:
             self._delete_counters()
@@ -131,7 +133,7 @@ class MemoryStore:
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """Extend the leases (time limits) of `reservations`, which belong to running requests."""
         running = [each for each in reservations if each.is_held and each.id not in self._settled]
-        self._counters.update(counters.renew(self._find, running, self._clock()))
+        self._counters.update(counters.renew_counters(self._find, running, self._clock()))
 
     async def close(self) -> None:
         """Do nothing: the store in memory has no files or connections."""

@@ -76,12 +76,12 @@ class OwnUsage:
         if reservation.is_held:
             self._add_running(self.values.add_existing_reservation(reservation))
 
-    async def reserve(self, limits: Sequence[Limit], lease_seconds: float, processes: int) -> Reservation:
+    async def reserve(self, limits: Sequence[Limit], lease_seconds: float, process_count: int) -> Reservation:
         """Reserve the amounts of all `limits` in this process, or of none, without the shared store.
 
-        The reservation must fit into the share of one of `processes` processes.
+        The reservation must fit into the share of one of `process_count` processes.
         """
-        shares = [structs.replace(limit, maximum=self._find_share(limit, processes)) for limit in limits]
+        shares = [structs.replace(limit, maximum=self._find_share(limit, process_count)) for limit in limits]
         reservation = await self.values.reserve(shares, lease_seconds)
         if reservation.is_held:
             self._add_running(reservation)
@@ -148,21 +148,21 @@ class OwnUsage:
         while len(self._limits) > MAX_LIMITS:
             del self._limits[next(iter(self._limits))]
 
-    def _find_share(self, limit: Limit, processes: int) -> int:
+    def _find_share(self, limit: Limit, process_count: int) -> int:
         """Return the maximum amount of `limit` for this process while the shared store is unavailable.
 
         It is the own amount and an equal share of the amount left at the latest result of the store, so the shares of
-        all `processes` add up to the maximum. For the kind `rate`, equal shares of the maximum follow after two
-        periods. In the second period, the smaller of both shares applies, because the window still contains amounts of
-        the first. A single request that fits the limit also fits the share.
+        all `process_count` processes add up to the maximum. For the kind `rate`, equal shares of the maximum follow
+        after two periods. In the second period, the smaller of both shares applies, because the window still contains
+        amounts of the first. A single request that fits the limit also fits the share.
         """
         answer = self._answers.get(limit.key)
-        equal = max(limit.maximum // processes, min(limit.amount, limit.maximum))
+        equal = max(limit.maximum // process_count, min(limit.amount, limit.maximum))
         if answer is None or limit.kind == "concurrency":
             return equal
         if answer.own is None:
             answer.own = self.values.find_counter(limit).total()
-        share = answer.own + max(answer.left // processes, min(limit.amount, answer.left))
+        share = answer.own + max(answer.left // process_count, min(limit.amount, answer.left))
         periods = (self.clock() - answer.at) / limit.seconds if limit.kind == "rate" else 0.0
         if periods < 1:
             return share

@@ -134,7 +134,9 @@ class SqliteStore:
 
         def write(database: sqlite3.Connection) -> Reservation:
             find = self._reader(database)
-            reservation, changed = counters.reserve(find, limits, os.urandom(16).hex(), self._clock(), lease_seconds)
+            reservation, changed = counters.reserve_counters(
+                find, limits, os.urandom(16).hex(), self._clock(), lease_seconds
+            )
             write_counters(database, changed)
             return reservation
 
@@ -157,7 +159,7 @@ class SqliteStore:
         def write(database: sqlite3.Connection) -> None:
             now = self._clock()
             running = [each for each in reservations if each.is_held and not _is_settled(database, each, now)]
-            write_counters(database, counters.renew(self._reader(database), running, now))
+            write_counters(database, counters.renew_counters(self._reader(database), running, now))
 
         async def do_nothing() -> None:
             return

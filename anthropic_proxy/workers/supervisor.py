@@ -141,7 +141,7 @@ class Supervisor:
             self._reap_exited()
             self._run_due_tasks()
         if not self._status:
-            self._application.log_line("Stopped.")
+            self._application.log_line_and_flush("Stopped.")
         return self._status
 
     def _start(self) -> None:

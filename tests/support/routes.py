@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.messages.tokens import estimate_request_tokens
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import find_preferred_provider, resolve_model_name_and_tier
@@ -48,6 +48,6 @@ def new_facts(
         headers=headers or {},
         key=key,
         now=datetime.fromisoformat(at).timestamp(),
-        count_tokens=estimate,
+        count_tokens=estimate_request_tokens,
         request_id=request_id,
     )

@@ -162,7 +162,7 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
     for reading, started in zip(readings, (7.0, 5.0), strict=True):
         reading.cpu_seconds, reading.gauges = 1.5, Gauges(started_at=started, resident_bytes=10, keys_in_cooldown=1)
     first, second = map(encode_snapshot, readings)
-    total = sum_snapshots([second], ended=[first])
+    total = sum_snapshots([second], ended_snapshots=[first])
     assert total.counters["groq", "small", False, 200, "end_turn"].requests == 3
     assert total.counters["groq", "small", False, 200, "end_turn"].input_tokens == 3
     assert total.counters["groq", "big", False, 200, "end_turn"].requests == 1

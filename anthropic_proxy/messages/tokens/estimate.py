@@ -1,4 +1,4 @@
-"""`estimate`: number of input tokens of a request, estimated from its text, images, documents and tools.
+"""`estimate_request_tokens`: number of input tokens of a request, estimated from its text, images, documents and tools.
 
 `EstimateCache` keeps the estimate of the latest request, and `get_or_estimate` returns it. Deferred tools, which are
 hidden until a tool search finds them, count only after they were found.
@@ -129,11 +129,11 @@ class EstimateCache:
     def get_or_estimate(self, request: MessagesRequest) -> int:
         """Return the estimated input tokens of a request. Later calls with the same object return the same number."""
         if self._last is None or self._last[0] is not request:
-            self._last = request, estimate(request)
+            self._last = request, estimate_request_tokens(request)
         return self._last[1]
 
 
-def estimate(request: MessagesRequest) -> int:
+def estimate_request_tokens(request: MessagesRequest) -> int:
     """Return the estimated input tokens of a request: system prompt, messages, visible tools, images and PDFs.
 
     Raises `InvalidRequest` for a tool result that cannot be decoded.

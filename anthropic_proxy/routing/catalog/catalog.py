@@ -1,9 +1,10 @@
 """`Catalog`: a cache of the limits and features (capabilities) of models, and of the model lists of providers.
 
 The values come from the file `models.toml`, or from queries of a provider, for which `ModelSource` is the interface.
-Methods `cached_…` use only the cache, `fetch_capabilities` waits for a query, and `refresh_…` methods query again.
-`has_reported_capabilities` is True if the provider itself has reported the values. Learned facts are observations of
-the command `doctor`; `replace_learned_models` stores them. `close` ends the queries.
+Methods `cached_…` use only the cache, and `fetch_capabilities` waits for a query. `start_due_queries` starts queries
+for outdated values, and `refresh_listing` queries a model list again. `has_reported_capabilities` is True if the
+provider itself has reported the values. Learned facts are observations of the command `doctor`;
+`replace_learned_models` stores them. `close` ends the queries.
 """
 
 import asyncio
@@ -83,14 +84,14 @@ class Catalog:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
-    def cached_capabilities(self, provider: str, model: str, table: str = "") -> ModelCapabilities:
+    def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
         """Return the cached limits and features of a model, by its provider or else from `models.toml`.
 
-        `table` is the table's name there; "": the provider's name.
+        `models_table` is the table's name there; "": the provider's name.
         """
         capabilities = self._found.get((provider, model))
         if capabilities is None:
-            capabilities = find_table_capabilities(table or provider, model)
+            capabilities = find_table_capabilities(models_table or provider, model)
             source = self._sources.get(provider)
             if source is not None:
                 capabilities = source.provisional_capabilities(model, capabilities)
@@ -133,7 +134,7 @@ class Catalog:
 
         The first reply is awaited for a limited time.
         """
-        self.refresh_in_background(provider, model)
+        self.start_due_queries(provider, model)
         key = (provider, model)
         query = self._queries.get(key)
         if query is not None and key not in self._described and key not in self._failed:
@@ -142,7 +143,7 @@ class Catalog:
                 await asyncio.wait((query,), timeout=remaining)
         return self.cached_capabilities(provider, model)
 
-    def refresh_in_background(self, provider: str, model: str) -> None:
+    def start_due_queries(self, provider: str, model: str) -> None:
         """Start queries of the provider for its model list and for one model, if the cached values are too old.
 
         The call does not wait for the replies.

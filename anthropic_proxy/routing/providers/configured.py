@@ -169,7 +169,7 @@ def _require_free_name(table: ConfiguredProvider, built_in: Sequence[Provider], 
     if existing is not None:
         raise ConfigurationError(
             f"[providers.{table.name}] cannot be used: {table.name}/ is the prefix of a built-in provider, "
-            f"{existing.title}. It is in {file.describe_place(('providers', table.name))}. "
+            f"{existing.title}. It is in {file.describe_origin_in_sentence(('providers', table.name))}. "
             f"Use another name, for example [providers.my-{table.name}]"
         )
 
@@ -198,7 +198,8 @@ def _check_dialects(
                     del own[name]
                     raise ConfigurationError(
                         f"{format_key_path((*place, name))} is a setting of the wire {' and '.join(wires)}, but this "
-                        f"provider has the wire {table.wire}. It is in {file.describe_place((*place, name))}."
+                        f"provider has the wire {table.wire}. "
+                        f"It is in {file.describe_origin_in_sentence((*place, name))}."
                     )
         with errors.collect():
             file.require_valid_value(place, own, dialect_type)

@@ -14,14 +14,14 @@ from anthropic_proxy.routing.router.provider_setup import build_server_name, fin
 from anthropic_proxy.settings import Settings
 
 
-def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
+def find_capabilities(provider: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
     """Return the limits and features (capabilities) of a provider's model at the server that is called."""
-    server = find_server_override(row, settings)
-    learned = _find_learned(row, model, settings, catalog)
+    server = find_server_override(provider, settings)
+    learned = _find_learned(provider, model, settings, catalog)
     if server is None:
-        capabilities = catalog.cached_capabilities(row.name, model, row.models_table)
-        return apply_capability_rules(row, model, learned.apply(capabilities) if learned else capabilities)
-    capabilities = catalog.cached_capabilities(server.models_table or row.name, model)
+        capabilities = catalog.cached_capabilities(provider.name, model, provider.models_table)
+        return apply_capability_rules(provider, model, learned.apply(capabilities) if learned else capabilities)
+    capabilities = catalog.cached_capabilities(server.models_table or provider.name, model)
     if not capabilities.known and server.capabilities:
         capabilities = structs.replace(capabilities, **server.capabilities)
     if server.accepts_pdf:
@@ -29,23 +29,25 @@ def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Ca
     return learned.apply(capabilities) if learned else capabilities
 
 
-def _find_learned(row: Provider, model: str, settings: Settings, catalog: Catalog) -> LearnedModel | None:
+def _find_learned(provider: Provider, model: str, settings: Settings, catalog: Catalog) -> LearnedModel | None:
     """Return the facts that the command `doctor` stored about a model.
 
     None: no facts, or the server reports the capabilities itself (Ollama).
     """
-    if row.uses_installed_models or not catalog.has_learned_models:
+    if provider.uses_installed_models or not catalog.has_learned_models:
         return None
-    return catalog.find_learned_model(build_server_name(row, settings.base_urls.get(row.name, row.base_url)), model)
+    return catalog.find_learned_model(
+        build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url)), model
+    )
 
 
-def apply_capability_rules(row: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
     """Return the limits and features of a model, changed by the configuration file.
 
     Only a provider that the configuration file defines can have such changes.
     """
     changes: dict[str, object] = {}
-    for pattern, fields in row.capability_rules:
+    for pattern, fields in provider.capability_rules:
         if fnmatchcase(model.lower(), pattern):
             changes.update(fields)
     return structs.replace(capabilities, **changes) if changes else capabilities

@@ -15,68 +15,72 @@ from anthropic_proxy.routing.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.settings import Settings
 
 
-def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> str:
+def find_base_url(provider: Provider, config: AnyWireConfig, settings: Settings) -> str:
     """Return the base URL for calls to a provider by the API `config`, without a trailing slash.
 
     An unknown Google Cloud project becomes `UNKNOWN_PROJECT`.
     """
-    base_url = _configured_base_url(row, settings)
+    base_url = _configured_base_url(provider, settings)
     for suffix, replacement in config.url_suffixes:
         if base_url.endswith(suffix):
             return base_url.removesuffix(suffix) + replacement
     return base_url
 
 
-def find_server_override(row: Provider, settings: Settings) -> ServerOverride | None:
+def find_server_override(provider: Provider, settings: Settings) -> ServerOverride | None:
     """Return the registry entry of the server that the base URL setting of a provider selects.
 
     None: no setting, the provider's own server, or a server without an entry.
     """
-    base_url = settings.base_urls.get(row.name)
-    return None if base_url is None or not row.servers else _match(row, base_url)
+    base_url = settings.base_urls.get(provider.name)
+    return None if base_url is None or not provider.servers else _match(provider, base_url)
 
 
 @lru_cache(maxsize=64)
-def _match(row: Provider, base_url: str) -> ServerOverride | None:
+def _match(provider: Provider, base_url: str) -> ServerOverride | None:
     url = urlsplit(base_url)
-    if url.hostname == urlsplit(row.base_url).hostname:
+    if url.hostname == urlsplit(provider.base_url).hostname:
         return None
     location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
     return next(
-        (server for server in row.servers if any(fnmatchcase(location, pattern) for pattern in server.url_patterns)),
+        (
+            server
+            for server in provider.servers
+            if any(fnmatchcase(location, pattern) for pattern in server.url_patterns)
+        ),
         None,
     )
 
 
-def _configured_base_url(row: Provider, settings: Settings) -> str:
-    base_url = settings.base_urls.get(row.name)
+def _configured_base_url(provider: Provider, settings: Settings) -> str:
+    base_url = settings.base_urls.get(provider.name)
     if base_url is None:
-        base_url = _regional_base_url(row, settings.vertex_location)
-    elif row.default_url_path and not urlsplit(base_url).path:
-        base_url += row.default_url_path
-    if not row.project_url_path:
+        base_url = _regional_base_url(provider, settings.vertex_location)
+    elif provider.default_url_path and not urlsplit(base_url).path:
+        base_url += provider.default_url_path
+    if not provider.project_url_path:
         return base_url
     if "/projects/" not in base_url:
-        base_url += row.project_url_path
+        base_url += provider.project_url_path
     project = settings.vertex_project or UNKNOWN_PROJECT
     return base_url.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
 
 
-def _regional_base_url(row: Provider, location: str) -> str:
-    return next((url for pattern, url in row.regional_urls if fnmatchcase(location, pattern)), row.base_url)
+def _regional_base_url(provider: Provider, location: str) -> str:
+    return next((url for pattern, url in provider.regional_urls if fnmatchcase(location, pattern)), provider.base_url)
 
 
-def is_preferable(row: Provider, settings: Settings) -> bool:
+def is_preferable(provider: Provider, settings: Settings) -> bool:
     """Return True if a provider can become the preferred one without a choice of the user.
 
     The preferred provider serves model ids without a provider prefix.
     """
-    if row.is_configured:
-        has_model = row.has_default_models or settings.big_model is not None
-        return has_model and not describe_missing_key(row, settings)
-    if row.key_source == "google":
-        return bool(settings.keys.get(row.name) or settings.vertex_project)
-    return row.key_required != "never" and bool(settings.keys.get(row.name))
+    if provider.is_configured:
+        has_model = provider.has_default_models or settings.big_model is not None
+        return has_model and not describe_missing_key(provider, settings)
+    if provider.key_source == "google":
+        return bool(settings.keys.get(provider.name) or settings.vertex_project)
+    return provider.key_required != "never" and bool(settings.keys.get(provider.name))
 
 
 def describe_missing_key(provider: Provider, settings: Settings) -> str:

@@ -1,7 +1,8 @@
 """Problems and warnings about routes (`[[routes]]`) in the configuration file, found without a request to providers.
 
-A route names targets, for example model ids. `list_rule_choices` returns the models that the routes name.
-`list_rule_problems_and_warnings` returns texts about those that cannot reply or have no clear provider.
+In names, such a route is a rule, because the route of a request is a list of targets. `list_rule_choices` returns the
+models that the rules name. `list_rule_problems_and_warnings` returns texts about those that cannot reply or have no
+clear provider.
 """
 
 from anthropic_proxy.routing.catalog import Catalog

@@ -84,7 +84,7 @@ class RouteBalancer:
 
         def draw(target: Target) -> float:
             if rule.sticky and facts.session:
-                number = facts.draw(f"{rule.name} {prefixed_model_id(target)}") / 100
+                number = facts.draw_percent(f"{rule.name} {prefixed_model_id(target)}") / 100
             else:
                 number = self._random()
             return -math.log(max(number, 1e-12)) / target.weight

@@ -64,7 +64,7 @@ class IntervalIndex:
         self._sets = list(accumulate(blocks, _change, initial=0))
         """For each block of sorted interval limits: set of the routes with an interval that contains its beginning."""
 
-    def find(self, number: int) -> int:
+    def find_routes(self, number: int) -> int:
         """Return the routes with an interval that contains `number`, as an integer with one bit for each route."""
         count = bisect_right(self._limits, number)
         block = count // _BLOCK
@@ -107,7 +107,7 @@ class _Pattern(Struct, frozen=True):
 class TextIndex:
     """Index of routes with a condition on a text, such as the model id.
 
-    If `ignores_case` is True, pass lower-case texts to `find`.
+    If `ignores_case` is True, pass lower-case texts to `find_routes`.
     """
 
     # A pattern is stored under one of its literal pieces (text between wildcards), which as few other patterns as
@@ -126,7 +126,7 @@ class TextIndex:
         self._add_patterns({text: found for text, found in routes.items() if not _is_simple(text)})
         self._pattern_lengths = {kind: sorted({*map(len, found)}) for kind, found in self._patterns.items()}
 
-    def find(self, text: str) -> int:
+    def find_routes(self, text: str) -> int:
         """Return the routes with a name or pattern that matches `text`, as an integer with one bit for each route.
 
         A pattern does not match an empty text.
@@ -214,29 +214,29 @@ class ShareIndex:
         self._factors = self._join(factor for factor, _ in rows)
         self._limits = self._join(threshold + DRAW_COUNT - 1 for _, threshold in rows)
 
-    def find(self, number: int, candidates: int) -> int:
-        """Return those of the routes `candidates` that match a session by their share.
+    def find_routes(self, session_hash: int, candidate_routes: int) -> int:
+        """Return those `candidate_routes` that match a session by their share.
 
         Both sets of routes are integers with one bit for each route.
         """
-        asked = candidates & self.routes
+        asked = candidate_routes & self.routes
         if asked.bit_count() > _MAX_SINGLE_DRAWS:
-            return asked & self._find_all(number)
+            return asked & self._find_all(session_hash)
         found = 0
         while asked:
             bit = asked & -asked
             asked ^= bit
             factor, threshold = self._draws[bit.bit_length() - 1]
-            if factor * number % DRAW_COUNT < threshold:
+            if factor * session_hash % DRAW_COUNT < threshold:
                 found |= bit
         return found
 
-    def _find_all(self, number: int) -> int:
-        """Return the set of all routes that match the session `number`, because its draw is below their share.
+    def _find_all(self, session_hash: int) -> int:
+        """Return the set of all routes that match the session `session_hash`, because its draw is below their share.
 
         For these routes, bit 32 of the sum limit + 2**32 - 1 - draw is 1.
         """
-        differences = self._limits - (self._factors * number & self._lower_half)
+        differences = self._limits - (self._factors * session_hash & self._lower_half)
         carries = differences.to_bytes(_LANE_BYTES * self._count, "big")[_LANE_BYTES - 1 - _CARRY_BYTE :: _LANE_BYTES]
         return int(carries.translate(_IS_SET), 2)
 

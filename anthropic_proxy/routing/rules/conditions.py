@@ -177,7 +177,7 @@ def _compile_share(route: ConfiguredRoute) -> list[Condition]:
             "share",
             f"{share:g} % of the sessions",
             lambda facts: facts.draw_integer(factor) < threshold,
-            lambda facts: f"this session is at {facts.draw(name):.1f} %",
+            lambda facts: f"this session is at {facts.draw_percent(name):.1f} %",
         )
     ]
 

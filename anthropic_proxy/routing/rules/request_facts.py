@@ -1,9 +1,8 @@
 """`RequestFacts`: the properties of a client request that the conditions of routes check.
 
-A route may match only a share of the sessions. For this, `draw` returns a pseudo-random number for a session and a
-route, and the route matches if the number is below the share. `draw_integer`, `draw_factor` and `share_threshold` do
-the same with integers. `background` is True for calls of Claude Code beside the conversation, `subagent` for calls of
-its sub-agents.
+A route may match only a share of the sessions: those with a pseudo-random number, from `draw_integer`, below
+`share_threshold`. `draw_percent` returns this number in percent. `draw_factor` is a hash of the route's name for this
+number. `background` is True for Claude Code's calls beside the conversation, `subagent` for its sub-agents.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -146,7 +145,7 @@ class RequestFacts:
             self._times[zone] = moment.weekday(), moment.hour * 60 + moment.minute
         return self._times[zone]
 
-    def draw(self, name: str) -> float:
+    def draw_percent(self, name: str) -> float:
         """Return a pseudo-random number from 0 to 100 for the route `name`, the same within a session."""
         return self.draw_integer(draw_factor(name)) * _PERCENT / DRAW_COUNT
 

@@ -66,7 +66,7 @@ def _filter_texts(
         position: found for position, route in enumerate(routes) if (found := list_condition_texts(list_texts(route)))
     }
     index = TextIndex(texts, ignores_case=ignores_case)
-    return RouteFilter(build_route_set(texts), lambda facts, _: index.find(read(facts)))
+    return RouteFilter(build_route_set(texts), lambda facts, _: index.find_routes(read(facts)))
 
 
 def _filter_headers(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
@@ -93,7 +93,7 @@ def _header_search(indexes: Mapping[str, TextIndex]) -> Callable[[RequestFacts, 
     def find(facts: RequestFacts, _: int) -> int:
         found = 0
         for name in facts.headers.keys() & indexes.keys():
-            found |= indexes[name].find(facts.headers[name])
+            found |= indexes[name].find_routes(facts.headers[name])
         return found
 
     return find
@@ -116,7 +116,7 @@ def _filter_times(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
 def _time_search(zone: str | None, index: IntervalIndex) -> Callable[[RequestFacts, int], int]:
     def find(facts: RequestFacts, _: int) -> int:
         day, minute = facts.local_weekday_and_minute(zone)
-        return index.find(day * _MINUTES_PER_DAY + minute)
+        return index.find_routes(day * _MINUTES_PER_DAY + minute)
 
     return find
 
@@ -151,7 +151,7 @@ def _filter_shares(routes: Sequence[ConfiguredRoute]) -> RouteFilter:
             if route.when.share is not None
         }
     )
-    return RouteFilter(index.routes, lambda facts, candidates: index.find(facts.session_hash, candidates))
+    return RouteFilter(index.routes, lambda facts, candidates: index.find_routes(facts.session_hash, candidates))
 
 
 def _filter_input(routes: Sequence[ConfiguredRoute]) -> RouteFilter:
@@ -162,4 +162,4 @@ def _filter_input(routes: Sequence[ConfiguredRoute]) -> RouteFilter:
             end = float("inf") if below is None else below
             intervals[position] = [(0 if above is None else above + 1, end)]
     index = IntervalIndex(intervals)
-    return RouteFilter(build_route_set(intervals), lambda facts, _: index.find(facts.input_tokens))
+    return RouteFilter(build_route_set(intervals), lambda facts, _: index.find_routes(facts.input_tokens))

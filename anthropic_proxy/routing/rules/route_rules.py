@@ -1,8 +1,8 @@
 """`RouteRules`: the routes of the configuration file, with a fast search for the first one that matches a request.
 
-A route matches if the request meets all its conditions. `find` returns the first such route. `check_routes` explains
-the search to users by a `RouteCheck` for each checked route. `describe_conditions` returns the conditions of a route as
-text.
+A route matches if the request meets all its conditions. `find_matching_route` returns the first such route.
+`check_routes` explains the search to users by a `RouteCheck` for each checked route. `describe_conditions` returns the
+conditions of a route as text.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class RouteRules:
         self._filters = list(zip(filters, unchecked[:-1], strict=True))
         """Filters, each with the routes that this filter or a later one checks."""
 
-    def find(self, facts: RequestFacts) -> ConfiguredRoute | None:
+    def find_matching_route(self, facts: RequestFacts) -> ConfiguredRoute | None:
         """Return the first route that matches a request. None: no route matches."""
         candidates = self._all
         for each, unchecked in self._filters:

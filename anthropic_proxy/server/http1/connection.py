@@ -254,7 +254,7 @@ class Http1Connection(ConnectionLifecycle):
             default_headers=self._state.default_headers,
             keep_alive=version != "1.0" and self._parser.should_keep_alive() and not is_stopping,
             waits_for_continue=self._awaits_continue and version != "1.0",
-            note_freed=self._state.heap_trimmer.note_freed,
+            count_freed_bytes=self._state.heap_trimmer.count_freed_bytes,
             on_response=self._end_response,
             close_connection=self._close_gracefully,
         )

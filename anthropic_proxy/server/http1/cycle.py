@@ -43,21 +43,21 @@ class AsgiApp(Protocol):
 class RequestResponseCycle:
     """One client request and its response.
 
-    `note_freed` is called with the number of body bytes at the end of the request, and `on_response` after the complete
-    response.
+    `count_freed_bytes` is called with the number of body bytes at the end of the request, and `on_response` after the
+    complete response.
     """
 
     __slots__ = (
         "_chunked",
         "_close_connection",
         "_consumed",
+        "_count_freed_bytes",
         "_default_headers",
         "_event",
         "_flow",
         "_head",
         "_held",
         "_left",
-        "_note_freed",
         "_notified",
         "_on_response",
         "_pieces",
@@ -82,14 +82,14 @@ class RequestResponseCycle:
         default_headers: Sequence[tuple[bytes, bytes]],
         keep_alive: bool,
         waits_for_continue: bool,
-        note_freed: Callable[[int], None],
+        count_freed_bytes: Callable[[int], None],
         on_response: Callable[[], None],
         close_connection: Callable[[], None],
     ) -> None:
         self._transport = transport
         self._flow = flow
         self._default_headers = default_headers
-        self._note_freed = note_freed
+        self._count_freed_bytes = count_freed_bytes
         self._on_response = on_response
         self._close_connection = close_connection
         self.scope = scope
@@ -175,7 +175,7 @@ class RequestResponseCycle:
         """Drop the buffered body and the callbacks to the connection, because the request has ended or is never run."""
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
         self._pieces = []
-        self._note_freed(self._consumed + self._held)
+        self._count_freed_bytes(self._consumed + self._held)
 
     async def receive(self) -> dict[str, Any]:
         """Wait for the next piece of the request body and return it as an ASGI message.

@@ -18,7 +18,7 @@ from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.server.http1.cycle import STATUS_LINES, AsgiApp, RequestResponseCycle
 from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.http1.receive_buffer import ReceiveBuffer
-from anthropic_proxy.server.http1.timers import KeepAliveTimer, Timeout, WriteTimeout
+from anthropic_proxy.server.http1.timers import KeepAliveTimer, OneShotTimer, WriteTimeout
 from anthropic_proxy.server.responses import encode_error, error_headers, error_help_headers
 
 # the longer time avoids requests on a connection that the server is closing
@@ -95,8 +95,8 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._in_head = self._in_body = self._rejected = self._stopping = False
         self._ended = False
         """True if the client has ended its sending direction while received bytes were still unparsed."""
-        self._head_timer = Timeout(loop)
-        self._drain_timer = Timeout(loop)
+        self._head_timer = OneShotTimer(loop)
+        self._drain_timer = OneShotTimer(loop)
         self._keep_alive_timer = KeepAliveTimer(loop, state.keep_alive_seconds, self._close)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -115,7 +115,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._head_timer.stop()
         self._drain_timer.stop()
         self._write_timer.stop()
-        self._keep_alive_timer.release()
+        self._keep_alive_timer.cancel()
         self._buffer.clear()
         self._disconnect()
         self._state.connections.discard(self)

@@ -44,7 +44,7 @@ class ReceiveBuffer:
         else:
             self.data, self._start = data, 0
 
-    def accept_complete_head(self, data: bytes, limit: int) -> int:
+    def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
         """Return the length of the complete request head at the start of `data`.
 
         0 means that it is incomplete, too long or invalid, and the caller must append `data`.
@@ -56,7 +56,7 @@ class ReceiveBuffer:
             if line is None:
                 return 0
             self._last_request_line = line[0]
-        found = data.find(_HEAD_END, 0, limit)
+        found = data.find(_HEAD_END, 0, max_head_bytes)
         if found < 0:
             return 0
         self._request_line = None
@@ -68,10 +68,10 @@ class ReceiveBuffer:
         if self._later:
             self._later = bytearray()
 
-    def pop_piece(self, limit: int) -> memoryview:
+    def pop_piece(self, max_piece_bytes: int) -> memoryview:
         """Remove the next piece of the buffered bytes, and return it for the HTTP parser.
 
-        A piece usually ends after a request head or `limit` bytes.
+        A piece usually ends after a request head or `max_piece_bytes`.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0
@@ -81,7 +81,7 @@ class ReceiveBuffer:
             end = min(start + self.body_left, len(data))
             self.body_left -= end - start
         else:
-            end = min(self._find_head_end(), start + limit)
+            end = min(self._find_head_end(), start + max_piece_bytes)
         self._start = end
         self._tail = data[max(end - 3, start) : end]
         piece = memoryview(data)[start:end]

@@ -1,7 +1,7 @@
 """Timers of a client connection: one-shot timeout, idle time (keep-alive), and unread responses.
 
-`Timeout` calls a function once. `KeepAliveTimer` closes idle connections. `WriteTimeout` aborts connections of clients
-that stop reading.
+`OneShotTimer` calls a function once. `KeepAliveTimer` closes idle connections. `WriteTimeout` aborts connections of
+clients that stop reading.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ _POLLS = 10
 """Number of checks of the write buffer within one write timeout, to detect if the client reads."""
 
 
-class Timeout:
+class OneShotTimer:
     """One-shot timer of a client connection, which can be started again."""
 
     __slots__ = ("_loop", "_since", "timer")
@@ -42,7 +42,7 @@ class Timeout:
 class KeepAliveTimer:
     """Timer that calls `on_timeout` when a client connection has been idle (without a request) for `seconds`.
 
-    `release` ends the timer with its connection.
+    `cancel` ends the timer with its connection.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
@@ -64,7 +64,7 @@ class KeepAliveTimer:
         """End the idle period, because a request has begun."""
         self._idle_since = None
 
-    def release(self) -> None:
+    def cancel(self) -> None:
         """Cancel the timer and drop the reference to `on_timeout`, because the connection is closed."""
         self._idle_since = self._on_timeout = None
         if self._timer is not None:

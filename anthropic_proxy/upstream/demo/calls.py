@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_nodes
+from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_json_nodes
 from anthropic_proxy.upstream.demo.requests import DemoRequest, OfferedTool, ToolCall
 
 MAX_DEFAULT_VALUE_NODES = 1_000
@@ -65,7 +65,7 @@ class _Defaults:
         if not isinstance(schema, Mapping):
             return _TEXT
         for value in _stated(schema):
-            self._budget.count_nodes(count_nodes(value))
+            self._budget.count_nodes(count_json_nodes(value))
             return value
         if isinstance(reference := schema.get("$ref"), str):
             return self.fill(self._follow(reference), depth + 1, given)
@@ -97,7 +97,7 @@ class _Defaults:
         value: dict[str, Any] = {}
         for name in required if isinstance(required, list) else ():
             if isinstance(name, str) and name not in given and name not in value:
-                self._budget.count_nodes(count_nodes(name))
+                self._budget.count_nodes(count_json_nodes(name))
                 value[name] = self.fill(known.get(name), depth + 1)
         return value
 

@@ -6,7 +6,7 @@ Models before 2.0 accept no other kind of schema. The result is sent in the requ
 
 from typing import Any
 
-from anthropic_proxy.messages.work_budget import WorkBudget, count_nodes
+from anthropic_proxy.messages.work_budget import WorkBudget, count_json_nodes
 from anthropic_proxy.wire.gemini.keywords import (
     OPENAPI_KEYWORDS,
     add_enum,
@@ -32,7 +32,7 @@ def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
     Raises `WorkLimitExceeded` if the schema causes too much work.
     """
     lowered = _Lowering(budget).lower(schema, 0)
-    budget.count_nodes(count_nodes(lowered))
+    budget.count_nodes(count_json_nodes(lowered))
     return lowered
 
 

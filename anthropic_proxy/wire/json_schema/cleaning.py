@@ -7,7 +7,7 @@ the schemas that they name are inserted. `MAX_INLINED_REFERENCES` limits this.
 
 from typing import Any, NamedTuple
 
-from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_nodes
+from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_json_nodes
 from anthropic_proxy.wire.json_schema.document import SchemaDocument
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
 from anthropic_proxy.wire.json_schema.merging import merge_all_of
@@ -124,7 +124,7 @@ class _Walk:
         elif isinstance(value, list | dict):
             nodes = self._sizes.get(id(value))
             if nodes is None:
-                nodes = self._sizes[id(value)] = count_nodes(value)
+                nodes = self._sizes[id(value)] = count_json_nodes(value)
             self._budget.count_nodes(nodes)
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:

@@ -17,7 +17,7 @@ from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import prepare
-from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.messages.tokens import estimate_request_tokens
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
 from anthropic_proxy.routing.model_observations import ModelObservations
@@ -61,7 +61,7 @@ def _check_request(data: bytes) -> None:
     if target.is_relayed:
         return  # its encoder takes bytes, in a whole exchange
     try:
-        counted = estimate(request)
+        counted = estimate_request_tokens(request)
         expect(0 <= counted <= 4 * len(body) + 100_000, f"{len(body)} bytes were counted as {counted} tokens")
         prepared = prepare(request, build_target_limits(target))
         call = Call(

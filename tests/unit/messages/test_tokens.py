@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models import Message, MessagesRequest, Raw, Tool, decode_request
 from anthropic_proxy.messages.sealed_passages import encode_passage
-from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.messages.tokens import estimate_request_tokens
 
 EXACT = {
     "prose": (
@@ -72,7 +72,9 @@ EXACT = {
 
 def estimated(content: Any, *, ascii_only: bool = False, **fields: Any) -> int:
     whole = {"model": "m", "messages": [{"role": "user", "content": content}], **fields}
-    return estimate(decode_request(json.dumps(whole, ensure_ascii=ascii_only).encode(), for_token_count=True))
+    return estimate_request_tokens(
+        decode_request(json.dumps(whole, ensure_ascii=ascii_only).encode(), for_token_count=True)
+    )
 
 
 EMPTY = estimated("")
@@ -221,7 +223,9 @@ def test_tools_count_by_their_texts() -> None:
 def test_a_tool_made_here_is_counted_too() -> None:
     tool = Tool(name="f", description="Finds.", input_schema=Raw(b'{"type":"object","properties":{"q":{}}}'))
     request = MessagesRequest(model="m", messages=[Message("user", "hi")], tools=[tool])
-    assert estimate(request) > estimate(MessagesRequest(model="m", messages=[Message("user", "hi")]))
+    assert estimate_request_tokens(request) > estimate_request_tokens(
+        MessagesRequest(model="m", messages=[Message("user", "hi")])
+    )
 
 
 def _exact(name: str, times: int = 10) -> tuple[int, str]:
@@ -272,7 +276,7 @@ its properties, 3 per property and 12 for all); platform.claude.com, pricing: to
 def test_requests_are_estimated_like_their_providers_count(name: str) -> None:
     """Traffic observed 2026-11 stays in the same bounds: providers add up to 500 tokens for tools."""
     body, tokens, added = COUNTED[name]
-    found = estimate(decode_request(json.dumps({"model": "m", **body}).encode(), for_token_count=True))
+    found = estimate_request_tokens(decode_request(json.dumps({"model": "m", **body}).encode(), for_token_count=True))
     for more in added:
         assert tokens + more - 500 < found < (tokens + more) * 1.6 + 60
 
@@ -418,4 +422,4 @@ def test_text_never_weighs_more_than_the_estimate_of_the_preparation(text: str) 
     tools = [{"name": "f", "input_schema": {"enum": [int(c) for c in text if c in "0123456789"] + [1] * 50}}]
     body = {"model": "m", "messages": [{"role": "user", "content": text}], "tools": tools, "max_tokens": 1}
     encoded = json.dumps(body, separators=(",", ":")).encode()
-    assert estimate(decode_request(encoded)) * 1.6 * 1.03 <= 2 * len(encoded) + 64
+    assert estimate_request_tokens(decode_request(encoded)) * 1.6 * 1.03 <= 2 * len(encoded) + 64

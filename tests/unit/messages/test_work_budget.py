@@ -3,7 +3,13 @@
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.work_budget import CountedWork, WorkBudget, WorkLimitExceeded, WorkPostponed, count_nodes
+from anthropic_proxy.messages.work_budget import (
+    CountedWork,
+    WorkBudget,
+    WorkLimitExceeded,
+    WorkPostponed,
+    count_json_nodes,
+)
 
 
 def test_steps_above_the_limit_are_refused_by_the_name_of_the_field() -> None:
@@ -55,20 +61,20 @@ def test_remembered_work_counts_for_the_limit_but_is_not_postponed() -> None:
     first, again = WorkBudget("tools"), WorkBudget("tools", max_steps=50, max_steps_here=5)
     first.count_steps(20)
     first.count_nodes(40)
-    assert first.cost == CountedWork(31, 40)
-    again.count_cached_work(first.cost)
-    assert again.cost == first.cost
+    assert first.counted_work == CountedWork(31, 40)
+    again.count_cached_work(first.counted_work)
+    assert again.counted_work == first.counted_work
     again.count_steps(5)
     with pytest.raises(WorkPostponed):
         again.count_steps()
     with pytest.raises(WorkLimitExceeded):
-        again.count_cached_work(first.cost)
+        again.count_cached_work(first.counted_work)
 
 
 def test_decoding_costs_a_step_for_64_bytes() -> None:
     budget = WorkBudget("tools")
     budget.count_decoding_steps(b"[" + b"1," * 200 + b"1]")
-    assert budget.cost == CountedWork(1 + 403 // 64, 0)
+    assert budget.counted_work == CountedWork(1 + 403 // 64, 0)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +89,11 @@ def test_decoding_costs_a_step_for_64_bytes() -> None:
     ],
 )
 def test_nodes_are_keys_values_and_pieces_of_text(value: object, nodes: int) -> None:
-    assert count_nodes(value) == nodes
+    assert count_json_nodes(value) == nodes
 
 
 def test_counting_nodes_does_not_recurse() -> None:
     value: object = []
     for _ in range(10_000):
         value = [value]
-    assert count_nodes(value) == 10_001
+    assert count_json_nodes(value) == 10_001

@@ -45,7 +45,7 @@ for _ in range(10):
     serve()
 faults = count() - before
 trimmer = HeapTrimmer()
-trimmer.note_freed(1)
+trimmer.count_freed_bytes(1)
 trimmer.trim_if_due(0.0)
 kept = held()
 trimmer.trim_if_due(TRIM_AFTER_IDLE_SECONDS - 1)
@@ -101,7 +101,7 @@ class Heap:
     def live(self, seconds: float, *, letting_go: int = 0) -> None:
         for _ in range(int(seconds)):
             self._now += 1
-            self._trimmer.note_freed(letting_go)
+            self._trimmer.count_freed_bytes(letting_go)
             self._trimmer.trim_if_due(self._now)
 
 

@@ -72,7 +72,7 @@ def cost_of(convert: Callable[[Schema, WorkBudget], Any], schema: Schema) -> Cou
             convert(schema, budget)
     except WorkLimitExceeded as refused:
         return refused.message.replace("output_config.format.schema", FIELD)
-    return budget.cost
+    return budget.counted_work
 
 
 @pytest.mark.parametrize("conversion", CONVERSIONS)

@@ -248,7 +248,7 @@ async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> N
     assert not catalogue.can_query_provider("openai")
     assert (await catalogue.fetch_capabilities("openai", "gpt-4.1")).known
     await catalogue.refresh_listing("openai")
-    catalogue.refresh_in_background("p", "m")
+    catalogue.start_due_queries("p", "m")
     await catalogue.close()
     assert catalogue._queries == {}
 

@@ -98,8 +98,8 @@ def test_a_condition_holds_or_fails_with_its_reason(
     text = f'[[routes]]\nname = "r"\nwhen = {{ {when} }}\ntargets = ["openai/gpt-4.1"]\n'
     settings = load_routes(tmp_path, text)
     rules = RouteRules(settings.routes)
-    assert rules.find(new_facts(settings, **match)) is settings.routes[0]
-    assert rules.find(new_facts(settings, **other)) is None
+    assert rules.find_matching_route(new_facts(settings, **match)) is settings.routes[0]
+    assert rules.find_matching_route(new_facts(settings, **other)) is None
     (check,) = rules.check_routes(new_facts(settings, **other))
     assert failed in check.failed
     assert describe_conditions(settings.routes[0]) in check.failed
@@ -112,7 +112,7 @@ def test_the_share_of_sessions_is_exact_and_each_session_keeps_its_side(tmp_path
 
     def is_in(session: str, request_id: str = "") -> bool:
         headers = {"x-claude-code-session-id": session} if session else {}
-        return rules.find(new_facts(settings, headers=headers, request_id=request_id)) is not None
+        return rules.find_matching_route(new_facts(settings, headers=headers, request_id=request_id)) is not None
 
     chosen = [number for number in range(2_000) if is_in(f"session {number}")]
     assert 150 < len(chosen) < 250
@@ -130,7 +130,7 @@ def test_a_long_value_matches_no_pattern_except_by_its_beginning(tmp_path: Path)
     rules = RouteRules(settings.routes)
 
     def find(project: str) -> str:
-        found = rules.find(new_facts(settings, headers={"x-project": project}))
+        found = rules.find_matching_route(new_facts(settings, headers={"x-project": project}))
         return found.name if found else ""
 
     short = {"x-1": "inside", "a x-1 b": "inside", "a-2": "end", "abc": "any", "abcd": "any", "ab": ""}
@@ -151,7 +151,7 @@ def test_tokens_are_counted_once_and_only_if_a_rule_reaches_that_condition(tmp_p
     def find(model: str) -> str:
         facts = new_facts(settings, model=model)
         facts._count_tokens = lambda _: counts.append(1) or 700  # type: ignore[func-returns-value]
-        found = rules.find(facts)
+        found = rules.find_matching_route(facts)
         return found.name if found else ""
 
     assert (find("claude-haiku-5"), len(counts)) == ("", 0)

@@ -110,7 +110,7 @@ def require_first_match(routes: list[ConfiguredRoute], requests: list[dict[str, 
     for drawn in requests:
         checks = rules.check_routes(new_facts(drawn))  # checks all routes in their order
         expected = checks[-1].route if checks and not checks[-1].failed else None
-        assert rules.find(new_facts(drawn)) is expected
+        assert rules.find_matching_route(new_facts(drawn)) is expected
 
 
 @settings(deadline=None)
@@ -157,5 +157,5 @@ def count_steps(function: Callable[[], object]) -> int:
 @pytest.mark.parametrize("name", SETS)
 def test_thousands_of_routes_need_little_work(name: str) -> None:
     routes = [ConfiguredRoute(name=f"r{n}", when=SETS[name](n), targets=("haiku",)) for n in range(ROUTE_COUNT)]
-    RouteRules(routes[:12]).find(new_bench_facts())  # it imports modules and loads the time zone
-    assert count_steps(partial(RouteRules(routes).find, new_bench_facts())) < MAX_STEPS
+    RouteRules(routes[:12]).find_matching_route(new_bench_facts())  # it imports modules and loads the time zone
+    assert count_steps(partial(RouteRules(routes).find_matching_route, new_bench_facts())) < MAX_STEPS
