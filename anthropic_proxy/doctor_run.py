@@ -154,14 +154,15 @@ def digest_settings(settings: Settings) -> str:
 
 
 @contextmanager
-def locked_run(data_directory: Path, seconds: float | None = None) -> Iterator[None]:
+def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> Iterator[None]:
     """Return a context manager that holds the lock of a run, and forgets an earlier request to stop.
 
-    Raises `TimeoutError` if another run holds the lock for `seconds`, and `OSError`. None: the usual time of a lock.
+    Raises `TimeoutError` if another run holds the lock for `timeout_seconds`, and `OSError`. None: the usual time of a
+    lock.
     """
     folder = find_folder(data_directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked_folder(folder, seconds):
+    with locked_folder(folder, timeout_seconds):
         (folder / _STOP).unlink(missing_ok=True)
         yield
 

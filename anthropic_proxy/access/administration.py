@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, text, update
 from anthropic_proxy.access.descriptions import list_rule_fields, list_settable_fields
 from anthropic_proxy.access.key_texts import build_key_hint, hash_key, new_key
 from anthropic_proxy.access.queries import find_key, find_team, require_key
-from anthropic_proxy.access.rules import Rules, require_valid
+from anthropic_proxy.access.rules import Rules, require_valid_rules
 from anthropic_proxy.access.virtual_keys import Team, VirtualKey
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger.database import open_for_writing
@@ -81,15 +81,16 @@ class KeyAdministration:
             self._record(connection, now, "create key", _name_key(key), changes)
             return require_key(connection, key.id), key_text
 
-    def change_key(self, name: str, change: KeyChange, expected: VirtualKey | None = None) -> VirtualKey:
+    def change_key(self, name: str, change: KeyChange, expected_current: VirtualKey | None = None) -> VirtualKey:
         """Change the virtual key `name` (id or label), and return it.
 
-        Raises `InvalidRequest` if the key differs from a given `expected`, and `UnknownModel` for an unknown `name`.
+        Raises `InvalidRequest` if the key differs from a given `expected_current`, and `UnknownModel` for an unknown
+        `name`.
         """
         now = self._clock()
         with self._changing() as connection:
             before = require_key(connection, name)
-            _require_same(before, expected)
+            _require_same(before, expected_current)
             after, changes = self._check_change(connection, before, change, now)
             connection.execute(update(virtual_keys).values(_encode_key(after)).where(virtual_keys.c.id == before.id))
             self._record(connection, now, "change key", _name_key(before), changes)
@@ -130,7 +131,7 @@ class KeyAdministration:
             return _check_team(connection, name, rules)[1]
 
     def rotate_key(
-        self, name: str, overlap_seconds: float = 0.0, expected: VirtualKey | None = None
+        self, name: str, overlap_seconds: float = 0.0, expected_current: VirtualKey | None = None
     ) -> tuple[VirtualKey, str]:
         """Give the virtual key `name` (id or label) a new text (secret), and return both.
 
@@ -143,7 +144,7 @@ class KeyAdministration:
         now = self._clock()
         with self._changing() as connection:
             key = require_key(connection, name)
-            _require_same(key, expected)
+            _require_same(key, expected_current)
             if key.revoked_at is not None:
                 raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.")
             end = to_microseconds(now + overlap_seconds)
@@ -170,13 +171,13 @@ class KeyAdministration:
                 self._record(connection, now, "revoke key", _name_key(key), {"status": ("active", "revoked")})
             return require_key(connection, key.id)
 
-    def change_team(self, name: str, rules: Mapping[str, Any], expected: Rules | None = None) -> Team:
+    def change_team(self, name: str, rules: Mapping[str, Any], expected_current: Rules | None = None) -> Team:
         """Set the given `rules` of the team `name`, or delete a team without any rule left.
 
-        Raises `InvalidRequest` if the rules differ from a given `expected`.
+        Raises `InvalidRequest` if the rules differ from a given `expected_current`.
         """
         with self._changing() as connection:
-            _require_same((find_team(connection, name) or Team(name)).rules, expected)
+            _require_same((find_team(connection, name) or Team(name)).rules, expected_current)
             after, changes = _check_team(connection, name, rules)
             connection.execute(delete(teams).where(teams.c.name == name))
             if after != Rules():
@@ -229,7 +230,7 @@ class KeyAdministration:
             raise InvalidRequest("The expiry is in the past. Use a later time, or revoke the key.")
         if key.expires_at is not None and key.expires_at > MAX_EXPIRY:
             raise InvalidRequest("The expiry is after 9999-12-30. Use an earlier time, or none.")
-        require_valid(key.rules)
+        require_valid_rules(key.rules)
 
 
 @contextmanager
@@ -256,7 +257,7 @@ def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> 
     if not name:
         raise InvalidRequest("The team has no name.")
     before = (find_team(connection, name) or Team(name)).rules
-    after = require_valid(structs.replace(before, **rules))
+    after = require_valid_rules(structs.replace(before, **rules))
     return after, _compare(list_rule_fields(before), list_rule_fields(after))
 
 

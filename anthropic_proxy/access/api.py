@@ -48,7 +48,7 @@ class RuleFields(Struct, forbid_unknown_fields=True):
     concurrency: int | UnsetType | None = UNSET
     budgets: tuple[Budget, ...] | UnsetType = UNSET
 
-    def list_changes(self) -> dict[str, Any]:
+    def list_given_rules(self) -> dict[str, Any]:
         """Return the models, limits and budgets that the request body sets: field name → new value."""
         values = {name: getattr(self, name) for name in Rules.__struct_fields__}
         return {name: value for name, value in values.items() if value is not UNSET}
@@ -183,7 +183,7 @@ class AdminApi:
         if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
             raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.")
         before = int(after) if after else None
-        found = self._query(lambda connection: list_audit_entries(connection, before=before, limit=limit + 1))
+        found = self._query(lambda connection: list_audit_entries(connection, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
 
     def _create_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
@@ -195,7 +195,7 @@ class AdminApi:
             label=fields.name,
             owner=fields.owner or "",
             team=fields.team or "",
-            rules=structs.replace(Rules(), **fields.list_changes()),
+            rules=structs.replace(Rules(), **fields.list_given_rules()),
             expires_at=fields.find_expiry() or None,
         )
         created, text = administration.create_key(key)
@@ -208,7 +208,7 @@ class AdminApi:
             owner=fields.owner,
             team=fields.team,
             expires_at=fields.find_expiry(),
-            rules=fields.list_changes(),
+            rules=fields.list_given_rules(),
         )
         return self._encode(administration.change_key(request.path_parameters["id"], change))
 
@@ -250,7 +250,7 @@ class _Query(ApiQuery):
 
 
 def _change_team(request: RouteRequest, administration: KeyAdministration) -> Any:
-    changes = _decode(request, RuleFields).list_changes()
+    changes = _decode(request, RuleFields).list_given_rules()
     return encode_team(administration.change_team(request.path_parameters["name"], changes))
 
 

@@ -1,8 +1,8 @@
 """Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis).
 
-A virtual key is a key that the proxy issues to a client. A `Scope` is the owner of limits: a key or a team, with its
-rules. `build_limits` returns a `KeyLimit` for each limit and budget, with the estimated amount that a request reserves
-when it starts. `find_actual_amounts` returns the amounts that replace the estimates when the request ends.
+A virtual key is a key that the proxy issues to a client. A `Scope` is a key or team with its rules. `build_limits`
+returns one `KeyLimit` per limit or budget, with the amount that a request reserves. `Amounts` are tokens and cost of a
+request.
 """
 
 from collections.abc import Iterator, Sequence

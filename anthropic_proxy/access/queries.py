@@ -60,26 +60,26 @@ def list_audit_entries(
     connection: Connection,
     *,
     since: float = 0.0,
-    before: int | None = None,
-    after: int | None = None,
+    before_id: int | None = None,
+    after_id: int | None = None,
     key_id: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
     """Return rows of the audit log, the latest first.
 
-    `since` is in seconds since the epoch, while `before` and `after` are ids of rows.
+    `since` is in seconds since the epoch, while `before_id` and `after_id` are ids of rows.
     """
     column = audit_log.c.id
     statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))
-    if before is not None:
-        statement = statement.where(column < before)
-    if after is not None:
-        statement = statement.where(column > after)
+    if before_id is not None:
+        statement = statement.where(column < before_id)
+    if after_id is not None:
+        statement = statement.where(column > after_id)
     if key_id:
         statement = statement.where(audit_log.c.object.startswith(f"{key_id} ", autoescape=True))
-    order = column.desc() if after is None else column.asc()
+    order = column.desc() if after_id is None else column.asc()
     rows = list(connection.execute(statement.order_by(order).limit(limit)).mappings())
-    if after is not None:
+    if after_id is not None:
         rows.reverse()
     return [
         AuditEntry(

@@ -57,8 +57,8 @@ class Reservations:
         if self._settling:
             await asyncio.wait({*self._settling}, timeout=2.0)
 
-    async def reserve(self, limits: Sequence[KeyLimit], headers: dict[str, str], now: float) -> HeldLimits:
-        """Reserve the amounts of `limits` for a request, and add their state to the response `headers`.
+    async def reserve(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> HeldLimits:
+        """Reserve the amounts of `limits` for a request, and add their state to `response_headers`.
 
         Raises `LimitReached`, and reserves nothing, if a limit would be exceeded.
         """
@@ -71,7 +71,7 @@ class Reservations:
             reduced = structs.replace(limits[refused].limit, amount=reservation.remaining[refused])
             limits[refused] = structs.replace(limits[refused], limit=reduced)
             reservation = await self._reserve(limits)
-        headers.update(build_rate_headers(limits, reservation, now))
+        response_headers.update(build_rate_headers(limits, reservation, now))
         if reservation.refused is not None:
             raise limit_reached_error(limits[reservation.refused], reservation, now)
         held = HeldLimits(limits, reservation)

@@ -43,7 +43,7 @@ def encode_rule_texts(rules: Rules) -> dict[str, str]:
     for name, field in NUMBER_FIELDS.items():
         value = getattr(rules, field)
         texts[name] = "" if value is None else str(value)
-    return {**texts, "budget": ",".join(budget.text for budget in rules.budgets)}
+    return {**texts, "budget": ",".join(budget.encoded_text for budget in rules.budgets)}
 
 
 def _decode_number(name: str, text: str) -> int | None:

@@ -1,7 +1,7 @@
 """Models, limits and budgets of a virtual key or a team (`Rules`).
 
 A `Budget` is an amount of money or tokens per day, per month or in total: `50 USD/month`. `decode_budget` reads such
-a text, and `require_valid` checks rules. Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹
+a text, and `require_valid_rules` checks rules. Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹
 dollars).
 """
 
@@ -53,7 +53,7 @@ class Budget(Struct, frozen=True):
         return f"{_format_amount(self.amount, self.unit)} {span}"
 
     @property
-    def text(self) -> str:
+    def encoded_text(self) -> str:
         """The budget as text that `decode_budget` decodes: `50USD/month`."""
         unit = "USD" if self.unit == "usd" else "tokens"
         return f"{Decimal(str(self.amount)).normalize():f}{unit}/{self.period}"
@@ -114,7 +114,7 @@ LIST_FIELDS = ("models", "providers", "routes")
 _EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefixes such as openai"}
 
 
-def require_valid(rules: Rules) -> Rules:
+def require_valid_rules(rules: Rules) -> Rules:
     """Check `rules` and return them unchanged.
 
     Raises `InvalidRequest` for an invalid value, or for two budgets with the same unit and the same period.

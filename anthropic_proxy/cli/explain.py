@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from anthropic_proxy.cli.explanation import Explanation
-    from anthropic_proxy.exchange.dry_run import DryRun, Sender
+    from anthropic_proxy.exchange.dry_run import DryRun, DryRunClient
     from anthropic_proxy.settings import Settings
 
 EXIT_REJECTED = 1
@@ -163,27 +163,27 @@ class RequestDryRun(NamedTuple):
 def dry_run_request(
     settings: "Settings",
     content: bytes,
-    name: str,
+    input_name: str,
     model: str | None,
     *,
-    sender: "Sender | None" = None,
+    sender: "DryRunClient | None" = None,
     clock: Callable[[], float] | None = None,
 ) -> RequestDryRun:
     """Do all steps of a client request except the call to the provider, and return the result.
 
-    `name` is the name of the body `content` in error messages.
+    `input_name` is the name of the body `content` in error messages.
     """
-    from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_SENDER  # noqa: PLC0415
+    from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_DRY_RUN_CLIENT  # noqa: PLC0415
 
-    fields = _decode(content, name)
+    fields = _decode(content, input_name)
     if model is not None:
         content, fields = replace_field(content, "model", model), {**fields, "model": model}
     path = "/v1/messages" if "max_tokens" in fields or "stream" in fields else COUNT_TOKENS_PATH
-    return RequestDryRun(fields, *asyncio.run(_run(settings, content, path, sender or LOCAL_SENDER, clock)))
+    return RequestDryRun(fields, *asyncio.run(_run(settings, content, path, sender or LOCAL_DRY_RUN_CLIENT, clock)))
 
 
 async def _run(
-    settings: "Settings", body: bytes, path: str, sender: "Sender", clock: Callable[[], float] | None
+    settings: "Settings", body: bytes, path: str, sender: "DryRunClient", clock: Callable[[], float] | None
 ) -> "tuple[DryRun, bytes]":
     """Return the result of a dry run, and the head of the upstream request with a masked credential.
 

@@ -71,10 +71,10 @@ class Explanation:
         """True if the proxy would send a request to a provider. False: it rejects the request, or replies by itself."""
         return self._result.recorded is not None
 
-    def write_summary(self, command: str) -> None:
+    def write_summary(self, upstream_request_command: str) -> None:
         """Write the route, the model with its provider, and the changed fields to stdout.
 
-        A last line usually shows `command`, which prints the upstream request.
+        A last line usually shows `upstream_request_command`, which prints the upstream request.
         """
         self._write_route()
         result, output = self._result, self._output
@@ -90,7 +90,7 @@ class Explanation:
         output.write_line(f"  {output.paint('✓', 'ok')} {count} field{'' if count == 1 else 's'} unchanged")
         self._write_changes()
         if result.recorded is not None:
-            output.write_line(f"\n  Full upstream request:  {output.paint(command, 'type')}")
+            output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
 
     def write_upstream_request(self) -> None:
         """Write the request to the provider to stdout: method and URL, headers, and the exact bytes of the body."""

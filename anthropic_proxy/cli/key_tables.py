@@ -27,10 +27,10 @@ from anthropic_proxy.settings import Settings
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 
 
-def write_new_key(key: VirtualKey, key_text: str, done: str, settings: Settings, *, as_json: bool) -> None:
+def write_new_key(key: VirtualKey, key_text: str, completed_action: str, settings: Settings, *, as_json: bool) -> None:
     """Write the text of a new or rotated virtual key to stdout, and notices to stderr.
 
-    `done` is `created` or `rotated`.
+    `completed_action` is `created` or `rotated`.
     """
     output = Output()
     if as_json:
@@ -38,7 +38,9 @@ def write_new_key(key: VirtualKey, key_text: str, done: str, settings: Settings,
     else:
         output.write_line(key_text)
     described = describe_rules(key.rules) or "no limits"
-    output.write_notice(f"Key {key.label} is {done} ({key.id}; {described}). It is shown only now.", "✓", "ok")
+    output.write_notice(
+        f"Key {key.label} is {completed_action} ({key.id}; {described}). It is shown only now.", "✓", "ok"
+    )
     for old in key.hashes[1:]:
         if old.expires_at is not None and old.expires_at > time.time():
             output.write_notice(f"The old text {old.hint} is valid until {format_time(old.expires_at)}.")
@@ -101,19 +103,19 @@ def write_team(team: Team) -> None:
     output.write_line(f"  {output.paint(team.name, 'title')}  {describe_rules(team.rules) or 'no limits'}")
 
 
-def write_audit_entries(entries: Sequence[AuditEntry], form: Literal["json", "csv", "table"]) -> None:
+def write_audit_entries(entries: Sequence[AuditEntry], table_format: Literal["json", "csv", "table"]) -> None:
     """Write `entries`, changes of keys and teams, to stdout: as a table, as CSV, or as one JSON object per line."""
     output = Output()
     rows = [encode_audit_entry(entry) for entry in entries]
-    if form == "json":
+    if table_format == "json":
         for row in rows:
-            output.write_text(msgspec.json.encode(row).decode() + "\n")
+            output.write_raw_text(msgspec.json.encode(row).decode() + "\n")
         return
     texts = [
         [str(row[title]) for title in _AUDIT_TITLES[:-1]] + [describe_changes(entry.changes)]
         for row, entry in zip(rows, entries, strict=True)
     ]
-    if form == "csv":
+    if table_format == "csv":
         write_csv(sys.stdout, _AUDIT_TITLES, texts)
         return
     columns = [Column(title) for title in ("Time", "Actor", "Action", "Object", "Changes")]

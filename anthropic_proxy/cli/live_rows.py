@@ -36,20 +36,20 @@ def build_rows(
     finished: Sequence[LoggedRequest],
     running: Sequence[Receipt],
     now: float,
-    words: str = "",
+    search_words: str = "",
     *,
     failed_only: bool = False,
 ) -> list[Row]:
     """Return the table rows of running and finished requests, the latest first.
 
-    `now`: seconds since the epoch. `words`: only rows that contain each of these words. `failed_only`: only failed
-    requests.
+    `now`: seconds since the epoch. `search_words`: only rows that contain each of these words. `failed_only`: only
+    failed requests.
     """
     receipts = [*(request.receipt for request in finished), *running]
     receipts.sort(key=lambda receipt: receipt.started_at, reverse=True)
     is_running = {receipt.request_id for receipt in running}
     rows = [_build_row(receipt, now, is_running=receipt.request_id in is_running) for receipt in receipts]
-    wanted = words.lower().split()
+    wanted = search_words.lower().split()
     return [
         row
         for row in rows

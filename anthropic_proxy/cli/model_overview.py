@@ -156,7 +156,7 @@ def _is_own_address(provider: Provider, settings: Settings) -> bool:
     return provider.is_configured or address is None or urlsplit(address).hostname in own
 
 
-async def find_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
+async def query_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
     """Return a `ProviderModels` with the limits and price of the model `name` (without prefix).
 
     If the provider does not list `name`, the field `problem` explains this.

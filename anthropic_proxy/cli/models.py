@@ -84,7 +84,7 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
 
     `name`: `openai` or `openai/gpt-4.1`. `as_json`: print one JSON object instead.
     """
-    from anthropic_proxy.cli.model_overview import find_provider, find_provider_model, query_provider  # noqa: PLC0415
+    from anthropic_proxy.cli.model_overview import find_provider, query_provider, query_provider_model  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS, find_registry  # noqa: PLC0415
     from anthropic_proxy.services import open_services  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
@@ -97,7 +97,7 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
     services = await open_services(settings)
     try:
         offered = await (
-            find_provider_model(services, provider, model) if model else query_provider(services, provider)
+            query_provider_model(services, provider, model) if model else query_provider(services, provider)
         )
     finally:
         await services.close()

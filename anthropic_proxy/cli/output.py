@@ -58,7 +58,7 @@ class Output:
         """Write one line of text to the output."""
         self._stream.write((text if self._has_symbols else to_ascii_symbols(text)) + "\n")
 
-    def write_text(self, text: str) -> None:
+    def write_raw_text(self, text: str) -> None:
         """Write `text`, which contains its own line ends, unchanged to the output."""
         self._stream.write(text)
 

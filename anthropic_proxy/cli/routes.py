@@ -90,11 +90,11 @@ def _explain_body(
     from anthropic_proxy.cli.explain import dry_run_request  # noqa: PLC0415
     from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.exchange.dry_run import Sender  # noqa: PLC0415
+    from anthropic_proxy.exchange.dry_run import DryRunClient  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    sender = Sender(key=key, headers=dict(map(_decode_header, header or ())))
+    sender = DryRunClient(key=key, headers=dict(map(_decode_header, header or ())))
     moment = None if at is None else _decode_time(at)
     settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
     fields, result, _ = dry_run_request(

@@ -50,11 +50,11 @@ def serve(
         host=settings.host,
         port=settings.port,
         workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
-        stop_timeout=settings.stop_timeout_seconds,
-        drain_delay=settings.drain_delay_seconds,
+        stop_timeout_seconds=settings.stop_timeout_seconds,
+        drain_delay_seconds=settings.drain_delay_seconds,
         tls_files=_find_tls_files(settings),
         watched_files=_list_settings_files() if watch_config else (),
-        attached=attached,
+        stops_at_end_of_input=attached,
     )
 
 

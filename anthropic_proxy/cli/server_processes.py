@@ -28,12 +28,12 @@ def run_server(
     host: str,
     port: int,
     workers: int = 1,
-    stop_timeout: float = 25.0,
-    drain_delay: float = 0.0,
+    stop_timeout_seconds: float = 25.0,
+    drain_delay_seconds: float = 0.0,
     tls_files: tuple[str, str] | None = None,
     watched_files: Sequence[str] = (),
     heartbeat_timeout_seconds: float = 30.0,
-    attached: bool = False,
+    stops_at_end_of_input: bool = False,
 ) -> None:
     """Serve HTTP requests until SIGTERM or SIGINT stops the server.
 
@@ -44,10 +44,12 @@ def run_server(
     raise_fd_limit()
     listener = _open_listener(host, port)
     address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
-    if attached:
+    if stops_at_end_of_input:
         print(address, flush=True)  # the listener already queues connections
         stop_process_when_stdin_ends()
-    config = ServerConfig(address, stop_timeout, drain_delay, tls_files, watched_files, heartbeat_timeout_seconds)
+    config = ServerConfig(
+        address, stop_timeout_seconds, drain_delay_seconds, tls_files, watched_files, heartbeat_timeout_seconds
+    )
     try:
         _run_processes(load_app, config, listener, workers)
     finally:

@@ -41,7 +41,7 @@ def read_last_requests(
     ]
 
 
-def require_stored_body(settings: Settings, row: StoredRequest, option: str, remedy: str = "") -> bytes:
+def require_stored_body(settings: Settings, row: StoredRequest, command_or_option: str, remedy: str = "") -> bytes:
     """Return the body of a stored request as its client sent it, but with masked keys.
 
     Raises `ConfigurationError` with `remedy` if the ledger lacks the complete body.
@@ -51,13 +51,13 @@ def require_stored_body(settings: Settings, row: StoredRequest, option: str, rem
     body = next((one for one in found if one.kind == "request"), None)
     if body is None:
         raise ConfigurationError(
-            f"{option} needs the text of the request, which the ledger does not contain for {row.id}. "
+            f"{command_or_option} needs the text of the request, which the ledger does not contain for {row.id}. "
             f"The proxy stores later texts with LEDGER_CONTENT=true.{remedy}"
         )
     if body.is_cut:
         raise ConfigurationError(
-            f"{option} needs the complete text of the request. The ledger contains the first {MAX_CONTENT_BYTES:,} of "
-            f"{body.size:,} bytes of {row.id}.{remedy}"
+            f"{command_or_option} needs the complete text of the request. The ledger contains the first "
+            f"{MAX_CONTENT_BYTES:,} of {body.size:,} bytes of {row.id}.{remedy}"
         )
     return body.data
 

@@ -28,14 +28,14 @@ _SCHEMA_FIELDS = ("parameters", "parametersJsonSchema", "input_schema")
 
 
 def find_unnoted_changes(
-    body: Mapping[str, Any], sent: bytes, renamed_tools: Mapping[str, str], *, is_relayed: bool
+    body: Mapping[str, Any], upstream_body: bytes, renamed_tools: Mapping[str, str], *, is_relayed: bool
 ) -> list[FidelityNote]:
-    """Return the differences between the client request `body` and the body `sent` upstream, as fidelity notes.
+    """Return the differences between the client request `body` and `upstream_body`, as fidelity notes.
 
     With `is_relayed`, both bodies have the format of the Messages API.
     """
     try:
-        upstream = json.loads(sent)
+        upstream = json.loads(upstream_body)
     except ValueError:
         return []
     if not isinstance(upstream, dict):

@@ -57,7 +57,7 @@ class UsageReport:
 
     def write_csv(self) -> None:
         """Write CSV with one row per group."""
-        self._output.write_text(tabulate_usage(self._settings, self._by, self._groups).encode_csv())
+        self._output.write_raw_text(tabulate_usage(self._settings, self._by, self._groups).encode_csv())
 
     def write_table(self, since: str) -> None:
         """Write a summary and a table with bars to the terminal, or tab-separated values to a pipe.

@@ -70,16 +70,16 @@ class BrowserSessions:
         self._unsaved_ends: set[str] = set()
         """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
 
-    async def create_for_key(self, presented: str) -> str | None:
+    async def create_for_key(self, key_text: str) -> str | None:
         """Begin a session for the user of a key, and return the value of its cookie.
 
         None: the settings do not contain this key.
         """
-        matches = [hmac.compare_digest(key.encode(), presented.encode()) for _, _, key in self._list_keys()]
+        matches = [hmac.compare_digest(key.encode(), key_text.encode()) for _, _, key in self._list_keys()]
         if not any(matches):
             return None
         cookie = secrets.token_urlsafe(32)
-        await self._save(cookie, _StoredSession(self._clock(), key_digest=_sign(cookie, "key", presented)))
+        await self._save(cookie, _StoredSession(self._clock(), key_digest=_sign(cookie, "key", key_text)))
         return cookie
 
     async def create_for_user(self, user: OidcUser) -> str:

@@ -1,8 +1,8 @@
 """Charts of the dashboard as SVG, with axes computed by pygal.
 
-`draw` returns the SVG of a `Chart`, and `sparkline` returns the SVG of a small line without axes. A chart has `Series`
-of values, and a `Column` for each position of the time axis. A `Band` is a labeled time range in a chart, such as an
-incident.
+`draw_chart` returns the SVG of a `Chart`, and `draw_sparkline` returns the SVG of a small line without axes. A chart
+has `Series` of values, and a `ChartColumn` for each position of the time axis. A `Band` is a labeled time range in a
+chart, such as an incident.
 """
 
 import re
@@ -37,7 +37,7 @@ class Series(Struct, frozen=True):
     """Sum of the values as text, for the legend. "": no sum is shown."""
 
 
-class Column(Struct, frozen=True):
+class ChartColumn(Struct, frozen=True):
     """One position on the time axis of a chart, such as an hour."""
 
     label: str
@@ -63,7 +63,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     label: str
     """Description of the chart for screen readers."""
     series: Sequence[Series]
-    columns: Sequence[Column]
+    columns: Sequence[ChartColumn]
     unit: Callable[[float], str]
     """Function that returns the text of a value on the axis."""
     is_line: bool = False
@@ -72,7 +72,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     """Name of the series with a filled area below its line. "": no series."""
 
 
-def draw(chart: Chart) -> Markup:
+def draw_chart(chart: Chart) -> Markup:
     """Return `chart` as two SVG elements, a wide one and a narrow one for phones.
 
     The style sheet of the page shows one of them.
@@ -81,7 +81,7 @@ def draw(chart: Chart) -> Markup:
     return Markup("").join(_draw(chart, plot, width) for width in (WIDE, NARROW))
 
 
-def sparkline(values: Sequence[float | None]) -> Markup:
+def draw_sparkline(values: Sequence[float | None]) -> Markup:
     """Return a small line of `values` without axes, as SVG. Empty: fewer than two values are known (not None)."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
@@ -196,7 +196,7 @@ def _bands(bands: Sequence[Band], positions: Sequence[float], width: float) -> I
         yield f'<text class="band-label" {place}>{escape(band.label)}</text>'
 
 
-def _bars(series: Series, group: ElementTree.Element, columns: Sequence[Column], scale: float) -> Iterator[str]:
+def _bars(series: Series, group: ElementTree.Element, columns: Sequence[ChartColumn], scale: float) -> Iterator[str]:
     role = escape(series.role)
     yield f'<g class="bars c-{role}" data-series="{escape(series.name)}">'
     for column, rect in zip(columns, group.iter("rect"), strict=False):
@@ -224,7 +224,7 @@ def _area(series: Series, group: ElementTree.Element, axis: ElementTree.Element,
         yield f'<path class="area l-{escape(series.role)}" data-series="{escape(series.name)}" d="{closed}"/>'
 
 
-def _links(columns: Sequence[Column], positions: Sequence[float], width: float) -> Iterator[str]:
+def _links(columns: Sequence[ChartColumn], positions: Sequence[float], width: float) -> Iterator[str]:
     """Yield SVG for one link per column of the time axis, as high as the chart.
 
     `positions`: horizontal positions of the columns in pixels. `width`: width of the chart in pixels.

@@ -4,11 +4,11 @@
 """
 
 from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.settings_editor import Refusals, resolve_refusal_text
+from anthropic_proxy.dashboard.settings_editor import RefusalTexts, resolve_refusal_text
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.settings import Settings
 
-_REFUSALS = Refusals(
+_REFUSALS = RefusalTexts(
     disabled="DASHBOARD_EDITING is false, so the dashboard does not run the doctor.",
     role="{} has the role {}, which does not run the doctor.",
     not_allowed="The doctor can be run in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY.",

@@ -77,11 +77,11 @@ class DoctorProcesses:
             self._estimating.add_done_callback(self._end_estimate)
         return await asyncio.shield(self._estimating)  # other callers wait for it if this one is cancelled
 
-    async def start(self, directory: Path, latest_start: float) -> None:
+    async def start(self, directory: Path, expected_latest_start: float) -> None:
         """Start a run and return when its process runs.
 
-        Nothing is started if a run is shown as in progress. `latest_start`: start of the latest run when the user saw
-        the page. Raises `InvalidRequest` if another run has begun since, or if the process cannot start.
+        Nothing is started if a run is shown as in progress. `expected_latest_start`: start of the latest run when
+        the user saw the page. Raises `InvalidRequest` if another run has begun since, or if the process cannot start.
         """
         if await asyncio.to_thread(doctor_run.is_running, directory):
             return
@@ -97,7 +97,7 @@ class DoctorProcesses:
                 loop.call_soon_threadsafe(set_result, problem)
 
         thread = threading.Thread(
-            target=self._run, args=(directory, latest_start, loop, report), name="doctor", daemon=True
+            target=self._run, args=(directory, expected_latest_start, loop, report), name="doctor", daemon=True
         )
         self._threads.add(thread)
         thread.start()

@@ -1,7 +1,8 @@
 """Failed requests on the pages: names for kinds of errors, the chart of errors over time, and incidents.
 
-An incident is a time in which many requests to one provider failed. `find_incidents` returns the incidents.
-`find_error_kind` returns the name of an error for users, such as `rate limit`. `draw_error_chart` returns the chart.
+An incident is a time in which many requests to one provider failed. `find_incidents` returns the incidents, and
+`build_incident_bands` returns them as labeled time ranges for a chart. `find_error_kind` returns the name of an error
+for users. `draw_error_chart` returns the chart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,12 +69,12 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
 
 
 def find_incidents(
-    periods: Periods, errors: Iterable[ErrorPeriod], by_model: Iterable[ModelPeriod], costs: ModelCosts
+    periods: Periods, errors: Iterable[ErrorPeriod], model_periods: Iterable[ModelPeriod], costs: ModelCosts
 ) -> list[Incident]:
     """Return the largest incidents of a time range: times in which many requests to one provider failed."""
     numbers = {start: number for number, start in enumerate(periods.starts)}
     sent: dict[tuple[str, int], int] = {}
-    for row in by_model:
+    for row in model_periods:
         key = row.model.provider, numbers.get(row.start, -1)
         sent[key] = sent.get(key, 0) + row.model.sums.requests
     failed: dict[tuple[str, int], dict[str, int]] = {}

@@ -1,6 +1,7 @@
 """Download of the tables of the dashboard's pages as CSV or JSON files.
 
-`TABLES` lists the tables of each page. `export_table` returns one of them as a file.
+`TABLES` lists the tables of each page. `export_table` returns one of them as a file, or None if it needs the ledger and
+the ledger cannot be read.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -78,7 +78,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "team_limits": "" if team is None else describe_limits(team.rules),
         "team_allowed": [] if team is None else list_allowed_names(team.rules),
         "chart": _draw_chart(periods, by_period, total),
-        "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.title} and model",
+        "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.length_name} and model",
         "requests": [build_finished_row(one, with_day=context.query.hours > 24) for one in latest],
         "changes": [
             build_change_row(entry)

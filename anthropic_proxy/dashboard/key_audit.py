@@ -45,7 +45,7 @@ def list_shown_entries(context: PageContext, limit: int = MAX_ROWS) -> Sequence[
     """
     query = context.query
     before, after = (_read_id(name, text) for name, text in (("before", query.before), ("after", query.after)))
-    return list_audit_entries(context.connection, before=before, after=after, limit=limit)
+    return list_audit_entries(context.connection, before_id=before, after_id=after, limit=limit)
 
 
 def _read_id(name: str, text: str) -> int | None:

@@ -86,7 +86,7 @@ def _list_times(key: VirtualKey) -> list[str | None]:
 def _list_rules(rules: Rules) -> list[Any]:
     names = [list(getattr(rules, name)) for name in LIST_FIELDS]
     limits = [rules.requests_per_minute, rules.tokens_per_minute, rules.concurrency]
-    return [*names, *limits, [budget.text for budget in rules.budgets]]
+    return [*names, *limits, [budget.encoded_text for budget in rules.budgets]]
 
 
 def _list_sums(sums: UsageSums) -> list[Any]:

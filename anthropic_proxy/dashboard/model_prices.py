@@ -48,10 +48,10 @@ class ComparedCost(Struct, frozen=True, kw_only=True):
     """CSS class of the color: `ok` if the other model is cheaper."""
 
 
-def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]) -> list[PriceRow]:
-    """Return the prices of the used models (`found`) and of the models that serve a Claude tier."""
+def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
+    """Return the prices of `used_models` and of the models that serve a Claude tier."""
     find_price_source(context.settings.data_directory).reload_if_changed()
-    used = [(costs.find_prefix(one.provider), one.model) for one in found if one.provider and one.model]
+    used = [(costs.find_prefix(one.provider), one.model) for one in used_models if one.provider and one.model]
     names = dict.fromkeys([*used, *_mapped(context)])
     return [_price_row(costs, prefix, model) for prefix, model in names]
 
@@ -67,7 +67,7 @@ def describe_price_sources(context: PageContext) -> str:
 
 
 def compare_costs(
-    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], total: UsageSums
+    context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums], total: UsageSums
 ) -> Mapping[str, Any] | None:
     """Return the table that shows how much the used tokens would have cost with other models.
 
@@ -76,7 +76,7 @@ def compare_costs(
     if not total.tokens:
         return None
     asked = context.query.compared
-    prices = dict(_candidates(context, costs, found))
+    prices = dict(_candidates(context, costs, used_models))
     rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
     shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
     return {

@@ -87,7 +87,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "mapping": context.setup.mapping,
         "rows": used if isinstance(used, FailedPanel) else [_build_row(context, costs, one) for one in used],
         "chart": build_panel(context, "costs", draw_costs),
-        "chart_title": f"Cost per {periods.title} and model",
+        "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
         "price_sources": describe_price_sources(context),
         "comparison": build_panel(

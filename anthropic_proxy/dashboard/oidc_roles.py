@@ -65,15 +65,15 @@ def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
     return "member" if not settings.members or _is_listed(settings.members, user) else None
 
 
-def find_claim_texts(claims: Mapping[str, Any], path: str) -> Sequence[str]:
+def find_claim_texts(claims: Mapping[str, Any], claim_path: str) -> Sequence[str]:
     """Return one claim (fact about a user) as a list of texts.
 
-    Dots in `path` separate the names of nested objects. Empty: the claims have no such text.
+    Dots in `claim_path` separate the names of nested objects. Empty: the claims have no such text.
     """
-    value: Any = claims.get(path)
+    value: Any = claims.get(claim_path)
     if value is None:
         value = claims
-        for name in path.split("."):
+        for name in claim_path.split("."):
             value = value.get(name) if isinstance(value, dict) else None
     if isinstance(value, str):
         return (value,)

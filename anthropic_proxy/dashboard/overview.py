@@ -67,14 +67,14 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
         "usage": build_panel(context, "usage", lambda: draw_usage(context, periods, found.by_model())),
-        "usage_title": f"{find_chart_title(query.measure)} per {periods.title}",
+        "usage_title": f"{find_chart_title(query.measure)} per {periods.length_name}",
         "measures": MEASURES,
         **_long_charts(context, periods, found.sums),
         "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, incidents)),
         "speed_views": (("", "All"), ("provider", "By provider")),
         "errors": build_panel(context, "errors", lambda: draw_error_chart(periods, found.errors())),
         "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
-        "errors_title": f"Failed requests per {periods.title}",
+        "errors_title": f"Failed requests per {periods.length_name}",
         "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
         "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
     }
@@ -178,7 +178,7 @@ def _long_charts(
         "week": build_panel(context, "hours of the week", lambda: _draw_week(context)),
         "week_title": f"{find_chart_title(query.measure)} by weekday and hour",
         "cached": build_panel(context, "cached input", lambda: draw_cached_share(periods, list(sums().values()))),
-        "cached_title": f"Input read from cache per {periods.title}",
+        "cached_title": f"Input read from cache per {periods.length_name}",
     }
 
 

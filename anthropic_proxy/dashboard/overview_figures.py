@@ -9,7 +9,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.charts import sparkline
+from anthropic_proxy.dashboard.charts import draw_sparkline
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import Periods
 from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_percentile
@@ -46,9 +46,11 @@ def build_figures(
     change = _compare(total.requests, previous_requests)
     spent = formats.money(total.known_cost) if total.requests else formats.UNKNOWN
     return [
-        Figure("Requests", formats.count(total.requests), change, sparkline([one.requests for one in sums]), listed),
-        Figure("Succeeded", succeeded, others, sparkline(good), failed),
-        Figure("Spent", spent, _requested_cost(total), sparkline([one.cost for one in sums]), models),
+        Figure(
+            "Requests", formats.count(total.requests), change, draw_sparkline([one.requests for one in sums]), listed
+        ),
+        Figure("Succeeded", succeeded, others, draw_sparkline(good), failed),
+        Figure("Spent", spent, _requested_cost(total), draw_sparkline([one.cost for one in sums]), models),
         _speed_figure(context, periods, latencies),
         _cache_figure(total, sums, listed),
     ]
@@ -70,7 +72,7 @@ def _speed_figure(context: PageContext, periods: Periods, latencies: Latencies) 
     speeds = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in periods.starts]
     href = context.query.link("/dashboard/models", measure="", order="-p95")
     return Figure(
-        "Time to first token, p50", formats.seconds(low), f"p95 {formats.seconds(high)}", sparkline(speeds), href
+        "Time to first token, p50", formats.seconds(low), f"p95 {formats.seconds(high)}", draw_sparkline(speeds), href
     )
 
 
@@ -78,7 +80,7 @@ def _cache_figure(total: UsageSums, sums: Sequence[UsageSums], href: str) -> Fig
     shares = [one.cached_share for one in sums]
     cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
     share = formats.percent(total.cache_read_tokens, total.all_input_tokens)
-    return Figure("Input read from cache", share, f"{cached} of {everything} tokens", sparkline(shares), href)
+    return Figure("Input read from cache", share, f"{cached} of {everything} tokens", draw_sparkline(shares), href)
 
 
 def _compare(value: int, before: int) -> str:

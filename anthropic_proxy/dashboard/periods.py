@@ -11,7 +11,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.charts import MAX_SERIES, Band, Chart, Column, Series, draw
+from anthropic_proxy.dashboard.charts import MAX_SERIES, Band, Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.dashboard.view_query import ViewQuery
 from anthropic_proxy.ledger.dashboard_records import PeriodSums
 from anthropic_proxy.ledger.histograms import Histogram, find_percentile
@@ -49,12 +49,12 @@ class Periods(Struct, frozen=True):
     """End of the last period in seconds since the epoch."""
 
     @property
-    def title(self) -> str:
+    def length_name(self) -> str:
         """Name of the length of one period, such as `hour`."""
         names = {300: "5 minutes", 3_600: "hour", 6 * 3_600: "6 hours", DAY_SECONDS: "day", 3 * DAY_SECONDS: "3 days"}
         return names[self.seconds]
 
-    def columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[Column]:
+    def build_columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[ChartColumn]:
         """Return one position on the time axis of a chart for each period, with label, description and link."""
         found = []
         ends = [*self.starts[1:], self.end]
@@ -64,7 +64,7 @@ class Periods(Struct, frozen=True):
             title = f"{left:%H:%M} to {right:%H:%M}" if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
             label = f"{left:%H:%M}" if self.seconds <= 3_600 else f"{left.day} {left:%b}"
             href = self.query.link_to_range(start, end, path)
-            found.append(Column(label, f"{title}{text}", href, is_incomplete=end > self.query.end))
+            found.append(ChartColumn(label, f"{title}{text}", href, is_incomplete=end > self.query.end))
         return found
 
 
@@ -81,9 +81,9 @@ def divide_range(query: ViewQuery) -> Periods:
 def draw_group_chart(
     periods: Periods,
     rows: Sequence[PeriodSums],
-    value: Callable[[UsageSums], float],
-    text: Callable[[float], str],
-    roles: Mapping[str, tuple[str, str]] | None = None,
+    extract_value: Callable[[UsageSums], float],
+    format_value: Callable[[float], str],
+    names_and_roles: Mapping[str, tuple[str, str]] | None = None,
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each group of requests.
 
@@ -91,21 +91,21 @@ def draw_group_chart(
     """
     totals: dict[str, float] = {}
     for row in rows:
-        totals[row.group] = totals.get(row.group, 0) + value(row.sums)
+        totals[row.group] = totals.get(row.group, 0) + extract_value(row.sums)
     ranked = sorted((name for name, total in totals.items() if total), key=lambda name: -totals[name])
     shown = ranked if len(ranked) <= MAX_SERIES + 1 else ranked[:MAX_SERIES]
-    names = {name: (roles or {}).get(name, (name or "none", name or "none")) for name in shown}
+    names = {name: (names_and_roles or {}).get(name, (name or "none", name or "none")) for name in shown}
     others = ("others", "others")
     values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in names.values()}
     for row in rows:
         if row.group in ranked:
             series = values.setdefault(names.get(row.group, others), {})
-            series[row.start] = series.get(row.start, 0) + value(row.sums)
-    return draw_stacked_chart(periods, values, text)
+            series[row.start] = series.get(row.start, 0) + extract_value(row.sums)
+    return draw_stacked_chart(periods, values, format_value)
 
 
 def draw_stacked_chart(
-    periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], text: Callable[[float], str]
+    periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], format_value: Callable[[float], str]
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each series of `values`.
 
@@ -113,7 +113,7 @@ def draw_stacked_chart(
     """
     kept = {key: found for key, found in values.items() if any(found.values())}
     series = [
-        Series(name, role, [found.get(start, 0) for start in periods.starts], text(sum(found.values())))
+        Series(name, role, [found.get(start, 0) for start in periods.starts], format_value(sum(found.values())))
         for (name, role), found in kept.items()
     ]
     texts, rows = [], []
@@ -121,40 +121,40 @@ def draw_stacked_chart(
         cells = [(one.name, one.values[index] or 0) for one in series]
         total = sum(value for _, value in cells)
         listed = sorted(((name, value) for name, value in cells if value), key=lambda cell: -cell[1])
-        texts.append(f", {text(total)}" + _listed([(name, text(value)) for name, value in listed]))
-        rows.append([text(value) for _, value in cells])
-    return _finish(periods, series, texts, rows, text, is_line=False)
+        texts.append(f", {format_value(total)}" + _listed([(name, format_value(value)) for name, value in listed]))
+        rows.append([format_value(value) for _, value in cells])
+    return _finish(periods, series, texts, rows, format_value, is_line=False)
 
 
 def draw_percentile_chart(
     periods: Periods,
-    found: Mapping[tuple[int, tuple[str, ...]], Histogram],
-    text: Callable[[float | None], str] = formats.seconds,
+    latencies: Mapping[tuple[int, tuple[str, ...]], Histogram],
+    format_value: Callable[[float | None], str] = formats.seconds,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
     """Return a chart with two lines over time: the median and the 95th percentile."""
-    histograms = [found.get((start, ())) for start in periods.starts]
+    histograms = [latencies.get((start, ())) for start in periods.starts]
     values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]
     series = [Series("p50 (median)", "p50", values[0]), Series("p95", "p95", values[1])]
-    rows = [[text(low), text(high)] for low, high in zip(*values, strict=True)]
+    rows = [[format_value(low), format_value(high)] for low, high in zip(*values, strict=True)]
     texts = [_listed([("p50", low), ("p95", high)]) if low != formats.UNKNOWN else ", no replies" for low, high in rows]
     known = series if any(value is not None for value in values[0]) else []
-    return _finish(periods, known, texts, rows, text, is_line=True, bands=bands)
+    return _finish(periods, known, texts, rows, format_value, is_line=True, bands=bands)
 
 
 def draw_median_latency_chart(
     periods: Periods,
-    found: Mapping[tuple[int, tuple[str, ...]], Histogram],
+    latencies: Mapping[tuple[int, tuple[str, ...]], Histogram],
     names: Mapping[str, str],
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
     """Return a chart of the median time to first token, with one line for each of the largest groups."""
     counts: dict[str, int] = {}
-    for (_, (group,)), histogram in found.items():
+    for (_, (group,)), histogram in latencies.items():
         counts[group] = counts.get(group, 0) + sum(histogram.values())
     series = []
     for group in sorted(counts, key=lambda one: -counts[one])[:MAX_SERIES]:
-        values = [find_percentile(found.get((start, (group,)), {}), 0.5) for start in periods.starts]
+        values = [find_percentile(latencies.get((start, (group,)), {}), 0.5) for start in periods.starts]
         series.append(Series(names.get(group, group) or "none", group or "none", values))
     return _draw_lines(periods, series, formats.seconds, formats.seconds, bands)
 
@@ -213,12 +213,14 @@ def _finish(
 ) -> DrawnChart:
     labels = {number: band.label for band in bands for number in range(band.first, band.last + 1)}
     marked = [_add_incident(text, labels.get(number, "")) for number, text in enumerate(texts)]
-    columns = periods.columns(marked)
+    columns = periods.build_columns(marked)
     if bands:
         rows = [[*row, labels.get(number, formats.UNKNOWN)] for number, row in enumerate(rows)]
     names = ", ".join(one.name for one in series)
     chart = Chart(
-        label=f"{'Lines' if is_line else 'Bars'} per {periods.title}: {names}. The table below has the same values.",
+        label=(
+            f"{'Lines' if is_line else 'Bars'} per {periods.length_name}: {names}. The table below has the same values."
+        ),
         series=series,
         columns=columns,
         unit=lambda value: unit(value) if value else "0",
@@ -228,7 +230,7 @@ def _finish(
     table = [
         [column.title.partition(", ")[0].partition(": ")[0], *row] for column, row in zip(columns, rows, strict=True)
     ]
-    return DrawnChart(chart, draw(chart) if series else Markup(""), table)
+    return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table)
 
 
 def _add_incident(text: str, label: str) -> str:

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.capability_matrix import build_matrix
-from anthropic_proxy.dashboard.charts import sparkline
+from anthropic_proxy.dashboard.charts import draw_sparkline
 from anthropic_proxy.dashboard.doctor_panel import build_doctor_panel
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.panels import FailedPanel, build_panel
@@ -115,7 +115,7 @@ def _add_figures(row: ProviderRow, figures: _Figures) -> ProviderRow:
         errors=formats.error_share(figures.sums.errors, figures.sums.requests),
         p50=formats.seconds(find_percentile(figures.speeds, 0.5)),
         p95=formats.seconds(find_percentile(figures.speeds, 0.95)),
-        line=sparkline(figures.medians),
+        line=draw_sparkline(figures.medians),
     )
 
 

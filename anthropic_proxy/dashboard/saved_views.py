@@ -1,7 +1,8 @@
 """Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie.
 
-A `SavedView` is one of them. `decode_views_cookie` returns the views in a cookie. `change_views` adds or removes one,
-and `encode_views_cookie` returns the header that stores them.
+A `SavedView` is one of them. `decode_views_cookie` returns the views in a cookie. `change_views` returns the views
+after a sent form saves or removes one, and the URL of the next page. `encode_views_cookie` returns the value of the
+header that stores them.
 """
 
 import base64

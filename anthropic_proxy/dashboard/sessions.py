@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.charts import Chart, Column, Series, draw
+from anthropic_proxy.dashboard.charts import Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart
@@ -154,7 +154,7 @@ def _chart(
     step = -(-len(rows) // _MAX_COLUMNS)
     picked = list(range(0, len(rows), step))
     columns = [
-        Column(
+        ChartColumn(
             formats.clock_time(rows[index].started_at)[:5],
             f"{formats.clock_time(rows[index].started_at)}: {name} = {text(values[index])}",
             f"/dashboard/requests/{rows[index].id}",
@@ -174,4 +174,4 @@ def _chart(
     )
     limits = [one.total for one in series[1:]]
     table = [[formats.clock_time(rows[index].started_at), text(values[index]), *limits] for index in picked]
-    return DrawnChart(chart, draw(chart) if series else Markup(""), table)
+    return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table)

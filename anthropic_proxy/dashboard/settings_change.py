@@ -105,15 +105,15 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     )
 
 
-def write_change(proposal: Proposal, expected: str) -> None:
+def write_change(proposal: Proposal, expected_digest: str) -> None:
     """Write a checked change of a setting to `.env`, and keep the previous file as `BACKUP_FILE`.
 
-    Raises `InvalidRequest` if `expected` is not the digest of the present file.
+    Raises `InvalidRequest` if `expected_digest` is not the digest of the present file.
     """
     try:
         with locked_for_change(Path(ENV_FILE)):
             before = read_text(Path(ENV_FILE))
-            if not proposal.before == digest(before) == expected:
+            if not proposal.before == digest(before) == expected_digest:
                 raise InvalidRequest(
                     f"Another change of .env was written after this preview, so {proposal.row.name} was not written. "
                     "Check its value and show the change again."

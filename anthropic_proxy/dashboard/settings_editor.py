@@ -1,8 +1,8 @@
 """Form of the page Settings that changes one setting, after a preview.
 
-`load_setting_form` returns the values for the form before the user enters a new value. `submit_setting_form` returns
-the sent form with a preview, and writes the change after the confirmation. `explain_settings_refusal` explains why a
-user may not change settings.
+`load_setting_form` returns the values for the form. `submit_setting_form` returns the values with a preview, or writes
+the change after the confirmation. Its second result is True if the change was written. `explain_settings_refusal`
+explains why a user may not change settings.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
 
     `session` is None without a sign-in.
     """
-    return resolve_refusal_text(request, session, settings, Refusals(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
+    return resolve_refusal_text(request, session, settings, RefusalTexts(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
 
 
-class Refusals(NamedTuple):
+class RefusalTexts(NamedTuple):
     """Texts that explain why a user may not do something for which the permission to change settings is necessary."""
 
     disabled: str
@@ -43,7 +43,9 @@ class Refusals(NamedTuple):
     """The browser is not signed in, and not on this machine."""
 
 
-def resolve_refusal_text(request: RouteRequest, session: Session | None, settings: Settings, texts: Refusals) -> str:
+def resolve_refusal_text(
+    request: RouteRequest, session: Session | None, settings: Settings, texts: RefusalTexts
+) -> str:
     """Return the text that explains why a user may not change settings. "": the user may.
 
     `session`: None: the browser is not signed in.

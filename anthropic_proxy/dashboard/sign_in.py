@@ -40,15 +40,15 @@ class SignInLimit:
         self._kind = kind
         self._per_minute, self._per_hour = per_minute, per_hour
 
-    async def begin(self, store: Store, address: str, forwarded: str = "") -> Reservation:
+    async def reserve_sign_in(self, store: Store, address: str, forwarded_for: str = "") -> Reservation:
         """Count a sign-in before it is checked. Reject the sign-in if the field `refused` of the result is set.
 
-        Call `finish` afterwards.
+        Call `settle_sign_in` afterwards.
         """
         place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
-        limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded else 1)
-        if forwarded:
-            own = f"{place}/{_find_network(forwarded.rpartition(',')[2].strip())}"
+        limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded_for else 1)
+        if forwarded_for:
+            own = f"{place}/{_find_network(forwarded_for.rpartition(',')[2].strip())}"
             limits = [*self._list_limits(own, 1), *limits]
         return await store.reserve(limits)
 
@@ -58,12 +58,13 @@ class SignInLimit:
             Limit(f"{place}/hour", "rate", 1, self._per_hour * factor, _HOUR_SECONDS),
         ]
 
-    async def finish(self, store: Store, begun: Reservation, *, is_success: bool) -> None:
+    async def settle_sign_in(self, store: Store, reservation: Reservation, *, is_success: bool) -> None:
         """Complete the count of a sign-in: only a failed one stays counted.
 
-        `store` has the counters. `begun` is the result of `begin`. `is_success` is True if the sign-in succeeded.
+        `store` has the counters. `reservation` is the result of `reserve_sign_in`. `is_success` is True if the sign-in
+        succeeded.
         """
-        await store.settle(begun, [0 if is_success else 1] * len(begun.limits))
+        await store.settle(reservation, [0 if is_success else 1] * len(reservation.limits))
 
 
 def is_https(request: RouteRequest, settings: Settings) -> bool:

@@ -84,7 +84,7 @@ class SignIn:
         if begun.refused is not None:
             return await self._refuse(request, target, begun)
         cookie = await self._sessions.create_for_key(key)
-        await self._limit.finish(self._store, begun, is_success=cookie is not None)
+        await self._limit.settle_sign_in(self._store, begun, is_success=cookie is not None)
         if cookie is None:
             return await self._send_page(request, target, _WRONG_KEY, status=401)
         return redirect(resolve_redirect_path(target), set_cookie=[self._write_session_cookie(request, cookie)])
@@ -113,9 +113,9 @@ class SignIn:
         try:
             signed_in = await self._oidc.finish(request, sign_in)
         except OidcError as error:
-            await self._provider_limit.finish(self._store, begun, is_success=False)
+            await self._provider_limit.settle_sign_in(self._store, begun, is_success=False)
             return await self._explain(request, error)
-        await self._provider_limit.finish(self._store, begun, is_success=True)
+        await self._provider_limit.settle_sign_in(self._store, begun, is_success=True)
         ended = encode_attempt_cookie("", 0, is_https=self._is_https(request))
         cookies = [self._write_session_cookie(request, signed_in.cookie), ended]
         return await asyncio.to_thread(_continue_to, request, signed_in.target, cookies)
@@ -133,7 +133,7 @@ class SignIn:
 
     async def _begin(self, limit: SignInLimit, request: RouteRequest) -> Reservation:
         """Count a sign-in of the client."""
-        return await limit.begin(self._store, request.address, request.headers.get("x-forwarded-for", ""))
+        return await limit.reserve_sign_in(self._store, request.address, request.headers.get("x-forwarded-for", ""))
 
     async def _refuse(self, request: RouteRequest, target: str, begun: Reservation) -> RouteResponse:
         """Return the page for a client address with too many failed sign-ins.

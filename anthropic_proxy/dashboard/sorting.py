@@ -46,13 +46,13 @@ def read_order(text: str, names: Collection[str]) -> SortOrder | None:
     return SortOrder(name, is_descending=text.startswith("-"))
 
 
-def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], text: str) -> list[RowT]:
-    """Return `rows` in the order that `text`, the URL parameter `sort`, requests.
+def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sort_parameter: str) -> list[RowT]:
+    """Return `rows` in the order that `sort_parameter`, the URL parameter `sort`, requests.
 
     Raises `InvalidRequest` for a column that is not in `columns`.
     """
     values = {column.name: column.value for column in columns}
-    order = read_order(text, values)
+    order = read_order(sort_parameter, values)
     if order is None:
         return list(rows)
     return sorted(rows, key=lambda row: values[order.name](row) or 0, reverse=order.is_descending)

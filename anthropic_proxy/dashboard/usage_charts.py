@@ -47,14 +47,14 @@ def find_chart_title(measure: str) -> str:
     return "Cost" if measure == "provider" else dict(MEASURES).get(measure, "Cost")
 
 
-def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelPeriod]) -> DrawnChart:
+def draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> DrawnChart:
     """Return the chart of cost, tokens or requests that the URL parameter `by` requests.
 
-    `by_model` has the sums of each model in each period.
+    `model_periods` has the sums of each model in each period.
     """
     measure = context.query.measure
     if measure == "tokens":
-        return _kinds(periods, by_model, lambda one: count_tokens_by_kind(one.model.sums), formats.short_count)
+        return _kinds(periods, model_periods, lambda one: count_tokens_by_kind(one.model.sums), formats.short_count)
     if measure == "requests":
         rows = queries.sum_periods(
             context.connection, context.selection, periods.seconds, "outcome_class", ("requests",)
@@ -62,23 +62,23 @@ def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelP
         return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
     if measure == "provider":
         return draw_group_chart(
-            periods, sum_periods_by_provider(by_model), lambda sums: sums.cost, formats.money_from_float
+            periods, sum_periods_by_provider(model_periods), lambda sums: sums.cost, formats.money_from_float
         )
     costs = ModelCosts(context.settings)
     return _kinds(
         periods,
-        by_model,
+        model_periods,
         lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
         formats.money_from_float,
     )
 
 
-def sum_periods_by_provider(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
+def sum_periods_by_provider(model_periods: Iterable[ModelPeriod]) -> list[PeriodSums]:
     """Return the sums of each provider in each period, such as an hour.
 
-    `by_model` has the sums of each model in each period.
+    `model_periods` has the sums of each model in each period.
     """
-    found = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in by_model)
+    found = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
     return [PeriodSums(start, provider, sums) for (start, provider), sums in found.items()]
 
 

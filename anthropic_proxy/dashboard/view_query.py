@@ -110,10 +110,13 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
 
-    def export_link(self, form: str, table: str = "") -> str:
-        """Return the URL from which a browser downloads a table of this page as a file. `form` is `csv` or `json`."""
+    def export_link(self, file_format: str, table: str = "") -> str:
+        """Return the URL from which a browser downloads a table of this page as a file.
+
+        `file_format` is `csv` or `json`.
+        """
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
-        return f"{address}{'&' if '?' in address else '?'}format={form}{chosen}"
+        return f"{address}{'&' if '?' in address else '?'}format={file_format}{chosen}"
 
     def link_to_shifted_range(self, direction: int) -> str:
         """Return the URL of this page for the time range before (-1) or after (1) the present one."""

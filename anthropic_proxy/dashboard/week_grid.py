@@ -49,7 +49,10 @@ class WeekGrid(Struct, frozen=True):
 
 
 def draw_week(
-    query: ViewQuery, hours: Sequence[PeriodSums], value: Callable[[UsageSums], float], text: Callable[[float], str]
+    query: ViewQuery,
+    hours: Sequence[PeriodSums],
+    extract_value: Callable[[UsageSums], float],
+    format_value: Callable[[float], str],
 ) -> WeekGrid:
     """Return the grid of a time range: one cell for each weekday and hour of the day.
 
@@ -57,7 +60,7 @@ def draw_week(
     """
     cells = [[Cell() for _ in _HOURS] for _ in _WEEKDAYS]
     for hour in hours:
-        when, found = formats.local_datetime(hour.start * MICROSECONDS), value(hour.sums)
+        when, found = formats.local_datetime(hour.start * MICROSECONDS), extract_value(hour.sums)
         cell = cells[when.weekday()][when.hour]
         cell.value += found
         cell.hours += 1
@@ -66,9 +69,9 @@ def draw_week(
     highest = max(cell.value for row in cells for cell in row)
     drawing = Markup("")
     if highest:
-        drawing = Markup("").join(_draw(query, cells, highest, text, width) for width in (WIDE, NARROW))
+        drawing = Markup("").join(_draw(query, cells, highest, format_value, width) for width in (WIDE, NARROW))
     rows = [
-        [weekday, *(text(cell.value) if cell.hours else formats.UNKNOWN for cell in row)]
+        [weekday, *(format_value(cell.value) if cell.hours else formats.UNKNOWN for cell in row)]
         for weekday, row in zip(_WEEKDAYS, cells, strict=True)
     ]
     return WeekGrid(drawing, [f"{hour:02d}:00" for hour in _HOURS], rows)

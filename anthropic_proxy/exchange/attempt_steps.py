@@ -24,7 +24,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import (
     MAX_REPLY_BYTES_ON_LOOP,
     decode_reply_schema,
-    is_large,
+    is_large_request,
     run_on_loop_or_in_thread,
 )
 from anthropic_proxy.exchange.error_messages import (
@@ -82,7 +82,7 @@ class AttemptSteps:
         self._services, self._incoming = services, incoming
         self._receipt, self._records = receipt, records
         self._watchdog = watchdog
-        self._large = is_large(incoming, receipt.tool_count)
+        self._large = is_large_request(incoming, receipt.tool_count)
         self._inliner = new_media_inliner(services, incoming)
         self._estimates = estimates
 

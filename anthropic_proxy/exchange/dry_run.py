@@ -1,8 +1,8 @@
 """`run_dry`: processes a client request like a real one, but stops before anything is sent to a provider.
 
-The result is a `DryRun`, with the upstream request that would be sent and the chosen providers. `Sender` describes the
-client for which the request is processed. `NotSent` is the exception that is raised in place of sending. Web searches
-and fetches are skipped. Only a local server is queried, for the limits of its installed models.
+The result is a `DryRun`, with the upstream request that would be sent and the chosen providers. `DryRunClient`
+describes the client for which the request is processed. `NotSent` is the exception that is raised in place of sending.
+Web searches and fetches are skipped. Only a local server is queried, for the limits of its installed models.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
 """URL path of requests for a token count."""
 
 
-class Sender(Struct, frozen=True, kw_only=True):
+class DryRunClient(Struct, frozen=True, kw_only=True):
     """Key name and headers of the imaginary client of a dry run, because conditions of routes may depend on them."""
 
     key: str = "local"
@@ -48,7 +48,7 @@ class Sender(Struct, frozen=True, kw_only=True):
     """Header name in lower case → value, for conditions of routes."""
 
 
-LOCAL_SENDER = Sender()
+LOCAL_DRY_RUN_CLIENT = DryRunClient()
 """Client of a dry run without a key and without headers."""
 
 
@@ -96,7 +96,7 @@ class DryRun(Struct, kw_only=True):
 
 
 async def run_dry(
-    services: Services, body: bytes, path: str = "/v1/messages", *, sender: Sender = LOCAL_SENDER
+    services: Services, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
 ) -> DryRun:
     """Process a client request up to its first upstream request, and return the result without sending it."""
     receipt = Receipt(request_id=services.new_id("req_"), client=Client(), started_at=services.clock(), path=path)

@@ -1,8 +1,8 @@
 """Functions that run long CPU work of a request in a thread, and short work on the event loop.
 
-The event loop serves all clients, so long work on it delays them. `is_large` estimates the work by the size of the
-request. `run_on_loop_or_in_thread` runs a function on the event loop or in a thread. `decode_reply_schema` decodes the
-JSON Schema of a reply.
+The event loop serves all clients, so long work on it delays them. `is_large_request` estimates the work by the size of
+the request. `run_on_loop_or_in_thread` runs a function on the event loop or in a thread. `decode_reply_schema` decodes
+the JSON Schema of a reply.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ thread."""
 _Result = TypeVar("_Result")
 
 
-def is_large(incoming: ClientRequest, tool_count: int) -> bool:
+def is_large_request(incoming: ClientRequest, tool_count: int) -> bool:
     """Return True if the work for a request on the event loop would delay other requests."""
     return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
 

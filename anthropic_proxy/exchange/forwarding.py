@@ -21,7 +21,7 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large
+from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large_request
 from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
 from anthropic_proxy.exchange.not_found import add_not_found_cause
 from anthropic_proxy.exchange.relay import forwarded_headers
@@ -78,7 +78,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
         raise request.decode_error
     scale = await services.observations.find_token_scale(target.provider.name, target.model)
     count = await services.background.run_in_thread_if_large(
-        is_large(incoming, len(request.tools)), estimates.get_or_estimate, request
+        is_large_request(incoming, len(request.tools)), estimates.get_or_estimate, request
     )
     return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
 

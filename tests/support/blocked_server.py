@@ -49,6 +49,6 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=asked.port,
         workers=asked.workers,
-        stop_timeout=asked.stop_timeout,
+        stop_timeout_seconds=asked.stop_timeout,
         heartbeat_timeout_seconds=asked.heartbeat_timeout,
     )

@@ -18,7 +18,7 @@ _ACCEPTED = (
 )
 
 
-def read_configuration(content: bytes, name: str) -> ImportPlan:
+def read_configuration(content: bytes, input_name: str) -> ImportPlan:
     """Return the settings of this proxy that correspond to `content`, the configuration file of another project.
 
     Raises `ConfigurationError` for an unknown format or type of value.
@@ -26,11 +26,11 @@ def read_configuration(content: bytes, name: str) -> ImportPlan:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{name} is not UTF-8 text: byte {error.start} is invalid.") from None
+        raise ConfigurationError(f"{input_name} is not UTF-8 text: byte {error.start} is invalid.") from None
     try:
-        return _read(text, name)
+        return _read(text, input_name)
     except (AttributeError, TypeError, KeyError, IndexError) as error:
-        raise ConfigurationError(f"{name} has an unexpected structure. {_ACCEPTED}") from error
+        raise ConfigurationError(f"{input_name} has an unexpected structure. {_ACCEPTED}") from error
 
 
 def _read(text: str, name: str) -> ImportPlan:

@@ -41,13 +41,13 @@ _TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fa
 """
 
 
-def read_env_file(given: Mapping[str, str]) -> ImportPlan:
+def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     """Return the settings of this proxy that correspond to the `.env` of an earlier proxy. API keys are copied.
 
-    `given` contains the variables in this file.
+    `variables` contains the variables in this file.
     """
     plan = ImportPlan("an earlier proxy (.env)")
-    found = {_RENAMED.get(name, name): value for name, value in given.items() if value}
+    found = {_RENAMED.get(name, name): value for name, value in variables.items() if value}
     has_one_server = bool(_ONE_SERVER_VARIABLES & {*found}) and not _OTHER_PROVIDER_VARIABLES & {*found}
     if has_one_server:
         _read_one_server(plan, found)

@@ -83,14 +83,14 @@ class CachedDocument(Generic[ValueT]):
         self._failure = OidcError("")
         self._lock = asyncio.Lock()
 
-    async def find(self, max_age: float) -> ValueT:
-        """Return the cached document, or request it again if it is older than `max_age` seconds.
+    async def find_or_request(self, max_age_seconds: float) -> ValueT:
+        """Return the cached document, or request it again if it is older than `max_age_seconds`.
 
         Raises `OidcError` if the request fails and there is no old document.
         """
         async with self._lock:
             now = self._clock()
-            if self._value is not None and now < self._loaded_at + max_age:
+            if self._value is not None and now < self._loaded_at + max_age_seconds:
                 return self._value
             if now >= self._failed_at + RETRY_SECONDS:
                 try:
@@ -117,7 +117,7 @@ class OidcClient:
 
         Raises `OidcError` if the provider's configuration cannot be loaded.
         """
-        metadata = await self._metadata.find(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         url: str = prepare_grant_uri(
             metadata.authorization_endpoint,
             self.settings.client_id,
@@ -133,7 +133,7 @@ class OidcClient:
 
     async def require_issuer(self, presented: str | None) -> None:
         """Raise `OidcError` if the response of a sign-in came from another identity provider (RFC 9207)."""
-        metadata = await self._metadata.find(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         if presented is None and not metadata.authorization_response_iss_parameter_supported:
             return
         if presented != metadata.issuer:
@@ -162,9 +162,9 @@ class OidcClient:
 
         `nonce`: random text that the token must contain. Raises `OidcError` for an invalid token.
         """
-        metadata = await self._metadata.find(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         for is_repeated in (False, True):
-            keys = await self._keys.find(MIN_KEY_INTERVAL_SECONDS if is_repeated else CACHE_SECONDS)
+            keys = await self._keys.find_or_request(MIN_KEY_INTERVAL_SECONDS if is_repeated else CACHE_SECONDS)
             try:
                 return verify_id_token(
                     id_token,
@@ -193,7 +193,7 @@ class OidcClient:
         return metadata
 
     async def _load_keys(self) -> KeySet:
-        metadata = await self._metadata.find(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
 
     def _require_own_urls(self, metadata: _Metadata) -> None:
@@ -214,7 +214,7 @@ class OidcClient:
                 raise OidcError(f"The identity provider has a URL without TLS: {url}. {CHECK_ISSUER}", status=502)
 
     async def _request_tokens(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
-        metadata = await self._metadata.find(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         secret = self.settings.client_secret
         methods = metadata.token_endpoint_auth_methods_supported
         client_id, secret_text, method = self.settings.client_id, "", "none"
@@ -238,7 +238,7 @@ class OidcClient:
 
         `subject`: user id in the ID token. Raises `OidcError` if the claims are about another user.
         """
-        metadata = await self._metadata.find(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         if not metadata.userinfo_endpoint:
             return {}
         headers = {"authorization": f"Bearer {access_token}", "accept": "application/json"}

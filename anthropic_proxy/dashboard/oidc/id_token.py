@@ -55,7 +55,7 @@ def decode_key_set(document: Mapping[str, Any]) -> KeySet:
 
 
 def verify_id_token(
-    text: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
+    id_token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
 ) -> Mapping[str, Any]:
     """Check an ID token, the signed text with facts about a user, and return its claims.
 
@@ -63,14 +63,14 @@ def verify_id_token(
     """
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")
-    header = _read_header(text)
+    header = _read_header(id_token)
     algorithm = header.get("alg")
     if algorithm not in ALGORITHMS:
         raise _invalid(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")
     if header.get("kid") is None and len(keys.keys) > 1:
         raise _invalid("it does not name its key")
     try:
-        token = jwt.decode(text, keys, algorithms=[algorithm])
+        token = jwt.decode(id_token, keys, algorithms=[algorithm])
     except InvalidKeyIdError:
         raise UnknownKeyError from None
     except (JoseError, ValueError, TypeError):

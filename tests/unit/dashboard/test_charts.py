@@ -4,7 +4,7 @@ import re
 
 from msgspec.structs import replace
 
-from anthropic_proxy.dashboard.charts import Chart, Column, Series, draw, sparkline
+from anthropic_proxy.dashboard.charts import Chart, ChartColumn, Series, draw_chart, draw_sparkline
 
 
 def chart_of(*values: float | None, is_line: bool = False) -> Chart:
@@ -12,7 +12,7 @@ def chart_of(*values: float | None, is_line: bool = False) -> Chart:
         label="Bars <b>",
         series=[Series("<i>", "openai", values), Series("input", "input", [1.0] * len(values))],
         columns=[
-            Column(f"{hour}:00", f"{hour}:00: a = 1", f"/dashboard/requests?a=1&b={hour}", hour == len(values) - 1)
+            ChartColumn(f"{hour}:00", f"{hour}:00: a = 1", f"/dashboard/requests?a=1&b={hour}", hour == len(values) - 1)
             for hour in range(len(values))
         ],
         unit=lambda value: f"${value:.2f}",
@@ -22,7 +22,7 @@ def chart_of(*values: float | None, is_line: bool = False) -> Chart:
 
 def test_a_chart_has_only_elements_and_attributes_that_the_security_policy_permits() -> None:
     for is_line in (False, True):
-        drawn = draw(chart_of(1, None, 3, 0, is_line=is_line))
+        drawn = draw_chart(chart_of(1, None, 3, 0, is_line=is_line))
         assert set(re.findall(r"<(\w+)", drawn)) <= {"svg", "g", "path", "text", "rect", "a"}
         assert not re.search(r"style|script|<desc|<i>|<b>", drawn)
         assert drawn.count("<svg") == 2
@@ -30,7 +30,7 @@ def test_a_chart_has_only_elements_and_attributes_that_the_security_policy_permi
 
 
 def test_the_guides_are_round_numbers_from_zero() -> None:
-    assert re.findall(r'class="y"[^>]*>([^<]+)<', draw(chart_of(2.9, 1)))[:5] == [
+    assert re.findall(r'class="y"[^>]*>([^<]+)<', draw_chart(chart_of(2.9, 1)))[:5] == [
         "$0.00",
         "$1.00",
         "$2.00",
@@ -40,14 +40,14 @@ def test_the_guides_are_round_numbers_from_zero() -> None:
 
 
 def test_the_guides_of_counts_are_whole_numbers() -> None:
-    drawn = draw(replace(chart_of(9, 1), unit=lambda value: f"{value:.0f}"))
+    drawn = draw_chart(replace(chart_of(9, 1), unit=lambda value: f"{value:.0f}"))
     assert re.findall(r'class="y"[^>]*>([^<]+)<', drawn)[:3] == ["0", "5", "10"]
 
 
 def test_the_last_bar_is_an_outline_if_its_period_has_not_ended() -> None:
-    assert draw(chart_of(2, 1)).count('class="incomplete"') == 4
+    assert draw_chart(chart_of(2, 1)).count('class="incomplete"') == 4
 
 
 def test_a_sparkline_omits_unknown_values() -> None:
-    assert sparkline([1, None]) == ""
-    assert sparkline([1, None, 3]).count(",") == 2
+    assert draw_sparkline([1, None]) == ""
+    assert draw_sparkline([1, None, 3]).count(",") == 2

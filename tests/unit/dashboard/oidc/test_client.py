@@ -44,12 +44,14 @@ async def test_sign_ins_at_the_same_time_cause_one_request_also_if_it_fails() ->
         return answer
 
     document = CachedDocument(load, lambda: now[0])
-    failed = await asyncio.gather(*(document.find(CACHE_SECONDS) for _ in range(20)), return_exceptions=True)
+    failed = await asyncio.gather(*(document.find_or_request(CACHE_SECONDS) for _ in range(20)), return_exceptions=True)
     assert {(str(error), getattr(error, "status", 0)) for error in failed} == {("unreachable", 502)}
     assert len(requests) == 1
     now[0] += RETRY_SECONDS
-    assert await asyncio.gather(*(document.find(CACHE_SECONDS) for _ in range(20))) == ["first"] * 20
+    assert await asyncio.gather(*(document.find_or_request(CACHE_SECONDS) for _ in range(20))) == ["first"] * 20
     assert len(requests) == 2
     now[0] += CACHE_SECONDS
-    assert await asyncio.gather(*(document.find(CACHE_SECONDS) for _ in range(20))) == ["first"] * 20, "it stays in use"
+    assert await asyncio.gather(*(document.find_or_request(CACHE_SECONDS) for _ in range(20))) == ["first"] * 20, (
+        "it stays in use"
+    )
     assert len(requests) == 3
