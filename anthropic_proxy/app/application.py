@@ -246,7 +246,7 @@ class App:
             heap_trimmer=self.heap_trimmer,
             in_progress=self.peer.in_progress,
             plugins=self._plugins,
-            worker_index_and_count=self.peer.index_and_count,
+            worker_index_and_count=self.peer.worker_index_and_count,
             previous=before,
         )
         if publish := self.peer.find_publisher(services.store):

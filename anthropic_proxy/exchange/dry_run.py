@@ -197,7 +197,7 @@ class _PlaceholderTokens:
     async def acquire_token(self) -> tuple[Credential, str | None]:
         return Credential("authorization", ACCESS_TOKEN), UNKNOWN_PROJECT
 
-    def invalidate(self, credential: Credential) -> bool:
+    def invalidate_token(self, credential: Credential) -> bool:
         return False
 
 

@@ -34,7 +34,7 @@ class TokenSource(Protocol):
         """
         ...
 
-    def invalidate(self, credential: Credential) -> bool:
+    def invalidate_token(self, credential: Credential) -> bool:
         """Discard an access token that the provider rejected. Return True if a retry can use another token."""
         ...
 
@@ -118,7 +118,7 @@ class Credentials:
             return (
                 credential is not None
                 and error.status == 401
-                and self._tokens[provider.key_source].invalidate(credential)
+                and self._tokens[provider.key_source].invalidate_token(credential)
             )
         keys = self._settings.keys.get(provider.name, ())
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):

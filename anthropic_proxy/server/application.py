@@ -22,7 +22,7 @@ class Peer(Protocol):
     """Client requests in progress in this process, and the heartbeat of this process."""
 
     @property
-    def index_and_count(self) -> tuple[int, int]:
+    def worker_index_and_count(self) -> tuple[int, int]:
         """Index of this worker process, from 0, and the number of all workers."""
         ...
 

@@ -290,7 +290,7 @@ def _open_tls(files: tuple[str, str] | None, app: Application) -> "ServerTls | N
         return None
     from anthropic_proxy.server.tls import ServerTls  # noqa: PLC0415  # without TLS, nothing of it is loaded
 
-    logs = app.peer.index_and_count[0] == 0  # all workers read the same files
+    logs = app.peer.worker_index_and_count[0] == 0  # all workers read the same files
     return ServerTls(*files, app.log_line_and_flush if logs else None, app.log_warning if logs else None)
 
 

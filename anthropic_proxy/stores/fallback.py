@@ -263,11 +263,11 @@ class FallbackStore:
             try:
                 async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
                     is_complete = not (self._problem or self._usage.has_unsent)
-                    heartbeat = await self.redis.send_heartbeat(is_complete=is_complete)
+                    heartbeat = await self.redis.send_heartbeat(is_recorded=is_complete)
                 if not is_complete or heartbeat.generation != self.redis.generation:
                     await self._recover(heartbeat.generation)
                     async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                        heartbeat = await self.redis.send_heartbeat(is_complete=True)
+                        heartbeat = await self.redis.send_heartbeat(is_recorded=True)
                 self._processes = heartbeat.processes
                 pause = MIN_PAUSE_SECONDS
                 seconds = HEARTBEAT_SECONDS
@@ -308,7 +308,7 @@ class FallbackStore:
         end, since = self._usage.clock() + OTHERS_SECONDS, ""
         while self._usage.clock() < end:
             async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                heartbeat = await self.redis.send_heartbeat(is_complete=True, since=since)
+                heartbeat = await self.redis.send_heartbeat(is_recorded=True, since=since)
             if heartbeat.recent >= self._processes:
                 return
             since = since or heartbeat.time

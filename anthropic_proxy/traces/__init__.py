@@ -19,5 +19,5 @@ def open_plugin(settings: Settings) -> Plugin:
     except ImportError:
         return Plugin()
     export_to_otel(settings)
-    exporters = TraceExporter(settings.trace_exporters)
-    return Plugin(tracer=exporters, observers=[exporters], start=exporters.start, stop=exporters.stop)
+    exporter = TraceExporter(settings.trace_exporters)
+    return Plugin(tracer=exporter, observers=[exporter], start=exporter.start, stop=exporter.stop)

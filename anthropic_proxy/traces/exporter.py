@@ -47,7 +47,7 @@ class TraceExporter:
         self._names = names
         self._open_exporter = open_exporter or _open_exporter
         self._provider: TracerProvider | None = None
-        self._builder: SpanRecorder | None = None
+        self._recorder: SpanRecorder | None = None
         self._gateway: Gateway | None = None
         self._settings: Settings | None = None
         """Settings from which `_secrets` was computed. After a reload, the gateway has other settings."""
@@ -68,7 +68,7 @@ class TraceExporter:
         for name in self._names:
             provider.add_span_processor(BatchSpanProcessor(self._open_exporter(name)))
         tracer = provider.get_tracer("anthropic_proxy", __version__, schema_url=CONVENTIONS_URL)
-        self._builder = SpanRecorder(tracer, ids)
+        self._recorder = SpanRecorder(tracer, ids)
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
         """Return the trace ids for a new request. The field `flags` has the decision if the request is traced.
@@ -88,8 +88,8 @@ class TraceExporter:
 
     async def record(self, receipt: Receipt) -> None:
         """Build the spans of a finished request, if it is traced. A thread of the SDK sends them."""
-        if self._builder is not None and receipt.trace is not None and receipt.trace.is_sampled:
-            self._builder.record_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
+        if self._recorder is not None and receipt.trace is not None and receipt.trace.is_sampled:
+            self._recorder.record_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
 
     def _find_secrets(self) -> tuple[str, ...]:
         """Return the API keys in the current settings, which are removed from texts of spans."""
@@ -103,7 +103,7 @@ class TraceExporter:
         if self._provider is None:
             return
         loop, done = asyncio.get_running_loop(), asyncio.Event()
-        provider, self._provider, self._builder = self._provider, None, None
+        provider, self._provider, self._recorder = self._provider, None, None
 
         def shut_down() -> None:
             provider.shutdown()

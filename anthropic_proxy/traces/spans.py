@@ -1,6 +1,6 @@
 """OpenTelemetry spans of a finished client request, built from its receipt (record of the request).
 
-`SpanRecorder` builds one span for the request, and a child span for each attempt (call to a provider). Providers
+`SpanRecorder` records one span for the request, and a child span for each attempt (call to a provider). Providers
 received the ids already during the request, so `PresetIds` passes these ids to the SDK. Names follow the OpenTelemetry
 conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev (repository semantic-conventions-genai,
 read 2026-11).
@@ -69,7 +69,7 @@ class PresetIds(IdGenerator):
 
 
 class SpanRecorder:
-    """Builder of the spans of finished requests.
+    """Recorder of the spans of finished requests.
 
     `tracer` is the tracer of the OpenTelemetry SDK. `ids` is its id generator, which is set to the ids of each span.
     """
@@ -79,7 +79,7 @@ class SpanRecorder:
         self._ids = ids
 
     def record_spans(self, receipt: Receipt, trace: TraceContext) -> None:
-        """Build the span of a finished request, and a child span for each call to a provider."""
+        """Record the span of a finished request, and a child span for each call to a provider."""
         self._ids.trace_id = int(trace.trace_id, 16)
         context = build_parent_context(trace) if trace.parent_id else Context()
         route = _find_route(receipt.path)
@@ -88,12 +88,12 @@ class SpanRecorder:
         span = self._start(name, trace.span_id, SpanKind.SERVER, attributes, context=context, at=receipt.started_at)
         inside = set_span_in_context(span)
         for attempt in receipt.attempts:
-            self._build_attempt(receipt, attempt, inside)
+            self._record_attempt(receipt, attempt, inside)
         if receipt.outcome == "error" and receipt.status >= _SERVER_ERROR:
             span.set_status(Status(StatusCode.ERROR, receipt.error))
         span.end(_nanoseconds(receipt.started_at + receipt.duration_seconds))
 
-    def _build_attempt(self, receipt: Receipt, attempt: UpstreamAttempt, context: Context) -> None:
+    def _record_attempt(self, receipt: Receipt, attempt: UpstreamAttempt, context: Context) -> None:
         attributes = dict(_attempt_attributes(receipt, attempt))
         started_at = receipt.started_at + attempt.offset_seconds
         operation = _find_operation(receipt)

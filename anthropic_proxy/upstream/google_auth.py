@@ -1,9 +1,9 @@
 """Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
 `GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokenCache` caches one token for all
-requests to providers: `acquire_token` returns it, and `invalidate` discards it after a rejection. google-auth blocks,
-so it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one tries
-again.
+requests to providers: `acquire_token` returns it, and `invalidate_token` discards it after a rejection. google-auth
+blocks, so it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one
+tries again.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class GoogleTokenCache:
             self._renew()
         return token.credential, token.project_id
 
-    def invalidate(self, credential: Credential) -> bool:
+    def invalidate_token(self, credential: Credential) -> bool:
         """Discard the cached access token, which the provider has rejected.
 
         Return True if a retry can use another token.

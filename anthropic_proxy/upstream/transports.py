@@ -37,7 +37,7 @@ class Transports:
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
-            settings.timeouts.connect_seconds, proxies=self._proxies, unproxied=settings.no_proxy_hosts
+            settings.timeouts.connect_seconds, proxies=self._proxies, no_proxy_hosts=settings.no_proxy_hosts
         )
         self._fetcher: PageFetcher | None = None
         self.google_tokens = _new_google_tokens(settings)
@@ -129,7 +129,7 @@ class Transports:
         if self._fetcher is None:
             from anthropic_proxy.upstream.web_fetch import PageFetcher  # noqa: PLC0415
 
-            self._fetcher = PageFetcher(proxies=self._proxies, unproxied=self._settings.no_proxy_hosts)
+            self._fetcher = PageFetcher(proxies=self._proxies, no_proxy_hosts=self._settings.no_proxy_hosts)
         return await self._fetcher.fetch(url, **options)
 
     async def _send_to_demo(
@@ -139,7 +139,9 @@ class Transports:
         if self._demo is None:
             from anthropic_proxy.upstream import demo  # noqa: PLC0415
 
-            self._demo = demo.new_demo_transport(self._setup_variables, pace=demo.CHUNK_INTERVAL_SECONDS)
+            self._demo = demo.new_demo_transport(
+                self._setup_variables, chunk_interval_seconds=demo.CHUNK_INTERVAL_SECONDS
+            )
         return await self._demo(base_url, request, credential)
 
     async def _send_to_litellm(

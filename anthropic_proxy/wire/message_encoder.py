@@ -232,12 +232,12 @@ class MessageEncoder(ABC):
         return json_string(f"[{kind} omitted: {title or source.media_type or source.url}]")
 
 
-def replace_media_by_text(blocks: list[Any], content: list[Any]) -> list[Raw]:
+def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[Raw]:
     """Return the texts of a tool result, with a short text in place of each image and document.
 
     Raises `ValueError` if the two lists differ in length.
     """
-    pairs = zip(blocks, content, strict=True)
+    pairs = zip(blocks, encoded_blocks, strict=True)
     return [part if type(part) is Raw else MOVED_MEDIA_TEXTS[type(block)] for block, part in pairs]
 
 

@@ -62,12 +62,12 @@ def reversed_path_names(parameter: str) -> list[str]:
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
 
 
-def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
+def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, path_names: list[str]) -> Adaptation | None:
     """Return the adaptation that omits images or documents, if the server rejected such content. None: another error.
 
-    `words` are the names in the parameter's path, last first.
+    `path_names` are the names in the parameter's path, last first.
     """
-    last = words[0] if words else ""
+    last = path_names[0] if path_names else ""
     if (
         last in ("image_url", "image", "input_image")
         and error.cause is None

@@ -47,7 +47,7 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
 
 def add_tools(
-    body: dict[str, Any], definitions: list[Any], choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
+    body: dict[str, Any], definitions: list[Any], tool_choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
 ) -> None:
     """Add the tools to `body`: the fields `tools`, `tool_choice` and `parallel_tool_calls`.
 
@@ -56,8 +56,8 @@ def add_tools(
     if not definitions:
         return
     body["tools"] = definitions
-    if choice is not None:
-        body["tool_choice"] = choice
+    if tool_choice is not None:
+        body["tool_choice"] = tool_choice
     dialect = call.dialect
     asked = call.request.tool_choice
     if asked is None or not asked.disable_parallel_tool_use:

@@ -69,13 +69,13 @@ def media_as_text_note(kind: str, media_type: str, *, has_url: bool) -> Fidelity
 
 
 @functools.lru_cache(maxsize=256)
-def missing_setting_note(tool: str, limit: str) -> FidelityNote:
+def missing_setting_note(tool: str, setting: str) -> FidelityNote:
     """Return the note for a setting of a server tool that the provider's own tool does not have.
 
-    `limit` is the setting's name.
+    `setting` is the name of this setting.
     """
-    fate: Handling = "dropped" if limit.endswith("_domains") else "approximated"
-    return FidelityNote(fate, f"tools.{tool}.{limit}", "the provider's own tool has no known setting for it")
+    fate: Handling = "dropped" if setting.endswith("_domains") else "approximated"
+    return FidelityNote(fate, f"tools.{tool}.{setting}", "the provider's own tool has no known setting for it")
 
 
 @functools.lru_cache(maxsize=256)

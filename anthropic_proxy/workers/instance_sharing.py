@@ -79,7 +79,7 @@ class InstanceSharing:
                 while unsent:
                     name, observation = next(iter(unsent.items()))
                     text = msgspec.json.encode(observation).decode()
-                    await self._store.redis.publish(name, text, observation.lifetime_seconds)
+                    await self._store.redis.publish_observation(name, text, observation.lifetime_seconds)
                     del unsent[name]
             except FAILURES:
                 self._unsent = {**unsent, **self._unsent}
@@ -97,7 +97,7 @@ class InstanceSharing:
         """Apply the observations stored in Redis, then each new one, until the connection fails."""
         redis = self._store.redis
         async with redis.client.pubsub() as messages:
-            await messages.subscribe(redis.channel)
+            await messages.subscribe(redis.observation_channel)
             for seconds, text in await redis.list_observations():
                 self._apply(structs.replace(_decode(text), lifetime_seconds=seconds))
             is_checked = False

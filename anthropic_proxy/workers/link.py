@@ -95,7 +95,7 @@ class WorkerPeer:
         self.requests.end_live_request_streams()
 
     @property
-    def index_and_count(self) -> tuple[int, int]:
+    def worker_index_and_count(self) -> tuple[int, int]:
         """Index of this worker, from 0, and the number of all workers. `(0, 1)`: no other workers."""
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 

@@ -78,20 +78,20 @@ def run_worker(
     config: ServerConfig,
     listener: socket.socket,
     supervisor: SupervisorConnection,
-    index_and_count: tuple[int, int],
+    worker_index_and_count: tuple[int, int],
 ) -> None:
     """Serve client requests in a new worker process until the supervisor stops it or ends.
 
-    `index_and_count` has the index of this worker, from 0, and the worker count.
+    `worker_index_and_count` has the index of this worker, from 0, and the worker count.
     """
-    link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *index_and_count)
+    link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *worker_index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
 
 
 def serve_supervised(
     load_app: LoadApp,
     config: ServerConfig,
-    control: socket.socket,
+    control_socket: socket.socket,
     sockets: list[socket.socket],
     *,
     logs_startup: bool = True,
@@ -102,7 +102,7 @@ def serve_supervised(
     """
     remove_python_safe_path()
     try:
-        ServerProcess(load_app, config, sockets[0], control=control, logs_startup=logs_startup).run()
+        ServerProcess(load_app, config, sockets[0], control=control_socket, logs_startup=logs_startup).run()
     except ConfigurationError as error:
         for message in error.messages:
             print(f"✕ {message}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
 to the counters of its limits, and `settle` replaces them with the actual amounts. An observation is a fact about a
-provider as JSON text, such as a key in cooldown. `publish` sends it to all processes. The methods raise the errors of
-redis-py.
+provider as JSON text, such as a key in cooldown. `publish_observation` sends it to all processes. The methods raise the
+errors of redis-py.
 """
 
 import math
@@ -179,10 +179,10 @@ class RedisStore:
         if keys:
             await self._pipeline.run_script("renew", keys, words)
 
-    async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, interruption_id: str) -> None:
+    async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, idempotency_key: str) -> None:
         """Add the amounts of `counter`, which this process counted, to the counter in Redis.
 
-        A repeated call with the same `interruption_id` and `key` has no effect.
+        A repeated call with the same `idempotency_key` and `key` has no effect.
         """
         # `now` is by the clock of `counter`, and `self._now()` by that of the store
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
@@ -194,20 +194,20 @@ class RedisStore:
             present = math.floor(now / (limit.seconds / SLOT_COUNT))
             for slot, amount in counter.slots.items():
                 words += (present - slot, amount)
-        keys = [*self._counter_keys([limit]), self._name_key("restored", f"{interruption_id}:{key}")]
+        keys = [*self._counter_keys([limit]), self._name_key("restored", f"{idempotency_key}:{key}")]
         await self._pipeline.run_script("restore", keys, words)
 
     @property
-    def channel(self) -> str:
+    def observation_channel(self) -> str:
         """Name of the Redis channel on which observations are published."""
         return self._name_key("channel", "observations")
 
-    async def publish(self, name: str, text: str, seconds: float) -> None:
+    async def publish_observation(self, observation_key: str, text: str, lifetime_seconds: float) -> None:
         """Send an observation (a fact about a provider) to all processes that use this Redis, and store it.
 
-        If `seconds` is 0, a stored one is deleted instead.
+        If `lifetime_seconds` is 0, a stored one is deleted instead.
         """
-        words = [self.channel, name, text, seconds, self.process_id]
+        words = [self.observation_channel, observation_key, text, lifetime_seconds, self.process_id]
         await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
 
     async def list_observations(self) -> Sequence[StoredObservation]:
@@ -223,14 +223,14 @@ class RedisStore:
             await self.client.hdel(key, *expired)
         return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
 
-    async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> HeartbeatReply:
+    async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
         """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
 
-        If `is_complete` is False, the heartbeat is not recorded.
+        If `is_recorded` is False, the heartbeat is not recorded.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]
         # `since` is the `HeartbeatReply.time` of an earlier reply, from which heartbeats are counted
-        words = [self.process_id if is_complete else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
+        words = [self.process_id if is_recorded else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
         return HeartbeatReply(*await self._pipeline.run_script("heartbeat", keys, words))
 
     async def close(self) -> None:

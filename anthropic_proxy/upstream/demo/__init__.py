@@ -20,22 +20,27 @@ CHUNK_INTERVAL_SECONDS = 0.01
 
 
 class DemoResponse:
-    """Response of the demo, which is produced while it is read. `pace` is the pause before each chunk in seconds."""
+    """Response of the demo, which is produced while it is read.
+
+    `chunk_interval_seconds` is the pause before each chunk.
+    """
 
     body_received = False
     """Always False: whether the body has ended is not known before `DemoResponse.read` returns its end."""
 
-    def __init__(self, status: int, content_type: str, chunks: Iterable[bytes], pace: float = 0.0) -> None:
+    def __init__(
+        self, status: int, content_type: str, chunks: Iterable[bytes], chunk_interval_seconds: float = 0.0
+    ) -> None:
         self.status = status
         self.headers: Mapping[str, str] = {"content-type": content_type}
         self._chunks = iter(chunks)
-        self._pace = pace
+        self._chunk_interval_seconds = chunk_interval_seconds
 
     async def read(self) -> bytes:
-        """Return the next chunk of the response body after a pause of `pace` seconds. b"": the end of the body."""
+        """Return the next chunk of the response body after a pause of `chunk_interval_seconds`. b"": the end."""
         chunk = next(self._chunks, b"")
-        if chunk and self._pace:
-            await asyncio.sleep(self._pace)
+        if chunk and self._chunk_interval_seconds:
+            await asyncio.sleep(self._chunk_interval_seconds)
         return chunk
 
     async def close(self, *, wait_for_end: bool = False) -> None:
@@ -46,23 +51,27 @@ class DemoResponse:
 def new_demo_transport(
     setup_variables: Sequence[str],
     *,
-    pace: float = 0.0,
+    chunk_interval_seconds: float = 0.0,
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
     """Return the function that passes a request to the demo and returns its reply.
 
-    `pace` is the pause before each chunk of a stream in seconds.
+    `chunk_interval_seconds` is the pause before each chunk of a stream.
     """
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
-        return _respond(request, setup_variables, pace, new_id, int(clock()))
+        return _respond(request, setup_variables, chunk_interval_seconds, new_id, int(clock()))
 
     return send
 
 
 def _respond(
-    request: UpstreamRequest, setup_variables: Sequence[str], pace: float, new_id: Callable[[str], str], created: int
+    request: UpstreamRequest,
+    setup_variables: Sequence[str],
+    chunk_interval_seconds: float,
+    new_id: Callable[[str], str],
+    created: int,
 ) -> DemoResponse:
     # Loaded with the first request, because most processes never send one to the demo.
     from anthropic_proxy.upstream.demo import reply, requests  # noqa: PLC0415
@@ -79,7 +88,7 @@ def _respond(
     head = {"id": new_id("chatcmpl-"), "created": created, "model": demo_request.model}
     chunks = reply.encode_reply(demo_reply, demo_request, head, new_id("call_"))
     if demo_request.stream:
-        return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, pace)
+        return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, chunk_interval_seconds)
     return DemoResponse(200, "application/json", chunks)
 
 

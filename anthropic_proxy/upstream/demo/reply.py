@@ -104,10 +104,12 @@ MAX_STREAM_FRAGMENTS = 300
 """Maximum number of fragments of a text or of arguments, so that a long reply does not stream for minutes."""
 
 
-def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
+def encode_reply(
+    reply: DemoReply, request: DemoRequest, shared_fields: Mapping[str, Any], call_id: str
+) -> Iterator[bytes]:
     """Return the response body in chunks: the events of a stream, or one JSON object.
 
-    `head` has fields that every chunk contains.
+    `shared_fields` has fields that every chunk contains.
     """
     limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)
@@ -123,13 +125,15 @@ def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any]
     reason = "length" if cut or (reply.tool_call and not call) else "tool_calls" if call else "stop"
     if request.stream:
         deltas = _list_deltas(texts, call, arguments)
-        return _encode_events(head, deltas, reason, usage if request.includes_usage else None)
+        return _encode_events(shared_fields, deltas, reason, usage if request.includes_usage else None)
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None, "refusal": None}
     if call:
         call["function"]["arguments"] = "".join(arguments)
         message["tool_calls"] = [call]
     choice = {"index": 0, "message": message, "finish_reason": reason}
-    return iter([msgspec.json.encode({**head, "object": "chat.completion", "choices": [choice], "usage": usage})])
+    return iter(
+        [msgspec.json.encode({**shared_fields, "object": "chat.completion", "choices": [choice], "usage": usage})]
+    )
 
 
 def _split(text: str, limit: int) -> tuple[list[str], int, bool]:
@@ -150,9 +154,9 @@ def _list_deltas(texts: list[str], call: dict[str, Any] | None, arguments: list[
 
 
 def _encode_events(
-    head: Mapping[str, Any], deltas: Iterable[dict[str, Any]], reason: str, usage: Mapping[str, int] | None
+    shared_fields: Mapping[str, Any], deltas: Iterable[dict[str, Any]], reason: str, usage: Mapping[str, int] | None
 ) -> Iterator[bytes]:
-    fields = {**head, "object": "chat.completion.chunk", **({"usage": None} if usage else {})}
+    fields = {**shared_fields, "object": "chat.completion.chunk", **({"usage": None} if usage else {})}
     for delta in deltas:
         yield _encode_event({**fields, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
     yield _encode_event({**fields, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})

@@ -72,7 +72,7 @@ class HttpTransport:
         connect_timeout: float,
         *,
         proxies: Mapping[str, str] | None = None,
-        unproxied: str = "",
+        no_proxy_hosts: str = "",
         dialer: Dialer | None = None,
         tls: ssl.SSLContext | None = None,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
@@ -80,7 +80,7 @@ class HttpTransport:
         self._pool = ConnectionPool(keep_alive_seconds)
         self._connector = Connector(connect_timeout, self._pool, dialer=dialer, tls=tls)
         self._proxies = proxies or {}
-        self._unproxied = unproxied
+        self._no_proxy_hosts = no_proxy_hosts
         self._heads: dict[tuple[str, str], _Head] = {}
         """Cache: base URL and path → head of the last request. Most requests to a path have the same head."""
         self._closed = False
@@ -134,7 +134,7 @@ class HttpTransport:
         url = join_url(base_url, request.path)
         try:
             target_url = parse_url(url)
-            proxy = find_proxy(url, self._proxies, self._unproxied) if self._proxies else None
+            proxy = find_proxy(url, self._proxies, self._no_proxy_hosts) if self._proxies else None
             header_bytes = _encode_head(target_url, proxy, request, credential)
         except ValueError as error:
             raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error

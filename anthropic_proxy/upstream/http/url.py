@@ -118,7 +118,7 @@ def encode_header_lines(headers: Mapping[str, str]) -> bytes:
     return lines.encode()
 
 
-def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | None:
+def find_proxy(url: str, proxies: Mapping[str, str], no_proxy_hosts: str) -> str | None:
     """Return the URL of the HTTP proxy for requests to `url`, or None.
 
     `proxies` maps a URL scheme to the URL of its proxy.
@@ -129,5 +129,5 @@ def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | No
     import urllib.request  # noqa: PLC0415  # loads several modules, only required with a proxy
 
     host = f"{target.hostname}:{target.port or (443 if target.scheme == 'https' else 80)}"
-    bypassed = urllib.request.proxy_bypass_environment(host, {"no": unproxied})  # type: ignore[attr-defined]
+    bypassed = urllib.request.proxy_bypass_environment(host, {"no": no_proxy_hosts})  # type: ignore[attr-defined]
     return None if bypassed else proxies[target.scheme]

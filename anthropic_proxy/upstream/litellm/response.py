@@ -41,10 +41,10 @@ class ReplyConverter:
         self._blocks = 0
         """Number of thinking blocks that are complete. It is the index of the current thinking block."""
 
-    def convert_to_chat_completion(self, answer: Any) -> dict[str, Any]:
+    def convert_to_chat_completion(self, reply: Any) -> dict[str, Any]:
         """Return a reply of LiteLLM, or a chunk of a stream, as decoded JSON of the Chat Completions format."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
-        fields: dict[str, Any] = answer.model_dump(mode="json", exclude_none=True, warnings=False)
+        fields: dict[str, Any] = reply.model_dump(mode="json", exclude_none=True, warnings=False)
         for choice in fields.get("choices", ()):
             message = choice.get("delta") or choice.get("message") or {}
             if blocks := message.pop("thinking_blocks", None):

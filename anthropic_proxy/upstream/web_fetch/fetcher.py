@@ -96,17 +96,22 @@ class PageFetcher:
         allowed_networks: Sequence[IpNetwork] = (),
         tls: ssl.SSLContext | None = None,
         proxies: Mapping[str, str] | None = None,
-        unproxied: str = "",
+        no_proxy_hosts: str = "",
         lookup: NameLookup = socket.getaddrinfo,
         timeout_seconds: float = FETCH_TIMEOUT_SECONDS,
         html_converter: SandboxedProgram = HTML_CONVERTER,
     ) -> None:
         self._dialer = GuardedDialer(allowed_networks, lookup)
         self._http = HttpTransport(
-            timeout_seconds, proxies=proxies, unproxied=unproxied, dialer=self._dialer, tls=tls, keep_alive_seconds=0
+            timeout_seconds,
+            proxies=proxies,
+            no_proxy_hosts=no_proxy_hosts,
+            dialer=self._dialer,
+            tls=tls,
+            keep_alive_seconds=0,
         )
         self._proxies = proxies or {}
-        self._unproxied = unproxied
+        self._no_proxy_hosts = no_proxy_hosts
         self._seconds = timeout_seconds
         self._text_threads = ThreadPoolExecutor(_TEXT_THREADS, thread_name_prefix="pages")
         self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
@@ -165,7 +170,7 @@ class PageFetcher:
 
     async def _request(self, url: str, options: _FetchOptions) -> HttpResponse:
         address = parse_url(url)
-        if find_proxy(url, self._proxies, self._unproxied) is not None:
+        if find_proxy(url, self._proxies, self._no_proxy_hosts) is not None:
             # the HTTP proxy looks up the name itself, so a private address is only found here
             with suppress(OSError):  # a name that is unknown here may be known to the proxy
                 await self._dialer.resolve_public_addresses(address.origin)

@@ -46,7 +46,9 @@ class SearchClient(ABC):
         self._setting = setting
 
     @abstractmethod
-    def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
         """Return the HTTP request for a search with at most `limit` results.
 
         The search is restricted to the domains if the service supports this.
@@ -82,12 +84,12 @@ class SearchClient(ABC):
                 "query_too_long",
             )
         try:
-            sites, excluded = domain_names(allowed_domains), domain_names(blocked_domains)
+            sites, excluded_sites = domain_names(allowed_domains), domain_names(blocked_domains)
         except ValueError as error:
             raise WebSearchFailed(str(error), "invalid_tool_input") from None
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
-                body = await self._send_query(self.encode_query(words, sites, excluded, limit))
+                body = await self._send_query(self.encode_query(words, sites, excluded_sites, limit))
         except TimeoutError:
             raise WebSearchFailed(
                 f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s", "unavailable"

@@ -54,15 +54,17 @@ class BraveClient(SearchClient):
     max_query_characters = 400
     """Maximum characters of a query to Brave Search. A longer query is rejected."""
 
-    def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
         """Return the HTTP request for a query to Brave Search.
 
-        The query usually contains the domains to search (`sites`) and to omit (`excluded`).
+        The query usually contains the domains to search (`sites`) and to omit (`excluded_sites`).
         """
-        narrowed = query + build_site_filter(sites) + "".join(f" -site:{site}" for site in excluded)
+        narrowed = query + build_site_filter(sites) + "".join(f" -site:{site}" for site in excluded_sites)
         if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:
             narrowed = query
-        count = _BRAVE_MAX_RESULTS if sites or excluded else min(limit, _BRAVE_MAX_RESULTS)
+        count = _BRAVE_MAX_RESULTS if sites or excluded_sites else min(limit, _BRAVE_MAX_RESULTS)
         parameters = {"q": narrowed, "count": count, "text_decorations": "false", "result_filter": "web"}
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
         path = f"/res/v1/web/search?{urlencode(parameters)}"
@@ -106,14 +108,16 @@ class TavilyClient(SearchClient):
     max_query_characters = 400
     """Maximum characters of a query to Tavily. A longer query is rejected."""
 
-    def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
         """Return the HTTP request for a query to Tavily.
 
-        Tavily itself filters by the domains to search (`sites`) and to omit (`excluded`).
+        Tavily itself filters by the domains to search (`sites`) and to omit (`excluded_sites`).
         """
         fields: dict[str, object] = {"query": query, "max_results": min(limit, _TAVILY_MAX_RESULTS)}
         fields |= {"include_domains": list(sites)} if sites else {}
-        fields |= {"exclude_domains": list(excluded)} if excluded else {}
+        fields |= {"exclude_domains": list(excluded_sites)} if excluded_sites else {}
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
@@ -153,10 +157,12 @@ class ExaClient(SearchClient):
     max_query_characters = 1_000
     """Maximum characters of a query to Exa. A longer query is rejected."""
 
-    def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
         """Return the HTTP request for a query to Exa.
 
-        Exa itself filters by the domains to search (`sites`) and to omit (`excluded`).
+        Exa itself filters by the domains to search (`sites`) and to omit (`excluded_sites`).
         """
         fields: dict[str, object] = {
             "query": query,
@@ -164,7 +170,7 @@ class ExaClient(SearchClient):
             "contents": {"highlights": True},
         }
         fields |= {"includeDomains": list(sites)} if sites else {}
-        fields |= {"excludeDomains": list(excluded)} if excluded else {}
+        fields |= {"excludeDomains": list(excluded_sites)} if excluded_sites else {}
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:

@@ -27,7 +27,9 @@ class SearxngClient(SearchClient):
     def __init__(self, send: Transport, url: str, *, setting: str = "SEARCH_URL") -> None:
         super().__init__(send, url.removesuffix("/search"), setting=setting)
 
-    def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
         """Return the HTTP request for a query to SearXNG: `GET /search?q=…&format=json`.
 
         Its headers are those by which SearXNG's limiter recognizes clients that are no bots.

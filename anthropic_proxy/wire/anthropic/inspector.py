@@ -19,7 +19,7 @@ from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
-from anthropic_proxy.wire.anthropic.usage import decode_members, decode_usage, read_members, read_text
+from anthropic_proxy.wire.anthropic.usage import decode_members, decode_usage, read_members, read_string_member
 from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, repair_json
@@ -57,14 +57,14 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
     return frames, b""
 
 
-def remove_trailing_events(behind: bytes) -> bytes:
-    """Return `behind`, the bytes after the event `message_stop`, without SSE events such as pings.
+def remove_trailing_events(trailing_bytes: bytes) -> bytes:
+    """Return `trailing_bytes`, the bytes after the event `message_stop`, without SSE events such as pings.
 
     Clients expect no event there. Blank lines and comments remain.
     """
-    if not behind.strip():
-        return behind
-    return b"".join(part for part in _FRAMES.split(behind) if not _EVENT.search(part))
+    if not trailing_bytes.strip():
+        return trailing_bytes
+    return b"".join(part for part in _FRAMES.split(trailing_bytes) if not _EVENT.search(part))
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
@@ -297,6 +297,6 @@ def _read_odd(frame: bytes, earlier_tier: str | None = None) -> list[Delta]:
     whole = read_members(Raw(frame)) or {}
     message = read_members(whole.get("message")) or {}
     ending = read_members(whole.get("delta")) or message or whole
-    reason, sequence = read_text(ending, "stop_reason"), read_text(ending, "stop_sequence")
+    reason, sequence = read_string_member(ending, "stop_reason"), read_string_member(ending, "stop_sequence")
     usage = whole.get("usage", message.get("usage", ABSENT))
     return list(_read(None, usage, _Ending(reason, sequence), earlier_tier))

@@ -47,12 +47,12 @@ class Edit(Struct, frozen=True):
     """JSON text to insert in place of the old bytes. b"": the bytes are removed."""
 
 
-def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[JsonSpan]:
-    """Return the position of each member (key and value) of the JSON object in `text[at:end]`.
+def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[JsonSpan]:
+    """Return the position of each member (key and value) of the JSON object in `text[offset:end]`.
 
     Raises `RepeatedKeyError` for a key with two different values, and `msgspec.DecodeError` for invalid JSON.
     """
-    view = memoryview(text)[at : len(text) if end is None else end]
+    view = memoryview(text)[offset : len(text) if end is None else end]
     values = _decode_object(view)
     found: list[JsonSpan] = []
     position = _after(_OPEN, view, 0)
@@ -63,42 +63,42 @@ def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[JsonS
         following = _NEXT.match(view, stop)
         if Raw(view[start:stop]) != value or following is None:  # views would be compared byte by byte
             raise RepeatedKeyError(name)
-        found.append(JsonSpan(at + position, at + start, at + stop, name))
+        found.append(JsonSpan(offset + position, offset + start, offset + stop, name))
         position = following.end()
     return found
 
 
-def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
-    """Return the position of each element of the JSON list in `text[at:end]`.
+def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
+    """Return the position of each element of the JSON list in `text[offset:end]`.
 
     Raises `msgspec.DecodeError` for invalid JSON.
     """
-    view = memoryview(text)[at:end]
+    view = memoryview(text)[offset:end]
     found: list[JsonSpan] = []
     position = _after(_OPEN, view, 0)
     for raw in _decode_list(view):
         stop = position + memoryview(raw).nbytes
-        found.append(JsonSpan(at + position, at + position, at + stop))
+        found.append(JsonSpan(offset + position, offset + position, offset + stop))
         position = _after(_NEXT, view, stop)
     return found
 
 
-def build_removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
+def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
     """Return the edits that remove the members or elements with False in `kept`, each with its comma.
 
-    `parts` must be all of one object or list.
+    `spans` must be all of one object or list.
     """
     edits: list[Edit] = []
     begin: int | None = None
-    for part, keeps in zip(parts, kept, strict=True):
+    for span, keeps in zip(spans, kept, strict=True):
         if not keeps and begin is None:
-            begin = part.start
+            begin = span.start
         elif keeps and begin is not None:
-            edits.append(Edit(begin, part.start))
+            edits.append(Edit(begin, span.start))
             begin = None
     if begin is not None:
-        before = [part.end for part, keeps in zip(parts, kept, strict=True) if keeps and part.end <= begin]
-        edits.append(Edit(max(before, default=begin), parts[-1].end))
+        before = [span.end for span, keeps in zip(spans, kept, strict=True) if keeps and span.end <= begin]
+        edits.append(Edit(max(before, default=begin), spans[-1].end))
     return edits
 
 

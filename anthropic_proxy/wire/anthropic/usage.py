@@ -1,7 +1,7 @@
 """`decode_usage`: token counts of a Messages API response.
 
-A count with an unexpected JSON type is ignored, and the other counts are still decoded. `read_members` and `read_text`
-read fields of a JSON object.
+A count with an unexpected JSON type is ignored, and the other counts are still decoded. `read_members` and
+`read_string_member` read fields of a JSON object.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ def read_members(text: Raw | None) -> Mapping[str, Raw] | None:
         return None
 
 
-def read_text(members: Mapping[str, Raw], name: str) -> str | None:
+def read_string_member(members: Mapping[str, Raw], name: str) -> str | None:
     """Return the string value of a member. None: the member is missing, or not a string."""
     text = decode_repaired(members[name]) if name in members else None
     return text if isinstance(text, str) else None
@@ -110,8 +110,8 @@ def _count_loosely(usage: Raw) -> _CountedUsage | None:
         server_tool_use=_ServerTools(
             _read_number(tools, "web_search_requests"), _read_number(tools, "web_fetch_requests")
         ),
-        service_tier=read_text(members, "service_tier"),
-        speed=read_text(members, "speed"),
+        service_tier=read_string_member(members, "service_tier"),
+        speed=read_string_member(members, "speed"),
     )
 
 

@@ -65,10 +65,10 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
     return kinds[0] if len(kinds) == 1 else kinds
 
 
-def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
+def add_enum(reduced: Schema, values: Any, description_texts: list[str]) -> None:
     """Add the keyword `enum` to `reduced`, the schema that is built for Gemini.
 
-    For values that Gemini rejects, a text is appended to `words`.
+    For values that Gemini rejects, a text is appended to `description_texts`.
     """
     if not isinstance(values, list) or not values:
         return
@@ -76,11 +76,11 @@ def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
     if kept and len(kept) == sum(value is not None for value in values):
         reduced["enum"] = kept
     else:
-        words += describe_keyword("one of", values)
+        description_texts += describe_keyword("one of", values)
 
 
-def filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
-    """Return the schema `reduced` with a valid `required`, and with the texts `words` in its description.
+def filter_required_and_add_texts(reduced: Schema, description_texts: list[str]) -> Schema:
+    """Return the schema `reduced` with a valid `required`, and with the texts `description_texts` in its description.
 
     `required` keeps only the names of existing properties, because Gemini rejects others.
     """
@@ -93,9 +93,9 @@ def filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
         reduced = {key: value for key, value in reduced.items() if key != "required"}
         if kept:
             reduced["required"] = kept
-    if words:
+    if description_texts:
         before = reduced.get("description")
-        hint = f"({'; '.join(words)})"
+        hint = f"({'; '.join(description_texts)})"
         reduced["description"] = f"{before} {hint}" if isinstance(before, str) and before else hint
     return reduced
 

@@ -24,13 +24,13 @@ _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperti
 """Keywords that are kept if the root has another type than `object`. All others are dropped."""
 
 
-def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> Schema:
+def flatten_root(document: SchemaDocument, index: EqualityIndex, losses: list[str]) -> Schema:
     """Return the root of a schema as an object with `properties`, into which alternatives such as `anyOf` are merged.
 
-    Texts for losses are appended to `lost`. Raises `WorkLimitExceeded` for a too large schema.
+    Texts for losses are appended to `losses`. Raises `WorkLimitExceeded` for a too large schema.
     """
     root = document.root
-    flattened = _RootFlattener(document, index, lost).flatten(root, 0)
+    flattened = _RootFlattener(document, index, losses).flatten(root, 0)
     return flattened | {key: root[key] for key in ("$defs", "definitions") if key in root}
 
 

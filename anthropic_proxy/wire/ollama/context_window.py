@@ -1,4 +1,4 @@
-"""`context_window`: size of the context window for a model on Ollama, which the request can set (`num_ctx`).
+"""`resolve_context_window`: size of the context window for a model on Ollama, which the request can set (`num_ctx`).
 
 The decoder uses it to detect a reply that has filled the window.
 """
@@ -11,7 +11,7 @@ UNKNOWN_WINDOW = 65_536
 may use 4,096 tokens and drop the beginning of the conversation."""
 
 
-def context_window(call: Call[Dialect]) -> int | None:
+def resolve_context_window(call: Call[Dialect]) -> int | None:
     """Return the size of the context window in tokens, for input and output together. None: the server decides."""
     if call.context_window is None and call.dialect.sends_num_ctx:
         return UNKNOWN_WINDOW

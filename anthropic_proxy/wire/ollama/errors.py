@@ -1,7 +1,8 @@
 """Decoding of Ollama's error responses: `decode_error` returns an `UpstreamError` with advice for the user.
 
 The advice is a command or setting, such as `ollama pull` for a model that is not installed. A fault is a decoded error.
-`classify_fault` converts it to the error for the client. `find_reply` converts a refusal because of content to a reply.
+`classify_fault` converts it to the error for the client. `decode_refusal` converts a refusal because of content to a
+reply.
 """
 
 import re
@@ -21,7 +22,7 @@ from anthropic_proxy.wire.failures import (
     is_policy_refusal,
     read_error_object,
 )
-from anthropic_proxy.wire.ollama.context_window import context_window
+from anthropic_proxy.wire.ollama.context_window import resolve_context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
 
 _NOT_PULLED = re.compile(r"model [\"'`]?[^\"'`]*[\"'`]? not found", re.IGNORECASE)
@@ -42,7 +43,7 @@ def decode_error(
 ) -> UpstreamError | list[Delta]:
     """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
     fault = decode_error_body(status, headers, body)
-    if (reply := find_reply(fault, call)) is not None:
+    if (reply := decode_refusal(fault, call)) is not None:
         return reply
     error = classify_fault(fault, call)
     if error.status == 401 and (address := _sign_in(body)):
@@ -50,7 +51,7 @@ def decode_error(
     return error
 
 
-def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
+def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the deltas of a reply with the stop reason `refusal` if the server refused the content.
 
     None: the error has another reason.
@@ -72,7 +73,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     error = build_upstream_error(
         fault,
         call.provider,
-        context_window=context_window(call),
+        context_window=resolve_context_window(call),
         estimate_input=call.estimate_input_tokens,
         output_limit=call.request.max_tokens,
     )

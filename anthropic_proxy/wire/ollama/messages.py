@@ -72,19 +72,19 @@ class OllamaMessageEncoder(MessageEncoder):
         self._joined: dict[int, list[Raw]] = {}
         """Index of a message in `messages` → texts of consecutive messages that are sent as this one."""
 
-    def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
+    def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
         """Return the encoded `messages` of the conversation.
 
-        `extra_system`: text that is added to the system prompt. `ask`: text that is added at the end as user text. "":
-        no text.
+        `extra_system`: text that is added to the system prompt. `user_instruction`: text that is added at the end as
+        user text. "": no text.
         """
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(role="system", content=system))
         self._encode_conversation()
         self.begins_reply = bool(self.messages) and self.messages[-1].role == "assistant"
-        if ask:
-            self._late_texts.append(json_string(ask))
+        if user_instruction:
+            self._late_texts.append(json_string(user_instruction))
         if self._late_texts:
             self.begins_reply = False
             self._flush_late_texts()

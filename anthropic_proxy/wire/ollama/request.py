@@ -11,7 +11,7 @@ from msgspec import Raw
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.ollama.context_window import context_window
+from anthropic_proxy.wire.ollama.context_window import resolve_context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.messages import OllamaMessageEncoder
 from anthropic_proxy.wire.ollama.tools import ToolFields, encode_tools
@@ -36,7 +36,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     messages = OllamaMessageEncoder(call)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=instruction, ask=tools.user_instruction),
+        "messages": messages.encode_messages(extra_system=instruction, user_instruction=tools.user_instruction),
         "stream": call.streams_upstream,  # left out it means true
     }
     if tools.definitions:
@@ -62,7 +62,7 @@ def _options(call: Call[Dialect], dialect: Dialect) -> dict[str, Any]:
     request = call.request
     options: dict[str, Any] = {}
     if dialect.sends_num_ctx:
-        options["num_ctx"] = context_window(call)
+        options["num_ctx"] = resolve_context_window(call)
     options["num_predict"] = request.max_tokens
     sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
     return options | {name: value for name, value in sampling.items() if value is not None}

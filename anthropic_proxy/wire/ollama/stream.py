@@ -18,9 +18,9 @@ from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
 from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
-from anthropic_proxy.wire.ollama.context_window import context_window
+from anthropic_proxy.wire.ollama.context_window import resolve_context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
-from anthropic_proxy.wire.ollama.errors import classify_fault, find_reply
+from anthropic_proxy.wire.ollama.errors import classify_fault, decode_refusal
 from anthropic_proxy.wire.ollama.frames import ABSENT, Frame, ToolCallField, decode_frame, decode_strict_frame
 from anthropic_proxy.wire.signatures import empty_signature
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
@@ -98,7 +98,7 @@ class OllamaDecoder(Decoder):
     def _read(self, read: Frame) -> list[Delta]:
         if read.error is not ABSENT:
             fault = read_error_object({"error": decode_repaired(read.error)}, None, {})
-            if (reply := find_reply(fault, self._call)) is None:
+            if (reply := decode_refusal(fault, self._call)) is None:
                 raise classify_fault(fault, self._call)
             self.finished = True
             return [*self.flush_pending(), *reply]
@@ -168,7 +168,7 @@ class OllamaDecoder(Decoder):
             return Stop("model_context_window_exceeded")
         if kind != "limit" and not self._has_incomplete:
             return Stop("end_turn")
-        window = context_window(self._call)
+        window = resolve_context_window(self._call)
         spent = (last.prompt_eval_count or 0) + (last.eval_count or 0)
         return Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
 

@@ -58,6 +58,6 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     return error
 
 
-def requires_responses_wire(message: str) -> bool:
+def requires_responses_wire(error_message: str) -> bool:
     """Return True if the error message names `v1/responses`, because this request requires the Responses API."""
-    return _ELSEWHERE.search(message) is not None
+    return _ELSEWHERE.search(error_message) is not None

@@ -96,11 +96,11 @@ class ChatMessageEncoder(MessageEncoder):
         self._joined: dict[int, list[Any]] = {}
         """Index of a message in `messages` → contents of consecutive messages that are sent as this one."""
 
-    def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
+    def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
         """Return the encoded `messages` of the conversation.
 
-        `extra_system`: text that is added to the system prompt. `ask`: text that is added at the end as user text. "":
-        no text.
+        `extra_system`: text that is added to the system prompt. `user_instruction`: text that is added at the end as
+        user text. "": no text.
         """
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
@@ -108,8 +108,8 @@ class ChatMessageEncoder(MessageEncoder):
         self._encode_conversation()
         self._encode_prefill()
         self._flush_late_texts()
-        if ask:
-            self._append_user([json_string(ask)])
+        if user_instruction:
+            self._append_user([json_string(user_instruction)])
         for place, contents in self._joined.items():
             self.messages[place].content = join_contents(contents)
         self._note_dropped_thinking()

@@ -45,7 +45,9 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     messages = ChatMessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=output.system_instruction, ask=tools.user_instruction),
+        "messages": messages.encode_messages(
+            extra_system=output.system_instruction, user_instruction=tools.user_instruction
+        ),
         dialect.output_limit_field: call.request.max_tokens,
     }
     add_tools(body, tools.definitions, tools.tool_choice, call, notes)
@@ -56,11 +58,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     _add_effort(body, effort, call, dialect, notes)
     add_sampling(body, effort, call, notes, sends_top_k=dialect.sends_top_k)
     if call.streams_upstream:
-        body["stream"] = True
-        if dialect.sends_include_usage:
-            body["stream_options"] = {"include_usage": True}
-        if dialect.sends_tool_stream and tools.definitions:
-            body["tool_stream"] = True
+        _add_stream_fields(body, dialect, has_tools=bool(tools.definitions))
     if dialect.sends_store:
         body["store"] = False
     _add_cache_fields(body, call, dialect)
@@ -115,6 +113,15 @@ def _add_effort(
         body["include_reasoning"] = True
     elif dialect.thinking_request_field == "reasoning_format":
         body["reasoning_format"] = "parsed"
+
+
+def _add_stream_fields(body: dict[str, Any], dialect: Dialect, *, has_tools: bool) -> None:
+    """Add the fields of a streamed reply to `body`. Fields that the server does not accept are omitted."""
+    body["stream"] = True
+    if dialect.sends_include_usage:
+        body["stream_options"] = {"include_usage": True}
+    if dialect.sends_tool_stream and has_tools:
+        body["tool_stream"] = True
 
 
 def _add_cache_fields(body: dict[str, Any], call: Call[Dialect], dialect: Dialect) -> None:

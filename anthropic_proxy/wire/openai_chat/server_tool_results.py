@@ -88,16 +88,16 @@ class ServerToolDecoder:
         self._searches = 0
         self._fetches = 0
 
-    def decode_choice_delta(self, piece: ChoiceDelta) -> list[Delta]:
+    def decode_choice_delta(self, choice_delta: ChoiceDelta) -> list[Delta]:
         """Return the deltas of the server tools in one chunk. Send them before the text of the chunk."""
         deltas: list[Delta] = []
-        if is_present(piece.executed_tools):
-            for executed in _list_of(piece.executed_tools, list[_Executed]):
+        if is_present(choice_delta.executed_tools):
+            for executed in _list_of(choice_delta.executed_tools, list[_Executed]):
                 deltas += self._read_executed(executed)
-        if is_present(piece.annotations):
-            marks = _list_of(piece.annotations, list[_Annotation])
+        if is_present(choice_delta.annotations):
+            marks = _list_of(choice_delta.annotations, list[_Annotation])
             deltas += self._read_citations([mark.url_citation for mark in marks if mark.url_citation is not None])
-        if piece.content:
+        if choice_delta.content:
             deltas += self._emit_search()
         return deltas
 

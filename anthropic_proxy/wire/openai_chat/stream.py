@@ -46,7 +46,7 @@ from anthropic_proxy.wire.openai_chat.reasoning import (
 from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolDecoder
 from anthropic_proxy.wire.openai_chat.server_tools import offers_server_tools
 from anthropic_proxy.wire.openai_chat.structured_output import OutputToolConverter, uses_output_tool
-from anthropic_proxy.wire.openai_chat.tool_calls import ToolCallReader
+from anthropic_proxy.wire.openai_chat.tool_calls import ToolCallDecoder
 from anthropic_proxy.wire.signatures import ReasoningState, digest_base_url, empty_signature, encode_signature
 from anthropic_proxy.wire.tool_call_repair import TextSplitter
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
@@ -75,7 +75,7 @@ class ChatDecoder(Decoder):
             if memoryview(call.request.output_schema).nbytes and uses_output_tool(call, dialect)
             else None
         )
-        self._calls: ToolCallReader | None = None
+        self._calls: ToolCallDecoder | None = None
         self._executed = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
@@ -209,7 +209,7 @@ class ChatDecoder(Decoder):
         if self._text is not None:
             deltas += self._text.finish()
         if self._calls is None:
-            self._calls = ToolCallReader(self._call)
+            self._calls = ToolCallDecoder(self._call)
         for call in calls:
             if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
                 self._sign_call(call.extra_content if is_present(call.extra_content) else piece.extra_content, deltas)

@@ -1,6 +1,6 @@
 """Decoder of tool calls in Chat Completions responses, which arrive as fragments of a name and of arguments.
 
-`ToolCallReader` decodes the calls of one response. `read_fragment` adds one fragment to the call that it belongs to.
+`ToolCallDecoder` decodes the calls of one response. `read_fragment` adds one fragment to the call that it belongs to.
 `end_complete_calls` ends the calls with complete arguments (a whole JSON object). `end_all_calls` ends all calls at the
 end of the reply. If the reply ended early (output limit, content filter, interruption), incomplete arguments are not
 repaired. `flush_pending` appends buffered arguments to a list of deltas after an interruption, and ends no call.
@@ -37,7 +37,7 @@ class _OpenCall:
         return text.endswith("}") and is_json_object(text)
 
 
-class ToolCallReader:
+class ToolCallDecoder:
     """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`."""
 
     # Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every
@@ -59,21 +59,21 @@ class ToolCallReader:
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
         """Repairs tool names and arguments if the server requires it. Its notes record the repairs."""
 
-    def read_fragment(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
+    def read_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
         """Decode one fragment of a tool call, or a complete call, and append its deltas to `deltas`."""
-        function = piece.function or _NO_FUNCTION
-        if piece.id is None and function.name is None and piece.index is not None:
-            known = self._slots.get(piece.index)
+        function = fragment.function or _NO_FUNCTION
+        if fragment.id is None and function.name is None and fragment.index is not None:
+            known = self._slots.get(fragment.index)
             if known is not None and known.name and not known.ended:  # the usual fragment
                 if function.arguments:
                     known.arguments.append(function.arguments)
                     if not self._holds:
                         deltas.append(ToolArgs(known.key, function.arguments))
                 return
-        call = self._find(piece, function)
+        call = self._find(fragment, function)
         if call is None:
             self.end_complete_calls(deltas)
-            call = self._begin(piece)
+            call = self._begin(fragment)
         if not call.name and function.name:
             self._name(call, function.name, self.repair.repair_name(function.name), deltas)
         if function.arguments:
@@ -131,43 +131,45 @@ class ToolCallReader:
         deltas.append(ToolEnd(call.key))
         return text
 
-    def _find(self, piece: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
+    def _find(self, fragment: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
         """Return the open call that a fragment continues. None: the fragment begins a new call."""
-        if piece.index is not None:
-            call = self._slots.get(piece.index)
-        elif piece.id:
-            call = self._by_id.get(piece.id)
+        if fragment.index is not None:
+            call = self._slots.get(fragment.index)
+        elif fragment.id:
+            call = self._by_id.get(fragment.id)
         else:
             call = None if function.name else self._last
         if call is None or call.ended:
-            return self._after_the_end(call, piece, function)
-        if piece.id and call.id and piece.id != call.id:
+            return self._after_the_end(call, fragment, function)
+        if fragment.id and call.id and fragment.id != call.id:
             return None
-        if piece.id or not function.name or not call.name:
+        if fragment.id or not function.name or not call.name:
             return call
         # Without ids only the name distinguishes the next call from a repetition of the same name.
         is_next = function.name != call.name or (function.arguments and call.is_complete())
         return None if is_next else call
 
-    def _after_the_end(self, call: _OpenCall | None, piece: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
+    def _after_the_end(
+        self, call: _OpenCall | None, fragment: ToolCallDelta, function: FunctionCall
+    ) -> _OpenCall | None:
         """Return `call`, a call that has ended, if the fragment adds nothing to it. None: a new call begins.
 
         Raises `UpstreamProtocolError` if the fragment continues the arguments of the ended call.
         """
-        if call is None or function.name or (piece.id and piece.id != call.id):
+        if call is None or function.name or (fragment.id and fragment.id != call.id):
             return None
         if (function.arguments or "").strip():
             provider = self._call.provider
             raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
         return call
 
-    def _begin(self, piece: ToolCallDelta) -> _OpenCall:
-        call = _OpenCall(self.call_count, piece.id or "")
+    def _begin(self, fragment: ToolCallDelta) -> _OpenCall:
+        call = _OpenCall(self.call_count, fragment.id or "")
         self.call_count += 1
         self._open.append(call)
         self._last = call
-        if piece.index is not None:
-            self._slots[piece.index] = call
-        if piece.id:
-            self._by_id[piece.id] = call
+        if fragment.index is not None:
+            self._slots[fragment.index] = call
+        if fragment.id:
+            self._by_id[fragment.id] = call
         return call

@@ -189,15 +189,15 @@ def decode_response(raw: Raw | bytes) -> Response:
         return _mended(raw, Response())
 
 
-def decode_or_repair(decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes]) -> Any:
-    """Decode JSON text with the function `decode`. If that fails, repair the bytes with `mend` and decode again.
+def decode_or_repair(decode: Callable[[Any], Any], data: Any, repair: Callable[[bytes], bytes]) -> Any:
+    """Decode JSON text with the function `decode`. If that fails, repair the bytes with `repair` and decode again.
 
     Raises `msgspec.DecodeError` if the second decoding also fails.
     """
     try:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return decode(mend(data))
+        return decode(repair(data))
 
 
 def is_present(raw: Raw) -> bool:
@@ -205,19 +205,19 @@ def is_present(raw: Raw) -> bool:
     return raw is not ABSENT and bytes(raw) != b"null"
 
 
-def decode_or_default(raw: Raw, kind: type[Any]) -> Any:
-    """Decode JSON text as an object of the class `kind`.
+def decode_or_default(raw: Raw, result_type: type[Any]) -> Any:
+    """Decode JSON text as an object of the class `result_type`.
 
-    Returns an empty object `kind()` if the text is absent or cannot be decoded.
+    Returns an empty object `result_type()` if the text is absent or cannot be decoded.
     """
     if raw is ABSENT:
-        return kind()
+        return result_type()
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=result_type)
     except UnicodeDecodeError:
-        return decode_or_default(Raw(repair_json(raw)), kind)
+        return decode_or_default(Raw(repair_json(raw)), result_type)
     except (msgspec.DecodeError, RecursionError):
-        return kind()
+        return result_type()
 
 
 def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:

@@ -118,21 +118,21 @@ class WebSearchDecoder:
         """Buffer deltas that follow a search until its pages are known."""
         self._waiting += deltas
 
-    def record_sent_text(self, text: str, place: tuple[int, int]) -> None:
+    def record_sent_text(self, text: str, part_indexes: tuple[int, int]) -> None:
         """Store text that was sent to the client, because later citations refer to offsets in it.
 
-        `place`: index of the output item, and index of the content part in it.
+        `part_indexes`: index of the output item, and index of the content part in it.
         """
-        if place != self._place:
-            self._place, self._text, self._cited_to = place, [], 0
+        if part_indexes != self._place:
+            self._place, self._text, self._cited_to = part_indexes, [], 0
         self._text.append(text)
 
-    def decode_annotation(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
+    def decode_annotation(self, annotation: Raw, part_indexes: tuple[int, int]) -> list[Citation]:
         """Return the citation in an annotation event as a list. Empty list: another annotation, or deltas are buffered.
 
-        `place` has the indexes of item and part.
+        `part_indexes` has the indexes of item and part.
         """
-        if self.buffering or place != self._place:
+        if self.buffering or part_indexes != self._place:
             return []
         mark = decode_or_default(annotation, _Mark)
         self._text = ["".join(self._text)]
@@ -153,7 +153,7 @@ class WebSearchDecoder:
         if text[start:]:
             yield Text(text[start:])
 
-    def decode_remaining_citations(self, parts: Sequence[OutputContent], emitted_count: int) -> list[Delta]:
+    def decode_remaining_citations(self, parts: Sequence[OutputContent], emitted_citation_count: int) -> list[Delta]:
         """Return the citations of a complete streamed message that were not sent during the stream.
 
         While deltas are buffered, the list is empty.
@@ -161,7 +161,7 @@ class WebSearchDecoder:
         if not self._count:
             return []
         if not self.buffering:
-            late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][emitted_count:]
+            late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][emitted_citation_count:]
             return [citation for mark, text in late for citation in self._cited(mark, text)]
         is_repeated = self._drop_text("".join(part.text or part.refusal or "" for part in parts))
         for part in parts:

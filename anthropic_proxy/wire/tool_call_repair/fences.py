@@ -24,10 +24,10 @@ def find_fence_mark_end(text: str, offset: int) -> int | None:
     return match.end() if match is not None else None
 
 
-def find_text_end_before_call(text: str, end: int) -> int:
-    """Return the index at which the text before a possible tool call ends. The call begins at index `end`.
+def find_text_end_before_call(text: str, call_start: int) -> int:
+    """Return the index at which the text before a possible tool call ends. The call begins at index `call_start`.
 
-    The result is the first line break in the white space directly before the call. Without a line break, it is `end`.
+    The result is the first line break in the white space directly before the call. Without one, it is `call_start`.
     """
-    line_break = _LINE_BREAK.search(text, len(text[:end].rstrip()), end)
-    return line_break.start() if line_break else end
+    line_break = _LINE_BREAK.search(text, len(text[:call_start].rstrip()), call_start)
+    return line_break.start() if line_break else call_start

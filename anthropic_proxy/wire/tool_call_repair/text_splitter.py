@@ -49,7 +49,7 @@ class TextSplitter:
         if self._tags is None:
             return self._calls.feed(text) if self._calls is not None else [Text(text)]
         deltas = self._tags.feed(text)
-        if self._tags.is_done:
+        if self._tags.reached_reply_text:
             self._tags = None
         return self._find_calls(deltas)
 

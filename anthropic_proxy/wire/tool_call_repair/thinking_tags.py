@@ -64,7 +64,7 @@ class ThinkingTagParser:
         returned again."""
 
     @property
-    def is_done(self) -> bool:
+    def reached_reply_text(self) -> bool:
         """True if all further text is reply text."""
         return self._state == "text"
 

@@ -83,7 +83,7 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     both = f"http://127.0.0.1:{port}"
-    upstream = HttpTransport(1.0, proxies={"http": both}, unproxied=unproxied.format(port=port))
+    upstream = HttpTransport(1.0, proxies={"http": both}, no_proxy_hosts=unproxied.format(port=port))
     response = await upstream.send(both, UpstreamRequest(method="GET", path="/models", headers={}, body=b""), None)
     await response.close()
     await upstream.close()

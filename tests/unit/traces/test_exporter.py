@@ -19,13 +19,13 @@ class _Gateway(Struct):
 
 async def test_a_key_that_a_reload_has_set_is_redacted() -> None:
     memory = InMemorySpanExporter()
-    gateway, exporters = _Gateway(Settings()), TraceExporter(["console"], lambda _: memory)
-    await exporters.start(cast("Gateway", gateway))
+    gateway, exporter = _Gateway(Settings()), TraceExporter(["console"], lambda _: memory)
+    await exporter.start(cast("Gateway", gateway))
     gateway.settings = Settings(proxy_api_keys=(Secret("a-new-word-1234"),))
     receipt = Receipt(request_id="req_1", client=Client(), started_at=1.0, requested_model="a-new-word-1234")
-    receipt.trace = exporters.start_trace(None)
-    await exporters.record(receipt)
-    await exporters.stop()
+    receipt.trace = exporter.start_trace(None)
+    await exporter.record(receipt)
+    await exporter.stop()
     (span,) = memory.get_finished_spans()
     assert span.attributes is not None
     assert "a-new-word-1234" not in str({**span.attributes})

@@ -219,7 +219,7 @@ async def test_a_dialer_opens_the_connections_to_servers_and_none_to_proxies() -
     async with serving(sends(OK)) as (server, port), serving(sends(OK)) as (proxy, proxy_port):
         dialer = FixedDialer(port)
         async with asking(
-            dialer=dialer, proxies={"http": f"http://127.0.0.1:{proxy_port}"}, unproxied="direct.test"
+            dialer=dialer, proxies={"http": f"http://127.0.0.1:{proxy_port}"}, no_proxy_hosts="direct.test"
         ) as up:
             for host in ("direct.test", "proxied.test"):
                 response = await up.send(f"http://{host}", UpstreamRequest(path="/x", body=b""), None)

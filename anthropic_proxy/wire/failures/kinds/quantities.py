@@ -178,12 +178,12 @@ def _subject_of_word(word: str) -> QuantitySubject:
     return "context" if subjects <= _CONTEXT else ""
 
 
-def find_subject(lexemes: Sequence[Lexeme], place: int) -> QuantitySubject:
-    """Return the counted thing that the word at index `place` names: `input`, `output` or `context`. "": none."""
-    word = lexemes[place].text
-    if word.lower() == "tokens" and place and _is_output_limit(lexemes, place):
+def find_subject(lexemes: Sequence[Lexeme], index: int) -> QuantitySubject:
+    """Return the counted thing that the word at `index` names: `input`, `output` or `context`. "": none."""
+    word = lexemes[index].text
+    if word.lower() == "tokens" and index and _is_output_limit(lexemes, index):
         return "output"
-    if word == "Input" and place + 1 < len(lexemes) and lexemes[place + 1].text == "should":
+    if word == "Input" and index + 1 < len(lexemes) and lexemes[index + 1].text == "should":
         return ""  # text of the Pydantic validator: `max_tokens: Input should be less than …`
     return _subject_of_word(word)
 
