@@ -1,5 +1,6 @@
 """The example of docs/contributing/plugins.md, applied to a copy of this project, and the facts of that page."""
 
+import ast
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,22 @@ DIFF = EXAMPLES / "add-a-plugin.diff"
 PAGE = (ROOT / "docs/contributing/plugins.md").read_text("utf-8")
 TOUCHED = ("repository/test_architecture", "unit/test_plugins", "unit/test_settings")
 """Tests that read the package, the settings or the list of plugins."""
+OTHER_NAMES = {
+    "values of a receipt": {"cancelled", "default", "fast", "flex"},
+    "names of the HTTP API": {"count_tokens", "speed", "traceparent"},
+    "names of other modules": {
+        "ClientError",
+        "FIXED_VARIABLES",
+        "MAX_UPSTREAM_CALLS",
+        "MAY_IMPORT",
+        "PLUGIN_PACKAGES",
+        "ProxyError",
+        "open_plugin",
+        "plugins",
+        "redact_secrets",
+    },
+}
+"""Names in the tables of the page that the plugin interface does not define."""
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +71,26 @@ def test_the_page_states_the_limits_of_the_code() -> None:
     assert f"{MAX_QUEUED_RECEIPTS:,} receipts" in PAGE
     assert f"{application.SHUTDOWN_GRACE_SECONDS:.0f} s" in PAGE
     assert all(f"`{path}`" in PAGE for path in PROBE_PATHS)
+
+
+def interface_names() -> set[str]:
+    """Return the names of classes, functions, parameters, attributes and fields in `anthropic_proxy/plugins/`."""
+    names = set()
+    for path in (ROOT / "anthropic_proxy/plugins").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.arg):
+                names.add(node.arg)
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_the_tables_use_the_names_of_the_interface() -> None:
+    rows = "\n".join(line for line in PAGE.splitlines() if line.startswith("|"))
+    # a name, or a call such as `record(request_id, point, data)`
+    codes = re.findall(r"`([A-Za-z_]\w*(?:\([\w, ]*\))?)`", rows)
+    names = set(re.findall(r"\w+", " ".join(codes)))
+    assert names - interface_names() == set().union(*OTHER_NAMES.values())
