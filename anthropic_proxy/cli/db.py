@@ -26,19 +26,19 @@ def upgrade() -> None:
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-        describe_place,
+        describe_database_location,
         find_database_url,
         open_for_writing,
     )
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure  # noqa: PLC0415
     from anthropic_proxy.ledger.migrations import NEWEST_VERSION  # noqa: PLC0415
 
     settings, output = _load_settings(), Output()
-    place = describe_place(find_database_url(settings))
+    place = describe_database_location(find_database_url(settings))
     try:
         open_for_writing(settings).dispose()
     except DATABASE_ERRORS as error:
-        raise ConfigurationError(describe_failure(classify_database_error(error), place, error)) from None
+        raise ConfigurationError(describe_database_failure(classify_database_error(error), place, error)) from None
     output.write_line(f"  {output.paint('✓', 'ok')} {place} has the schema {NEWEST_VERSION}.")
 
 
@@ -50,16 +50,16 @@ def check() -> None:
     """
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.ledger.checks import find_problems  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import describe_place, find_database_url  # noqa: PLC0415
+    from anthropic_proxy.ledger.checks import find_database_problems  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import describe_database_location, find_database_url  # noqa: PLC0415
 
     settings, output = _load_settings(), Output()
     with open_ledger_for_reading(settings) as connection:
-        problems = [] if connection is None else [*find_problems(connection)]
+        problems = [] if connection is None else [*find_database_problems(connection)]
     for problem in problems:
         output.write_notice(problem, "✕", "error")
     if not problems:
-        place = describe_place(find_database_url(settings))
+        place = describe_database_location(find_database_url(settings))
         output.write_line(f"  {output.paint('✓', 'ok')} {place} has no damage, and its sums are correct.")
     sys.exit(1 if problems else 0)
 
@@ -78,8 +78,8 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.ledger.export import (  # noqa: PLC0415
         REQUEST_TITLES,
+        build_request_object,
         encode_json,
-        encode_request,
         list_request_values,
         write_csv,
     )
@@ -91,7 +91,7 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
             write_csv(sys.stdout, REQUEST_TITLES, map(list_request_values, rows))
             return
         for row in rows:
-            sys.stdout.write(encode_json(encode_request(row)).decode() + "\n")
+            sys.stdout.write(encode_json(build_request_object(row)).decode() + "\n")
 
 
 def _load_settings() -> "Settings":

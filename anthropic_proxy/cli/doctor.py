@@ -17,7 +17,7 @@ from anthropic_proxy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from anthropic_proxy.lab.doctor import Backend, Report, Totals
+    from anthropic_proxy.lab.doctor import Backend, Report, ProbeTotals
     from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
     from anthropic_proxy.services import Services
     from anthropic_proxy.settings import Settings
@@ -174,7 +174,7 @@ async def _show_run(
 
         def show(diagnoses: "Sequence[Diagnosis]") -> None:
             progress.update(diagnoses)
-            recorder.update(diagnoses)
+            recorder.update_diagnoses(diagnoses)
 
         tasks = [
             asyncio.create_task(progress.report_unfinished_backends()),
@@ -187,7 +187,7 @@ async def _show_run(
                 task.cancel()
 
 
-def _describe_cost(backends: "Sequence[Backend]", expected: "Totals", price: float | None) -> tuple[str, str]:
+def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price: float | None) -> tuple[str, str]:
     """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
     shown = f", about ${price:.3f}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
@@ -218,7 +218,7 @@ def _print_estimate(options: _Options) -> None:
     print(f"{count}: {cost}.", *models, sep="\n  ")
 
 
-def _announce(backends: "Sequence[Backend]", expected: "Totals", settings: "Settings", *, asks: bool) -> None:
+def _announce(backends: "Sequence[Backend]", expected: "ProbeTotals", settings: "Settings", *, asks: bool) -> None:
     """Print the expected number of requests and tokens on stderr.
 
     `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
@@ -274,6 +274,6 @@ def _write_results(result: "Report", settings: "Settings", *, as_json: bool, fil
     finally:
         if as_json:
             sys.stdout.write(encode_report(result, "json", today, secrets))
-            sys.stderr.write(f"Done: {result.cost}.\n")
+            sys.stderr.write(f"Done: {result.cost_summary}.\n")
         else:
             write_report(result, secrets)

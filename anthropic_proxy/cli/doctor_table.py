@@ -155,8 +155,8 @@ def _paint_cell(output: Output, cell: Cell, width: int) -> str:
 
 
 def _format_legend(report: Report, width: int) -> Iterator[str]:
-    line = f"  {LEGEND}    {report.cost}"
-    yield from [line] if len(line) <= width else [f"  {LEGEND}", f"  {report.cost}"]
+    line = f"  {LEGEND}    {report.cost_summary}"
+    yield from [line] if len(line) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"]
 
 
 def _format_fixes(output: Output, report: Report) -> Iterator[str]:

@@ -264,12 +264,12 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
     from anthropic_proxy.access.administration import open_administration  # noqa: PLC0415
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-        describe_place,
+        describe_database_location,
         find_database_url,
     )
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure  # noqa: PLC0415
 
-    place = describe_place(find_database_url(settings))
+    place = describe_database_location(find_database_url(settings))
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -278,7 +278,7 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
         with open_administration(settings, f"command ({user}@{platform.node()})") as administration:
             yield administration
     except DATABASE_ERRORS as error:
-        raise ConfigurationError(describe_failure(classify_database_error(error), place, error)) from None
+        raise ConfigurationError(describe_database_failure(classify_database_error(error), place, error)) from None
 
 
 def _read_spending(settings: "Settings", key: "VirtualKey") -> "Sequence[Spending]":

@@ -23,7 +23,7 @@ def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]"
     from sqlalchemy import exc  # noqa: PLC0415  # --help needs none of it
 
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-        describe_place,
+        describe_database_location,
         find_database_file,
         find_database_url,
         has_tables,
@@ -38,14 +38,15 @@ def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]"
     engine = open_for_reading(settings)
     try:
         with engine.connect() as connection:
-            if not has_tables(connection, describe_place(url)):
+            if not has_tables(connection, describe_database_location(url)):
                 yield None
                 return
             yield connection
     except exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigurationError(
-            f"The ledger {describe_place(url)} cannot be read: {reason}. Set DATABASE_URL to another database."
+            f"The ledger {describe_database_location(url)} cannot be read: {reason}. "
+            "Set DATABASE_URL to another database."
         ) from None
     finally:
         engine.dispose()

@@ -57,7 +57,7 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
     from anthropic_proxy.ledger.price_source import find_price_source  # noqa: PLC0415
     from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
         OlderPrices,
-        describe_failure,
+        describe_update_failure,
         find_price_list_url,
         record_update_success,
         require_price_directory,
@@ -74,10 +74,10 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
         find_price_source(directory).reload_if_changed()
         after = _list_prices(services)
     except OlderPrices as error:
-        output.write_notice(describe_failure(error, origin, directory), "!", "warn")
+        output.write_notice(describe_update_failure(error, origin, directory), "!", "warn")
         return 0
     except (InvalidPrices, UpstreamError) as error:
-        output.write_notice(describe_failure(error, origin, directory), "✕", "error")
+        output.write_notice(describe_update_failure(error, origin, directory), "✕", "error")
         return 1
     finally:
         await services.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.ledger.export import encode_request, to_dollars
+from anthropic_proxy.ledger.export import build_request_object, to_dollars
 from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.stored_receipts import list_failed_attempts, list_notes
 from anthropic_proxy.ledger.units import MICROSECONDS
@@ -45,7 +45,7 @@ class StoredExplanation:
 
     def write_json(self) -> None:
         """Write one JSON object with all columns of the request. Costs are in US dollars; null: unknown."""
-        self._output.write_json(encode_request(self._row))
+        self._output.write_json(build_request_object(self._row))
 
     def _list_facts(self) -> Iterator[tuple[str, str]]:
         """Yield label and text of each line of the summary, such as the model and the cost."""

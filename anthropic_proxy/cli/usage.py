@@ -49,12 +49,12 @@ def _write(by: Grouping, since: str, until: str, form: Literal["json", "csv", "t
 
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
     from anthropic_proxy.cli.usage_table import UsageReport  # noqa: PLC0415
-    from anthropic_proxy.ledger.periods import find_range  # noqa: PLC0415
+    from anthropic_proxy.ledger.periods import resolve_usage_range  # noqa: PLC0415
     from anthropic_proxy.ledger.queries import sum_usage  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    chosen = find_range(since, until, datetime.now(UTC))
+    chosen = resolve_usage_range(since, until, datetime.now(UTC))
     settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
     with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by)

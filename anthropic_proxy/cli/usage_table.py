@@ -122,7 +122,7 @@ class UsageReport:
         """Return a bar for each group. Its length is the cost of the group, or its tokens if nothing has a cost."""
         values = [group.sums.cost for group in groups]
         if not any(values):
-            values = [group.sums.tokens for group in groups]
+            values = [group.sums.all_tokens for group in groups]
         highest = max(values, default=0) or 1
         return [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in values]
 
@@ -158,7 +158,7 @@ def _cost(sums: UsageSums) -> str:
         return f">{_dollars(sums.cost)}" if sums.cost else "unknown"
     if sums.cost:
         return _dollars(sums.cost)
-    return "free" if sums.tokens else "–"
+    return "free" if sums.all_tokens else "–"
 
 
 def _tool_errors(sums: UsageSums) -> str:

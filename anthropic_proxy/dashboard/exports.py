@@ -49,7 +49,7 @@ def export_table(
         raise InvalidRequest(f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.")
     if not context.can_read and tables[chosen] not in _WITHOUT_LEDGER:
         return None
-    return tables[chosen](context).download(chosen, form)
+    return tables[chosen](context).build_download(chosen, form)
 
 
 def _tabulate_usage(context: PageContext) -> ExportTable:

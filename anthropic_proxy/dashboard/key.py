@@ -136,7 +136,7 @@ def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
         Figure("Requests", formats.count(total.requests), "in this range"),
         Figure("Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")),
         Figure("Cost", shown, "in this range"),
-        Figure("Tokens", formats.short_count(total.tokens), f"{formats.short_count(total.output_tokens)} output"),
+        Figure("Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"),
         Figure("Last used", last_used, "in the ledger"),
     ]
 

@@ -90,4 +90,4 @@ def _list_rules(rules: Rules) -> list[Any]:
 
 
 def _list_sums(sums: UsageSums) -> list[Any]:
-    return [sums.requests, sums.errors, sums.tokens, to_dollars(sums.known_cost)]
+    return [sums.requests, sums.errors, sums.all_tokens, to_dollars(sums.known_cost)]

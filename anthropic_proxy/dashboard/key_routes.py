@@ -94,8 +94,8 @@ def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool
     """
     from anthropic_proxy.access.administration import open_administration  # noqa: PLC0415  # only with virtual keys
     from anthropic_proxy.dashboard.key_forms import load_form, submit_form  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import describe_place, find_database_url  # noqa: PLC0415
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import describe_database_location, find_database_url  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure  # noqa: PLC0415
 
     settings = gateway.settings
     try:
@@ -104,5 +104,7 @@ def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool
                 return submit_form(administration, settings, sent)
             return load_form(administration, settings, sent["action"], sent["target"])
     except DATABASE_ERRORS as error:
-        reason = describe_failure(classify_database_error(error), describe_place(find_database_url(settings)), error)
+        reason = describe_database_failure(
+            classify_database_error(error), describe_database_location(find_database_url(settings)), error
+        )
         return f"Nothing was changed. {reason}"

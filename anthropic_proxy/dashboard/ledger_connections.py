@@ -12,7 +12,7 @@ from anthropic_proxy.dashboard.ledger_lines import StateLine
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
 from anthropic_proxy.ledger.dashboard_records import LedgerExtent
-from anthropic_proxy.ledger.database import describe_place, find_database_url, has_tables, open_for_reading
+from anthropic_proxy.ledger.database import describe_database_location, find_database_url, has_tables, open_for_reading
 from anthropic_proxy.ledger.read_limits import describe_read_failure, limit_query_time
 from anthropic_proxy.ledger.tables import metadata
 from anthropic_proxy.settings import Settings
@@ -48,7 +48,7 @@ class LedgerConnections:
         try:
             connection = self._find_engine(settings).connect()
             try:
-                has_tables(connection, describe_place(find_database_url(settings)))
+                has_tables(connection, describe_database_location(find_database_url(settings)))
                 return OpenedLedger(connection, read_ledger_extent(connection))
             except (exc.SQLAlchemyError, ConfigurationError):
                 connection.close()

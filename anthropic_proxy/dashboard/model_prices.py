@@ -73,7 +73,7 @@ def compare_costs(
 
     None: no tokens were used.
     """
-    if not total.tokens:
+    if not total.all_tokens:
         return None
     asked = context.query.compared
     prices = dict(_candidates(context, costs, used_models))
@@ -110,7 +110,7 @@ def _mapped(context: PageContext) -> list[tuple[str, str]]:
 
 def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
     price = costs.find_price_by_prefix(prefix, model)
-    provider = costs.find_provider(prefix)
+    provider = costs.find_provider_name(prefix)
     if price is None:
         return PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")
     longer = "; ".join(
@@ -153,7 +153,7 @@ def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
 
 def _explain_unknown(costs: ModelCosts, asked: str) -> str:
     prefix, separator, _ = asked.partition("/")
-    if separator and not costs.find_provider(prefix):
+    if separator and not costs.find_provider_name(prefix):
         return f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
     if not separator:
         return f"The price of {asked} is unknown. Add the prefix of its provider: openai/{asked}"

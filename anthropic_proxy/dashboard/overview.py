@@ -189,10 +189,10 @@ def _draw_week(context: PageContext) -> WeekGrid:
     text: Callable[[float], str] = formats.money_from_float
     if query.measure == "tokens":
         names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-        counted, text = (lambda one: one.tokens), formats.short_count
+        counted, text = (lambda one: one.all_tokens), formats.short_count
     elif query.measure == "requests":
         names, counted, text = ("requests",), (lambda one: one.requests), formats.count
-    hours = queries.sum_periods(context.connection, context.selection, HOUR_SECONDS, names=names)
+    hours = queries.sum_periods(context.connection, context.selection, HOUR_SECONDS, sum_names=names)
     return draw_week(query, hours, counted, text)
 
 

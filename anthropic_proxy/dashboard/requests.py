@@ -194,6 +194,8 @@ def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
     query = context.query
     if not context.selection.has_hourly_sums:
         return f"{'More than ' if has_more else ''}{formats.plural(shown, 'request')} match the filters."
-    count = sum(row.sums.requests for row in sum_periods(context.connection, context.selection, 0, names=("requests",)))
+    count = sum(
+        row.sums.requests for row in sum_periods(context.connection, context.selection, 0, sum_names=("requests",))
+    )
     verb = "match the filters" if query.is_filtered else "in this range"
     return f"{formats.plural(count, 'request')} {verb}."

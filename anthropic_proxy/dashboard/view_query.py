@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger.facets import FACETS
-from anthropic_proxy.ledger.periods import find_range
+from anthropic_proxy.ledger.periods import resolve_usage_range
 from anthropic_proxy.ledger.units import HOUR_SECONDS
 
 RANGES: Mapping[str, int] = {"1h": 1, "24h": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
@@ -217,7 +217,7 @@ def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
     name = values.get("range", "24h")
     if name not in RANGES:
         raise InvalidRequest(f"range: {name!r} is not allowed; use {', '.join(RANGES)}.")
-    found = find_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
+    found = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
     return name, found.start, min(found.end, int(now) + 1)
 
 

@@ -106,7 +106,7 @@ class AttemptSteps:
         prepared = await self._services.background.run_in_thread(prepare, *inputs) if self._large else prepare(*inputs)
         if not again:
             report.clear_notes()
-        report.add_notes(prepared.notes, is_later_call=again)
+        report.add_notes(prepared.notes, skip_noted_fields=again)
         if inliner is not None:
             report.add_notes(inliner.notes)
         call = build_call(
@@ -138,7 +138,7 @@ class AttemptSteps:
         )
         report, is_first = self._receipt.fidelity, run.continuation is None
         if upstream_request.notes:
-            report.add_notes(upstream_request.notes, is_later_call=not is_first)
+            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:
             report.add_notes(run.adaptations.notes)
         if is_first and report.notes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from anthropic_proxy.errors import InternalError, ProxyError
 from anthropic_proxy.messages.models import MessagesRequest
-from anthropic_proxy.messages.preparation import find_session
+from anthropic_proxy.messages.preparation import find_session_id
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import Route, Target
@@ -29,7 +29,7 @@ def record_request(receipt: Receipt, request: MessagesRequest) -> None:
     receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
     receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
     if not receipt.session and request.metadata is not None and request.metadata.user_id:
-        receipt.session = find_session(request.metadata.user_id) or ""
+        receipt.session = find_session_id(request.metadata.user_id) or ""
 
 
 def record_route(receipt: Receipt, route: Route) -> None:

@@ -67,7 +67,7 @@ class LedgerApi:
         Raises `UnknownModel` if no request has been stored, and `ConfigurationError` for the tables of another version.
         """
         from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-            describe_place,
+            describe_database_location,
             find_database_file,
             find_database_url,
             has_tables,
@@ -84,7 +84,7 @@ class LedgerApi:
         limit_query_time(engine)
         try:
             with engine.connect() as connection:
-                if not has_tables(connection, describe_place(url)):
+                if not has_tables(connection, describe_database_location(url)):
                     raise UnknownModel("The ledger has no requests yet.")
                 yield connection
         finally:
@@ -96,17 +96,17 @@ class LedgerApi:
 
         query = _Query(request, ("by", "since", "until", "format"))
         by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
-        chosen = query.find_range()
+        chosen = query.resolve_usage_range()
         gateway = self._current_gateway()
         assert gateway is not None
         with self._reading() as connection:
             groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
         if form == "csv":
-            return tabulate_usage(gateway.settings, by, groups).download(f"usage-by-{by}", form)
+            return tabulate_usage(gateway.settings, by, groups).build_download(f"usage-by-{by}", form)
         return _json(build_usage_object(gateway.settings, by, groups, chosen))
 
     def _list_requests(self, request: RouteRequest) -> RouteResponse:
-        from anthropic_proxy.ledger.export import encode_request, tabulate_requests  # noqa: PLC0415
+        from anthropic_proxy.ledger.export import build_request_object, tabulate_requests  # noqa: PLC0415
         from anthropic_proxy.ledger.facet_counts import count_facets  # noqa: PLC0415
         from anthropic_proxy.ledger.read_limits import limit_search_range  # noqa: PLC0415
         from anthropic_proxy.ledger.request_queries import list_stored_requests  # noqa: PLC0415
@@ -130,12 +130,12 @@ class LedgerApi:
         further = None if searched is chosen else f"{searched.start}."  # a search of the requests before continues
         older = _position(shown[-1]) if len(rows) > limit else further
         if form == "csv":
-            return tabulate_requests(shown).download("requests", form)
-        body = {"requests": [encode_request(row) for row in shown], "before": older}
+            return tabulate_requests(shown).build_download("requests", form)
+        body = {"requests": [build_request_object(row) for row in shown], "before": older}
         return _json({**body, "facets": counted} if counted else body)
 
     def _get_request(self, request: RouteRequest) -> RouteResponse:
-        from anthropic_proxy.ledger.export import encode_request  # noqa: PLC0415
+        from anthropic_proxy.ledger.export import build_request_object  # noqa: PLC0415
         from anthropic_proxy.ledger.request_queries import find_stored_request  # noqa: PLC0415
 
         request_id = request.path_parameters["id"]
@@ -143,7 +143,7 @@ class LedgerApi:
             row = find_stored_request(connection, request_id)
         if row is None:
             raise UnknownModel(f"The ledger has no request {request_id!r}.")
-        return _json(encode_request(row))
+        return _json(build_request_object(row))
 
 
 class ApiQuery:
@@ -187,16 +187,16 @@ class _Query(ApiQuery):
         """Return True if the parameter `name` has the value `true`, and False if it is missing or `false`."""
         return self.choose(name, ("true", "false"), "false") == "true"
 
-    def find_range(self) -> Any:
+    def resolve_usage_range(self) -> Any:
         """Return the time range of the parameters `since` and `until` as `UsageRange`.
 
         Days begin at midnight in the time zone of the process.
         """
-        from anthropic_proxy.ledger.periods import find_range  # noqa: PLC0415
+        from anthropic_proxy.ledger.periods import resolve_usage_range  # noqa: PLC0415
 
         since, until = self.values.get("since", "24h"), self.values.get("until", "")
         try:
-            return find_range(since, until, datetime.now(UTC))
+            return resolve_usage_range(since, until, datetime.now(UTC))
         except ConfigurationError as error:
             raise InvalidRequest(error.message.replace("--", "")) from None
 
@@ -204,7 +204,7 @@ class _Query(ApiQuery):
         """Return the selection of stored requests: the time range, and the values of the filter parameters."""
         from anthropic_proxy.ledger.request_queries import RequestSelection  # noqa: PLC0415
 
-        period = self.find_range()
+        period = self.resolve_usage_range()
         return RequestSelection(
             start=period.start * MICROSECONDS,
             end=period.end * MICROSECONDS,
@@ -255,9 +255,9 @@ def _in_thread(
 
 
 def _get_document(request: RouteRequest) -> RouteResponse:
-    from anthropic_proxy.ledger.openapi import build_document  # noqa: PLC0415
+    from anthropic_proxy.ledger.openapi import build_ledger_document  # noqa: PLC0415
 
-    return _json(build_document())
+    return _json(build_ledger_document())
 
 
 def _fail(message: str, status: int = 503) -> RouteResponse:

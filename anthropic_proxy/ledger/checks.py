@@ -1,6 +1,6 @@
 """Check of the ledger's database for damage, and for hourly sums that do not agree with the stored requests.
 
-`find_problems` yields the problems, for the command `db check`. Only a SQLite file is checked for damage.
+`find_database_problems` yields the problems, for the command `db check`. Only a SQLite file is checked for damage.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _COMPARED = (
 )
 
 
-def find_problems(connection: Connection) -> Iterator[str]:
+def find_database_problems(connection: Connection) -> Iterator[str]:
     """Check the database of the ledger, and yield one sentence for each problem.
 
     Problems are damaged SQLite files, and hourly sums that differ from the requests.

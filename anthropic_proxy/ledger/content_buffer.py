@@ -20,7 +20,7 @@ ABANDONED_SECONDS = 3600.0
 """Age in seconds after which the bytes of a request are dropped if the buffer is full."""
 
 
-class Content(Struct):
+class BufferedContent(Struct):
     """First bytes of one client request, of its reply, and of the last request to a provider."""
 
     started_at: float
@@ -53,7 +53,7 @@ class ContentBuffer:
         self._max_content_bytes = max_content_bytes
         self._max_bytes = max_bytes
         self._clock = clock
-        self._contents: dict[str, Content] = {}
+        self._contents: dict[str, BufferedContent] = {}
         # each counter is changed by one thread only, so no lock is needed
         self._added = 0
         """Number of all bytes added since the start, counted in the event loop."""
@@ -63,7 +63,7 @@ class ContentBuffer:
         """Number of all bytes discarded since the start, counted in the event loop."""
 
     @property
-    def size(self) -> int:
+    def total_bytes(self) -> int:
         """Number of bytes now in the `ContentBuffer`, over all requests."""
         return self._added - self._popped - self._discarded
 
@@ -75,7 +75,7 @@ class ContentBuffer:
         if point == "client request":
             kept = data[: self._max_content_bytes]
             if self._reserve(len(kept)):
-                self._contents[request_id] = Content(self._clock(), kept, len(data))
+                self._contents[request_id] = BufferedContent(self._clock(), kept, len(data))
         elif point == "upstream request":
             self._replace_upstream(request_id, data)
         elif content := self._contents.get(request_id):
@@ -88,7 +88,7 @@ class ContentBuffer:
                 else:  # the request itself was the oldest one and has been discarded
                     self._discarded += len(piece)
 
-    def pop(self, request_id: str) -> Content | None:
+    def pop(self, request_id: str) -> BufferedContent | None:
         """Remove the bytes of the finished request `request_id` from the buffer and return them.
 
         None: the buffer has no bytes of this request. Called in the thread of the ledger.
@@ -114,22 +114,22 @@ class ContentBuffer:
             return
         self._discarded += len(content.upstream)
         content.upstream = b""
-        if len(body) <= self._max_content_bytes and self.size + len(body) <= self._max_bytes:
+        if len(body) <= self._max_content_bytes and self.total_bytes + len(body) <= self._max_bytes:
             self._added += len(body)
             content.upstream = body
 
     def _reserve(self, count: int) -> bool:
         """Count `count` bytes as added and return True. False: the buffer is full."""
-        if self.size + count > self._max_bytes:
+        if self.total_bytes + count > self._max_bytes:
             for request_id, oldest in [*self._contents.items()][:1]:  # the thread changes the dict
                 if self._clock() - oldest.started_at > ABANDONED_SECONDS:
                     self.discard(request_id)
-            if self.size + count > self._max_bytes:
+            if self.total_bytes + count > self._max_bytes:
                 self._warn()
                 return False
         self._added += count
         return True
 
 
-def _count_bytes(content: Content) -> int:
+def _count_bytes(content: BufferedContent) -> int:
     return len(content.request) + len(content.reply) + len(content.upstream)

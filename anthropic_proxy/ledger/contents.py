@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, select
 
-from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES, Content
+from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES, BufferedContent
 from anthropic_proxy.ledger.outlines import outline_json
 from anthropic_proxy.ledger.tables import contents
 from anthropic_proxy.redaction import redact_json_value, redact_secrets
@@ -57,7 +57,7 @@ def read_contents(connection: Connection, request_id: str) -> list[StoredContent
 
 
 def build_content_rows(
-    request_id: str, started_at: int, content: Content, secrets: Sequence[str]
+    request_id: str, started_at: int, content: BufferedContent, secrets: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the rows of the table `contents` with the texts of one client request, without API keys.
 

@@ -2,7 +2,7 @@
 
 A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested. They
 include the web searches that the provider bills, and follow the service tier that it reported. Amounts are whole
-nano-dollars (10⁻⁹ US dollars). `find_request_usage` returns the tokens and the cost of one request as `Usage`.
+nano-dollars (10⁻⁹ US dollars). `find_request_usage` returns the tokens and the cost of one request as `RequestUsage`.
 """
 
 import re
@@ -119,7 +119,7 @@ class CostCalculator:
         return found
 
 
-class Usage(Struct, frozen=True):
+class RequestUsage(Struct, frozen=True):
     """Tokens and cost of one request, as the sum of its calls to providers."""
 
     tokens: int
@@ -128,7 +128,7 @@ class Usage(Struct, frozen=True):
     """Cost in nano-dollars. None: the price of a used model is unknown."""
 
 
-def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
+def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> RequestUsage:
     """Return the tokens and the cost of a finished request, as sums over its calls to providers.
 
     `input_tokens` is an estimate for a call without reported input tokens. Cached input is not counted.
@@ -136,8 +136,8 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
         last = _find_last_call(receipt)
-        calls = [call for call in calls if call.tokens.context]
-        context = max([input_tokens, *(call.tokens.context for call in calls)])
+        calls = [call for call in calls if call.tokens.total_input_tokens]
+        context = max([input_tokens, *(call.tokens.total_input_tokens for call in calls)])
         tokens = TokenCounts(input=context, output=last.output_tokens, thinking=last.thinking_tokens)
         one = _to_call(tokens, last)
         calls.append(
@@ -153,7 +153,7 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
         structs.replace(call, searches=0) if price and price.web_search is None else call
         for call, price in zip(calls, used, strict=True)
     ]
-    return Usage(new_tokens, _add_costs(priced, used))
+    return RequestUsage(new_tokens, _add_costs(priced, used))
 
 
 class _Call(Struct, frozen=True):
@@ -204,7 +204,7 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
 
 
 def _has_tokens(tokens: TokenCounts) -> bool:
-    return bool(tokens.context or tokens.output)
+    return bool(tokens.total_input_tokens or tokens.output)
 
 
 def _subtract(whole: TokenCounts, calls: Sequence[TokenCounts]) -> TokenCounts:
@@ -231,8 +231,8 @@ def _lacks_input(receipt: Receipt) -> bool:
     if not receipt.provider:
         return False
     last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
-    if count_tokens(receipt).context:  # of earlier calls
-        return is_cancelled and not last.error_type and not count_tokens(last).context
+    if count_tokens(receipt).total_input_tokens:  # of earlier calls
+        return is_cancelled and not last.error_type and not count_tokens(last).total_input_tokens
     return is_cancelled or receipt.first_token_seconds is not None
 
 

@@ -40,30 +40,30 @@ KeyT = TypeVar("KeyT")
 
 def sum_periods(
     connection: Connection,
-    chosen: RequestSelection,
+    selection: RequestSelection,
     period_seconds: int,
-    by: str = "",
-    names: Sequence[str] = SUM_NAMES,
+    group_column: str = "",
+    sum_names: Sequence[str] = SUM_NAMES,
 ) -> list[PeriodSums]:
-    """Return the sums of requests, tokens and costs in `chosen` for each period, such as an hour.
+    """Return the sums of requests, tokens and costs in `selection` for each period, such as an hour.
 
     Periods without requests are missing. `period_seconds` 0 means one period.
     """
     # above three hours, `period_seconds` is a multiple of 3,600, because the source has hourly sums
-    rows = _sum(connection, chosen, period_seconds, (by,) if by else (), names)
+    rows = _sum(connection, selection, period_seconds, (group_column,) if group_column else (), sum_names)
     return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
 
 
-def count_requests_in_previous_range(connection: Connection, chosen: RequestSelection, now: int) -> int:
-    """Return the number of requests in the time range before that of `chosen`, for a comparison.
+def count_requests_in_previous_range(connection: Connection, selection: RequestSelection, now: int) -> int:
+    """Return the number of requests in the time range before that of `selection`, for a comparison.
 
     Both ranges have the same filters and usually the same length.
     """
-    is_single = chosen.is_short_range or not chosen.has_hourly_sums
-    start = chosen.start if is_single else chosen.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
+    is_single = selection.is_short_range or not selection.has_hourly_sums
+    start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
     # of a range that ends later than `now`, only the length until `now` counts
-    end = min(chosen.end if is_single else chosen.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
-    before = structs.replace(chosen, start=2 * start - end, end=start)
+    end = min(selection.end if is_single else selection.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
+    before = structs.replace(selection, start=2 * start - end, end=start)
     first_hour = start // MICROSECONDS_PER_HOUR if is_single else -(-before.start // MICROSECONDS_PER_HOUR)
     # complete hours, and single requests of the part of an hour before them
     fragment = structs.replace(before, end=start if is_single else first_hour * MICROSECONDS_PER_HOUR)
@@ -76,29 +76,29 @@ def count_requests_in_previous_range(connection: Connection, chosen: RequestSele
     return int(single) + int(connection.execute(query).scalar() or 0)
 
 
-def sum_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
+def sum_model_periods(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
     """Return numbers of requests, tokens and costs of each model in each period, in order of time.
 
     Latencies and speeds are empty. `period_seconds` 0 means one period.
     """
-    rows = _sum(connection, chosen, period_seconds, ("provider", "model"))
+    rows = _sum(connection, selection, period_seconds, ("provider", "model"))
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
 
 
 def measure_model_performance(
-    connection: Connection, chosen: RequestSelection, period_seconds: int
+    connection: Connection, selection: RequestSelection, period_seconds: int
 ) -> list[ModelPeriod]:
     """Return sums, latencies and speeds of each model in each period, in order of time.
 
     `period_seconds` 0 means one period.
     """
-    source = _find_source(chosen)
+    source = _find_source(selection)
     column = source.table.c
     waited = func.coalesce(column.first_token, 0) if source.table is requests else column.first_token_sum
     succeeded = column.outcome_class.not_in(("error", "cancelled"))
     output = [func.sum(case((succeeded, value), else_=0)) for value in (column.output_tokens, column.duration - waited)]
     values = [*source.sums, *output, _list_times(connection, source, "first_token")]
-    rows = _read(connection, chosen, source, period_seconds, by=("provider", "model"), values=values)
+    rows = _read(connection, selection, source, period_seconds, group_columns=("provider", "model"), values=values)
     return [
         ModelPeriod(
             start,
@@ -137,12 +137,12 @@ def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]
     }
 
 
-def sum_models(connection: Connection, chosen: RequestSelection) -> list[ModelSums]:
-    """Return numbers of requests, tokens and costs of each used model in the selection `chosen`.
+def sum_models(connection: Connection, selection: RequestSelection) -> list[ModelSums]:
+    """Return numbers of requests, tokens and costs of each used model in `selection`.
 
     The model with the highest cost is first.
     """
-    return add_up_model_periods(sum_model_periods(connection, chosen, 0))
+    return add_up_model_periods(sum_model_periods(connection, selection, 0))
 
 
 def add_up_model_periods(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
@@ -157,38 +157,38 @@ def add_up_model_periods(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
 
 def _sum(
     connection: Connection,
-    chosen: RequestSelection,
+    selection: RequestSelection,
     period_seconds: int,
-    by: Sequence[str],
-    names: Sequence[str] = SUM_NAMES,
+    group_columns: Sequence[str],
+    sum_names: Sequence[str] = SUM_NAMES,
 ) -> list[tuple[int, Sequence[str], UsageSums]]:
-    """Return one tuple for each period and group: beginning, values of the columns `by`, and sums.
+    """Return one tuple for each period and group: beginning, values of `group_columns`, and sums.
 
-    `chosen` is a time range with filters. `period_seconds` is the length of a period; 0: one period. `names` are the
-    sums to calculate; the others are 0. The beginning is in seconds since the epoch.
+    `selection` is a time range with filters. `period_seconds` is the length of a period; 0: one period. `sum_names`
+    are the sums to calculate; the others are 0. The beginning is in seconds since the epoch.
     """
-    source = _find_source(chosen)
-    values = [source.sums[SUM_NAMES.index(name)] for name in names]
-    rows = _read(connection, chosen, source, period_seconds, by=by, values=values)
+    source = _find_source(selection)
+    values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
+    rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
     # without a group, SQL returns a row without values if there are no requests
-    return [(start, keys, to_sums(sums, names)) for start, keys, sums in rows if None not in sums]
+    return [(start, keys, to_sums(sums, sum_names)) for start, keys, sums in rows if None not in sums]
 
 
 def _read(
     connection: Connection,
-    chosen: RequestSelection,
+    selection: RequestSelection,
     source: "_Source",
     period_seconds: int,
     *,
-    by: Sequence[str],
+    group_columns: Sequence[str],
     values: Sequence[ColumnElement[Any]],
 ) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
-    """Return one tuple for each period and group: beginning, values of the columns `by`, and the SQL `values`.
+    """Return one tuple for each period and group: beginning, values of `group_columns`, and the SQL `values`.
 
     They are in order of time. The beginning is in seconds since the epoch, 0 if there is only one period.
     """
-    periods = _list_periods(chosen, period_seconds, source)
-    keys = [*periods, *(source.table.c[name] for name in by)]
+    periods = _list_periods(selection, period_seconds, source)
+    keys = [*periods, *(source.table.c[name] for name in group_columns)]
     query = select(*keys, *values).where(*source.conditions)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
     return [
@@ -203,21 +203,21 @@ def _read(
 
 def collect_latencies(
     connection: Connection,
-    chosen: RequestSelection,
+    selection: RequestSelection,
     period_seconds: int,
-    by: Sequence[str] = (),
+    group_columns: Sequence[str] = (),
     quantity: Literal["first_token", "duration"] = "first_token",
 ) -> dict[tuple[int, tuple[str, ...]], Histogram]:
     """Return histograms of the times to the first token by period and group.
 
-    A key has the beginning of the period in seconds, and the values of `by`.
+    A key has the beginning of the period in seconds, and the values of `group_columns`.
     """
     # with `period_seconds` 0, the only period has the beginning 0
-    source = _find_source(chosen)
+    source = _find_source(selection)
     times = _list_times(connection, source, quantity)
     is_known = requests.c[quantity] > 0 if source.table is requests else hourly.c[f"{quantity}_histogram"] != b""
     source = structs.replace(source, conditions=[*source.conditions, is_known])
-    rows = _read(connection, chosen, source, period_seconds, by=by, values=[times])
+    rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=[times])
     return {(start, names): sum_encoded_histograms(_encode_times(source, text)) for start, names, (text,) in rows}
 
 
@@ -252,22 +252,22 @@ class _Source(Struct, frozen=True):
     sums: Sequence[ColumnElement[Any]]
 
 
-def _find_source(chosen: RequestSelection) -> _Source:
-    if chosen.is_short_range or not chosen.has_hourly_sums:
+def _find_source(selection: RequestSelection) -> _Source:
+    if selection.is_short_range or not selection.has_hourly_sums:
         seconds: ColumnElement[Any] = requests.c.started_at // MICROSECONDS
-        return _Source(requests, request_conditions(chosen), seconds, request_sums(requests.c))
+        return _Source(requests, request_conditions(selection), seconds, request_sums(requests.c))
     seconds = cast(hourly.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
-    return _Source(hourly, hourly_conditions(chosen), seconds, hourly_sums())
+    return _Source(hourly, hourly_conditions(selection), seconds, hourly_sums())
 
 
-def _list_periods(chosen: RequestSelection, period_seconds: int, source: _Source) -> list[ColumnElement[Any]]:
+def _list_periods(selection: RequestSelection, period_seconds: int, source: _Source) -> list[ColumnElement[Any]]:
     """Return a list with the SQL expression for the number of the period of a row. Empty: there is only one period.
 
     `period_seconds` is the length of a period in seconds.
     """
     if source.table is hourly and period_seconds == HOUR_SECONDS:
         return [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
-    span = chosen.start // MICROSECONDS, chosen.end // MICROSECONDS
+    span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
     return [build_period_number(source.seconds, period_seconds, *span)] if period_seconds else []
 
 

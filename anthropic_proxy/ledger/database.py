@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.backup import create_private_file, write_backup
-from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_version, is_known_version, upgrade_schema
+from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version, upgrade_schema
 from anthropic_proxy.ledger.place import find_sqlite_file
 from anthropic_proxy.settings import Settings
 
@@ -60,7 +60,7 @@ def find_database_file(url: URL) -> Path | None:
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
-def describe_place(url: URL) -> str:
+def describe_database_location(url: URL) -> str:
     """Return the path of the SQLite file, or the host and database name on PostgreSQL, without a password."""
     file = find_database_file(url)
     return str(file) if file is not None else f"PostgreSQL {url.host or 'localhost'}/{url.database or ''}"
@@ -114,14 +114,14 @@ def migrate(engine: Engine, file: Path | None) -> str:
     "": it had no tables. Raises `NewerSchemaError` for tables of a newer version.
     """
     with engine.connect() as connection:
-        version = find_version(connection)
+        version = find_schema_version(connection)
     if version == NEWEST_VERSION:
         return version
     with engine.begin() as connection:
         if file is None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION_LOCK})
             connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        version = find_version(connection)  # another process may have migrated meanwhile
+        version = find_schema_version(connection)  # another process may have migrated meanwhile
         if version is not None and not is_known_version(version):
             raise NewerSchemaError(version)
         if version != NEWEST_VERSION:
@@ -136,7 +136,7 @@ def has_tables(connection: Connection, place: str) -> bool:
 
     Raises `ConfigurationError` if the tables belong to another version of the program.
     """
-    version = find_version(connection)
+    version = find_schema_version(connection)
     if version in (None, NEWEST_VERSION):
         return version is not None
     if is_known_version(version or ""):

@@ -45,7 +45,7 @@ class DriverStatement:
             else:
                 cursor.executemany(sql, [values(row) for row in rows])
 
-    def find(self, connection: Connection, row: Mapping[str, Any]) -> Sequence[Any] | None:
+    def fetch_one(self, connection: Connection, row: Mapping[str, Any]) -> Sequence[Any] | None:
         """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
         sql, values = self._compile(connection.dialect)
         with _open_cursor(connection, sql) as cursor:

@@ -36,16 +36,16 @@ class ErrorPeriod(Struct, frozen=True):
     """Start of the latest of these requests, in microseconds since the epoch."""
 
 
-def count_errors(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
+def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
     """Return the numbers of failed requests by period, provider, type of error and status, in order of time.
 
     Periods longer than one hour begin by local time.
     """
-    if chosen.values.get("outcome_class", "error") != "error":
+    if selection.values.get("outcome_class", "error") != "error":
         return []
     column = requests.c
-    failed = structs.replace(chosen, values={**chosen.values, "outcome_class": "error"})
-    span = chosen.start // MICROSECONDS, chosen.end // MICROSECONDS
+    failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
+    span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
     period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
     keys = (period, column.provider, column.error_type, column.status)
     values = func.count(), func.min(column.started_at), func.max(column.started_at)

@@ -23,7 +23,7 @@ from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import RouteResponse
 
 FORMATS = ("csv", "json")
-"""File formats that `ExportTable.download` writes."""
+"""File formats that `ExportTable.build_download` writes."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings of texts that spreadsheet programs run as formulas (owasp.org, "CSV Injection", read 21 Nov 2026)."""
 _INNER_FORMULA = re.compile(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FORMULA_STARTS))}])")
@@ -60,12 +60,12 @@ class ExportTable(Struct, frozen=True):
         """Return the rows of the `ExportTable` as dicts (title → value), which `encode_json` can encode."""
         return [dict(zip(self.titles, row, strict=True)) for row in self.rows]
 
-    def download(self, name: str, form: str) -> RouteResponse:
+    def build_download(self, name: str, file_format: str) -> RouteResponse:
         """Return a response with the table as a file that the browser saves.
 
-        `name` is the file name without extension. `form` is one of `FORMATS`.
+        `name` is the file name without extension. `file_format` is one of `FORMATS`.
         """
-        if form == "csv":
+        if file_format == "csv":
             return _download(self.encode_csv().encode("utf-8", "replace"), "text/csv; charset=utf-8", f"{name}.csv")
         return _download(encode_json(self.list_json_objects()), "application/json", f"{name}.json")
 
@@ -105,7 +105,7 @@ def format_time(microseconds: int) -> str:
     return text.replace("+00:00", "Z")
 
 
-def encode_request(row: StoredRequest) -> dict[str, Any]:
+def build_request_object(row: StoredRequest) -> dict[str, Any]:
     """Return the stored request `row` as a dict with the keys `REQUEST_TITLES`, to be encoded by `encode_json`."""
     values: dict[str, Any] = structs.asdict(row)
     for name in _LISTS:
@@ -133,7 +133,7 @@ def tabulate_requests(rows: Iterable[StoredRequest]) -> ExportTable:
 
 def list_request_values(row: StoredRequest) -> list[Any]:
     """Return the values of the stored request `row`, in the order of `REQUEST_TITLES`."""
-    values = encode_request(row)
+    values = build_request_object(row)
     return [values[title] for title in REQUEST_TITLES]
 
 

@@ -34,8 +34,10 @@ class FacetCounts(Struct, frozen=True):
     """Columns for which only the latest `MAX_COUNTED_REQUESTS` requests were counted."""
 
 
-def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequence[str], limit: int) -> FacetCounts:
-    """Return the number of requests in `chosen` for each value of each of `columns`.
+def count_facets(
+    connection: Connection, selection: RequestSelection, columns: Sequence[str], limit: int
+) -> FacetCounts:
+    """Return the number of requests in `selection` for each value of each of `columns`.
 
     The filter on a column does not affect the counts of this column.
     """
@@ -44,11 +46,13 @@ def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequ
     read: dict[str, tuple[Mapping[str, Counter[str]], bool]] = {}
     for column in columns:
         # without the filter on the column itself, so that the user can choose another value
-        other = structs.replace(chosen, values={key: value for key, value in chosen.values.items() if key != column})
+        other = structs.replace(
+            selection, values={key: value for key, value in selection.values.items() if key != column}
+        )
         if (sums := _find_sums(other, column)) is not None:
             found[column] = _count_sums(connection, other, sums, column, limit)
             continue
-        key = column if column in chosen.values else ""  # columns without a filter have the same selection
+        key = column if column in selection.values else ""  # columns without a filter have the same selection
         if key not in read:
             read[key] = _count_requests(connection, other, (column,) if key else columns)
         counters, is_whole = read[key]
@@ -58,39 +62,39 @@ def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequ
     return FacetCounts(found, partial_columns)
 
 
-def _find_sums(chosen: RequestSelection, column: str) -> Table | None:
-    """Return the table with hourly sums that has `column` and all filtered columns of `chosen`.
+def _find_sums(selection: RequestSelection, column: str) -> Table | None:
+    """Return the table with hourly sums that has `column` and all filtered columns of `selection`.
 
     None: no such table, so single requests must be counted.
     """
-    needed = {column, *chosen.values}
-    if chosen.is_short_range or chosen.is_changed or chosen.text:
+    needed = {column, *selection.values}
+    if selection.is_short_range or selection.is_changed or selection.text:
         return None
     tables = ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS))
     return next((table for table, keys in tables if needed <= {*keys}), None)
 
 
 def _count_sums(
-    connection: Connection, chosen: RequestSelection, sums: Table, column: str, limit: int
+    connection: Connection, selection: RequestSelection, sums: Table, column: str, limit: int
 ) -> list[tuple[str, int]]:
     number = func.sum(sums.c.requests)
-    query = select(sums.c[column], number).where(*hourly_conditions(chosen, sums)).group_by(sums.c[column])
+    query = select(sums.c[column], number).where(*hourly_conditions(selection, sums)).group_by(sums.c[column])
     rows = connection.execute(query.order_by(number.desc(), sums.c[column]).limit(limit))
     return [(value, int(count)) for value, count in rows]
 
 
 def _count_requests(
-    connection: Connection, chosen: RequestSelection, columns: Sequence[str]
+    connection: Connection, selection: RequestSelection, columns: Sequence[str]
 ) -> tuple[Mapping[str, Counter[str]], bool]:
-    """Count the values of `columns` in the latest requests of the selection `chosen`.
+    """Count the values of `columns` in the latest requests of `selection`.
 
     The result maps column and value to a number of requests. The second item is False if requests were left out.
     """
-    chosen = narrow_to_matching_hours(connection, chosen)
-    indexed = request_conditions(structs.replace(chosen, text="", is_changed=False))
+    selection = narrow_to_matching_hours(connection, selection)
+    indexed = request_conditions(structs.replace(selection, text="", is_changed=False))
     latest = select(*_READ_COLUMNS).where(*indexed).order_by(requests.c.started_at.desc()).limit(MAX_COUNTED_REQUESTS)
     read = latest.subquery()
-    search = search_conditions(chosen, read.c)
+    search = search_conditions(selection, read.c)
     rows = connection.execute(select(*(read.c[name] for name in columns)).where(*search)).all()
     counters = {name: Counter(row[index] for row in rows) for index, name in enumerate(columns)}
     number = len(rows)

@@ -79,7 +79,7 @@ def classify_database_error(error: BaseException) -> LedgerCondition:
     return "failed"
 
 
-def describe_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
+def describe_database_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
     """Return the sentence for the user about a failure of the database: its reason and a remedy.
 
     `place` is the path or address without a password.

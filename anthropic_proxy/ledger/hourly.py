@@ -114,7 +114,7 @@ def add_hourly_sums(connection: Connection, added: Mapping[HourlyKey, HourlySums
     for key in sorted(added):
         new, own = added[key], dict(zip(_KEYS, key, strict=True))
         named = {f"key_{name}": value for name, value in own.items()}
-        stored = _find.find(connection, named)
+        stored = _find.fetch_one(connection, named)
         if stored is None:
             inserted.append({**own, **new.sums, **_encode(new.first_tokens, new.durations)})
             continue

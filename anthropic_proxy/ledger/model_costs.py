@@ -78,7 +78,7 @@ class ModelCosts:
         """Return the name of the setting with the API keys of a provider, such as `GROQ_API_KEY`. "": none."""
         return next((row.key_variable or "" for row in self._registry if row.name == provider), "")
 
-    def find_provider(self, prefix: str) -> str:
+    def find_provider_name(self, prefix: str) -> str:
         """Return the name of the provider with the prefix `prefix` in model ids. "": no provider has this prefix."""
         provider = self._registry.find_by_prefix(prefix)
         return "" if provider is None else provider.name

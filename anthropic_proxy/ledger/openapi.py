@@ -1,6 +1,6 @@
 """OpenAPI document of the routes of the ledger (`/api/usage`, `/api/requests`), for generators of API clients.
 
-`build_document` returns the document as a JSON object.
+`build_ledger_document` returns the document as a JSON object.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _PERIOD = (
 )
 
 
-def build_document() -> Schema:
+def build_ledger_document() -> Schema:
     """Return the OpenAPI document of the routes `/api/usage` and `/api/requests` as a JSON object."""
     return {
         "openapi": "3.1.0",

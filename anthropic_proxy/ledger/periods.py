@@ -1,7 +1,7 @@
 """Time ranges as users write them, such as `24h`, `7d`, `yesterday` or `2026-11-01`.
 
-`find_range` returns the range between two such texts, those of the options `--since` and `--until`. `FORMS` is the
-sentence in error messages with the allowed texts.
+`resolve_usage_range` returns the range between two such texts, those of the options `--since` and `--until`. `FORMS` is
+the sentence in error messages with the allowed texts.
 """
 
 import math
@@ -17,7 +17,7 @@ _DURATION = re.compile(r"(\d{1,5})(h|d|w)")
 _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 
 
-def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
+def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
     """Return the time range from `since` to `until`, texts such as `24h`, `yesterday` or `2026-11-01`.
 
     An empty `until` means `now`. Raises `ConfigurationError` for an invalid text or range.

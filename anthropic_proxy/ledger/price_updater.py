@@ -15,7 +15,7 @@ from anthropic_proxy.ledger.price_source import describe_price_list, find_price_
 from anthropic_proxy.ledger.price_updates import (
     OlderPrices,
     claim_update,
-    describe_failure,
+    describe_update_failure,
     download_prices,
     find_price_list_url,
     record_update_success,
@@ -79,7 +79,7 @@ class PriceUpdater:
         except OlderPrices:
             record_update_success(self._directory, self._clock)
         except (InvalidPrices, UpstreamError) as error:
-            text = await asyncio.to_thread(describe_failure, error, url, self._directory)
+            text = await asyncio.to_thread(describe_update_failure, error, url, self._directory)
             gateway.log_warning_once(f"{text} To try again:  anthropic-proxy prices update")
 
     async def _download(self, gateway: Gateway, url: str) -> None:

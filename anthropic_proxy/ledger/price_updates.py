@@ -128,7 +128,7 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
     return PriceUpdate(stored, len(providers), sum(len(provider.models) for provider in providers))
 
 
-def describe_failure(error: InvalidPrices | UpstreamError, origin: str, directory: Path) -> str:
+def describe_update_failure(error: InvalidPrices | UpstreamError, origin: str, directory: Path) -> str:
     """Return the message about a failed update, which changed nothing.
 
     `origin` is the URL or path of the price list.

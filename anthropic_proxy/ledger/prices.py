@@ -55,12 +55,12 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
     thinking: int = 0
 
     @property
-    def context(self) -> int:
+    def total_input_tokens(self) -> int:
         """Number of all input tokens, cached ones included. Providers charge more for a long context."""
         return self.input + self.cache_read + self.cache_write
 
 
-class TokenSource(Protocol):
+class TokenCountFields(Protocol):
     """Object with numbers of tokens by kind, such as the record of one request or sums over requests."""
 
     input_tokens: int
@@ -71,7 +71,7 @@ class TokenSource(Protocol):
     thinking_tokens: int
 
 
-def count_tokens(source: TokenSource) -> TokenCounts:
+def count_tokens(source: TokenCountFields) -> TokenCounts:
     """Return the numbers of tokens by kind in `source`, such as one request or sums over requests."""
     return TokenCounts(
         input=source.input_tokens,
@@ -96,7 +96,7 @@ class Rates(Struct, frozen=True, dict=True):
     """Price of cache writes that are kept for one hour, in US dollars per million tokens."""
 
     @cached_property
-    def scaled(self) -> tuple[tuple[int, ...], int]:
+    def integer_ratios(self) -> tuple[tuple[int, ...], int]:
         """The prices as exact fractions with a common denominator.
 
         The first item has the numerators in the order of the fields, the second item is the denominator.
@@ -134,9 +134,9 @@ class Price(Struct, frozen=True, kw_only=True):
         """Return the cost of one request with the numbers of tokens `tokens`, in nano-dollars (10⁻⁹ US dollars)."""
         rates = self.base
         for above, surcharged in self.long_contexts:
-            if tokens.context > above:
+            if tokens.total_input_tokens > above:
                 rates = surcharged
-        (plain, read, written, output, thinking, kept), scale = rates.scaled
+        (plain, read, written, output, thinking, kept), scale = rates.integer_ratios
         thoughts, long = min(tokens.thinking, tokens.output), min(tokens.cache_write_1h, tokens.cache_write)
         scaled = _NANO_DOLLARS_PER_MICRO_DOLLAR * (
             tokens.input * plain

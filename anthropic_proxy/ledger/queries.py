@@ -126,7 +126,9 @@ def _conditions(chosen: UsageRange, hour: ColumnElement[int]) -> Sequence[Column
 
 def _sort(groups: Iterable[UsageGroup]) -> list[UsageGroup]:
     """Return `groups` in the order of cost, then of tokens, then of requests, the highest first."""
-    return sorted(groups, key=lambda group: (-group.sums.cost, -group.sums.tokens, -group.sums.requests, group.name))
+    return sorted(
+        groups, key=lambda group: (-group.sums.cost, -group.sums.all_tokens, -group.sums.requests, group.name)
+    )
 
 
 def _day_namer(timezone: tzinfo | None) -> Callable[[int], str]:

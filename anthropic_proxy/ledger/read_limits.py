@@ -69,9 +69,9 @@ def limit_search_range(
     chosen: RequestSelection,
     before: int | None = None,
     after: int | None = None,
-    maximum: int = MAX_SEARCHED_REQUESTS,
+    max_requests: int = MAX_SEARCHED_REQUESTS,
 ) -> RequestSelection:
-    """Return `chosen` with a shorter time range if its search would read more than `maximum` requests.
+    """Return `chosen` with a shorter time range if its search would read more requests than `max_requests`.
 
     With `after`, the earliest requests stay in the range, otherwise the latest.
     """
@@ -87,7 +87,7 @@ def limit_search_range(
         wide = structs.replace(wide, start=max(wide.start, after))
     query = select(column).where(*request_conditions(wide))
     ordered = query.order_by(column.desc() if after is None else column.asc())
-    limit = connection.execute(ordered.offset(maximum).limit(1)).scalar()
+    limit = connection.execute(ordered.offset(max_requests).limit(1)).scalar()
     if limit is None:
         return chosen
     return structs.replace(chosen, start=limit) if after is None else structs.replace(chosen, end=limit + 1)

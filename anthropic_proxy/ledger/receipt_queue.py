@@ -2,7 +2,7 @@
 
 The entries are receipts, the records of one request each. The event loop adds them with `record`. The thread of the
 ledger removes them with `pop_batch`, and stores such a batch in one transaction. A receipt is lost if the queue is
-full, or if the thread calls `drop` or `drop_batch` after an error.
+full, or if the thread calls `drop_receipt` or `drop_batch` after an error.
 """
 
 import threading
@@ -81,11 +81,13 @@ class ReceiptQueue:
         try:
             thread.start()
         except RuntimeError as error:
-            self.fail(f"The ledger cannot store requests: {error}. Raise the limit of processes and threads.")
+            self.set_failed_state(
+                f"The ledger cannot store requests: {error}. Raise the limit of processes and threads."
+            )
             raise
         self._thread = thread
 
-    def fail(self, problem: str) -> None:
+    def set_failed_state(self, problem: str) -> None:
         """Set the state of the ledger to `failed`, because its thread cannot start or raised an unexpected exception.
 
         `problem` is the message for the user.
@@ -109,7 +111,7 @@ class ReceiptQueue:
                 self.contents.pop(request_id)
         return dropped
 
-    def drop(self, request_id: str) -> None:
+    def drop_receipt(self, request_id: str) -> None:
         """Count the receipt of the request `request_id` as lost, because the database cannot store it.
 
         Its texts are dropped too. Called in the thread.
@@ -124,7 +126,7 @@ class ReceiptQueue:
         """True after `ReceiptQueue.stop` was called. The thread then writes the queued receipts and ends."""
         return self._stopped.is_set()
 
-    def wait(self, seconds: float | None) -> None:
+    def wait_for_batch(self, seconds: float | None) -> None:
         """Wait for a receipt, and then a moment longer for further receipts. Called in the thread.
 
         The first wait ends after `seconds`, or when the queue is stopped.

@@ -175,21 +175,23 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
     return conditions + search_conditions(chosen, column)
 
 
-def value_condition(name: str, value: Any) -> ColumnElement[bool]:
-    """Return the SQL condition for rows of the table `requests` with `value` in the column `name`.
+def value_condition(column_name: str, value: Any) -> ColumnElement[bool]:
+    """Return the SQL condition for rows of the table `requests` with `value` in the column `column_name`.
 
     `value` is a text, or another column.
     """
     # a database uses the index without the common value only if the condition names this value
-    matches: ColumnElement[bool] = requests.c[name] == value
-    if name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[name]):
+    matches: ColumnElement[bool] = requests.c[column_name] == value
+    if column_name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[column_name]):
         return matches
-    return and_(matches, uncommon_value_condition(name))
+    return and_(matches, uncommon_value_condition(column_name))
 
 
-def uncommon_value_condition(name: str) -> ColumnElement[bool]:
-    """Return the SQL condition that excludes rows of `requests` with the most common value of the column `name`."""
-    is_other: ColumnElement[bool] = requests.c[name] != bindparam(None, COMMON_VALUES[name], literal_execute=True)
+def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
+    """Return the SQL condition that excludes rows of `requests` with the most common value of a column."""
+    is_other: ColumnElement[bool] = requests.c[column_name] != bindparam(
+        None, COMMON_VALUES[column_name], literal_execute=True
+    )
     return is_other
 
 
@@ -213,16 +215,16 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
     return chosen
 
 
-def search_conditions(chosen: RequestSelection, column: Any) -> list[ColumnElement[bool]]:
+def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElement[bool]]:
     """Return the SQL conditions for the text search and the filter `is_changed` of `chosen`.
 
-    `column` has the columns of `requests`, or of a subquery with the same columns.
+    `columns` has the columns of `requests`, or of a subquery with the same columns.
     """
     conditions: list[ColumnElement[bool]] = []
     if chosen.is_changed:
-        conditions.append(column.note_count > 0)
+        conditions.append(columns.note_count > 0)
     if chosen.text:
-        conditions.append(or_(*(column[name].icontains(chosen.text, autoescape=True) for name in SEARCHED_COLUMNS)))
+        conditions.append(or_(*(columns[name].icontains(chosen.text, autoescape=True) for name in SEARCHED_COLUMNS)))
     return conditions
 
 

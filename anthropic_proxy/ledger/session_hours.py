@@ -39,9 +39,9 @@ def sum_sessions(rows: Iterable[Row], instance: str) -> list[Row]:
     return [{**dict(zip(_KEYS, key, strict=True)), **_sum_group(groups[key])} for key in sorted(groups)]
 
 
-def add_session_sums(connection: Connection, added: list[Row]) -> None:
-    """Add the sums `added` to the rows of the table `session_hours`, in the transaction of `connection`."""
-    _add.execute(connection, added)
+def add_session_sums(connection: Connection, sums: list[Row]) -> None:
+    """Add `sums` to the rows of the table `session_hours`, in the transaction of `connection`."""
+    _add.execute(connection, sums)
 
 
 def _build_addition(database: str) -> ClauseElement:

@@ -51,7 +51,7 @@ class UsageSums(Struct):
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
 
     @property
-    def tokens(self) -> int:
+    def all_tokens(self) -> int:
         """Number of all input and output tokens of the requests, cached ones included."""
         return self.all_input_tokens + self.output_tokens
 
@@ -115,12 +115,12 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
     return found
 
 
-def known_cost_or_none(amount: int, unknown_requests: int) -> int | None:
-    """Return `amount`, a sum of costs in nano-dollars. None: no cost is known.
+def known_cost_or_none(cost: int, unknown_requests: int) -> int | None:
+    """Return `cost`, a sum of costs in nano-dollars. None: no cost is known.
 
     `unknown_requests` is the number of requests without a known price.
     """
-    return None if unknown_requests and not amount else amount
+    return None if unknown_requests and not cost else cost
 
 
 def hourly_sums() -> list[ColumnElement[Any]]:
@@ -135,19 +135,19 @@ def session_sums() -> list[ColumnElement[Any]]:
     return [func.sum(session_hours.c[name]) for name in SUM_NAMES]
 
 
-def request_sums(column: Any) -> list[ColumnElement[Any]]:
+def request_sums(columns: Any) -> list[ColumnElement[Any]]:
     """Return the SQL expressions for the sums over single requests, in the order of `SUM_NAMES`.
 
-    `column` is the column collection `requests.c`, or that of a subquery with the same columns.
+    `columns` is the column collection `requests.c`, or that of a subquery with the same columns.
     """
     counts: Mapping[str, ColumnElement[Any]] = {
         "requests": func.count(),
-        "errors": _count_if(column.outcome_class == "error"),
-        "cancelled": _count_if(column.outcome_class == "cancelled"),
-        "unknown_cost_requests": _count_if(column.cost.is_(None)),
-        "unknown_requested_cost_requests": _count_if(column.requested_cost.is_(None)),
+        "errors": _count_if(columns.outcome_class == "error"),
+        "cancelled": _count_if(columns.outcome_class == "cancelled"),
+        "unknown_cost_requests": _count_if(columns.cost.is_(None)),
+        "unknown_requested_cost_requests": _count_if(columns.requested_cost.is_(None)),
     }
-    return [counts[name] if name in counts else func.coalesce(func.sum(column[name]), 0) for name in SUM_NAMES]
+    return [counts[name] if name in counts else func.coalesce(func.sum(columns[name]), 0) for name in SUM_NAMES]
 
 
 def _count_if(condition: ColumnElement[bool]) -> ColumnElement[Any]:

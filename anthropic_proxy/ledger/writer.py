@@ -18,7 +18,7 @@ from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.contents import build_content_rows
 from anthropic_proxy.ledger.costs import Cost, CostCalculator
 from anthropic_proxy.ledger.database import (
-    describe_place,
+    describe_database_location,
     find_database_file,
     find_database_url,
     open_for_writing,
@@ -27,7 +27,7 @@ from anthropic_proxy.ledger.driver_statements import SqliteInsertion
 from anthropic_proxy.ledger.failures import (
     DATABASE_ERRORS,
     classify_database_error,
-    describe_failure,
+    describe_database_failure,
     describe_value_failure,
     is_value_failure,
 )
@@ -112,7 +112,7 @@ class LedgerWriter:
         self._queue.state.queued_rows = self._count_waiting()
         pause = self._find_pause()
         while True:
-            self._queue.wait(pause)
+            self._queue.wait_for_batch(pause)
             if not self._write_all():
                 if self._queue.is_stopped:
                     break
@@ -229,7 +229,7 @@ class LedgerWriter:
         """Count the request `request_id` as lost if `error` concerns one of its values. Raise any other `error`."""
         if not is_value_failure(error):
             raise error
-        self._queue.drop(request_id)
+        self._queue.drop_receipt(request_id)
         self._warn(f"The ledger dropped the request {request_id}: {describe_value_failure(error)}")
 
     def _store(self, connection: Connection, rows: list[Row], *, is_repeated: bool = False) -> None:
@@ -284,7 +284,9 @@ class LedgerWriter:
         state.queued_rows = self._count_waiting()
         if state.queued_rows:
             self._queue.set_waiting_since()
-        state.problem = describe_failure(condition, describe_place(find_database_url(self._settings)), error)
+        state.problem = describe_database_failure(
+            condition, describe_database_location(find_database_url(self._settings)), error
+        )
         if condition != state.condition:
             state.condition = condition
             self._warn(state.problem)

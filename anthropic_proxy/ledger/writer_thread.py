@@ -42,7 +42,7 @@ def run_writer(
             write()
         except Exception as error:  # noqa: BLE001  # a defect must not end the thread: later requests are stored
             was_ok, dropped, trace = queue.state.condition == "ok", queue.drop_batch(), traceback.format_exc()
-            queue.fail(_describe_defect(error))
+            queue.set_failed_state(_describe_defect(error))
             line = f"{queue.state.problem} Dropped requests: {dropped}."
             if trace != logged:
                 warn(f"{line}\n{trace}")

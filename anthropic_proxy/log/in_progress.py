@@ -31,23 +31,23 @@ _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 class RequestsInProgress:
     """List of the running client requests of this process, and its count of heartbeats, in shared memory.
 
-    `board` is this memory. None: memory of this process only.
+    `shared_memory` is this memory. None: memory of this process only.
     """
 
-    def __init__(self, board: memoryview | None = None) -> None:
-        self._board = memoryview(bytearray(SHARED_MEMORY_BYTES)) if board is None else board
+    def __init__(self, shared_memory: memoryview | None = None) -> None:
+        self._memory = memoryview(bytearray(SHARED_MEMORY_BYTES)) if shared_memory is None else shared_memory
         self._beats = 0
         self._number = 0
         """Requests so far. The slot of a request is its number modulo `_SLOTS`."""
         self.draining = False
         """True if this process stops, so that load balancers should send no new requests (`/readyz`)."""
 
-    def use_shared_memory(self, board: memoryview) -> None:
-        """Use `board`, which the supervisor can read, as the memory of this process.
+    def use_shared_memory(self, shared_memory: memoryview) -> None:
+        """Use `shared_memory`, which the supervisor can read, as the memory of this process.
 
         Call this before the first request.
         """
-        self._board = board
+        self._memory = shared_memory
 
     def write_heartbeat(self) -> None:
         """Add 1 to the heartbeat count of this process.
@@ -55,7 +55,7 @@ class RequestsInProgress:
         The supervisor kills a worker if its count no longer changes.
         """
         self._beats += 1
-        self._board[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
+        self._memory[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
 
     def add_request(self, request_id: str, method: str, path: str) -> int:
         """Add a new client request to the list, and return its number for `set_model` and `remove_request`.
@@ -65,50 +65,50 @@ class RequestsInProgress:
         self._number = number = self._number + 1
         slot = number % _SLOTS
         text = f"{method} {path[:MAX_FIELD_LENGTH]} {request_id}".encode("utf-8", "replace")
-        _write_slot(self._board, _STARTS[slot], text, b"")
-        self._board[_NEWEST] = slot
+        _write_slot(self._memory, _STARTS[slot], text, b"")
+        self._memory[_NEWEST] = slot
         return number
 
-    def set_model(self, number: int, model: str) -> None:
+    def set_model(self, request_number: int, model: str) -> None:
         """Add the model id `model` to a running request in the list.
 
-        `number` is the result of `add_request`. Nothing happens if the request is no longer listed.
+        `request_number` is the result of `add_request`. Nothing happens if the request is no longer listed.
         """
-        if self._number - number < _SLOTS:
-            place = _STARTS[number % _SLOTS] + _TEXT_BYTES
-            _write_model(self._board, place, model[:MAX_FIELD_LENGTH].encode("utf-8", "replace"))
+        if self._number - request_number < _SLOTS:
+            place = _STARTS[request_number % _SLOTS] + _TEXT_BYTES
+            _write_model(self._memory, place, model[:MAX_FIELD_LENGTH].encode("utf-8", "replace"))
 
-    def remove_request(self, number: int) -> None:
+    def remove_request(self, request_number: int) -> None:
         """Remove a finished request from the list.
 
-        `number` is the result of `add_request`. Nothing happens if the request is no longer listed.
+        `request_number` is the result of `add_request`. Nothing happens if the request is no longer listed.
         """
-        if self._number - number < _SLOTS:
-            self._board[_STARTS[number % _SLOTS]] = 0
+        if self._number - request_number < _SLOTS:
+            self._memory[_STARTS[request_number % _SLOTS]] = 0
 
     def describe(self) -> str:
         """Return a text with the newest running requests of this process, as `describe_requests` does."""
-        return describe_requests(self._board)
+        return describe_requests(self._memory)
 
 
-def read_heartbeat_count(board: memoryview) -> int:
+def read_heartbeat_count(shared_memory: memoryview) -> int:
     """Return the number of heartbeats of a worker, which grows while its event loop runs.
 
-    `board` is the memory that the worker writes.
+    `shared_memory` is the memory that the worker writes.
     """
-    return int.from_bytes(board[:_BEAT_BYTES], "little")
+    return int.from_bytes(shared_memory[:_BEAT_BYTES], "little")
 
 
-def describe_requests(board: memoryview) -> str:
+def describe_requests(shared_memory: memoryview) -> str:
     """Return a text with the three newest running requests of a process. "": no request is listed.
 
-    `board` is the memory that the process writes.
+    `shared_memory` is the memory that the process writes.
     """
     found = []
     for age in range(_SLOTS):
-        start = _STARTS[(board[_NEWEST] - age) % _SLOTS]
-        if text := _read(board[start : start + _TEXT_BYTES]):
-            model = _read(board[start + _TEXT_BYTES : start + _SLOT_BYTES])
+        start = _STARTS[(shared_memory[_NEWEST] - age) % _SLOTS]
+        if text := _read(shared_memory[start : start + _TEXT_BYTES]):
+            model = _read(shared_memory[start + _TEXT_BYTES : start + _SLOT_BYTES])
             found.append(f"{text} for {model}" if model else text)
     named = ", ".join(found[:MAX_LISTED_REQUESTS])
     return f"{named} and {len(found) - MAX_LISTED_REQUESTS} more" if len(found) > MAX_LISTED_REQUESTS else named

@@ -74,13 +74,13 @@ class Log:
         with suppress(io.UnsupportedOperation):  # a stream in memory
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
-    def inherit_from(self, before: "Log") -> None:
-        """Continue the queue and the thread of `before`, the log before a reload of the settings.
+    def inherit_from(self, previous_log: "Log") -> None:
+        """Continue the queue and the thread of `previous_log`, the log before a reload of the settings.
 
         Nothing happens if the two logs have different streams.
         """
-        if self._stream is before._stream and before._writer is not None:
-            self._written_once, self._writer = before._written_once, before._writer
+        if self._stream is previous_log._stream and previous_log._writer is not None:
+            self._written_once, self._writer = previous_log._written_once, previous_log._writer
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:

@@ -51,12 +51,12 @@ class ReceiptQueues:
         if self._queues:
             self._enqueue(receipt)
 
-    def queue_request_receipt(self, receipt: Receipt, *, is_frequent: bool = False) -> None:
+    def queue_request_receipt(self, receipt: Receipt, *, hide_if_successful: bool = False) -> None:
         """Queue the receipt of a request that is not an exchange, such as `GET /v1/models`, for all observers.
 
-        Views of recent requests leave out successful requests with `is_frequent`.
+        If `hide_if_successful` is True, views of recent requests show the request only if it failed.
         """
-        if not is_frequent or receipt.outcome == "error":
+        if not hide_if_successful or receipt.outcome == "error":
             self.feed.add_finished(receipt, is_exchange=False)
         if receipt.outcome == "error" and self._count_rejected is not None:
             self._count_rejected(receipt)

@@ -1,7 +1,7 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
 A receipt is the record of one request. An exchange is an accepted `POST /v1/messages`. A `RequestFeed` has the requests
-of its own process. Other workers send theirs only while a view is open, and `apply_update` adds them.
+of its own process. Other workers send theirs only while a view is open, and `apply_worker_update` adds them.
 
 A `RequestView` is an open view: a queue of newly finished requests for one reader. A `RequestSnapshot` is a list of the
 recent and running requests at one time.
@@ -67,14 +67,14 @@ class RequestView:
         self.ended = True
         self._changed.set()
 
-    async def read(self, seconds: float) -> Sequence[LoggedRequest]:
+    async def read(self, timeout_seconds: float) -> Sequence[LoggedRequest]:
         """Return the requests that wait in this queue, and remove them.
 
-        Waits at most `seconds` for a first request. Empty: none has finished, or the view has ended.
+        Waits at most `timeout_seconds` for a first request. Empty: none has finished, or the view has ended.
         """
         if not self._changed.is_set():
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(timeout_seconds):
                     await self._changed.wait()
             except TimeoutError:
                 return ()
@@ -185,13 +185,13 @@ class RequestFeed:
         own = self.redact(RequestSnapshot(running=self.list_own_running())).running
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
-    def apply_update(self, worker: int, snapshot: RequestSnapshot, *, is_complete: bool) -> None:
+    def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
         """Add the requests in `snapshot`, which the worker with the index `worker` has sent.
 
-        `is_complete` is True if `snapshot` has all its recent requests.
+        `contains_recent` is True if `snapshot` has all its recent requests.
         """
         self._running_elsewhere[worker] = snapshot.running
-        if not is_complete:
+        if not contains_recent:
             for request in snapshot.finished:
                 self._notify(request)
             return

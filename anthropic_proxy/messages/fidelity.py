@@ -60,15 +60,15 @@ class FidelityReport(Struct):
         self.notes.clear()
         self.approximated = self.emulated = self.dropped = 0
 
-    def add_notes(self, notes: Collection[FidelityNote], *, is_later_call: bool = False) -> None:
+    def add_notes(self, notes: Collection[FidelityNote], *, skip_noted_fields: bool = False) -> None:
         """Add notes to this report, except notes that it already contains.
 
-        If `is_later_call` is True, notes on fields that already have a note are skipped too.
+        If `skip_noted_fields` is True, notes on fields that already have a note are skipped too.
         """
         if not notes:
             return
         # a later upstream call of the same reply repeats the fields of the first call
-        noted = {note.field for note in self.notes} if is_later_call else ()
+        noted = {note.field for note in self.notes} if skip_noted_fields else ()
         known = set(self.notes)
         for note in dict.fromkeys(notes):
             if note in known or note.field in noted:

@@ -154,7 +154,7 @@ def _finish(services: Services, receipt: Receipt) -> None:
     is_probe = receipt.path in PROBE_PATHS or services.routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in DEBUG_LOGGED_PATHS else "info")
     if not is_probe:
-        services.receipts.queue_request_receipt(receipt, is_frequent=receipt.path in DEBUG_LOGGED_PATHS)
+        services.receipts.queue_request_receipt(receipt, hide_if_successful=receipt.path in DEBUG_LOGGED_PATHS)
 
 
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:

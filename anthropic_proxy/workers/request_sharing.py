@@ -55,7 +55,7 @@ class RequestSharing:
         """Process a message of another worker: begin to send it the requests of this worker, or show those in it."""
         if isinstance(message, RequestsUpdate):
             snapshot = _decode_snapshot(message.requests)
-            self._feed.apply_update(message.worker, snapshot, is_complete=message.contains_recent)
+            self._feed.apply_worker_update(message.worker, snapshot, contains_recent=message.contains_recent)
             return
         self._watched_until = max(self._watched_until, self._loop.time() + message.duration_seconds)
         if message.needs_recent:

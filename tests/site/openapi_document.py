@@ -3,7 +3,7 @@
 import json
 
 from anthropic_proxy.access.openapi import build_paths, build_schemas
-from anthropic_proxy.ledger.openapi import build_document
+from anthropic_proxy.ledger.openapi import build_ledger_document
 from tests.site.pages import DOCS
 
 DOCUMENT = DOCS / "reference/openapi.json"
@@ -12,7 +12,7 @@ DOCUMENT = DOCS / "reference/openapi.json"
 def written_document() -> str:
     """Return the document of the present routes."""
     source = "Written by `python3 scripts/fix.py` from openapi.py of anthropic_proxy/ledger and access: change these."
-    document = build_document()
+    document = build_ledger_document()
     document["paths"] |= build_paths()
     document["components"]["schemas"] |= build_schemas()
     return json.dumps({**document, "x-source": source}, indent=2, ensure_ascii=False) + "\n"

@@ -215,7 +215,11 @@ class GoldenCase:
                 played.events = encode_events(sent, "req_golden")
             return played
         whole = fold(
-            deltas, message_id="msg_golden", model=self.request.model, signature=reads.signature, estimate=ESTIMATE
+            deltas,
+            message_id="msg_golden",
+            model=self.request.model,
+            signature=reads.signature,
+            estimated_input_tokens=ESTIMATE,
         )
         return ReplayResult(events=encode_events(sent), message=readable(msgspec.json.decode(encode_message(whole))))
 

@@ -16,7 +16,7 @@ from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRu
 from anthropic_proxy.messages.deltas import Block, Delta
 from anthropic_proxy.messages.models import Message, MessagesRequest
 from anthropic_proxy.messages.models.blocks import decode_blocks
-from anthropic_proxy.messages.preparation import find_pending_calls, proxy_tools
+from anthropic_proxy.messages.preparation import find_pending_calls, resolve_proxy_tools
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
 
@@ -61,7 +61,7 @@ async def run_pending_calls(
     if target.is_relayed:
         return request, []
     limits = resolve_target_limits(services, target)
-    tools = {tool.name: tool for tool in proxy_tools(request, limits).values()}
+    tools = {tool.name: tool for tool in resolve_proxy_tools(request, limits).values()}
     if not tools:
         return request, []
     request = without_forced_tool(request)

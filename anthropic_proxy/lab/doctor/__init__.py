@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from anthropic_proxy.lab.doctor.backends import select_backends
 from anthropic_proxy.lab.doctor.diagnosis import diagnose_backend, must_run
 from anthropic_proxy.lab.doctor.dialect_row import find_servers
-from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, Totals
+from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.lab.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.lab.doctor.probes import PROBES
 from anthropic_proxy.lab.doctor.remedies import list_fixes
@@ -24,8 +24,8 @@ from anthropic_proxy.settings import Settings
 __all__ = [
     "Backend",
     "Diagnosis",
+    "ProbeTotals",
     "Report",
-    "Totals",
     "estimate_price",
     "estimate_totals",
     "run_doctor",
@@ -43,14 +43,14 @@ _SEARCH_FACTOR = 1.6
 repeated."""
 
 
-def estimate_totals(backends: Sequence[Backend]) -> Totals:
+def estimate_totals(backends: Sequence[Backend]) -> ProbeTotals:
     """Return the expected number of requests and tokens of `run_doctor` for `backends`."""
     requests = 0
     for backend in backends:
         probes = [probe for probe in PROBES if must_run(probe, backend)]
         further = 0 if backend.target.provider.transport == "demo" else _REQUESTS_BEYOND_PROBES
         requests += round((len(probes) + further) * (_SEARCH_FACTOR if backend.searches_dialect else 1))
-    return Totals(requests=requests, input_tokens=requests * _TOKENS_PER_REQUEST)
+    return ProbeTotals(requests=requests, input_tokens=requests * _TOKENS_PER_REQUEST)
 
 
 def estimate_price(backends: Sequence[Backend], settings: Settings) -> float | None:

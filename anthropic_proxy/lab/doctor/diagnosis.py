@@ -64,9 +64,9 @@ async def _run_probes(
     on_change: Callable[[], None],
 ) -> None:
     first, *probes = PROBES
-    result = await search.run(first)
+    result = await search.run_probe(first)
     if diagnosis.state_of(first.name) == "unsupported" and search.use_wire("chat"):
-        result = await search.run(first)
+        result = await search.run_probe(first)
     if diagnosis.state_of(first.name) not in ("works", "emulated"):
         diagnosis.problem = _find_problem(search, result, settings)
         if diagnosis.problem.kind == "model":
@@ -81,7 +81,7 @@ async def _run_probes(
             continue
         if probe.requires and diagnosis.state_of(probe.requires) == "unsupported":
             continue
-        result = await search.run(probe)
+        result = await search.run_probe(probe)
         if probe.name == "streaming":
             _observe_stream(diagnosis, result)
         elif probe.name == "tools":

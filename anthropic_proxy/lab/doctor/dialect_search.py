@@ -1,6 +1,6 @@
 """Search for the dialect of a server: the set of fields that describe how the server deviates from its API.
 
-`DialectSearch.run` sends a probe, a request that tests one feature. If the probe fails, it is repeated with other
+`DialectSearch.run_probe` sends a probe, a request that tests one feature. If the probe fails, it is repeated with other
 values of dialect fields. `try_change` sends a probe with changed fields. `adopt_change` keeps the changed fields for
 later probes. `use_wire` selects another API of the provider.
 """
@@ -57,7 +57,7 @@ class DialectSearch:
         """True if the probes search the deviations of this server from its API, as for unknown servers."""
         return self._diagnosis.backend.searches_dialect or bool(self._diagnosis.wire)
 
-    async def run(self, probe: Probe) -> ProbeResult:
+    async def run_probe(self, probe: Probe) -> ProbeResult:
         """Send `probe` (a test request), store the support of its feature, and return the result.
 
         A failed probe may be repeated with other values of dialect fields.

@@ -2,7 +2,7 @@
 
 A `Backend` is one model of one provider, and a `Diagnosis` has all results for it. An `Outcome` is the result of one
 probe. A `Problem` prevents all requests to a backend. A dialect is a set of fields that describe how a server deviates
-from its API, and `Evidence` is the reason for the value of one field. `Totals` counts requests and tokens.
+from its API, and `Evidence` is the reason for the value of one field. `ProbeTotals` counts requests and tokens.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from anthropic_proxy.routing.router import Target
 
 
-class Totals(Struct):
+class ProbeTotals(Struct):
     """Numbers of requests and tokens that the probes (test requests) have used."""
 
     requests: int = 0
@@ -142,7 +142,7 @@ class Diagnosis(Struct, kw_only=True):
     dialect: dict[str, Any] = field(default_factory=dict)
     """Fields of the dialect (deviations from the API) that the probes found, without those with the default value of
     the wire."""
-    totals: Totals = field(default_factory=Totals)
+    totals: ProbeTotals = field(default_factory=ProbeTotals)
     """Number of requests and tokens of the probes so far."""
     is_complete: bool = False
     """True if all probes have ended."""
@@ -160,10 +160,10 @@ class Diagnosis(Struct, kw_only=True):
         """True if the report shows how the server deviates from its API, because the probes have searched this."""
         return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
 
-    def state_of(self, probe: str) -> State:
-        """Return the support of the feature that a probe tests. `probe` is the name of the probe.
+    def state_of(self, probe_name: str) -> State:
+        """Return the support of the feature that the probe with the name `probe_name` tests.
 
         `untested`: the probe has not run, or its feature could not be judged.
         """
-        outcome = self.outcomes.get(probe)
+        outcome = self.outcomes.get(probe_name)
         return outcome.state if outcome else "untested"

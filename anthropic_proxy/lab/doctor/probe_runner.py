@@ -18,7 +18,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.errors import ProxyError, UpstreamTimeout
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
-from anthropic_proxy.lab.doctor.findings import Totals
+from anthropic_proxy.lab.doctor.findings import ProbeTotals
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.fidelity import FidelityNote
@@ -132,7 +132,7 @@ class ProbeRunner:
     `services` are the objects of the proxy. `totals` counts the requests and tokens of all probes so far.
     """
 
-    def __init__(self, services: Services, totals: Totals) -> None:
+    def __init__(self, services: Services, totals: ProbeTotals) -> None:
         self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
         self.totals = totals
 

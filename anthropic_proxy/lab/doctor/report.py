@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.lab.doctor.dialect_row import FoundServer, describe_evidence, hide_credentials
-from anthropic_proxy.lab.doctor.findings import Diagnosis, Totals
+from anthropic_proxy.lab.doctor.findings import Diagnosis, ProbeTotals
 from anthropic_proxy.lab.doctor.remedies import Fix
 from anthropic_proxy.lab.doctor.rows import ROWS, find_context_window, find_max_output
 from anthropic_proxy.ledger.prices import NANO_DOLLARS, PriceList, TokenCounts
@@ -50,7 +50,7 @@ class Report(Struct, kw_only=True):
         return 1 if self.fixes else 0
 
     @property
-    def cost(self) -> str:
+    def cost_summary(self) -> str:
         """Cost of the run as one line: requests, seconds, tokens, and the price if it is known."""
         totals = self.totals
         tokens = totals.input_tokens + totals.output_tokens
@@ -58,10 +58,10 @@ class Report(Struct, kw_only=True):
         return f"{format_count(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
 
     @property
-    def totals(self) -> Totals:
+    def totals(self) -> ProbeTotals:
         """Numbers of requests and tokens of the run, for all backends together."""
         each = [diagnosis.totals for diagnosis in self.diagnoses]
-        return Totals(
+        return ProbeTotals(
             requests=sum(one.requests for one in each),
             input_tokens=sum(one.input_tokens for one in each),
             output_tokens=sum(one.output_tokens for one in each),
@@ -99,12 +99,12 @@ def uses_demo_provider(diagnosis: Diagnosis) -> bool:
     return diagnosis.backend.target.provider.transport == "demo"
 
 
-def encode_report(report: Report, form: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
+def encode_report(report: Report, file_format: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
     """Return `report` as text in JSON or Markdown.
 
     Keys in `secrets` are masked, because an error message may contain one.
     """
-    if form == "json":
+    if file_format == "json":
         values = redact_json_value(msgspec.to_builtins(_build_json(report, today)), secrets)
         return msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n"
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
@@ -161,7 +161,7 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
     for row in ROWS:
         yield f"| {row.title} | {' | '.join(_cell(row.build(one)) for one in report.diagnoses)} |"
     yield ""
-    yield f"{LEGEND}. {report.cost}."
+    yield f"{LEGEND}. {report.cost_summary}."
     if report.fixes:
         yield ""
         yield "## To fix"
@@ -184,7 +184,7 @@ def _cell(cell: object) -> str:
     return str(cell).replace("|", "\\|")
 
 
-def list_details(diagnosis: Diagnosis) -> dict[str, str]:
+def list_explanations(diagnosis: Diagnosis) -> dict[str, str]:
     """Return name of a probe or deviation → its cause or description. The problem and the limits are included."""
     details = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
     if diagnosis.problem is not None:
@@ -196,7 +196,7 @@ def list_details(diagnosis: Diagnosis) -> dict[str, str]:
 
 
 def _format_details(diagnosis: Diagnosis) -> Iterator[str]:
-    details = list_details(diagnosis)
+    details = list_explanations(diagnosis)
     if not (details.keys() - {"limits"} or diagnosis.evidence):
         return
     yield ""

@@ -12,7 +12,7 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.lab.doctor.dialect_row import hide_credentials
 from anthropic_proxy.lab.doctor.findings import Diagnosis
-from anthropic_proxy.lab.doctor.report import Report, list_details
+from anthropic_proxy.lab.doctor.report import Report, list_explanations
 from anthropic_proxy.lab.doctor.rows import ROWS, Cell
 from anthropic_proxy.redaction import redact_json_value
 from anthropic_proxy.settings import Settings
@@ -44,12 +44,17 @@ class RunRecorder:
         self._run = structs.replace(self._run, expected_requests=expected_requests)
         self._store_progress()
 
-    def update(self, diagnoses: Sequence[Diagnosis]) -> None:
+    def update_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
         """Set the results so far. They are stored later by `store_progress_periodically`."""
         self._diagnoses = diagnoses
 
-    async def store_progress_periodically(self, stop: Callable[[], object], interval: float = INTERVAL_SECONDS) -> None:
-        """Store the progress every `interval` seconds, and call `stop` once if a user asks the run to stop."""
+    async def store_progress_periodically(
+        self, on_stop_request: Callable[[], object], interval: float = INTERVAL_SECONDS
+    ) -> None:
+        """Store the progress every `interval` seconds.
+
+        `on_stop_request` is called once if a user asks the run to stop.
+        """
         while self._directory is not None and not self.is_stopped:
             await asyncio.sleep(interval)
             self._store_progress()
@@ -57,7 +62,7 @@ class RunRecorder:
                 self.is_stopped = True
                 self._run = structs.replace(self._run, problem=_STOPPED)
                 self._store_progress()
-                stop()
+                on_stop_request()
 
     def finish(self, report: Report) -> None:
         """Store the complete run. Raises `OSError`."""
@@ -85,7 +90,7 @@ class RunRecorder:
     def _build(self) -> DoctorRun:
         totals = [one.totals for one in self._diagnoses]
         targets = [one.backend.target for one in self._diagnoses]
-        details = [list_details(one) for one in self._diagnoses]
+        details = [list_explanations(one) for one in self._diagnoses]
         columns = [
             RunColumn(one.provider.prefix, one.model, one.provider.name, found)
             for one, found in zip(targets, details, strict=True)

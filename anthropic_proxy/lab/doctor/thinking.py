@@ -31,7 +31,7 @@ async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_resu
     if search.searches_dialect:
         result = await _find_effort_form(search, diagnosis, tools_result)
     elif facts.efforts or tools_result.thinking:
-        result = await search.run(_THINKING)
+        result = await search.run_probe(_THINKING)
     else:
         result = None
     if result is None or result.error is not None:
@@ -89,7 +89,7 @@ async def _probe_replay(search: DialectSearch, diagnosis: Diagnosis, reply: Prob
     if search.searches_dialect and field:
         reply = await _find_replay_field(search, reply, {"replayed_thinking_field": field[1].decode()})
     probe = _build_replay(reply, ({"replayed_thinking_field": ""},))
-    result = await search.run(probe)
+    result = await search.run_probe(probe)
     drops = [note for note in result.notes if note.field.endswith("thinking") and note.handling == "dropped"]
     if drops and diagnosis.state_of(probe.name) == "works":
         diagnosis.outcomes[probe.name] = Outcome(state="unsupported", reason=drops[0].reason)

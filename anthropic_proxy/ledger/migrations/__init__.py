@@ -1,6 +1,6 @@
 """Schema versions of the ledger and the forward migration of a database, with Alembic.
 
-`find_version` returns the version of a database, and `upgrade_schema` migrates it.
+`find_schema_version` returns the version of a database, and `upgrade_schema` migrates it.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ NEWEST_VERSION = "0009"
 _FOLDER = Path(__file__).parent
 
 
-def find_version(connection: "Connection") -> str | None:
+def find_schema_version(connection: "Connection") -> str | None:
     """Return the schema version of the database of `connection`. None: the database has no tables of the ledger."""
     from sqlalchemy import inspect, text  # noqa: PLC0415
 

@@ -36,14 +36,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def fold(
-    deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimate: int = 0
+    deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimated_input_tokens: int = 0
 ) -> MessagesResponse:
     """Return the complete message for all deltas (decoded pieces) of a reply.
 
-    `estimate` is the number of input tokens if the provider reports none.
+    `estimated_input_tokens` is the number of input tokens if the provider reports none.
     """
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
-    writer.start(estimate)
+    writer.start(estimated_input_tokens)
     message = Fold(writer)
     message.feed(deltas)
     return message.finish()

@@ -14,11 +14,11 @@ from anthropic_proxy.messages.preparation.request import (
     ServerToolKind,
     TargetLimits,
     available_output_tokens,
-    find_session,
+    find_session_id,
 )
 from anthropic_proxy.messages.preparation.server_tool_history import ends_with_paused_reply, find_pending_calls
 from anthropic_proxy.messages.preparation.server_tools import server_tool_kind, server_tool_kinds
-from anthropic_proxy.messages.preparation.tools import proxy_tools
+from anthropic_proxy.messages.preparation.tools import resolve_proxy_tools
 
 __all__ = [
     "STATED_WINDOW_MARGIN",
@@ -31,9 +31,9 @@ __all__ = [
     "available_output_tokens",
     "ends_with_paused_reply",
     "find_pending_calls",
-    "find_session",
+    "find_session_id",
     "prepare",
-    "proxy_tools",
+    "resolve_proxy_tools",
     "server_tool_kind",
     "server_tool_kinds",
 ]

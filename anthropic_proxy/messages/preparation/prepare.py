@@ -48,11 +48,11 @@ _DEFAULT_MAX_TOKENS = 8_192
 
 
 def prepare(
-    request: MessagesRequest, limits: TargetLimits, count: Callable[[MessagesRequest], int] | None = None
+    request: MessagesRequest, limits: TargetLimits, count_tokens: Callable[[MessagesRequest], int] | None = None
 ) -> PreparationResult:
     """Return the request with all changes that a target (provider and model) requires.
 
-    Without `count`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
+    Without `count_tokens`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
     """
     notes = notes_on_fields(request, limits)
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
@@ -66,7 +66,7 @@ def prepare(
         messages=_prepare_messages(messages, names, notes),
         tools=offer.tools,
         tool_choice=select_tool_choice(request, offer, limits, names, notes),
-        max_tokens=_output_limit(request, limits, count, notes),
+        max_tokens=_output_limit(request, limits, count_tokens, notes),
         effort=effort,
         budget_tokens=thinking.budget_tokens if thinking else None,
         returns_thinking=thinking is None or not (thinking.display == "omitted" or thinking.type == "disabled"),
@@ -97,15 +97,15 @@ def _prepare_messages(messages: list[Message], names: ToolNames, notes: list[Fid
 def _output_limit(
     request: MessagesRequest,
     limits: TargetLimits,
-    count: Callable[[MessagesRequest], int] | None,
+    count_tokens: Callable[[MessagesRequest], int] | None,
     notes: list[FidelityNote],
 ) -> int:
     requested = request.max_tokens if request.max_tokens is not None else limits.max_output or _DEFAULT_MAX_TOKENS
     limit, reason = requested, ""
     if limits.max_output is not None and limit > limits.max_output:
         limit, reason = limits.max_output, "the model's limit"
-    if limits.context_window is not None and count is not None and _may_overflow(request, limit, limits):
-        tokens, maximum = count(request), limits.max_input or limits.context_window
+    if limits.context_window is not None and count_tokens is not None and _may_overflow(request, limit, limits):
+        tokens, maximum = count_tokens(request), limits.max_input or limits.context_window
         if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
             raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum")
         available = available_output_tokens(limits.context_window, tokens, limits.margin)

@@ -4,8 +4,8 @@
 notes on the changes, and aliases, which replace tool names that the target rejects. `session_key` and `user_key` are
 hashes of session and user for the caches of providers. `release_content` frees memory after the reply has begun. A
 `ProxyTool` is a server tool, such as web search, that the proxy runs itself. Deferred tools are hidden from the model
-until a tool search finds them. `find_session` returns the session id in a user id. `UNPREPARED` is an empty request for
-relays, which forward the client's bytes.
+until a tool search finds them. `find_session_id` returns the session id in a user id. `UNPREPARED` is an empty request
+for relays, which forward the client's bytes.
 """
 
 import hashlib
@@ -33,14 +33,14 @@ STATED_WINDOW_MARGIN = 0.25
 window. The input is then only estimated."""
 
 
-def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> int:
+def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0) -> int:
     """Return the number of output tokens that fit into a context window. 0 or less: none.
 
     `margin` is a share of the input that usually stays free too.
     """
-    available = window - tokens - WINDOW_MARGIN_TOKENS
+    available = window - input_tokens - WINDOW_MARGIN_TOKENS
     # the margin is at most half of the remaining tokens
-    return max(available - math.ceil(tokens * margin), available // 2) if margin else available
+    return max(available - math.ceil(input_tokens * margin), available // 2) if margin else available
 
 
 class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -141,7 +141,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
 
     def session_key(self) -> str:
         """Return a hash of the session: 32 hex characters, equal for all requests of a session."""
-        session = find_session(self.user_id) if self.user_id else None
+        session = find_session_id(self.user_id) if self.user_id else None
         if session is not None:
             return hashlib.sha256(session.encode()).hexdigest()[:32]
         digest = hashlib.sha256()
@@ -171,7 +171,7 @@ class _UserId(Struct):
     session_id: str
 
 
-def find_session(user_id: str) -> str | None:
+def find_session_id(user_id: str) -> str | None:
     """Return the session id that a client, such as Claude Code, stores in `metadata.user_id`. None: no session id."""
     try:
         return msgspec.json.decode(user_id, type=_UserId).session_id

@@ -2,7 +2,8 @@
 
 `select_offered_tools` returns the tools, and `select_tool_choice` the tool choice. A deferred tool is hidden from the
 model until a tool search finds it; `resolve_deferred_tools` separates such tools. `list_visible_tools` returns the
-tools that the model can see. `proxy_tools` returns the server tools, such as web search, that the proxy runs itself.
+tools that the model can see. `resolve_proxy_tools` returns the server tools, such as web search, that the proxy runs
+itself.
 """
 
 import functools
@@ -144,7 +145,7 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     return resolve_deferred_tools(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
 
 
-def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:
+def resolve_proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:
     """Return the server tools of a request that the proxy would run itself, by their names in calls of the model."""
     if not limits.accepts_tools or are_client_tools(request.tools):
         return {}

@@ -19,7 +19,7 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     decode_nested_content,
 )
-from anthropic_proxy.messages.preparation import find_session, server_tool_kinds
+from anthropic_proxy.messages.preparation import find_session_id, server_tool_kinds
 from anthropic_proxy.settings import load_time_zone
 
 SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
@@ -113,7 +113,7 @@ class RequestFacts:
         if session := self.headers.get(SESSION_HEADER):
             return session
         metadata = self._request.metadata
-        return (metadata and metadata.user_id and find_session(metadata.user_id)) or ""
+        return (metadata and metadata.user_id and find_session_id(metadata.user_id)) or ""
 
     def _find_media(self) -> tuple[bool, bool]:
         """Return two flags: a message or tool result contains an image; one contains a PDF document."""

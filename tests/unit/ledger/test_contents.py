@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.ledger.content_buffer import ABANDONED_SECONDS, Content, ContentBuffer
+from anthropic_proxy.ledger.content_buffer import ABANDONED_SECONDS, BufferedContent, ContentBuffer
 from anthropic_proxy.ledger.contents import StoredContent, build_content_rows, join_deltas, read_contents
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.retention import Retention
@@ -40,13 +40,13 @@ def test_a_text_is_cut_and_its_size_is_kept() -> None:
     buffer.begin("a", 1000)
     for _ in range(10):
         buffer.reply("a", 7)
-    assert buffer.contents.size == 80
+    assert buffer.contents.total_bytes == 80
     content = buffer.contents.pop("a")
     assert content is not None
     assert (content.request, content.request_size) == (b"q" * 40, 1000)
     assert (content.reply, content.reply_size) == (b"r" * 40, 70)
     assert buffer.contents.pop("a") is None
-    assert buffer.contents.size == 0
+    assert buffer.contents.total_bytes == 0
 
 
 def test_an_abandoned_request_leaves_no_bytes_in_the_count() -> None:
@@ -55,9 +55,9 @@ def test_an_abandoned_request_leaves_no_bytes_in_the_count() -> None:
     buffer.begin("b", 40)
     buffer.now = ABANDONED_SECONDS + 1
     buffer.reply("a", 30)
-    assert (buffer.contents.pop("a"), buffer.contents.size) == (None, 40)
+    assert (buffer.contents.pop("a"), buffer.contents.total_bytes) == (None, 40)
     assert buffer.contents.pop("b") is not None
-    assert buffer.contents.size == 0
+    assert buffer.contents.total_bytes == 0
 
 
 def test_a_full_buffer_accepts_no_further_texts_until_others_are_stored() -> None:
@@ -66,17 +66,17 @@ def test_a_full_buffer_accepts_no_further_texts_until_others_are_stored() -> Non
         buffer.begin(name, 30)
     buffer.begin("d", 30)
     buffer.reply("d", 5)
-    assert (buffer.contents.pop("d"), buffer.warnings, buffer.contents.size) == (None, 1, 90)
+    assert (buffer.contents.pop("d"), buffer.warnings, buffer.contents.total_bytes) == (None, 1, 90)
     buffer.reply("a", 11)  # its request is given up too: half of a request would mislead
-    assert (buffer.contents.pop("a"), buffer.warnings, buffer.contents.size) == (None, 2, 60)
+    assert (buffer.contents.pop("a"), buffer.warnings, buffer.contents.total_bytes) == (None, 2, 60)
     buffer.begin("e", 40)
-    assert buffer.contents.size == 100
+    assert buffer.contents.total_bytes == 100
     buffer.now = ABANDONED_SECONDS + 1
     buffer.begin("f", 30)
     assert (buffer.contents.pop("b"), buffer.warnings) == (None, 2)
     for name in "cef":
         assert buffer.contents.pop(name) is not None
-    assert buffer.contents.size == 0
+    assert buffer.contents.total_bytes == 0
 
 
 def test_only_the_last_request_to_a_provider_is_kept_and_counted() -> None:
@@ -84,11 +84,11 @@ def test_only_the_last_request_to_a_provider_is_kept_and_counted() -> None:
     buffer.begin("a", 30)
     for size in (40, 20):
         buffer.contents.record("a", "upstream request", b"u" * size)
-    assert buffer.contents.size == 50
+    assert buffer.contents.total_bytes == 50
     buffer.contents.record("b", "upstream request", b"u")  # its request found no memory
     content = buffer.contents.pop("a")
     assert content is not None
-    assert (content.upstream, buffer.contents.size) == (b"u" * 20, 0)
+    assert (content.upstream, buffer.contents.total_bytes) == (b"u" * 20, 0)
 
 
 def test_the_request_to_a_provider_is_stored_without_its_texts() -> None:
@@ -102,7 +102,7 @@ def test_the_request_to_a_provider_is_stored_without_its_texts() -> None:
         "tools": [{"type": "function", "function": {"name": "Read"}}] * 22,
         "user": "a name with spaces",
     }
-    (row,) = build_content_rows("req_1", 0, Content(0.0, upstream=json.dumps(body).encode()), [])
+    (row,) = build_content_rows("req_1", 0, BufferedContent(0.0, upstream=json.dumps(body).encode()), [])
     lines = zlib.decompress(row["data"]).decode().splitlines()
     assert (row["kind"], len(lines)) == ("sent", 50)
     assert lines[:6] == [
@@ -122,7 +122,7 @@ def test_the_request_to_a_provider_is_stored_without_its_texts() -> None:
         '  "user": [text, 18 characters]',
         "}",
     ]
-    assert build_content_rows("req_1", 0, Content(0.0, upstream=b"no JSON"), []) == []
+    assert build_content_rows("req_1", 0, BufferedContent(0.0, upstream=b"no JSON"), []) == []
 
 
 async def test_texts_are_stored_with_their_row_and_only_once(database: Settings) -> None:
@@ -171,7 +171,7 @@ async def test_texts_wait_for_a_database_that_fails(sqlite: Settings) -> None:
             holder.execute("BEGIN IMMEDIATE")
             buffer.begin(receipt.request_id, 3)
             await ledger.record(receipt)
-            ledger.wait_until(lambda: ledger.queue.state.condition == "locked" and buffer.contents.size == 0)
+            ledger.wait_until(lambda: ledger.queue.state.condition == "locked" and buffer.contents.total_bytes == 0)
             holder.execute("ROLLBACK")
         ledger.wait_written(2)
     with closing(sqlite3.connect(file)) as database:
@@ -189,7 +189,7 @@ async def test_a_dropped_request_releases_its_texts(tmp_path: Path) -> None:
         await ledger.record(new_receipt(1))
         buffer.begin(new_receipt(2).request_id, 3)
         await ledger.record(new_receipt(2))
-        assert (ledger.queue.state.dropped_rows, buffer.contents.size) == (1, 0)
+        assert (ledger.queue.state.dropped_rows, buffer.contents.total_bytes) == (1, 0)
 
 
 def delta(index: int, kind: str, field: str, text: str) -> bytes:
@@ -206,7 +206,7 @@ def delta(index: int, kind: str, field: str, text: str) -> bytes:
 def test_a_key_that_is_streamed_in_small_pieces_is_redacted(kind: str, field: str) -> None:
     key = new_canary("team-")
     pieces = [delta(0, kind, field, key[start : start + 4]) for start in range(0, len(key), 4)]
-    content = Content(0.0, reply=bytearray(b"\n\n".join(pieces)), reply_size=1)
+    content = BufferedContent(0.0, reply=bytearray(b"\n\n".join(pieces)), reply_size=1)
     (row,) = build_content_rows("req_1", 0, content, [key])
     assert zlib.decompress(row["data"]) == delta(0, kind, field, f"…{key[-4:]}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.ledger.costs import Cost, CostCalculator, Usage, find_request_usage, read_search_count
+from anthropic_proxy.ledger.costs import Cost, CostCalculator, RequestUsage, find_request_usage, read_search_count
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.price_source import describe_price_package
 from anthropic_proxy.ledger.prices import TokenCounts, find_price
@@ -306,4 +306,4 @@ def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:
         ("openai/no-such-model", 2, "priority", None),
     ):
         billed = structs.replace(receipt("x", used, TOKENS), billed_searches=searches, service_tier=tier)
-        assert find_request_usage(costs, billed, 0) == Usage(1_500, cost)
+        assert find_request_usage(costs, billed, 0) == RequestUsage(1_500, cost)

@@ -17,14 +17,14 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.backup import write_backup
 from anthropic_proxy.ledger.database import (
     SCHEMA,
-    describe_place,
+    describe_database_location,
     find_database_file,
     find_database_url,
     has_tables,
     open_for_writing,
 )
 from anthropic_proxy.ledger.failures import classify_database_error
-from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_version, upgrade_schema
+from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
 from anthropic_proxy.ledger.session_queries import sum_session
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.tables import COMMON_VALUES, FACETS, metadata
@@ -69,7 +69,7 @@ def test_readers_name_the_remedy_for_the_tables_of_another_version(database: Set
     with plain_engine(database) as engine, engine.connect() as connection:
         assert not has_tables(connection, "x")
         upgrade_schema(connection, "0001")
-        place = describe_place(find_database_url(database))
+        place = describe_database_location(find_database_url(database))
         with pytest.raises(ConfigurationError) as raised:
             has_tables(connection, place)
         assert raised.value.message == (
@@ -158,7 +158,7 @@ def test_several_processes_may_create_a_database_together(database: Settings) ->
     with ThreadPoolExecutor(6) as pool:
         engines = [*pool.map(lambda _: open_for_writing(database), range(6))]
     with engines[0].connect() as connection:
-        assert find_version(connection) == NEWEST_VERSION
+        assert find_schema_version(connection) == NEWEST_VERSION
     for engine in engines:
         engine.dispose()
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from anthropic_proxy.ledger.costs import Cost
-from anthropic_proxy.ledger.export import FORMATS, ExportTable, encode_json, encode_request, tabulate_requests
+from anthropic_proxy.ledger.export import FORMATS, ExportTable, build_request_object, encode_json, tabulate_requests
 from anthropic_proxy.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.settings import Settings
@@ -27,8 +27,8 @@ async def test_both_formats_have_the_same_columns_and_values(sqlite: Settings) -
         ledger.wait_written(2)
     with reading(sqlite) as engine, engine.connect() as connection:
         table = tabulate_requests(stream_stored_requests(connection))
-    first, second = csv.DictReader(io.StringIO(table.download("requests", "csv").body.decode()))
-    objects = json.loads(table.download("requests", "json").body, parse_float=Decimal)
+    first, second = csv.DictReader(io.StringIO(table.build_download("requests", "csv").body.decode()))
+    objects = json.loads(table.build_download("requests", "json").body, parse_float=Decimal)
     assert [*objects[0]] == [*first]
     assert (first["started_at"], objects[0]["started_at"]) == ("2026-11-21T12:00:00.001Z",) * 2
     assert (first["cost"], objects[0]["cost"]) == ("123456.789012345", Decimal("123456.789012345"))
@@ -47,15 +47,15 @@ async def test_one_request_has_the_values_of_a_list(sqlite: Settings) -> None:
         ledger.wait_written(1)
     with reading(sqlite) as engine, engine.connect() as connection:
         (row,) = stream_stored_requests(connection)
-    assert json.loads(encode_json(encode_request(row))) == json.loads(
+    assert json.loads(encode_json(build_request_object(row))) == json.loads(
         encode_json(tabulate_requests([row]).list_json_objects()[0])
     )
-    assert encode_request(row)["cost"] is None
+    assert build_request_object(row)["cost"] is None
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_download_is_a_file_with_a_name(form: str) -> None:
-    response = ExportTable(("model", "cost"), [("＝1", Decimal("1E-7")), ("@x", None), (" -2", 0)]).download(
+    response = ExportTable(("model", "cost"), [("＝1", Decimal("1E-7")), ("@x", None), (" -2", 0)]).build_download(
         "models", form
     )
     assert response.headers["content-disposition"] == f'attachment; filename="models.{form}"'

@@ -9,7 +9,7 @@ import pytest
 from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.dashboard_queries import collect_latencies, sum_periods
 from anthropic_proxy.ledger.local_periods import list_period_starts
-from anthropic_proxy.ledger.periods import find_range
+from anthropic_proxy.ledger.periods import resolve_usage_range
 from anthropic_proxy.ledger.queries import UsageRange, sum_usage
 from anthropic_proxy.ledger.request_queries import RequestSelection
 from anthropic_proxy.ledger.session_queries import list_sessions
@@ -67,7 +67,7 @@ async def test_the_dashboard_and_usage_have_the_same_days(zone: str, database: S
 
 def test_a_day_of_the_command_has_the_hours_of_local_time(zone: str) -> None:
     now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
-    found = find_range("2026-10-25", "2026-10-25", now)
+    found = resolve_usage_range("2026-10-25", "2026-10-25", now)
     assert found.end - found.start == {"Europe/Berlin": 25}.get(zone, 24) * HOUR
 
 
@@ -81,7 +81,7 @@ async def test_each_hour_belongs_to_one_day(zone: str, database: Settings) -> No
     with reading(database) as engine, engine.connect() as connection:
         for day in ("2026-11-19", "2026-11-20"):
             chosen = RequestSelection(start=at(day) * 1_000_000, end=(at(day) + DAY) * 1_000_000)
-            (one,) = sum_usage(connection, find_range(day, day, now), "day")
+            (one,) = sum_usage(connection, resolve_usage_range(day, day, now), "day")
             (period,) = sum_periods(connection, chosen, DAY)
             (session,) = list_sessions(connection, chosen, 9).rows
             ((start, _),) = collect_latencies(connection, chosen, DAY)

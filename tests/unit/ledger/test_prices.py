@@ -174,7 +174,7 @@ def test_costs_equal_those_of_the_package_for_each_model_of_a_vendor(vendor: str
             price = find_price(SERVERS[vendor], model.id, when, tier=tier)
             for tokens in COUNTED if price is not None else ():
                 usage = Usage(
-                    input_tokens=tokens.context,
+                    input_tokens=tokens.total_input_tokens,
                     cache_read_tokens=tokens.cache_read,
                     cache_write_tokens=tokens.cache_write,
                     cache_write_1h_tokens=tokens.cache_write_1h,

@@ -13,7 +13,7 @@ from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.dashboard_queries import collect_latencies, count_requests_in_previous_range, sum_periods
 from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.histograms import find_percentile
-from anthropic_proxy.ledger.periods import find_range
+from anthropic_proxy.ledger.periods import resolve_usage_range
 from anthropic_proxy.ledger.queries import GroupName, UsageRange, sum_usage
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
@@ -147,7 +147,7 @@ def _find_index(connection: Connection, chosen: RequestSelection) -> str:
 )
 def test_long_periods_have_complete_hours(since: str, until: str, hours: tuple[int, int]) -> None:
     now = datetime.fromtimestamp(NOON + 600, UTC)
-    found = find_range(since, until, now, UTC)
+    found = resolve_usage_range(since, until, now, UTC)
     offset = FIRST_HOUR * HOUR + (600 if found.is_short_range else 0)
     assert ((found.start - offset) / HOUR, (found.end - offset) / HOUR) == hours
 
@@ -284,7 +284,7 @@ async def test_the_range_before_has_the_same_length_and_the_same_filters(databas
     found = {}
     with reading(database) as engine, engine.connect() as connection:
         for since in ("24h", "3h"):
-            period = find_range(since, "", datetime.fromtimestamp(now, UTC), UTC)
+            period = resolve_usage_range(since, "", datetime.fromtimestamp(now, UTC), UTC)
             chosen = RequestSelection(start=period.start * 1_000_000, end=period.end * 1_000_000)
             timeouts = structs.replace(chosen, text="timeout")
             sums = sum(row.sums.requests for row in sum_periods(connection, chosen, HOUR if since == "24h" else 300))

@@ -24,16 +24,18 @@ async def test_a_search_is_continued_until_all_requests_are_read(database: Setti
     found, position = list[str](), None
     with reading(database) as engine, engine.connect() as connection:
         for _ in range(len(receipts)):
-            chosen = limit_search_range(connection, everything, position and position[0], maximum=4)
+            chosen = limit_search_range(connection, everything, position and position[0], max_requests=4)
             assert len(list_stored_requests(connection, structs.replace(chosen, text=""), 12, position)) <= 5
             found += [row.model + row.id[-2:] for row in list_stored_requests(connection, chosen, 12, position)]
             if chosen is everything:
                 break
             position = chosen.start, ""
-        newer = limit_search_range(connection, everything, after=int(receipts[2].started_at * 1_000_000), maximum=4)
+        newer = limit_search_range(
+            connection, everything, after=int(receipts[2].started_at * 1_000_000), max_requests=4
+        )
         rows = list_stored_requests(connection, newer, 12, after=(newer.start, ""))
         unfiltered = RequestSelection(values={"model": "small"})
-        assert limit_search_range(connection, unfiltered, maximum=4) is unfiltered
+        assert limit_search_range(connection, unfiltered, max_requests=4) is unfiltered
     assert found == ["large11", "large06", "large01"]
     assert [row.id[-2:] for row in rows] == ["06", "01"]
 

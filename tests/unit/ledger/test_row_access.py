@@ -116,6 +116,6 @@ def _query_everything(connection: Any) -> list[Any]:
             sum_periods(connection, chosen, 3_600, "project"),
             collect_latencies(connection, chosen, 3_600, ("key_label",)),
             count_facets(connection, chosen, ("key_label", "project", "model"), 10),
-            limit_search_range(connection, chosen, maximum=1),
+            limit_search_range(connection, chosen, max_requests=1),
         ]
     return results

@@ -112,7 +112,7 @@ async def test_texts_of_requests_that_a_defect_drops_leave_the_buffer() -> None:
         queue.record(new_receipt(number))
     wait_for(lambda: warnings)
     queue.stop(_TIMEOUT_SECONDS)
-    assert contents.size == len(b"text"), "only the text of the second request, which still waits"
+    assert contents.total_bytes == len(b"text"), "only the text of the second request, which still waits"
 
 
 async def test_a_writer_closes_its_database_after_a_defect(sqlite: Settings) -> None:

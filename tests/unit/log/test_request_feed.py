@@ -104,6 +104,6 @@ async def test_workers_that_do_not_respond_are_counted() -> None:
     feed.add_finished(receipt_of("req_1"))
     collecting = asyncio.ensure_future(feed.collect_snapshot())
     await asyncio.sleep(0)
-    feed.apply_update(1, RequestSnapshot(), is_complete=True)
+    feed.apply_worker_update(1, RequestSnapshot(), contains_recent=True)
     snapshot = await collecting
     assert (ids_of(snapshot), snapshot.unresponsive_workers) == ((["req_1"], []), 1)

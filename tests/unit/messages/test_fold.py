@@ -67,7 +67,7 @@ def streamed(deltas: Sequence[Delta]) -> bytes:
 
 
 def folded(*deltas: Delta) -> MessagesResponse:
-    return fold(deltas, estimate=ESTIMATE, **NAMES)
+    return fold(deltas, estimated_input_tokens=ESTIMATE, **NAMES)
 
 
 def content(message: MessagesResponse) -> list[Any]:

@@ -81,7 +81,9 @@ def stop_of(deltas: list[Delta]) -> Stop:
 
 
 def message_of(deltas: list[Delta]) -> Any:
-    whole = fold(deltas, message_id="msg_1", model="claude-sonnet-4-6", signature="px1.gem.e30", estimate=1)
+    whole = fold(
+        deltas, message_id="msg_1", model="claude-sonnet-4-6", signature="px1.gem.e30", estimated_input_tokens=1
+    )
     return json.loads(encode_message(whole))
 
 

@@ -61,7 +61,7 @@ def frames(*events: Any) -> bytes:
 
 
 def content_of(deltas: list[Delta]) -> list[Any]:
-    reply = fold(deltas, message_id="msg_1", model="claude", signature="px1.oai.e30", estimate=1)
+    reply = fold(deltas, message_id="msg_1", model="claude", signature="px1.oai.e30", estimated_input_tokens=1)
     return [json.loads(bytes(block)) for block in reply.content]
 
 
