@@ -17,7 +17,7 @@ from anthropic_proxy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from anthropic_proxy.lab.doctor import Backend, Report, ProbeTotals
+    from anthropic_proxy.lab.doctor import Backend, ProbeTotals, Report
     from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
     from anthropic_proxy.services import Services
     from anthropic_proxy.settings import Settings
