@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field, structs
 
-from anthropic_proxy.errors import ProxyError, UpstreamTimeout
+from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.lab.doctor.findings import ProbeTotals
@@ -40,6 +40,8 @@ PROBE_TIMEOUT_SECONDS = 120.0
 LIST_TIMEOUT_SECONDS = 20.0
 """Maximum seconds of the query for a model list."""
 _MAX_RECORDED_BYTES = 256 * 1024
+_MAX_REPLY_BYTES = 4 * 1024 * 1024
+"""Maximum size in bytes of the events of one reply. A server that ignores output limits may never end its reply."""
 _OTHER_CAUSES = (401, 402, 403, 404, 408, 409, 425, 429)
 """HTTP statuses below 500 that do not concern the fields of a request: key, model, quota, load."""
 
@@ -249,18 +251,20 @@ class _ReplySink:
         self._message: dict[str, Any] | None = None
         self._error: ProxyError | None = None
         self._receipt: Receipt | None = None
+        self._overflow = asyncio.Event()
+        """Set when the reply is larger than `_MAX_REPLY_BYTES`."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
         self._receipt = receipt
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        self._stream += encode_events(events)
+        self._append(encode_events(events))
 
     async def send_relayed_bytes(
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
     ) -> None:
-        self._stream += data
-        if not is_stream and is_last:
+        self._append(data)
+        if not is_stream and is_last and not self._overflow.is_set():
             self._message = json.loads(self._stream)
 
     async def send_message(self, response: MessagesResponse) -> None:
@@ -270,10 +274,18 @@ class _ReplySink:
         self._error = error
 
     async def wait_disconnected(self) -> None:
-        await asyncio.Event().wait()
+        await self._overflow.wait()  # ends the reply like the disconnect of a client
+
+    def _append(self, data: bytes) -> None:
+        if len(self._stream) + len(data) > _MAX_REPLY_BYTES:
+            self._overflow.set()
+        else:
+            self._stream += data
 
     def build_result(self, error: ProxyError | None) -> ProbeResult:
         """Return the collected reply as a `ProbeResult`. `error`: failure of the probe itself; None: no failure."""
+        if error is None and self._overflow.is_set():
+            error = UpstreamProtocolError(f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB")
         result, receipt = ProbeResult(error=error or self._error), self._receipt
         if receipt is not None:
             result.notes = tuple(receipt.notes)

@@ -1,0 +1,47 @@
+"""A reply without an end is not collected without a limit."""
+
+import asyncio
+import io
+import json
+from contextlib import suppress
+
+from aiohttp import web
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.lab.doctor import ProbeTotals, select_backends
+from anthropic_proxy.lab.doctor.probe_runner import ProbeRunner
+from anthropic_proxy.log import Log
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.services import open_services
+from anthropic_proxy.settings import load_settings
+from tests.support.fakes.server import RequestLog, new_application, serving
+
+BODY = {"max_tokens": 20, "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+CHOICE = {"index": 0, "delta": {"content": "x" * 10_000}, "finish_reason": None}
+CHUNK = f"data: {json.dumps({'choices': [CHOICE]})}\n\n".encode()
+
+
+async def test_a_reply_without_an_end_is_an_error_after_4_mib() -> None:
+    written = 0
+
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(CHUNK)
+                written += len(CHUNK)
+                await asyncio.sleep(0)
+        return response
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        services = await open_services(load_settings(settings, PROVIDERS, env_file=None), log=Log(io.StringIO()))
+        (backend,) = select_backends(services, ["openai/mine"])
+        result = await ProbeRunner(services, ProbeTotals()).send(backend.target, BODY)
+        await services.close()
+    assert isinstance(result.error, UpstreamProtocolError)
+    assert result.error.message == "the reply is larger than 4 MiB"
+    assert (result.blocks, result.last_status) == ((), 200)
+    assert written < 100 * 1024**2
