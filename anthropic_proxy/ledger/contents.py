@@ -28,6 +28,9 @@ _TEXT_FIELDS = {
 }
 """Type of a delta (fragment of a streamed reply) → its field with text."""
 
+ContentRow = dict[str, Any]
+"""One row of the table `contents`: column name → value."""
+
 
 class StoredContent(Struct, frozen=True):
     """One stored text of a client request: its body, its reply, or the structure of its provider request.
@@ -58,7 +61,7 @@ def read_contents(connection: Connection, request_id: str) -> list[StoredContent
 
 def build_content_rows(
     request_id: str, started_at: int, content: BufferedContent, secrets: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> list[ContentRow]:
     """Return the rows of the table `contents` with the texts of one client request, without API keys.
 
     `started_at` is in microseconds since the epoch.

@@ -1,25 +1,86 @@
-"""SQL statements that the database driver executes without SQLAlchemy, because this needs less CPU time per row.
+"""Transactions and SQL statements that the database driver executes without SQLAlchemy, to use less CPU time.
 
-`DriverStatement` is a statement that SQLAlchemy compiles only once. `SqliteInsertion` inserts many rows into a table of
-SQLite. Errors of the driver are raised as exceptions of SQLAlchemy.
+`DriverConnection` executes the transactions of the ledger's writer. `DriverStatement` is a statement that SQLAlchemy
+compiles only once. `TableInsertion` inserts many rows into a table. Errors of the driver are raised as exceptions of
+SQLAlchemy.
 """
 
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ClauseElement, Connection, Dialect, Table
+from sqlalchemy import ClauseElement, Dialect, Engine, Table
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
-# a call for each row needs 15 % more CPU time
-MAX_ROWS_PER_CALL = 50
-"""Maximum number of rows that one call of the SQLite driver inserts."""
+MAX_ROWS_PER_STATEMENT = 100
+"""Maximum number of rows that one statement inserts on PostgreSQL."""
 _ReadValues = Callable[[Mapping[str, Any]], Any]
+
+
+class DriverConnection:
+    """Connection of `engine` for transactions that the database driver executes, in one thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.dialect: Dialect = engine.dialect
+        self.cursor: Any = None
+        """Cursor of the driver, during a transaction."""
+        self._driver: Any = None
+        """Connection of the driver. None: it is not open."""
+        self._pooled: PoolProxiedConnection | None = None
+        """Connection to PostgreSQL during a transaction. None: no transaction, or the database is on SQLite."""
+
+    def run(self, store: Callable[[], object]) -> None:
+        """Call `store` in a transaction, which is rolled back if an exception is raised."""
+        driver_error = self.dialect.loaded_dbapi.Error
+        try:
+            if self._driver is None:
+                self._connect()
+            if self._pooled is None:
+                self.cursor.execute("BEGIN IMMEDIATE")  # SQLite; psycopg begins a transaction with its first statement
+            store()
+            self._driver.commit()
+        except driver_error as error:
+            lost = self.dialect.is_disconnect(error, self._driver, self.cursor)
+            if lost and self._pooled is not None:  # otherwise the rollback fails, and its error has no reason
+                self._pooled.invalidate(error)
+            raise DBAPIError.instance(
+                None, None, error, driver_error, connection_invalidated=lost, dialect=self.dialect
+            ) from error
+        finally:
+            self._release()
+
+    def query(self, statement: ClauseElement) -> list[Any]:
+        """Execute `statement`, a rare query that SQLAlchemy compiles each time, and return all results."""
+        compiled = statement.compile(dialect=self.dialect, compile_kwargs={"render_postcompile": True})
+        assert isinstance(compiled, SQLCompiler)
+        values, names = compiled.params, compiled.positiontup
+        self.cursor.execute(str(compiled), values if names is None else [values[name] for name in names])
+        found: list[Any] = self.cursor.fetchall()
+        return found
+
+    def _connect(self) -> None:
+        pooled = self.engine.raw_connection()
+        self._driver, self.cursor = pooled.driver_connection, pooled.cursor()
+        if isinstance(self._driver, sqlite3.Connection):
+            pooled.close()  # the pool of the writer keeps its only connection to SQLite open
+        else:
+            self._pooled = pooled
+
+    def _release(self) -> None:
+        """End a transaction that is not committed, and return a connection to PostgreSQL to its pool."""
+        if self._pooled is not None:
+            self._pooled.close()  # the pool rolls back, and checks the connection before its next use
+            self._pooled = self._driver = self.cursor = None
+        elif self._driver is not None:
+            with suppress(sqlite3.Error):  # of which the cause is an earlier exception
+                self._driver.rollback()
 
 
 class DriverStatement:
@@ -33,29 +94,25 @@ class DriverStatement:
         self._compiled: dict[str, tuple[str, _ReadValues]] = {}
         """Name of a database → SQL text, and a function that returns the values of a row as the driver needs them."""
 
-    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def execute(self, connection: DriverConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute the statement once for each of `rows`, which map the name of a parameter to its value.
 
         Other names in a row are ignored.
         """
-        sql, values = self._compile(connection.dialect)
-        with _open_cursor(connection, sql) as cursor:
-            if len(rows) == 1:
-                cursor.execute(sql, values(rows[0]))
-            else:
-                cursor.executemany(sql, [values(row) for row in rows])
+        sql, values = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        if len(rows) == 1:
+            connection.cursor.execute(sql, values(rows[0]))
+        else:
+            connection.cursor.executemany(sql, list(map(values, rows)))
 
-    def fetch_one(self, connection: Connection, row: Mapping[str, Any]) -> Sequence[Any] | None:
+    def fetch_one(self, connection: DriverConnection, row: Mapping[str, Any]) -> Sequence[Any] | None:
         """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
-        sql, values = self._compile(connection.dialect)
-        with _open_cursor(connection, sql) as cursor:
-            cursor.execute(sql, values(row))
-            found: Sequence[Any] | None = cursor.fetchone()
+        sql, values = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        connection.cursor.execute(sql, values(row))
+        found: Sequence[Any] | None = connection.cursor.fetchone()
         return found
 
     def _compile(self, dialect: Dialect) -> tuple[str, _ReadValues]:
-        if (known := self._compiled.get(dialect.name)) is not None:
-            return known
         compiled = self._build(dialect.name).compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         values: _ReadValues = _read_names(compiled.positiontup) if compiled.positiontup else dict
@@ -63,50 +120,31 @@ class DriverStatement:
         return found
 
 
-class SqliteInsertion:
-    """SQL statement that inserts rows into a table of SQLite, several rows in each call of the database driver.
+class TableInsertion:
+    """SQL statement that inserts rows into `table`.
 
-    A row has a value for each column of `table`.
+    `read_values` returns the values of a row in the order of `columns`. The driver accepts them without conversion.
     """
 
-    def __init__(self, table: Table) -> None:
-        self._values = _read_names(table.c.keys())
-        self._column_count = len(table.c)
-        values = f"({', '.join('?' * self._column_count)})"
-        self._insert_one = f"INSERT INTO {table.name} ({', '.join(table.c.keys())}) VALUES {values}"
-        self._further = f", {values}"
+    def __init__(self, table: Table, columns: Sequence[str], read_values: Callable[[Any], Sequence[Any]]) -> None:
+        self._text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "
+        self._sqlite_text = f"{self._text}({', '.join('?' * len(columns))})"
+        self._columns = columns
+        self._read_values = read_values
 
-    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert `rows`, which map the name of a column to its value."""
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        count = min(MAX_ROWS_PER_CALL, driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // self._column_count)
-        values = [self._values(row) for row in rows]
-        complete = len(values) // count * count
-        insert_many = self._insert_one + self._further * (count - 1)
-        with _open_cursor(connection, self._insert_one) as cursor:
-            for start in range(0, complete, count):
-                cursor.execute(insert_many, [*chain.from_iterable(values[start : start + count])])
-            cursor.executemany(self._insert_one, values[complete:])
+    def execute(self, connection: DriverConnection, rows: Sequence[Any]) -> None:
+        """Insert `rows` into the table."""
+        if connection.dialect.name == "sqlite":  # a statement with several rows needs up to twice the CPU time
+            connection.cursor.executemany(self._sqlite_text, map(self._read_values, rows))
+            return
+        # `executemany` of psycopg sends a statement for each row in a pipeline, and writes a warning if a row fails
+        marks = f"({', '.join(['%s'] * len(self._columns))})"
+        for start in range(0, len(rows), MAX_ROWS_PER_STATEMENT):
+            values = list(map(self._read_values, rows[start : start + MAX_ROWS_PER_STATEMENT]))
+            sql = self._text + ", ".join([marks] * len(values))
+            connection.cursor.execute(sql, list(chain.from_iterable(values)))
 
 
-def _read_names(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:
+def _read_names(names: Sequence[str]) -> _ReadValues:
     """Return a function that returns the values of `names` in a row."""
     return itemgetter(*(sys.intern(str(name)) for name in names))
-
-
-@contextmanager
-def _open_cursor(connection: Connection, sql: str) -> Iterator[Any]:
-    """Yield a cursor of the driver. Its failures are raised as exceptions of SQLAlchemy, with the statement `sql`."""
-    cursor, driver_error = connection.connection.cursor(), connection.dialect.loaded_dbapi.Error
-    try:
-        yield cursor
-    except driver_error as error:
-        lost = connection.dialect.is_disconnect(error, connection.connection.driver_connection, cursor)
-        if lost:  # otherwise the rollback of the transaction fails, and its error has no reason
-            connection.invalidate(error)
-        raise DBAPIError.instance(
-            sql, None, error, driver_error, connection_invalidated=lost, dialect=connection.dialect
-        ) from error
-    finally:
-        cursor.close()

@@ -6,7 +6,7 @@ the table `hourly`. `find_percentile` returns, for example, the 95th percentile.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil, log
 from sys import byteorder
 
@@ -35,6 +35,14 @@ def find_bucket(microseconds: int) -> int:
     if microseconds <= MIN_MICROSECONDS:
         return 0
     return min(ceil(log(microseconds / MIN_MICROSECONDS) / _LOG_GROWTH), MAX_BUCKET)
+
+
+def count_buckets(durations: Iterable[int]) -> Histogram:
+    """Return the histogram of `durations` in microseconds."""
+    found: Histogram = {}
+    for bucket in map(find_bucket, durations):
+        found[bucket] = found.get(bucket, 0) + 1
+    return found
 
 
 def _find_bucket_value(bucket: int) -> int:

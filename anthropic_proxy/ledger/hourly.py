@@ -4,15 +4,15 @@
 and project. `add_hourly_sums` adds the sums to the table, in the transaction that stores the requests.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
-from msgspec import Struct
-from sqlalchemy import Connection, and_, bindparam, insert, select, update
+from sqlalchemy import ClauseElement, and_, bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
 
-from anthropic_proxy.ledger.driver_statements import DriverStatement
-from anthropic_proxy.ledger.histograms import Histogram, add_histogram, decode_histogram, encode_histogram, find_bucket
+from anthropic_proxy.ledger.driver_statements import DriverConnection, DriverStatement
+from anthropic_proxy.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.ledger.rows import Row
 from anthropic_proxy.ledger.tables import HOURLY_KEYS, TOOL_COUNTS, hourly
 from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
@@ -28,45 +28,42 @@ SUMS = (
 )
 """Columns of the table `hourly` that contain sums."""
 
-_matches_key = and_(*(hourly.c[name] == bindparam(f"key_{name}") for name in _KEYS))
-_find = DriverStatement(
-    lambda _: select(hourly.c.first_token_histogram, hourly.c.duration_histogram).where(_matches_key)
-)
-_add = DriverStatement(
-    lambda _: (
-        update(hourly)
-        .where(_matches_key)
-        .values(
-            {name: hourly.c[name] + bindparam(f"add_{name}") for name in SUMS}
-            | {name: bindparam(f"new_{name}") for name in ("first_token_histogram", "duration_histogram")}
-        )
+_HISTOGRAMS = ("first_token_histogram", "duration_histogram")
+
+
+def _build_addition(database: str) -> ClauseElement:
+    """Return the SQL statement that adds a row of sums to the stored row with the same key, or inserts it.
+
+    The histograms of the row replace the stored ones.
+    """
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(hourly)
+    sums = {name: hourly.c[name] + insert.excluded[name] for name in SUMS}
+    histograms = {name: insert.excluded[name] for name in _HISTOGRAMS}
+    return insert.on_conflict_do_update(index_elements=_KEYS, set_=sums | histograms)
+
+
+_find_histograms = DriverStatement(
+    lambda _: select(*(hourly.c[name] for name in _HISTOGRAMS)).where(
+        and_(*(hourly.c[name] == bindparam(name) for name in _KEYS))
     )
 )
-_insert = DriverStatement(lambda _: insert(hourly))
-_read_key = itemgetter(*HOURLY_KEYS)
+_add = DriverStatement(_build_addition)
+_read_key = attrgetter(*HOURLY_KEYS)
 _ADDED = (*_TOKENS, *TOOL_COUNTS, "duration")
-_read_added = itemgetter(*_ADDED)
-
-
-class HourlySums(Struct):
-    """Sums over the requests with the same key: the same hour, model, project and other columns."""
-
-    sums: dict[str, int]
-    """Name of a column in `SUMS` → sum."""
-    first_tokens: Histogram
-    durations: Histogram
+_read_added = attrgetter(*_ADDED)
 
 
 HourlyKey = tuple[Any, ...]
 """Values of the key columns of the table `hourly`, in the order of the table."""
 
 
-def sum_rows_by_hour(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
-    """Return the hourly sums of `rows`, new rows of the table `requests`, by key.
+def sum_rows_by_hour(rows: Iterable[Row], instance: str) -> list[dict[str, Any]]:
+    """Return the sums of `rows`, new rows of `requests`, as rows of the table `hourly` in the order of their keys.
 
-    A key has the hour, `instance`, and columns such as the model.
+    `instance` is the id of the writing process, "" on SQLite. The histograms are not encoded.
     """
-    return {key: _sum_group(group) for key, group in group_by_hour(rows, instance, _read_key).items()}
+    groups = group_by_hour(rows, instance, _read_key)
+    return [_sum_group(key, groups[key]) for key in sorted(groups)]
 
 
 def group_by_hour(
@@ -79,59 +76,37 @@ def group_by_hour(
     # `instance` is the id of the writing process on PostgreSQL, and "" on SQLite
     groups: dict[HourlyKey, list[Row]] = {}
     for row in rows:
-        key = (row["started_at"] // MICROSECONDS_PER_HOUR, instance, *read_key(row))
+        key = (row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row))
         groups.setdefault(key, []).append(row)
     return groups
 
 
-def _sum_group(rows: Sequence[Row]) -> HourlySums:
-    """Return the sums of `rows`, which have the same key."""
-    columns: Iterable[tuple[int, ...]] = zip(*map(_read_added, rows), strict=True)
-    sums = dict.fromkeys(SUMS, 0) | {name: sum(column) for name, column in zip(_ADDED, columns, strict=True)}
+def _sum_group(key: HourlyKey, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the sums of `rows`, which have the key `key`."""
+    sums: dict[str, Any] = dict(zip(_KEYS, key, strict=True))
+    sums.update(zip(_ADDED, map(sum, zip(*map(_read_added, rows), strict=True)), strict=True))
     sums["requests"] = len(rows)
-    sums["errors"] = len(rows) if rows[0]["outcome_class"] == "error" else 0
-    for cost, unknown in (("cost", "unknown_cost_requests"), ("requested_cost", "unknown_requested_cost_requests")):
-        known = [row[cost] for row in rows if row[cost] is not None]
-        sums[cost], sums[unknown] = sum(known), len(rows) - len(known)
-    first_tokens = [row["first_token"] for row in rows if row["first_token"] is not None]
+    sums["errors"] = len(rows) if sums["outcome_class"] == "error" else 0
+    costs = [row.cost for row in rows if row.cost is not None]
+    sums["cost"], sums["unknown_cost_requests"] = sum(costs), len(rows) - len(costs)
+    requested = [row.requested_cost for row in rows if row.requested_cost is not None]
+    sums["requested_cost"], sums["unknown_requested_cost_requests"] = sum(requested), len(rows) - len(requested)
+    first_tokens = [row.first_token for row in rows if row.first_token is not None]
     sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
-    return HourlySums(sums, _count_buckets(first_tokens), _count_buckets([row["duration"] for row in rows]))
+    sums["first_token_histogram"] = count_buckets(first_tokens)
+    sums["duration_histogram"] = count_buckets(row.duration for row in rows)
+    return sums
 
 
-def _count_buckets(durations: Iterable[int]) -> Histogram:
-    found: Histogram = {}
-    for bucket in map(find_bucket, durations):
-        found[bucket] = found.get(bucket, 0) + 1
-    return found
-
-
-def add_hourly_sums(connection: Connection, added: Mapping[HourlyKey, HourlySums]) -> None:
+def add_hourly_sums(connection: DriverConnection, added: list[dict[str, Any]]) -> None:
     """Add the sums `added` to the rows of the table `hourly`, in the transaction of `connection`.
 
     No other transaction may change the same rows at the same time.
     """
-    inserted, changed = [], []
-    for key in sorted(added):
-        new, own = added[key], dict(zip(_KEYS, key, strict=True))
-        named = {f"key_{name}": value for name, value in own.items()}
-        stored = _find.fetch_one(connection, named)
-        if stored is None:
-            inserted.append({**own, **new.sums, **_encode(new.first_tokens, new.durations)})
-            continue
-        first_tokens, durations = map(decode_histogram, stored)
-        add_histogram(first_tokens, new.first_tokens)
-        add_histogram(durations, new.durations)
-        named |= {f"add_{name}": value for name, value in new.sums.items()}
-        changed.append(named | {f"new_{name}": data for name, data in _encode(first_tokens, durations).items()})
-    if inserted:
-        _insert.execute(connection, inserted)
-    if changed:
-        _add.execute(connection, changed)
-
-
-def _encode(first_tokens: Histogram, durations: Histogram) -> dict[str, bytes]:
-    """Return column of the table `hourly` → bytes of the histogram."""
-    return {
-        "first_token_histogram": encode_histogram(first_tokens),
-        "duration_histogram": encode_histogram(durations),
-    }
+    for sums in added:
+        stored = _find_histograms.fetch_one(connection, sums) or ()
+        for name, data in zip(_HISTOGRAMS, stored, strict=False):
+            add_histogram(sums[name], decode_histogram(data))
+        for name in _HISTOGRAMS:
+            sums[name] = encode_histogram(sums[name])
+    _add.execute(connection, added)

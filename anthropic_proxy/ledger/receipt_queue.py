@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.plugins import LedgerState, Receipt
@@ -48,8 +49,12 @@ class ReceiptQueue:
         self._waiting: deque[Receipt] = deque()
         self._batch_ids: list[str] = []
         """Ids of the requests that the thread has removed from the queue for its present batch."""
-        self._added = threading.Event()
-        self._stopped = threading.Event()
+        # a `SimpleQueue` needs less CPU time than an `Event`, in the event loop as well
+        self._added: SimpleQueue[None] = SimpleQueue()
+        """Has an item if receipts were added, or the queue was stopped, since the thread last waited."""
+        self._stopped: SimpleQueue[None] = SimpleQueue()
+        """Has an item after the queue was stopped. An item ends a pause of the thread."""
+        self._is_stopped = False
         self._thread: threading.Thread | None = None
 
     def record(self, receipt: Receipt) -> None:
@@ -65,8 +70,8 @@ class ReceiptQueue:
                 self.contents.discard(receipt.request_id)
             return
         self._waiting.append(receipt)
-        if not self._added.is_set():
-            self._added.set()
+        if self._added.empty():
+            self._added.put(None)
         if self._thread is None:
             self.start()
 
@@ -124,18 +129,19 @@ class ReceiptQueue:
     @property
     def is_stopped(self) -> bool:
         """True after `ReceiptQueue.stop` was called. The thread then writes the queued receipts and ends."""
-        return self._stopped.is_set()
+        return self._is_stopped
 
     def wait_for_batch(self, seconds: float | None) -> None:
         """Wait for a receipt, and then a moment longer for further receipts. Called in the thread.
 
         The first wait ends after `seconds`, or when the queue is stopped.
         """
-        if not len(self) and not self._added.wait(seconds):
+        if not len(self) and not self._is_stopped and not _wait(self._added, seconds):
             return
         self.set_waiting_since()
-        self._stopped.wait(self._batch_seconds)
-        self._added.clear()
+        self.pause(self._batch_seconds)
+        while not self._added.empty():
+            self._added.get()
 
     def set_waiting_since(self) -> None:
         """Record that requests begin to wait for the database now. An earlier recorded time is kept."""
@@ -144,11 +150,13 @@ class ReceiptQueue:
 
     def wait_for_receipt(self) -> None:
         """Wait without a time limit until the queue has receipts or is stopped. Called in the thread."""
-        self._added.wait()
+        if not len(self) and not self._is_stopped:
+            self._added.get()
 
     def pause(self, seconds: float) -> None:
-        """Wait for `seconds`, or until the queue is stopped. Called in the thread after a failure."""
-        self._stopped.wait(seconds)
+        """Wait for `seconds`, or until the queue is stopped. Called in the thread."""
+        if not self._is_stopped:
+            _wait(self._stopped, seconds)
 
     def pop_batch(self, count: int) -> list[Receipt]:
         """Remove the oldest receipts, at most `count`, and return them as the current batch.
@@ -167,8 +175,18 @@ class ReceiptQueue:
 
         Return the number of receipts that were not written.
         """
-        self._stopped.set()
-        self._added.set()
+        self._is_stopped = True
+        self._stopped.put(None)
+        self._added.put(None)
         if self._thread is not None:
             self._thread.join(seconds)
         return len(self)
+
+
+def _wait(queue: SimpleQueue[None], seconds: float | None) -> bool:
+    """Remove an item from `queue`, and return True. False: there was none for `seconds`."""
+    try:
+        queue.get(timeout=seconds)
+    except Empty:
+        return False
+    return True

@@ -6,11 +6,12 @@ reject are replaced.
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.ledger.attempt_times import build_attempt_times, shorten_attempt_errors
 from anthropic_proxy.ledger.block_times import build_block_times
@@ -20,24 +21,20 @@ from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import list_secret_encodings, redact_key_patterns, redact_secrets
 
-Row = dict[str, Any]
-"""One row of the table `requests`: column name → value."""
 MAX_LABEL_CHARACTERS = 200
 """Maximum number of stored characters of a name that a client or a provider chooses."""
 MAX_ERROR_CHARACTERS = 2_000
 """Maximum number of stored characters of an error message."""
-_LISTS = frozenset({"failed_attempts", "notes", "adaptations", "attempt_times", "reply_blocks"})
-"""Columns with a list as JSON text, which is not shortened."""
-_NO_OWN_TEXTS = dict.fromkeys(("id", "error", *_LISTS), "")
-"""Columns with texts that differ from request to request, with the values that they have without a text."""
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
 _LABELS = (
-    *("key_label", "project", "session", "agent", "user_agent", "path", "requested_model"),
+    *("client.name", "project", "session", "agent", "user_agent", "path", "requested_model"),
     *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type"),
 )
-"""Columns with names that many requests share."""
-_MAX_CACHED_LABELS = 1_000
+"""Attributes of a receipt with names that many requests share."""
+_read_labels = attrgetter(*_LABELS)
+_MAX_CACHED_LABELS = 10_000
+"""Maximum number of names that are kept with their stored texts."""
 _TOKENS = (
     *("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
     *("output_tokens", "thinking_tokens"),
@@ -51,6 +48,58 @@ _encode = msgspec.json.Encoder().encode
 _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
 
 
+class Row(Struct, gc=False):
+    """One row of the table `requests`. The fields are its columns."""
+
+    id: str = ""
+    started_at: int = 0
+    client: str = ""
+    key_label: str = ""
+    project: str = ""
+    session: str = ""
+    agent: str = ""
+    user_agent: str = ""
+    path: str = ""
+    stream: bool = False
+    requested_model: str = ""
+    provider: str = ""
+    prefix: str = ""
+    model: str = ""
+    route: str = ""
+    route_reason: str = ""
+    attempts: int = 0
+    failed_attempts: str = ""
+    status: int = 0
+    outcome: str = ""
+    outcome_class: str = ""
+    error_type: str = ""
+    error: str = ""
+    tool_count: int = 0
+    message_count: int = 0
+    tool_results: int = 0
+    tool_errors: int = 0
+    malformed_replies: int = 0
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    cost: int | None = None
+    requested_cost: int | None = None
+    price_source: str = ""
+    first_token: int | None = None
+    duration: int = 0
+    output_rate: float | None = None
+    notes: str = ""
+    note_count: int = 0
+    adaptations: str = ""
+    attempt_times: str = ""
+    reply_blocks: str = ""
+    instance: str = ""
+    worker: int = 0
+
+
 class RowBuilder:
     """Builder of rows of the table `requests`.
 
@@ -60,51 +109,62 @@ class RowBuilder:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
         self._spellings = list_secret_encodings(secrets)
-        self._labels: dict[tuple[str, ...], dict[str, str]] = {}
-        """Names in earlier receipts → columns with these names. Most requests of a session have the same names."""
+        self._labels = _Labels(self._redact)
 
     def build(self, receipt: Receipt, cost: Cost) -> Row:
         """Return the row of the table `requests` for `receipt` (record of one request) and its cost."""
-        texts = self._build_texts(receipt)
-        texts["attempt_times"] = shorten_attempt_errors(texts["attempt_times"])  # after the removal of keys
-        first, total = receipt.first_token_seconds, receipt.duration_seconds
-        generating = 0.0 if first is None else total - first
-        has_rate = generating > 0.001 and receipt.output_tokens
-        return {
-            **texts,
-            **_count(receipt),
-            "stream": receipt.stream,
-            "outcome_class": classify_outcome(receipt),
-            "cost": None if cost.cost is None else _limit(cost.cost),
-            "requested_cost": None if cost.requested_cost is None else _limit(cost.requested_cost),
-            "price_source": cost.source,
-            "instance": _HOST,
-            "worker": _PROCESS,
-            "first_token": None if first is None else to_microseconds(first),
-            "duration": to_microseconds(total),
-            "output_rate": receipt.output_tokens / generating if has_rate else None,
-        }
+        row = Row(id=receipt.request_id, instance=_HOST, worker=_PROCESS)
+        self._set_labels(row, receipt)
+        if any(texts := _list_own_texts(receipt)):
+            error, row.failed_attempts, row.notes, row.adaptations, attempts, row.reply_blocks = self._redact(texts)
+            row.error = _cut(error, MAX_ERROR_CHARACTERS)
+            row.attempt_times = shorten_attempt_errors(attempts)  # after the removal of keys
+        row.stream, row.status, row.outcome_class = receipt.stream, receipt.status, classify_outcome(receipt)
+        row.cost = None if cost.cost is None else _limit(cost.cost)
+        row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
+        row.price_source = cost.source
+        _set_counts(row, receipt)
+        _set_times(row, receipt)
+        return row
 
-    def _build_texts(self, receipt: Receipt) -> dict[str, str]:
-        """Return the text columns of `receipt` (record of one request), without keys."""
-        key = _list_labels(receipt)
-        labels, own = self._labels.get(key), _own_texts(receipt)
-        if labels is not None:
-            own = _clean(own)
-            if not self._has_key(own):
-                return {**labels, **_shorten(own)}
-        named = _name_labels(key)
-        texts = _clean({**_NO_OWN_TEXTS, **named, **own})
-        if self._has_key(texts):
-            return _shorten({name: redact_secrets(text, self._secrets) for name, text in texts.items()})
-        if len(self._labels) >= _MAX_CACHED_LABELS:
-            self._labels.clear()
-        self._labels[key] = {**_NO_OWN_TEXTS, **_shorten({name: texts[name] for name in named})}
-        return _shorten(texts)
+    def _set_labels(self, row: Row, receipt: Receipt) -> None:
+        """Set the columns of `row` with names that many requests share, such as the model."""
+        labels = map(self._labels.__getitem__, _read_labels(receipt))
+        row.key_label, row.project, row.session, row.agent, row.user_agent, row.path, row.requested_model, *used = (
+            labels
+        )
+        row.provider, row.prefix, row.model, row.route, row.route_reason, row.outcome, row.error_type = used
+        row.client = row.user_agent.partition("/")[0]
+        # anyone can send these headers without access, and each new value would add a row to the hourly sums
+        if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
+            row.project = row.session = row.agent = ""
 
-    def _has_key(self, texts: Mapping[str, str]) -> bool:
-        together = "\n".join(texts.values())
-        return any(map(together.__contains__, self._spellings)) or redact_key_patterns(together) != together
+    def _redact(self, texts: Sequence[str]) -> Sequence[str]:
+        """Return `texts` without keys and without characters that some databases reject."""
+        together = " ".join(texts)
+        if not (together.isascii() and together.isprintable()):
+            texts = list(map(_clean, texts))
+            together = " ".join(texts)
+        if any(map(together.__contains__, self._spellings)) or redact_key_patterns(together) != together:
+            return [redact_secrets(text, self._secrets) for text in texts]
+        return texts
+
+
+class _Labels(dict[str, str]):
+    """Names in earlier receipts, such as models and sessions, each with the text that is stored."""
+
+    def __init__(self, redact: Callable[[Sequence[str]], Sequence[str]]) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def __missing__(self, name: str) -> str:
+        (text,) = self._redact([name])
+        text = _cut(text, MAX_LABEL_CHARACTERS)
+        if len(name) <= MAX_LABEL_CHARACTERS:  # clients send names of any length
+            if len(self) >= _MAX_CACHED_LABELS:
+                self.clear()
+            self[name] = text
+        return text
 
 
 def classify_outcome(receipt: Receipt) -> str:
@@ -119,100 +179,56 @@ def classify_outcome(receipt: Receipt) -> str:
     return "retried" if receipt.failed_attempts else "ok"
 
 
-def _list_labels(receipt: Receipt) -> tuple[str, ...]:
-    """Return the names in `receipt` that other requests share, such as model and project, in the order of `_LABELS`."""
-    # anyone can send these headers without access, and each new value would add a row to the hourly sums
-    is_rejected = receipt.error_type in _REJECTED_CLIENTS and not receipt.provider
+def _list_own_texts(receipt: Receipt) -> Sequence[str]:
+    """Return the texts in `receipt` that differ from request to request.
+
+    They are the columns `error`, `failed_attempts`, `notes`, `adaptations`, `attempt_times`, and `reply_blocks`.
+    """
+    attempts, blocks = receipt.attempts, receipt.blocks
     return (
-        receipt.client.name,
-        "" if is_rejected else receipt.project,
-        "" if is_rejected else receipt.session,
-        "" if is_rejected else receipt.agent,
-        receipt.user_agent,
-        receipt.path,
-        receipt.requested_model,
-        receipt.provider,
-        receipt.prefix,
-        receipt.model,
-        receipt.route,
-        receipt.route_reason,
-        receipt.outcome,
-        receipt.error_type,
+        receipt.error,
+        _json(receipt.failed_attempts),
+        _json(receipt.fidelity.notes),
+        _json(receipt.adaptations),
+        _json(build_attempt_times(attempts)) if attempts else "",
+        _json(build_block_times(blocks, receipt.started_at)) if blocks else "",
     )
 
 
-def _name_labels(labels: Sequence[str]) -> dict[str, str]:
-    """Return column → text for `labels`, the result of `_list_labels`."""
-    named = dict(zip(_LABELS, labels, strict=True))
-    named["client"] = named["user_agent"].partition("/")[0]
-    return named
-
-
-def _own_texts(receipt: Receipt) -> dict[str, str]:
-    """Return column → text for the texts in `receipt` that differ from request to request, without empty ones."""
-    texts = {"id": receipt.request_id}
-    if receipt.error:
-        texts["error"] = receipt.error
-    if receipt.failed_attempts:
-        texts["failed_attempts"] = _json(receipt.failed_attempts)
-    if receipt.notes:
-        texts["notes"] = _json(receipt.notes)
-    if receipt.adaptations:
-        texts["adaptations"] = _json(receipt.adaptations)
-    if receipt.attempts:
-        texts["attempt_times"] = _json(build_attempt_times(receipt.attempts))
-    if receipt.blocks:
-        texts["reply_blocks"] = _json(build_block_times(receipt.blocks, receipt.started_at))
-    return texts
-
-
-def _count(receipt: Receipt) -> dict[str, int]:
-    """Return column → number for the counts in `receipt` and its start."""
-    notes, tokens = receipt.notes, _read_tokens(receipt)
+def _set_counts(row: Row, receipt: Receipt) -> None:
+    """Set the columns of `row` with counts to those of `receipt`."""
+    tokens = _read_tokens(receipt)
     if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
         tokens = tuple(map(_limit, tokens))
-    has_reply = receipt.outcome not in ("error", "cancelled")  # the client sends such a request and its results again
-    return {
-        "started_at": to_microseconds(receipt.started_at),
-        "attempts": len(receipt.failed_attempts) + bool(receipt.provider),
-        "status": receipt.status,
-        "tool_count": receipt.tool_count,
-        "message_count": receipt.message_count,
-        "note_count": len(notes),
-        "input_tokens": tokens[0],
-        "cache_read_tokens": tokens[1],
-        "cache_write_tokens": tokens[2],
-        "cache_write_1h_tokens": tokens[3],
-        "output_tokens": tokens[4],
-        "thinking_tokens": tokens[5],
-        "tool_results": receipt.tool_results if has_reply else 0,
-        "tool_errors": receipt.tool_errors if has_reply else 0,
-        "malformed_replies": int(any(note.field in TOOL_CALL_FIELDS for note in notes)) if notes else 0,
-    }
+    row.input_tokens, row.cache_read_tokens, row.cache_write_tokens = tokens[:3]
+    row.cache_write_1h_tokens, row.output_tokens, row.thinking_tokens = tokens[3:]
+    row.attempts = len(receipt.failed_attempts) + bool(receipt.provider)
+    row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
+    if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again
+        row.tool_results, row.tool_errors = receipt.tool_results, receipt.tool_errors
+    if notes := receipt.fidelity.notes:
+        row.note_count = len(notes)
+        row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
 
 
-def _shorten(texts: dict[str, str]) -> dict[str, str]:
-    """Cut each of `texts` (column → text) to the maximum length of its column. Keys must be redacted before."""
-    if max(map(len, texts.values())) <= MAX_LABEL_CHARACTERS:
-        return texts
-    return {
-        name: text if name in _LISTS else _cut(text, MAX_ERROR_CHARACTERS if name == "error" else MAX_LABEL_CHARACTERS)
-        for name, text in texts.items()
-    }
+def _set_times(row: Row, receipt: Receipt) -> None:
+    """Set the columns of `row` with times to those of `receipt`, and the speed of the output."""
+    first, total = receipt.first_token_seconds, receipt.duration_seconds
+    row.started_at, row.duration = to_microseconds(receipt.started_at), to_microseconds(total)
+    if first is not None:
+        row.first_token = to_microseconds(first)
+        if total - first > 0.001 and receipt.output_tokens:
+            row.output_rate = receipt.output_tokens / (total - first)
 
 
 def _cut(text: str, max_characters: int) -> str:
+    """Return `text`, cut to a maximum length. Keys must be redacted before."""
     return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
 
 
-def _clean(texts: dict[str, str]) -> dict[str, str]:
-    """Return `texts` (column → text) without control characters and lone surrogates, which some databases reject."""
-    together = " ".join(texts.values())
-    if together.isascii() and together.isprintable():
-        return texts
-    return {
-        name: text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode() for name, text in texts.items()
-    }
+def _clean(text: str) -> str:
+    """Return `text` without control characters and lone surrogates, which some databases reject."""
+    return text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode()
 
 
 def _json(items: Sequence[object]) -> str:

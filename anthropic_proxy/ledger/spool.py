@@ -11,11 +11,13 @@ import sqlite3
 import time
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import URL
+
+from anthropic_proxy.ledger.contents import ContentRow
+from anthropic_proxy.ledger.rows import Row
 
 _FILE_NAME = "ledger-spool-{}.sqlite3"
 """Name of the file in the data directory, with a digest of the address of the PostgreSQL database."""
@@ -37,8 +39,8 @@ _CLAIM = """UPDATE block SET claimed_until = ?1 + ?2
 class Block(Struct):
     """Rows of one batch, which are stored in the ledger in one transaction."""
 
-    rows: list[dict[str, Any]]
-    texts: dict[str, list[dict[str, Any]]]
+    rows: list[Row]
+    texts: dict[str, list[ContentRow]]
     """Request id → rows of the table `contents` with the texts of this request."""
     id: int = 0
     """Number of the block in the file. 0: it is not in the file yet."""

@@ -9,13 +9,14 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
+from operator import itemgetter
 
-from sqlalchemy import Connection, Engine, Table, insert, select
+from msgspec.structs import astuple
+from sqlalchemy import select
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.content_buffer import ContentBuffer
-from anthropic_proxy.ledger.contents import build_content_rows
+from anthropic_proxy.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.ledger.costs import Cost, CostCalculator
 from anthropic_proxy.ledger.database import (
     describe_database_location,
@@ -23,7 +24,7 @@ from anthropic_proxy.ledger.database import (
     find_database_url,
     open_for_writing,
 )
-from anthropic_proxy.ledger.driver_statements import SqliteInsertion
+from anthropic_proxy.ledger.driver_statements import DriverConnection, TableInsertion
 from anthropic_proxy.ledger.failures import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -49,7 +50,8 @@ MAX_BATCH_ROWS_WITH_TEXTS = 50
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays in seconds after successive failed transactions. The last delay is repeated."""
 _FAILURES = (*DATABASE_ERRORS, ConfigurationError)
-_sqlite_insertion = SqliteInsertion(requests)
+_insert_requests = TableInsertion(requests, Row.__struct_fields__, astuple)
+_insert_contents = TableInsertion(contents, contents.c.keys(), itemgetter(*contents.c.keys()))
 CalculateCost = Callable[[Receipt], Cost]
 _FileIdentity = tuple[int, int] | None
 
@@ -80,12 +82,13 @@ class LedgerWriter:
         self._use_settings(self._settings)
         self._clock = clock
         self._retention = Retention(self._settings, clock)
-        self._engine: Engine | None = None
-        self._file: Path | None = None
+        self._connection: DriverConnection | None = None
+        """Connection to the database. None: it is not open."""
+        self._file: str | None = None
         self._identity: _FileIdentity = None
         self._instance = ""
         self._batch: list[Row] = []
-        self._texts: dict[str, list[Row]] = {}
+        self._texts: dict[str, list[ContentRow]] = {}
         """Request id → rows of the table `contents`, for the requests of the present batch."""
         self._failed_attempts = 0
         self._spool = _open_spool(self._settings)
@@ -185,6 +188,8 @@ class LedgerWriter:
 
     def _load_batch(self) -> bool:
         receipts = self._queue.pop_batch(MAX_BATCH_ROWS if self._queue.contents is None else MAX_BATCH_ROWS_WITH_TEXTS)
+        if not receipts:
+            return False
         settings = self._current_settings()
         source = find_price_source(settings.data_directory)
         source.reload_if_changed()
@@ -194,35 +199,33 @@ class LedgerWriter:
             try:
                 row = self._builder.build(receipt, self._calculate(receipt))
                 if self._queue.contents is not None:
-                    self._texts[row["id"]] = self._build_texts(row, self._queue.contents)
+                    self._texts[row.id] = self._build_texts(row, self._queue.contents)
             except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
                 self._drop(receipt.request_id, error)
             else:
                 self._batch.append(row)
-        return bool(receipts)
+        return True
 
-    def _build_texts(self, row: Row, buffer: ContentBuffer) -> list[Row]:
-        content = buffer.pop(row["id"])
-        return [] if content is None else build_content_rows(row["id"], row["started_at"], content, self._secrets)
+    def _build_texts(self, row: Row, buffer: ContentBuffer) -> list[ContentRow]:
+        content = buffer.pop(row.id)
+        return [] if content is None else build_content_rows(row.id, row.started_at, content, self._secrets)
 
     def _write_batch(self) -> None:
-        engine = self._open()
+        connection = self._open()
         try:
-            with engine.begin() as connection:
-                self._store(connection, self._batch)
+            connection.run(lambda: self._store(connection, self._batch))
         except Exception as error:
             if not is_value_failure(error):
                 raise
-            self._write_singly(engine)
+            self._write_singly(connection)
 
-    def _write_singly(self, engine: Engine) -> None:
+    def _write_singly(self, connection: DriverConnection) -> None:
         """Write each row of the batch in its own transaction. Drop rows with a value that the database rejects."""
         for row in [*self._batch]:
             try:
-                with engine.begin() as connection:
-                    self._store(connection, [row], is_repeated=True)
+                connection.run(lambda row=row: self._store(connection, [row], is_repeated=True))  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
-                self._drop(row["id"], error)
+                self._drop(row.id, error)
                 self._batch.remove(row)
 
     def _drop(self, request_id: str, error: Exception) -> None:
@@ -232,36 +235,36 @@ class LedgerWriter:
         self._queue.drop_receipt(request_id)
         self._warn(f"The ledger dropped the request {request_id}: {describe_value_failure(error)}")
 
-    def _store(self, connection: Connection, rows: list[Row], *, is_repeated: bool = False) -> None:
+    def _store(self, connection: DriverConnection, rows: list[Row], *, is_repeated: bool = False) -> None:
         # a commit may have succeeded although its answer was lost
         if is_repeated or self._failed_attempts or self._block is not None:
-            ids = [row["id"] for row in rows]
-            known = set(connection.execute(select(requests.c.id).where(requests.c.id.in_(ids))).scalars())
-            rows = [row for row in rows if row["id"] not in known]
+            ids = [row.id for row in rows]
+            known = {found[0] for found in connection.query(select(requests.c.id).where(requests.c.id.in_(ids)))}
+            rows = [row for row in rows if row.id not in known]
         if rows:
-            _insert_requests(connection, rows)
+            _insert_requests.execute(connection, rows)
             add_hourly_sums(connection, sum_rows_by_hour(rows, self._instance))
             add_session_sums(connection, sum_sessions(rows, self._instance))
-        if texts := [text for row in rows for text in self._texts.get(row["id"], ())]:
-            _insert_together(connection, contents, texts)
+        if texts := [text for row in rows for text in self._texts.get(row.id, ())]:
+            _insert_contents.execute(connection, texts)
 
-    def _open(self) -> Engine:
-        """Return the engine of the database, which is opened again if the SQLite file was removed or replaced."""
-        if self._engine is not None and self._identity == _identify(self._file):
-            return self._engine
+    def _open(self) -> DriverConnection:
+        """Return the connection to the database, which is opened again if the SQLite file was removed or replaced."""
+        if self._connection is not None and self._identity == _identify(self._file):
+            return self._connection
         self._close()
-        url = find_database_url(self._settings)
-        self._file = find_database_file(url)
-        self._engine = open_for_writing(self._settings)
+        file = find_database_file(find_database_url(self._settings))
+        self._file = None if file is None else str(file)
+        self._connection = DriverConnection(open_for_writing(self._settings))
         self._identity = _identify(self._file)
         if self._file is None and not self._instance:
             self._instance = secrets.token_hex(6)
-        return self._engine
+        return self._connection
 
     def _close(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        if self._connection is not None:
+            self._connection.engine.dispose()
+            self._connection = None
 
     def _succeed(self, row_count: int) -> None:
         state = self._queue.state
@@ -293,11 +296,11 @@ class LedgerWriter:
         self._close()
 
     def _delete_expired(self) -> None:
-        if self._engine is None or not self._retention.is_due():
+        if self._connection is None or not self._retention.is_due():
             return
         try:
             self._retention.delete_expired(
-                self._engine, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
+                self._connection.engine, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
             )
         except _FAILURES as error:
             self._fail(error)
@@ -308,21 +311,7 @@ def _open_spool(settings: Settings) -> Spool | None:
     return None if folder is None or find_database_file(url) is not None else Spool(folder, url)
 
 
-def _insert_requests(connection: Connection, rows: list[Row]) -> None:
-    """Insert `rows` into `requests`, on SQLite directly by the driver."""
-    if connection.dialect.name == "sqlite":
-        _sqlite_insertion.execute(connection, rows)
-    else:
-        _insert_together(connection, requests, rows)
-
-
-def _insert_together(connection: Connection, table: Table, rows: list[Row]) -> None:
-    """Insert `rows` into `table` by one SQL statement."""
-    # without RETURNING, psycopg sends one statement per row in a pipeline, and writes a warning if a row fails there
-    connection.execute(insert(table).returning(*table.primary_key), rows).close()
-
-
-def _identify(file: Path | None) -> _FileIdentity:
+def _identify(file: str | None) -> _FileIdentity:
     """Return device and inode of the SQLite file `file`. None: no such file, or the database is on PostgreSQL."""
     if file is None:
         return None

@@ -1,18 +1,23 @@
-"""Statements that the database driver executes: several rows in one call, and failures as exceptions of SQLAlchemy."""
+"""Statements and transactions that the database driver executes: several rows at once, and failures of the driver."""
 
-import sqlite3
+from operator import itemgetter
 
 import pytest
-from sqlalchemy import Connection, create_engine, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.driver_statements import MAX_ROWS_PER_CALL, DriverStatement, SqliteInsertion
-from anthropic_proxy.ledger.tables import key_hashes, metadata
+from anthropic_proxy.ledger.driver_statements import (
+    MAX_ROWS_PER_STATEMENT,
+    DriverConnection,
+    DriverStatement,
+    TableInsertion,
+)
+from anthropic_proxy.ledger.tables import key_hashes
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import rejecting_connections
 
-COLUMNS = len(key_hashes.c)
+EVERYTHING = select(key_hashes).order_by(key_hashes.c.hash)
 
 
 def rows_of(count: int) -> list[dict[str, object]]:
@@ -22,42 +27,52 @@ def rows_of(count: int) -> list[dict[str, object]]:
     ]
 
 
-def connect() -> Connection:
-    connection = create_engine("sqlite://").connect()
-    metadata.create_all(connection, [key_hashes])
-    return connection
+def new_insertion() -> TableInsertion:
+    return TableInsertion(key_hashes, key_hashes.c.keys(), itemgetter(*key_hashes.c.keys()))
 
 
-@pytest.mark.parametrize("max_values", [COLUMNS, 3 * COLUMNS + 1, 999, 32_766])
-@pytest.mark.parametrize("count", [1, 3, MAX_ROWS_PER_CALL, 2 * MAX_ROWS_PER_CALL + 7])
-def test_all_rows_are_inserted_whatever_number_of_values_sqlite_accepts(count: int, max_values: int) -> None:
-    with connect() as connection:
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, max_values)
-        SqliteInsertion(key_hashes).execute(connection, rows_of(count))
-        stored = connection.execute(select(key_hashes).order_by(key_hashes.c.hash)).mappings()
-        assert [dict(row) for row in stored] == rows_of(count)
+@pytest.mark.parametrize("count", [1, 3, MAX_ROWS_PER_STATEMENT, 2 * MAX_ROWS_PER_STATEMENT + 7])
+def test_all_rows_are_inserted(database: Settings, count: int) -> None:
+    connection, insertion = DriverConnection(open_for_writing(database)), new_insertion()
+    connection.run(lambda: insertion.execute(connection, rows_of(count)))
+    with connection.engine.connect() as reader:
+        assert [dict(row) for row in reader.execute(EVERYTHING).mappings()] == rows_of(count)
+    connection.engine.dispose()
 
 
-def test_a_failure_of_the_driver_is_an_exception_of_sqlalchemy() -> None:
-    with connect() as connection, pytest.raises(IntegrityError) as raised:
-        SqliteInsertion(key_hashes).execute(connection, rows_of(1) * 2)
-    assert str(raised.value.orig) == "UNIQUE constraint failed: key_hashes.hash"
+def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_stored(database: Settings) -> None:
+    connection, insertion = DriverConnection(open_for_writing(database)), new_insertion()
+    with pytest.raises(IntegrityError) as raised:
+        connection.run(lambda: insertion.execute(connection, [*rows_of(3), *rows_of(1)]))
+    assert "key_hashes" in str(raised.value.orig)
+
+    def fail() -> None:
+        insertion.execute(connection, rows_of(2))
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        connection.run(fail)
+    connection.run(lambda: insertion.execute(connection, rows_of(1)))
+    found: list[list[object]] = []
+    connection.run(lambda: found.append(connection.query(EVERYTHING.where(key_hashes.c.hash.in_(["0000", "x"])))))
+    assert found == [[("0000", "key_1", "x", 0, None)]]
+    with connection.engine.connect() as reader:
+        assert len(reader.execute(EVERYTHING).all()) == 1
+    connection.engine.dispose()
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_connection_that_the_server_ends_is_reported_with_its_reason(database: Settings) -> None:
-    engine, statement = open_for_writing(database), DriverStatement(lambda name: insert(key_hashes))
+    connection, statement = DriverConnection(open_for_writing(database)), DriverStatement(lambda _: insert(key_hashes))
 
     def lose_connection() -> None:
-        with engine.begin() as connection:
-            statement.execute(connection, rows_of(1))
-            with rejecting_connections(database):
-                statement.execute(connection, rows_of(2)[1:])
+        statement.execute(connection, rows_of(1))
+        with rejecting_connections(database):
+            statement.execute(connection, rows_of(2)[1:])
 
     with pytest.raises(OperationalError) as raised:
-        lose_connection()
-    engine.dispose()
+        connection.run(lose_connection)
     assert raised.value.connection_invalidated
     assert str(raised.value.orig).splitlines()[0] == "terminating connection due to administrator command"
+    connection.run(lambda: statement.execute(connection, rows_of(1)))  # on another connection
+    connection.engine.dispose()

@@ -1,12 +1,15 @@
 """Rows wait in a file while PostgreSQL is unavailable, and are stored once after it is available again."""
 
-from contextlib import ExitStack
+import sqlite3
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import structs
 from sqlalchemy import make_url
 
+from anthropic_proxy.ledger.rows import Row
 from anthropic_proxy.ledger.spool import Block, Spool
 from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import (
@@ -76,7 +79,7 @@ async def test_waiting_rows_are_stored_without_a_new_request(tmp_path: Path, is_
     ],
 )
 def test_each_database_has_its_own_blocks(tmp_path: Path, address: str, is_same: bool) -> None:
-    assert Spool(tmp_path, _URL).append(Block([{"id": "req_1"}], {}))
+    assert Spool(tmp_path, _URL).append(Block([Row(id="req_1")], {}))
     other = Spool(tmp_path, make_url(address))
     assert (other.claim() is not None, other.count_rows()) == (is_same, int(is_same))
 
@@ -85,11 +88,11 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
     first, second = Spool(tmp_path, _URL), Spool(tmp_path, _URL)
     assert first.claim() is None
     assert not first.file.exists()
-    assert first.append(Block([{"id": "req_1"}], {"req_1": [{"data": b"text"}]}))
+    assert first.append(Block([Row(id="req_1")], {"req_1": [{"data": b"text"}]}))
     second = Spool(tmp_path, _URL)
     block = first.claim()
     assert block is not None
-    assert (block.rows, block.texts) == ([{"id": "req_1"}], {"req_1": [{"data": b"text"}]})
+    assert (block.rows, block.texts) == ([Row(id="req_1")], {"req_1": [{"data": b"text"}]})
     assert second.claim() is None
     first.release(block)
     again = second.claim()
@@ -98,9 +101,20 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
     assert (first.claim(), first.count_rows()) == (None, 0)
 
 
+def test_a_block_of_another_version_has_its_columns_and_no_unknown_ones(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, _URL)
+    assert spool.append(Block([], {}))
+    data = msgspec.msgpack.encode({"rows": [{"id": "req_1", "cost": None, "later": 1}], "texts": {}, "id": 0})
+    with closing(sqlite3.connect(spool.file)) as database, database:
+        database.execute("UPDATE block SET rows = ?", (data,))
+    block = spool.claim()
+    assert block is not None
+    assert (block.rows, block.texts) == ([Row(id="req_1")], {})
+
+
 def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([{"id": "req_1"}], {}))
+    assert spool.append(Block([Row(id="req_1")], {}))
     block = spool.claim()
     assert block is not None
     moved = spool.file.rename(tmp_path / "moved")
@@ -114,4 +128,4 @@ def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_p
 
 def test_a_folder_that_cannot_be_examined_has_no_blocks(tmp_path: Path) -> None:
     spool = Spool(tmp_path / ("x" * 300), _URL)  # too long for a name
-    assert (spool.claim(), spool.append(Block([{"id": "req_1"}], {}))) == (None, False)
+    assert (spool.claim(), spool.append(Block([Row(id="req_1")], {}))) == (None, False)
