@@ -1,8 +1,9 @@
 """`python -m bench.ledger_cost`: CPU time per request with the ledger in SQLite, compared with `DATABASE_URL=off`.
 
-Both proxies run at the same time and are measured one after the other in each round. The time of the transactions,
-which the ledger's thread writes after the replies, is included. A second table has the CPU time of this thread by the
-number of requests in a transaction.
+Both proxies run at the same time. A round alternates between them in many small blocks of requests, so that changes of
+the machine's speed concern both, and compares the sums. Each process has its own CPU clock, which includes the ledger's
+thread: after the last block, a round waits until all rows are stored. A second table has the CPU time of this thread by
+the number of requests in a transaction.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -29,6 +30,8 @@ from bench.subjects import PROXY, start_proxy, start_upstream
 from bench.wires import CHAT
 
 ROUNDS = 9
+BLOCKS = 20
+"""Number of blocks of requests to each proxy in a round."""
 TRANSACTIONS = 40
 BATCH_SECONDS = 0.05
 """Time in which the writer collects the requests of a transaction."""
@@ -41,7 +44,7 @@ DATABASES = {"off": "off", "on": "sqlite:///{directory}/ledger.sqlite3"}
 
 
 class Load(Struct, frozen=True):
-    """Requests of one round."""
+    """Requests to each proxy in one round. `count` is a multiple of `BLOCKS`."""
 
     title: str
     size: str
@@ -50,8 +53,8 @@ class Load(Struct, frozen=True):
 
 
 LOADS = (
-    Load("1 KB request", "1 KB", "bench-whole", 1_500),
-    Load("120 KB request, stream of 300 events", "120 KB", "bench-text-300-paced", 150),
+    Load("1 KB request", "1 KB", "bench-whole", 3_000),
+    Load("120 KB request, stream of 300 events", "120 KB", "bench-text-300-paced", 160),
 )
 
 
@@ -68,11 +71,10 @@ async def measure(rounds: int, directory: Path) -> dict[str, list[tuple[float, f
         try:
             for one in running.values():
                 await one.wait()
-                await _spend(one, LOADS[0])  # loads the libraries of the ledger
-            for number in range(rounds):
+            await _measure_round(running, LOADS[0])  # loads the libraries of the ledger
+            for _ in range(rounds):
                 for load in LOADS:
-                    names = list(running) if number % 2 else list(running)[::-1]
-                    spent = {name: await _spend(running[name], load) for name in names}
+                    spent = await _measure_round(running, load)
                     found[load.title].append((spent["off"], spent["on"]))
         finally:
             for one in running.values():
@@ -81,13 +83,20 @@ async def measure(rounds: int, directory: Path) -> dict[str, list[tuple[float, f
     return found
 
 
-async def _spend(running: Running, load: Load) -> float:
-    """Return the CPU milliseconds of one request."""
-    assert running.process is not None
-    before = running.process.cpu_seconds()
-    await running.volley(running.subject.shot(SIZES[load.size], load.reply), load.count)
+async def _measure_round(running: Mapping[str, Running], load: Load) -> dict[str, float]:
+    """Return name of a proxy → CPU milliseconds of one request, in blocks in the order off, on, on, off."""
+    before = {name: _read_cpu_seconds(one) for name, one in running.items()}
+    for number in range(BLOCKS):
+        for name in list(running)[:: -1 if number % 2 else 1]:
+            one = running[name]
+            await one.volley(one.subject.shot(SIZES[load.size], load.reply), load.count // BLOCKS)
     await asyncio.sleep(WRITE_SECONDS)
-    return 1e3 * (running.process.cpu_seconds() - before) / load.count
+    return {name: 1e3 * (_read_cpu_seconds(one) - before[name]) / load.count for name, one in running.items()}
+
+
+def _read_cpu_seconds(running: Running) -> float:
+    assert running.process is not None
+    return running.process.cpu_seconds()
 
 
 def measure_writer(count: int, file: Path) -> float:
