@@ -169,7 +169,7 @@ def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> It
 
 def is_running(data_directory: Path) -> bool:
     """Return True if a process runs the doctor. After a crash or the end of this process, the result is False."""
-    if not (find_folder(data_directory) / _CURRENT).exists():
+    if not os.path.exists(find_folder(data_directory) / _CURRENT):  # `Path.exists` raises for an unreadable folder
         return False
     try:
         with locked_folder(find_folder(data_directory), _PROBE_SECONDS):
@@ -187,7 +187,7 @@ def request_stop(data_directory: Path) -> None:
 
 def is_stop_requested(data_directory: Path) -> bool:
     """Return True if a user has asked the process that runs the doctor to stop."""
-    return (find_folder(data_directory) / _STOP).exists()
+    return os.path.exists(find_folder(data_directory) / _STOP)
 
 
 def find_latest_start(data_directory: Path) -> float:

@@ -42,6 +42,13 @@ def test_a_run_holds_the_lock_until_its_end(tmp_path: Path) -> None:
     assert not doctor_run.is_running(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_has_no_run(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 1_000)  # stat fails, as in the home directory of another user
+    assert (doctor_run.is_running(directory), doctor_run.is_stop_requested(directory)) == (False, False)
+    assert (doctor_run.load_current(directory), doctor_run.load_complete(directory)) == (None, None)
+    assert doctor_run.find_latest_start(directory) == 0.0
+
+
 def test_a_request_to_stop_concerns_only_the_run_in_progress(tmp_path: Path) -> None:
     with doctor_run.locked_run(tmp_path):
         assert not doctor_run.is_stop_requested(tmp_path)
