@@ -246,11 +246,11 @@ def _require_writable(file: Path | None) -> None:
     """
     if file is None:
         return
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         reason = f"there is no folder {file.parent}"
-    elif file.is_dir():
+    elif os.path.isdir(file):
         reason = "it is a folder"
-    elif not os.access(file if file.exists() else file.parent, os.W_OK):
+    elif not os.access(file if os.path.exists(file) else file.parent, os.W_OK):
         reason = "no permission"
     else:
         return

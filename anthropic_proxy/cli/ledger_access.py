@@ -3,11 +3,13 @@
 `open_ledger_for_reading` opens a connection that only reads, or raises an error for the user.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,9 +34,14 @@ def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]"
 
     url = find_database_url(settings)
     file = find_database_file(url)
-    if file is not None and not file.exists():
-        yield None
-        return
+    if file is not None:
+        try:
+            os.stat(file)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        except OSError as error:  # for example in the home directory of another user
+            raise _new_error(describe_database_location(url), describe_os_error(error)) from None
     engine = open_for_reading(settings)
     try:
         with engine.connect() as connection:
@@ -44,9 +51,10 @@ def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]"
             yield connection
     except exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise ConfigurationError(
-            f"The ledger {describe_database_location(url)} cannot be read: {reason}. "
-            "Set DATABASE_URL to another database."
-        ) from None
+        raise _new_error(describe_database_location(url), reason) from None
     finally:
         engine.dispose()
+
+
+def _new_error(location: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(f"The ledger {location} cannot be read: {reason}. Set DATABASE_URL to another database.")

@@ -79,7 +79,7 @@ def _check_google(settings: Settings) -> list[str]:
     if isinstance(content, str):
         origin = settings.origins.get("GOOGLE_APPLICATION_CREDENTIALS", "set")
         where = f"GOOGLE_APPLICATION_CREDENTIALS ({origin})" if named else "The file of Application Default Credentials"
-        if named or file.exists():
+        if named or os.path.exists(file):
             obstacles.append(f"{where} cannot be used: {file}: {content}.")
         else:
             obstacles.append(

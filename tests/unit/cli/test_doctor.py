@@ -320,6 +320,13 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_first_request(tmp
     assert server.journal.exchanges == []
 
 
+def test_a_report_in_a_folder_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 1_000)  # stat fails, as in the home directory of another user
+    ended = run_command("doctor", "--report", str(folder / "report.md"), directory=tmp_path)
+    message = f"✕ --report: {folder / 'report.md'} cannot be written: there is no folder {folder}.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
+
+
 def test_no_provider_answers(tmp_path: Path) -> None:
     settings = {"PREFERRED_PROVIDER": "xai", "XAI_API_KEY": "xai-0123456789", "XAI_BASE_URL": "http://127.0.0.1:9"}
     ended = run_command("doctor", directory=tmp_path, settings=settings)

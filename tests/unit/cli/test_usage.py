@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
@@ -309,3 +310,11 @@ def test_the_reason_of_an_unknown_cost_is_explained(tmp_path: Path, model: str, 
     url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
     ended = run_command("explain", "--last", directory=tmp_path, settings={"DATABASE_URL": url})
     assert [line for line in ended.stdout.splitlines() if "unknown:" in line] == [f"    cost       {text}"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="platform: another error for a long file name")
+def test_a_ledger_in_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / ("x" * 1_000) / "ledger.sqlite3"  # stat fails, as in the home directory of another user
+    ended = run_command("usage", directory=tmp_path, settings={"DATABASE_URL": f"sqlite:///{file}"})
+    message = f"✕ The ledger {file} cannot be read: file name too long. Set DATABASE_URL to another database.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
