@@ -135,7 +135,7 @@ def _build_cell(cell: RunCell) -> MatrixCell:
 def _build_remedies(run: DoctorRun) -> list[Remedy]:
     found = []
     for fix in run.fixes:
-        is_command = _COMMAND.fullmatch(fix.remedy) is not None
+        is_command = fix.remedy.isprintable() and _COMMAND.fullmatch(fix.remedy) is not None
         problem = f"{fix.name}: {fix.problem}"
         found.append(Remedy(problem, command=fix.remedy) if is_command else Remedy(problem, text=fix.remedy))
     return found

@@ -85,6 +85,13 @@ def test_a_run_without_a_known_price_shows_its_tokens(tmp_path: Path) -> None:
     assert build(tmp_path).summary == "Doctor ran 6 min ago, 1 request, 3,120 tokens"
 
 
+def test_a_remedy_with_a_line_break_cannot_be_copied_as_a_command(tmp_path: Path) -> None:
+    text = "BIG_MODEL=openai/x\rPROXY_API_KEY=y"  # a browser converts the character to a line break
+    fix = doctor_run.RunFix("openai", "has no such model.", text)
+    store(tmp_path, complete=structs.replace(COMPLETE, fixes=[fix]))
+    assert build(tmp_path).remedies == [Remedy("openai: has no such model.", text=text)]
+
+
 def test_a_run_with_other_settings_is_outdated(tmp_path: Path) -> None:
     doctor_run.find_folder(tmp_path).mkdir()
     doctor_run.store_complete(tmp_path, structs.replace(COMPLETE, settings_digest="of other settings"))
