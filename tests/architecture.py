@@ -101,6 +101,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "routing.router": "settings wire.contract routing.providers routing.catalog routing.naming",
     "routing.rules": "settings messages plugins.storage routing.router",
     "routing.catalog": "wire.contract",
+    "routing.catalog.learned": "routing.catalog platforms.file_lock",
     "routing.health": "plugins",
     "routing.model_observations": "plugins",
     "messages": "messages.delta_queue messages.deltas messages.models messages.events messages.usage"

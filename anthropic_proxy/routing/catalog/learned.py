@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.platforms.file_lock import locked_folder
 from anthropic_proxy.routing.catalog.table import ModelCapabilities
 
 FILE_NAME = "learned-models.json"
@@ -102,16 +103,17 @@ def store_learned_models(directory: Path, models: Sequence[LearnedModel], today:
 
     Outdated facts are replaced or removed. Raises `OSError`.
     """
-    known, _ = load_learned_models(directory, today)
-    merged = {**known, **{(learned.server, learned.model): learned for learned in models}}
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / FILE_NAME
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    with locked_folder(directory):  # another run may store its facts at the same time
+        known, _ = load_learned_models(directory, today)
+        merged = {**known, **{(learned.server, learned.model): learned for learned in models}}
         content = _File(version=_VERSION, models=sorted(merged.values(), key=lambda one: (one.server, one.model)))
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
-        temporary.replace(file)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        try:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+            temporary.replace(file)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
     return file

@@ -1,6 +1,8 @@
 """Facts that the doctor has observed: their file, and their effect on routes and limits."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -62,3 +64,17 @@ def test_an_unknown_model_becomes_known_by_its_window() -> None:
     facts = learned(context_window=32_768).apply(ModelCapabilities())
     assert (facts.known, facts.max_output, facts.accepts_images) == (True, 32_768, True)
     assert learned(max_output=500).apply(ModelCapabilities()).max_output_from_error == 500
+
+
+def test_simultaneous_runs_keep_the_facts_of_each_other(tmp_path: Path) -> None:
+    names = [f"model-{number}" for number in range(8)]
+    barrier = threading.Barrier(len(names))
+
+    def store(name: str) -> None:
+        barrier.wait()
+        store_learned_models(tmp_path, [learned(name)], TODAY)
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(store, names))
+    found, _ = load_learned_models(tmp_path, TODAY)
+    assert sorted(model for _, model in found) == names
