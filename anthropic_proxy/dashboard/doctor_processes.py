@@ -166,6 +166,8 @@ class DoctorProcesses:
         if doctor_run.load_complete(directory) == previous:
             self._store_failure(directory, _find_error(output, status))
             return
+        if errors := _list_errors(output):  # the facts about models could not be stored
+            self._gateway.log_warning_each_time(redact_secrets(f"Doctor: {' '.join(errors)}", self._list_secrets()))
         try:
             if not self._is_stopping:
                 self._reload(loop)
@@ -269,9 +271,14 @@ class DoctorProcesses:
 
 def _find_error(output: str, status: int) -> str:
     """Return the error messages in the output of a command, or its last line. `status`: exit status."""
+    if errors := _list_errors(output):
+        return " ".join(errors)
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    messages = [line.removeprefix("✕ ") for line in lines if line.startswith("✕ ")]
-    if messages:
-        return " ".join(messages)
     last = f" ({lines[-1]})" if lines else ""
     return f"The command ended with status {status}{last}. {_IN_A_TERMINAL}"
+
+
+def _list_errors(output: str) -> Sequence[str]:
+    """Return the error messages in the output of a command."""
+    lines = map(str.strip, output.splitlines())
+    return [line.removeprefix("✕ ") for line in lines if line.startswith("✕ ")]

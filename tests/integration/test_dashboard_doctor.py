@@ -12,6 +12,7 @@ import pytest
 
 from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import FOLDER_NAME, DoctorRun, find_folder
+from anthropic_proxy.routing.catalog.learned import FILE_NAME
 from anthropic_proxy.settings.environment import find_data_directory
 from tests.support.command_line import run_command
 from tests.support.fakes.compatible import new_server
@@ -234,6 +235,17 @@ def test_wrong_settings_and_a_missing_folder_are_explained(tmp_path: Path) -> No
         page = wait_for_end(client)
     assert f"ended, before it was complete. {message}" in text_of(page)
     assert server.journal.exchanges == []
+
+
+def test_facts_that_cannot_be_stored_are_logged(tmp_path: Path) -> None:
+    file = data_of(tmp_path) / FILE_NAME
+    with serving(new_server("groq")) as server, running_proxy(tmp_path, settings_of(server)) as proxy:
+        (file / "a file").mkdir(parents=True)
+        start(proxy.client())
+        page = wait_for_end(proxy.client())
+        message = f"! Doctor: The facts cannot be stored in {file.parent}: it is a folder."
+        wait_for(lambda: message in proxy.log)
+    assert "Doctor ran" in line_of(page)
 
 
 def test_a_start_while_another_run_holds_the_lock_is_explained(tmp_path: Path) -> None:
