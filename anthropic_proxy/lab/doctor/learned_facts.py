@@ -28,7 +28,9 @@ def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[Lea
 
 def _learn(diagnosis: Diagnosis, today: date) -> LearnedModel | None:
     images = diagnosis.state_of("images")
-    accepts_images = None if images == "untested" else images != "unsupported"
+    # the probe of images is a streamed request, which a server without streaming rejects for another reason
+    is_unknown = images == "untested" or diagnosis.state_of("streaming") == "unsupported"
+    accepts_images = None if is_unknown else images != "unsupported"
     facts = (diagnosis.context_window, diagnosis.max_output, *diagnosis.efforts)
     if not any(facts) and accepts_images is None:
         return None

@@ -212,7 +212,7 @@ def test_a_rejected_key_is_named_and_never_shown(tmp_path: Path) -> None:
 
 def test_a_key_that_the_server_repeats_is_in_no_output(tmp_path: Path) -> None:
     async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
-        if b'"stream":true' in raw:
+        if b"data:image" in raw:
             text = f"rejected: {request.headers['authorization']}"
             return web.json_response({"error": {"message": text, "type": "x"}}, status=400)
         message = {"role": "assistant", "content": "ready"}
@@ -229,6 +229,21 @@ def test_a_key_that_the_server_repeats_is_in_no_output(tmp_path: Path) -> None:
     assert "rejected: Bearer" in as_json.stdout
     for output in (ended.stdout, ended.stderr, as_json.stdout, *(path.read_text("utf-8") for path in files)):
         assert find_leaks(output, [key]) == []
+
+
+def test_a_server_without_streaming_is_not_stored_as_one_that_rejects_images(tmp_path: Path) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        if b'"stream":true' in raw:
+            return web.json_response({"error": {"message": "streaming is not supported", "type": "x"}}, status=400)
+        message = {"role": "assistant", "content": "ready"}
+        return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        ended = run_command("doctor", "openai/mine", directory=tmp_path, settings=settings)
+    assert "  streaming, tools            ✕ HTTP 400\n" in ended.stdout
+    stored = [json.loads(file.read_text("utf-8"))["models"] for file in tmp_path.rglob(FILE_NAME)]
+    assert [model.get("accepts_images") for models in stored for model in models] == []
 
 
 def test_a_rate_limit_is_no_deviation(tmp_path: Path) -> None:
