@@ -51,6 +51,8 @@ class ChoiceDelta(Struct, gc=False):
     """Fragment of the model's refusal text, in place of `content`."""
     tool_calls: list[ToolCallDelta] | None = None
     """Fragments of tool calls, or complete calls."""
+    function_call: FunctionCall | None = None
+    """The only tool call, or a fragment of it, from a server that answers in OpenAI's deprecated format of calls."""
     extra_content: Raw = ABSENT
     """Vendor field with a thought signature of Gemini, as JSON."""
     executed_tools: Raw = ABSENT
@@ -61,8 +63,15 @@ class ChoiceDelta(Struct, gc=False):
     @property
     def is_empty(self) -> bool:
         """True if the message has no text, no reasoning, no refusal and no tool call."""
-        content = self.content or self.reasoning_content or self.reasoning or self.refusal or self.tool_calls
+        content = self.content or self.reasoning_content or self.reasoning or self.refusal or self.calls
         return not content and not is_present(self.reasoning_details)
+
+    @property
+    def calls(self) -> list[ToolCallDelta] | None:
+        """Tool calls: `tool_calls`, or `function_call` if there are none. Some servers send a call in both fields."""
+        if self.tool_calls or self.function_call is None:
+            return self.tool_calls
+        return [ToolCallDelta(index=0, function=self.function_call)]
 
 
 class ServerToolCounts(Struct, gc=False):
@@ -260,6 +269,8 @@ def _usual_piece(piece: Any) -> dict[str, Any] | None:
     calls = piece.get("tool_calls")
     if isinstance(calls, list):
         usual["tool_calls"] = [_usual_call(call) for call in calls if isinstance(call, dict)]
+    if isinstance(piece.get("function_call"), dict):
+        usual["function_call"] = _usual_function(piece["function_call"])
     return usual
 
 
@@ -271,14 +282,18 @@ def _usual_call(call: dict[str, Any]) -> dict[str, Any]:
     if isinstance(call_id, str | int):
         usual["id"] = str(call_id)
     if isinstance(function, dict):
-        called, arguments = function.get("name"), function.get("arguments")
-        if arguments is not None and not isinstance(arguments, str):  # some servers send the object itself
-            arguments = msgspec.json.encode(arguments).decode()
-        usual["function"] = {"name": called if isinstance(called, str) else None, "arguments": arguments}
+        usual["function"] = _usual_function(function)
     for name in _CALL_RAW_FIELDS:
         if call.get(name) is not None:
             usual[name] = msgspec.Raw(msgspec.json.encode(call[name]))
     return usual
+
+
+def _usual_function(function: dict[str, Any]) -> dict[str, Any]:
+    called, arguments = function.get("name"), function.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):  # some servers send the object itself
+        arguments = msgspec.json.encode(arguments).decode()
+    return {"name": called if isinstance(called, str) else None, "arguments": arguments}
 
 
 def _usual_counts(counts: Any) -> dict[str, Any] | None:

@@ -190,8 +190,9 @@ class ChatDecoder(Decoder):
         if piece.refusal:
             self._refusal.append(piece.refusal)
             self._read_text(piece.refusal, deltas)
-        if piece.tool_calls:
-            self._read_calls(piece, piece.tool_calls, deltas)
+        calls = piece.calls
+        if calls:
+            self._read_calls(piece, calls, deltas)
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
         if self._calls is not None:

@@ -107,6 +107,47 @@ def test_what_quirks_name_as_proof_exists() -> None:
     assert missing_proofs(openai_chat) == {}
 
 
+FUNCTION_CALLS = [
+    [{"name": "look", "arguments": '{"at": 1}'}],
+    [{"name": "look", "arguments": ""}, {"arguments": '{"at"'}, {"arguments": ": 1}"}],
+    [{"name": "look", "arguments": '{"at"'}, {"name": "look", "arguments": ": 1}"}],
+    [{"name": "look", "arguments": {"at": 1}}],
+]
+
+
+@pytest.mark.parametrize("parts", FUNCTION_CALLS)
+@pytest.mark.parametrize("in_both_fields", [False, True])
+def test_a_call_in_the_deprecated_field_is_decoded(parts: list[Any], in_both_fields: bool) -> None:
+    deltas: list[dict[str, Any]] = [{"function_call": part} for part in parts]
+    if in_both_fields:  # llama-cpp-python
+        deltas = [{**delta, "tool_calls": [{"index": 0, "function": delta["function_call"]}]} for delta in deltas]
+    chunks = [piece(**delta) for delta in deltas]
+    decoded = decode_stream(frames(*chunks, piece("function_call")), new_call("look"))
+    assert called(decoded) == [("look", {"at": 1})]
+    assert decoded[-1] == Stop("tool_use")
+
+
+def test_a_complete_call_in_the_deprecated_field_is_decoded() -> None:
+    message = {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": '{"at": 1}'}}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "function_call"}]}
+    decoder = openai_chat.WIRE.new_decoder(new_call("look", stream=False))
+    decoded = decoder.decode_body(msgspec.json.encode(body))
+    assert called(decoded) == [("look", {"at": 1})]
+    assert decoded[-1] == Stop("tool_use")
+
+
+def called(deltas: list[Delta]) -> list[tuple[str, Any]]:
+    """Return the name and the arguments of each complete call."""
+    calls: dict[int | str, tuple[str, list[str]]] = {}
+    for delta in deltas:
+        if isinstance(delta, ToolCall):
+            calls[delta.key] = (delta.name, [])
+        elif isinstance(delta, ToolArgs):
+            calls[delta.key][1].append(delta.json)
+    assert [delta.key for delta in deltas if isinstance(delta, ToolEnd)] == [*calls]
+    return [(name, json.loads("".join(arguments))) for name, arguments in calls.values()]
+
+
 # Complete replies of providers
 
 
