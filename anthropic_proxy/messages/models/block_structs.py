@@ -10,7 +10,12 @@ another model continued a reply. `UnknownBlock` is a block of an unknown type. S
 official SDK, read 2026-11.
 """
 
+import re
+
 from msgspec import Raw, Struct
+
+_DATA_URL = re.compile(r"data:([^;,]*)[^,]*;base64,", re.IGNORECASE)
+_MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
 
 ABSENT = Raw(b"")
 """Value of a `Raw` field that the client did not send. It is used because msgspec allows no union of `Raw` and None."""
@@ -39,6 +44,14 @@ class Source(Struct, omit_defaults=True, gc=False):
     """Id of a file that the client uploaded to Anthropic's API, for a source of the type `file`."""
     content: Raw = ABSENT
     """Content of a `content` source: a JSON string or a list of text and image blocks."""
+
+    def __post_init__(self) -> None:
+        # Few providers accept data URLs, so they are read as base64 data. Media types are case-insensitive (RFC 2045).
+        if self.type == "url" and (found := _DATA_URL.match(self.url)):
+            self.type, self.media_type, self.data, self.url = "base64", found[1], self.url[found.end() :], ""
+        if self.media_type:
+            media_type = self.media_type.lower()
+            self.media_type = _MEDIA_TYPE_ALIASES.get(media_type, media_type)
 
 
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):

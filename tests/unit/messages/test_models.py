@@ -12,10 +12,12 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeatu
 from anthropic_proxy.messages.models import (
     Block,
     CompactionBlock,
+    DocumentBlock,
     ImageBlock,
     MessagesRequest,
     Raw,
     SearchResultBlock,
+    Source,
     TextBlock,
     ThinkingBlock,
     ToolReferenceBlock,
@@ -164,6 +166,28 @@ def test_what_real_clients_send_is_accepted(fields: dict[str, Any]) -> None:
 )
 def test_a_block_is_read_as_its_kind(block: dict[str, Any], kind: type) -> None:
     assert type(read_block(block)) is kind
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"type": "url", "url": "data:image/png;base64,QUJD"}, Source("base64", "image/png", "QUJD")),
+        ({"type": "url", "url": "DATA:Image/PNG;name=a.png;BASE64,QUJD"}, Source("base64", "image/png", "QUJD")),
+        ({"type": "url", "url": "data:image/jpg;base64,QUJD"}, Source("base64", "image/jpeg", "QUJD")),
+        ({"type": "url", "url": "data:text/plain,a%20b"}, Source("url", url="data:text/plain,a%20b")),
+        ({"type": "url", "url": "data:;base64"}, Source("url", url="data:;base64")),
+        ({"type": "url", "url": "https://a/?data:,"}, Source("url", url="https://a/?data:,")),
+        ({"type": "base64", "media_type": "image/jpg", "data": "QUJD"}, Source("base64", "image/jpeg", "QUJD")),
+        ({"type": "base64", "media_type": "IMAGE/PNG", "data": "QUJD"}, Source("base64", "image/png", "QUJD")),
+        ({"type": "base64", "data": "QUJD"}, Source("base64", data="QUJD")),
+    ],
+)
+def test_a_source_is_read_in_its_usual_form(source: dict[str, Any], expected: Source) -> None:
+    image, document = {"type": "image", "source": source}, {"type": "document", "source": source}
+    assert read_block(image) == ImageBlock(expected)
+    assert read_block(document) == DocumentBlock(expected)
+    result = json.dumps([image, document]).encode()
+    assert decode_nested_content(Raw(result)) == [ImageBlock(expected), DocumentBlock(expected)]
 
 
 def test_a_call_without_input_has_an_empty_object() -> None:
