@@ -1,8 +1,9 @@
 """Stored runs of the doctor, by which the command `doctor` and the dashboard exchange progress and results.
 
-The files are in a folder of the data directory. `DoctorRun` is one run. `load_current` returns the run in progress or
-a run that has failed, and `load_complete` the latest complete one. A run holds `locked_run`, so `is_running` is also
-correct after a crash. `request_stop` asks the running process to stop.
+Each run is a file in a folder of the data directory, and is read as a `DoctorRun`. `load_current` returns the run in
+progress, or a run that ended before it was complete. `load_complete` returns the latest complete run. A process holds
+the lock `locked_run` while it runs the doctor. `is_running` checks this lock, which the system also releases after a
+crash. `request_stop` asks the running process to stop.
 """
 
 import hashlib
@@ -71,7 +72,7 @@ class RunFix(Struct, frozen=True):
 
 
 class RunTomlTable(Struct, frozen=True):
-    """Table for `anthropic-proxy.toml` with the observed deviations of an unknown server."""
+    """Table for `anthropic-proxy.toml` with the deviations of one unknown server from its API."""
 
     base_url: str
     """Base URL of the server, without credentials."""
@@ -138,9 +139,10 @@ def remove_current(data_directory: Path) -> None:
 
 
 def digest_settings(settings: Settings) -> str:
-    """Return a digest of the settings on which the results of a run depend. Keys are masked before.
+    """Return a digest of the settings on which the results of a run depend.
 
-    A key that a command writes may change at each start, so only its presence counts.
+    If the digest has changed since a run, the remedies of the run may no longer apply. Keys are masked before the
+    digest is calculated. A key command may return another key at each start, so only the presence of such a key counts.
     """
     variables, secrets = list_backend_variables(find_registry(settings)), settings.reveal_all_secrets()
     texts = {name: value.reveal() for name, value in settings.raw_values.items()}
@@ -155,10 +157,10 @@ def digest_settings(settings: Settings) -> str:
 
 @contextmanager
 def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> Iterator[None]:
-    """Return a context manager that holds the lock of a run, and forgets an earlier request to stop.
+    """Return a context manager that holds the lock of a run, so that only one process runs the doctor at a time.
 
-    Raises `TimeoutError` if another run holds the lock for `timeout_seconds`, and `OSError`. None: the usual time of a
-    lock.
+    At its start, it also deletes an earlier request to stop. Raises `TimeoutError` if another process holds the lock
+    for `timeout_seconds` (None: `LOCK_SECONDS`). Raises `OSError` if the folder cannot be created or opened.
     """
     folder = find_folder(data_directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,11 @@ def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> It
 
 
 def is_running(data_directory: Path) -> bool:
-    """Return True if a process runs the doctor. After a crash or the end of this process, the result is False."""
+    """Return True if a process runs the doctor now.
+
+    The function checks if a process holds the lock `locked_run`. The system releases the lock at the end of the
+    process, also after a crash.
+    """
     if not os.path.exists(find_folder(data_directory) / _CURRENT):  # `Path.exists` raises for an unreadable folder
         return False
     try:

@@ -1,10 +1,10 @@
 """Redaction of API keys in messages and logs.
 
-Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, and `redact_error` in
-all texts of an error. `redact_key_patterns` masks everything that looks like an API key. The last four characters of a
-long key remain. Very short secrets are not searched, because they would match ordinary words. `redact_json_value` masks
-them in each text of a JSON value. `list_secret_encodings` returns the forms in which a text may contain a secret, such
-as its encoding in a URL.
+Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, `redact_json_value`
+in the texts of a JSON value, and `redact_error` in the texts of an error. `redact_key_patterns` masks everything that
+looks like an API key. The last four characters of a long key remain, to identify it. Very short secrets are not
+searched, because they would match ordinary words. `list_secret_encodings` returns the forms in which a text may contain
+a secret, such as its encoding in a URL.
 """
 
 import re
@@ -94,7 +94,10 @@ def redact_json_value(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def list_secret_encodings(secrets: Iterable[str]) -> Sequence[str]:
-    """Return the forms in which a text may contain the secrets, for example escaped in JSON."""
+    """Return the forms in which a text may contain the secrets, for example escaped in JSON.
+
+    Callers search a text for these forms first, because `redact_secrets` is slower.
+    """
     # callers first search a text for these forms, because `redact_secrets` is slower
     return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]
 
@@ -113,7 +116,7 @@ def redact_secret_bytes(data: bytes, secret: str) -> bytes:
 
 
 def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
-    """Mask these secrets in all texts of an error that are sent to the client or logged.
+    """Mask these secrets in all texts of an error, because some providers quote the API key in their errors.
 
     Secrets that are too short are not searched.
     """

@@ -1,9 +1,10 @@
 """`Services`: the objects that outlive one client request, such as connections, keys, the log and the model catalog.
 
-`open_services` builds them for given settings, with the objects of plugins. At a reload, it copies state from the
-previous services. `build_services` is its first step, which opens no connection. Functions `new_*` build one object.
-`BackgroundWork` runs long computations in a thread. `prefetch_tier_model_limits` queries the limits of models in the
-background. Receipts are records of finished requests. Each worker process has its own services.
+Each worker process has its own services. `open_services` builds them for given settings, with the objects of plugins.
+At a reload, it also copies state from the previous services. It first calls `build_services`, which opens no
+connection. Functions `new_*` build one object each. `BackgroundWork` runs long computations in a thread.
+`prefetch_tier_model_limits` queries the limits of the models for Claude tiers (opus …). Receipts are records of
+finished requests.
 """
 
 import asyncio
@@ -225,7 +226,10 @@ def _restore_state(services: Services, previous: Services | None) -> Services:
 
 
 def new_transports(settings: Settings) -> Transports:
-    """Return the transports to providers, for web fetch and search, and for Google's tokens. They connect later."""
+    """Return the transports, which send requests to providers, to web servers and for Google's tokens.
+
+    They open no connection before the first request.
+    """
     return Transports(settings, setup_variables=find_registry(settings).list_setup_variables())
 
 
@@ -239,7 +243,7 @@ def new_log(settings: Settings) -> Log:
 def new_id(prefix: str) -> str:
     """Return a new unique identifier: the prefix and 24 random letters and digits (22 after `toolu_px`).
 
-    It is not secret.
+    Do not use it as a secret, because its random numbers can be predicted.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 
@@ -267,7 +271,7 @@ def build_services(
 ) -> Services:
     """Return new services for these settings and transports (connections to providers), without opening a connection.
 
-    The store is in memory, and plugins are left out.
+    Their store is in memory, and they contain no objects of plugins.
     """
     credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls
     listings = {

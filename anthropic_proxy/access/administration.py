@@ -133,9 +133,10 @@ class KeyAdministration:
     def rotate_key(
         self, name: str, overlap_seconds: float = 0.0, expected_current: VirtualKey | None = None
     ) -> tuple[VirtualKey, str]:
-        """Give the virtual key `name` (id or label) a new text (secret), and return both.
+        """Replace the text (secret) of the virtual key `name` (id or label) by a new random text.
 
-        The old text stays valid for `overlap_seconds`. Raises `InvalidRequest` for a revoked key.
+        Return the key and its new text. The old text stays valid for `overlap_seconds`. Raises `InvalidRequest` if the
+        key is revoked, or differs from a given `expected_current`.
         """
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise InvalidRequest(
@@ -172,9 +173,10 @@ class KeyAdministration:
             return require_key(connection, key.id)
 
     def change_team(self, name: str, rules: Mapping[str, Any], expected_current: Rules | None = None) -> Team:
-        """Set the given `rules` of the team `name`, or delete a team without any rule left.
+        """Set the given `rules` of the team `name`, and return the team. Other rules stay unchanged.
 
-        Raises `InvalidRequest` if the rules differ from a given `expected_current`.
+        If no rule remains, the team is deleted from the database. Raises `InvalidRequest` for invalid values, or if the
+        present rules differ from a given `expected_current`.
         """
         with self._changing() as connection:
             _require_same((find_team(connection, name) or Team(name)).rules, expected_current)

@@ -83,7 +83,8 @@ class RotationFields(Struct, forbid_unknown_fields=True):
 class AdminApi:
     """The routes below `/admin`, with the functions that answer their requests.
 
-    `current_store` returns None before the server has started, and `changed` is called after each change.
+    `current_store` returns the store with the counters of the budgets, or None before the server has started. `changed`
+    is called after each change, so that the key table of this process is read again.
     """
 
     def __init__(

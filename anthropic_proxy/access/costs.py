@@ -51,7 +51,8 @@ class RequestCosts:
     def find_actual_usage(self, receipt: Receipt, input_tokens: int) -> Amounts:
         """Return the number of tokens and the cost (in nano-dollars) of a finished request.
 
-        An unknown cost counts as 0, and the estimate `input_tokens` replaces a missing count.
+        An unknown cost counts as 0. If the provider did not report the input tokens, the estimate `input_tokens` is
+        used.
         """
         usage = find_request_usage(self._current_costs(), receipt, input_tokens)
         return Amounts(usage.tokens, usage.cost or 0)

@@ -146,9 +146,9 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
 
 
 def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
-    """Return the error (403) for a model without a known price.
+    """Return the error (403) for a request to a model without a known price.
 
-    The virtual key or team `scope` has a budget in dollars.
+    The virtual key or team `scope` has a budget in dollars, which cannot be checked without a price.
     """
     name = f"{target.prefix}/{target.model}"
     return PermissionDenied(

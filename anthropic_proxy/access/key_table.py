@@ -48,7 +48,8 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 class KeyTable:
     """Table of all virtual keys in memory, which finds a key by the hash of its text.
 
-    `warn` is called once for each interruption of the database.
+    If the database cannot be read, the keys of the last query stay in use. `warn` logs the first of several failed
+    queries.
     """
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:

@@ -95,9 +95,9 @@ def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequ
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
-    """Return the limits for a request to `/v1/messages/count_tokens`.
+    """Return the limits for a request to `/v1/messages/count_tokens`, which only counts tokens.
 
-    It has a limit of requests per minute, with its own counter.
+    The maximum of requests per minute applies to such requests too, but they have a counter of their own.
     """
     # Token counts and messages have separate limits (docs.anthropic.com, "Token counting", read on 2026-11-22).
     return [
@@ -112,7 +112,7 @@ def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
 def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
     """Return the amount that a finished request has used of each of `limits`, in the same order.
 
-    The limit of concurrent requests gets 0.
+    The amount for the limit of concurrent requests is 0, because the request no longer runs.
     """
     actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT))
     by_rule = {

@@ -41,7 +41,8 @@ def build_document() -> Schema:
 def build_paths() -> Schema:
     """Return the section `paths` of the OpenAPI document: the routes below `/admin` with their methods.
 
-    The caller must add the schemas of `build_schemas` and one named `Error`.
+    The paths refer to the schemas of `build_schemas` and to a schema `Error`, which the caller must add to the
+    document.
     """
     key, key_path, team_path = _refer("VirtualKey"), _in_path("id"), _in_path("name")
     return {

@@ -60,9 +60,10 @@ class KeyPolicy:
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client of the virtual key or admin key in the request headers.
+        """Return the client that the virtual key or admin key in the request headers identifies.
 
-        None means no key or a `PROXY_API_KEY`. Raises `AuthenticationFailed` or `KeysUnavailable`.
+        None: the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises
+        `AuthenticationFailed` for any other key, and `KeysUnavailable` if virtual keys cannot be checked.
         """
         presented = find_credentials(headers)
         if not presented:
@@ -94,10 +95,10 @@ class KeyPolicy:
         raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check that the virtual key allows `request`, and reserve estimated amounts.
+        """Check that the virtual key allows `request`, and reserve estimated amounts of its limits.
 
-        Return the function that sets the actual amounts, or None without a reservation. Raises `LimitReached` or
-        `PermissionDenied`.
+        Return the function that replaces these amounts by the actual ones after the request. None: nothing was
+        reserved. Raises `PermissionDenied`, `LimitReached`, or `KeysUnavailable` if the key is not in the key table.
         """
         if request.client.role != "member":
             return None

@@ -67,7 +67,8 @@ def list_audit_entries(
 ) -> Sequence[AuditEntry]:
     """Return rows of the audit log, the latest first.
 
-    `since` is in seconds since the epoch, while `before_id` and `after_id` are ids of rows.
+    Only rows since the time `since` (seconds since the epoch) are returned. Their ids are below `before_id` and above
+    `after_id`. With `after_id`, a `limit` keeps the rows that directly follow this id.
     """
     column = audit_log.c.id
     statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))

@@ -15,7 +15,7 @@ _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "request
 def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
     """Return response headers with the state of the limits on requests and tokens per minute.
 
-    Of two limits (key and team), the one with less remaining is reported.
+    If both the key and its team have a limit, the headers report the one with the smaller remaining amount.
     """
     headers: dict[str, str] = {}
     lowest: dict[str, int] = {}

@@ -19,9 +19,10 @@ RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
 
 
 def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = "") -> dict[str, Any]:
-    """Convert texts of options (`RULE_NAMES`), such as `50USD/month`, to values of fields of `Rules`.
+    """Convert texts of options, such as `50USD/month` for `budget`, to values for the fields of `Rules`.
 
-    Raises `InvalidRequest` for an invalid number or budget.
+    `given` maps the name of an option (`RULE_NAMES`) to its text. `prefix`, such as `--`, precedes this name in error
+    messages. Raises `InvalidRequest` for an invalid number or budget.
     """
     changes: dict[str, Any] = {}
     for name, value in given.items():

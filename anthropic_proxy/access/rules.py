@@ -100,9 +100,9 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return not self.providers or prefix in self.providers
 
     def allows_route(self, name: str) -> bool:
-        """Return True if requests with the route `name` of the configuration file are allowed.
+        """Return True if the rules allow requests with the route `name` of the configuration file.
 
-        "": no route matches the request.
+        The name "" stands for a request that no route matches. Without a list of routes, every request is allowed.
         """
         return not self.routes or name in self.routes
 

@@ -41,7 +41,7 @@ class Spending(Struct, frozen=True):
 async def read_spending(store: Store, scope: Scope, now: float) -> Sequence[Spending]:
     """Return the used amounts of all budgets of `scope`, a key or team.
 
-    `now`: seconds since the epoch, which decide the present period. Raises `StoreUnavailable`.
+    The amounts are those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.
     """
     return (await read_all_spending(store, [scope], now))[0]
 
@@ -49,7 +49,7 @@ async def read_spending(store: Store, scope: Scope, now: float) -> Sequence[Spen
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:
     """Return the used amounts of all budgets of each of `scopes` (keys or teams), in the same order.
 
-    `now`: seconds since the epoch, which decide the present period. Raises `StoreUnavailable`.
+    The amounts are those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.
     """
     listed = [(index, budget) for index, scope in enumerate(scopes) for budget in scope.rules.budgets]
     found: list[list[Spending]] = [[] for _ in scopes]

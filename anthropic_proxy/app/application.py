@@ -142,7 +142,10 @@ class App:
         return receipt.request_id
 
     def check_settings(self) -> bool:
-        """Read the settings again, and log their changes or errors. Return False if the settings are invalid."""
+        """Read the settings again, and log their changes or errors. Return False if the settings are invalid.
+
+        The supervisor calls this method before its workers reload their settings.
+        """
         # called in the supervisor (parent process of the workers) before its workers reload
         settings = self._read()
         if settings is not None:

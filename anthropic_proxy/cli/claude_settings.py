@@ -2,8 +2,10 @@
 
 `read_claude_settings` returns a `ClaudeSettings` for each settings file and for the command line option `--settings`.
 `find_overrides` returns the settings that would replace the address or credential of the proxy. `merge_settings`
-returns a value of `--settings` by which Claude Code uses the proxy. Source: tests with version 2.1.328. `--settings`
-overrides all files except those managed by the organization. If it is repeated, the last one counts.
+returns a value of `--settings` by which Claude Code uses the proxy.
+
+The precedence of the settings was tested with version 2.1.328. `--settings` overrides all files except those managed by
+the organization. If the option is repeated, only the last one has an effect.
 """
 
 import json
@@ -103,9 +105,9 @@ def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str
 
 
 def find_selected_model(levels: Sequence[ClaudeSettings]) -> str:
-    """Return the model that the settings of Claude Code select.
+    """Return the model that the settings of Claude Code select. "": they select no model.
 
-    The last of `levels` with a model counts, and an empty text means none.
+    If several of `levels` name a model, the last one is returned, because it has the highest precedence.
     """
     models = [model for level in levels if isinstance(model := level.content.get("model"), str)]
     return models[-1] if models else ""
@@ -114,7 +116,7 @@ def find_selected_model(levels: Sequence[ClaudeSettings]) -> str:
 def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[str]:
     """Return the names of settings by which Claude Code would use another server or credential than the proxy.
 
-    `variables` make a client use the proxy.
+    `variables` are the environment variables by which a client uses the proxy, from `client_variables`.
     """
     conflicts = conflicting_variables(variables)
     found = [
@@ -135,7 +137,8 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
 def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
     """Return the settings in one settings file of Claude Code that choose a model: name → value.
 
-    Settings that `--model` in `arguments` replaces are left out.
+    Settings that the option `--model` in `arguments` overrides are left out. The result for the option `--settings` is
+    empty, because the user chose its values for this run.
     """
     # The user chose the values of the option `--settings` for this run.
     if level.source == _OPTION:
@@ -148,9 +151,9 @@ def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict
 
 
 def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return a JSON value of the option `--settings` that makes Claude Code use the proxy.
+    """Return a value (JSON object) for the option `--settings` that makes Claude Code use the proxy.
 
-    The user's own `--settings` is kept, except for another server or credential.
+    The result contains the user's own `--settings`, except for those that select another server or credential.
     """
     own = next((level for level in levels if level.source == _OPTION), ClaudeSettings(_OPTION, {}))
     disabled = dict.fromkeys(conflicting_variables(variables), "")

@@ -43,7 +43,7 @@ def client_variables(
 ) -> dict[str, str]:
     """Return the environment variables that make a client use `proxy`: address, credential and limits of the model.
 
-    A limit that `environ` sets is kept.
+    A limit that the user has set in `environ` is left out of the result, so that the value of the user stays in use.
     """
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ)}
     if proxy.token:
@@ -58,7 +58,8 @@ def client_variables(
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
     """Return the names of variables by which a client would use another server or credential than the proxy.
 
-    `variables` make a client use the proxy.
+    `variables`, from `client_variables`, make the client use the proxy. Names of credentials are included only if
+    `variables` contain a credential.
     """
     return (*_SERVER_VARIABLES, *(_CREDENTIAL_VARIABLES if "ANTHROPIC_AUTH_TOKEN" in variables else ()))
 

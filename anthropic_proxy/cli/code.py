@@ -1,6 +1,6 @@
-"""Commands `code` and `run`: Claude Code, or another client, with the proxy.
+"""Commands `code` and `run`, which start Claude Code or another client so that it uses the proxy.
 
-They use the proxy that runs on this machine, or start one for the time of the client.
+They use the proxy that runs on this machine. If there is none, they start a proxy, and stop it when the client ends.
 """
 
 import json

@@ -21,7 +21,7 @@ db = Commands(name="db", help="Migrate, check or export the database of the usag
 def upgrade() -> None:
     """Create the database, or migrate it to the schema of this version. The server does the same after its start.
 
-    A SQLite file is copied first: ledger.sqlite3.backup-0001.
+    Before a migration, a SQLite file is copied, for example to ledger.sqlite3.backup-0001.
     """
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 @db.command
 def check() -> None:
-    """Check the integrity of the database, and that the hourly sums equal the requests.
+    """Check the integrity of the database, and compare its hourly sums with the stored requests.
 
     Exit status: 0 without findings, 1 otherwise.
     """

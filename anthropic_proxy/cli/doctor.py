@@ -1,6 +1,6 @@
 """Command `doctor`: sends test requests to the configured providers, and prints the features that work.
 
-It also prints useful settings.
+It also prints remedies for problems, and tables for `anthropic-proxy.toml` that adapt the proxy to an unknown server.
 """
 
 import os
@@ -75,7 +75,7 @@ def doctor(
     dry_run
         Print the models and the expected cost, and send nothing.
     attached
-        Stop when standard input ends; for the dashboard, which holds the lock of stored runs.
+        Stop when standard input ends. The dashboard uses this option, and holds the lock of stored runs itself.
     """
     options = _Options(names, not yes, dialect, as_json, report, learn, attached)
     if dry_run:

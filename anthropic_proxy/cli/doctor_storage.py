@@ -24,10 +24,11 @@ _LOCK_SECONDS = 1.0
 
 @contextmanager
 def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bool) -> Iterator[RunRecorder]:
-    """Return a context manager with the recorder that stores the run for the dashboard.
+    """Return a context manager that yields the recorder, which stores the run for the dashboard.
 
-    `directory`: data directory; None: nothing is stored. Without `is_attached`, the context manager holds the lock. It
-    writes a line to stderr and stores nothing if another run is in progress, or if the folder cannot be written.
+    `directory` is the data directory. With None, nothing is stored. The context manager holds the lock of stored runs,
+    unless `is_attached` is True, because the dashboard then holds the lock. If another run is in progress, or the
+    folder cannot be written, a line is written to stderr and nothing is stored.
     """
     with ExitStack() as stack:
         if directory is not None and not is_attached:
@@ -51,7 +52,7 @@ def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bo
 def store_results(recorder: RunRecorder, result: Report, directory: Path) -> list[str]:
     """Store the complete run for the dashboard, and the observed limits and features of models in `directory`.
 
-    Return lines for stderr: the name of the file with the facts, and each failure.
+    Return lines for stderr: one with the file in which the limits and features are stored, and one for each failure.
     """
     lines = _store_facts(result, directory)
     try:

@@ -35,7 +35,7 @@ _WAITING_SECONDS = 10.0
 class DoctorProgress:
     """Progress of the command `doctor`: a table on stderr that is updated while the test requests run.
 
-    Without a terminal or `shows_table`, lines with unfinished backends are written.
+    If stderr is no terminal or `shows_table` is False, lines with the names of unfinished backends replace the table.
     """
 
     def __init__(self, *, shows_table: bool) -> None:

@@ -1,4 +1,4 @@
-"""Command `env`: the variables for a client of the proxy, as commands of a shell.
+"""Command `env`: prints shell commands that set the environment variables for a client of the proxy.
 
 `find_shell` returns the shell of the user, and `format_set_command` the command that sets one variable.
 """

@@ -171,7 +171,8 @@ def dry_run_request(
 ) -> RequestDryRun:
     """Do all steps of a client request except the call to the provider, and return the result.
 
-    `input_name` is the name of the body `content` in error messages.
+    `content` is the request body, and `input_name` is its name in error messages. `model` replaces the model in the
+    body. `sender` is the simulated client, by default one on this machine.
     """
     from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_DRY_RUN_CLIENT  # noqa: PLC0415
 

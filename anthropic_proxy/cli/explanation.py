@@ -38,7 +38,7 @@ _SECRET_HEADERS = ("authorization", "proxy-authorization")
 def mask_credential(credential: Credential | None) -> Credential | None:
     """Return `credential` with its secret masked except for the last four characters.
 
-    A placeholder for a secret that is found later stays as it is.
+    A placeholder is returned unchanged. It replaces a secret that a dry run does not have, such as an access token.
     """
     if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN):
         return credential
@@ -74,7 +74,8 @@ class Explanation:
     def write_summary(self, upstream_request_command: str) -> None:
         """Write the route, the model with its provider, and the changed fields to stdout.
 
-        A last line usually shows `upstream_request_command`, which prints the upstream request.
+        If there is an upstream request, the last line shows `upstream_request_command`, the command that prints this
+        request.
         """
         self._write_route()
         result, output = self._result, self._output

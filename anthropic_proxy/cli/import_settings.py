@@ -20,8 +20,9 @@ def import_settings(
     """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
 
     The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
-    proxy. Lines are added to the files of the working directory; existing ones are never changed. Keys are copied from
-    a .env only; otherwise the files refer to variables. Settings without an equivalent are listed with the reason.
+    proxy. Lines are added to the files of the working directory; existing ones are never changed. Keys are copied only
+    from a .env. For other formats, the new lines refer to the variables that contain the keys. Settings without an
+    equivalent are listed with the reason.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def create(
     team
         Team with common limits:  keys team NAME.
     expires
-        Time of expiry: 30d, 12h, a date such as 2026-12-31 (its end, UTC), or never.
+        Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
     as_json
         Print one JSON object, with the key, instead.
     """
@@ -69,7 +69,7 @@ def create(
 
 @keys.command(name="list")
 def list_(*, as_json: _AsJson = False) -> None:
-    """List all keys, the newest first. Their texts are stored nowhere.
+    """List all keys, the newest first. Only hashes are stored, so the keys themselves cannot be shown.
 
     Parameters
     ----------
@@ -119,7 +119,9 @@ def change(
     expires: str | None = None,
     rules: RuleOptions | None = None,
 ) -> None:
-    """Change label, owner, team, expiry, models, routes, limits or budgets of a key. Running servers use it after 2 s.
+    """Change label, owner, team, expiry, models, routes, limits or budgets of a key.
+
+    Running servers apply the change after at most 2 s.
 
     Parameters
     ----------
@@ -130,9 +132,9 @@ def change(
     owner
         New owner.
     team
-        New team, or an empty text.
+        New team, or an empty text for a key without a team.
     expires
-        Time of expiry: 30d, 12h, a date such as 2026-12-31 (its end, UTC), or never.
+        Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
     """
     from msgspec import UNSET  # noqa: PLC0415  # --help needs none of it
 
@@ -223,7 +225,7 @@ def audit(
     Parameters
     ----------
     since
-        Beginning: 24h, 7d, 90d.
+        Length of the listed period, which ends now: 24h, 7d, 90d.
     as_json
         Print one JSON object per line instead.
     as_csv

@@ -32,13 +32,13 @@ def logs(
 ) -> None:
     """Print the last requests of the running proxy, then each request when it ends, until Ctrl+C.
 
-    The lines are those of the proxy's own log, of all workers. They contain no message content. Requests that the proxy
-    does not keep, or all if no proxy runs, come from the ledger.
+    The lines are those of the proxy's own log, of all workers. They contain no message content. Older requests come
+    from the ledger. If no proxy runs, all requests come from the ledger.
 
     Parameters
     ----------
     number
-        Number of earlier requests to print first. The proxy keeps 200 for each worker, the ledger has older ones.
+        Number of earlier requests to print first. Each worker of the proxy keeps its last 200, the ledger more.
     follow
         Wait for further requests.
     errors

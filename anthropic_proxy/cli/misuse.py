@@ -53,7 +53,7 @@ def move_stdin_name_to_end(words: Sequence[str]) -> list[str]:
 def describe_misuse(error: CycloptsError, commands: Commands) -> str:
     """Return the message for a command line that the parser rejects: option, value and allowed values.
 
-    `commands`: all commands, for their names.
+    `commands` are all commands, because the message also recognizes a command name in the wrong place.
     """
     command = " ".join((_PROGRAM, *(error.command_chain or ("serve",))))
     if isinstance(error, UnknownOptionError):

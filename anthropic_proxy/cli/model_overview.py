@@ -1,9 +1,9 @@
 """Data for the command `models`: models of the Claude tiers and of providers, with limits and prices.
 
-A Claude tier is a family of models: haiku, sonnet, opus or fable. `list_tier_groups` returns the `TierGroup`, which are
-the tiers with their models. `query_provider` requests the model list of one provider, and `query_all_providers` those
-of all configured providers. Both return `ProviderModels`, in which a `ModelFacts` has the limits and price of one
-model.
+A Claude tier is a family of models: haiku, sonnet, opus or fable. `list_tier_groups` returns the models to which the
+tiers are mapped, with a `TierGroup` for each. `query_provider` requests the model list of one provider, and
+`query_all_providers` those of all configured providers. Each list is returned as a `ProviderModels`, with a
+`ModelFacts` for the limits and price of each model.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class ModelFacts(Struct, frozen=True):
 
 
 class TierGroup(Struct, frozen=True):
-    """One or more Claude tiers (haiku, sonnet, opus, fable), and the model to which one setting maps all of them."""
+    """One or more Claude tiers (haiku, sonnet, opus, fable) that the same setting maps to the same model."""
 
     tiers: tuple[str, ...]
     facts: ModelFacts
@@ -101,7 +101,7 @@ class ProviderModels(Struct, frozen=True):
 async def list_tier_groups(services: Services) -> list[TierGroup]:
     """Return the model to which each Claude tier (haiku, sonnet, …) is mapped, with its limits and price.
 
-    Tiers with the same setting and model are one item.
+    Tiers with the same setting and the same model form one `TierGroup`.
     """
     groups: dict[tuple[str, str], TierGroup] = {}
     for row in list_tier_mappings(services.settings, services.catalog):
@@ -116,7 +116,7 @@ async def list_tier_groups(services: Services) -> list[TierGroup]:
 async def query_all_providers(services: Services) -> list[ProviderModels]:
     """Request the model lists of all configured providers at the same time, and return their models.
 
-    Providers without a model list are left out, as `is_queried_by_default` decides.
+    Providers for which `is_queried_by_default` returns False, such as those without a model list, are left out.
     """
     rows = [row for row in find_registry(services.settings) if is_queried_by_default(row, services)]
     return list(await asyncio.gather(*(query_provider(services, row) for row in rows)))
@@ -176,10 +176,10 @@ async def query_provider_model(services: Services, provider: Provider, name: str
 
 
 def is_queried_by_default(provider: Provider, services: Services) -> bool:
-    """Return True if the command `models`, without a provider, queries the model list of `provider`.
+    """Return True if the command `models` queries the model list of `provider` when the user names no provider.
 
-    The provider must have a model list, and a configured key or an address that needs no key. Ollama needs neither key
-    nor address if it is the preferred provider.
+    The provider must have a model list. It also needs a configured key, or a configured address that requires no key.
+    Ollama needs no configured address if it is the preferred provider.
     """
     settings = services.settings
     if not provider.offered_to_users or not has_model_list(provider):

@@ -85,7 +85,8 @@ class Output:
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
         """Write a table with one cell per column in each of `rows`.
 
-        On a terminal, the rightmost columns that do not fit are left out.
+        On a terminal, the rightmost columns that do not fit are left out. In a pipe, cells are separated by tabs.
+        `last_row_role` is the color of the last row, such as a total.
         """
         rows = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]

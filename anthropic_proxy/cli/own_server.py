@@ -36,9 +36,10 @@ _MAX_LISTED_MODELS = 8
 
 
 def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToWrite] | None:
-    """Ask the user for a server, test it, and return it with the lines for the files.
+    """Ask the user for the address, key and model of a server, and send a test request to the server.
 
-    None means that several attempts failed.
+    Return the server as a provider, with the lines to add to `.env` and `anthropic-proxy.toml`. None: the test failed
+    for each server that the user entered.
     """
     for _ in range(_MAX_ATTEMPTS):
         address = _ask_address(output)
@@ -62,7 +63,10 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
 
 
 def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
-    """Print the lines for each file with masked keys, and notices about other settings that stay in use."""
+    """Print the lines that will be added to each file, with masked keys.
+
+    Notices list settings that a file keeps with another value, and settings that send requests to another provider.
+    """
     for addition in files.additions:
         if addition.added:
             output.write_line(f"  New lines of {addition.path}:")

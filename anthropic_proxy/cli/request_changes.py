@@ -68,7 +68,8 @@ def list_changes(
 ) -> list[Change]:
     """Return the changes that the proxy makes to the client request `body`, with their reasons.
 
-    `notes` were recorded by the translation, and `unnoted` were found by a comparison.
+    `notes` are the changes that the translation has recorded. `unnoted` are further changes, found by a comparison with
+    the upstream request. `renamed_tools` maps the name of a tool to its name in the upstream request.
     """
     changes = [_describe_note(note, body) for note in [*notes, *_without_noted(unnoted, notes)]]
     for name, alias in renamed_tools.items():

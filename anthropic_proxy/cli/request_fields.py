@@ -13,7 +13,7 @@ _EXPANDED_LISTS = {"tools": "name", "mcp_servers": "name"}
 def list_fields(body: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return the fields of a request body except `model`: path of the field → its values.
 
-    The path `messages.TYPE` has all content blocks of one type.
+    Content blocks of all messages are grouped by their type: those of the type TYPE are at the path `messages.TYPE`.
     """
     fields: dict[str, list[Any]] = {}
     for field, value in _list_values(body):

@@ -12,7 +12,7 @@ from anthropic_proxy.routing.rules import RouteCheck
 def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:
     """Yield lines about the checked routes, as pairs of label and text, the matching route first.
 
-    With a `limit`, only that many routes without a match are shown.
+    With a `limit`, only that many routes without a match are listed, and a line gives the number of the others.
     """
     if not checks:
         return

@@ -63,7 +63,7 @@ def explain(
     at: str | None = None,
     as_json: _AsJson = False,
 ) -> None:
-    """Show the route of a request, and the first condition of each earlier route that failed. Nothing is sent.
+    """Show the route of a request, and for each earlier route the first failed condition. Nothing is sent.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def explain(
     header
         Header of the request: `'x-project: web'`. Several are allowed.
     at
-        Date and time of the request: `2026-11-20T23:30`, in the time zone of this machine unless it names one.
+        Date and time of the request: `2026-11-20T23:30`. Without a time zone, that of this machine is used.
     as_json
         Print one JSON object instead.
     """

@@ -60,7 +60,7 @@ class SettingDifference(Struct, frozen=True):
 def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
     """Return the providers that `init` offers. Those with a detected key, project or server are first.
 
-    The local Ollama server is queried for this.
+    The local Ollama server is detected by a query for its installed models.
     """
     installed = asyncio.run(_query_ollama(settings))
     choices = [
@@ -74,7 +74,8 @@ def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
     """Return the variables for `.env` that make `provider` the preferred provider, each with its value.
 
-    `values` contains the variables for the key or project that the user has entered.
+    `values` contains the variables for the key or project that the user has entered. If a default model of the provider
+    is retired at the date `today`, its successor is set too.
     """
     lines = {PREFERRED_PROVIDER_VARIABLE: provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
@@ -88,9 +89,10 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
 def separate_existing_lines(
     lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
 ) -> tuple[dict[str, str], list[SettingDifference]]:
-    """Return those of `lines` that `.env` lacks, and the present settings that differ from `lines`.
+    """Return the `lines` (variable → value) that `.env` lacks, and the settings that have another value.
 
-    `used_settings` contains `.env` and the environment.
+    `file_settings` are the settings in `.env`. `used_settings` are those in use, in which a variable of the environment
+    may override `.env`.
     """
     added, differences = {}, []
     for name, value in lines.items():
@@ -135,7 +137,8 @@ def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]
 def check_key(settings: Settings, provider: Provider, key: str, address: str = "") -> KeyTestResult:
     """Test an API key by a query for models, and return these models and the duration.
 
-    Raises `UpstreamError` if the key is rejected or no server answers.
+    `address` replaces the address of the provider in `settings`. Raises `UpstreamError` if the key is rejected or no
+    server answers.
     """
     if address:
         settings = structs.replace(settings, base_urls={**settings.base_urls, provider.name: address})

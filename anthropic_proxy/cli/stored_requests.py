@@ -44,7 +44,8 @@ def read_last_requests(
 def require_stored_body(settings: Settings, row: StoredRequest, command_or_option: str, remedy: str = "") -> bytes:
     """Return the body of a stored request as its client sent it, but with masked keys.
 
-    Raises `ConfigurationError` with `remedy` if the ledger lacks the complete body.
+    Raises `ConfigurationError` if the ledger lacks the complete body. The message begins with `command_or_option`,
+    which needs the body, and ends with `remedy`.
     """
     with open_ledger_for_reading(settings) as connection:
         found = [] if connection is None else read_contents(connection, row.id)

@@ -32,7 +32,7 @@ def find_unnoted_changes(
 ) -> list[FidelityNote]:
     """Return the differences between the client request `body` and `upstream_body`, as fidelity notes.
 
-    With `is_relayed`, both bodies have the format of the Messages API.
+    `is_relayed` is True if the provider also has the Messages API, so that both bodies have the same format.
     """
     try:
         upstream = json.loads(upstream_body)

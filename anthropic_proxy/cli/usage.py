@@ -27,10 +27,10 @@ def usage(
     by
         Grouping of the rows.
     since
-        Beginning: 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01. Of more than three hours,
-        the first and the last hour are complete.
+        Beginning: 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01. A time range of more than three
+        hours is extended to full hours.
     until
-        End, in the same forms; a day is included as a whole. By default now.
+        End, in the same forms. A day is included until its end. By default now.
     as_json
         Print one JSON object instead, with costs in US dollars.
     as_csv

@@ -140,7 +140,10 @@ class UsageReport:
 
 
 def format_tokens(counts: Sequence[int]) -> list[str]:
-    """Return numbers of tokens as texts, usually in the unit of the largest number: `22.9 M`, `0.9 M`."""
+    """Return numbers of tokens as texts in the unit of the largest number: `22.9 M`, `0.9 M`.
+
+    A number that is too small for this unit has a smaller unit or none.
+    """
     highest = max(counts, default=0)
     return [_format_count(count, highest) for count in counts]
 

@@ -47,7 +47,7 @@ class Matrix(Struct, frozen=True):
 
 
 def build_matrix(context: PageContext) -> Matrix:
-    """Return the table with the features of the most used models, and of those of the Claude tiers."""
+    """Return the table with the features of the models of the Claude tiers, and of the most used other models."""
     features = context.describe_models(_list_names(context))
     columns = []
     for one in features:

@@ -22,7 +22,8 @@ _NO_DIRECTORY = (
 def explain_doctor_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """Return the reason for which a user may not run the doctor. "": the user may run it.
 
-    The rules are those of settings. `session`: None: the browser is not signed in.
+    Only users with the permission to change settings may run the doctor. A data directory for the results is also
+    necessary. `session` is None if the browser is not signed in.
     """
     if reason := resolve_refusal_text(request, session, settings, _REFUSALS):
         return reason

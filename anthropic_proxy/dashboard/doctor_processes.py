@@ -1,8 +1,8 @@
 """Processes of the command `doctor` that the dashboard starts.
 
 `DoctorProcesses.estimate` returns the expected cost of a run as an `Estimate`. `start` begins a run, and `stop` ends
-all processes. A thread waits for the run and holds its lock, so that all workers of the proxy see one run. The process
-ends if its standard input ends, also after a crash of this process.
+all processes. During a run, a thread of this process holds the lock of runs, so that no other worker can start a run.
+The process of a run ends when its standard input is closed, which also happens if this process crashes.
 """
 
 import asyncio
@@ -68,9 +68,9 @@ class DoctorProcesses:
         self._is_stopping = False
 
     async def estimate(self) -> Estimate:
-        """Return the expected cost of a run, from `doctor --dry-run`. Simultaneous callers share one process.
+        """Return the expected cost of a run, from the command `doctor --dry-run`.
 
-        Raises `InvalidRequest` with the error of the command.
+        Simultaneous calls share one process of this command. Raises `InvalidRequest` with the error of the command.
         """
         if self._estimating is None:
             self._estimating = asyncio.create_task(asyncio.to_thread(self._estimate))
@@ -78,10 +78,11 @@ class DoctorProcesses:
         return await asyncio.shield(self._estimating)  # other callers wait for it if this one is cancelled
 
     async def start(self, directory: Path, expected_latest_start: float) -> None:
-        """Start a run and return when its process runs.
+        """Start a run, and return as soon as its process has started.
 
-        Nothing is started if a run is shown as in progress. `expected_latest_start`: start of the latest run when
-        the user saw the page. Raises `InvalidRequest` if another run has begun since, or if the process cannot start.
+        If another run is in progress, nothing is started. `expected_latest_start` is the start of the latest run that
+        the page showed to the user, in seconds since the epoch. Raises `InvalidRequest` if another run has begun since
+        then, or if the process cannot start.
         """
         if await asyncio.to_thread(doctor_run.is_running, directory):
             return

@@ -50,7 +50,7 @@ class Incident(Struct, frozen=True):
 
 
 def find_error_kind(error_type: str) -> str:
-    """Return the name for users of an error type of the API: `rate limit` for `rate_limit_error`."""
+    """Return the name that the pages show for an error type of the API: `rate limit` for `rate_limit_error`."""
     return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
 
 
@@ -71,7 +71,11 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
 def find_incidents(
     periods: Periods, errors: Iterable[ErrorPeriod], model_periods: Iterable[ModelPeriod], costs: ModelCosts
 ) -> list[Incident]:
-    """Return the largest incidents of a time range: times in which many requests to one provider failed."""
+    """Return the largest incidents of a time range: times in which many requests to one provider failed.
+
+    `errors` has the failed requests of each period, and `model_periods` has all requests, from which the share of
+    failures is computed.
+    """
     numbers = {start: number for number, start in enumerate(periods.starts)}
     sent: dict[tuple[str, int], int] = {}
     for row in model_periods:

@@ -21,7 +21,7 @@ def count(value: float | None) -> str:
 
 
 def short_count(value: float | None) -> str:
-    """Return `value` as text, with a larger unit from 10,000: `9,876`, `12.3 k`, `37.8 M`. None: unknown."""
+    """Return `value` as short text, with a unit for numbers from 10,000 on: `9,876`, `12.3 k`, `37.8 M`. None: `–`."""
     if value is None:
         return UNKNOWN
     for limit, scale, unit in ((999_500_000, 1e9, " G"), (999_500, 1e6, " M"), (10_000, 1e3, " k")):
@@ -60,9 +60,10 @@ def cost_or_free(nanodollars: int | None, *, exact: bool = False) -> str:
 
 
 def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
-    """Return the total cost of several requests as text, even with unknown costs: `≥ $0.01, 99 unknown`.
+    """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.01, 99 unknown`.
 
-    `nanodollars` is the sum of the known costs.
+    `nanodollars` is the sum of the known costs, and `unknown_requests` is the number of requests with an unknown cost.
+    `free` is the text for a total cost of 0.
     """
     amount = known_cost_or_none(nanodollars, unknown_requests)
     if unknown_requests and amount:
@@ -85,7 +86,10 @@ def seconds(microseconds: float | None) -> str:
 
 
 def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
-    """Return the share of `value` in `whole` as text: `79 %`. Without one of them, the text is `–`."""
+    """Return the share of `value` in `whole` as text: `79 %`.
+
+    The text is `–` if one of them is None, or if `whole` is 0.
+    """
     if value is None or not whole:
         return UNKNOWN
     share = 100 * value / whole
@@ -103,7 +107,7 @@ def error_share(errors: int, requests: int) -> str:
 
 
 def error_count_and_share(errors: int, total: int) -> str:
-    """Return a number of errors with its share of `total` as text: `12, 3.5 %`. `total` 0: unknown."""
+    """Return a number of errors with its share of `total` as text: `12, 3.5 %`. If `total` is 0, the text is `–`."""
     if not total:
         return UNKNOWN
     return f"{count(errors)}, {percent(errors, total, 1)}" if errors else "0"

@@ -40,9 +40,9 @@ def read_own_form(request: RouteRequest) -> Mapping[str, str]:
 
 
 def is_from_own_page(request: RouteRequest) -> bool:
-    """Return True if a page of this proxy or the user caused `request`, according to its headers.
+    """Return True if a page of this proxy sent `request`, or the user opened its URL directly.
 
-    False for other sites, also for another host of the same domain.
+    The request headers decide this. The result is False for any other site, also for another host of the same domain.
     """
     headers = request.headers
     origin = headers.get("origin", "")

@@ -29,7 +29,7 @@ Open = Callable[[RouteRequest], Awaitable["tuple[Session | None, Pages, Gateway]
 class KeyFormRoutes:
     """Routes of the forms in which a user changes virtual keys and teams.
 
-    `open_pages` is called with each request.
+    `open_pages` returns the session of a browser, the pages, and the running proxy. It is called for each request.
     """
 
     def __init__(self, open_pages: Open) -> None:

@@ -152,7 +152,11 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
 
 
 def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
-    """Return the models, providers and routes to which `rules` limit a key or a team. Empty: everything is allowed."""
+    """Return the models, providers and routes to which `rules` limit a key or a team.
+
+    Each item is a pair: `models`, `providers` or `routes`, and the allowed names as one text. Empty: everything is
+    allowed.
+    """
     return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
 
 

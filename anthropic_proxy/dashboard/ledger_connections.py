@@ -42,7 +42,7 @@ class LedgerConnections:
     def open(self, settings: Settings) -> OpenedLedger:
         """Return a connection to the ledger for one page, which the caller must close.
 
-        If the ledger cannot be read, the database of the connection is empty.
+        If the ledger cannot be read, the connection is to an empty database, so that the page can still be shown.
         """
         problem = None
         try:

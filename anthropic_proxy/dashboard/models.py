@@ -1,8 +1,8 @@
-"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost at other models.
+"""Page Models: requests, cost and speed of each model, the model mapping, prices, and a comparison of costs.
 
 `build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and times.
-The speed is the number of output tokens per second after the first token. The cost at other models is the cost that the
-same tokens would have had with them.
+The speed is the number of output tokens per second after the first token. The comparison shows the cost that the same
+tokens would have had with other models.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Exception for a sign-in with an identity provider (OpenID Connect) that fails or is rejected.
 
-Each constant is a sentence with a remedy, the end of a message of `OidcError`.
+Each constant is a sentence with a remedy, which is appended to messages of `OidcError`.
 """
 
 RETRY = "Sign in again."

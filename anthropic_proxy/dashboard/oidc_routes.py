@@ -40,7 +40,11 @@ _MAX_CODE_CHARACTERS = 4_096
 
 
 def require_usable_identity_provider(settings: Settings) -> None:
-    """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it are not possible or useless."""
+    """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it cannot be used.
+
+    Sign-ins need the package Authlib. They have no purpose if clients need no key, because requests can then be read
+    without a sign-in.
+    """
     if settings.oidc is None:
         return
     if not settings.requires_client_key():

@@ -137,7 +137,7 @@ def list_navigation_entries(settings: Settings) -> Sequence[NavigationEntry]:
 class Pages:
     """Builder of the pages of the dashboard, with connections to the ledger, in one process.
 
-    Pages are built in `threads`.
+    Pages are built in `threads`, so that their database queries do not block the event loop.
     """
 
     def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
@@ -151,7 +151,7 @@ class Pages:
         self._ledger.close()
 
     async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
-        """Return the page `kind` as HTML, or its rows in the `format` of the URL.
+        """Return the page `kind` as HTML, or one of its tables as a file if the URL has the parameter `format`.
 
         Raises `PermissionDenied` if the user may not open the page.
         """

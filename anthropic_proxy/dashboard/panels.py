@@ -28,7 +28,8 @@ class FailedPanel(Struct, frozen=True):
 def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
     """Return the values of a chart or table, or a `FailedPanel` if it cannot be built.
 
-    A `ClientError` of `build` is raised.
+    A `ClientError` of `build` is not caught, because its cause is the request for the page, such as a wrong URL
+    parameter.
     """
     try:
         return build()

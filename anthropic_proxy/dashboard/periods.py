@@ -55,7 +55,10 @@ class Periods(Struct, frozen=True):
         return names[self.seconds]
 
     def build_columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[ChartColumn]:
-        """Return one position on the time axis of a chart for each period, with label, description and link."""
+        """Return one position on the time axis of a chart for each period, with label, description and link.
+
+        `texts` are the ends of the descriptions, one for each period. The links lead to the page at `path`.
+        """
         found = []
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
@@ -87,7 +90,8 @@ def draw_group_chart(
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each group of requests.
 
-    The smallest groups are added up as `others`.
+    `names_and_roles` maps a group to its name in the chart and its CSS class. The smallest groups are added up as
+    `others`.
     """
     totals: dict[str, float] = {}
     for row in rows:
@@ -109,7 +113,7 @@ def draw_stacked_chart(
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each series of `values`.
 
-    Each series has its values by the beginning of the period.
+    `values` maps each series (name and CSS class) to its values, which are stored by the beginning of their period.
     """
     kept = {key: found for key, found in values.items() if any(found.values())}
     series = [
@@ -132,7 +136,10 @@ def draw_percentile_chart(
     format_value: Callable[[float | None], str] = formats.seconds,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with two lines over time: the median and the 95th percentile."""
+    """Return a chart with two lines over time: the median and the 95th percentile.
+
+    `latencies` has a histogram of times for the beginning of each period.
+    """
     histograms = [latencies.get((start, ())) for start in periods.starts]
     values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]
     series = [Series("p50 (median)", "p50", values[0]), Series("p95", "p95", values[1])]
@@ -148,7 +155,10 @@ def draw_median_latency_chart(
     names: Mapping[str, str],
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart of the median time to first token, with one line for each of the largest groups."""
+    """Return a chart of the median time to first token, with one line for each of the largest groups.
+
+    `latencies` has a histogram for each period and group of requests. `names` maps a group to its name in the chart.
+    """
     counts: dict[str, int] = {}
     for (_, (group,)), histogram in latencies.items():
         counts[group] = counts.get(group, 0) + sum(histogram.values())

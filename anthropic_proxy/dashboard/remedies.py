@@ -94,7 +94,8 @@ _OF_PROXY: Sequence[_Rule] = (
 def find_remedy(error: ErrorGroup | StoredRequest, key_variable: str = "") -> Remedy | None:
     """Return the remedy for a failed request, or for a group of failed requests.
 
-    None: the error catalog has none.
+    None: the error catalog has no remedy. `key_variable` replaces the example `OPENAI_API_KEY` in the text of the
+    remedy.
     """
     if not error.error_type:
         return None

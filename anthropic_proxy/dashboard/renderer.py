@@ -24,7 +24,7 @@ from anthropic_proxy.plugins import RouteRequest, RouteResponse
 def load_environment() -> Environment:
     """Return the Jinja environment with all templates of the dashboard.
 
-    Values in a template are escaped for HTML. A name without a value is an error.
+    Values in a template are escaped for HTML. A template that uses a name without a value raises an error.
     """
     environment = Environment(
         loader=PackageLoader("anthropic_proxy.dashboard"),
@@ -53,7 +53,7 @@ def render_page(
 ) -> RouteResponse:
     """Return the response with the page that Jinja renders from `template` and `values`.
 
-    It is compressed if the browser accepts this. `headers` are additional response headers.
+    The page is compressed if the browser accepts gzip. `headers` are additional response headers.
     """
     text = load_environment().get_template(template).render(values)
     fields: dict[str, str] = {

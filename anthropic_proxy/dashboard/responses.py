@@ -1,7 +1,8 @@
-"""Functions for the routes and responses of the dashboard that work before the libraries of pages are loaded.
+"""Functions for the routes and responses of the dashboard, which do not need the libraries for pages.
 
-`page_route` returns the route of a page, and `form_route` returns the route to which a form is sent.
-`compress_response` compresses a response by gzip. `redirect` sends the browser to another URL.
+These libraries, such as the template engine, are loaded only with the first page. `page_route` returns the route of a
+page, and `form_route` returns the route to which a form is sent. `compress_response` compresses a response by gzip.
+`redirect` sends the browser to another URL.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Changes of settings in the file `.env` by the dashboard.
 
 `list_editable_settings` returns the settings that may change. `propose_change` checks a new value and returns it as a
-`Proposal`, which `write_change` writes to `.env`. Addresses of providers and rules of access may not change, because
-keys could then be sent to another host.
+`Proposal`, which `write_change` writes to `.env`. Addresses of providers and settings for access may not change. A
+changed address, for example, could send keys to another host.
 """
 
 import re
@@ -108,7 +108,8 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
 def write_change(proposal: Proposal, expected_digest: str) -> None:
     """Write a checked change of a setting to `.env`, and keep the previous file as `BACKUP_FILE`.
 
-    Raises `InvalidRequest` if `expected_digest` is not the digest of the present file.
+    `expected_digest` is the digest of the file that the user saw in the preview. Raises `InvalidRequest` if the file
+    has changed since then.
     """
     try:
         with locked_for_change(Path(ENV_FILE)):

@@ -27,13 +27,16 @@ _ROLE_READS = "{} has the role {}, which changes no settings."
 def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """Return a text that explains why this user may not change settings. Empty: the user may.
 
-    `session` is None without a sign-in.
+    `session` is None if the browser is not signed in.
     """
     return resolve_refusal_text(request, session, settings, RefusalTexts(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
 
 
 class RefusalTexts(NamedTuple):
-    """Texts that explain why a user may not do something for which the permission to change settings is necessary."""
+    """Texts for a user without the permission to change settings, one for each reason.
+
+    They name the refused action, such as a run of the doctor, which needs the same permission.
+    """
 
     disabled: str
     """`DASHBOARD_EDITING` is false."""
@@ -46,9 +49,9 @@ class RefusalTexts(NamedTuple):
 def resolve_refusal_text(
     request: RouteRequest, session: Session | None, settings: Settings, texts: RefusalTexts
 ) -> str:
-    """Return the text that explains why a user may not change settings. "": the user may.
+    """Return the one of `texts` that explains why a user may not change settings. "": the user may.
 
-    `session`: None: the browser is not signed in.
+    `session` is None if the browser is not signed in.
     """
     if not settings.dashboard_editing:
         return texts.disabled
@@ -58,9 +61,9 @@ def resolve_refusal_text(
 
 
 def is_trusted_local_request(request: RouteRequest, settings: Settings) -> bool:
-    """Return True if a browser without a session may make changes: it is on this machine, and keys are not disabled.
+    """Return True if a browser without a session may make changes, because it is on this machine.
 
-    With `ALLOW_UNAUTHENTICATED`, the address proves nothing, so the result is False.
+    With `ALLOW_UNAUTHENTICATED`, the result is False, because the address of the client then proves nothing.
     """
     return request.client.address_trusted and not settings.allow_unauthenticated
 

@@ -41,9 +41,10 @@ class SignInLimit:
         self._per_minute, self._per_hour = per_minute, per_hour
 
     async def reserve_sign_in(self, store: Store, address: str, forwarded_for: str = "") -> Reservation:
-        """Count a sign-in before it is checked. Reject the sign-in if the field `refused` of the result is set.
+        """Count a sign-in from the client at `address` before it is checked, and return its reservation.
 
-        Call `settle_sign_in` afterwards.
+        If the field `refused` of the result is set, the limit is reached and the caller must reject the sign-in.
+        Otherwise, the caller must pass the result of the check to `settle_sign_in`.
         """
         place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
         limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded_for else 1)

@@ -66,7 +66,7 @@ class SignIn:
         return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
 
     async def require_form_token(self, request: RouteRequest, form: Mapping[str, str]) -> None:
-        """Raise `PermissionDenied` if a sent form does not contain the random text of the forms of this session."""
+        """Raise `PermissionDenied` if a sent form does not contain the form token of the session of this browser."""
         session = await self.find_session(request)
         require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
 

@@ -127,7 +127,10 @@ def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: fl
 
 
 def list_attempts(row: StoredRequest) -> list[Attempt]:
-    """Return the calls to providers of a stored request. Empty: the ledger has no times of the calls."""
+    """Return the calls to providers of a stored request, as texts for the page.
+
+    The list is empty if the ledger has no times of these calls.
+    """
     return [
         Attempt(
             one.provider,
@@ -191,7 +194,7 @@ class ClientEvent(NamedTuple):
 def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     """Return the events of a streamed reply as the client received them, without deltas.
 
-    Empty: the reply was not streamed, or has no stored times.
+    The list is empty if the reply was not streamed, or if the ledger has no times of its content blocks.
     """
     blocks = decode_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):

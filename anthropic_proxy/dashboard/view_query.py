@@ -106,7 +106,10 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
     def link_sorted_by(self, name: str) -> str:
-        """Return the URL to which the title of the column `name` links. A click then changes the order."""
+        """Return the URL to which the title of the column `name` links, so that a click changes the order of the rows.
+
+        The first click sorts highest values first, the second lowest first. The third click restores the default order.
+        """
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
 
@@ -136,7 +139,10 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return bool(self.facets or self.text or self.has_notes)
 
     def hidden_fields(self) -> Iterator[tuple[str, str]]:
-        """Yield names and values of the URL parameters for time range and filters, as hidden fields of a form."""
+        """Yield name and value of each URL parameter for time range and filters, for hidden fields of a form.
+
+        Thus the page that the form opens has the same time range and filters.
+        """
         own = dict.fromkeys(_OWN_PARAMETERS, "")
         return structs.replace(self, **own)._pairs()
 

@@ -1,7 +1,8 @@
 """Grid of the hours of a week: one cell for each weekday and hour of the day, darker for higher values.
 
-`draw_week` returns the `WeekGrid`, as SVG and as a table. If the time range has several weeks, a cell adds up their
-hours, and links to the hour with the highest value.
+`draw_week` returns the `WeekGrid`: an SVG drawing, and a table with the same values. In a time range of several weeks,
+several hours belong to one cell, such as each Monday at 10:00. The cell shows the sum of these hours, and links to the
+hour with the highest value.
 """
 
 from collections.abc import Callable, Sequence

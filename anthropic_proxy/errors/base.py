@@ -35,9 +35,9 @@ class ProxyError(Exception):
         and the clients decide by the status."""
 
     def release_tracebacks(self) -> None:
-        """Free the memory of the tracebacks of this error and of the exceptions that preceded it.
+        """Remove the tracebacks of this error and of the earlier exceptions in `__context__`, to free memory.
 
-        Call this after the error was reported.
+        A traceback keeps the request body in memory. Call this after the error was reported.
         """
         # a traceback keeps the request body in memory
         error: BaseException | None = self

@@ -39,7 +39,7 @@ class WebFetchFailed(ServerToolFailed):
 class WebSearchFailed(ServerToolFailed):
     """A web search of the proxy failed, because its query is invalid or the service (`SEARCH_URL`, `[search]`) failed.
 
-    The client receives only `error_code`.
+    The client receives only `error_code`, but not the message.
     """
 
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:

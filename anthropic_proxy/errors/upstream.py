@@ -8,7 +8,10 @@ from anthropic_proxy.errors.base import ProxyError
 
 
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
-    """Cause of a failed upstream call, read from the provider's error message. All numbers are tokens."""
+    """Cause of a failed upstream call, such as a too long input, read from the provider's error message.
+
+    The limits in the fields are numbers of tokens.
+    """
 
     kind: Literal["overflow", "output_limit", "images", "quota"]
     """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`: the model accepts no

@@ -19,7 +19,7 @@ from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
-    """Changes of the upstream request after the provider rejected it, for one client request and one provider's model.
+    """Changes of one client request for one model of a provider, because the provider rejected the request.
 
     The name of each change is added to the list `used_names`.
     """
@@ -54,9 +54,10 @@ class Adaptations:
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store the lasting changes of this request for later requests to the same model.
+        """Store those changes of this request that later requests to the same model also need.
 
-        Call this after the changed request has succeeded.
+        A change that only this request needs, such as a lower output limit for a long input, is not stored. Call this
+        after the changed request has succeeded.
         """
         for name in self.lasting:
             await self._services.observations.store_adaptation(target.upstream, target.model, name)

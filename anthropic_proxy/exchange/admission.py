@@ -1,8 +1,9 @@
 """`Admissions`: asks the policies of plugins if a client request may be served.
 
-A policy is plugin code that admits or rejects requests, for example by a budget. A policy may reserve an amount of the
-budget until the request has ended. `settle` then passes the record of the request to the policy, which replaces the
-reservation by the real amount. `admitted_token_count_request` does both for a `count_tokens` request.
+A policy is plugin code that admits or rejects requests, for example by a budget. `Admissions.admit` asks the policies,
+which may reserve an amount of the budget. When the request has ended, `settle` passes its record to these policies, and
+they replace the reservation by the real amount. `admitted_token_count_request` does both, asking and settling, for a
+`count_tokens` request.
 """
 
 from collections.abc import AsyncIterator
@@ -87,7 +88,7 @@ class Admissions:
 
 @asynccontextmanager
 async def admitted_token_count_request(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
-    """Admit a `count_tokens` request for the duration of an `async with` block.
+    """Admit a `count_tokens` request at the start of an `async with` block, and settle the admission at its end.
 
     Raises the `ClientError` of a policy (plugin code) that rejects the request.
     """

@@ -78,7 +78,8 @@ class AttemptRecords:
     def add_usage(self, usage: Usage) -> None:
         """Record `usage` as the token usage of the last attempt.
 
-        Call this only for a reply that consists of several upstream calls.
+        Call this only for a reply that consists of several upstream calls. Without it, `finish_last_attempt` calculates
+        the usage of the last attempt.
         """
         last, self._uncounted = self._receipt.attempts[-1], None
         last.input_tokens, last.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
@@ -89,8 +90,9 @@ class AttemptRecords:
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.
 
-        Its token usage is the usage of the whole client request minus the usage of the earlier attempts. If the last
-        attempt failed, or `add_usage` has recorded its usage, nothing is changed.
+        The last attempt gets the token usage of the client request, minus the usage of the earlier attempts. If this
+        attempt is still open, its end and the error of the client request are recorded too. Nothing is changed if the
+        last attempt failed, or if `add_usage` has already recorded its usage.
         """
         receipt, last = self._receipt, self._uncounted
         if last is None:

@@ -66,7 +66,8 @@ class TargetRun(Struct):
 class AttemptSteps:
     """The steps of each request to a provider (attempt) for one client request.
 
-    `records` writes the attempts to the record of the client request. `estimates` caches its token estimate.
+    `records` writes the attempts to the record of the client request. `estimates` caches the token estimate of the
+    client request.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class AttemptSteps:
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> AttemptState:
         """Return a new attempt, with the client request adapted to the limits of the provider and model.
 
-        Usually raises the decoding error of an invalid client request.
+        Raises the decoding error of an invalid client request, unless the provider receives the body unchanged (relay).
         """
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
@@ -130,7 +131,8 @@ class AttemptSteps:
     async def encode(self, state: AttemptState, run: TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
         """Return the encoded upstream request, and the JSON Schema that the proxy itself must check in the reply.
 
-        Raises `UnsupportedFeature` for dropped fields in fidelity mode `strict`.
+        The schema is None if the client requested none, or if the provider enforces it. In fidelity mode `strict`,
+        raises `UnsupportedFeature` if the upstream request drops fields of the client request.
         """
         target, call = state.target, state.call
         upstream_request = await run_on_loop_or_in_thread(

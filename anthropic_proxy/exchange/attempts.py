@@ -52,7 +52,8 @@ RETRY_DELAY_SECONDS = 0.5
 class Attempts:
     """Sender of the requests to providers (attempts) for one client request. Each is recorded in the receipt.
 
-    The object `sent` receives the state of the latest attempt.
+    The receipt is the record of the client request. The state of the latest attempt is stored in the object `sent`, for
+    error messages and pings.
     """
 
     def __init__(
@@ -108,7 +109,8 @@ class Attempts:
     ) -> OpenedStream[UpstreamStream]:
         """Open another upstream call for a started reply, at the same provider and model. Raises `UpstreamError`.
 
-        `continuation` is the provider's token for a split reply, else "".
+        `continuation` is the token with which the provider continues a reply that it has split. "": the model is called
+        again for another reason, such as results of tools.
         """
         state, target = previous.state, previous.state.target
         run = TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)
@@ -131,7 +133,10 @@ class Attempts:
         return estimate_scaled_tokens(self._sent.estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:
-        """Add the provider's name and the cause of a 404 to the message of an error, and redact API keys in it."""
+        """Redact API keys in the message of an error, and add the provider's name to the message.
+
+        If the provider rejected the URL or the model, the probable cause is added too.
+        """
         self._redact_keys(error, state.target, state.credential)
         prefix_provider(error, self._receipt.prefix)
         add_not_found_cause(error, state.target, state.upstream_path, self._services.settings)

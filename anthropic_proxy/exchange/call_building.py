@@ -1,10 +1,11 @@
 """`AttemptState`, the state of one request to a provider (attempt), and functions that prepare such a request.
 
-A wire is the code for one provider protocol. A `Call` is the input from which a wire encodes the upstream request.
-`build_call` builds it from a prepared client request, `build_relay_call` from an unchanged body.
-`resolve_target_limits` returns the limits of a provider and model. `find_client_credential` returns the client's own
-key, if it is forwarded. `token_scale` is a model's correction factor for token estimates. `LatestAttempt` has the
-latest attempt. `build_continuation_target` is for a provider that splits long replies.
+A target is a provider and model, and `resolve_target_limits` returns its limits. A wire is the code for one provider
+protocol, and a `Call` is its input for one upstream request. `build_call` returns the `Call` for a request that the
+wire translates. `build_relay_call` returns the `Call` for a relay, to which the client's request is forwarded instead.
+`token_scale` is the factor that corrects token estimates for a model. `LatestAttempt` has the attempt that was sent
+last. `find_client_credential` returns the client's own key, if it is sent to the provider. `build_continuation_target`
+returns the target of the next call for a reply that the provider has split.
 """
 
 import functools
@@ -58,9 +59,10 @@ class AttemptState(Struct, frozen=True, kw_only=True):
 
 
 class LatestAttempt(Struct):
-    """The request to a provider (attempt) that was sent last for a client request, with the token estimate.
+    """Object with the request to a provider (attempt) that was sent last for a client request.
 
-    Error messages and pings depend on its provider.
+    Error messages and pings depend on the provider of this attempt. The object also has the cache of the token
+    estimate.
     """
 
     estimates: EstimateCache
@@ -79,7 +81,11 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
-    """Return the limits of a provider's model (`target`) to which client requests are adapted."""
+    """Return the limits of a provider's model (`target`) to which client requests are adapted.
+
+    `rejects_overflow` is True if the proxy rejects requests that exceed the context window. `has_web_search` and
+    `has_web_fetch` are True if the proxy itself can run these tools.
+    """
     facts, dialect = target.capabilities, target.dialect
     stated = facts.context_window_from_error
     outputs = [
@@ -108,7 +114,10 @@ def build_target_limits(
 
 
 def resolve_target_limits(services: Services, target: Target) -> TargetLimits:
-    """Return the limits of a provider's model (`target`) to which requests are adapted with the current settings."""
+    """Return the limits of a provider's model (`target`) to which client requests are adapted.
+
+    The limits depend on the model, and on settings such as `SEARCH_URL` and `FETCH_URLS`.
+    """
     return build_target_limits(
         target,
         rejects_overflow=services.settings.check_context_window,
@@ -129,7 +138,8 @@ def build_call(
 ) -> Call[BaseDialect]:
     """Return the input from which the wire (provider protocol) encodes the upstream request.
 
-    `continuation` is the provider's token that continues a split reply; "": none.
+    `continuation` is the token with which the provider continues a reply that it has split. "": the call continues no
+    reply.
     """
     return Call(
         request=prepared.request,
@@ -152,7 +162,11 @@ def build_call(
 def build_relay_call(
     incoming: ClientRequest, request: MessagesRequest, target: Target, new_id: Callable[[str], str]
 ) -> Call[BaseDialect]:
-    """Return the input for a relay: a provider that receives the client's body, headers, path and query."""
+    """Return the `Call` (input of the wire) for a relay, to which the client's request is forwarded.
+
+    The wire, the code for the provider protocol, does not translate such a request. The `Call` therefore contains the
+    body, headers, path and query that the client sent.
+    """
     return Call(
         request=UNPREPARED,
         model=target.model,
@@ -197,7 +211,10 @@ def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request
 
 
 def find_client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the client's own API key if it is to be sent to the provider, else None."""
+    """Return the client's own API key if it is to be sent to the provider, else None.
+
+    It is sent only if the provider accepts keys of clients, and the settings have no key for this provider.
+    """
     if not (
         provider.accepts_client_credential and incoming.client.credential_forwardable
     ) or services.settings.keys.get(provider.name):
@@ -209,7 +226,11 @@ def find_client_credential(services: Services, incoming: ClientRequest, provider
 
 
 def build_continuation_target(target: Target) -> Target:
-    """Return the target (provider and model) for the call that continues a reply which the provider has split."""
+    """Return the target (provider and model) for the call that continues a reply which the provider has split.
+
+    Its base URL may have another API version than `target`, because some providers continue replies only in that
+    version.
+    """
     version = target.dialect.continuation_version
     if not version:
         return target

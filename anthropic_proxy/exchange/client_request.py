@@ -42,7 +42,10 @@ class ClientRequest(Struct, kw_only=True):
 
     @property
     def queue_key(self) -> str:
-        """Client name and session id as one text. The queue for upstream calls alternates between different keys."""
+        """Client name and session id as one text, by which the queue groups waiting upstream calls.
+
+        The queue alternates between the groups, so that one session does not delay all others.
+        """
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 

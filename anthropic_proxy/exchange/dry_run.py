@@ -1,8 +1,9 @@
 """`run_dry`: processes a client request like a real one, but stops before anything is sent to a provider.
 
-The result is a `DryRun`, with the upstream request that would be sent and the chosen providers. `DryRunClient`
-describes the client for which the request is processed. `NotSent` is the exception that is raised in place of sending.
-Web searches and fetches are skipped. Only a local server is queried, for the limits of its installed models.
+The result is a `DryRun`, with the chosen providers and the upstream request that would be sent. `DryRunClient`
+describes the imaginary client of the request. In place of sending, the exception `NotSent` is raised. Web searches and
+fetches are skipped. The only requests that are really sent query local servers for the limits of their installed
+models.
 """
 
 import asyncio

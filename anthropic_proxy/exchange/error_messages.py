@@ -57,7 +57,7 @@ def next_target_may_help(error: UpstreamError) -> bool:
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
     """Raise `UpstreamProtocolError` if a response cannot come from the API of the provider.
 
-    Such a response is a redirect, a web page, has an invalid status, or an unsupported compression.
+    Such a response is a redirect or a web page, or it has an invalid status or an unsupported compression.
     """
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -86,7 +86,8 @@ def decode_error_response(
 ) -> list[Delta]:
     """Decode a provider's response with an error status, and raise it as `UpstreamError`.
 
-    A complete reply, such as a refusal, is returned as deltas (decoded fragments) instead.
+    Some providers send a complete reply, such as a refusal, with an error status. Such a reply is returned as deltas
+    (decoded fragments).
     """
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
@@ -106,7 +107,11 @@ def prefix_provider(error: UpstreamError, name: str) -> None:
 
 
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Put the provider's name before the message of an error, and add the source of a rejected key."""
+    """Put the provider's name before the message of an error, and name the source of a key that the provider rejected.
+
+    The source is, for example, the setting with the key. Texts about a key of the proxy that make Claude Code request a
+    log-in are replaced.
+    """
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
     if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):

@@ -86,7 +86,8 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
 async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
 
-    None: the caller sends the proxy's own list.
+    None: the provider has no list of Claude models, or its response is an error. The caller then sends the proxy's own
+    list.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):

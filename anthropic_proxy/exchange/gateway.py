@@ -3,8 +3,8 @@
 `run` serves a request that a plugin makes. `describe_targets` explains which provider and model serve a model id.
 `health` counts blocked servers and skipped keys. `store` keeps limits and shared state. `ledger_state` describes the
 ledger, the database of finished requests. `collect_running_requests` returns the records of running requests.
-`reload_settings` makes all workers read the settings again. It returns False only if the server reads them just once,
-at its start.
+`reload_settings` makes all workers read the settings files again, and returns False if this server reads them only at
+its start.
 """
 
 import asyncio
@@ -33,7 +33,8 @@ from anthropic_proxy.settings import Settings
 class ExchangeGateway:
     """Implementation of `plugins.Gateway`, the interface through which plugins use the proxy.
 
-    `reload` returns False if this server cannot read its settings again.
+    `reload` is the function that makes all workers read the settings files again. It returns False if this server reads
+    them only at its start.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class ExchangeGateway:
     ) -> HttpReply:
         """Send an HTTP request of a plugin to any server, and return the response.
 
-        Raises `UpstreamError`, for example after ten seconds or for a body above `max_bytes`.
+        Raises `UpstreamError` if the request fails, takes more than ten seconds, or the response body exceeds
+        `max_bytes`.
         """
         return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
 
@@ -104,7 +106,10 @@ class ExchangeGateway:
         self._current_services().log.write_once(text, "warning")
 
     def health(self) -> Mapping[str, int]:
-        """Return the numbers of servers (`open_circuits`) and keys (`keys_in_cooldown`) blocked after errors."""
+        """Return the numbers of servers and API keys that are not used for some time, because of errors.
+
+        The key `open_circuits` has the number of servers, and `keys_in_cooldown` the number of API keys.
+        """
         services = self._current_services()
         return {
             "open_circuits": services.circuit_breakers.open_circuit_count(),

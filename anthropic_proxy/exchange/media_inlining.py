@@ -78,7 +78,7 @@ class MediaInliner:
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
         """Return the request with downloaded files in place of the URLs of images and documents.
 
-        If a download fails, a text with the URL is used.
+        If a download fails, the model receives a text with the URL instead of the file.
         """
         to_fetch = {_key(block): block for block in _linked(request.messages) if _is_fetched(block, target, limits)}
         self.notes = []

@@ -102,7 +102,10 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
 
 
 def describe_base_url_setting(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
-    """Return a sentence that names the setting of a provider's base URL, and its place. "": the default URL is used."""
+    """Return a sentence for an error message that names the setting of a provider's base URL, and its place.
+
+    "": no setting, the provider has its default URL. With `adds_remedy`, a proposed correction of the URL is added.
+    """
     variable = _find_address_variable(provider, settings)
     if variable is None:
         return ""

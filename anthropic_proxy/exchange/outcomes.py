@@ -24,7 +24,10 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
 
 
 def record_request(receipt: Receipt, request: MessagesRequest) -> None:
-    """Store facts of a decoded client request in the receipt: model, counts, and streaming."""
+    """Store facts about a decoded client request in the receipt, the record of the request.
+
+    The facts are the model, streaming, the session, and numbers of tools, messages and tool results.
+    """
     receipt.requested_model, receipt.stream = request.model, request.stream
     receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
     receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
@@ -48,7 +51,10 @@ def record_target(receipt: Receipt, target: Target) -> None:
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
-    """Store the status, type and message of an error in the receipt, after removing the keys of the proxy from it."""
+    """Store the status, type and message of an error in the receipt, the record of the request.
+
+    `proxy_keys` are the keys with which clients authenticate. They are masked in the message first.
+    """
     redact_error(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status

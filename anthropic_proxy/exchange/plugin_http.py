@@ -29,7 +29,7 @@ async def send_http(
 ) -> HttpReply:
     """Send an HTTP request of a plugin and return the response, without following redirects.
 
-    Raises `UpstreamError`, for example after ten seconds or for a body above `max_bytes`.
+    Raises `UpstreamError` if the request fails, takes more than ten seconds, or the response body exceeds `max_bytes`.
     """
     parsed = urlsplit(url)
     path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"

@@ -135,10 +135,10 @@ class RelayStream:
 
     @property
     def usage_with_estimate(self) -> Usage:
-        """Token usage of the reply so far.
+        """Token usage of the reply so far, with estimated output tokens if a stream is incomplete.
 
-        If a stream is incomplete, its output tokens are estimated from the received content, unless the provider
-        reported more.
+        The estimate follows from the length of the received content. If the provider has reported a higher number, that
+        number is used.
         """
         if self.stop_reason is not None or not self._streams:
             return self.usage

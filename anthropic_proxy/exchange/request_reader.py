@@ -1,7 +1,7 @@
 """`read_client_request`: decodes the body of a client request, only as far as its possible providers require.
 
-A relay is a provider to which the body is forwarded unchanged. If all possible providers are relays, only the top-level
-fields are decoded.
+A relay is a provider to which the body is forwarded unchanged, so the proxy needs only its top-level fields. Therefore
+the other fields are decoded only if a provider that is no relay may serve the request.
 """
 
 from anthropic_proxy.errors import ClientError
@@ -15,9 +15,10 @@ from anthropic_proxy.services import Services
 
 
 def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
-    """Return the decoded request, and its matching route of the configuration file, if known.
+    """Return the decoded request, and its matching route of the configuration file if it was already determined.
 
-    Raises `InvalidRequest` without a valid model. Other errors are in the field `decode_error`.
+    None in place of the route: the caller must choose it. Raises `InvalidRequest` if the request has no valid model.
+    Any other decoding error is stored in the field `decode_error` of the request.
     """
     choice = None
     if _may_be_relayed(services, incoming):

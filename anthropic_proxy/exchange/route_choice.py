@@ -31,7 +31,10 @@ _KEY_ERRORS = (401, 429)
 
 
 class RuleChoice(Struct, frozen=True):
-    """The first route of the configuration file that matches a client request, and the facts that were compared."""
+    """Result of the search for the first route of the configuration file that matches a client request.
+
+    It also has the compared facts of the request, because the order of the targets may depend on them.
+    """
 
     facts: RequestFacts
     """Properties of the request that the conditions of the routes compare."""
@@ -48,7 +51,8 @@ async def choose_route(
 ) -> Route:
     """Return the route of a client request: its targets (provider and model) in the order of the calls.
 
-    Raises `ClientError` if no target can serve the request.
+    `choice` is the result of `choose_rule`, if the caller already has it. Raises `ClientError` if no target can serve
+    the request.
     """
     query = build_routing_query(request)
     rules = services.route_rules
@@ -70,7 +74,10 @@ async def choose_route(
 def choose_rule(
     services: Services, rules: RouteRules, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RuleChoice:
-    """Return the first route of the configuration file that matches a request, and the facts that were compared."""
+    """Find the first route of the configuration file that matches a request.
+
+    Return the route, or None if no route matches, together with the facts of the request that were compared.
+    """
     facts = build_request_facts(services, incoming, request, estimates)
     return RuleChoice(facts, rules.find_matching_route(facts))
 
@@ -139,7 +146,11 @@ async def _store_reply(services: Services, rule: ConfiguredRoute, target: Target
 def record_failed_call(
     services: Services, incoming: ClientRequest, rule: ConfiguredRoute | None, target: Target, error: UpstreamError
 ) -> None:
-    """Store a failed call, so that routes with `balance = "latency"` call the target last for some time."""
+    """Store that a call to `target` failed, if its route `rule` has `balance = "latency"`.
+
+    Such routes then call the target last for some time. Only failures of the server, or of the proxy's own API key, are
+    stored.
+    """
     if rule is None or rule.balance != "latency":
         return
     concerns_key = error.status in _KEY_ERRORS and find_client_credential(services, incoming, target.provider) is None

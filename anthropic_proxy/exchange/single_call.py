@@ -18,8 +18,9 @@ class SingleToolCallFilter:
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Return `deltas`, decoded fragments of a reply, without those of tool calls after the first one.
 
-        Thinking after the first tool call is held back. Text or another block after it releases it, and a dropped tool
-        call discards it.
+        Thinking after the first tool call is held back, because it may belong to a call that is dropped. If a text or
+        another block follows, this thinking is returned before it. If a further tool call follows, the thinking is
+        dropped with that call.
         """
         kept: list[Delta] = []
         for delta in deltas:

@@ -1,10 +1,10 @@
 """`UpstreamStream`: one upstream response, decoded as lists of deltas.
 
-Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `wait_for_content` returns when
-the first content has arrived. `read` returns the deltas of one network read. `flush_pending` returns deltas that are
-still buffered after an early end. `signature` is the value for thinking blocks that the provider did not sign. Some
-providers split a long reply; `continuation` is the token with which another call continues it. `set_deltas` sets the
-deltas of a complete reply that came with an error status. `DeltaStream` is the interface of streams of deltas.
+Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `DeltaStream` is the interface
+of all streams of deltas. `wait_for_content` returns when the first content has arrived, and `read` returns the deltas
+of one network read. If the reply ends early, `flush_pending` returns the deltas that are still buffered. `set_deltas`
+is for a complete reply that came with an error status. `signature` is the value for thinking blocks that the provider
+did not sign. Some providers split a long reply; `continuation` is the token with which another call continues it.
 """
 
 import asyncio
@@ -48,7 +48,10 @@ class DeltaStream(Protocol):
 
     @property
     def complete(self) -> bool:
-        """True if the reply was read to its end without a failure. False: the reply failed, or more may follow."""
+        """True if the reply was read to its end without a failure, so that `read` returns no more deltas.
+
+        False: more deltas may follow, or the reply failed.
+        """
         ...
 
     async def read(self) -> list[Delta] | None:
@@ -186,9 +189,9 @@ class UpstreamStream:
         await self._response.close(wait_for_end=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Set the deltas of a complete reply, which the provider sent with an error status. `read` returns them.
+        """Set the deltas that `read` returns, if the provider sent a complete reply with an error status.
 
-        Nothing else is read from the response.
+        The response body was already read for the error, so nothing else is read from the response.
         """
         self._first = list(deltas)
         self._ended = True
@@ -289,7 +292,10 @@ async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> byt
 
 
 def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return the response headers with a header `date`: the provider's, or else the current time (RFC 9110, 6.6.1)."""
+    """Return the response headers with a header `date`: the provider's, or else the current time (RFC 9110, 6.6.1).
+
+    The delay before a retry is calculated from this time, if the provider states the time of the retry.
+    """
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}

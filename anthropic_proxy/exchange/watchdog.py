@@ -77,7 +77,7 @@ class Watchdog:
         self._call_open = False
 
     def note_first_byte(self) -> None:
-        """Note that bytes of an upstream response have arrived. From now on, `idle_seconds` limits each pause."""
+        """Record that upstream bytes have arrived, and limit the time until further bytes to `idle_seconds`."""
         self.upstream_at = self.now()
         if self.upstream_limit != self._idle_seconds:
             self._set_upstream_limit(self._idle_seconds)
@@ -89,7 +89,11 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due(), self._tick)
 
     def recover_from_idle(self) -> bool:
-        """Undo the cancellation of the task and return True, if an idle provider was its reason. Else return False."""
+        """Undo the cancellation of the task if an idle provider was its reason, and return True.
+
+        The task can then call another provider. False: the cancellation has another reason, such as a disconnected
+        client.
+        """
         if self.reason != "upstream silent" or self._exchange is None:
             return False
         self.reason = ""

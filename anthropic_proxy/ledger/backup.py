@@ -26,7 +26,8 @@ def write_backup(
 ) -> Path:
     """Copy the SQLite database `file` to a file beside it, such as `ledger.sqlite3.backup-0001`, and return its path.
 
-    Raises `OSError` if the disk has too little space.
+    `version` is the schema version of the database, and becomes the end of the name. Raises `OSError` if the disk has
+    too little space.
     """
     target = file.with_name(f"{file.name}.backup-{version}")
     incomplete = target.with_name(f"{target.name}.incomplete")

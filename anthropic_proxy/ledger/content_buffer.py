@@ -38,7 +38,7 @@ class BufferedContent(Struct):
 class ContentBuffer:
     """Buffer with the first bytes of each client request and reply, and with a limit for their total.
 
-    `warn` is called if a request does not fit.
+    `warn` is called if the buffer is full, so that a request cannot be stored with its texts.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class ContentBuffer:
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
         """Add `data`, bytes of a client request, reply or provider request, to the buffer.
 
-        Bytes that do not fit are dropped, usually together with the whole client request.
+        Only the first bytes of a client request and its reply are kept. If the buffer is full, all bytes of this client
+        request are dropped. A provider request that does not fit is dropped alone.
         """
         if point == "client request":
             kept = data[: self._max_content_bytes]

@@ -85,9 +85,10 @@ def build_content_rows(
 
 
 def join_deltas(reply: bytes) -> bytes:
-    """Join the text fragments of each content block in a streamed reply, and return the reply.
+    """Join the text fragments of each content block in a streamed reply, and return the joined reply.
 
-    Any other reply is returned unchanged.
+    Otherwise an API key that is split over two fragments would not be found. A reply that is not streamed is returned
+    unchanged.
     """
     if not reply.startswith(b"event: "):
         return reply

@@ -37,7 +37,10 @@ _SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")
 
 
 def read_search_count(source: str) -> int:
-    """Return the number of billed web searches in `source`, a text of `Cost.source`. 0: none, or no known price."""
+    """Return the number of billed web searches in `source`, a value of the field `Cost.source`.
+
+    0: the provider billed no searches, or their price is unknown.
+    """
     found = _SEARCH_COUNT.search(source)
     return 0 if found is None else int(found[1])
 
@@ -120,7 +123,10 @@ class CostCalculator:
 
 
 class RequestUsage(Struct, frozen=True):
-    """Tokens and cost of one request, as the sum of its calls to providers."""
+    """Tokens and cost of one request, as sums over its calls to providers.
+
+    Input tokens that were read from a cache are part of the cost, but not of the number of tokens.
+    """
 
     tokens: int
     """Number of input and output tokens, without input tokens that were read from a cache."""
@@ -131,7 +137,8 @@ class RequestUsage(Struct, frozen=True):
 def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> RequestUsage:
     """Return the tokens and the cost of a finished request, as sums over its calls to providers.
 
-    `input_tokens` is an estimate for a call without reported input tokens. Cached input is not counted.
+    `input_tokens` is an estimate for the last call, used if its input tokens were not reported. Input tokens that were
+    read from a cache are not part of the number of tokens.
     """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):

@@ -55,9 +55,10 @@ def sum_periods(
 
 
 def count_requests_in_previous_range(connection: Connection, selection: RequestSelection, now: int) -> int:
-    """Return the number of requests in the time range before that of `selection`, for a comparison.
+    """Return the number of requests in the time range directly before that of `selection`, for a comparison.
 
-    Both ranges have the same filters and usually the same length.
+    Both ranges have the same filters and the same length. If `selection` ends after `now`, only its length until `now`
+    counts.
     """
     is_single = selection.is_short_range or not selection.has_hourly_sums
     start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
@@ -208,9 +209,10 @@ def collect_latencies(
     group_columns: Sequence[str] = (),
     quantity: Literal["first_token", "duration"] = "first_token",
 ) -> dict[tuple[int, tuple[str, ...]], Histogram]:
-    """Return histograms of the times to the first token by period and group.
+    """Return histograms of the times to the first token, or of the durations of requests, by period and group.
 
-    A key has the beginning of the period in seconds, and the values of `group_columns`.
+    `quantity` selects one of the two. A key of the result consists of the beginning of the period in seconds since the
+    epoch, and the values of `group_columns`.
     """
     # with `period_seconds` 0, the only period has the beginning 0
     source = _find_source(selection)

@@ -86,7 +86,8 @@ class DriverConnection:
 class DriverStatement:
     """SQL statement that SQLAlchemy compiles once, and that the database driver then executes directly.
 
-    The statement must have two or more parameters with values that need no conversion.
+    It must have at least two parameters. Their values must have types that the driver accepts without a conversion by
+    SQLAlchemy.
     """
 
     def __init__(self, build: Callable[[str], ClauseElement]) -> None:
@@ -123,7 +124,8 @@ class DriverStatement:
 class TableInsertion:
     """SQL statement that inserts rows into `table`.
 
-    `read_values` returns the values of a row in the order of `columns`. The driver accepts them without conversion.
+    `read_values` returns the values of one row in the order of `columns`. They must have types that the driver accepts
+    without a conversion by SQLAlchemy.
     """
 
     def __init__(self, table: Table, columns: Sequence[str], read_values: Callable[[Any], Sequence[Any]]) -> None:

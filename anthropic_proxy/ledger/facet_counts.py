@@ -39,7 +39,8 @@ def count_facets(
 ) -> FacetCounts:
     """Return the number of requests in `selection` for each value of each of `columns`.
 
-    The filter on a column does not affect the counts of this column.
+    The counts of a column ignore the filter on this column, so that a user can choose another value. `limit` is the
+    maximum number of values per column.
     """
     found: dict[str, Sequence[tuple[str, int]]] = {}
     partial_columns = []

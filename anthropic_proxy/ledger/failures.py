@@ -60,7 +60,7 @@ _PRIMARY_CODE = 0xFF
 def classify_database_error(error: BaseException) -> LedgerCondition:
     """Return the state of the ledger, such as `disk full` or `locked`, after its database failed with `error`.
 
-    `failed` is returned for all causes without a state of their own.
+    The state is `failed` if the cause is unknown or has no other state.
     """
     if isinstance(error, NewerSchemaError):
         return "newer schema"
@@ -92,7 +92,10 @@ def describe_database_failure(condition: LedgerCondition, place: str, error: Bas
 
 
 def is_value_failure(error: Exception) -> bool:
-    """Return True if `error` concerns only one request, so that other requests can still be stored."""
+    """Return True if `error` concerns only one request, so that other requests can still be stored.
+
+    Examples are a value that the database rejects, and an exception in the calculation of the cost.
+    """
     if isinstance(error, exc.DBAPIError):
         return isinstance(error, (exc.DataError, exc.IntegrityError))
     if isinstance(error, exc.SQLAlchemyError):

@@ -58,9 +58,10 @@ HourlyKey = tuple[Any, ...]
 
 
 def sum_rows_by_hour(rows: Iterable[Row], instance: str) -> list[dict[str, Any]]:
-    """Return the sums of `rows`, new rows of `requests`, as rows of the table `hourly` in the order of their keys.
+    """Return the sums of `rows`, new rows of `requests`, as rows of the table `hourly`, sorted by key.
 
-    `instance` is the id of the writing process, "" on SQLite. The histograms are not encoded.
+    `instance` is the id of the process that writes to PostgreSQL, "" on SQLite. The histograms are not yet encoded as
+    bytes, because `add_hourly_sums` adds them to the stored ones.
     """
     groups = group_by_hour(rows, instance, _read_key)
     return [_sum_group(key, groups[key]) for key in sorted(groups)]
@@ -71,7 +72,7 @@ def group_by_hour(
 ) -> dict[HourlyKey, list[Row]]:
     """Group `rows`, rows of the table `requests`, by hour and the values that `read_key` returns.
 
-    A key of the result has the hour, `instance`, and these values.
+    A key of the result consists of the hour, counted since the epoch, `instance`, and these values.
     """
     # `instance` is the id of the writing process on PostgreSQL, and "" on SQLite
     groups: dict[HourlyKey, list[Row]] = {}
@@ -101,7 +102,8 @@ def _sum_group(key: HourlyKey, rows: Sequence[Row]) -> dict[str, Any]:
 def add_hourly_sums(connection: DriverConnection, added: list[dict[str, Any]]) -> None:
     """Add the sums `added` to the rows of the table `hourly`, in the transaction of `connection`.
 
-    No other transaction may change the same rows at the same time.
+    No other transaction may change the same rows meanwhile, because their histograms are read, added up and written
+    again.
     """
     for sums in added:
         stored = _find_histograms.fetch_one(connection, sums) or ()

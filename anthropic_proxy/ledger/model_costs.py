@@ -57,7 +57,10 @@ class ModelCosts:
     ) -> Price | None:
         """Return the price of `requested`, the model id in a client request. None: the price is unknown.
 
-        A Claude model has the list price of Anthropic.
+        An id with the prefix of a provider has the price at this provider. A Claude model without a prefix has the list
+        price of Anthropic, even if another provider served the request. `prefix` and `model` are the provider and model
+        that served it. If `requested` has no list price but is equal to `model`, its price at this provider is
+        returned.
         """
         name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
@@ -86,7 +89,8 @@ class ModelCosts:
     def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
         """Divide the stored cost of a model into the nano-dollars of each kind of token.
 
-        Without a current price, the whole cost has the key "".
+        The cost is divided in proportion to the current prices. If no current price is known, the result has the whole
+        cost under the key "".
         """
         if not sums.cost:
             return {}

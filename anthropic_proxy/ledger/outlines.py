@@ -23,9 +23,9 @@ _FIRST_ITEMS = 5
 
 
 def outline_json(body: bytes) -> str:
-    """Return the structure of `body`, a JSON object, by one line per field or list item.
+    """Return the structure of the JSON object `body` as text, with one line for each field or list item.
 
-    "": `body` is no JSON object or nested too deeply.
+    "": `body` is no JSON object, or is nested too deeply.
     """
     try:
         fields = msgspec.json.decode(body)

@@ -28,7 +28,7 @@ _FileIdentity = tuple[int, int, int] | None
 
 
 class LoadedPrices(Struct, frozen=True):
-    """A loaded price list, with the text for its origin."""
+    """A loaded price list, with a text that describes its origin."""
 
     snapshot: "DataSnapshot"
     """Prices of all models, as the library `genai-prices` represents them."""
@@ -37,7 +37,7 @@ class LoadedPrices(Struct, frozen=True):
 
 
 class PriceSource:
-    """Price list of one data directory: that of the installed package, or of the user's newer file.
+    """Price list in use: that of the installed package, or a newer one from the user's file in a data directory.
 
     Any thread may call the methods.
     """
@@ -52,7 +52,10 @@ class PriceSource:
         """Message about a file that is not used because it is invalid. "": there is no such file."""
 
     def load(self) -> LoadedPrices | None:
-        """Return the price list, which the first call loads in half a second. None: `genai-prices` is not installed."""
+        """Return the price list. None: `genai-prices` is not installed.
+
+        The first call loads the list, which takes half a second. Later calls return the loaded list.
+        """
         if self.current is None and has_price_package():
             with self._lock:
                 if self.current is None:
@@ -62,7 +65,7 @@ class PriceSource:
     def reload_if_changed(self) -> None:
         """Load the price list again if the user's file has changed. An invalid file is not used.
 
-        Nothing happens before `load`. Call this in a thread.
+        The call has no effect before the first `load`. Call it in a thread, because it may take half a second.
         """
         if self.current is None or _identify(self._file) == self._identity:
             return

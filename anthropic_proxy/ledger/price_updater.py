@@ -43,7 +43,7 @@ def open_plugin(settings: Settings) -> Plugin:
 class PriceUpdater:
     """Updater of the price list. Each worker process has one, but only one worker downloads the list.
 
-    `claim_update` selects this worker. `clock` returns seconds since the epoch.
+    The function `claim_update` selects this worker. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -53,7 +53,7 @@ class PriceUpdater:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, gateway: Gateway) -> None:
-        """Check from now on in the background whether an update is due."""
+        """Start a background task that checks regularly if an update is due."""
         self._task = asyncio.create_task(self._run(gateway))
 
     async def stop(self) -> None:

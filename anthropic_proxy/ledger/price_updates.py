@@ -103,7 +103,9 @@ def read_price_list(file: Path) -> bytes:
 def store_new_prices(directory: Path, content: bytes, origin: str, today: date) -> PriceUpdate:
     """Check a price list and store it in the data directory `directory`.
 
-    Raises `InvalidPrices`, `OlderPrices` or `ConfigurationError`, and the prices in use then stay.
+    `origin` is the URL or path of the list. Raises `InvalidPrices` for an invalid list, `OlderPrices` for one that is
+    older than the list in use, and `ConfigurationError` if it cannot be stored. After an error, the proxy continues to
+    use the present list.
     """
     from anthropic_proxy.ledger.price_check import decode_providers  # noqa: PLC0415  # loads genai-prices
 
@@ -140,7 +142,8 @@ def describe_update_failure(error: InvalidPrices | UpstreamError, origin: str, d
 def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.time) -> bool:
     """Return True if an automatic price update is due and this process must make it.
 
-    Of several processes, one gets True. Raises `ConfigurationError` if `directory` is not writable.
+    If several processes call the function, only one gets True, because it records the update in `directory`. Raises
+    `ConfigurationError` if `directory` is not writable.
     """
     _create(directory)
     file = directory / CLAIM_FILE_NAME

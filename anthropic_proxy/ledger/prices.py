@@ -56,7 +56,7 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
 
     @property
     def total_input_tokens(self) -> int:
-        """Number of all input tokens, cached ones included. Providers charge more for a long context."""
+        """Number of all input tokens, cached ones included. Surcharges for a long context depend on it."""
         return self.input + self.cache_read + self.cache_write
 
 
@@ -97,7 +97,7 @@ class Rates(Struct, frozen=True, dict=True):
 
     @cached_property
     def integer_ratios(self) -> tuple[tuple[int, ...], int]:
-        """The prices as exact fractions with a common denominator.
+        """Prices as exact fractions with a common denominator, so that costs are calculated with integers.
 
         The first item has the numerators in the order of the fields, the second item is the denominator.
         """
@@ -262,7 +262,7 @@ class PriceList:
     def find_price_at_default_address(self, vendor: Provider, model: str, when: datetime) -> Price | None:
         """Return the price of `model` at the default base URL of `vendor`, even if the settings have another base URL.
 
-        The caller uses it as the vendor's list price. None: unknown. `when` is the time of the request.
+        This is the list price of the vendor. None: it is unknown. `when` is the time of the request.
         """
         return self._find_cached(vendor, model, vendor.base_url, when)
 

@@ -35,7 +35,7 @@ class ReadFailure(Struct, frozen=True):
 def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
     """Make database queries on connections of `engine` fail if they need more than `seconds`.
 
-    On SQLite, the limit is for all queries of a connection together.
+    On SQLite, the time counts from the opening of the connection, so all queries of a connection share this limit.
     """
 
     @event.listens_for(engine, "connect")
@@ -73,7 +73,8 @@ def limit_search_range(
 ) -> RequestSelection:
     """Return `chosen` with a shorter time range if its search would read more requests than `max_requests`.
 
-    With `after`, the earliest requests stay in the range, otherwise the latest.
+    `before` and `after` are the position of a page in the list, as start of a request in microseconds since the epoch.
+    With `after`, the range is shortened at its end, otherwise at its beginning.
     """
     if not (chosen.text or chosen.is_changed):
         return chosen

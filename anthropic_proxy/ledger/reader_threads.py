@@ -26,7 +26,10 @@ ResultT = TypeVar("ResultT")
 
 
 def name_client(request: RouteRequest) -> str:
-    """Return the name by which `ReaderThreads` limits the queries of a client: the name of its key, and its address."""
+    """Return the text that identifies a client for the limits of `ReaderThreads`.
+
+    It consists of the name of the client's key and the client's address.
+    """
     return f"{request.client.name} {request.address}"
 
 

@@ -25,7 +25,7 @@ EXCHANGE_PATH = "/v1/messages"
 class ReceiptQueue:
     """Queue of receipts (records of finished requests), which starts the thread that stores them.
 
-    `run` is the function of the thread, which must return after `stop`.
+    The thread executes the function `run`, which must return after a call of `stop`.
     """
 
     def __init__(
@@ -132,9 +132,10 @@ class ReceiptQueue:
         return self._is_stopped
 
     def wait_for_batch(self, seconds: float | None) -> None:
-        """Wait for a receipt, and then a moment longer for further receipts. Called in the thread.
+        """Wait for a receipt, and then a moment longer, so that one transaction can store several receipts.
 
-        The first wait ends after `seconds`, or when the queue is stopped.
+        Without a receipt, the wait ends after `seconds` (None: no limit), or when the queue is stopped. Called in the
+        thread.
         """
         if not len(self) and not self._is_stopped and not _wait(self._added, seconds):
             return
@@ -144,7 +145,10 @@ class ReceiptQueue:
             self._added.get()
 
     def set_waiting_since(self) -> None:
-        """Record that requests begin to wait for the database now. An earlier recorded time is kept."""
+        """Record the current time as the time since which receipts wait for the database.
+
+        If such a time is already recorded, it is kept, because these receipts still wait.
+        """
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()
 
@@ -159,9 +163,9 @@ class ReceiptQueue:
             _wait(self._stopped, seconds)
 
     def pop_batch(self, count: int) -> list[Receipt]:
-        """Remove the oldest receipts, at most `count`, and return them as the current batch.
+        """Remove at most `count` receipts from the queue, the oldest first, and return them as the current batch.
 
-        The batch counts as queued until the caller sets `in_batch` to 0.
+        They still count as queued in the limit and the length of the queue, until the caller sets `in_batch` to 0.
         """
         batch: list[Receipt] = []
         while self._waiting and len(batch) < count:

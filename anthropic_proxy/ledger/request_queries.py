@@ -51,7 +51,10 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
 
     @property
     def end_hour(self) -> int:
-        """Exclusive end of the time range in hours since the epoch, for queries of hourly sums."""
+        """End of the time range as a whole UTC hour, in hours since the epoch; this hour is excluded.
+
+        Queries of hourly sums need it, because each of their rows has the sums of a whole hour.
+        """
         return round_end_to_hour(-(-self.end // MICROSECONDS))
 
     @property
@@ -130,7 +133,8 @@ def list_stored_requests(
 ) -> list[StoredRequest]:
     """Return at most `limit` stored requests of the selection `chosen`, the latest first.
 
-    A position (`before`, `after`) is the start of a request in microseconds, and its id.
+    With `before`, only requests that are older than this position count. With `after`, only later requests count, and
+    the oldest of these are returned. A position is the start of a request in microseconds since the epoch, and its id.
     """
     column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
@@ -188,7 +192,10 @@ def value_condition(column_name: str, value: Any) -> ColumnElement[bool]:
 
 
 def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
-    """Return the SQL condition that excludes rows of `requests` with the most common value of a column."""
+    """Return the SQL condition that excludes rows of `requests` with the most common value of a column.
+
+    The index of the column does not have these rows, so the database uses the index only with this condition.
+    """
     is_other: ColumnElement[bool] = requests.c[column_name] != bindparam(
         None, COMMON_VALUES[column_name], literal_execute=True
     )
@@ -198,7 +205,8 @@ def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
 def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -> RequestSelection:
     """Return `chosen` with a shorter time range if it filters by a very common value.
 
-    The shorter range contains the same requests.
+    The index of the column does not contain such a value. The range is therefore limited to the hours in which hourly
+    sums have it, so that fewer rows are read. It contains the same requests.
     """
     # the index of a column does not contain its most common value, so fewer rows are read in this way
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):

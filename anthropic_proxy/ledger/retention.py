@@ -47,7 +47,10 @@ class Retention:
         self._next_at = 0.0
 
     def is_due(self) -> bool:
-        """Return True before the first deletion, and when `INTERVAL_SECONDS` have passed since the last one."""
+        """Return True if `delete_expired` must be called now.
+
+        This is the case at the start, and when `INTERVAL_SECONDS` have passed since the last complete deletion.
+        """
         return self._clock() >= self._next_at
 
     def seconds_until_due(self) -> float:

@@ -23,7 +23,7 @@ class RestrictedQueryError(Exception):
 def find_key_labels(connection: Connection, owner: str) -> list[str]:
     """Return the labels (names) of all virtual keys of `owner`, revoked keys included.
 
-    Upper and lower case of the owner's name are equal.
+    The comparison of owners ignores upper and lower case.
     """
     if not owner:
         return []

@@ -1,7 +1,7 @@
-"""Hourly sums of sessions in the table `session_hours`.
+"""Hourly sums of sessions in the table `session_hours`, so that lists of sessions need not read all requests.
 
-A session is a conversation of a client such as Claude Code. `sum_sessions` computes the sums of new rows of `requests`.
-`add_session_sums` adds them to the table, in the transaction that stores these rows.
+A session is a conversation of a client such as Claude Code. `sum_sessions` computes the sums of new rows of the table
+`requests`. `add_session_sums` adds these sums to the stored ones, in the transaction that stores the new rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,16 +31,19 @@ _read_counted = attrgetter(*_COUNTED)
 
 
 def sum_sessions(rows: Iterable[Row], instance: str) -> list[dict[str, Any]]:
-    """Return the sums of `rows`, new rows of `requests`, as rows of the table `session_hours`.
+    """Return the sums of `rows` by hour and session, as rows to add to the table `session_hours`.
 
-    `instance` is the id of the writing process, "" on SQLite.
+    `rows` are new rows of the table `requests`. `instance` is the id of this process on PostgreSQL, and "" on SQLite.
     """
     groups = group_by_hour(rows, instance, _read_key)
     return [{**dict(zip(_KEYS, key, strict=True)), **_sum_group(groups[key])} for key in sorted(groups)]
 
 
 def add_session_sums(connection: DriverConnection, sums: list[dict[str, Any]]) -> None:
-    """Add `sums` to the rows of the table `session_hours`, in the transaction of `connection`."""
+    """Add `sums`, the result of `sum_sessions`, to the stored sums, in the transaction of `connection`.
+
+    A row of the table `session_hours` that does not exist yet is inserted.
+    """
     _add.execute(connection, sums)
 
 

@@ -74,9 +74,10 @@ def list_sorted_requests(
     before: tuple[float, int, str] | None = None,
     after: tuple[float, int, str] | None = None,
 ) -> list[SortedRequest]:
-    """Return at most `limit` stored requests of the selection `chosen`, sorted by `order`.
+    """Return one page of the requests in the selection `chosen`, sorted by `order`, at most `limit`.
 
-    A position (`before`, `after`) has the value, time and id of a request.
+    The page begins after the position `before`, or ends before the position `after`. Without both, it is the first
+    page. A position is `SortedRequest.position` of a request on another page.
     """
     unknown = _LOWEST if order.is_descending else _HIGHEST
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")

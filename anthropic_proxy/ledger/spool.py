@@ -97,7 +97,7 @@ class Spool:
     def delete(self, block: Block) -> None:
         """Delete `block` from the file, because its rows are now stored in the ledger.
 
-        If the file cannot be written, the block stays in it.
+        If the file cannot be written, the block stays in it. The next worker that claims it skips the stored rows.
         """
         # a worker that claims a remaining block skips the rows that are already stored
         with suppress(sqlite3.Error, OSError), closing(self._open()) as database:

@@ -72,7 +72,7 @@ class UsageSums(Struct):
 
     @property
     def known_cost(self) -> int | None:
-        """Cost in nano-dollars of the requests with a known price. None: no request with tokens has a known price."""
+        """Cost in nano-dollars of the requests with a known price. None: the cost is 0, but some prices are unknown."""
         return known_cost_or_none(self.cost, self.unknown_cost_requests)
 
     def add(self, other: "UsageSums") -> None:
@@ -108,7 +108,10 @@ def add_up(sums: Iterable[UsageSums]) -> UsageSums:
 
 
 def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageSums]:
-    """Return the totals of each group. `groups` has pairs of a group and sums; a group may occur several times."""
+    """Return the totals of each group in `groups`, which are pairs of a group and its sums.
+
+    If several pairs have the same group, their sums are added up.
+    """
     found: dict[KeyT, UsageSums] = {}
     for key, sums in groups:
         found.setdefault(key, UsageSums()).add(sums)
@@ -116,9 +119,9 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
 
 
 def known_cost_or_none(cost: int, unknown_requests: int) -> int | None:
-    """Return `cost`, a sum of costs in nano-dollars. None: no cost is known.
+    """Return `cost`, a sum of costs in nano-dollars, or None if no cost is known.
 
-    `unknown_requests` is the number of requests without a known price.
+    This is the case if `cost` is 0 but some requests have no known price (`unknown_requests` is their number).
     """
     return None if unknown_requests and not cost else cost
 

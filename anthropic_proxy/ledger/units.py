@@ -1,4 +1,4 @@
-"""Units of time in the ledger: microseconds, as its tables store times and durations, hours and days."""
+"""Numbers for units of time in the ledger. Its tables store times and durations in microseconds."""
 
 MICROSECONDS = 1_000_000
 """Number of microseconds in a second."""

@@ -27,9 +27,10 @@ _COSTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_
 
 
 def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
-    """Return the name of `group`, such as all requests with the same model, as users see it.
+    """Return the name of a group of requests, such as those with the same model, as users see it.
 
-    A provider is named by its prefix in model ids.
+    `by` is the property that the requests share. A provider is named by its prefix in model ids, and a model with this
+    prefix (`openai/gpt-4.1`).
     """
     if by not in ("model", "provider"):
         return group.name
@@ -40,9 +41,9 @@ def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
 
 
 def encode_sums(sums: UsageSums) -> dict[str, Any]:
-    """Return the sums in `sums` by their titles in exports, for CSV or JSON.
+    """Return the numbers in `sums` as a mapping from their titles in CSV and JSON exports.
 
-    Costs are US dollars, or None if no price is known.
+    Costs are converted to US dollars. They are None if no price is known.
     """
     values: dict[str, Any] = {title: getattr(sums, title) for title in EXPORT_TITLES}
     for cost, unknown in _COSTS.items():
@@ -53,7 +54,7 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
 def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
     """Return a table with one row for each of `groups`, such as the requests with the same model.
 
-    `by` is the title of the first column.
+    `by` is the property that the requests of a group share. It is also the title of the first column.
     """
     rows = [[name_group(settings, by, group), *encode_sums(group.sums).values()] for group in groups]
     return ExportTable([by, *EXPORT_TITLES], rows)
@@ -62,7 +63,7 @@ def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) ->
 def build_usage_object(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
     """Return the sums of `groups`, such as requests with the same model, as an object for JSON.
 
-    `by` names the quantity that the requests of a group share.
+    `by` is the property that the requests of a group share. `chosen` is the time range of the sums.
     """
     return {
         "from": _format_time(chosen.start),

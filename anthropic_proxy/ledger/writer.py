@@ -98,9 +98,10 @@ class LedgerWriter:
         """Rows from the spool file that are the present batch. None: the present batch is from the queue."""
 
     def run(self) -> None:
-        """Store the receipts of the queue until it is stopped and empty.
+        """Store the receipts of the queue until the queue is stopped and empty.
 
-        A failed transaction is repeated later, but ends the run after the stop.
+        A failed transaction is repeated later. After the queue is stopped, a failure ends the run, so that the server
+        can stop.
         """
         try:
             self._store_until_stopped()

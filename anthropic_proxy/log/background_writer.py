@@ -24,7 +24,8 @@ a pipe. A longer entry is written by itself."""
 class BackgroundWriter:
     """Queue of log entries, and the thread that writes them to the file `descriptor`.
 
-    Entries above `max_queued` are dropped, and `describe_dropped` returns the entry about their number.
+    If `max_queued` entries wait, new entries are dropped. The thread then reports their number by the log entry that
+    `describe_dropped` returns.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class BackgroundWriter:
         """Held by the thread that starts `_thread`. Others do not wait for it: a signal handler may log too."""
 
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
-        """Replace the functions that encode log entries, also for entries that are already queued.
+        """Replace the functions `encode` and `describe_dropped` of the constructor, for example after a reload.
 
-        `describe_dropped` returns the log entry that reports a number of dropped entries.
+        `encode` returns a log entry as bytes, also for entries that are already queued. `describe_dropped` returns the
+        log entry that reports a number of dropped entries.
         """
         self._encode, self._describe_dropped = encode, describe_dropped
 

@@ -31,7 +31,8 @@ _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 class RequestsInProgress:
     """List of the running client requests of this process, and its count of heartbeats, in shared memory.
 
-    `shared_memory` is this memory. None: memory of this process only.
+    `shared_memory` is the memory that the supervisor can read. None: private memory, until `use_shared_memory` is
+    called.
     """
 
     def __init__(self, shared_memory: memoryview | None = None) -> None:

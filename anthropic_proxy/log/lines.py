@@ -70,7 +70,7 @@ def escape_unprintable_json(text: str) -> str:
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
     """Return the receipt of a request with API keys masked in texts that clients may have chosen.
 
-    `secrets` are masked besides texts that look like API keys.
+    Both the known keys (`secrets`) and all texts that look like API keys are masked.
     """
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project)
@@ -205,9 +205,9 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return a key that is equal for similar notes about changed or dropped request fields.
+    """Return a key that is equal for similar notes, which differ only in the name of a tool or the index of a field.
 
-    The log contains only the first of similar notes.
+    The log contains only the first of several notes with the same key.
     """
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)

@@ -75,9 +75,10 @@ class Log:
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
     def inherit_from(self, previous_log: "Log") -> None:
-        """Continue the queue and the thread of `previous_log`, the log before a reload of the settings.
+        """Continue to use the queue and the thread of `previous_log`, the log before a reload of the settings.
 
-        Nothing happens if the two logs have different streams.
+        Texts that `previous_log` has written with `write_once` are not written again. Nothing happens if the two logs
+        have different streams.
         """
         if self._stream is previous_log._stream and previous_log._writer is not None:
             self._written_once, self._writer = previous_log._written_once, previous_log._writer

@@ -25,7 +25,8 @@ async def stream_requests(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of a live view of client requests as SSE bytes.
 
-    `client_names` None means all clients. The stream ends after `MAX_LIVE_SECONDS` at the latest.
+    Only requests of the clients in `client_names` are included; None: those of all clients. The stream ends after
+    `MAX_LIVE_SECONDS` at the latest.
     """
     view = feed.open_view()
     try:

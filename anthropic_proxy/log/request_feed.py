@@ -186,9 +186,10 @@ class RequestFeed:
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
-        """Add the requests in `snapshot`, which the worker with the index `worker` has sent.
+        """Add the requests in `snapshot`, which the worker process with the index `worker` has sent.
 
-        `contains_recent` is True if `snapshot` has all its recent requests.
+        `contains_recent` is True if `snapshot` has all recent requests of this worker. False: it has only requests that
+        have just finished, and the running ones.
         """
         self._running_elsewhere[worker] = snapshot.running
         if not contains_recent:
@@ -210,7 +211,7 @@ class RequestFeed:
     def close_view(self, view: RequestView) -> None:
         """Close a view, so that it receives no more requests.
 
-        If it was the last one, the requests of other workers are dropped.
+        When the last view is closed, the running requests of other workers are removed, because only views need them.
         """
         self._views.discard(view)
         if not self._views:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 class State:
     """State of a search after some characters were read.
 
-    Its text is the longest suffix of these characters that begins a searched string.
+    The text of a state is the longest suffix of these characters with which at least one searched string begins.
     """
 
     __slots__ = ("depth", "fallback", "following", "high", "low", "match")
@@ -80,9 +80,9 @@ class Automaton:
         return self._order[string]
 
     def min_string_index(self, state: State) -> int:
-        """Return the lowest index of the searched strings that begin with the text of `state`.
+        """Return the lowest index of all searched strings that begin with the text of `state`.
 
-        The index is a position in the constructor's list.
+        The index of a string is its position in the list given to the constructor.
         """
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 

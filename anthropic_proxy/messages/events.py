@@ -50,7 +50,7 @@ class ToolCallStart(Struct, frozen=True, gc=False):
 
 
 class BlockStart(Struct, frozen=True, gc=False):
-    """Event `content_block_start` of a block that is sent complete, such as a web search result.
+    """Event `content_block_start` that contains a complete block, such as a web search result.
 
     Only the arguments of a server tool call follow in a separate event.
     """

@@ -79,7 +79,10 @@ class FidelityReport(Struct):
             self.dropped += note.handling == "dropped"
 
     def list_rejected_losses(self) -> list[FidelityNote]:
-        """Return the notes on dropped fields if the mode is `strict`. In the mode `best-effort` the list is empty."""
+        """Return the notes because of which the request is rejected: in the mode `strict`, those on dropped fields.
+
+        In the mode `best-effort` the list is empty.
+        """
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 
     def format_counts(self) -> str:

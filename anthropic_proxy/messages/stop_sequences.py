@@ -48,9 +48,10 @@ class StopSequenceFilter:
         """Citations after the buffered text. They are returned after it."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
-        """Return the deltas to forward to the client for the deltas of one network read.
+        """Return the deltas to forward to the client, from `deltas`, those of one network read.
 
-        A match adds a `Stop`. After it, only `Usage` is forwarded.
+        Text that may begin a stop sequence is held back until a later call. A complete stop sequence adds a `Stop`,
+        after which only `Usage` is forwarded.
         """
         released: list[Delta] = []
         for delta in deltas:

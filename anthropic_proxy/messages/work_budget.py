@@ -144,7 +144,7 @@ class WorkBudget:
     def error_field(self, field: str) -> Iterator[None]:
         """Return a context manager in which errors of this budget name `field` as the path of the schema.
 
-        A `RecursionError` in its block becomes `WorkLimitExceeded`.
+        A `RecursionError` in the `with` statement becomes `WorkLimitExceeded`.
         """
         before, self.field = self.field, field
         try:
@@ -226,7 +226,7 @@ _Arguments = TypeVarTuple("_Arguments")
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
     """Bounded, thread-safe cache for the results of a function that counts its work in a `WorkBudget`.
 
-    Each use of a cached result counts its work again.
+    Each use of a cached result counts its work again, so that a request's limits do not depend on the cache.
     """
 
     def __init__(

@@ -140,7 +140,10 @@ class Histogram(Struct):
         self.sum_seconds += sum_seconds
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
-        """Return the upper limit of each bucket with the number of durations up to it, as Prometheus requires."""
+        """Return for each bucket its upper limit and the number of durations up to this limit.
+
+        Prometheus requires these cumulative counts. The last limit is `+Inf`, so its count includes all durations.
+        """
         total, found = 0, []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
@@ -151,9 +154,10 @@ class Histogram(Struct):
 def collect_samples(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels
 ) -> dict[MetricFamily, Samples]:
-    """Return the values of all counters and gauges in `snapshot`, by metric and labels.
+    """Return the values of all counters and gauges by metric and labels.
 
-    A counter without counted events has no values.
+    Most values are from `snapshot`. `unresponsive_workers` is a value itself, and `versions` are labels with the
+    versions of the proxy and Python. A counter without counted events has no values.
     """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():

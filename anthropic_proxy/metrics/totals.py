@@ -128,7 +128,10 @@ class Gauges(Struct, array_like=True):
     """Number of settled reservations of limits that are not yet in Redis."""
 
     def add_gauges(self, other: "Gauges") -> None:
-        """Add the gauges of another process to these. For state that all processes share, the larger number is kept."""
+        """Add the gauges of another process to these.
+
+        The open circuits and key cooldowns are shared by all processes, so the larger number is kept, not the sum.
+        """
         self.started_at = min(self.started_at, other.started_at)
         self.open_circuits = max(self.open_circuits, other.open_circuits)
         self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
@@ -230,13 +233,20 @@ class MetricsTotals:
         self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
     def copy_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
-        """Copy the state of the ledger (database of requests) into `gauges`, and its row counts into the counters."""
+        """Copy the state of the ledger (database of requests) into the metrics.
+
+        Its condition and the number of waiting rows go into `gauges`. The numbers of written and dropped rows go into
+        the counters of this process.
+        """
         gauges.ledger_failures = int(state.condition != "ok")
         gauges.ledger_queued_rows = state.queued_rows
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
 
     def copy_store_state(self, state: StoreState, gauges: Gauges) -> None:
-        """Copy the state of the store that counts the use of limits into `gauges`, if this store is in Redis."""
+        """Copy the state of the store for limits and budgets into `gauges`, if this store is in Redis.
+
+        For any other store, `gauges` stays unchanged.
+        """
         if state.kind == "redis":
             gauges.redis_failures = int(not state.available)
             gauges.pending_settlements = state.pending_settlements
@@ -305,7 +315,8 @@ def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
 def sum_snapshots(snapshots: Iterable[bytes], ended_snapshots: Sequence[bytes] = ()) -> MetricsSnapshot:
     """Return the sum of the metrics of several processes.
 
-    `ended_snapshots` has the snapshots of ended processes. Their gauges are left out.
+    `ended_snapshots` has the last snapshots of ended processes. Their gauges are left out, because gauges describe the
+    current state of running processes.
     """
     total = MetricsSnapshot()
     for encoded in ended_snapshots:

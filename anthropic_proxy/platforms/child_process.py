@@ -1,8 +1,9 @@
 """Child processes of commands, with the same functions for Linux, macOS and Windows.
 
 `proxy_command` returns the command line of a command of the proxy. `background_popen_options` is for a server that
-Ctrl+C does not stop. `run_in_foreground` runs a client such as Claude Code in the terminal. `exit_handles` detects the
-end of a process. `stop_process_when_stdin_ends` ends a child with its parent, and `end_process` ends it before.
+Ctrl+C does not stop. Standard input of such a child is a pipe from its parent. `end_process` closes the pipe in the
+parent. In the child, `stop_process_when_stdin_ends` stops the process then, and also if the parent has ended.
+`exit_handles` detects the end of a process. `run_in_foreground` runs a client such as Claude Code in the terminal.
 """
 
 import os
@@ -57,9 +58,10 @@ def exit_handles(process: BaseProcess) -> list[int]:
 
 
 def end_process(process: "subprocess.Popen[Any]", kill_after_seconds: float) -> None:
-    """End a child process by the end of its standard input, and wait. Kill it if it runs after `kill_after_seconds`.
+    """End a child process by closing its standard input, and wait until it has ended.
 
-    A child without a pipe as its standard input is killed at once.
+    The child is killed if it still runs after `kill_after_seconds`. If its standard input is no pipe, it is killed at
+    once.
     """
     if process.stdin is None:
         process.kill()
@@ -76,7 +78,7 @@ def end_process(process: "subprocess.Popen[Any]", kill_after_seconds: float) -> 
 def stop_process_when_stdin_ends() -> None:
     """Start a thread that stops this process (SIGTERM) when its standard input ends.
 
-    A pipe from the parent process ends with the parent.
+    If standard input is a pipe from the parent process, this process thus stops when the parent ends.
     """
 
     def wait() -> None:

@@ -32,7 +32,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def tune_gc() -> None:
     """Exclude all present objects from garbage collection, and raise the thresholds of the collector.
 
-    Call this at the end of start-up.
+    Requests create no reference cycles, so collections would only delay them. Call this at the end of start-up.
     """
     # requests create no cycles; with the default thresholds, one large request in ten waits for a full collection
     gc.collect()
@@ -94,9 +94,9 @@ class HeapTrimmer:
         self._freed_bytes += byte_count
 
     def trim_if_due(self, now: float) -> None:
-        """Return free heap memory to the system if this is due, for example after a burst of requests.
+        """Return free heap memory to the system if requests have freed much memory, or if the server has become idle.
 
-        `now` is in monotonic seconds.
+        Call this once a second. `now` is in monotonic seconds.
         """
         fresh, self._freed_at_tick = self._freed_bytes - self._freed_at_tick, self._freed_bytes
         if fresh:

@@ -30,7 +30,8 @@ SUPERVISOR_SIGNALS = STOP_SIGNALS if RELOAD_SIGNAL is None else STOP_SIGNALS | {
 def defer_sighup() -> None:
     """Block SIGHUP until `restore_sighup` is called, and make stop signals end the process at once.
 
-    It is called at the beginning of the start-up, when no request is served yet.
+    Call this at the beginning of the start-up. SIGHUP has no handler yet, so it would end the process. No request is
+    served yet, so a stop needs no cleanup.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, exit_immediately)

@@ -1,7 +1,7 @@
 """Callbacks of the event loop when a socket becomes readable or writable, for sockets without an asyncio transport.
 
-`SocketEvents` registers the callbacks. On Windows, where the event loop of asyncio lacks this function, a thread waits
-for the events with `select`, and the callbacks are then called in the event loop.
+`SocketEvents` registers the callbacks. The event loop of asyncio on Windows cannot watch such sockets. There, a thread
+waits for the events with `select`, and the callbacks are then called in the event loop.
 """
 
 import asyncio

@@ -78,9 +78,9 @@ def add_signal_callback(number: signal.Signals, loop: asyncio.AbstractEventLoop,
 
 
 class StopSignals:
-    """Handlers of stop signals, which call `stop` and end a process that does not stop.
+    """Handlers of stop signals, which call `stop`, and timers that end a process that does not stop.
 
-    Before the end, `report` logs the requests in progress.
+    Before a timer ends the process, `report` is called to log the requests in progress.
     """
 
     # The process ends with status 1 if the event loop does not respond within `loop_timeout` seconds, or if
@@ -96,9 +96,9 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Install a handler for each of these stop signals, and the timer that ends a blocked process.
+        """Install a handler for each of these stop signals, and create the timer that ends a blocked process.
 
-        `loop` is the event loop in which `stop` is called.
+        The handlers schedule the call of `stop` in the event loop `loop`. The timer starts with the first stop signal.
         """
         self._loop = loop
         self._timer = _Timer(self._end)

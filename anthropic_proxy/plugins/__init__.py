@@ -55,7 +55,7 @@ class Policy(Protocol):
     async def admit(self, request: AdmissionRequest) -> Settle | None:
         """Check a client request before any call to a provider. Raise a `ClientError` to reject it.
 
-        The returned function is called at the end of the request.
+        The returned function is called with the receipt (record) of the request when it ends, also after a failure.
         """
         ...
 
@@ -111,7 +111,7 @@ class Gateway(Protocol):
     def list_models(self) -> Sequence[str]:
         """Return the model ids that the proxy itself lists for `GET /v1/models`.
 
-        If Anthropic is the preferred provider, clients of this URL receive the list of Anthropic instead.
+        If Anthropic is the preferred provider, clients usually receive Anthropic's own list from this URL instead.
         """
 
     async def send_http(

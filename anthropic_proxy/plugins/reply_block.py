@@ -1,4 +1,4 @@
-"""`BlockMark`: start of a content block in a reply (kind and time), or the end of the reply."""
+"""`BlockMark`: kind and start time of a content block in a reply, or the time at which the reply ended."""
 
 BlockMark = tuple[str, str, float, int]
 """Block or end of a reply: kind, name of the called tool, time in seconds since the epoch, characters before it.

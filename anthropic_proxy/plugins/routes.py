@@ -1,8 +1,9 @@
 """URL paths that plugins serve, such as the pages of the dashboard.
 
 A `Route` is one path with its function, which receives a `RouteRequest` and returns a `RouteResponse`. If the proxy
-requires a key, only clients with a valid key reach the function. With `Route.checks_key`, clients without a key reach
-it too, and it checks their access itself. `HttpReply` is the reply of another server to a request of a plugin.
+requires a key, the function is called only for clients with a valid key. With `Route.checks_key`, it is also called for
+clients without a key, and must check their access itself. `HttpReply` is the reply of another server to a request of a
+plugin.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -53,7 +54,10 @@ class RouteResponse(Struct, frozen=True, kw_only=True):
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """A URL path that a plugin serves, with the access rules of the API."""
+    """A URL path that a plugin serves.
+
+    If the proxy requires a key for its API, clients need a key for this path too, except with `checks_key`.
+    """
 
     path: str
     """URL path. A name in braces is the parameter of one segment: `/api/requests/{id}`. `{rest*}` matches all further

@@ -147,7 +147,8 @@ class Store(Protocol):
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         """Add the amounts of a request to all counters, or to none if one limit has no room.
 
-        Amounts are usually released after `lease_seconds` without `settle` or `renew`.
+        Without a call of `settle` or `renew`, the amounts are removed again after `lease_seconds`. Amounts of the kind
+        `rate` always count for the period of their limit.
         """
         # a `rate` amount counts for the period of its limit, also without `renew`
         ...
@@ -168,8 +169,8 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close connections and files of the store.
+        """Write the actual amounts that are not stored yet, then close connections and files of the store.
 
-        Before that, actual amounts that are not stored yet are written. This step ends after at most two seconds.
+        The writing ends after at most two seconds, so that it does not delay the stop of the server.
         """
         ...

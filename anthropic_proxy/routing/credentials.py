@@ -110,9 +110,9 @@ class Credentials:
         return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
 
     def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
-        """Skip an API key for some time, or discard an access token, if `error` concerns it.
+        """Start the cooldown of an API key, or discard an access token, if `error` concerns this key or token.
 
-        Return True if a retry can use another.
+        Return True if a retry can use another key or token. The only key of a provider has no cooldown.
         """
         if provider.key_source != "settings":
             return (
@@ -141,7 +141,10 @@ class Credentials:
         return sum(end > now for end in self._cooldown_ends.values())
 
     def list_cooldown_seconds(self, provider: str) -> list[float]:
-        """Return for each skipped key of a provider the seconds until it is used again. The keys are not returned."""
+        """Return the remaining seconds of each cooldown of the provider's keys, without the keys themselves.
+
+        A key is not used during its cooldown. Keys without a cooldown are not in the list.
+        """
         now = self._clock()
         ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._settings.keys.get(provider, ()))
         return [end - now for end in ends if end > now]

@@ -1,10 +1,12 @@
-"""`find_readiness`: finds which providers can be called, and problems of the settings, without a request to providers.
+"""Check of providers and settings before the first request: providers that can be called, and problems of the settings.
 
-The start-up summary and the web page show the result, `Readiness`. `list_problems_and_warnings` returns all problems as
-texts. `list_ignored_settings` finds settings without effect. A tier is a Claude family (opus, sonnet, haiku …), which
-the settings map to a model. `group_tier_mappings` joins tiers with the same mapping. `find_used_models` lists the
-models that the settings use. `describe_retirement` returns a `RetirementNotice` about a mapped model that its provider
-has retired.
+No request is sent to a provider. `find_readiness` returns the result as `Readiness`, for the start-up summary and the
+web page. `list_problems_and_warnings` returns all problems and warnings as texts. `list_ignored_settings` finds
+settings without effect.
+
+A tier is a Claude family (opus, sonnet, haiku …), which the settings map to a model. `group_tier_mappings` joins tiers
+with the same mapping. `find_used_models` lists the models that the settings use. A `RetirementNotice` is about a mapped
+model that its provider has retired.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +87,11 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
 
 
 def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:
-    """Return a mapping from provider name to those of its models that the settings use."""
+    """Return the models that the settings use, as a mapping from provider name to model ids.
+
+    These are the models for Claude tiers (opus …) with their fallbacks, and the models in routes of the configuration
+    file.
+    """
     by_prefix = {provider.prefix: provider.name for provider in find_registry(settings)}
     used: dict[str, list[str]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -139,7 +145,10 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
 
 
 def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
-    """Return the model mapping of the Claude tiers (opus …), in which tiers with equal models are joined."""
+    """Return the model mapping of the Claude tiers (opus …), with one row for all tiers that have the same mapping.
+
+    A row has the names of its tiers as one text, and the mapping of the first of them.
+    """
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
         groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)
@@ -197,7 +206,10 @@ class RetirementNotice(NamedTuple):
 
 
 def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNotice | None:
-    """Return a notice if the model of a Claude tier (opus …) was retired on `today` or earlier. None: it was not."""
+    """Return a notice if the model of a Claude tier (opus …) was retired on `today` or earlier.
+
+    None: no retirement of the model was announced, or its date is after `today`.
+    """
     retired = tier_mapping.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None

@@ -35,7 +35,10 @@ class SettingRow(Struct, frozen=True):
 
 
 def list_settings(settings: Settings) -> list[SettingRow]:
-    """Return all settings in the order of `.env.example`, then tables of the configuration file and HTTP proxies."""
+    """Return all settings with their values, in the order of `.env.example`.
+
+    Tables of the configuration file, and HTTP proxies from the environment, follow at the end.
+    """
     registry = [row for row in find_registry(settings) if not row.is_configured]
     defaults = {**list_defaults(registry), **_derived_defaults(settings)}
     rows = []

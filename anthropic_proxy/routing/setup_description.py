@@ -26,7 +26,7 @@ def describe_setup(
 ) -> Setup:
     """Return the state of all providers, the model mapping, and the problems of the settings.
 
-    With `breakers` and `credentials` of the running proxy, blocked servers and skipped keys are included.
+    Blocked servers and skipped keys are included if `breakers` and `credentials` of the running proxy are given.
     """
     readiness = find_readiness(settings, catalog)
     rows = group_tier_mappings(settings, catalog)

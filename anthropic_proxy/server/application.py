@@ -86,7 +86,7 @@ class Application(HttpApplication, Protocol):
 class LoadApp(Protocol):
     """Function that builds the application. Each server process calls it once.
 
-    The function can be pickled, so that a new worker process can receive it.
+    The function must be picklable, because a new worker process receives it from the supervisor.
     """
 
     def __call__(self, *, address: str, logs_startup: bool = True) -> Application:

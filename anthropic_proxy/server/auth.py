@@ -48,8 +48,9 @@ async def authenticate(
 ) -> Client:
     """Return the client of a request.
 
-    Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for another machine or
-    a foreign web page.
+    Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the
+    client may not use. If the proxy has no keys, `PermissionDenied` also rejects other machines and web pages of other
+    sites.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)
@@ -91,7 +92,7 @@ def claude_code_command(address: str, settings: Settings) -> str:
 def exposure_warning(settings: Settings, host: str) -> str:
     """Return a warning if other machines can reach the proxy and no key is required.
 
-    An empty text means no warning, also for an unknown `host`.
+    The result is an empty text if no warning is needed, or if `host` is empty because it is unknown.
     """
     if not host or is_loopback(host) or settings.requires_client_key():
         return ""

@@ -172,9 +172,9 @@ async def post_count_tokens(services: Services, request: ClientRequest, sink: As
 
 
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /v1/models` with one page of the proxy's own model list.
+    """Serve `GET /v1/models`: send one page of the proxy's own model list.
 
-    A list of the preferred provider is forwarded instead if this provider serves Claude models.
+    If the preferred provider serves Claude models and has a model list, that list is forwarded instead.
     """
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
@@ -196,7 +196,7 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
 async def build_root_response(services: Services, request: RouteRequest) -> RouteResponse:
     """Return the response to `GET /`: a web page for browsers, a JSON message for other clients.
 
-    Only clients that need no key see models and providers.
+    The page shows models and providers only to clients on this machine, or if every client is served without a key.
     """
     settings = services.settings
     scheme = "http" if settings.tls_certificate_file is None else "https"

@@ -20,7 +20,8 @@ class FileWatch:
     def has_changed(self) -> bool:
         """Return True once for each change of the files.
 
-        Two successive calls must find the same new state, so that the file is probably complete.
+        A change is reported when two successive calls find the same new state, because a file may at first be
+        incomplete.
         """
         before, self._latest = self._latest, self._state()
         if self._latest != before or self._latest == self._reported:

@@ -40,9 +40,9 @@ async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequ
 
 
 def require_method(method: str, path: str, found: FoundRoute) -> str:
-    """Raise `MethodNotAllowed` (405) if no plugin serves the URL path with this HTTP method. Otherwise return `method`.
+    """Return `method` unchanged if a plugin serves the URL path with this HTTP method.
 
-    `found` contains the routes of the path by HTTP method.
+    Raises `MethodNotAllowed` (405) otherwise. `found` contains the routes of the path by HTTP method.
     """
     if method not in found.routes:
         raise MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(found.routes)}.", found.routes)
@@ -63,7 +63,7 @@ def build_route_request(
 ) -> RouteRequest:
     """Convert a client request to the `RouteRequest` that plugins receive, without headers with keys.
 
-    Without `scope`, the result is a GET request from an unknown address.
+    The HTTP method and the client's address come from `scope`. Without it, they are GET and an empty text.
     """
     scope = scope or {}
     return RouteRequest(

@@ -19,7 +19,7 @@ from anthropic_proxy.services import Services
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /health` and `HEAD /health`: status `ok`, version and start time.
 
-    The conditions of the ledger and of Redis are added.
+    If the ledger (database of requests) or Redis is enabled, the response also has its condition.
     """
     body: dict[str, object] = {"status": "ok", **_version(services)}
     if services.ledger_state is not None:

@@ -79,7 +79,10 @@ class ServerConfig:
 
     @property
     def max_stop_seconds(self) -> float:
-        """Maximum seconds from a stop signal to the exit of the process."""
+        """Maximum time in seconds that the process needs to exit after a stop signal.
+
+        It consists of the drain delay, the time for running replies, and `STOP_GRACE_SECONDS`.
+        """
         return self.drain_delay_seconds + self.stop_timeout_seconds + STOP_GRACE_SECONDS
 
 

@@ -107,7 +107,7 @@ class AsgiSink:
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
         """Send the response that a plugin's route, or a page of the proxy itself, has returned.
 
-        If `has_body` is False, only the headers of a stream are sent.
+        `has_body` is False for a HEAD request. If the response is a stream, only its headers are then sent.
         """
         lines = {"request-id": [self._request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}

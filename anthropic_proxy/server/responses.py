@@ -122,7 +122,7 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
 
 
 def error_help_headers(error: ProxyError) -> dict[str, str]:
-    """Return the response header that names the documentation of an error, a section of the error catalog.
+    """Return the header `x-proxy-help`, which names the section of the documentation about an error.
 
     `x-proxy-help: docs/fix/errors.md#upstream-refused`
     """
@@ -156,7 +156,7 @@ def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
 
-    None as `report` leaves out the first header.
+    A header is left out if its argument is None or empty.
     """
     headers = {} if report is None else {"x-proxy-fidelity": report.format_counts()}
     if failed_attempts:

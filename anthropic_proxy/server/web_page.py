@@ -90,9 +90,10 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 
 
 def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
-    """Return the web page at `/` with the shell `command` that starts Claude Code, as HTML.
+    """Return the HTML of the web page at `/`, with the shell `command` that starts Claude Code.
 
-    `view` is None if the reader may not see models and providers.
+    `view` is None if the client of this request may not see models and providers. The page links only to
+    `accessible_paths`.
     """
     body = "\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths]))
     return (

@@ -1,9 +1,11 @@
 """`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
 
-A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value,
-`require_valid_value` checks it, and `decode_table` returns a table as a struct. The structs of `file_format` define the
-allowed fields. `build_setting` returns the text of a value with its file and line, as a `FoundSetting`. Methods
-`describe_*` return the file and line of a key. Methods `*_error` return errors for invalid values.
+A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value at a
+path, and `require_valid_value` checks it. `decode_table` returns a whole table as a struct of the module `file_format`,
+which defines the allowed fields.
+
+`build_setting` returns a value as a `FoundSetting`, which the decoders of settings accept. Methods `describe_*` return
+the file and line of a key. Methods `*_error` return errors for invalid values.
 """
 
 import os
@@ -107,7 +109,7 @@ class ConfigFile:
     ) -> ConfigurationError:
         """Return the error for a text at `path` that is none of `choices`.
 
-        The error suggests the choice `suggestion`. "": it suggests the choice most similar to `value`, if any.
+        The error suggests `suggestion`. If that is "", it suggests the choice most similar to `value`, if any.
         """
         return self.invalid_value_error(
             path, value, f"Use {join_with_or(choices)}.", suggestion or find_similar_choice(value, choices)
@@ -235,7 +237,10 @@ class ConfigFile:
 
 
 def resolve_config_file_path(env_file: str | None) -> str | None:
-    """Return the path of the configuration file, which is in the folder of `env_file`. None: `env_file` is None."""
+    """Return the path of the configuration file in the folder of `env_file`. The file may not exist.
+
+    The result is None only if `env_file` is None, because the proxy then reads no files.
+    """
     return None if env_file is None else os.path.join(os.path.dirname(env_file), CONFIG_FILE)
 
 

@@ -39,7 +39,8 @@ def format_env_line(name: str, value: str) -> str:
 def append_variables(file: Path, values: Mapping[str, str]) -> bool:
     """Add a line for each variable to a settings file.
 
-    Return True if other users lost the permission to read it. Raises `ConfigurationError` if it cannot be written.
+    If a variable contains a key, other users of the machine lose the permission to read the file. The result is True if
+    they had this permission before. Raises `ConfigurationError` if the file cannot be written.
     """
     with locked_for_change(file):
         text = read_text(file)
@@ -99,10 +100,10 @@ def read_text(file: Path) -> str:
 
 
 def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
-    """Replace a file in one step.
+    """Replace a file in one step, so that readers get the old or the new content.
 
-    Return True if other users lost the permission to read it, because of `has_keys`. Raises `ConfigurationError` if it
-    cannot be written.
+    If `has_keys` is True, other users of the machine lose the permission to read the file (not on Windows). The result
+    is True if they had this permission before. Raises `ConfigurationError` if the file cannot be written.
     """
     target = file.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")

@@ -1,9 +1,11 @@
 """Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
 
-`find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
-variables of `.env` into it, where the library LiteLLM reads them. `find_listen_host_option` returns the listen address
-on the command line of another server, such as uvicorn. `python_safe_path_for_workers` is for the start of a worker
-process, which then calls `remove_python_safe_path`.
+`find_color_setting`, `find_proxies` and `find_data_directory` read such variables. `export_to_litellm` copies variables
+of `.env` into the environment, where the library LiteLLM reads them. `find_listen_host_option` returns the listen
+address on the command line of another server, such as uvicorn.
+
+`python_safe_path_for_workers` sets a variable during the start of a worker process. The worker inherits the variable,
+and removes it by `remove_python_safe_path`.
 """
 
 import os
@@ -33,9 +35,10 @@ def copy_environment() -> dict[str, str]:
 
 @contextmanager
 def python_safe_path_for_workers() -> Iterator[None]:
-    """Make `multiprocessing` start processes that import no modules from the current directory.
+    """Set `PYTHONSAFEPATH` during the start of worker processes.
 
-    They still get the module search path of this process. Each must call `remove_python_safe_path`.
+    Without this variable, the new process could import modules from the current directory. `multiprocessing` passes the
+    module search path of this process to the new one. Each worker must call `remove_python_safe_path`.
     """
     if os.environ.get(_SAFE_PATH):
         yield
@@ -48,7 +51,11 @@ def python_safe_path_for_workers() -> Iterator[None]:
 
 
 def remove_python_safe_path() -> None:
-    """Remove the variable of `python_safe_path_for_workers`: the commands of users must not inherit it."""
+    """Remove the variable `PYTHONSAFEPATH` if `python_safe_path_for_workers` has set it.
+
+    Otherwise, commands that this worker process runs for users would inherit the variable. A value from the user is
+    kept.
+    """
     if os.environ.get(_SAFE_PATH) == _SAFE_PATH_OF_WORKERS:
         del os.environ[_SAFE_PATH]
 
@@ -66,7 +73,10 @@ def find_color_setting(environ: Mapping[str, str]) -> bool | None:
 
 
 def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[str]]:
-    """Return the HTTP proxies by scheme (`http`, `https`) of base URLs, and warnings about unsupported proxies."""
+    """Return the HTTP proxies that the environment sets, and warnings about unsupported proxies.
+
+    The proxies are a mapping from the scheme of a base URL (`http`, `https`) to the proxy for it.
+    """
     proxies: dict[str, Secret] = {}
     warnings: dict[str, None] = {}
     for scheme in _SCHEMES:
@@ -126,7 +136,8 @@ _exporting = threading.Lock()
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
     """Copy `settings.litellm_variables` and LiteLLM's start options to `os.environ`, where LiteLLM reads them.
 
-    `exported` has the variables of the previous call, which this call replaces.
+    `exported` contains the variables that the previous call has copied. They are removed and replaced with the new
+    ones.
     """
     with _exporting:
         _export(settings, exported)

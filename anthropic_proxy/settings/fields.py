@@ -81,7 +81,7 @@ class Timeouts(Struct, frozen=True):
 
 
 class SearchService(Struct, frozen=True, kw_only=True):
-    """Search service of the configuration file, with its key."""
+    """Service that runs web searches for models, selected by the table `[search]` of the configuration file."""
 
     service: Literal["searxng", "brave", "tavily", "exa"]
     """Name of the search service, which selects its client."""

@@ -1,9 +1,9 @@
 """Format of the configuration file `anthropic-proxy.toml`: the structs for its tables.
 
-`FileContents` is the whole file. `ProviderTable`, `ModelTable`, `SearchTable` and `PriceTable` are its tables as users
-write them. `ConfiguredProvider`, `ConfiguredModel` and `ConfiguredPrice` are tables after the checks. The name of a
-provider is the prefix of its model ids: `vllm/qwen3-8b`. `format_setting_name` returns the name of a setting in
-messages: `wire of [providers.vllm]`. A dialect lists the deviations of a server from the API that it offers.
+`FileContents` is the whole file. Structs `*Table` are tables as users write them, and structs `Configured*` are tables
+after the checks. The name of a provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the points in
+which a server deviates from the API that it offers. `format_setting_name` returns the name of a setting for messages:
+`wire of [providers.vllm]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -207,7 +207,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
         """Return the values in this table for the API (`wire`), the dialect and the models.
 
-        The keys of the result are paths below the table: `("models", "qwen3-*", "max_output")`.
+        Each value has its path within the table as key, such as `("models", "qwen3-*", "max_output")`.
         """
         details: dict[tuple[str, ...], object] = {("wire",): self.wire}
         details |= {("dialect", name): value for name, value in self.dialect.items()}

@@ -1,6 +1,6 @@
 """`OidcSettings`: sign-in to the dashboard with an identity provider (OpenID Connect), from the variables `OIDC_…`.
 
-`load_oidc` reads the variables. `admins`, `viewers` and `members` select the role of a user.
+`load_oidc` reads the variables. The fields `admins`, `viewers` and `members` list the users that have each role.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 class OidcSettings(Struct, frozen=True, kw_only=True):
     """An identity provider (OpenID Connect) for the sign-in to the dashboard, and the roles of its users.
 
-    The roles list e-mail addresses, or values of the claim `role_claim`.
+    `admins`, `viewers` and `members` list the users of each role. An entry is an e-mail address or a value of the claim
+    `role_claim`.
     """
 
     issuer: str

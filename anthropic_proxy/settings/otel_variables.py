@@ -1,8 +1,8 @@
-"""Standard variables of OpenTelemetry, which turn trace spans on.
+"""Standard variables of OpenTelemetry, by which users enable the export of trace spans.
 
 `load_trace_fields` reads the variables that the proxy uses. `export_to_otel` copies those of `.env` to the environment,
-where the OpenTelemetry SDK reads them. `find_otel_secrets` returns keys that the log masks. Source: OpenTelemetry
-specification 1.56, "Environment Variable Specification" (read 2026-11).
+where the OpenTelemetry SDK reads them. `find_otel_secrets` returns the keys that the log must mask. Source:
+OpenTelemetry specification 1.56, "Environment Variable Specification" (read 2026-11).
 """
 
 import os
@@ -56,7 +56,7 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
 
 
 def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
-    """Return the header values for the trace collector, which the log masks.
+    """Return the values of the headers for the trace collector, so that the log masks the keys in them.
 
     `otel_variables` are the variables `OTEL_…` that only `.env` sets.
     """

@@ -15,9 +15,9 @@ from anthropic_proxy.settings.file_format import ConfiguredProvider
 
 
 class ProviderVariables(Struct, frozen=True, kw_only=True):
-    """Names of a provider and of its variables, and its default models.
+    """Facts about a provider that are needed to read the settings: its names, its variables and its default models.
 
-    The subclass `Provider` in `routing.providers` has all other facts about a provider.
+    The subclass `Provider` in `routing.providers` adds the facts that are needed for calls to the provider.
     """
 
     name: str

@@ -34,9 +34,9 @@ class _Compared(Struct, frozen=True, eq=False):
 
 
 class EarlierRoutes:
-    """Earlier routes, among which `find_covering_route` searches one that matches all requests of a later route.
+    """Set of earlier routes, with which each later route is compared.
 
-    For each route, call `find_covering_route`, and then `add` if the result is None.
+    For each route in the order of the file, call `find_covering_route`. If the result is None, call `add`.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,7 @@
-"""`normalize_service_tier`: service tiers, by which providers bill the same tokens at different prices."""
+"""`normalize_service_tier`: converts the names of service tiers that providers report to one form.
+
+A service tier is a class of service. A provider bills the same tokens at another price in each tier.
+"""
 
 import re
 
@@ -11,9 +14,9 @@ _OTHER = "other"
 
 
 def normalize_service_tier(name: str) -> str:
-    """Return the service tier `name`, which a provider reported, in lower case. "": the normal tier, or none.
+    """Return the name of a service tier, which a provider reported, in lower case.
 
-    A text that is no name of a tier becomes `other`.
+    The result is "" for the normal tier and for an empty name. It is `other` if the text cannot be the name of a tier.
     """
     if name in _NORMAL:
         return ""

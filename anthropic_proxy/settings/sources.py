@@ -113,9 +113,9 @@ class Sources:
         return None
 
     def find_referenced_key_variable(self, variable: str) -> FoundSetting | None:
-        """Return the text of a variable that the configuration file names as the place of API keys.
+        """Return the text of a variable with API keys, to which the configuration file refers.
 
-        None: the variable is not set, or only a placeholder.
+        None: the variable is not set, or its text is only a placeholder.
         """
         given = self._find_in_environment(variable) or self.file.get(variable)
         found = None if given is None else self._keep(variable, given, is_list=True)

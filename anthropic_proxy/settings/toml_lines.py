@@ -1,6 +1,7 @@
-"""Line numbers of the keys of a TOML text, which the parser of the standard library (`tomllib`) does not report.
+"""Line numbers of the keys of a TOML text, for error messages about the configuration file.
 
-`find_key_lines` divides the text into statements (table headers and assignments).
+The parser of the standard library (`tomllib`) does not report them. `find_key_lines` divides the text into statements
+(table headers and assignments) and parses each of them.
 """
 
 import tomllib
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
     """Return the line number, from 1, of each table header and key in a valid TOML text.
 
-    Tables in a list have an index in their path: `routes[0]`.
+    The keys of the result are paths. The path of a table in a list contains its index: `routes[0]`.
     """
     lines: dict[tuple[str, ...], int] = {}
     counts: dict[tuple[str, ...], int] = {}

@@ -1,8 +1,8 @@
-"""Checks and descriptions of types for the configuration file: the allowed values of a field of a struct.
+"""Types of the values in the configuration file: checks of values, and texts about the allowed values.
 
-`has_type` checks a value of the file against `expected`, the type of a struct field. `describe_type` returns the
-allowed values for error messages. The type of a table is a `StructType` (known fields) or a `DictType` (names that
-users choose); `find_table_type` returns it.
+An argument `expected` is the type of a struct field, such as those in `file_format`. `has_type` checks a value against
+this type. `describe_type` returns the allowed values for error messages. The type of a table is a `StructType` (fixed
+fields) or a `DictType` (names that users choose); `find_table_type` returns it.
 """
 
 from functools import cache

@@ -45,9 +45,9 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
-    """Return the value in `choices` for a setting text, ignoring case.
+    """Return the value that `choices` contains for the text of a setting, in upper or lower case.
 
-    The keys of `choices` are in lower case, and `shown_choices` has the words for an error message.
+    The keys of `choices` are the allowed texts in lower case. The error message lists `shown_choices`.
     """
     chosen = choices.get(found.text.lower())
     if chosen is None:

@@ -1,10 +1,11 @@
 """Counters of limits, such as requests per minute, as plain objects for the stores in memory and in SQLite.
 
 `reserve_counters` adds the estimated amounts of a request to the counters of its limits. `settle_counters` replaces
-them with the actual amounts. A reservation ends by itself after its lease, a time that `renew_counters` extends.
+them with the actual amounts. An unsettled reservation ends after its lease, a time that `renew_counters` extends.
 
-A limit has one of three kinds. A `rate` has a sliding window of slots, each a 256th of the period. An `amount` (budget)
-and a `concurrency` have holds, the amounts of unsettled reservations.
+A limit has one of three kinds. A `rate` counts the amounts within a sliding window, such as the last minute. The window
+is divided into 256 slots with one sum each. An `amount` is a budget, and a `concurrency` limits simultaneous requests.
+Their counters have holds, the amounts of unsettled reservations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +94,7 @@ class Counter(Struct):
     def seconds_until_reset(self, limit: Limit, now: float) -> float:
         """Return the time in seconds until the counter is 0 if no further request uses it.
 
-        The result is also 0.0 if the time is unknown.
+        0.0: no amount is counted, or the time is unknown, as for the kind `concurrency`.
         """
         if limit.kind == "rate":
             return self._slot_end(max(self.slots)) - now if self.slots else 0.0
@@ -142,9 +143,9 @@ def reserve_counters(
 def add_reservation_amounts(
     counters: Mapping[str, Counter], limits: Sequence[Limit], reservation_id: str, now: float, lease_seconds: float
 ) -> Sequence[int]:
-    """Add the amount of each of `limits` to its counter, and return the slot of each amount.
+    """Add the amount of each of `limits` to its counter, and return one slot number for each limit.
 
-    Slots are time intervals for the kind `rate`, otherwise 0.
+    For the kind `rate`, the slot is the time interval that contains the amount. Other kinds have the number 0.
     """
     slots = []
     for limit in limits:
@@ -189,7 +190,7 @@ def renew_counters(
 ) -> dict[str, Counter]:
     """Extend the leases (time limits) of `reservations` from the time `now`, and return the changed counters by key.
 
-    After an ended lease, the amounts are reserved again.
+    If a lease has already ended, the amounts of its reservation are added again.
     """
     changed: dict[str, Counter] = {}
     for reservation in reservations:

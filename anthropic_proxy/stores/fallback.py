@@ -2,8 +2,8 @@
 
 Redis counts as unavailable after a failure, or after a wait of more than a second. With `REDIS_FAILURE=open`, this
 process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access to values raise
-`StoreUnavailable` instead. A background task connects again. It then adds the amounts to Redis that this process could
-not store there during the interruption.
+`StoreUnavailable` instead. A background task tries to connect again. After success, it adds the amounts that are
+missing in Redis.
 """
 
 import asyncio
@@ -102,7 +102,7 @@ class FallbackStore:
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        """Add `amount` to the number under `key`, and return the sum. A new one expires after `lifetime_seconds`."""
+        """Add `amount` to the number under `key`, and return the sum. A new number expires after `lifetime_seconds`."""
         return await self._call(
             lambda: self.redis.increment(key, amount, lifetime_seconds),
             lambda: self._usage.values.increment(key, amount, lifetime_seconds),
@@ -118,7 +118,8 @@ class FallbackStore:
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         """Reserve the amounts of all `limits` in Redis, or of none.
 
-        If Redis is unavailable, this process reserves them in its share of the limits, or raises `StoreUnavailable`.
+        If Redis is unavailable and `fails_open` is True, this process reserves them within its share of the limits. If
+        `fails_open` is False, `StoreUnavailable` is raised.
         """
 
         async def reserve_in_redis() -> Reservation:
@@ -140,7 +141,7 @@ class FallbackStore:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         """Replace the reserved amounts of `reservation` with the actual `amounts` at the end of a request.
 
-        If Redis is unavailable, the actual amounts wait in memory and are sent later.
+        If Redis is unavailable, this process keeps the actual amounts in memory, and sends them to Redis later.
         """
         if not reservation.is_held or await self._usage.settle(reservation, amounts):
             return
@@ -157,7 +158,7 @@ class FallbackStore:
                 await self._try(partial(self.redis.renew, chosen), _keys(chosen))
 
     async def close(self) -> None:
-        """Write the waiting amounts of finished requests to Redis, within two seconds, and close all connections."""
+        """Send the amounts that Redis does not have yet, within two seconds, and close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -101,7 +101,8 @@ class MemoryStore:
     def add_existing_reservation(self, reservation: Reservation) -> Reservation:
         """Add the amounts of `reservation`, which another store has made, to the counters of this store.
 
-        Return the reservation with the slots (time intervals) of this store, which `settle` needs.
+        Pass the returned reservation to `settle`. Its slots are time intervals of this store, which has a clock of its
+        own.
         """
         now = self._clock()
         found = {limit.key: self._find(limit.key) for limit in reservation.limits}

@@ -1,9 +1,9 @@
-"""`OwnUsage`: the amounts of limits that this process has reserved, for times without the shared store.
+"""`OwnUsage`: the amounts of limits that this process has reserved, for times in which the shared store is unavailable.
 
 The shared store, Redis or a SQLite file, counts the use of limits by all processes. While it is unavailable, `reserve`
-counts in this process only, up to a share of each limit. Later the caller adds the missing amounts, which
-`pop_unsent_amounts` returns, to the shared store. `collect_all_as_sent` returns all amounts of this process, for a
-shared store that has lost its data.
+counts in this process only, up to a share of each limit. Afterwards, the caller gets the missing amounts from
+`pop_unsent_amounts` and adds them to the shared store. If the shared store has lost its data, `collect_all_as_sent`
+returns all amounts of this process.
 """
 
 import time
@@ -60,9 +60,10 @@ class OwnUsage:
         """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
 
     def add_existing_reservation(self, reservation: Reservation) -> None:
-        """Count `reservation`, which the shared store has granted, in the amounts of this process.
+        """Add a reservation that the shared store has made to the amounts of this process.
 
-        `collect_all_as_sent` returns these amounts, in case the shared store loses its data.
+        If the shared store later loses its data, `collect_all_as_sent` returns these amounts, so that they can be
+        restored. The remaining amounts in `reservation` determine the shares of the limits for `reserve`.
         """
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
@@ -79,7 +80,8 @@ class OwnUsage:
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, process_count: int) -> Reservation:
         """Reserve the amounts of all `limits` in this process, or of none, without the shared store.
 
-        The reservation must fit into the share of one of `process_count` processes.
+        Each limit is divided between `process_count` processes, and the amounts must fit into the share of this
+        process.
         """
         shares = [structs.replace(limit, maximum=self._find_share(limit, process_count)) for limit in limits]
         reservation = await self.values.reserve(shares, lease_seconds)
@@ -93,7 +95,7 @@ class OwnUsage:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """Replace the reserved amounts of `reservation` in this process with the actual `amounts`.
 
-        False: the caller must settle the reservation in the shared store too.
+        True: the shared store does not have the reservation. False: the caller must settle it in the shared store too.
         """
         running = self._running.pop(reservation.id, None)
         if running is None:

@@ -170,7 +170,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Wait for the running transaction, and close the file.
 
-        Amounts that the file lacks, because it could not be used, are written before.
+        If the file could not be used until now, the amounts that it lacks are written first, if possible.
         """
         async with self._adding:
             if self._recovering is not None:

@@ -1,7 +1,7 @@
 """Counters of limits in the tables of a SQLite file, for `SqliteStore`.
 
 `read_counter` and `write_counters` are called in a transaction of the store. A hold is the amount that a running
-request has reserved. It is a row of its own, with the end of its lease (time limit).
+request has reserved. Each hold is one row, which also has the end of its lease (time limit).
 """
 
 import sqlite3

@@ -40,7 +40,7 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 class TraceExporter:
     """Exporter of the traces of this process, as `plugins.Tracer` and `plugins.Observer` of the plugin.
 
-    `names` are names of exporters, `otlp` or `console`.
+    `names` are the destinations of the traces: `otlp` (a collector), `console`, or both.
     """
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
@@ -71,9 +71,9 @@ class TraceExporter:
         self._recorder = SpanRecorder(tracer, ids)
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
-        """Return the trace ids for a new request. The field `flags` has the decision if the request is traced.
+        """Return the trace ids for a new request, with the decision in `flags` whether the request is traced.
 
-        `parent` has the trace ids that the client sent.
+        `parent` has the trace ids that the client sent. None: the client sent none, so the trace begins here.
         """
         trace_id = new_trace_id() if parent is None else parent.trace_id
         parent_id, state = ("", "") if parent is None else (parent.parent_id, parent.state)

@@ -71,7 +71,8 @@ class PresetIds(IdGenerator):
 class SpanRecorder:
     """Recorder of the spans of finished requests.
 
-    `tracer` is the tracer of the OpenTelemetry SDK. `ids` is its id generator, which is set to the ids of each span.
+    `tracer` of the OpenTelemetry SDK builds the spans. `ids` is its id generator, which gets the ids of a span before
+    the span is built.
     """
 
     def __init__(self, tracer: Tracer, ids: PresetIds) -> None:
@@ -111,7 +112,7 @@ class SpanRecorder:
 
 
 def build_parent_context(trace: TraceContext) -> Context:
-    """Return the OpenTelemetry context with the span of the client, the parent of the span of the request.
+    """Return the OpenTelemetry context that makes the span of the client the parent of the request's span.
 
     `trace` has the ids of the trace and of the client's span.
     """

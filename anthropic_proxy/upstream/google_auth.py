@@ -155,9 +155,10 @@ class GoogleTokenCache:
 
 
 class GoogleCredentials:
-    """Google credentials that request access tokens, for use in a thread because a request blocks.
+    """Credentials for Google Cloud, by which the proxy requests access tokens.
 
-    `file` is None if google-auth searches for the credentials.
+    Call the methods in a thread, because a request blocks. `file` is the credentials file. None: google-auth searches
+    for credentials by its own rules.
     """
 
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:

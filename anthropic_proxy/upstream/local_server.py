@@ -23,7 +23,7 @@ STREAM_TIMEOUT_SECONDS = 30.0
 def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
     """Send `GET` for a path to the proxy and return the decoded JSON of the response.
 
-    None: no response with status 200 and JSON in time.
+    None: no response arrived in time, its status is not 200, or its body is not JSON.
     """
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:

@@ -1,9 +1,10 @@
-"""`Transports`: the functions that open outgoing connections: to providers, for web fetch and for web search.
+"""`Transports`: the outgoing connections of the proxy to providers, web pages and search services.
 
-A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
-`reuse_or_replace` applies new settings. `begin_exchange` and `end_exchange` count the client requests that use the
-connections (`running_exchanges`). After a replacement, `close_when_idle` waits for the last of them before it closes
-the connections. `encode_http_head` returns the request line and headers of a request without sending it.
+A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo. New
+settings may require new connections. `reuse_or_replace` then returns a new object, while running client requests still
+use the old connections. `begin_exchange` and `end_exchange` therefore count these requests (`running_exchanges`).
+`close_when_idle` closes the old connections after the last of them. `encode_http_head` returns the request line and
+headers of a request without sending it.
 """
 
 import asyncio
@@ -58,7 +59,10 @@ class Transports:
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
-        """Return the request line and headers of an upstream request as HTTP would send them. Nothing is sent."""
+        """Return the request line and headers that HTTP would send for an upstream request. Nothing is sent.
+
+        The command `explain` shows them to the user.
+        """
         return self._http.encode_head(base_url, request, credential)
 
     @property

@@ -5,8 +5,8 @@ differences of one server. A wire converts a `Call`, its input, to an `UpstreamR
 with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one response
 to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response. An `Adaptation` changes
 the dialect after a provider rejected a parameter. A `RelayWire` forwards requests and responses of the Messages API
-with few edits. The prefix of a dialect field is its purpose: the server `has_…` an endpoint or `accepts_…` content, and
-a request `sends_…` a field.
+with few edits. Dialect fields `has_…` and `accepts_…` describe the server: its endpoints, and the content that it
+accepts. Fields `sends_…` describe the upstream request.
 """
 
 from abc import ABC, abstractmethod
@@ -180,9 +180,9 @@ class UpstreamResponse(Protocol):
         ...
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """End the use of the response. The connection is reused only if the body was received.
+        """End the use of the response. Later requests reuse its connection only if the complete body was received.
 
-        `wait_for_end` allows a short time for the end of the body.
+        `wait_for_end`: True to wait a short time for the rest of the body, so that the connection can be reused.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""Classification of a provider's finish reason, the field that gives the reason for the end of a reply (`length`).
+"""Classification of finish reasons: values such as `length`, by which a provider reports why a reply ended.
 
-`find_finish_kind` returns its meaning. One pattern table serves all wires, because servers also send the values of
-other protocols and undocumented ones. Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort,
-error, repetition); SGLang (abort); Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded,
+`find_finish_kind` returns the meaning of a value. One pattern table serves all wires, because servers also send the
+values of other protocols and undocumented ones. Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py`
+(abort, error, repetition); SGLang (abort); Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded,
 network_error); vercel/ai `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference
 (insufficient_system_resource); TGI (eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached);
 Cohere (MAX_TOKENS); OpenRouter's SDK (error).

@@ -188,5 +188,5 @@ FrameReader = SSEReader | NDJSONReader
 
 
 def new_frame_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
-    """Return a new reader for one streamed body. `framing`: framing of the provider's API."""
+    """Return a new reader for one streamed body of SSE events (`sse`) or lines of JSON (`ndjson`)."""
     return SSEReader() if framing == "sse" else NDJSONReader()

@@ -38,9 +38,10 @@ class FrameRepair:
         self._half = b""
 
     def repair(self, frame: bytes) -> bytes:
-        """Return a frame that is not valid JSON as valid UTF-8 with complete characters.
+        """Return `frame` as valid UTF-8 with complete characters. Use it for a frame that is not valid JSON.
 
-        Decoding the result may still raise one of `DECODE_ERRORS`.
+        The first half of a split character is moved to the next repaired frame. Decoding the result may still raise one
+        of `DECODE_ERRORS`.
         """
         # Half a character at the end of a string is kept for the next call, and is completed there.
         if self._half:

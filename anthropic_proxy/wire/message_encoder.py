@@ -1,9 +1,10 @@
 """`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
-All three APIs have the conversation as one list, in which tool results come before the other content of a user message.
-Each wire implements the `_append_…` methods. A system message inside the conversation may become a reminder, a text in
-a user message. Media (images and documents) that a tool result may not contain are moved to the next user message.
-`image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode single values.
+In these three APIs, the conversation is one list, and tool results are elements of it. They must come before the other
+content of a user message. Each wire implements the `_append_…` methods for its own format. A system message inside the
+conversation may become a reminder, a text in a user message. Media (images and documents) that a tool result may not
+contain are moved to the next user message. `image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode
+single values.
 """
 
 from abc import ABC, abstractmethod
@@ -235,7 +236,8 @@ class MessageEncoder(ABC):
 def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[Raw]:
     """Return the texts of a tool result, with a short text in place of each image and document.
 
-    Raises `ValueError` if the two lists differ in length.
+    The short text refers to the next user message, to which the file is moved. `encoded_blocks` has the encoded form of
+    each block in `blocks`. Raises `ValueError` if the two lists differ in length.
     """
     pairs = zip(blocks, encoded_blocks, strict=True)
     return [part if type(part) is Raw else MOVED_MEDIA_TEXTS[type(block)] for block, part in pairs]
@@ -253,7 +255,11 @@ def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | 
 
 
 def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:
-    """Return the URL to send for an image, for base64 data a `data:` URL. "": the provider accepts no such image."""
+    """Return the URL of an image for the upstream request. "": the provider accepts no such image.
+
+    An image in base64 is converted to a `data:` URL, if its type is in `media_types`. `accepts_urls`: True if the
+    provider downloads images from other URLs.
+    """
     source = block.source
     if source.type == "base64" and source.media_type in media_types:
         return f"data:{source.media_type};base64,{source.data}"
@@ -261,7 +267,11 @@ def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: 
 
 
 def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
-    """Return the URL to send for a PDF, for base64 data a `data:` URL. "": the provider accepts no such document."""
+    """Return the URL of a PDF for the upstream request. "": the provider accepts no such document.
+
+    A PDF in base64 is converted to a `data:` URL. `accepts_urls`: True if the provider downloads documents from other
+    URLs.
+    """
     source = block.source
     if source.type == "base64" and source.media_type == _PDF:
         return f"data:{_PDF};base64,{source.data}"

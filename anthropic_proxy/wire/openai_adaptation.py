@@ -92,9 +92,10 @@ def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> A
 
 
 def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation for a model that always reasons, and therefore rejects the effort `none`.
+    """Return the adaptation that replaces the rejected effort `none` by the lowest level of reasoning.
 
-    None: the error has another reason.
+    Some models always reason, and therefore reject `none`. None: another effort was sent, or the error has another
+    reason.
     """
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
@@ -107,7 +108,11 @@ def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamErro
 def find_drop_adaptation(
     call: Call[D], name: str, drops: ParameterDrops, encode_request: Callable[[Call[D]], UpstreamRequest]
 ) -> Adaptation | None:
-    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted."""
+    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted.
+
+    `drops` has the dialect fields that omit each parameter. `encode_request` is called with and without them, to check
+    that the request body differs.
+    """
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
         return None

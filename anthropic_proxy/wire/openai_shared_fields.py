@@ -98,7 +98,7 @@ def add_sampling(
 def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
     """Add the client's user, session and service tier to `body`, each if the server accepts it.
 
-    The result is the headers of the request.
+    Return the headers of the upstream request, which for some servers contain the session.
     """
     request, dialect = call.request, call.dialect
     if dialect.sends_user_id:
@@ -141,7 +141,10 @@ def encode_reply_schema(
 
 
 def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
-    """Return the system prompt text that requests a reply by a schema that accepts no object. "": no such schema."""
+    """Return a system prompt text with the client's JSON Schema for the reply. "": no text is needed.
+
+    The text is needed if the schema allows no JSON object, because the API accepts only schemas of objects.
+    """
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):
         return ""

@@ -49,7 +49,7 @@ _decoder = msgspec.json.Decoder(ReasoningState)
 def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
     """Return a signature for a thinking block that came without provider state.
 
-    With `replay` 1, later requests send the text of the block.
+    With `replay` 1, later requests send the text of the thinking block to the provider. With 0, they omit it.
     """
     return encode_signature(tag, ReasoningState(replay=replay))
 

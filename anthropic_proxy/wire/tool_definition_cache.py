@@ -30,7 +30,7 @@ def cached_encoder(
 ) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
     """Return a function that encodes one tool definition like `encode`, with a cache of the results.
 
-    The function raises `WorkLimitExceeded` above the limit of the request.
+    The function raises `WorkLimitExceeded` if the work exceeds the `WorkBudget` that it receives.
     """
     # A result is found by the JSON text of the tool and the options. Its work counts at each use.
     encode_kept = WorkCache(encode, _source_of, _KEPT).get_or_encode
@@ -84,9 +84,10 @@ class StrictMode(NamedTuple):
 
 
 def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
-    """Return the value of `strict` to send for a tool, and a text if the client's is lost.
+    """Return the value of `strict` to send for a tool, and a text if the client's `strict` is not sent.
 
-    `qualifies` is True if strict mode allows the schema.
+    `qualifies` is True if strict mode allows the schema of the tool. `sends_strict` is True if the server has a strict
+    mode.
     """
     if not tool.strict or (qualifies and sends_strict):
         return StrictMode(bool(tool.strict), ())

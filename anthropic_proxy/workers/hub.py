@@ -77,7 +77,10 @@ class Hub:
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
-        """Add the channel to a new worker, and send valid facts of other workers, such as key cooldowns."""
+        """Add the channel to a new worker, and send it the facts of other workers that are still valid.
+
+        An example of such a fact is an API key in cooldown.
+        """
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -125,9 +128,9 @@ class Hub:
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
-        """Send the sum of all statistics to each worker that has requested it, if all workers have reported.
+        """Answer the queries for which all workers have reported, or for which the deadline has passed.
 
-        After the deadline, previous reports replace missing ones.
+        The answer is the sum of all statistics. After the deadline, previous reports replace missing ones.
         """
         now = self._clock()
         for query in list(self._queries):

@@ -156,7 +156,7 @@ class IpcChannel:
         return bool(self._outgoing)
 
     def send(self, message: Message) -> bool:
-        """Send a message, and keep bytes that the socket does not accept for `flush`.
+        """Send a message. Bytes that the socket does not accept yet are kept, and `flush` sends them later.
 
         Return False if the message is lost.
         """

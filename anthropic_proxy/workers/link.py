@@ -52,9 +52,9 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class WorkerPeer:
-    """Statistics of this server process, and their exchange with the other workers, together with observed facts.
+    """Statistics of this server process, and the exchange of statistics and observed facts with other workers.
 
-    `link` is None in the supervisor or the only process.
+    `link` is the connection to the hub. None: this process is the supervisor, or the only process.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class WorkerPeer:
             self._link.close()
 
     def end_live_request_streams(self) -> None:
-        """End all views of live requests, which are streamed responses. The server calls the method when it stops."""
+        """End the streamed responses that show live requests to users, so that the server can stop."""
         self.requests.end_live_request_streams()
 
     @property
@@ -160,7 +160,7 @@ class WorkerPeer:
     def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
         """Return the sum of the statistics of several processes, all encoded by `metrics.encode_snapshot`.
 
-        Of ended processes, only the counters are added.
+        Of ended processes, only the counters are added, because gauges such as memory use no longer apply.
         """
         return encode_snapshot(sum_snapshots(running_stats, ended_stats))
 

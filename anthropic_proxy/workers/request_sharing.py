@@ -52,7 +52,11 @@ class RequestSharing:
         feed.watch_peers = lambda needs_recent: send(RequestsWatch(WATCH_SECONDS, needs_recent))
 
     def apply_message(self, message: RequestsWatch | RequestsUpdate) -> None:
-        """Process a message of another worker: begin to send it the requests of this worker, or show those in it."""
+        """Process a message of another worker.
+
+        After a `RequestsWatch`, send the client requests of this worker for a limited time. After a `RequestsUpdate`,
+        add the received requests to those that users can view.
+        """
         if isinstance(message, RequestsUpdate):
             snapshot = _decode_snapshot(message.requests)
             self._feed.apply_worker_update(message.worker, snapshot, contains_recent=message.contains_recent)

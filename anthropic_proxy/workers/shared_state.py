@@ -41,7 +41,7 @@ def register_publisher(services: Services, publish: Callable[[SharedObservation]
 def apply_observation(services: Services, observation: SharedObservation) -> None:
     """Apply a fact that another worker has observed, such as a key in cooldown, to `services`.
 
-    A fact observed with other provider settings may be ignored.
+    A fact about a model or a circuit is ignored if it was observed with other provider settings.
     """
     addresses, upstreams = _settings_digests(services.settings)
     if (

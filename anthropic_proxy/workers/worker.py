@@ -1,9 +1,9 @@
 """Entry points of worker processes, which serve client requests under a supervisor process.
 
-A new process of `anthropic-proxy serve --workers` runs `run_worker`, which calls `serve_supervised`. For developers,
-uvicorn's supervisor runs `serve_supervised` directly, and restarts the process when the code changes. A
-`SupervisorConnection` has the sockets and the shared memory between a worker and its supervisor. `LoadWorkerApp` is the
-function that builds the application.
+With `anthropic-proxy serve --workers`, each new process runs `run_worker`, which calls `serve_supervised`. With
+automatic reload for developers, uvicorn's supervisor runs `serve_supervised` directly, and restarts the process when
+the code changes. A `SupervisorConnection` has the sockets and the shared memory between a worker and its supervisor.
+`LoadWorkerApp` is the type of the function that builds the application in a process.
 """
 
 import socket
@@ -28,7 +28,7 @@ class WorkerApplication(Application, Protocol):
 
     @property
     def peer(self) -> WorkerPeer:
-        """Object with the statistics of this process, which it exchanges with the other workers."""
+        """Object that has the statistics of this process, and exchanges them with the other workers."""
         ...
 
     async def log_startup(self, worker_count: int) -> None:

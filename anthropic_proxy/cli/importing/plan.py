@@ -41,7 +41,7 @@ class ServerTable(Struct, kw_only=True):
     """Model id → limits of the model, such as `max_output`."""
 
     def encode_toml(self, name: str) -> str:
-        """Return this table as text in TOML, with the heading `[providers.NAME]`, in which `name` is the NAME."""
+        """Return this table as text in TOML. The argument `name` is the NAME in its heading `[providers.NAME]`."""
         lines = [f"[providers.{name}]", f"base_url = {_quote(self.base_url)}"]
         if self.key_variable:
             lines.append(f"api_key = {{ env = {_quote(self.key_variable)} }}")
@@ -96,7 +96,7 @@ class ImportPlan:
             self.notes.append((setting, reason))
 
     def add_server(self, server: ImportedServer) -> str:
-        """Add a model server of the other configuration, and return the prefix of its model ids here.
+        """Add a model server of the other configuration, and return the prefix of its model ids in this proxy.
 
         A server of an unknown provider gets a table in `anthropic-proxy.toml`.
         """
@@ -114,9 +114,10 @@ class ImportPlan:
         return name
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
-        """Set `variable` of `.env` to a reference to another variable: the value `$KEY` becomes `${KEY}`.
+        """Set `variable` of `.env` to `${KEY}` if `value` is a reference to the variable KEY, such as `$KEY`.
 
-        If `value` is a secret instead, only a note is added.
+        Secrets are not copied: if `value` is a secret, only a note is added. The note names `setting`, the place of the
+        secret in the other configuration.
         """
         reference = find_referenced_variable(value)
         if reference and reference != variable:
@@ -127,7 +128,8 @@ class ImportPlan:
     def set_tier_models(self, targets: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]] | None = None) -> None:
         """Set the models of the Claude tiers (haiku, sonnet, opus, fable), and the preferred provider.
 
-        `targets` maps a tier to a model id with prefix.
+        `targets` maps a tier to a model id with prefix, and `fallbacks` maps a tier to its fallback models. The
+        preferred provider is that of the model for sonnet, or of the first target if sonnet has none.
         """
         for tier, models in (fallbacks or {}).items():
             if models:

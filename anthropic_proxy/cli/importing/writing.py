@@ -26,7 +26,7 @@ _PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
 
 
 class FileAddition(Struct):
-    """Text to append to one file, and names of settings that the file keeps with another value than the import has."""
+    """Text to append to one file, and names of settings that the file already sets to another value."""
 
     path: Path
     added: str
@@ -36,8 +36,7 @@ class FileAddition(Struct):
 
 
 class FilesToWrite(Struct):
-    """Text to append to `.env` and `anthropic-proxy.toml`, and the settings that a proxy
-    would read afterwards."""
+    """Text to append to `.env` and `anthropic-proxy.toml`, and the settings that a proxy would read afterwards."""
 
     additions: Sequence[FileAddition]
     settings: Settings

@@ -24,7 +24,7 @@ service = App(name="service", help="Run the proxy in the background, started at 
 def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] = False) -> None:
     """Install and start the service for the working directory and its .env.
 
-    An installed service is replaced. It runs this Python and this version of the proxy.
+    A service that is already installed is replaced. The new service runs this version of the proxy with this Python.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Files that define the proxy as a background program: systemd unit, launchd agent, Windows task.
 
-Each function `write_*` returns the text of a file for a `ServiceDefinition`, which has the interpreter, the folder
-and the log file.
+Each function `encode_*` returns the text of a file for a `ServiceDefinition`, which has the interpreter, the folder and
+the log file.
 """
 
 import plistlib

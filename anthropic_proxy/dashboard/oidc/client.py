@@ -86,7 +86,7 @@ class CachedDocument(Generic[ValueT]):
     async def find_or_request(self, max_age_seconds: float) -> ValueT:
         """Return the cached document, or request it again if it is older than `max_age_seconds`.
 
-        Raises `OidcError` if the request fails and there is no old document.
+        If the request fails, the old document is returned. Raises `OidcError` if there is none.
         """
         async with self._lock:
             now = self._clock()
@@ -132,7 +132,10 @@ class OidcClient:
         return url
 
     async def require_issuer(self, presented: str | None) -> None:
-        """Raise `OidcError` if the response of a sign-in came from another identity provider (RFC 9207)."""
+        """Raise `OidcError` if the response of a sign-in came from another identity provider (RFC 9207).
+
+        `presented` is the issuer in the response. None is accepted if the provider does not send its issuer.
+        """
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         if presented is None and not metadata.authorization_response_iss_parameter_supported:
             return

@@ -59,7 +59,7 @@ def verify_id_token(
 ) -> Mapping[str, Any]:
     """Check an ID token, the signed text with facts about a user, and return its claims.
 
-    Raises `OidcError`, or `UnknownKeyError` if `keys` lack its key.
+    Raises `OidcError` for an invalid token, and `UnknownKeyError` if the key of its signature is not among `keys`.
     """
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")

@@ -53,9 +53,10 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 async def run_pending_calls(
     services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
 ) -> tuple[MessagesRequest, list[Delta]]:
-    """Run the proxy's tool calls without a result, when a client resumes a paused reply.
+    """Run those calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
 
-    Return the request with the results, and the results as deltas.
+    Return the request with the results at the end of its messages, and the results as deltas (decoded fragments) for
+    the client.
     """
     target = route.targets[0]
     if target.is_relayed:

@@ -66,7 +66,9 @@ class KnownUrls:
 
 
 def normalize_urls(text: str) -> str:
-    """Return the text with decoded percent-encoding, wherever its URLs keep their meaning.
+    """Return the text with percent-encoding decoded where this does not change the meaning of a URL.
+
+    For example, `%2F` is kept, because a decoded slash would divide a part of the path.
 
     >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
     'https://a.test/café%2Fb'

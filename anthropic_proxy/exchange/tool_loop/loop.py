@@ -35,7 +35,7 @@ _ASKED_AGAIN = FidelityNote(
 class ToolLoop:
     """Stream of one reply, for which the proxy runs tools and continues responses that the provider split.
 
-    The client first receives the deltas in `ahead`.
+    `ahead` are the deltas (decoded fragments) that `read` returns first: results of tool calls in a resumed reply.
     """
 
     def __init__(
@@ -75,7 +75,10 @@ class ToolLoop:
 
     @property
     def complete(self) -> bool:
-        """Always False, because the end of the reply is known only after the last upstream response."""
+        """Always False, because another upstream call may follow each upstream response.
+
+        The reply is complete when `read` returns None.
+        """
         return False
 
     async def read(self) -> list[Delta] | None:
@@ -111,7 +114,8 @@ class ToolLoop:
     def prepare_schema_retry(self, feedback: str) -> bool:
         """Prepare another call of the model, after a reply that does not match the requested JSON Schema.
 
-        False: the reply has used up `max_tokens`.
+        In this call, the user message `feedback` follows the reply. Return False without a further call if the reply
+        has used up `max_tokens`.
         """
         self._add_to_history([])
         if self._is_exhausted():

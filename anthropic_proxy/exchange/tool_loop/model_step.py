@@ -69,9 +69,9 @@ class ModelStep:
         return forwarded
 
     def finish(self) -> list[Delta]:
-        """End the step, and return blocks for the calls of the proxy's tools that have incomplete arguments.
+        """End the step, and return a block for each call of a proxy tool that has incomplete arguments.
 
-        These calls are not run.
+        The client receives these calls, but the proxy does not run them.
         """
         forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
         self._incomplete_calls = {}

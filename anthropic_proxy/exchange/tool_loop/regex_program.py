@@ -1,6 +1,7 @@
 """Program in a separate process that searches tool definitions by regular expressions of the model.
 
-It limits its own CPU time, because some patterns would run without end. On Windows, only the process has a time limit.
+The CPU time for each pattern is limited, because some patterns would run without end. On Windows there is no such
+limit, so the proxy ends the whole process after a time limit.
 """
 
 import re
@@ -16,7 +17,8 @@ class _TooSlow(Exception):
 def main(query: dict[str, Any]) -> list[dict[str, Any]]:
     """Search all texts by each pattern, and return one result per pattern, within a time limit.
 
-    Results have the format `{"names": […]}`, `{"error": …}` or `{"slow": true}`.
+    A result is `{"names": […]}` with the matching tools, `{"error": …}` for an invalid pattern, or `{"slow": true}`
+    after the time limit.
     """
     patterns, texts = query["patterns"], query["texts"]
     share = query["seconds"] / max(len(patterns), 1)

@@ -104,7 +104,8 @@ class ProxyToolRunner:
     ) -> list[Delta]:
         """Run calls of the proxy's tools at the same time, and return one result block per call.
 
-        Only URLs in the conversation `messages` may be fetched.
+        A web fetch may only fetch URLs in the conversation `messages`, and may return a PDF file only if `accepts_pdf`
+        is True. A tool search searches the tools `deferred`.
         """
         contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}
         left = [index for index in range(len(calls)) if index not in contents]

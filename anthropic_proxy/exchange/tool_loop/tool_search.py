@@ -95,7 +95,7 @@ def _too_long(pattern: str) -> InvalidPattern:
 
 
 def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
-    """Return for each query the names of the tools with its words, the best match first.
+    """Return for each query the names of those tools that have its words in their definitions, the best match first.
 
     Call this in a thread, because it is slow.
     """

@@ -28,8 +28,10 @@ _UNKNOWN_SERVERS = ("local", "other")
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
     """Return the backends to examine: models, each with its provider.
 
-    Without `names`, all configured providers are examined. The demo is examined only if there is no other provider: it
-    has no model, and no remedy proposes it. Raises `ConfigurationError` for an unknown name.
+    `names` are prefixes of providers, or model ids. Without `names`, all configured providers are examined. The
+    built-in demo is examined only if there is no other provider, because it has no model of a provider. With
+    `searches_known_servers`, deviations from the API are searched on known servers too. Raises `ConfigurationError` for
+    an unknown name.
     """
     found = list(_list_configured(services))
     found = [one for one in found if one.target.provider.transport != "demo"] or found

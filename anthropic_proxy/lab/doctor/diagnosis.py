@@ -1,7 +1,7 @@
 """Examination of one backend (a model of a provider) by all probes, the test requests of the doctor.
 
-`diagnose_backend` runs the probes and stores their results in a `Diagnosis`. `must_run` returns True if a backend gets
-a probe.
+`diagnose_backend` runs the probes and stores their results in a `Diagnosis`. `must_run` decides if a probe is sent to a
+backend.
 """
 
 import json
@@ -42,9 +42,10 @@ _NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 
 async def diagnose_backend(
     runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings, on_change: Callable[[], None]
 ) -> None:
-    """Run the probes (test requests) of one backend, and store their results in `diagnosis`.
+    """Run the probes (test requests) that one backend needs, and store their results in `diagnosis`.
 
-    If the first probe fails, the others are not run.
+    `must_run` selects the probes. A probe is skipped if it requires a feature that the backend does not support. If the
+    first probe fails, no other probe is sent. `on_change` is called after each probe.
     """
     search = DialectSearch(runner, diagnosis, settings)
     try:
@@ -96,7 +97,11 @@ async def _run_probes(
 
 
 def must_run(probe: Probe, backend: Backend) -> bool:
-    """Return True if `probe` is one of the test requests that `backend` gets."""
+    """Return True if the doctor must send `probe` (a test request) to `backend`.
+
+    The demo gets only the first two probes. Other backends get the probes of features. The remaining probes are sent
+    only if the doctor searches the deviations of the server from its API.
+    """
     if backend.target.provider.transport == "demo":
         return probe in PROBES[:2]
     return probe.is_feature or backend.searches_dialect

@@ -114,7 +114,11 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
 
 
 def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
-    """Return a name for the table of a server in `anthropic-proxy.toml`, usually the name of the provider."""
+    """Return a name for the table of a server in `anthropic-proxy.toml`, usually the name of the provider.
+
+    If a setting has changed the base URL of a built-in provider, the name is derived from the host. The name of the
+    provider is not permitted for another server.
+    """
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:
         return target.provider.name

@@ -54,7 +54,10 @@ class DialectSearch:
 
     @property
     def searches_dialect(self) -> bool:
-        """True if the probes search the deviations of this server from its API, as for unknown servers."""
+        """True if failed probes are repeated with changes, to find the deviations of this server from its API.
+
+        This is usual for unknown servers, because the proxy already has the deviations of known servers.
+        """
         return self._diagnosis.backend.searches_dialect or bool(self._diagnosis.wire)
 
     async def run_probe(self, probe: Probe) -> ProbeResult:
@@ -92,7 +95,11 @@ class DialectSearch:
         *,
         effect: str = "",
     ) -> None:
-        """Keep changed values of dialect fields for all later probes, and store the reason for the report."""
+        """Keep changed values of dialect fields for all later probes, and store the reason for the report.
+
+        `failed` is the result of `probe` without the change, and `result` the one with it. `effect` describes an
+        improvement by the change. "": the server requires the change.
+        """
         dialect = change_dialect(self.target.dialect, change)
         if dialect is not None and dialect != self.target.dialect:
             self._record(probe, dialect, failed, result, kind="improvement" if effect else "required", effect=effect)
@@ -204,7 +211,7 @@ class DialectSearch:
 def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDialect | None:
     """Return a copy of `dialect` with other values of fields. None: this kind of dialect lacks one of the fields.
 
-    `change` has the values by field.
+    `change` maps the name of each changed field to its value.
     """
     known = structs.asdict(dialect)
     if not change.keys() <= known.keys():
@@ -217,9 +224,9 @@ def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDi
 
 
 def find_differing_fields(rejected: bytes, accepted: bytes) -> str:
-    """Return the fields of a rejected request body that differ from the accepted body, as JSON text.
+    """Return the fields of a rejected request body that the accepted body lacks or has with other values.
 
-    Long values are cut.
+    They show the probable cause of the rejection. The result is JSON text, in which long values are cut.
     """
     try:
         before, after = json.loads(rejected), json.loads(accepted)

@@ -157,7 +157,10 @@ class Diagnosis(Struct, kw_only=True):
 
     @property
     def shows_dialect(self) -> bool:
-        """True if the report shows how the server deviates from its API, because the probes have searched this."""
+        """True if the report shows the deviations of the server from its API.
+
+        For this, the probes must have searched deviations, and no problem may have prevented all requests.
+        """
         return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
 
     def state_of(self, probe_name: str) -> State:

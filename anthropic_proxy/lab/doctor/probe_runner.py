@@ -115,9 +115,9 @@ class ProbeResult(Struct, kw_only=True):
 
     @property
     def last_status(self) -> int:
-        """HTTP status of the provider's last response. 0: there was neither a response nor an error.
+        """HTTP status of the provider's last response, or of the proxy's error if the provider sent no response.
 
-        If the provider sent no response, it is the status of the proxy's error.
+        0: there was neither a response nor an error.
         """
         answered = [exchange.status for exchange in self.upstream if exchange.status]
         return answered[-1] if answered else self.error.status if self.error is not None else 0

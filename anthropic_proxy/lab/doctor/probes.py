@@ -128,7 +128,7 @@ def build_tool_results_request(
 ) -> dict[str, Any]:
     """Return a request in which the client sends the results of the tool calls in a reply.
 
-    `question` is the first user message of the conversation.
+    `question` is the first user message of the conversation. `after` is a text that follows the results.
     """
     results: list[Mapping[str, Any]] = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": "sunny, 20 degrees"}

@@ -185,7 +185,10 @@ def _cell(cell: object) -> str:
 
 
 def list_explanations(diagnosis: Diagnosis) -> dict[str, str]:
-    """Return name of a probe or deviation → its cause or description. The problem and the limits are included."""
+    """Return the texts that explain the results in `diagnosis`, by the name of the probe or deviation.
+
+    The keys `problem` and `limits` contain the problem of the backend, and the source of the model's limits.
+    """
     details = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
     if diagnosis.problem is not None:
         details["problem"] = diagnosis.problem.message

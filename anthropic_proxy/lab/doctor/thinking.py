@@ -26,7 +26,10 @@ _THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
 
 
 async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult) -> None:
-    """Test the reasoning of a model, and store the results as `thinking` and `thinking replay` in `diagnosis`."""
+    """Test the reasoning of a model, and store the results as `thinking` and `thinking replay` in `diagnosis`.
+
+    `tools_result` is the result of an earlier probe that requests no reasoning, for comparison.
+    """
     facts = diagnosis.backend.target.capabilities
     if search.searches_dialect:
         result = await _find_effort_form(search, diagnosis, tools_result)

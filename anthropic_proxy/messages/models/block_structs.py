@@ -1,13 +1,16 @@
 """Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `DocumentBlock` and others.
 
 `Source` is the file of an image or document; `requests_citations` is True if the reply must cite a document.
-`ToolUseBlock` is a tool call of the model, and `ToolResultBlock` the result that the client sends. A server tool, such
-as web search, is run by the provider or the proxy. `ServerToolUseBlock` is a call of a server tool. A
-`ToolReferenceBlock` names a tool that a tool search found. A `ToolChange` names the tool of a `ToolAdditionBlock` or
-`ToolRemovalBlock`. `SearchResultBlock` is a passage of the client's own search. `ThinkingBlock` is reasoning of an
-earlier reply. `CompactionBlock` is a summary that replaces earlier messages. `FallbackBlock` marks the place where
-another model continued a reply. `UnknownBlock` is a block of an unknown type. Source: the API reference and the
-official SDK, read 2026-11.
+`SearchResultBlock` is a passage that a search of the client found.
+
+A client tool is run by the client: `ToolUseBlock` is a call of the model, and `ToolResultBlock` the result. A server
+tool, such as web search, is run by the provider or the proxy, and `ServerToolUseBlock` is its call. A
+`ToolReferenceBlock` names a tool that a tool search found. A `ToolAdditionBlock` or `ToolRemovalBlock` changes the
+offered tools, and its `ToolChange` names the tool.
+
+`ThinkingBlock` is reasoning of an earlier reply. `FallbackBlock` marks the place where another model continued a reply.
+`CompactionBlock` is a summary that replaces earlier messages. `UnknownBlock` is a block of an unknown type. Source: the
+API reference and the official SDK, read 2026-11.
 """
 
 import re

@@ -6,7 +6,7 @@ _CACHE_MARK = b'"cache_control"'
 
 
 class CacheMarks(Struct):
-    """Body of a client request, in which `has_mark` searches for cache marks (fields `cache_control`)."""
+    """Body of a client request, which is searched for cache marks (fields `cache_control`) only on demand."""
 
     body: bytes
     """Bytes of the client request body."""

@@ -63,6 +63,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
     """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
 
+    If `for_token_count` is True, `max_tokens` may be missing, because a request to count tokens has no output limit.
     Raises `UnsupportedFeature` for fields that require conversations stored by the API.
     """
     repairs: list[str] = []

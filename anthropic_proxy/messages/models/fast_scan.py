@@ -84,7 +84,10 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def guess_model(body: bytes) -> str:
-    """Return the probable model id from the first and last bytes of a body, without decoding it. "": not found."""
+    """Return the probable model id from the first and last bytes of a body, without decoding it. "": not found.
+
+    By this id, the caller checks if only relays may serve the request. For relays, `scan_request` is sufficient.
+    """
     found = _MODEL.search(body[:_SCANNED_BYTES]) or _MODEL.search(body[-_SCANNED_BYTES:])
     return found[1].decode(errors="replace") if found else ""
 

@@ -38,7 +38,10 @@ _NO_SERVER = McpServer()
 
 
 def decode_mcp_servers(raw: Raw) -> list[McpServer]:
-    """Return the MCP servers of a client request. An invalid entry becomes a server with the name "" and the URL ""."""
+    """Return the MCP servers of a client request.
+
+    An invalid entry raises no error: it becomes a server with the name "" and the URL "".
+    """
     try:
         return [_read_server(server) for server in msgspec.json.decode(raw, type=list[Raw])]
     except msgspec.ValidationError:

@@ -7,7 +7,10 @@ BlockT_co = TypeVar("BlockT_co", covariant=True)
 
 
 class DecodedMessage(Protocol[BlockT_co]):
-    """Interface of a message of a client request. Its content blocks may be decoded only in part."""
+    """Interface of the structs for a message that `list_new_blocks` accepts.
+
+    Callers use different structs, because some of them decode only a few fields of the content blocks.
+    """
 
     @property
     def role(self) -> str:

@@ -58,9 +58,10 @@ def missing_field_error(path: str) -> InvalidRequest:
 def decode_lenient_fields(
     fields: dict[str, Raw], decode: Callable[[bytes], T], optional: Collection[str], path: str = ""
 ) -> tuple[T, list[str]]:
-    """Decode an object, without its optional fields of a wrong type. Return it and the names of the dropped fields.
+    """Decode a JSON object, and drop optional fields that have a wrong type.
 
-    Raises `InvalidRequest` for any other invalid field.
+    Return the decoded object and the names of the dropped fields. `optional` has the names of the fields that may be
+    dropped. Raises `InvalidRequest` for any other invalid field.
     """
     dropped: list[str] = []
     fields = dict(fields)

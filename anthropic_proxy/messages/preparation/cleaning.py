@@ -77,7 +77,10 @@ _MEDIA = (ImageBlock, DocumentBlock)
 
 
 def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
-    """Return the system prompt as text blocks, without empty blocks and without Claude Code's billing line."""
+    """Return the system prompt as text blocks, without empty blocks and without Claude Code's billing line.
+
+    This line has a random value per session, which would make prompt caches useless.
+    """
     blocks: list[Block] = [TextBlock(json_string(system))] if isinstance(system, str) else system
     texts = []
     for block in blocks:

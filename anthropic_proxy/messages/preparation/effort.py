@@ -30,7 +30,7 @@ _UNSUPPORTED = {
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
     """Return the effort level to send upstream, and fidelity notes on its differences from the client's request.
 
-    The level `default` is not sent, and `none` means no reasoning.
+    The result `default` means that no level is sent, and `none` that the model must not reason.
     """
     requested, notes = _requested(request)
     if not limits.efforts:

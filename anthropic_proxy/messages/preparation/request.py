@@ -1,11 +1,13 @@
 """Input and output of `prepare`, which adapts a client request to a target (provider and model).
 
 `TargetLimits` has the limits of the target. `PreparationResult` has the adapted request (`PreparedRequest`), fidelity
-notes on the changes, and aliases, which replace tool names that the target rejects. `session_key` and `user_key` are
-hashes of session and user for the caches of providers. `release_content` frees memory after the reply has begun. A
-`ProxyTool` is a server tool, such as web search, that the proxy runs itself. Deferred tools are hidden from the model
-until a tool search finds them. `find_session_id` returns the session id in a user id. `UNPREPARED` is an empty request
-for relays, which forward the client's bytes.
+notes on the changes, and aliases, which replace tool names that the target rejects. It also lists two kinds of tools. A
+`ProxyTool` is a server tool, such as web search, that the proxy runs itself. A deferred tool is hidden from the model
+until a tool search finds it.
+
+Providers receive `session_key` and `user_key`, hashes of session and user, in place of the client's ids.
+`find_session_id` finds the session id within the user id of a client such as Claude Code. `release_content` frees
+memory after the reply has begun. `UNPREPARED` is an empty request for relays, which forward the client's bytes.
 """
 
 import hashlib
@@ -34,9 +36,10 @@ window. The input is then only estimated."""
 
 
 def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0) -> int:
-    """Return the number of output tokens that fit into a context window. 0 or less: none.
+    """Return the number of output tokens that fit into a context window after the input. 0 or less: none.
 
-    `margin` is a share of the input that usually stays free too.
+    `margin` is a share of the input that is kept free too, because the input is only estimated. At most half of the
+    remaining tokens are kept free for it.
     """
     available = window - input_tokens - WINDOW_MARGIN_TOKENS
     # the margin is at most half of the remaining tokens

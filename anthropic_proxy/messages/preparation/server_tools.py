@@ -66,7 +66,7 @@ def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
 def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
     """Decide where each server tool runs, and return the tools to offer to the model.
 
-    Raises `InvalidRequest` for invalid domains.
+    Raises `InvalidRequest` if a tool has an invalid domain, or both allowed and blocked domains.
     """
     offer = ToolOffer([], {}, [])
     proxy_tools: dict[str, ProxyTool] = {}

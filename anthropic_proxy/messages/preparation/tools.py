@@ -50,7 +50,8 @@ def resolve_deferred_tools(
 ) -> tuple[list[Tool], list[Tool]]:
     """Return the tools to offer to the model now, and all deferred tools.
 
-    A deferred tool is hidden until, for example, a tool search finds it.
+    A deferred tool is offered only if a tool search has found it, if an earlier message calls it, or if its name is
+    `forced_name`.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
@@ -146,7 +147,10 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
 
 
 def resolve_proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:
-    """Return the server tools of a request that the proxy would run itself, by their names in calls of the model."""
+    """Return the server tools, such as web search, that the proxy would run itself for this request and target.
+
+    The keys are the names by which the model calls the tools.
+    """
     if not limits.accepts_tools or are_client_tools(request.tools):
         return {}
     return assign_server_tools([_defined(tool) for tool in _with_changes(request)], limits, []).proxy_tools

@@ -1,10 +1,10 @@
 """`Catalog`: a cache of the limits and features (capabilities) of models, and of the model lists of providers.
 
-The values come from the file `models.toml`, or from queries of a provider, for which `ModelSource` is the interface.
-Methods `cached_…` use only the cache, and `fetch_capabilities` waits for a query. `start_due_queries` starts queries
-for outdated values, and `refresh_listing` queries a model list again. `has_reported_capabilities` is True if the
-provider itself has reported the values. Learned facts are observations of the command `doctor`;
-`replace_learned_models` stores them. `close` ends the queries.
+The values come from the file `models.toml`, until a provider has replied to a query. `ModelSource` is the interface for
+such queries. Methods `cached_…` never wait for a query, and `fetch_capabilities` waits for the first one about a model.
+`start_due_queries` queries outdated values in the background. `refresh_listing` queries a model list at once. `close`
+ends the queries. Learned models are facts that the command `doctor` has observed; `replace_learned_models` stores them
+in the catalog.
 """
 
 import asyncio
@@ -85,9 +85,10 @@ class Catalog:
         return self._listings.get(provider)
 
     def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
-        """Return the cached limits and features of a model, by its provider or else from `models.toml`.
+        """Return the limits and features of a model from the cache, without a query.
 
-        `models_table` is the table's name there; "": the provider's name.
+        If the provider has not reported them, they are based on `models.toml`. `models_table` is the name of the table
+        in this file; "": the name of the provider.
         """
         capabilities = self._found.get((provider, model))
         if capabilities is None:
@@ -132,7 +133,8 @@ class Catalog:
     async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
         """Return the limits and features of a model, if possible as its provider reports them.
 
-        The first reply is awaited for a limited time.
+        The call waits only for the first query about the model, for a limited time. If there is no reply in this time,
+        the values are based on `models.toml`.
         """
         self.start_due_queries(provider, model)
         key = (provider, model)
@@ -206,6 +208,7 @@ def build_catalog(
 ) -> Catalog:
     """Return a new catalog of models, which uses `models.toml` for models that no provider has reported.
 
-    `ollama_models` are Ollama's installed models; None: unknown.
+    `ollama_models` are the ids of the installed models of Ollama; None: unknown. `sources` has a client for queries by
+    provider name.
     """
     return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)

@@ -83,7 +83,7 @@ class CircuitBreakers:
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
         """Count a failed call, and block calls after `FAILURES_TO_OPEN` failures in a row.
 
-        A status below 500 counts as a success.
+        An error status below 500 counts as a success, because the upstream itself works.
         """
         if error.status < 500:
             self.record_success(upstream)
@@ -129,9 +129,9 @@ class CircuitBreakers:
         }
 
     def release_trial(self, upstream: str) -> None:
-        """End a call without a result, for example because the client has disconnected.
+        """End a call that neither succeeded nor failed, for example because the client has disconnected.
 
-        If the call was the trial after a block, the next call is a new trial.
+        If it was the trial call of an open circuit, the next call becomes the trial.
         """
         breaker = self._breakers.get(upstream)
         if breaker is not None:

@@ -17,9 +17,9 @@ RETRY_AFTER_SECONDS = 2.0
 
 
 class FairQueue:
-    """Limit on concurrent calls to providers, with free slots for waiting clients in turn.
+    """Queue that limits the concurrent calls to providers. A free slot goes to the waiting clients in turn.
 
-    `slots` is the maximum for this process; None: no limit.
+    `slots` is the maximum number of calls in this process; None: no limit.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`ANTHROPIC`: the registry entry of Anthropic. Other objects configure the Messages API of other vendors.
+"""`ANTHROPIC`: the registry entry of Anthropic. Other objects are for vendors that also offer the Messages API.
 
 `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) are used if the setting `<PROVIDER>_WIRE` is
 `messages`. They list how these vendors deviate from Anthropic's API. The key is sent as `Authorization: Bearer`,

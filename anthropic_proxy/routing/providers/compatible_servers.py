@@ -1,4 +1,4 @@
-"""`OPENAI_SERVERS`: the servers with OpenAI's API that `OPENAI_BASE_URL` can select, and their deviations from it.
+"""`OPENAI_SERVERS`: the servers that `OPENAI_BASE_URL` can select, and how they deviate from OpenAI's own API.
 
 Values without a named source are from the API reference of the server, read 2026-11. docs/guide/providers.md, "Servers
 with the Chat Completions API", has the settings of each server.

@@ -54,7 +54,10 @@ class ProviderRegistry(Sequence[Provider]):
         return self._by_name[name]
 
     def find_by_prefix(self, prefix: str) -> Provider | None:
-        """Return the provider with this name or prefix of model ids, in lower case. None: there is no such provider."""
+        """Return the provider with the name `prefix` or this prefix of model ids. None: there is no such provider.
+
+        `prefix` must be in lower case and has no slash.
+        """
         return self._by_prefix.get(prefix)
 
     def find_by_extra_prefix(self, prefix: str) -> Provider | None:
@@ -85,7 +88,7 @@ class ProviderRegistry(Sequence[Provider]):
     def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
         """Return a copy of this registry with the providers of `tables` of the configuration file.
 
-        The tables must be valid.
+        The tables must be valid, because they are not checked again. `with_configured_providers` checks them.
         """
         return _extend(self, tables) if tables else self
 

@@ -1,6 +1,7 @@
 """`OLLAMA`: the registry entry of Ollama, with its addresses, keys, models and APIs.
 
-For an API, the dialect lists the deviations of Ollama. Model rules change the dialect for some models.
+The dialect of an API lists the points in which Ollama deviates from this API. Model rules change the dialect for some
+models.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

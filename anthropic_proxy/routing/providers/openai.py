@@ -1,6 +1,7 @@
 """`OPENAI`: the registry entry of OpenAI, with its addresses, keys, models and APIs.
 
-The setting `OPENAI_BASE_URL` can select another server with the same API, from `compatible_servers`.
+The setting `OPENAI_BASE_URL` can select a server of another vendor with the same API. The module `compatible_servers`
+describes the known servers of this kind.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

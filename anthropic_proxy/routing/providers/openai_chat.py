@@ -1,8 +1,8 @@
-"""Providers with the API Chat Completions: the registry entries `GROQ`, `MOONSHOT`, `XAI` and `DEMO`.
+"""Registry entries of the providers with the API Chat Completions: `GROQ`, `MOONSHOT`, `XAI` and `DEMO`.
 
-`OPENAI` is not an entry, but the configuration of this API for calls to OpenAI. A registry entry (`Provider`) has the
-addresses, keys, models and APIs of a provider. For an API, the dialect lists the deviations of the provider. Model
-rules change the dialect for some models.
+A registry entry (`Provider`) has the addresses, keys, models and APIs of a provider. `OPENAI` is no entry, but only the
+configuration of this API for calls to OpenAI. The dialect of a configuration lists the points in which the provider
+deviates from the API. Model rules change the dialect for some models.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

@@ -38,7 +38,7 @@ class ModelRule(Struct, frozen=True):
 def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
     """Return one `ModelRule` for each pair of model pattern and dialect fields in `rules`.
 
-    The dialect fields were read from `source` on `read_date`.
+    `source` is the document of the provider that contains the facts in the dialect fields. It was read on `read_date`.
     """
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 

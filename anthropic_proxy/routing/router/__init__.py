@@ -1,8 +1,8 @@
 """Selection of the providers and models for a client request, by the function `resolve_route`.
 
-`RouteCache` caches its results. `model_names` finds the provider and model for a requested model id. `targets` adds the
-wire (API) and the base URL, which gives a target of an upstream call. `provider_setup` finds base URLs and missing
-keys.
+The module `model_names` finds the provider and model for a requested model id. The module `targets` adds the wire (API)
+and the base URL. All of them together are a target, to which an upstream call is sent. The module `provider_setup`
+finds base URLs and missing keys. `RouteCache` caches the results of `resolve_route`.
 """
 
 from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities

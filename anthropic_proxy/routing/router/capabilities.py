@@ -1,7 +1,7 @@
 """`find_capabilities`: finds the limits and features of a model at the server that the settings select.
 
-Values of `models.toml` are overridden by facts that the command `doctor` has observed. The configuration file overrides
-both; `apply_capability_rules` applies it.
+Facts that the command `doctor` has observed override the values of `models.toml`. Values of the configuration file
+override both. `apply_capability_rules` applies the values of the configuration file.
 """
 
 from fnmatch import fnmatchcase
@@ -15,7 +15,10 @@ from anthropic_proxy.settings import Settings
 
 
 def find_capabilities(provider: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
-    """Return the limits and features (capabilities) of a provider's model at the server that is called."""
+    """Return the limits and features (capabilities) of a provider's model at the server that is called.
+
+    A base URL setting can select a server of another vendor, on which the same model may have other limits.
+    """
     server = find_server_override(provider, settings)
     learned = _find_learned(provider, model, settings, catalog)
     if server is None:
@@ -42,9 +45,9 @@ def _find_learned(provider: Provider, model: str, settings: Settings, catalog: C
 
 
 def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-    """Return the limits and features of a model, changed by the configuration file.
+    """Return the limits and features of a model, with the changes from the configuration file.
 
-    Only a provider that the configuration file defines can have such changes.
+    The file can contain such changes only for the providers that it defines, not for the built-in ones.
     """
     changes: dict[str, object] = {}
     for pattern, fields in provider.capability_rules:

@@ -1,15 +1,17 @@
 """Functions that find the provider and model for the model id in a client request.
 
-`choose_models` returns each possible model as a `ModelChoice`, by these rules:
+A tier is a family of Claude models, such as opus. The preferred provider serves ids of Claude models, and unlisted ids
+without a prefix. `choose_models` returns each possible model as a `ModelChoice`, by these rules:
 
 1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
-2. A provider prefix decides, unless the list of the preferred provider contains the complete name.
-3. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
-4. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
-5. A bare name goes to the provider that lists it, else to the preferred provider.
+2. A provider prefix selects the provider, unless the model list of the preferred provider contains the complete id.
+3. An id with a Claude tier is replaced with the model that the settings give to the tier. Without such a setting, the
+   preferred provider gets its default model, or the unchanged id if this provider serves Claude models.
+4. A model in a setting, such as BIG_MODEL, may be in no model list. If the preferred provider has an
+   `unknown_model_provider` with a key, that provider receives it.
+5. Any other name without a prefix goes to the provider that lists it, else to the preferred provider.
 
-A tier is a Claude family, such as opus. `resolve_model_name_and_tier` removes alias and suffix. `find_tier` returns the
-tier in an id.
+`resolve_model_name_and_tier` removes alias and suffix. `find_tier` returns the tier in an id.
 """
 
 import re

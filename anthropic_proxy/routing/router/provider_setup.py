@@ -1,9 +1,11 @@
 """Functions that find the base URL, the server and the missing key of a provider, according to the settings.
 
-`find_base_url` returns the base URL. `find_server_override` returns the registry entry of another vendor's server, if
-the setting has its URL. `describe_missing_key` returns an error text. `is_preferable` is True if a provider may become
-the preferred one, which serves model ids without a provider prefix. `build_server_name` returns provider and host as
-one text.
+`find_base_url` returns the base URL for calls. A base URL setting can select a server of another vendor:
+`find_server_override` returns the registry entry of this server. `describe_missing_key` returns an error text.
+`build_server_name` returns provider and host as one text.
+
+The preferred provider serves Claude models, and unlisted model ids without a provider prefix. `is_preferable` is True
+if a provider may become the preferred one.
 """
 
 from fnmatch import fnmatchcase
@@ -18,7 +20,7 @@ from anthropic_proxy.settings import Settings
 def find_base_url(provider: Provider, config: AnyWireConfig, settings: Settings) -> str:
     """Return the base URL for calls to a provider by the API `config`, without a trailing slash.
 
-    An unknown Google Cloud project becomes `UNKNOWN_PROJECT`.
+    If no setting names the Google Cloud project, the URL contains the placeholder `UNKNOWN_PROJECT` instead.
     """
     base_url = _configured_base_url(provider, settings)
     for suffix, replacement in config.url_suffixes:
@@ -73,7 +75,7 @@ def _regional_base_url(provider: Provider, location: str) -> str:
 def is_preferable(provider: Provider, settings: Settings) -> bool:
     """Return True if a provider can become the preferred one without a choice of the user.
 
-    The preferred provider serves model ids without a provider prefix.
+    The preferred provider serves Claude models, and unlisted model ids without a provider prefix.
     """
     if provider.is_configured:
         has_model = provider.has_default_models or settings.big_model is not None

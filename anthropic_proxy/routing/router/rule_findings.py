@@ -1,8 +1,9 @@
-"""Problems and warnings about routes (`[[routes]]`) in the configuration file, found without a request to providers.
+"""Problems and warnings about the models in routes (`[[routes]]`) of the configuration file.
 
-In names, such a route is a rule, because the route of a request is a list of targets. `list_rule_choices` returns the
-models that the rules name. `list_rule_problems_and_warnings` returns texts about those that cannot reply or have no
-clear provider.
+No request is sent to a provider. In function names, `rule` means a route of the configuration file, because `Route`
+means the targets of one client request. `list_rule_choices` returns the models that the rules name.
+`list_rule_problems_and_warnings` returns texts about models that cannot reply, or that have no prefix and are in no
+model list.
 """
 
 from anthropic_proxy.routing.catalog import Catalog
@@ -16,7 +17,10 @@ this model are reported with the model mapping."""
 
 
 def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
-    """Return each model that a route of the configuration file names by id, with its first route."""
+    """Return the models that routes of the configuration file name by id, each with the first route that names it.
+
+    Targets that are a Claude tier, or `default`, are not included.
+    """
     found: dict[str, tuple[ConfiguredRoute, ModelChoice]] = {}
     preferred = find_preferred_provider(settings, catalog)
     for rule in settings.routes:

@@ -3,8 +3,8 @@
 A `Target` is a provider, model, wire (API) and base URL. A `Route` has the target to call first, and its fallbacks.
 `switch_wire` returns a target with another API. A relayed target receives the client's bytes unchanged.
 
-The preferred provider serves model ids without a provider prefix; `find_preferred_provider` returns it. A Claude tier
-is a family of models (haiku, sonnet …). A `TierMapping` has the models that serve requests for one tier.
+The preferred provider serves Claude models, and unlisted ids without a prefix; `find_preferred_provider` returns it. A
+Claude tier is a family of models (haiku, sonnet …). A `TierMapping` has the models that serve requests for one tier.
 """
 
 from collections.abc import Sequence
@@ -168,8 +168,10 @@ def should_query_ollama(settings: Settings) -> bool:
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
-    """Return the preferred provider, which serves Claude models, and unlisted models without a
-    provider prefix."""
+    """Return the preferred provider, which serves Claude models, and unlisted model ids without a provider prefix.
+
+    An id is unlisted if it is in the model list of no provider.
+    """
     registry = find_registry(settings)
     return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 
@@ -199,7 +201,7 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
 def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
     """Return a copy of a target (provider and model) that uses the wire (API) `wire_name` instead.
 
-    None: the wire cannot be used.
+    None: the provider does not offer this wire, or a setting fixes another one.
     """
     row, server = target.provider, find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:

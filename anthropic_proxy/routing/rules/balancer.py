@@ -1,9 +1,11 @@
 """`RouteBalancer`: orders the targets (provider and model) of a route by weight, latency or price.
 
-The field `balance` of the route chooses the order. The first target in the result of `order_targets` serves the
-request, the others are its fallbacks. `record_latency` and `record_failure` store measurements for the order by
-latency. A sticky route sends all requests of a session to one target; for the order by latency, `store_session_target`
-stores this target. If the store is unavailable, requests are served as if nothing was stored.
+The field `balance` of the route selects the criterion. The first target in the result of `order_targets` serves the
+request, and the others are its fallbacks. `record_latency` and `record_failure` store the measurements that an order by
+latency needs.
+
+A sticky route sends all requests of a session to one target. If its order is by latency, `store_session_target` stores
+this target. If the store is unavailable, requests are served as if nothing was stored.
 """
 
 import asyncio
@@ -45,7 +47,7 @@ class RouteBalancer:
     ) -> Sequence[Target]:
         """Return `targets` in the order in which they are called for a request.
 
-        The field `balance` of the route `rule` decides: their order in the file, weights, latencies or prices.
+        The field `balance` of the route `rule` selects the criterion: position in the file, weight, latency or price.
         """
         if rule.balance == "order" or len(targets) < 2:
             return targets
@@ -63,7 +65,7 @@ class RouteBalancer:
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
-        """Record a failed call to a target. The order by latency then puts it last for `FAILURE_SECONDS`."""
+        """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
     async def store_session_target(self, rule: ConfiguredRoute, session: str, target: Target) -> None:

@@ -107,7 +107,7 @@ class _Pattern(Struct, frozen=True):
 class TextIndex:
     """Index of routes with a condition on a text, such as the model id.
 
-    If `ignores_case` is True, pass lower-case texts to `find_routes`.
+    If `ignores_case` is True, `find_routes` must be called with texts in lower case.
     """
 
     # A pattern is stored under one of its literal pieces (text between wildcards), which as few other patterns as
@@ -197,7 +197,7 @@ def _list_pieces(pattern: str) -> Sequence[tuple[str, str]]:
 class ShareIndex:
     """Index of routes that match only a share of the sessions, for example 10 %.
 
-    `shares` maps a route's position to its name and share in percent.
+    `shares` maps the position of a route in the file to its name and its share in percent.
     """
 
     # A draw has 32 bits: the lower half of the route's factor times the number of the session. For many routes, one
@@ -215,7 +215,7 @@ class ShareIndex:
         self._limits = self._join(threshold + DRAW_COUNT - 1 for _, threshold in rows)
 
     def find_routes(self, session_hash: int, candidate_routes: int) -> int:
-        """Return those `candidate_routes` that match a session by their share.
+        """Return the routes among `candidate_routes` that match a session, because it belongs to their share.
 
         Both sets of routes are integers with one bit for each route.
         """

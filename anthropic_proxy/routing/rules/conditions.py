@@ -43,7 +43,7 @@ class Condition(Struct, frozen=True, eq=False):
 
 
 class TextPattern:
-    """Alternatives for a text: names and `fnmatch` patterns, one of which must match.
+    """Names and `fnmatch` patterns of a condition, one of which must match a text of the request.
 
     If `ignores_case` is True (for model ids), the compared text must be in lower case.
     """
@@ -63,7 +63,11 @@ class TextPattern:
 
 
 def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
-    """Return the conditions of a route. Those that need more work to check come later, the token count last."""
+    """Return the conditions of a route in the order of their checks.
+
+    The first condition that is not met ends the checks. So those with little work come first, and the token count is
+    last.
+    """
     when = route.when
     found = [
         *_compile_names(route),

@@ -1,8 +1,11 @@
 """`RequestFacts`: the properties of a client request that the conditions of routes check.
 
-A route may match only a share of the sessions: those with a pseudo-random number, from `draw_integer`, below
-`share_threshold`. `draw_percent` returns this number in percent. `draw_factor` is a hash of the route's name for this
-number. `background` is True for Claude Code's calls beside the conversation, `subagent` for its sub-agents.
+`background` is True for calls that Claude Code sends beside the conversation, and `subagent` for calls of its
+sub-agents.
+
+A route may match only a share of the sessions, such as 10 %. From the session and the route, `draw_integer` computes a
+pseudo-random number. The route matches if this number is below `share_threshold`. `draw_percent` returns the number in
+percent. `draw_factor` is a hash of the route's name, from which the number is computed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -163,14 +166,17 @@ class RequestFacts:
 
 
 def draw_factor(name: str) -> int:
-    """Return a hash of 32 bits of a route's name, from which `RequestFacts.draw_integer` computes its numbers."""
+    """Return a hash of 32 bits of a route's name, for the argument `factor` of `RequestFacts.draw_integer`.
+
+    By its own factor, each route draws other numbers for the same sessions.
+    """
     return _hash(name) | 1
 
 
 def share_threshold(percent: float) -> int:
-    """Return a share in percent as an integer for comparison with `RequestFacts.draw_integer`.
+    """Return a share in percent as an integer, for comparison with the numbers of `RequestFacts.draw_integer`.
 
-    A session with a smaller number belongs to the share.
+    A session belongs to the share if its number is smaller than the result.
     """
     return round(percent / _PERCENT * DRAW_COUNT)
 

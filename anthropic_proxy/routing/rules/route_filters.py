@@ -24,7 +24,10 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class RouteFilter(Struct, frozen=True, eq=False):
-    """Filter for one kind of condition, such as the model id, over all routes that have such a condition."""
+    """Filter that removes routes with an unmet condition of one kind, such as the model id.
+
+    It checks all routes at once. Routes without a condition of this kind pass the filter.
+    """
 
     routes: int
     """Set of the routes that have this kind of condition. All other routes pass the filter."""
@@ -35,7 +38,10 @@ class RouteFilter(Struct, frozen=True, eq=False):
 
 
 def build_filters(routes: Sequence[ConfiguredRoute]) -> Sequence[RouteFilter]:
-    """Return the filters for all kinds of conditions in the routes. Filters with little work come first."""
+    """Return one filter for each kind of condition that the routes contain.
+
+    Filters with little work come first, so that few routes remain for the others.
+    """
     found = [
         _filter_texts(routes, lambda route: route.when.tier, lambda facts: facts.tier),
         _filter_texts(routes, lambda route: route.when.model, lambda facts: facts.model, ignores_case=True),

@@ -60,7 +60,10 @@ class RouteRules:
         return self._routes[(candidates & -candidates).bit_length() - 1].route if candidates else None
 
     def check_routes(self, facts: RequestFacts) -> list[RouteCheck]:
-        """Return an explanation for each route up to the first match: the conditions that the request meets or not."""
+        """Return an explanation for each route in order, up to the first route that matches the request.
+
+        The explanation of the matching route lists its conditions. The others have the first condition that is not met.
+        """
         checks: list[RouteCheck] = []
         for compiled in self._routes:
             failed = next((each for each in compiled.conditions if not each.is_met(facts)), None)

@@ -76,7 +76,8 @@ class Acceptor:
     async def close(self) -> None:
         """Accept the connections that wait in the backlog (queue of the socket), then close the listening socket.
 
-        Return when their TLS handshakes are complete, or cancelled after `HANDSHAKE_GRACE_SECONDS`.
+        The method waits for the TLS handshakes of these connections. After `HANDSHAKE_GRACE_SECONDS` it cancels the
+        incomplete ones.
         """
         if self._resume_timer is not None:
             self._resume_timer.cancel()

@@ -43,8 +43,8 @@ class AsgiApp(Protocol):
 class RequestResponseCycle:
     """One client request and its response.
 
-    `count_freed_bytes` is called with the number of body bytes at the end of the request, and `on_response` after the
-    complete response.
+    At the end of the request, `count_freed_bytes` is called with the number of its body bytes. After the complete
+    response, `on_response` is called.
     """
 
     __slots__ = (

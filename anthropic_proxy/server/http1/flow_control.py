@@ -37,9 +37,9 @@ class FlowControl:
             self._update()
 
     def set_paused_for_unparsed(self, paused: bool) -> None:
-        """Stop reading the socket while too many received bytes are unparsed.
+        """Begin or end the pause of reading that limits the number of unparsed bytes.
 
-        `paused` True begins this pause, and False ends it.
+        If `paused` is True, too many received bytes are unparsed, so the socket is not read. False ends this pause.
         """
         self.paused_for_unparsed = paused
         self._update()

@@ -156,9 +156,9 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._write_timer.stop()
 
     def close_after_responses(self) -> None:
-        """Close the connection after the responses to its current requests.
+        """Close the connection after the responses to its current requests, because the server stops.
 
-        A new connection has `NEW_CONNECTION_GRACE_SECONDS` to send a request.
+        If the client has not sent a request yet, it has `NEW_CONNECTION_GRACE_SECONDS` to send one.
         """
         self._stopping = True
         if self._in_head:

@@ -45,9 +45,10 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
-        """Return the length of the complete request head at the start of `data`.
+        """Return the length of the request head at the start of `data`, which can be parsed without the buffer.
 
-        0 means that it is incomplete, too long or invalid, and the caller must append `data`.
+        0: the head is incomplete, too long or invalid, or an earlier part of it is buffered. The caller must then
+        append `data`.
         """
         if self._request_line is None or self._request_line:
             return 0

@@ -90,7 +90,10 @@ class RedisStore:
 
     @property
     def state(self) -> StoreState:
-        """Condition of the store, without failures of Redis, which `FallbackStore` adds."""
+        """Condition of the store, which is always reported as available.
+
+        `FallbackStore` detects the failures of Redis and reports them in its own condition.
+        """
         return StoreState(kind="redis")
 
     def _name_key(self, kind: str, name: str) -> str:
@@ -180,9 +183,10 @@ class RedisStore:
             await self._pipeline.run_script("renew", keys, words)
 
     async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, idempotency_key: str) -> None:
-        """Add the amounts of `counter`, which this process counted, to the counter in Redis.
+        """Add the amounts of `counter`, a counter of this process, to the counter of the same limit in Redis.
 
-        A repeated call with the same `idempotency_key` and `key` has no effect.
+        `now` is the present time by the clock of `counter`. If a call is repeated with the same `idempotency_key` and
+        `key`, it has no effect.
         """
         # `now` is by the clock of `counter`, and `self._now()` by that of the store
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
@@ -205,7 +209,7 @@ class RedisStore:
     async def publish_observation(self, observation_key: str, text: str, lifetime_seconds: float) -> None:
         """Send an observation (a fact about a provider) to all processes that use this Redis, and store it.
 
-        If `lifetime_seconds` is 0, a stored one is deleted instead.
+        If `lifetime_seconds` is 0, the observation with the same key is deleted from Redis instead of stored.
         """
         words = [self.observation_channel, observation_key, text, lifetime_seconds, self.process_id]
         await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
@@ -226,7 +230,8 @@ class RedisStore:
     async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
         """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
 
-        If `is_recorded` is False, the heartbeat is not recorded.
+        If `is_recorded` is False, Redis only replies, and does not count this process. `since` is the `time` of an
+        earlier reply. `HeartbeatReply.recent` is the number of processes with a heartbeat since then.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]
         # `since` is the `HeartbeatReply.time` of an earlier reply, from which heartbeats are counted

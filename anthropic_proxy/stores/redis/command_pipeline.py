@@ -1,7 +1,7 @@
 """`CommandPipeline`: sends commands and Lua scripts to Redis, several in one message.
 
-`run_script` and `run_command` wait for the result of a script or command. All that wait at the same time are sent
-together over one connection. `close` cancels those without a result.
+`run_script` and `run_command` send one script or command, and wait for its result. Calls that come while an earlier
+message is in progress are collected, and sent together in the next one. `close` cancels the calls without a result.
 """
 
 import asyncio

@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the asyncio transport (callback of asyncio for a new connection)."""
+        """Store the asyncio transport, by which bytes are sent (callback of asyncio for a new connection)."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:

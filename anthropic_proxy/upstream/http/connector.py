@@ -20,9 +20,9 @@ PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 class Connector:
-    """Opens connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`.
+    """Opener of connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`.
 
-    `dialer` opens those without a proxy; None: to any address.
+    `dialer` opens the TCP connections that use no HTTP proxy. None: a dialer that accepts any address is used.
     """
 
     def __init__(

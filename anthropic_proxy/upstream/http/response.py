@@ -140,7 +140,7 @@ class HttpResponse:
     async def close(self, *, wait_for_end: bool = False) -> None:
         """End the use of the response, and close its connection if the body is still incomplete.
 
-        With `wait_for_end`, its end is first awaited for a short time.
+        If `wait_for_end` is True, wait a short time for the end of the body, so that the connection can be reused.
         """
         on_release, self._on_release = self._on_release, None
         if on_release is None:

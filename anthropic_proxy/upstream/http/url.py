@@ -94,7 +94,10 @@ def parse_url(url: str) -> Url:
 
 
 def join_url(base_url: str, path: str) -> str:
-    """Return the base URL with `path` appended. If the base URL has a query, such as `api-version`, it comes last."""
+    """Return the base URL with `path` appended to its path.
+
+    If the base URL has a query, such as `api-version`, this query is the end of the result.
+    """
     if "?" not in base_url:
         return base_url + path
     base, _, query = base_url.partition("?")
@@ -119,9 +122,9 @@ def encode_header_lines(headers: Mapping[str, str]) -> bytes:
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], no_proxy_hosts: str) -> str | None:
-    """Return the URL of the HTTP proxy for requests to `url`, or None.
+    """Return the URL of the HTTP proxy for requests to `url`. None: the requests use no proxy.
 
-    `proxies` maps a URL scheme to the URL of its proxy.
+    `proxies` maps a URL scheme to the URL of its proxy. `no_proxy_hosts` are the hosts that are called without a proxy.
     """
     target = urlsplit(url)
     if target.scheme not in proxies:

@@ -30,7 +30,8 @@ class LiteLLMLibrary(Struct, frozen=True):
 class LiteLLMThread:
     """The thread in which the library LiteLLM runs, with its event loop and the imported library.
 
-    `export_variables` sets the environment variables of LiteLLM. It is called once, before the import.
+    `export_variables` is a function that sets the environment variables of LiteLLM. It is called once, before LiteLLM
+    is imported.
     """
 
     def __init__(self, export_variables: Callable[[], None]) -> None:

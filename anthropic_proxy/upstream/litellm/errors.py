@@ -1,7 +1,8 @@
 """`decode_exception`: converts an exception of the Python library LiteLLM to the provider's error that caused it.
 
 The result is a `LiteLLMFailure`, with the fields of OpenAI's errors. `encode_error_body` encodes it as JSON. If the
-connection to the provider failed, `connection_error` has the error to raise.
+provider could not be reached, the field `connection_error` of the result has the exception that the caller raises
+instead.
 """
 
 import re

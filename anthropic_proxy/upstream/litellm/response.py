@@ -1,8 +1,9 @@
 """`LiteLLMTransport`: sends Chat Completions requests through the Python library LiteLLM.
 
-`LiteLLMResponse` is the response, as if it came from a Chat Completions server. Its method `start_call` calls LiteLLM,
-`read` returns the next SSE event, and `close` ends the call. `ReplyConverter` converts LiteLLM's objects to JSON.
-`to_acompletion_arguments` returns the arguments for LiteLLM's function `acompletion`.
+`LiteLLMResponse` is the response, with the same methods as a response by HTTP. Its method `start_call` calls LiteLLM,
+`read` returns the next SSE event, and `close` ends the call. `ReplyConverter` converts the Python objects that LiteLLM
+returns to JSON. `to_acompletion_arguments` converts a request body to the arguments of LiteLLM's function
+`acompletion`.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,10 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
 
 
 class ReplyConverter:
-    """Converts LiteLLM's objects for one reply, or for its chunks, to JSON of Chat Completions."""
+    """Converts the Python objects that LiteLLM returns for one reply to JSON of Chat Completions.
+
+    LiteLLM returns one object for a complete reply, or one object for each chunk of a stream.
+    """
 
     def __init__(self) -> None:
         self._blocks = 0
@@ -89,7 +93,7 @@ class LiteLLMTransport:
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
         """Send a request through LiteLLM, and return the response after its body or first chunk has arrived.
 
-        Raises `UpstreamUnreachable` if no provider replied, or `MissingExtra`.
+        Raises `UpstreamUnreachable` if no provider replied, and `MissingExtra` if LiteLLM is not installed.
         """
         response = LiteLLMResponse(self._engine)
         try:

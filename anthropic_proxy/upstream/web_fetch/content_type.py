@@ -48,14 +48,15 @@ def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
 
 
 def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
-    """Return True if a media type is one of the `wanted` types, of which `text/*` matches all text types."""
+    """Return True if a media type is one of the `wanted` types. The wanted type `text/*` stands for all text types."""
     return media_type in wanted or (media_type.startswith("text/") and "text/*" in wanted)
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type of `body`: of an image or PDF by its first bytes, of any other body `declared`.
+    """Return the media type of a fetched body. The type that the server declared may be wrong.
 
-    "": `declared` is an image type or PDF, but the first bytes are of neither.
+    Images and PDFs are recognized by their first bytes. The type of any other body is `declared`. "": `declared` is an
+    image type or PDF, but the first bytes match none of these types.
     """
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:

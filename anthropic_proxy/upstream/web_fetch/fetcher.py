@@ -4,8 +4,8 @@
 `https://`. Redirects are checked like the first URL. `HTML_CONVERTER` is the program that converts HTML, in a separate
 process.
 
-With an HTTP proxy (`HTTPS_PROXY`), the proxy looks up the host names. A host is also rejected if this machine finds a
-private address for it.
+With an HTTP proxy (`HTTPS_PROXY`), that proxy looks up the host names. `PageFetcher` then also looks up each host
+itself, and rejects a host with a private address.
 """
 
 import asyncio
@@ -149,7 +149,7 @@ class PageFetcher:
             return await self._page(found, options)
 
     async def close(self) -> None:
-        """Close the connections of running fetches, and end the threads for name lookups and texts."""
+        """Close the connections of running fetches, and end the threads that look up hosts and decode texts."""
         await self._http.close()
         self._dialer.close()
         self._text_threads.shutdown(wait=False, cancel_futures=True)

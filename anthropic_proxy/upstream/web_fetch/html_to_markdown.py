@@ -52,7 +52,7 @@ class PageText(NamedTuple):
 def main(input_value: dict[str, str]) -> PageText | None:
     """Convert one HTML page to Markdown, as the entry point of a separate process.
 
-    Return None if lxml is not installed.
+    `input_value` has the page as `html`, and its `url`. Return None if lxml is not installed.
     """
     try:
         return convert_html(input_value["html"], input_value["url"])

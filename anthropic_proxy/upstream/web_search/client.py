@@ -30,7 +30,7 @@ words; only the results are filtered."""
 class SearchClient(ABC):
     """Client of a search service, with a subclass for each service.
 
-    Error messages name the setting `setting`, which configures the service.
+    `setting` is the name of the setting that configures the service. Error messages for the user contain this name.
     """
 
     max_query_characters: int

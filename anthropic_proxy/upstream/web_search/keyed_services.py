@@ -2,7 +2,7 @@
 
 `BraveClient`, `TavilyClient` and `ExaClient` have the same methods. `encode_query` returns the HTTP request for a
 query. `decode_results` decodes the results. `describe_error_response` returns the message of an error response.
-`MissingKeyClient` takes the place of a service without a key.
+`MissingKeyClient` replaces the client of a service if the API key is missing.
 
 Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
@@ -59,7 +59,8 @@ class BraveClient(SearchClient):
     ) -> UpstreamRequest:
         """Return the HTTP request for a query to Brave Search.
 
-        The query usually contains the domains to search (`sites`) and to omit (`excluded_sites`).
+        The domains to search (`sites`) and to omit (`excluded_sites`) are added to the query. They are not added if the
+        query would then be too long for Brave.
         """
         narrowed = query + build_site_filter(sites) + "".join(f" -site:{site}" for site in excluded_sites)
         if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:

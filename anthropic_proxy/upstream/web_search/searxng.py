@@ -32,7 +32,7 @@ class SearxngClient(SearchClient):
     ) -> UpstreamRequest:
         """Return the HTTP request for a query to SearXNG: `GET /search?q=…&format=json`.
 
-        Its headers are those by which SearXNG's limiter recognizes clients that are no bots.
+        SearXNG's limiter treats a request without certain headers as a bot. The request therefore has these headers.
         """
         parameters = urlencode({"q": _without_commands(query + build_site_filter(sites)), "format": "json"})
         headers = {
@@ -45,7 +45,7 @@ class SearxngClient(SearchClient):
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
         """Return the results in a response of SearXNG.
 
-        Raises `WebSearchFailed` if there are none because search engines behind SearXNG failed.
+        Raises `WebSearchFailed` if there are no results, and SearXNG reports search engines that failed.
         """
         reply = _decode_response(body)
         if not reply.results and reply.unresponsive:

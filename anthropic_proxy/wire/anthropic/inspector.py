@@ -1,9 +1,10 @@
 """`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards to the client.
 
-`decode_frame` reads an SSE event, `decode_body` a complete message. `select_frames_to_inspect` selects the few events
-that need decoding. Four functions edit or split the forwarded bytes: `replace_reply_model`, `remove_message_start`,
-`remove_trailing_events` and `split_after_message_end`. `decode_error` decodes an error response. `find_adaptation`
-chooses a change of the next request after an error, and `apply_adaptation` applies it.
+`select_frames_to_inspect` selects the few SSE events that contain these values, because all others need no decoding.
+`decode_frame` then reads one event, and `decode_body` reads a complete message. Four functions edit or split the
+forwarded bytes: `replace_reply_model`, `remove_message_start`, `remove_trailing_events` and `split_after_message_end`.
+For an error response, `decode_error` returns the error for the client. `find_adaptation` chooses a change of the next
+request after an error, and `apply_adaptation` applies it.
 """
 
 import re
@@ -116,7 +117,8 @@ def decode_error(
 ) -> UpstreamError | list[Delta]:
     """Return the client's error for a response with a status other than 2xx.
 
-    An error in Anthropic's format keeps its status and body, except for redacted API keys.
+    If the server has Anthropic's error format, the client receives the server's status and body, with API keys
+    redacted.
     """
     error = build_upstream_error(
         decode_error_body(status, headers, body),

@@ -84,9 +84,10 @@ def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
 
 
 def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
-    """Return the edits that remove the members or elements with False in `kept`, each with its comma.
+    """Return the edits that remove some of the members or elements in `spans`, each with its comma.
 
-    `spans` must be all of one object or list.
+    `spans` has all members of one object, or all elements of one list. `kept` has a value for each of them. False: it
+    is removed.
     """
     edits: list[Edit] = []
     begin: int | None = None

@@ -49,7 +49,8 @@ decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 def decode_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
     """Return the token counts of a `usage` object. None: `usage` is missing or null.
 
-    `earlier_tier`: `billed_tier` of earlier events of the same reply. It stays if an event has a tier without a speed.
+    `earlier_tier`: `billed_tier` from earlier events of the same reply. The tier `fast` stays if the `usage` of a later
+    event has no `speed`.
     """
     counts = _count(usage)
     if counts is None:

@@ -51,7 +51,8 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    The token counts replace numbers that the error text lacks. None or 0: unknown.
+    The last three parameters are token counts of the request and its model. They are used if the error text has no
+    numbers. None or 0: the count is unknown.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
@@ -85,7 +86,11 @@ def rejects_developer_role(text: str) -> bool:
 
 
 def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it."""
+    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
+
+    `text` is the error message, which may list accepted levels. `requested` is the client's level, and `sent` its name
+    in the rejected request.
+    """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
     return parameters.find_replacement_effort(text, requested, sent)

@@ -128,7 +128,8 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    The token counts replace numbers that the error text lacks. None or 0: unknown.
+    The last three parameters are token counts of the request and its model. They are used if the error text has no
+    numbers. None or 0: the count is unknown.
     """
     if fault.status not in _NO_KINDS:
         shortage = find_token_limit_fault(

@@ -54,7 +54,7 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
     """Return the content of an error response of a provider. Never raises.
 
-    If the body is not a JSON error, `excerpt` has its beginning.
+    If the body is not a JSON error, the field `excerpt` of the result has the beginning of the body.
     """
     try:
         content = msgspec.json.decode(body)

@@ -1,8 +1,8 @@
 """Encoder of the conversation: converts the messages of the client request to `contents` of the Gemini request.
 
-`ContentsEncoder` encodes one conversation. A content is one message in Gemini's format. A part of it is one text, file,
-tool call or tool result. A thought signature is opaque state of the reasoning that Gemini sent with a part. It is sent
-back with this part.
+`ContentsEncoder` encodes one conversation. A content is one message in Gemini's format, and consists of parts. A part
+is one text, file, tool call or tool result. A thought signature is opaque state of the reasoning, which Gemini sent
+with a part of an earlier reply. The proxy sends the signature back with the same part.
 """
 
 from typing import Any

@@ -17,7 +17,7 @@ from anthropic_proxy.wire.contract import BaseDialect
 # request. A continuation is a further request for a reply that reached the output limit. An alias replaces a tool name
 # that Gemini does not accept. A thought signature is opaque text in a reply, which later requests send back.
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one provider, or by model rules of one model, from `generateContent`."""
+    """Deviations of one provider from Google's `generateContent`. Model rules may replace fields for one model."""
 
     signature_tag: str = "gem"
     """Tag in the signatures of thinking blocks (`px1.<tag>.…`). Signatures with other tags are not sent back.

@@ -237,7 +237,8 @@ _TIER_FIELDS = ("serviceTier", "trafficType")
 def decode_reply(data: bytes) -> GenerateContentResponse:
     """Decode one frame of a streamed Gemini response, or a complete response.
 
-    Raises `msgspec.DecodeError` for invalid JSON and, except in token counts, for unexpected types.
+    Raises `msgspec.DecodeError` for invalid JSON, and for values of unexpected types. A token count of an unexpected
+    type is converted instead, or omitted.
     """
     try:
         return decode_strict_reply(data)

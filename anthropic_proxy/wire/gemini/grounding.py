@@ -56,10 +56,10 @@ class GroundingDecoder:
         self._searches = 0
 
     def record_tool_call(self, use: ServerToolCall) -> None:
-        """Record a call of one of Google's own tools, with its search queries.
+        """Record that Gemini called one of Google's own tools, with the search queries of the call.
 
-        If the request offers web search, or citations of fetched pages, later text is buffered until
-        `release_buffered_deltas`.
+        Citations of the text after the call arrive later. `feed_delta` therefore buffers this text until
+        `release_buffered_deltas`, if the request offers web search or citations of fetched pages.
         """
         self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:

@@ -37,7 +37,10 @@ DROPPED_KEYWORDS = frozenset(
 
 
 def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return a copy of a schema in which simpler keywords replace others, such as `allOf`, `const` and `nullable`."""
+    """Return a copy of a schema with simpler keywords in place of `allOf`, `const`, `nullable` and others.
+
+    For example, `const` becomes an `enum` with one value.
+    """
     plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
@@ -66,9 +69,10 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
 
 
 def add_enum(reduced: Schema, values: Any, description_texts: list[str]) -> None:
-    """Add the keyword `enum` to `reduced`, the schema that is built for Gemini.
+    """Add the keyword `enum` with `values` to `reduced`, the schema that is built for Gemini.
 
-    For values that Gemini rejects, a text is appended to `description_texts`.
+    The value null is omitted. If Gemini rejects any other value, a text with all values is appended to
+    `description_texts` instead.
     """
     if not isinstance(values, list) or not values:
         return
@@ -103,7 +107,7 @@ def filter_required_and_add_texts(reduced: Schema, description_texts: list[str])
 def describe_keyword(key: str, value: Any) -> list[str]:
     """Return a list with one text `keyword: value`, for the description of a schema.
 
-    Empty list: the model needs no text, or it is too long.
+    Empty list: the model does not need the keyword, or the text would be too long.
     """
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []

@@ -45,7 +45,7 @@ def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bo
 def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
     """Return the part (element of a message) for an image or document.
 
-    A file that the model cannot read becomes a text, and a note is appended to `notes`.
+    If the model cannot read the file, the part is a text instead, and a note is appended to `notes`.
     """
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"

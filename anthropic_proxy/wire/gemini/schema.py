@@ -32,7 +32,8 @@ _INLINED = SchemaRules(inlines_references=True)
 def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
     """Return the JSON Schema of a tool's arguments, or Google's OpenAPI subset if `as_openapi`.
 
-    None: a tool without arguments in the OpenAPI form. Raises `WorkLimitExceeded`.
+    None: with `as_openapi`, a tool without arguments has no schema, because Gemini rejects empty `properties`. Raises
+    `WorkLimitExceeded` if the schema causes too much work.
     """
     budget = budget or WorkBudget("schema")
     if not as_openapi:

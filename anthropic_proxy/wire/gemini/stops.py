@@ -23,7 +23,10 @@ _BROKEN = frozenset(
 
 
 def classify_finish_reason(reason: str) -> FinishKind:
-    """Return the meaning of a finish reason. Names that Google does not define are read as those of other providers."""
+    """Return the meaning of a finish reason of Gemini.
+
+    A reason that is no refusal or limit of Gemini is classified by `find_finish_kind`, as for other providers.
+    """
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"
     return "limit" if reason in _LIMITS else find_finish_kind(reason)

@@ -1,8 +1,9 @@
 """`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
 
 The schemas describe the arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider.
-The result is a `CleanedSchema`: the schema, and a text for each loss. Some providers accept no references (`$ref`), so
-the schemas that they name are inserted. `MAX_INLINED_REFERENCES` limits this.
+The result is a `CleanedSchema`: the schema, and a text for each loss, a condition that the result lacks. Some providers
+accept no references (`$ref`). Each reference is then replaced by the schema that it names. `MAX_INLINED_REFERENCES`
+limits the number of replacements.
 """
 
 from typing import Any, NamedTuple
@@ -42,9 +43,9 @@ class CleanedSchema(NamedTuple):
 def clean_schema(
     schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
 ) -> CleanedSchema:
-    """Return a copy of a schema with only the permitted keywords, and a text for each loss.
+    """Return a copy of a schema with only the keywords that `rules` permit, and a text for each loss.
 
-    Raises `WorkLimitExceeded` above the budget.
+    Raises `WorkLimitExceeded` if the work exceeds `budget`.
     """
     budget = budget or WorkBudget("schema")
     lost: list[str] = []

@@ -36,7 +36,7 @@ class EncodedSchema(NamedTuple):
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
     """Return a JSON Schema with only the keywords that the provider accepts, and a text for each loss.
 
-    Raises `WorkLimitExceeded` above the budget.
+    Raises `WorkLimitExceeded` if the work exceeds `budget`.
     """
     budget.count_decoding_steps(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
@@ -49,7 +49,7 @@ _encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
 def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
     """Return the result of `encode_schema` for the schema of a reply, from a cache if it was encoded before.
 
-    Large schemas are not cached. Raises `WorkLimitExceeded` above the budget.
+    Large schemas are not cached. Raises `WorkLimitExceeded` if the work exceeds `budget`.
     """
     with budget.error_field(REPLY_SCHEMA_PATH):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

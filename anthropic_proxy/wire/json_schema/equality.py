@@ -27,7 +27,7 @@ class EqualityIndex:
     def assign_equality_number(self, value: Any) -> int:
         """Return the number of a decoded JSON value. Equal values have the same number, others a different one.
 
-        Raises `WorkLimitExceeded` above the budget.
+        Raises `WorkLimitExceeded` if the client request causes more work than its `WorkBudget` permits.
         """
         open_values = [value] if isinstance(value, dict | list) else []
         while open_values:

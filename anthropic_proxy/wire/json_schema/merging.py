@@ -13,7 +13,7 @@ from anthropic_proxy.wire.json_schema.rules import Schema
 def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
     """Return one schema with the keywords of a schema and of all schemas in its `allOf`.
 
-    Raises `WorkLimitExceeded` above the budget.
+    Raises `WorkLimitExceeded` if the work exceeds the `WorkBudget` of `index`.
     """
     parts = schema.get("allOf")
     if not isinstance(parts, list):

@@ -27,7 +27,8 @@ _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperti
 def flatten_root(document: SchemaDocument, index: EqualityIndex, losses: list[str]) -> Schema:
     """Return the root of a schema as an object with `properties`, into which alternatives such as `anyOf` are merged.
 
-    Texts for losses are appended to `losses`. Raises `WorkLimitExceeded` for a too large schema.
+    A text for each lost condition of the schema is appended to `losses`. Raises `WorkLimitExceeded` for a too large
+    schema.
     """
     root = document.root
     flattened = _RootFlattener(document, index, losses).flatten(root, 0)
@@ -37,7 +38,7 @@ def flatten_root(document: SchemaDocument, index: EqualityIndex, losses: list[st
 def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
     """Return True if a reply schema may accept a JSON object. False: it requires a list or a plain value.
 
-    Raises `WorkLimitExceeded` above the budget.
+    Raises `WorkLimitExceeded` if the work exceeds `budget`.
     """
     budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
     with budget.error_field(REPLY_SCHEMA_PATH):

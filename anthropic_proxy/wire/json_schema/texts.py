@@ -1,6 +1,7 @@
-"""Encoding of JSON Schema keyword values as short texts.
+"""Short JSON texts of keyword values in a JSON Schema, for keywords that a provider does not support.
 
-If a provider does not support a keyword, `encode_if_short` returns its value for the `description` of the schema.
+`encode_if_short` returns the text of a value. The caller adds the text to the `description` of the schema, so that the
+model can still follow the keyword.
 """
 
 from itertools import islice

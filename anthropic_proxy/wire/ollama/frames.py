@@ -1,8 +1,8 @@
 """Structs of Ollama's responses, with the fields that the proxy reads (`ChatResponse` in `api/types.go`).
 
-`Frame` is one JSON object: one line of a streamed response, or the complete body of another. `ChatMessage` is the reply
-in it, or a fragment of the reply. `decode_frame` decodes one object. `decode_strict_frame` is faster, but rejects token
-counts that are no integers.
+`Frame` is one JSON object: one line of a streamed response, or the body of a response that is not streamed. It contains
+a `ChatMessage`, the complete reply or a fragment of the reply. `decode_frame` decodes one object. `decode_strict_frame`
+is faster, but rejects token counts that are no integers.
 """
 
 import msgspec

@@ -75,8 +75,8 @@ class OllamaMessageEncoder(MessageEncoder):
     def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
         """Return the encoded `messages` of the conversation.
 
-        `extra_system`: text that is added to the system prompt. `user_instruction`: text that is added at the end as
-        user text. "": no text.
+        `extra_system` is a text to add to the system prompt. `user_instruction` is a text to add to the end of the
+        conversation as a user message. "": no text is added.
         """
         system = join_system_prompt(self._request, extra_system)
         if system is not None:

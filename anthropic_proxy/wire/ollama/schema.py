@@ -43,7 +43,7 @@ class EncodedParameters(NamedTuple):
 def encode_parameters(schema: Any, budget: WorkBudget | None = None) -> EncodedParameters:
     """Return the input schema of a tool with only the keywords that Ollama accepts.
 
-    Other keywords become text in descriptions. Raises `WorkLimitExceeded` above the budget.
+    Other keywords become text in descriptions. Raises `WorkLimitExceeded` if the work exceeds `budget`.
     """
     budget = budget or WorkBudget("schema")
     cleaned, lost = clean_schema(schema, _RULES, budget)

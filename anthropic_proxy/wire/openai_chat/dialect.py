@@ -287,7 +287,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids."""
 
     def must_disable_thinking(self, request: PreparedRequest) -> bool:
-        """Return True if reasoning must be disabled, because the server forces no tool call while the model reasons."""
+        """Return True if reasoning must be disabled, because the client forces a tool call.
+
+        The server does not accept a forced tool call while the model reasons.
+        """
         choice = request.tool_choice
         return (
             choice is not None

@@ -75,7 +75,7 @@ class ChoiceDelta(Struct, gc=False):
 
 
 class ServerToolCounts(Struct, gc=False):
-    """Numbers of server tool calls of OpenRouter: `server_tool_use_details` in `usage` (recorded)."""
+    """Numbers of server tool calls in a reply of OpenRouter: `server_tool_use_details` in `usage` (recorded)."""
 
     web_search_requests: int | None = None
     """Number of web searches that the provider ran."""

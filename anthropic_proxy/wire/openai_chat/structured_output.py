@@ -38,9 +38,10 @@ class ReplySchemaFields(Struct):
 def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
-    """Return the request fields that request a reply by the client's JSON Schema.
+    """Return the request fields for a reply that must match the client's JSON Schema.
 
-    If the server has no usable field, an output tool may be added to `tools`.
+    For a server without a suitable field, the schema is sent as an output tool in `tools`, or as text in the system
+    prompt.
     """
     found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:

@@ -72,7 +72,8 @@ def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error for the client that corresponds to `fault`, the provider's decoded error.
 
-    If the server rejected earlier reasoning, `parameter` of the error is `REASONING_PARAMETER`.
+    If the server rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`. The next
+    request then omits this reasoning.
     """
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here

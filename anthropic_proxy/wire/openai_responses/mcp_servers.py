@@ -1,9 +1,9 @@
 """Encoder of MCP servers for the Responses API: the provider itself calls the tools of these servers.
 
 A toolset is an entry of the client's `tools` that names one MCP server. `encode_mcp_server` converts it to a tool of
-the type `mcp`. A label is the name of the server in the upstream request, in which other characters replace those that
-the API rejects. `mcp_server_names_by_label` finds the client's name for a label in the reply. Source: `Mcp` of the
-official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
+the type `mcp`. A label is the name of the server in the upstream request. It is the client's name, with other
+characters in place of those that the API rejects. `mcp_server_names_by_label` finds the client's name for a label in
+the reply. Source: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 """
 
 import re
@@ -34,7 +34,8 @@ def encode_mcp_server(
 ) -> dict[str, Any] | None:
     """Return the upstream tool for a toolset, which names one MCP server. None: the toolset enables no tool.
 
-    Raises `InvalidRequest` for unknown servers, and `UnsupportedFeature` for certain toolsets.
+    Raises `InvalidRequest` if `servers` does not contain the server. Raises `UnsupportedFeature` if the toolset only
+    disables single tools.
     """
     toolset = decode_toolset(tool)
     name = toolset.mcp_server_name

@@ -23,7 +23,11 @@ class PendingReasoning:
         """Buffered thinking deltas, each with True if the reasoning has text."""
 
     def buffer_thinking(self, thought: Thinking, *, item_has_text: bool) -> bool:
-        """Buffer a piece of reasoning and return True. False: it is not buffered, and the caller can send it now."""
+        """Buffer a piece of reasoning and return True. False: it is not buffered, and the caller can send it now.
+
+        Buffering begins with the first piece that has a signature. `item_has_text` is True if the reasoning item has
+        text.
+        """
         # Buffering starts with the first piece that has a signature.
         if not self.buffered and not thought.signature:
             return False
@@ -49,7 +53,10 @@ class PendingReasoning:
 
 
 def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
-    """Return the state of a complete reasoning item, possibly empty, that later requests send back."""
+    """Return the state of a complete reasoning item, which later requests send back.
+
+    The state is empty if the item has neither encrypted content nor text of the reasoning itself.
+    """
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:
         return ReasoningState(item_id=item_id, encrypted=item.encrypted_content)

@@ -66,7 +66,7 @@ class ServerToolItemDecoder:
     def start_call(self, program_or_arguments: str) -> list[Delta]:
         """Return the block that begins the call. Empty list: the block was already returned.
 
-        The argument is source text to run, or JSON of an MCP call.
+        `program_or_arguments` is the program of a code execution, or the JSON arguments of an MCP call.
         """
         if self._identifier:
             return []

@@ -94,7 +94,7 @@ class ResponsesDecoder(Decoder):
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return buffered deltas after an interruption: reasoning, and all that follows a search with unknown pages."""
+        """Return deltas that are still buffered after an interruption: reasoning, and content after a web search."""
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered_deltas()

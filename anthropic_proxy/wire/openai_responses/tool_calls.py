@@ -54,7 +54,7 @@ class ToolCallItemDecoder:
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the delta that starts a tool call to `deltas` once its name is known.
 
-        Some calls start only when they are complete.
+        Custom tool calls and parallel wrappers start only when they are complete.
         """
         if self._began or self._ended or not item.name:
             return
@@ -65,9 +65,10 @@ class ToolCallItemDecoder:
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
-        """Append a fragment of the arguments of a tool call to `deltas`.
+        """Append a fragment of the arguments of a tool call to `deltas`, if the call has started.
 
-        If the call has not started, the fragment is kept or dropped.
+        Before the start, fragments are kept for calls that start only when they are complete. Fragments of other calls
+        are dropped, because the complete arguments follow.
         """
         if self._ended or not fragment:
             return
@@ -89,7 +90,8 @@ class ToolCallItemDecoder:
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append the remaining deltas of the tool call and its `ToolEnd` to `deltas`.
 
-        `item` is None if the reply ended first. Raises `UpstreamProtocolError` without a name.
+        `item` is None if the reply ended before the complete item arrived. Raises `UpstreamProtocolError` if the
+        complete item has no name.
         """
         if self._ended:
             return

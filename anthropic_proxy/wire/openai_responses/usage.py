@@ -41,7 +41,8 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
 def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_incomplete_call: bool) -> Stop:
     """Return the `Stop` delta with the stop reason of a reply that has ended.
 
-    An empty `refusal` means that the model did not refuse.
+    `refusal` is the text with which the model refused. "": it did not refuse. `has_incomplete_call`: True if a tool
+    call is incomplete, because the reply reached a limit.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = find_finish_kind(reason) if reason else "unknown"

@@ -69,7 +69,10 @@ class _Found(Struct):
 # OpenAI sends the found pages with each search. Both forms were recorded by the project `vercel/ai` (fixtures
 # openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
 class WebSearchDecoder:
-    """Decodes the searches of one reply. After a search with unknown pages, deltas are buffered."""
+    """Decodes the web searches of one reply into blocks and citations.
+
+    If the found pages of a search are not known yet, all deltas after the search are buffered.
+    """
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -93,7 +96,11 @@ class WebSearchDecoder:
                     self._learn(mark)
 
     def decode_search_item(self, item: OutputItem) -> list[Delta]:
-        """Return the deltas of a web search: its call block, result block and usage. Empty list: nothing to send."""
+        """Return the deltas to send now for a search item: call block, result block and usage.
+
+        The result block is buffered until the found pages are known. While deltas are buffered, only the usage is
+        returned. Empty list: nothing to send now, for example because an earlier search has found the page.
+        """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
         query = action.query or ", ".join(action.queries or ())
@@ -115,7 +122,7 @@ class WebSearchDecoder:
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
     def buffer_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Buffer deltas that follow a search until its pages are known."""
+        """Buffer the deltas after a web search, until the pages that it found are known."""
         self._waiting += deltas
 
     def record_sent_text(self, text: str, part_indexes: tuple[int, int]) -> None:
@@ -128,9 +135,10 @@ class WebSearchDecoder:
         self._text.append(text)
 
     def decode_annotation(self, annotation: Raw, part_indexes: tuple[int, int]) -> list[Citation]:
-        """Return the citation in an annotation event as a list. Empty list: another annotation, or deltas are buffered.
+        """Return the citation in an annotation event as a list.
 
-        `part_indexes` has the indexes of item and part.
+        Empty list: the annotation is no citation, its page is blocked, its text was not recorded, or deltas are
+        buffered. `part_indexes`: index of the output item, and index of the content part in it.
         """
         if self.buffering or part_indexes != self._place:
             return []
@@ -139,7 +147,7 @@ class WebSearchDecoder:
         return self._cited(mark, self._text[0]) if _is_citation(mark) else []
 
     def split_at_citations(self, part: OutputContent) -> Iterable[Delta]:
-        """Yield the text of a complete content part as deltas, each citation after the text that cites it."""
+        """Yield the deltas of a complete content part: pieces of its text, each followed by its citations."""
         text, start = part.text or part.refusal or "", 0
         self._cited_to = 0
         for mark in self._marks_of(part) if self._count else ():
@@ -156,7 +164,8 @@ class WebSearchDecoder:
     def decode_remaining_citations(self, parts: Sequence[OutputContent], emitted_citation_count: int) -> list[Delta]:
         """Return the citations of a complete streamed message that were not sent during the stream.
 
-        While deltas are buffered, the list is empty.
+        `emitted_citation_count` is the number of citations already sent. While deltas are buffered, the citations are
+        added to the buffer and the list is empty.
         """
         if not self._count:
             return []
@@ -170,9 +179,9 @@ class WebSearchDecoder:
         return []
 
     def release_buffered_deltas(self) -> list[Delta]:
-        """Return the buffered deltas at the end of the text.
+        """Return the buffered deltas when the text of the reply has ended.
 
-        The cited pages that no search found are added to the result of the last search.
+        Cited pages that are in no search result are first added to the result of the last search.
         """
         if not self.buffering:
             return []

@@ -57,6 +57,9 @@ def is_json_object(text: str) -> bool:
 def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
     """Return the arguments of a tool call as a valid JSON object. None: they cannot be repaired with certainty.
 
+    `between_markers`: True if `text` stood between the start and end marker of a call. It is then complete, so an
+    unfinished string in it is not closed.
+
     >>> repair_arguments('{"path": "a",}')
     '{"path": "a"}'
     """

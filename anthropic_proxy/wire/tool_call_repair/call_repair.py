@@ -48,9 +48,9 @@ class ToolCallRepair:
         return found
 
     def find_name_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's tool name for a call without a name, or `unnamed_tool` if none or several fit.
+        """Return the client's name of the tool for a call without a name, if only one tool fits the arguments.
 
-        None: names are not repaired, or no tool is offered.
+        The result is `unnamed_tool` if no tool fits, or several. None: names are not repaired, or no tool is offered.
         """
         if not self._offered:
             return None

@@ -16,7 +16,7 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 def find_fence_mark_end(text: str, offset: int) -> int | None:
     """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
 
-    The mark must end after `offset`.
+    Marks that end at `offset` or before it are skipped.
     """
     match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:

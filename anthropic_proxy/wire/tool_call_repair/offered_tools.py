@@ -47,7 +47,7 @@ class OfferedTools:
         return {tool.name: tool for tool in self._given if is_client_tool(tool)}
 
     def find_tool_name(self, name: str) -> str | None:
-        """Return the client's name of the tool that a model calls `name`. None: no tool, or several."""
+        """Return the client's name of the tool that a model calls `name`. None: no tool matches, or several."""
         if name in self._tools:
             return self._aliases.get(name, name)
         if len(name) > _MAX_NAME_LENGTH:
@@ -64,7 +64,10 @@ class OfferedTools:
         return None
 
     def find_tool_name_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's name of the tool that a call without a name means. None: no tool fits, or several."""
+        """Return the client's name of the tool for a call without a name. None: no tool fits, or several.
+
+        A forced tool or a single offered tool always fits. Otherwise, the arguments must fit the schema of the tool.
+        """
         # The tool that the client forces, the only tool, or the only one with a schema that fits `arguments`.
         if self._forced is not None or len(self._tools) == 1:
             name = self._forced or next(iter(self._tools))

@@ -1,9 +1,10 @@
 """`TextSplitter`: separates a provider's reply text into text, reasoning (thinking tags) and tool calls.
 
-`feed` returns the deltas (pieces of the reply) of a fragment, and `finish` those of the buffered text. Text without
-a start tag may be taken for reasoning. If the reply has only text, `finish` returns it again as text (`is_text_reply`).
-`note_separate_reasoning` records that the provider sends reasoning in a separate field. `notes` has a note for each
-tool call that was found in the text.
+`feed` returns the deltas (pieces of the reply) of a fragment, and `finish` those of the buffered text. Some models
+write reasoning without a start tag, so text before a possible end tag may be returned as reasoning. If a reply of text
+only (`is_text_reply`) ends without this tag, `finish` returns the text again as reply text. `note_separate_reasoning`
+records that the provider sends reasoning in a separate field. `notes` has a note for each tool call that was found in
+the text.
 """
 
 from collections.abc import Sequence
@@ -56,8 +57,8 @@ class TextSplitter:
     def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas. Call this before another block and at the end of the reply.
 
-        Set `is_text_reply` only for a complete reply of text. Text without a tag that was taken for reasoning is then
-        returned again as `Text`.
+        `is_text_reply`: True if the reply ended normally with text only. Text without a tag that was returned as
+        reasoning is then returned again as `Text`. `reply_ended_early`: True to return unfinished tool calls as text.
         """
         # A reply of text only may have been taken for reasoning, although it had no tag; it is then returned again as
         # `Text`. After an early end, a call without an end marker becomes text.

@@ -1,8 +1,8 @@
 """`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
 Some servers do not separate reasoning from the reply. `feed` converts a fragment of the text to `Thinking` and `Text`
-deltas, and `finish` the buffered text. Some models write only the end tag. If the form `unopened` is enabled, text
-before this tag is reasoning; `disable_unopened_form` disables the form.
+deltas, and `finish` converts the buffered text. Some models write only the end tag, which is called the form
+`unopened`. If this form is enabled, text before the end tag is reasoning. `disable_unopened_form` disables it.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class ThinkingTagParser:
 
     @property
     def reached_reply_text(self) -> bool:
-        """True if all further text is reply text."""
+        """True if no more reasoning can follow, so that all further text is reply text."""
         return self._state == "text"
 
     def feed(self, text: str) -> list[Delta]:
@@ -94,7 +94,8 @@ class ThinkingTagParser:
     def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas at the end of the text.
 
-        `is_text_reply` is True if the reply ended normally and contained only text.
+        `is_text_reply` is True if the reply ended normally and contained only text. Text without any tag that was
+        returned as reasoning is then returned again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":

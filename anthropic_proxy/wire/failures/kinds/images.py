@@ -123,7 +123,7 @@ _ABOUT_ANOTHER = re.compile(
 def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
     """Return the error cause `images` if the provider rejected the request because it contains images.
 
-    None: the error concerns something else, for example a single image.
+    None: the request was rejected for another reason, for example one image that is too large.
     """
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_tool_result_content(fault.message, fault.parameter):

@@ -76,7 +76,11 @@ def rejects_developer_role(text: str) -> bool:
 
 
 def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it."""
+    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
+
+    `text` is the error message, which may list accepted levels. `requested` is the client's level, and `sent` its name
+    in the rejected request.
+    """
     listed: list[str] = []
     for match in _LIST.finditer(text):
         listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]

@@ -119,7 +119,7 @@ _ENDS = frozenset((".", "\n", "!", "?", ";"))
 
 
 class Quantity(Struct, frozen=True, kw_only=True):
-    """Number of tokens in an error text, with its meaning: the counted thing, and limit or actual size."""
+    """Number of tokens in an error text, with its subject (the counted thing) and its role, such as a limit."""
 
     value: int
     """Number of tokens. For an exclusive limit (`less than 8192`): the largest allowed number."""

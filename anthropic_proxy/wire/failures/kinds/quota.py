@@ -88,7 +88,10 @@ delay (2026-11)."""
 
 
 def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
-    """Return the quota that is used up: `billing` (credit) or `allowance` (of a period or plan). None: other error."""
+    """Return the kind of quota that is used up. None: the error has another cause.
+
+    `billing` is the credit of the account. `allowance` is the use that a period or plan permits.
+    """
     if fault.status not in _STATUSES:
         return None
     if fault.codes & BILLING_CODES or _is_billing(fault):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 def regex(pattern: str) -> re.Pattern[str]:
     """Return the compiled regular expression of a table row. Case is ignored.
 
-    Gaps in `pattern` must have a maximum length, which limits the time of a search.
+    A part of `pattern` that matches any text must have a maximum length (`.{0,80}`), which limits the time of a search.
     """
     return re.compile(pattern, re.IGNORECASE)
 

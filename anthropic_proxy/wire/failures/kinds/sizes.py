@@ -1,7 +1,7 @@
 """`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
 
-Three cases are recognized. The input exceeds the context window, the output limit (`max_tokens`) is too high, or the
-request exceeds a whole rate limit. `TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts
+Three cases are recognized: the input exceeds the context window, the output limit (`max_tokens`) is too high, or one
+request exceeds a rate limit alone. `TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts
 without numbers. `new_input_overflow_fault` returns the description of a too long input.
 """
 
@@ -97,7 +97,7 @@ _LOWERED = 8_192
 
 
 class KnownTokenCounts(Struct, frozen=True, kw_only=True):
-    """Token counts of the upstream request and its model. They are used if the error text lacks a number."""
+    """Token counts that the proxy itself has for a request and its model, in case the error text has no numbers."""
 
     context_window: int | None = None
     """Context window of the model in tokens. None: unknown."""
