@@ -219,6 +219,14 @@ ROWS = [
         ),
         LONG,
     ),
+    Row(
+        "length of a data URL without data",
+        EVERY,
+        request(
+            lambda n: {"messages": [user({"type": "image", "source": {"type": "url", "url": "data:" + "a;" * n}})]}
+        ),
+        LONG,
+    ),
     Row("documents", EVERY, request(one_message(document))),
     Row("search results", EVERY, request(one_message(found))),
     Row("tools", EVERY, request(tools(lambda i: tool(f"tool_{i}")))),

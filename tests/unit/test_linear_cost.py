@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from anthropic_proxy.messages.deltas import Text
+from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.wire.failures import (
@@ -218,6 +219,17 @@ def test_cutting_at_stop_sequences(filler: str, fragment: int) -> None:
         cutter.flush()
 
     check_growth(read, filled("", filler, "x"), f"{filler!r} in pieces of {fragment}")
+
+
+@pytest.mark.parametrize("filler", ["a", "A;", ";base64", ";base64;", "data:", "%2B", ","])
+@pytest.mark.parametrize("stem", ["data:", "data:image/png", "data:image/png;base64,"])
+def test_reading_data_urls(stem: str, filler: str) -> None:
+    def read(url: str) -> None:
+        blocks = [{"type": kind, "source": {"type": "url", "url": url}} for kind in ("image", "document")]
+        messages = [{"role": "user", "content": blocks}]
+        decode_request(msgspec.json.encode({"model": "m", "max_tokens": 1, "messages": messages}))
+
+    check_growth(read, filled(stem, filler, "x", MANY), f"a URL of {stem!r}, then {filler!r} again and again")
 
 
 @pytest.mark.parametrize("reader", [SSEReader, NDJSONReader])
