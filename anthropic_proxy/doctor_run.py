@@ -108,7 +108,7 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def find_folder(data_directory: Path) -> Path:
-    """Return the folder with the files of runs. It may not exist."""
+    """Return the folder in which the runs of the doctor are stored, one file for each run. It may not exist."""
     return data_directory / FOLDER_NAME
 
 

@@ -118,9 +118,9 @@ def build_routing_query(request: MessagesRequest) -> RoutingQuery:
 
 
 def require_decodable(request: MessagesRequest, route: Route) -> None:
-    """Raise the decoding error of an invalid request, unless its first target is a relay.
+    """Raise the decoding error of an invalid request.
 
-    A relay receives the body unchanged, and validates it itself.
+    No error is raised if the proxy forwards the client's body to the first target, because that provider validates it.
     """
     if request.decode_error is not None and not route.targets[0].is_relayed:
         raise request.decode_error

@@ -294,7 +294,7 @@ async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> byt
 def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
     """Return the response headers with a header `date`: the provider's, or else the current time (RFC 9110, 6.6.1).
 
-    The delay before a retry is calculated from this time, if the provider states the time of the retry.
+    If the provider states the time of a retry, the delay before the retry is that time minus this date.
     """
     if "date" in headers:
         return headers

@@ -69,9 +69,10 @@ class Credentials:
         self._cooldown_ends.update(previous._cooldown_ends)
 
     def next_credential(self, provider: Provider) -> Credential | None:
-        """Return the header with a provider's next API key. None: the provider needs no key of the proxy.
+        """Return the header with a provider's next API key.
 
-        Raises `AuthenticationFailed` if a required key is missing.
+        None: the proxy has no key for this provider, and does not have to send one. Raises `AuthenticationFailed` if a
+        required key is missing.
         """
         keys = self._settings.keys.get(provider.name, ())
         if keys:

@@ -16,7 +16,7 @@ _JSON_RANGES = ("application/json", "application/*", "*/*")
 
 
 def prefers_html(accept: str) -> bool:
-    """Return True if the request header `Accept` prefers HTML to JSON, as web browsers do.
+    """Return True if the request header `Accept` prefers HTML at least as much as JSON, as web browsers do.
 
     A wildcard such as `*/*` does not count as HTML.
     """

@@ -33,9 +33,10 @@ _ASKED_AGAIN = FidelityNote(
 
 
 class ToolLoop:
-    """Stream of one reply, for which the proxy runs tools and continues responses that the provider split.
+    """Stream of one reply that joins several upstream responses.
 
-    `ahead` are the deltas (decoded fragments) that `read` returns first: results of tool calls in a resumed reply.
+    Between them the proxy runs tools, or continues a reply that the provider split. `ahead`: tool results that `read`
+    returns first, as deltas (decoded fragments), if the request resumes a reply that ended with `pause_turn`.
     """
 
     def __init__(

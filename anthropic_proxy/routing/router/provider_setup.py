@@ -18,7 +18,7 @@ from anthropic_proxy.settings import Settings
 
 
 def find_base_url(provider: Provider, config: AnyWireConfig, settings: Settings) -> str:
-    """Return the base URL for calls to a provider by the API `config`, without a trailing slash.
+    """Return the base URL at which a provider offers the API that `config` describes, without a trailing slash.
 
     If no setting names the Google Cloud project, the URL contains the placeholder `UNKNOWN_PROJECT` instead.
     """

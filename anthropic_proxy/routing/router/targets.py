@@ -1,7 +1,7 @@
 """`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
 
 A `Target` is a provider, model, wire (API) and base URL. A `Route` has the target to call first, and its fallbacks.
-`switch_wire` returns a target with another API. A relayed target receives the client's bytes unchanged.
+`switch_wire` returns a target with another API. A relayed target receives the client's body with few changes.
 
 The preferred provider serves Claude models, and unlisted ids without a prefix; `find_preferred_provider` returns it. A
 Claude tier is a family of models (haiku, sonnet …). A `TierMapping` has the models that serve requests for one tier.
@@ -69,7 +69,10 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def is_relayed(self) -> bool:
-        """True if the client's request and the provider's reply are forwarded unchanged, without translation."""
+        """True if the client's request and the provider's reply are forwarded without translation to another API.
+
+        Only few fields are changed, such as `model`.
+        """
         return isinstance(self.wire, RelayWire)
 
     @property

@@ -33,7 +33,7 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
 def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
     """Return a list of parts for Mistral: the reasoning text `thoughts`, then `content`.
 
-    `content`: a JSON string, which is omitted if it is empty.
+    `content` is added as a text part if it is a JSON string that is not empty. Any other value is omitted.
     """
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
     return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]

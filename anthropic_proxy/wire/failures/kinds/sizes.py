@@ -108,7 +108,7 @@ class KnownTokenCounts(Struct, frozen=True, kw_only=True):
 
 
 class TokenLimitFault(Struct, frozen=True, kw_only=True):
-    """Description of an error for too many tokens: message, rejected parameter and cause of the client's error."""
+    """Description of a provider's error for too many tokens, from which the client's error message is built."""
 
     message: str
     """Error message in the format of Anthropic's API, from which clients parse the numbers. "": use the provider's
