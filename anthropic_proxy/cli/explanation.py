@@ -14,7 +14,7 @@ from msgspec import structs
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.request_changes import Change, list_changes, list_unchanged_fields
 from anthropic_proxy.cli.route_checks import describe_checks, encode_checks
-from anthropic_proxy.cli.upstream_fields import find_unnoted_changes
+from anthropic_proxy.cli.upstream_fields import find_body_changes
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
 from anthropic_proxy.log import escape_unprintable
@@ -146,7 +146,7 @@ class Explanation:
         used, sent = self._used_target(), result.recorded
         if used is None or sent is None:
             return []
-        return find_unnoted_changes(self._body, sent.request.body, result.renamed_tools, is_relayed=used.is_relayed)
+        return find_body_changes(self._body, sent.request.body, result.renamed_tools, is_relayed=used.is_relayed)
 
     def _used_target(self) -> Target | None:
         """Return the target (model at a provider) of the request, else the first target of its route.

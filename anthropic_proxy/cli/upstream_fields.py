@@ -1,7 +1,7 @@
 """Comparison of a client request with the upstream request, to find changes that the translation has not recorded.
 
-The translation records its changes as fidelity notes. `find_unnoted_changes` returns the changes without a note for the
-command `explain`, which would otherwise list such a field as unchanged.
+The translation records its changes as fidelity notes. `find_body_changes` returns all differences of the two bodies,
+for the command `explain`. Without them, the command would list a changed field without a note as unchanged.
 """
 
 import json
@@ -27,7 +27,7 @@ _TOOL_FIELDS = {"name", "description", "input_schema", "type", "cache_control"}
 _SCHEMA_FIELDS = ("parameters", "parametersJsonSchema", "input_schema")
 
 
-def find_unnoted_changes(
+def find_body_changes(
     body: Mapping[str, Any], upstream_body: bytes, renamed_tools: Mapping[str, str], *, is_relayed: bool
 ) -> list[FidelityNote]:
     """Return the differences between the client request `body` and `upstream_body`, as fidelity notes.

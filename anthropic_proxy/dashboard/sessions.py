@@ -1,4 +1,4 @@
-"""Pages Sessions and one session, with requests, cost and context.
+"""Two pages of the dashboard: the list of sessions, and one session with its requests, cost and context.
 
 A session is a conversation of a client such as Claude Code. `build_sessions_page` and `build_session_page` return the
 values for the templates of the two pages.

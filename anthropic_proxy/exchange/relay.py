@@ -234,7 +234,7 @@ class RelayStream:
         """
         self.complete = True
         if self._decoder.finished:
-            return self._wire.remove_trailing_events(self._behind + self._events.pop_pending())
+            return self._wire.remove_events_after_end(self._behind + self._events.pop_pending())
         before, pending = self.stop_reason, self._events.pop_pending()
         if relevant := self._wire.select_frames_to_inspect(pending):
             self._inspect(relevant)

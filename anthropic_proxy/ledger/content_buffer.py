@@ -21,7 +21,7 @@ ABANDONED_SECONDS = 3600.0
 
 
 class BufferedContent(Struct):
-    """First bytes of one client request, of its reply, and of the last request to a provider."""
+    """First bytes of one client request and of its reply, and the complete last request to a provider."""
 
     started_at: float
     """Time of the first `record` for the request, in seconds by the clock of the buffer."""

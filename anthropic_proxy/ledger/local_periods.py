@@ -42,8 +42,8 @@ def find_period_number(when: int, length: int) -> int:
 def round_end_to_hour(end: int) -> int:
     """Return the end of a time range as a whole UTC hour, in hours since the epoch.
 
-    `end` is in seconds since the epoch, and is rounded up to the next UTC hour. In time zones with half or quarter
-    hours, a full hour of local time is rounded down instead.
+    `end` is in seconds since the epoch, and is rounded up. Exception: in time zones with half or quarter hours, the end
+    of a full hour of local time is rounded down.
     """
     # a full hour of local time is rounded down, which matters in time zones with half hours
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0

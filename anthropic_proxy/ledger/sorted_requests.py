@@ -1,8 +1,8 @@
 """Query for stored requests in the order of a numeric column, such as the cost or the duration.
 
 `list_sorted_requests` returns one page of the list. A page begins at a position: value, time and id of the last request
-of the previous page. Only the latest `MAX_SORTED_REQUESTS` requests of a selection are sorted, to limit the time of a
-query.
+of the previous page. A `SortedRequest` is a stored request with its position. Only the latest `MAX_SORTED_REQUESTS`
+requests of a selection are sorted, to limit the time of a query.
 """
 
 from collections.abc import Mapping, Sequence

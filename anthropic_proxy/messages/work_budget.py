@@ -123,7 +123,10 @@ class WorkBudget:
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
     def count_decoding_steps(self, text: Sized) -> None:
-        """Count the steps of decoding a JSON text, before it is decoded. Raises the same errors as `count_steps`."""
+        """Count the steps of decoding a JSON text, before it is decoded.
+
+        Raises `WorkLimitExceeded` or `WorkPostponed`, as `count_steps` does.
+        """
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_allowed_depth(self, depth: int) -> None:

@@ -1,8 +1,8 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
 Redis counts as unavailable after a failure, or after a wait of more than a second. With `REDIS_FAILURE=open`, this
-process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access to values raise
-`StoreUnavailable` instead. A background task tries to connect again. After success, it adds the amounts that are
+process then counts limits and stores values itself. With `REDIS_FAILURE=closed`, reservations and access to values
+raise `StoreUnavailable` instead. A background task tries to connect again. After success, it adds the amounts that are
 missing in Redis.
 """
 

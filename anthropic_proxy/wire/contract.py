@@ -324,7 +324,7 @@ class RelayWire(Wire[DialectT]):
         """Split forwarded SSE bytes after the event `message_stop`. Without that event the second value is b""."""
 
     @abstractmethod
-    def remove_trailing_events(self, trailing_bytes: bytes) -> bytes:
+    def remove_events_after_end(self, trailing_bytes: bytes) -> bytes:
         """Return `trailing_bytes`, the bytes after the event `message_stop`, without SSE events such as pings.
 
         Clients expect no event there. Blank lines and comments remain.

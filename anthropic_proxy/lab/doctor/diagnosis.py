@@ -1,7 +1,7 @@
-"""Examination of one backend (a model of a provider) by all probes, the test requests of the doctor.
+"""Examination of one backend (a model of a provider) by probes, the test requests of the doctor.
 
-`diagnose_backend` runs the probes and stores their results in a `Diagnosis`. `must_run` decides if a probe is sent to a
-backend.
+`must_run` decides which probes are sent to a backend. `diagnose_backend` runs them and stores their results in a
+`Diagnosis`.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Search for the dialect of a server: the set of fields that describe how the server deviates from its API.
 
 `DialectSearch.run_probe` sends a probe, a request that tests one feature. If the probe fails, it is repeated with other
-values of dialect fields. `try_change` sends a probe with changed fields. `adopt_change` keeps the changed fields for
-later probes. `use_wire` selects another API of the provider.
+values of dialect fields. `send_with_change` sends a probe with changed fields, unless this API lacks one of them.
+`adopt_change` keeps the changed fields for later probes. `use_wire` selects another API of the provider.
 """
 
 import json
@@ -76,7 +76,7 @@ class DialectSearch:
         self._diagnosis.outcomes[probe.name] = self._judge(probe, result, problem)
         return result
 
-    async def try_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
+    async def send_with_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
         """Send `probe` with other values of dialect fields, and return the result without storing it.
 
         None: the dialect of this API lacks one of the fields.
@@ -143,7 +143,7 @@ class DialectSearch:
         for change in probe.candidates:
             if change_dialect(self.target.dialect, change) == self.target.dialect:
                 continue
-            result = await self.try_change(probe, change)
+            result = await self.send_with_change(probe, change)
             if result is not None and not probe.check(result):
                 self.adopt_change(probe, change, failed, result)
                 self._apply_adaptations(probe, result)

@@ -54,7 +54,7 @@ async def _find_effort_form(
     )
     for form in _FORMS:
         change = {"effort_form": form}
-        result = await search.try_change(_THINKING, change)
+        result = await search.send_with_change(_THINKING, change)
         if result is None or result.error is not None or result.first_rejection is not None:
             continue
         shows = bool(result.thinking) and not tools_result.thinking
@@ -76,7 +76,7 @@ async def _find_effort_form(
 
 async def _find_levels(search: DialectSearch, change: Mapping[str, object]) -> Sequence[str]:
     """Return the effort levels that the server lists when it rejects an unknown one. Empty: it accepts any level."""
-    result = await search.try_change(_THINKING, {**change, "effort_names": (("high", _UNKNOWN_LEVEL),)})
+    result = await search.send_with_change(_THINKING, {**change, "effort_names": (("high", _UNKNOWN_LEVEL),)})
     rejected = result.first_rejection if result else None
     if rejected is None:
         return []
@@ -103,11 +103,11 @@ async def _find_replay_field(search: DialectSearch, reply: ProbeResult, change: 
 
     Return a new reply with reasoning, because signatures of thinking blocks depend on the field.
     """
-    changed = await search.try_change(_THINKING, change)
+    changed = await search.send_with_change(_THINKING, change)
     if changed is None or changed.error is not None or not changed.thinking or not changed.calls:
         return reply
     probe = _build_replay(changed, ())
-    result = await search.try_change(probe, change)
+    result = await search.send_with_change(probe, change)
     if result is None or result.error is not None or result.first_rejection is not None:
         return reply
     search.adopt_change(

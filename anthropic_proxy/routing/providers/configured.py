@@ -1,7 +1,7 @@
 """`build_configured_provider`: builds the registry entry of a provider that the configuration file defines.
 
-The file may omit fields. They are copied from the registry entry with the same address, which is a built-in provider
-such as Groq or a known server such as DeepSeek. Without such an entry, they are copied from the one for unknown servers.
+The file may omit fields. They are copied from the registry entry with the same address: a built-in provider such as
+Groq, or a known server such as DeepSeek. Without such an entry, they are copied from the one for unknown servers.
 `require_valid_provider_table` validates the provider's table in the file.
 """
 

@@ -1,7 +1,7 @@
 """Timers of a client connection: one-shot timeout, idle time (keep-alive), and unread responses.
 
-`OneShotTimer` calls a function once. `KeepAliveTimer` closes idle connections. `WriteTimeout` aborts connections of
-clients that stop reading.
+`OneShotTimer` calls a function once. `KeepAliveTimer` closes idle connections. `WriteTimeout` checks periodically if a
+client reads the response that waits to be sent, and aborts the connection if it does not.
 """
 
 import asyncio

@@ -11,8 +11,8 @@ from anthropic_proxy.wire.anthropic.inspector import (
     apply_adaptation,
     decode_error,
     find_adaptation,
+    remove_events_after_end,
     remove_message_start,
-    remove_trailing_events,
     replace_reply_model,
     select_frames_to_inspect,
     split_after_message_end,
@@ -35,7 +35,7 @@ class AnthropicWire(RelayWire[Dialect]):
     replace_reply_model = staticmethod(replace_reply_model)
     remove_message_start = staticmethod(remove_message_start)
     split_after_message_end = staticmethod(split_after_message_end)
-    remove_trailing_events = staticmethod(remove_trailing_events)
+    remove_events_after_end = staticmethod(remove_events_after_end)
     select_frames_to_inspect = staticmethod(select_frames_to_inspect)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:

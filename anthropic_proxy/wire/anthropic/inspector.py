@@ -2,7 +2,7 @@
 
 `select_frames_to_inspect` selects the few SSE events that contain these values, because all others need no decoding.
 `decode_frame` then reads one event, and `decode_body` reads a complete message. Four functions edit or split the
-forwarded bytes: `replace_reply_model`, `remove_message_start`, `remove_trailing_events` and `split_after_message_end`.
+forwarded bytes: `replace_reply_model`, `remove_message_start`, `remove_events_after_end` and `split_after_message_end`.
 For an error response, `decode_error` returns the error for the client. `find_adaptation` chooses a change of the next
 request after an error, and `apply_adaptation` applies it.
 """
@@ -58,7 +58,7 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
     return frames, b""
 
 
-def remove_trailing_events(trailing_bytes: bytes) -> bytes:
+def remove_events_after_end(trailing_bytes: bytes) -> bytes:
     """Return `trailing_bytes`, the bytes after the event `message_stop`, without SSE events such as pings.
 
     Clients expect no event there. Blank lines and comments remain.

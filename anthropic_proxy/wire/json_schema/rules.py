@@ -22,7 +22,7 @@ ALTERNATIVE_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
 
 class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Restrictions of JSON Schemas in upstream requests, for all servers of a wire or for one provider."""
+    """Features of JSON Schema that upstream requests may use, for all servers of an API (wire) or for one provider."""
 
     inlines_references: bool = False
     """True if each reference (`$ref`) is replaced by the schema that it names. A recursive one becomes a plain

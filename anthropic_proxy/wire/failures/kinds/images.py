@@ -1,7 +1,7 @@
-"""`find_image_refusal`: recognizes provider errors for images that the model or server does not accept.
+"""`find_image_refusal`: recognizes the errors of models and servers that accept no images.
 
-After such an error, the proxy may repeat the request with a text in place of each image. `rejects_tool_result_content`
-recognizes errors about content that is rejected in tool results only.
+After such an error, the proxy may repeat the request with a text in place of each image. Some servers accept images in
+user messages, but not inside tool results; `rejects_tool_result_content` recognizes their errors.
 """
 
 import re
