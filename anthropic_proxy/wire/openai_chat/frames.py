@@ -69,9 +69,15 @@ class ChoiceDelta(Struct, gc=False):
     @property
     def calls(self) -> list[ToolCallDelta] | None:
         """Tool calls: `tool_calls`, or `function_call` if there are none. Some servers send a call in both fields."""
-        if self.tool_calls or self.function_call is None:
-            return self.tool_calls
-        return [ToolCallDelta(index=0, function=self.function_call)]
+        return self.tool_calls or self.deprecated_calls
+
+    @property
+    def deprecated_calls(self) -> list[ToolCallDelta] | None:
+        """The call in `function_call`. None: no call. Some servers send the field with empty values in each chunk."""
+        function = self.function_call
+        if function is None or not (function.name or function.arguments):
+            return None
+        return [ToolCallDelta(index=0, function=function)]
 
 
 class ServerToolCounts(Struct, gc=False):

@@ -76,6 +76,7 @@ class ChatDecoder(Decoder):
             else None
         )
         self._calls: ToolCallDecoder | None = None
+        self._uses_deprecated_field = False  # for all calls, because some servers repeat a call in the other field
         self._executed = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
@@ -190,7 +191,9 @@ class ChatDecoder(Decoder):
         if piece.refusal:
             self._refusal.append(piece.refusal)
             self._read_text(piece.refusal, deltas)
-        calls = piece.calls
+        if self._calls is None:
+            self._uses_deprecated_field = not piece.tool_calls
+        calls = piece.deprecated_calls if self._uses_deprecated_field else piece.tool_calls
         if calls:
             self._read_calls(piece, calls, deltas)
 

@@ -129,11 +129,73 @@ def test_a_call_in_the_deprecated_field_is_decoded(parts: list[Any], in_both_fie
 
 def test_a_complete_call_in_the_deprecated_field_is_decoded() -> None:
     message = {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": '{"at": 1}'}}
-    body = {"choices": [{"index": 0, "message": message, "finish_reason": "function_call"}]}
-    decoder = openai_chat.WIRE.new_decoder(new_call("look", stream=False))
-    decoded = decoder.decode_body(msgspec.json.encode(body))
+    decoded = decode_message(message, "function_call")
     assert called(decoded) == [("look", {"at": 1})]
     assert decoded[-1] == Stop("tool_use")
+
+
+EMPTY_CALLS: list[dict[str, Any]] = [
+    {},
+    {"name": "", "arguments": ""},
+    {"name": None, "arguments": None},
+    {"name": None, "arguments": ""},
+]
+
+
+@pytest.mark.parametrize("empty", EMPTY_CALLS)
+def test_an_empty_deprecated_field_is_no_call(empty: dict[str, Any]) -> None:
+    chunks = [piece(content=text, function_call=empty) for text in ("Hel", "lo")]
+    decoded = decode_stream(frames(*chunks, piece("stop", function_call=empty)), new_call("look"))
+    assert decoded == [Text("Hel"), Text("lo"), Stop("end_turn")]
+    message = {"role": "assistant", "content": "Hello", "function_call": empty}
+    assert decode_message(message, "stop") == [Text("Hello"), Stop("end_turn")]
+
+
+@pytest.mark.parametrize("empty", EMPTY_CALLS)
+def test_an_empty_deprecated_field_beside_a_call_is_ignored(empty: dict[str, Any]) -> None:
+    tool_calls = [{"index": 0, "id": "call_1", "function": {"name": "look", "arguments": '{"at": 1}'}}]
+    chunks = [piece(tool_calls=tool_calls, function_call=empty), piece("tool_calls", function_call=empty)]
+    assert called(decode_stream(frames(*chunks), new_call("look"))) == [("look", {"at": 1})]
+
+
+WHOLE_CALL = {"name": "look", "arguments": '{"at": 1}'}
+BEGUN_CALL, ENDED_CALL = {"name": "look", "arguments": '{"at"'}, {"arguments": ": 1}"}
+
+
+@pytest.mark.parametrize("call_id", [{}, {"id": "call_1"}])
+@pytest.mark.parametrize(
+    ("first_field", "fragments", "repeated"),
+    [
+        ("tool_calls", [WHOLE_CALL], WHOLE_CALL),
+        ("tool_calls", [BEGUN_CALL, ENDED_CALL], WHOLE_CALL),
+        ("tool_calls", [BEGUN_CALL, ENDED_CALL], ENDED_CALL),
+        ("function_call", [WHOLE_CALL], WHOLE_CALL),
+        ("function_call", [BEGUN_CALL, ENDED_CALL], WHOLE_CALL),
+    ],
+)
+def test_a_call_that_the_other_field_repeats_is_one_call(
+    first_field: str, fragments: list[Any], repeated: dict[str, Any], call_id: dict[str, str]
+) -> None:
+    def in_field(field: str, function: dict[str, Any]) -> dict[str, Any]:
+        return {field: function if field == "function_call" else [{"index": 0, **call_id, "function": function}]}
+
+    other = "function_call" if first_field == "tool_calls" else "tool_calls"
+    chunks = [piece(**in_field(first_field, fragment)) for fragment in fragments]
+    decoded = decode_stream(frames(*chunks, piece("tool_calls", **in_field(other, repeated))), new_call("look"))
+    assert called(decoded) == [("look", {"at": 1})]
+    assert decoded[-1] == Stop("tool_use")
+
+
+def test_a_call_in_both_fields_of_a_complete_body_is_one_call() -> None:
+    tool_calls = [{"id": "call_1", "type": "function", "function": WHOLE_CALL}]
+    message = {"role": "assistant", "content": None, "tool_calls": tool_calls, "function_call": WHOLE_CALL}
+    assert called(decode_message(message, "tool_calls")) == [("look", {"at": 1})]
+
+
+def decode_message(message: dict[str, Any], finish: str) -> list[Delta]:
+    """Return the deltas of a complete body."""
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+    return openai_chat.WIRE.new_decoder(new_call("look", stream=False)).decode_body(msgspec.json.encode(body))
 
 
 def called(deltas: list[Delta]) -> list[tuple[str, Any]]:
