@@ -69,6 +69,8 @@ def _store_facts(result: Report, directory: Path) -> list[str]:
     try:
         file = store_learned_models(directory, learned, date.today())
     except OSError as error:
-        return [f"✕ The facts cannot be stored in {directory}: {describe_os_error(error)}."]
+        is_locked = isinstance(error, TimeoutError)
+        reason = "another run stores its facts" if is_locked else describe_os_error(error)
+        return [f"✕ The facts cannot be stored in {directory}: {reason}."]
     noun = "model" if len(learned) == 1 else "models"
     return [f"Facts about {len(learned)} {noun} for the next start or reload: {file}"]

@@ -101,7 +101,8 @@ def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedMod
 def store_learned_models(directory: Path, models: Sequence[LearnedModel], today: date) -> Path:
     """Add facts about models to the file in the data directory, and return its path.
 
-    Outdated facts are replaced or removed. Raises `OSError`.
+    Outdated facts are replaced or removed. Raises `TimeoutError` if another run holds the lock of the directory too
+    long, and `OSError` if the file cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / FILE_NAME
