@@ -2,15 +2,32 @@
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
+
+from anthropic_proxy.platforms import file_lock
 from anthropic_proxy.routing.catalog import LearnedModel, load_learned_models, store_learned_models
 from anthropic_proxy.routing.catalog.learned import FILE_NAME, MAX_AGE_DAYS
 from anthropic_proxy.routing.catalog.table import ModelCapabilities
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 TODAY = date(2026, 11, 21)
+
+
+class WaitForRelease:
+    """Clock of a lock. Its time does not advance, and its pause ends when the test has released the lock."""
+
+    def __init__(self) -> None:
+        self.is_waiting, self.is_released = threading.Event(), threading.Event()
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.is_waiting.set()
+        self.is_released.wait(WAIT_SECONDS)
 
 
 def learned(model: str = "my-model", days: int = 0, **facts: object) -> LearnedModel:
@@ -66,15 +83,18 @@ def test_an_unknown_model_becomes_known_by_its_window() -> None:
     assert learned(max_output=500).apply(ModelCapabilities()).max_output_from_error == 500
 
 
-def test_simultaneous_runs_keep_the_facts_of_each_other(tmp_path: Path) -> None:
-    names = [f"model-{number}" for number in range(8)]
-    barrier = threading.Barrier(len(names))
-
-    def store(name: str) -> None:
-        barrier.wait()
-        store_learned_models(tmp_path, [learned(name)], TODAY)
-
-    with ThreadPoolExecutor(len(names)) as threads:
-        list(threads.map(store, names))
+def test_simultaneous_runs_keep_the_facts_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = WaitForRelease()
+    monkeypatch.setattr(file_lock, "time", clock)
+    run = threading.Thread(target=store_learned_models, args=(tmp_path, [learned("a")], TODAY))
+    other_file = store_learned_models(tmp_path / "other", [learned("b")], TODAY)
+    try:
+        with file_lock.locked_folder(tmp_path):
+            run.start()
+            wait_for(lambda: clock.is_waiting.is_set() or not run.is_alive())
+            other_file.replace(tmp_path / FILE_NAME)
+    finally:
+        clock.is_released.set()
+        run.join()
     found, _ = load_learned_models(tmp_path, TODAY)
-    assert sorted(model for _, model in found) == names
+    assert sorted(model for _, model in found) == ["a", "b"]
