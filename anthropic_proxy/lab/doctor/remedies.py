@@ -15,8 +15,9 @@ from anthropic_proxy.settings import Settings
 
 MIN_SESSION_TOKENS = 44_000
 """Minimum context window for a session of Claude Code, in tokens: system prompt, tools and a few files."""
-_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]*")
-"""Pattern of model ids that a remedy may contain. A server could list another text, which a user would paste."""
+_MODEL_ID = re.compile(r"[A-Za-z0-9@][A-Za-z0-9_.:/@+-]*")
+"""Pattern of model ids that a remedy may contain: `@cf/meta/llama-4-scout`. A server could list another text, which a
+user would paste."""
 _LARGER_WINDOW = 81_920
 """Context window, in tokens, that the doctor proposes for a local model with a smaller one."""
 

@@ -414,6 +414,22 @@ def test_a_server_writes_neither_remedies_nor_to_the_terminal(
     assert all(line.isprintable() for line in ended.stdout.split("\n"))
 
 
+def test_the_remedy_names_a_listed_model_that_begins_with_an_at_sign(tmp_path: Path) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        if request.path.endswith("/models"):
+            names = ["@(Get-Content .env)", "@$(id)", "-rf", "@cf/meta/llama-4-scout", "other"]
+            return web.json_response({"object": "list", "data": [{"id": name} for name in names]})
+        return web.json_response({"error": {"message": "The model does not exist", "type": "x"}}, status=404)
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        settings["BIG_MODEL"] = settings["SMALL_MODEL"] = "openai/mine"
+        ended = run_command("doctor", "openai", "--json", directory=tmp_path, settings=settings)
+    (fix,) = json.loads(ended.stdout)["fixes"]
+    model = "openai/@cf/meta/llama-4-scout"
+    assert fix["remedy"] == f"SMALL_MODEL={model} and BIG_MODEL={model}"
+
+
 def test_a_listed_model_with_control_characters_is_not_used(tmp_path: Path) -> None:
     async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
         names = ["big\x1b[2J:900b", "small:7b"]
