@@ -14,6 +14,8 @@ from anthropic_proxy.wire.json_repair import DECODE_ERRORS, decode_repaired, par
 
 _FAST = "fast"
 """Value of `speed` with prices of its own, "Fast mode" in Anthropic's price list (2026-11)."""
+_STANDARD = "standard"
+"""Value of `service_tier` for the normal prices."""
 
 
 class _OutputDetails(Struct, gc=False):
@@ -50,7 +52,7 @@ def decode_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
     """Return the token counts of a `usage` object. None: `usage` is missing or null.
 
     `earlier_tier`: `billed_tier` from earlier events of the same reply. The tier `fast` stays if the `usage` of a later
-    event has no `speed`.
+    event has no `speed`. Another speed without a service tier replaces it by `standard`.
     """
     counts = _count(usage)
     if counts is None:
@@ -67,8 +69,15 @@ def decode_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
         web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
         service_tier=counts.service_tier,
         billed_searches=server_tools.web_search_requests if server_tools else None,
-        billed_tier=_FAST if (counts.speed or earlier_tier) == _FAST else counts.service_tier,
+        billed_tier=_find_billed_tier(counts, earlier_tier),
     )
+
+
+def _find_billed_tier(counts: _CountedUsage, earlier_tier: str | None) -> str | None:
+    """Return the tier by which the call is billed. None: not reported, so the tier of earlier events applies."""
+    if (counts.speed or earlier_tier) == _FAST:
+        return _FAST
+    return counts.service_tier or (_STANDARD if earlier_tier == _FAST else None)
 
 
 def read_members(text: Raw | None) -> Mapping[str, Raw] | None:
