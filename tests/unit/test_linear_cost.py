@@ -222,7 +222,7 @@ def test_cutting_at_stop_sequences(filler: str, fragment: int) -> None:
 
 
 @pytest.mark.parametrize("filler", ["a", "A;", ";base64", ";base64;", "data:", "%2B", ","])
-@pytest.mark.parametrize("stem", ["data:", "data:image/png", "data:image/png;base64,"])
+@pytest.mark.parametrize("stem", ["data:", "data:image/png", "data:image/png;base64,", "data:text/plain;base64,"])
 def test_reading_data_urls(stem: str, filler: str) -> None:
     def read(url: str) -> None:
         blocks = [{"type": kind, "source": {"type": "url", "url": url}} for kind in ("image", "document")]

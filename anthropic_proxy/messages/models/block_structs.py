@@ -13,6 +13,10 @@ offered tools, and its `ToolChange` names the tool.
 API reference and the official SDK, read 2026-11.
 """
 
+from base64 import b64decode
+from contextlib import suppress
+from urllib.parse import unquote
+
 from msgspec import Raw, Struct
 
 _DATA_SCHEME = "data:"
@@ -58,8 +62,10 @@ class Source(Struct, omit_defaults=True, gc=False):
         """Make the data of a `data:` URL (RFC 2397) the base64 data of this source. Another URL is kept."""
         # no regular expression: its time for a URL without a comma would grow with the square of the length
         head, comma, data = self.url[len(_DATA_SCHEME) :].partition(",")
-        if comma and head.lower().endswith(";base64"):
-            self.type, self.media_type, self.data, self.url = "base64", head.partition(";")[0], data, ""
+        media_type = head.partition(";")[0]
+        if comma and media_type and head.lower().endswith(";base64"):
+            data = unquote(data) if "%" in data else data
+            self.type, self.media_type, self.data, self.url = "base64", media_type, data, ""
 
 
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
@@ -80,6 +86,14 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
     """Text by which the client describes the document to the model. None: not given."""
     citations: Raw = ABSENT
     """JSON object `{"enabled": …}`: the client requests citations of the document."""
+
+    def __post_init__(self) -> None:
+        # Providers accept no text in base64. A text that is not UTF-8 stays in base64.
+        source = self.source
+        if source.type == "base64" and source.media_type == "text/plain":
+            with suppress(ValueError):
+                source.data = b64decode(source.data, validate=True).decode()
+                source.type = "text"
 
     @property
     def requests_citations(self) -> bool:

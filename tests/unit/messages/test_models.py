@@ -175,6 +175,8 @@ def test_a_block_is_read_as_its_kind(block: dict[str, Any], kind: type) -> None:
         ({"type": "url", "url": "DATA:Image/PNG;name=a.png;BASE64,QUJD"}, Source("base64", "image/png", "QUJD")),
         ({"type": "url", "url": "data:image/jpg;base64,QUJD"}, Source("base64", "image/jpeg", "QUJD")),
         ({"type": "url", "url": "data:text/plain,a%20b"}, Source("url", url="data:text/plain,a%20b")),
+        ({"type": "url", "url": "data:image/png;base64,QU%2BD%3d"}, Source("base64", "image/png", "QU+D=")),
+        ({"type": "url", "url": "data:;base64,QUJD"}, Source("url", url="data:;base64,QUJD")),
         ({"type": "url", "url": "data:;base64"}, Source("url", url="data:;base64")),
         ({"type": "url", "url": "https://a/?data:,"}, Source("url", url="https://a/?data:,")),
         ({"type": "base64", "media_type": "image/jpg", "data": "QUJD"}, Source("base64", "image/jpeg", "QUJD")),
@@ -188,6 +190,23 @@ def test_a_source_is_read_in_its_usual_form(source: dict[str, Any], expected: So
     assert read_block(document) == DocumentBlock(expected)
     result = json.dumps([image, document]).encode()
     assert decode_nested_content(Raw(result)) == [ImageBlock(expected), DocumentBlock(expected)]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "data", "expected"),
+    [
+        ("text/plain", "YcOk", Source("text", "text/plain", "aä")),
+        ("Text/Plain;charset=utf-8", "YcOk", Source("text", "text/plain", "aä")),
+        ("text/plain;charset=iso-8859-1", "YeQ=", Source("base64", "text/plain", "YeQ=")),
+        ("text/plain", "YcO", Source("base64", "text/plain", "YcO")),
+        ("application/pdf", "YcOk", Source("base64", "application/pdf", "YcOk")),
+    ],
+)
+def test_a_text_document_in_base64_is_read_as_text(media_type: str, data: str, expected: Source) -> None:
+    source = {"type": "url", "url": f"data:{media_type};base64,{data}"}
+    assert read_block({"type": "document", "source": source}) == DocumentBlock(expected)
+    image = read_block({"type": "image", "source": source})
+    assert image == ImageBlock(Source("base64", expected.media_type, data))
 
 
 def test_a_call_without_input_has_an_empty_object() -> None:
