@@ -7,8 +7,8 @@ SQLAlchemy.
 
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -23,8 +23,30 @@ MAX_ROWS_PER_STATEMENT = 100
 _ReadValues = Callable[[Mapping[str, Any]], Any]
 
 
+@contextmanager
+def convert_driver_errors(
+    dialect: Dialect, close_lost_connection: Callable[[Any], bool] = lambda _: False
+) -> Iterator[None]:
+    """Raise errors of the database driver inside the block as exceptions of SQLAlchemy.
+
+    `close_lost_connection` returns True if an error means that the connection is lost.
+    """
+    driver_error = dialect.loaded_dbapi.Error
+    try:
+        yield
+    except driver_error as error:
+        lost = close_lost_connection(error)
+        raise DBAPIError.instance(
+            None, None, error, driver_error, connection_invalidated=lost, dialect=dialect
+        ) from error
+
+
 class DriverConnection:
-    """Connection of `engine` for transactions that the database driver executes, in one thread."""
+    """Connection of `engine` for transactions that the database driver executes, in one thread.
+
+    After a database error on SQLite, the caller must dispose the engine and open a new `DriverConnection`
+    (`LedgerWriter._fail` does).
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -38,21 +60,14 @@ class DriverConnection:
 
     def run(self, store: Callable[[], object]) -> None:
         """Call `store` in a transaction, which is rolled back if an exception is raised."""
-        driver_error = self.dialect.loaded_dbapi.Error
         try:
-            if self._driver is None:
-                self._connect()
-            if self._pooled is None:
-                self.cursor.execute("BEGIN IMMEDIATE")  # SQLite; psycopg begins a transaction with its first statement
-            store()
-            self._driver.commit()
-        except driver_error as error:
-            lost = self.dialect.is_disconnect(error, self._driver, self.cursor)
-            if lost and self._pooled is not None:  # otherwise the rollback fails, and its error has no reason
-                self._pooled.invalidate(error)
-            raise DBAPIError.instance(
-                None, None, error, driver_error, connection_invalidated=lost, dialect=self.dialect
-            ) from error
+            with convert_driver_errors(self.dialect, self._close_lost):
+                if self._driver is None:
+                    self._connect()
+                if self._pooled is None:
+                    self.cursor.execute("BEGIN IMMEDIATE")  # SQLite; psycopg itself begins a transaction
+                store()
+                self._driver.commit()
         finally:
             self._release()
 
@@ -73,13 +88,21 @@ class DriverConnection:
         else:
             self._pooled = pooled
 
+    def _close_lost(self, error: Any) -> bool:
+        """Return True if `error` means that the connection is lost. A connection to PostgreSQL is then closed."""
+        lost = self.dialect.is_disconnect(error, self._driver, self.cursor)
+        # the rollback on a lost connection would raise an error that hides the reason
+        if lost and self._pooled is not None:
+            self._pooled.invalidate(error)
+        return lost
+
     def _release(self) -> None:
         """End a transaction that is not committed, and return a connection to PostgreSQL to its pool."""
         if self._pooled is not None:
             self._pooled.close()  # the pool rolls back, and checks the connection before its next use
             self._pooled = self._driver = self.cursor = None
         elif self._driver is not None:
-            with suppress(sqlite3.Error):  # of which the cause is an earlier exception
+            with suppress(sqlite3.Error):  # the exception of the transaction is raised, not this one
                 self._driver.rollback()
 
 

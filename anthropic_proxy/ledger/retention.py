@@ -7,10 +7,12 @@ the database exceeds its maximum size. Each transaction is small, so that other 
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from math import ceil
 
 from sqlalchemy import Connection, Engine, Table, delete, func, select, text
 
+from anthropic_proxy.ledger.driver_statements import convert_driver_errors
 from anthropic_proxy.ledger.tables import contents, hourly, key_hashes, requests, session_hours
 from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.settings import Settings
@@ -141,14 +143,11 @@ def _delete_oldest(engine: Engine, table: Table, before: int | None, count: int 
 
 def _shrink_file(engine: Engine) -> None:
     """Return free pages of the SQLite file to the disk after deletions."""
-    connection = engine.raw_connection()
-    try:
+    with convert_driver_errors(engine.dialect), closing(engine.raw_connection()) as connection:
         driver = connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         # `execute` would release only one page
         driver.executescript("PRAGMA incremental_vacuum")
-    finally:
-        connection.close()
 
 
 def _count_rows(connection: Connection, table: Table) -> int:

@@ -1,9 +1,16 @@
 """Old rows are deleted by age, and the oldest ones by size."""
 
+import sqlite3
+from contextlib import closing
+
+import pytest
 from msgspec import structs
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import event, func, insert, select, text
+from sqlalchemy.exc import OperationalError
 
 from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.failures import classify_database_error
+from anthropic_proxy.ledger.place import find_sqlite_file
 from anthropic_proxy.ledger.retention import Retention, measure_used_bytes
 from anthropic_proxy.ledger.tables import hourly, key_hashes, requests, session_hours
 from anthropic_proxy.ledger.units import MICROSECONDS
@@ -89,3 +96,32 @@ async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(databa
     newest = int((NOON + 2_999 * 60) * 1_000_000)
     assert kept["requests"][1] == kept["session_hours"][1] == newest
     assert all(0 < count < 3_000 for count, _ in kept.values()), kept
+
+
+async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: Settings) -> None:
+    """Another program takes the lock between the deletion and the release of its pages."""
+    with running_ledger(sqlite) as ledger:
+        await ledger.record(new_receipt(1))
+        ledger.wait_written(1)
+    file = find_sqlite_file(sqlite)
+    assert file is not None
+    engine = open_for_writing(sqlite)
+    deleted: list[str] = []
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def note_deletion(_connection: object, _cursor: object, sql: str, *_more: object) -> None:
+            deleted.extend(["requests"] * sql.startswith("DELETE FROM requests"))
+
+        @event.listens_for(engine, "checkin")
+        def lock(*_connections: object) -> None:
+            if deleted and not other.in_transaction:
+                other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(OperationalError) as raised:
+            Retention(sqlite, clock=lambda: NOON + 100 * DAY).delete_expired(engine)
+    assert (deleted, str(raised.value.orig)) == (["requests"], "database is locked")
+    assert classify_database_error(raised.value) == "locked"
+    engine.dispose()
