@@ -129,15 +129,16 @@ class RowBuilder:
 
     def _set_labels(self, row: Row, receipt: Receipt) -> None:
         """Set the columns of `row` with names that many requests share, such as the model."""
-        labels = map(self._labels.__getitem__, _read_labels(receipt))
+        names = _read_labels(receipt)
+        # anyone can send these headers without access, and each new value would add a row to the hourly sums
+        if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
+            names = (names[0], "", "", "", *names[4:])
+        labels = map(self._labels.__getitem__, names)
         row.key_label, row.project, row.session, row.agent, row.user_agent, row.path, row.requested_model, *used = (
             labels
         )
         row.provider, row.prefix, row.model, row.route, row.route_reason, row.outcome, row.error_type = used
         row.client = row.user_agent.partition("/")[0]
-        # anyone can send these headers without access, and each new value would add a row to the hourly sums
-        if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
-            row.project = row.session = row.agent = ""
 
     def _redact(self, texts: Sequence[str]) -> Sequence[str]:
         """Return `texts` without keys and without characters that some databases reject."""

@@ -1,6 +1,8 @@
 """The writer stores each receipt once, with its sums in the same transaction."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,12 @@ from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.ledger.price_source import describe_price_package
+from anthropic_proxy.ledger.rows import RowBuilder
 from anthropic_proxy.ledger.tables import requests
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, UpstreamAttempt
 from anthropic_proxy.settings import Secret, Settings
-from tests.support.ledger import NOON, count_rows, new_receipt, read_hourly, read_rows, running_ledger
+from tests.support.ledger import NOON, UNKNOWN_COST, count_rows, new_receipt, read_hourly, read_rows, running_ledger
 
 
 async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
@@ -301,6 +304,26 @@ async def test_headers_of_clients_without_access_are_not_stored(database: Settin
         ledger.wait_written(5)
     assert {(row["project"], row["session"], row["agent"]) for row in read_rows(database)} == {("", "", "")}
     assert len(read_hourly(database)) == 1
+
+
+class _Name(str):
+    """Text that a weak reference can observe."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("error_type", ["authentication_error", "permission_error"])
+def test_headers_of_clients_without_access_are_not_kept_in_memory(error_type: str) -> None:
+    builder = RowBuilder([])
+    receipt = new_receipt(outcome="error", error_type=error_type, status=401, provider="")
+    names = [_Name("project"), _Name("session"), _Name("agent")]
+    receipt.project, receipt.session, receipt.agent = names
+    row = builder.build(receipt, UNKNOWN_COST)
+    assert (row.project, row.session, row.agent, row.error_type) == ("", "", "", error_type)
+    references = list(map(weakref.ref, names))
+    del receipt, names
+    gc.collect()
+    assert [reference() for reference in references] == [None, None, None]
 
 
 async def test_successful_requests_without_an_exchange_are_left_out(database: Settings) -> None:
