@@ -11,6 +11,7 @@ import sqlite3
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +20,7 @@ from sqlalchemy import URL
 from anthropic_proxy.ledger.contents import ContentRow
 from anthropic_proxy.ledger.rows import Row
 
+_T = TypeVar("_T")
 _FILE_NAME = "ledger-spool-{}.sqlite3"
 """Name of the file in the data directory, with a digest of the address of the PostgreSQL database."""
 _PLACE_PARAMETERS = ("host", "hostaddr", "port", "dbname", "service", "options")
@@ -28,12 +30,14 @@ MAX_BYTES = 256 * 1024 * 1024
 CLAIM_SECONDS = 60.0
 """Time in seconds for which a worker claims a block (rows of one transaction), to store it in the ledger."""
 _LOCK_TIMEOUT_SECONDS = 5.0
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
+"""Exceptions of msgspec for a value of another type and for damaged bytes."""
 _BLOCK_BYTES = 4096
 _TABLE = """CREATE TABLE IF NOT EXISTS block (
     id INTEGER PRIMARY KEY, rows BLOB NOT NULL, row_count INTEGER NOT NULL, claimed_until REAL NOT NULL DEFAULT 0
 )"""
 _CLAIM = """UPDATE block SET claimed_until = ?1 + ?2
-    WHERE id = (SELECT id FROM block WHERE claimed_until <= ?1 ORDER BY id LIMIT 1) RETURNING id, rows"""
+    WHERE id = (SELECT id FROM block WHERE claimed_until <= ?1 ORDER BY id LIMIT 1) RETURNING id, rows, row_count"""
 
 
 class Block(Struct):
@@ -44,6 +48,17 @@ class Block(Struct):
     """Request id → rows of the table `contents` with the texts of this request."""
     id: int = 0
     """Number of the block in the file. 0: it is not in the file yet."""
+    dropped_rows: int = 0
+    """Number of requests of the block that cannot be decoded, after `Spool.claim`."""
+    problem: str = ""
+    """Reason of the first failure to decode a request or its texts. "": there was none."""
+
+
+class _EncodedBlock(Struct):
+    """Rows of one batch that are not decoded yet."""
+
+    rows: list[msgspec.Raw]
+    texts: dict[str, msgspec.Raw]
 
 
 class Spool:
@@ -74,7 +89,8 @@ class Spool:
     def claim(self) -> Block | None:
         """Return the oldest block that no worker has claimed, and claim it for `CLAIM_SECONDS`.
 
-        None: there is no such block, or the file cannot be used.
+        None: there is no such block, or the file cannot be used. Requests that cannot be decoded are left out, and
+        counted in `Block.dropped_rows`.
         """
         if not self._has_file:
             return None
@@ -85,7 +101,7 @@ class Spool:
             return None
         if found is None:
             return None
-        block = msgspec.msgpack.decode(found[1], type=Block)
+        block = _decode_block(found[1], found[2])
         block.id = found[0]
         return block
 
@@ -123,6 +139,34 @@ class Spool:
         database.execute(f"PRAGMA max_page_count={MAX_BYTES // _BLOCK_BYTES}")
         database.execute(_TABLE)
         return database
+
+
+def _decode_block(data: bytes, row_count: int) -> Block:
+    """Return the block `data` of `row_count` requests, without requests and texts that cannot be decoded."""
+    try:
+        return msgspec.msgpack.decode(data, type=Block)
+    except _DECODE_ERRORS as error:
+        block = Block([], {}, dropped_rows=row_count, problem=str(error))
+    try:
+        encoded = msgspec.msgpack.decode(data, type=_EncodedBlock)
+    except _DECODE_ERRORS:
+        return block
+    problems: list[str] = []
+    block.rows = [row for item in encoded.rows if (row := _decode(item, Row, problems)) is not None]
+    for request_id, item in encoded.texts.items():
+        if (texts := _decode(item, list[ContentRow], problems)) is not None:
+            block.texts[request_id] = texts
+    block.dropped_rows, block.problem = len(encoded.rows) - len(block.rows), problems[0] if problems else block.problem
+    return block
+
+
+def _decode(data: msgspec.Raw, kind: type[_T], problems: list[str]) -> _T | None:
+    """Return the value `data` of the type `kind`. None: it cannot be decoded; the reason is added to `problems`."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except _DECODE_ERRORS as error:
+        problems.append(str(error))
+        return None
 
 
 def _digest(url: URL) -> str:

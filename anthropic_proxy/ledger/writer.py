@@ -270,6 +270,7 @@ class LedgerWriter:
     def _succeed(self, row_count: int) -> None:
         state = self._queue.state
         if self._spool is not None and self._block is not None:
+            self._count_dropped(self._spool, self._block)
             self._spool.delete(self._block)
         self._batch, self._texts, self._block = [], {}, None
         self._queue.in_batch = 0
@@ -280,6 +281,14 @@ class LedgerWriter:
         if state.condition != "ok":
             state.condition, state.problem = "ok", ""
             self._warn(f"The ledger stores requests again. {state.dropped_rows} were dropped since the start.")
+
+    def _count_dropped(self, spool: Spool, block: Block) -> None:
+        """Count the requests of `block` that cannot be decoded as lost."""
+        self._queue.state.dropped_rows += block.dropped_rows
+        if block.problem:
+            count = block.dropped_rows
+            lost = f"{count} request{'s' * (count != 1)}" if count else "the texts of requests"
+            self._warn(f"The ledger dropped {lost} of a block in {spool.file}: {block.problem}")
 
     def _fail(self, error: BaseException) -> None:
         state = self._queue.state

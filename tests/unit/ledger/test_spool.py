@@ -17,6 +17,7 @@ from tests.support.ledger import (
     new_database,
     new_receipt,
     read_hourly,
+    read_rows,
     rejecting_connections,
     running_ledger,
 )
@@ -129,3 +130,55 @@ def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_p
 def test_a_folder_that_cannot_be_examined_has_no_blocks(tmp_path: Path) -> None:
     spool = Spool(tmp_path / ("x" * 300), _URL)  # too long for a name
     assert (spool.claim(), spool.append(Block([Row(id="req_1")], {}))) == (None, False)
+
+
+async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list[str], list[str], int]:
+    """Store a block of two requests with `data` as its content.
+
+    Return the spool file, the ids of the stored requests, the warnings, and the number of dropped requests.
+    """
+    with new_database("postgresql", directory) as database:
+        settings = structs.replace(database, data_directory=directory)
+        assert database.database_url is not None
+        spool = Spool(directory, make_url(database.database_url.reveal()))
+        assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+        with closing(sqlite3.connect(spool.file)) as file, file:
+            file.execute("UPDATE block SET rows = ?", (data,))
+        with running_ledger(settings) as ledger:
+            await ledger.record(new_receipt(3))
+            ledger.wait_until(lambda: not ledger.queue.state.queued_rows and ledger.queue.state.written_rows > 0)
+        assert (ledger.queue.state.condition, spool.count_rows()) == ("ok", 0)
+        stored = [row["id"][:5] for row in read_rows(settings)]
+        return spool.file, stored, ledger.warnings, ledger.queue.state.dropped_rows
+
+
+async def test_a_row_with_a_value_of_another_type_is_dropped_alone(tmp_path: Path) -> None:
+    data = {"rows": [{"id": "req_1", "cost": 1.5}, {"id": "req_2"}], "texts": {"req_1": [], "req_2": 5}, "id": 0}
+    spool_file, stored, warnings, dropped = await _store_damaged_block(tmp_path, msgspec.msgpack.encode(data))
+    assert (stored, dropped) == (["req_0", "req_2"], 1)
+    assert warnings == [
+        f"The ledger dropped 1 request of a block in {spool_file}: Expected `int | null`, got `float` - at `$.cost`"
+    ]
+
+
+@pytest.mark.parametrize("text", [b"\xc1", b"\x81\xa4rows", b"\x81\xa1\xff\xc0", b"\x81\xa4rows\x91\x81\xa2id\xa1\xff"])
+async def test_a_damaged_block_is_dropped_and_later_requests_are_stored(tmp_path: Path, text: bytes) -> None:
+    spool_file, stored, warnings, dropped = await _store_damaged_block(tmp_path, text)
+    assert (stored, dropped) == (["req_0"], 2)
+    (warning,) = warnings
+    assert warning.startswith(f"The ledger dropped 2 requests of a block in {spool_file}: ")
+
+
+def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, _URL)
+    assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+    data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {"req_2": [{"data": b"text"}]}})
+    with closing(sqlite3.connect(spool.file)) as file, file:
+        file.execute("UPDATE block SET rows = ?", (data,))
+    for _ in range(2):
+        block = spool.claim()
+        assert block is not None
+        assert block.dropped_rows == 1
+        assert block.problem == "Expected `str`, got `int` - at `$.id`"
+        assert (block.rows, block.texts) == ([Row(id="req_2")], {"req_2": [{"data": b"text"}]})
+        spool.release(block)
