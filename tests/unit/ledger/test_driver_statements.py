@@ -3,6 +3,7 @@
 from operator import itemgetter
 
 import pytest
+from msgspec.structs import astuple
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -13,9 +14,10 @@ from anthropic_proxy.ledger.driver_statements import (
     DriverStatement,
     TableInsertion,
 )
-from anthropic_proxy.ledger.tables import key_hashes
+from anthropic_proxy.ledger.rows import Row
+from anthropic_proxy.ledger.tables import key_hashes, requests
 from anthropic_proxy.settings import Settings
-from tests.support.ledger import rejecting_connections
+from tests.support.ledger import read_rows, rejecting_connections
 
 EVERYTHING = select(key_hashes).order_by(key_hashes.c.hash)
 
@@ -38,6 +40,23 @@ def test_all_rows_are_inserted(database: Settings, count: int) -> None:
     with connection.engine.connect() as reader:
         assert [dict(row) for row in reader.execute(EVERYTHING).mappings()] == rows_of(count)
     connection.engine.dispose()
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["small first", "large first"])
+def test_rows_with_different_types_in_one_column_are_inserted_by_one_statement(database: Settings, order: int) -> None:
+    """PostgreSQL derives the type of a column from all rows, and psycopg sends integers in the smallest type."""
+    rows = [
+        Row(id="req_1", input_tokens=1, cost=None, first_token=None, output_rate=None),
+        Row(id="req_2", input_tokens=2**15, cost=5, first_token=2**31, output_rate=2.0),
+        Row(id="req_3", input_tokens=2**46, cost=2**46, first_token=None, output_rate=0.25, stream=True),
+        Row(id="req_4", input_tokens=0, cost=-1, first_token=3, output_rate=None),
+    ][::order]
+    connection = DriverConnection(open_for_writing(database))
+    insertion = TableInsertion(requests, Row.__struct_fields__, astuple)
+    connection.run(lambda: insertion.execute(connection, rows))
+    connection.engine.dispose()
+    stored = [Row(**{name: row[name] for name in Row.__struct_fields__}) for row in read_rows(database)]
+    assert stored == sorted(rows, key=lambda row: row.id)
 
 
 def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_stored(database: Settings) -> None:
