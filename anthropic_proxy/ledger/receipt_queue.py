@@ -69,6 +69,8 @@ class ReceiptQueue:
             if self.contents is not None:
                 self.contents.discard(receipt.request_id)
             return
+        # the thread removes items of `_added` before it removes receipts: an item that is still there when the receipt
+        # is already queued announces this receipt as well. In the opposite order, the thread could miss the receipt.
         self._waiting.append(receipt)
         if self._added.empty():
             self._added.put(None)
@@ -141,6 +143,7 @@ class ReceiptQueue:
             return
         self.set_waiting_since()
         self.pause(self._batch_seconds)
+        # before `pop_batch`: an item that is added later announces a receipt that `pop_batch` may not return
         while not self._added.empty():
             self._added.get()
 
@@ -179,7 +182,7 @@ class ReceiptQueue:
 
         Return the number of receipts that were not written.
         """
-        self._is_stopped = True
+        self._is_stopped = True  # before the items: a wait that begins later checks it, an earlier one gets an item
         self._stopped.put(None)
         self._added.put(None)
         if self._thread is not None:
