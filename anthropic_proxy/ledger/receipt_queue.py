@@ -143,7 +143,7 @@ class ReceiptQueue:
             return
         self.set_waiting_since()
         self.pause(self._batch_seconds)
-        # before `pop_batch`: an item that is added later announces a receipt that `pop_batch` may not return
+        # before `pop_batch` and the next check of `len(self)`: both find the receipts of the items removed here
         while not self._added.empty():
             self._added.get()
 
