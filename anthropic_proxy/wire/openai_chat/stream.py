@@ -191,11 +191,12 @@ class ChatDecoder(Decoder):
         if piece.refusal:
             self._refusal.append(piece.refusal)
             self._read_text(piece.refusal, deltas)
-        if self._calls is None:
-            self._uses_deprecated_field = not piece.tool_calls
-        calls = piece.deprecated_calls if self._uses_deprecated_field else piece.tool_calls
-        if calls:
-            self._read_calls(piece, calls, deltas)
+        if piece.tool_calls or piece.function_call is not None:
+            if self._calls is None:
+                self._uses_deprecated_field = not piece.tool_calls
+            calls = piece.deprecated_calls if self._uses_deprecated_field else piece.tool_calls
+            if calls:
+                self._read_calls(piece, calls, deltas)
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
         if self._calls is not None:
