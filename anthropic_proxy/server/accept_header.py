@@ -6,8 +6,8 @@
 import re
 from collections.abc import Iterator
 
-_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
-"""Pattern of one element of a comma-separated header."""
+_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
+"""Pattern of one element of a comma-separated header. A quoted string without an end quote ends with the header."""
 _MEDIA_RANGE = re.compile(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
 _QUALITY = re.compile(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
 _HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)

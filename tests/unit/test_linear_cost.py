@@ -1,10 +1,12 @@
-"""Linear cost of reading: the time grows in proportion to the length, for any text of a model or a provider.
+"""Linear cost of reading: the time grows in proportion to the length, for any text of a model, a provider or a client.
 
 A reader with quadratic or cubic cost blocks every other client of the process for seconds. Each reader therefore gets
 hostile texts of growing size. The processor time for one is compared with that for a text of a quarter of the size, in
 the same run: four times as much is linear, sixteen times is quadratic. No absolute time is asserted.
 """
 
+import asyncio
+import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +15,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from anthropic_proxy.client_keys import find_credentials
+from anthropic_proxy.dashboard.responses import accepts_gzip
+from anthropic_proxy.dashboard.sign_in import find_cookie
+from anthropic_proxy.errors import MalformedHttp
 from anthropic_proxy.messages.deltas import Text
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.server.accept_header import prefers_html
+from anthropic_proxy.server.auth import authenticate
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.trace_context import read_trace_context
 from anthropic_proxy.wire.failures import (
     build_upstream_error,
     decode_error_body,
@@ -72,7 +83,7 @@ def check_growth(read: Callable[[str], object], texts: Iterator[str], descriptio
         now = cost_of(read, text, below=limit)
         assert now < limit, (
             f"{description}: the time to read a text of four times the length ({len(text):,} characters) is "
-            f"{now / before:.0f} times as long. A model that writes such a text blocks the whole process."
+            f"{now / before:.0f} times as long. Such a text blocks the whole process."
         )
         before = now
 
@@ -230,6 +241,48 @@ def test_reading_data_urls(stem: str, filler: str) -> None:
         decode_request(msgspec.json.encode({"model": "m", "max_tokens": 1, "messages": messages}))
 
     check_growth(read, filled(stem, filler, "x", MANY), f"a URL of {stem!r}, then {filler!r} again and again")
+
+
+PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def read_headers(headers: dict[str, str]) -> None:
+    """Read the headers of a client request without a key, by each function of the server that parses one."""
+    scope = {"path": "/", "headers": [], "client": ("127.0.0.1", 1)}
+    with contextlib.suppress(MalformedHttp):
+        asyncio.run(authenticate(scope, {"host": "localhost", **headers}, Settings(), ()))
+    prefers_html(headers.get("accept", ""))
+    accepts_gzip(RouteRequest(path="/", headers=headers))
+    find_cookie(headers.get("cookie", ""), "name")
+    find_credentials(headers)
+    read_trace_context({"traceparent": PARENT, **headers})
+
+
+HEADERS = {
+    "accept": ("", '"', "text/html;", "text/html;q=", 'text/html;a="', "a/"),
+    "accept-encoding": ("", "gzip;", "gzip;q=", "gzip;q=0.", "gzip;q=1"),
+    "authorization": ("", "Bearer "),
+    "cookie": ("", "name", "a=", "name="),
+    "forwarded": ("", "for", "for=", 'for="', ";for="),
+    "host": ("", "[", "[::", "localhost:", "a."),
+    "origin": ("", "http://", "http://[", "http://localhost:"),
+    "traceparent": ("", "01-", f"{PARENT}-", f"01{PARENT[2:]}-"),
+    "tracestate": ("", "a", "a="),
+    "x-forwarded-for": ("", "[", "127.0.0.1:"),
+}
+"""Header of a client → beginnings of its value."""
+HEADER_FILLERS = (
+    *(" ", "\t", '"', "\\", '"\\', '\\"', '"a', '",', ",", ";", "=", "/", ":", ".", "0", "a", "a/b,", "a=b;", "-"),
+    *(";q", "; q =", ";q=0,", "for=", ";for =", 'for="', "gzip,", ", ", "[", "@"),
+)
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_reading_headers_of_clients(name: str) -> None:
+    for stem in HEADERS[name]:
+        for filler in HEADER_FILLERS:
+            description = f"the header {name}: {stem!r}, then {filler!r} again and again"
+            check_growth(lambda value: read_headers({name: value}), filled(stem, filler, "x", MANY // 4), description)
 
 
 @pytest.mark.parametrize("reader", [SSEReader, NDJSONReader])
