@@ -25,6 +25,7 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     decode_nested_content,
     json_string,
+    name_url,
 )
 from anthropic_proxy.messages.preparation import TargetLimits
 from anthropic_proxy.routing.router import Target
@@ -136,7 +137,7 @@ class MediaInliner:
             return block
         found = self._found[_key(block)]
         if isinstance(found, WebFetchFailed):
-            return TextBlock(json_string(f"[{_kind(block)}: {block.source.url}]"))
+            return TextBlock(json_string(f"[{_kind(block)}: {name_url(block.source.url)}]"))
         return _with_source(block, found)
 
 

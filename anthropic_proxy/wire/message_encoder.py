@@ -22,6 +22,7 @@ from anthropic_proxy.messages.models import (
     decode_nested_content,
     is_string_or_absent,
     json_string,
+    name_url,
 )
 from anthropic_proxy.messages.preparation import PreparedRequest
 from anthropic_proxy.wire.json_strings import join_json_strings
@@ -229,8 +230,8 @@ class MessageEncoder(ABC):
             return encoded
         self.notes.append(media_as_text_note(kind, source.media_type, has_url=source.type == "url"))
         if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
-            return json_string(f"[{kind}: {source.url}]")
-        return json_string(f"[{kind} omitted: {title or source.media_type or source.url}]")
+            return json_string(f"[{kind}: {name_url(source.url)}]")
+        return json_string(f"[{kind} omitted: {title or source.media_type or name_url(source.url)}]")
 
 
 def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[Raw]:

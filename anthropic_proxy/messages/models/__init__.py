@@ -28,6 +28,7 @@ from anthropic_proxy.messages.models.block_structs import (
     UnknownBlock,
     WebFetchResultBlock,
     WebSearchResultBlock,
+    name_url,
 )
 from anthropic_proxy.messages.models.blocks import decode_nested_content
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
@@ -96,5 +97,6 @@ __all__ = [
     "is_json_object",
     "is_string_or_absent",
     "json_string",
+    "name_url",
     "scan_request",
 ]

@@ -19,6 +19,8 @@ from urllib.parse import unquote
 
 from msgspec import Raw, Struct
 
+MAX_NAMED_DATA_URL = 100
+"""Maximum number of characters of a `data:` URL in a text that names it."""
 _DATA_SCHEME = "data:"
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
 
@@ -52,7 +54,7 @@ class Source(Struct, omit_defaults=True, gc=False):
 
     def __post_init__(self) -> None:
         # Few providers accept data URLs, so they are read as base64 data. Media types are case-insensitive (RFC 2045).
-        if self.type == "url" and self.url[: len(_DATA_SCHEME)].lower() == _DATA_SCHEME:
+        if self.type == "url" and _is_data_url(self.url):
             self._decode_data_url()
         if self.media_type:
             media_type = self.media_type.lower()
@@ -66,6 +68,15 @@ class Source(Struct, omit_defaults=True, gc=False):
         if comma and media_type and head.lower().endswith(";base64"):
             data = unquote(data) if "%" in data else data
             self.type, self.media_type, self.data, self.url = "base64", media_type, data, ""
+
+
+def name_url(url: str) -> str:
+    """Return `url` for a text that names it. A `data:` URL is shortened to the part before its data."""
+    return url[:MAX_NAMED_DATA_URL].partition(",")[0] if _is_data_url(url) else url
+
+
+def _is_data_url(url: str) -> bool:
+    return url[: len(_DATA_SCHEME)].lower() == _DATA_SCHEME
 
 
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):

@@ -29,6 +29,7 @@ from anthropic_proxy.messages.models import (
     decode_nested_content,
     is_string_or_absent,
     json_string,
+    name_url,
 )
 from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
 from anthropic_proxy.messages.sealed_passages import decode_passage
@@ -191,7 +192,8 @@ def _content_as_text(content: Any) -> str:
         return f"[{kind.removesuffix(_ERROR)} failed: {content['error_code']}]"
     if kind == "base64":
         return f"[file omitted: {content.get('media_type')}]"
-    texts = [content[name] for name in names if isinstance(content.get(name), str) and content[name]]
+    given = {name: content[name] for name in names if isinstance(content.get(name), str) and content[name]}
+    texts = [name_url(value) if name == "url" else value for name, value in given.items()]
     if content.get("return_code"):
         texts.append(f"[exit code {content['return_code']}]")
     nested = (_content_as_text(content.get(name)) for name in ("content", "source"))

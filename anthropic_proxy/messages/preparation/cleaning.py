@@ -25,6 +25,7 @@ from anthropic_proxy.messages.models import (
     decode_nested_content,
     is_string_or_absent,
     json_string,
+    name_url,
 )
 from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
 from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_supported_media
@@ -188,7 +189,8 @@ def _in_place(block: Block, role: str) -> tuple[Block, ...]:
     if isinstance(block, ToolResultBlock):
         return tuple(placed for inner in orphan_result_blocks(block) for placed in _in_place(inner, role))
     if isinstance(block, ImageBlock):
-        return (new_text_block(f"[image omitted: {block.source.media_type or block.source.url}]"),)
+        return (new_text_block(f"[image omitted: {block.source.media_type or name_url(block.source.url)}]"),)
     if isinstance(block, DocumentBlock):
-        return (new_text_block(f"[document omitted: {block.title or block.source.media_type or block.source.url}]"),)
+        name = block.title or block.source.media_type or name_url(block.source.url)
+        return (new_text_block(f"[document omitted: {name}]"),)
     return ()

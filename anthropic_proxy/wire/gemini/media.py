@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.messages.models import DocumentBlock, ImageBlock, name_url
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.shared_notes import media_as_text_note
@@ -56,7 +56,7 @@ def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: 
         if sees and accepts_media_url(call.dialect, block):
             return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
         notes.append(media_as_text_note(kind, "", has_url=True))
-        return {"text": f"[{kind}: {source.url}]"}
+        return {"text": f"[{kind}: {name_url(source.url)}]"}
     if sees and media_type in _allowed(block):
         return {"inlineData": {"mimeType": media_type, "data": source.data}}
     notes.append(media_as_text_note(kind, media_type, has_url=False))

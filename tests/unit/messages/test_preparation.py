@@ -262,6 +262,26 @@ SEARCHED = assistant(
             assistant({"type": "image", "source": {"type": "base64", "media_type": "image/png"}}),
             ["[image omitted: image/png]"],
         ),
+        (
+            assistant({"type": "image", "source": {"type": "url", "url": "data:;base64,QUJD"}}),
+            ["[image omitted: data:;base64]"],
+        ),
+        (
+            assistant({"type": "document", "source": {"type": "url", "url": "Data:text/html,abc"}}),
+            ["[document omitted: Data:text/html]"],
+        ),
+        (
+            assistant({"type": "image", "source": {"type": "url", "url": "data:" + "a" * 1_000}}),
+            ["[image omitted: data:" + "a" * 95 + "]"],
+        ),
+        (
+            assistant({"type": "image", "source": {"type": "url", "url": "https://a.example/" + "a" * 200 + ",b"}}),
+            ["[image omitted: https://a.example/" + "a" * 200 + ",b]"],
+        ),
+        (
+            user({"type": "future", "content": [{"source": {"type": "url", "url": "data:;base64,QUJD"}}]}),
+            ["data:;base64"],
+        ),
         (user(call("1", "f", x=1)), ['[call of f] {"x": 1}']),
     ],
 )
