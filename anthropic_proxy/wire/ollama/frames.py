@@ -17,7 +17,7 @@ ABSENT = Raw(b"")
 class FunctionCall(Struct, gc=False):
     """Name of the called tool and arguments of a tool call."""
 
-    name: str = ""
+    name: str | None = None
     """Name of the called tool, as it was sent upstream."""
     arguments: Raw = ABSENT
     """Arguments as a JSON object. `ABSENT`: omitted, as by Ollama's parser for older models."""
@@ -26,8 +26,8 @@ class FunctionCall(Struct, gc=False):
 class ToolCallField(Struct, gc=False):
     """Entry of `tool_calls`: a complete tool call."""
 
-    function: FunctionCall
-    """Name and arguments of the call."""
+    function: FunctionCall | None = None
+    """Name and arguments of the call. None: an empty entry."""
     id: str | None = None
     """Id of the tool call. None: the server is older than Ollama 0.12."""
 

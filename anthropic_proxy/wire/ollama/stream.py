@@ -21,13 +21,21 @@ from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_
 from anthropic_proxy.wire.ollama.context_window import resolve_context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.errors import classify_fault, decode_refusal
-from anthropic_proxy.wire.ollama.frames import ABSENT, Frame, ToolCallField, decode_frame, decode_strict_frame
+from anthropic_proxy.wire.ollama.frames import (
+    ABSENT,
+    Frame,
+    FunctionCall,
+    ToolCallField,
+    decode_frame,
+    decode_strict_frame,
+)
 from anthropic_proxy.wire.signatures import empty_signature
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
+_NO_FUNCTION = FunctionCall()
 _QUOTE = b'"'[0]
 
 
@@ -112,8 +120,8 @@ class OllamaDecoder(Decoder):
                     deltas.append(Text(part.content))
                 else:
                     deltas += self._text.feed(part.content)
-            if part.tool_calls:
-                self._read_calls(part.tool_calls, deltas)
+            for call in part.tool_calls or ():
+                self._read_call(call, deltas)
         if read.done:
             self._finish(read, deltas)
         return deltas
@@ -123,15 +131,17 @@ class OllamaDecoder(Decoder):
             self._text.note_separate_reasoning()
         deltas.append(Thinking(thinking))
 
-    def _read_calls(self, calls: list[ToolCallField], deltas: list[Delta]) -> None:
+    def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
+        """Append the deltas of a complete tool call to `deltas`. An entry without name and arguments is ignored.
+
+        Raises `UpstreamProtocolError` if only the name is missing and cannot be repaired.
+        """
+        function = part.function or _NO_FUNCTION
+        key, name, arguments = self._calls, function.name, _text_of(function.arguments)
+        if not name and not arguments.strip():
+            return
         if self._text is not None:
             deltas += self._text.finish()
-        for call in calls:
-            self._read_call(call, deltas)
-
-    def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
-        key, name = self._calls, part.function.name
-        arguments = _text_of(part.function.arguments)
         found = self._mender.repair_name(name) if name else self._mender.find_name_by_arguments(arguments)
         if found is None:
             raise self._protocol_error("sent a tool call without a name")

@@ -35,6 +35,14 @@ class ToolCallDelta(Struct, gc=False):
     extra_content: Raw = ABSENT
     """Vendor field with a thought signature of Gemini, as JSON."""
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the entry has no id, no name, no arguments and no vendor field."""
+        function = self.function
+        if self.id or (function is not None and (function.name or function.arguments)):
+            return False
+        return not is_present(self.extra_content)
+
 
 class ChoiceDelta(Struct, gc=False):
     """The `delta` of a streamed choice, or the `message` of a choice that is not streamed."""
@@ -69,7 +77,12 @@ class ChoiceDelta(Struct, gc=False):
     @property
     def calls(self) -> list[ToolCallDelta] | None:
         """Tool calls: `tool_calls`, or `function_call` if there are none. Some servers send a call in both fields."""
-        return self.tool_calls or self.deprecated_calls
+        return self.nonempty_tool_calls or self.deprecated_calls
+
+    @property
+    def nonempty_tool_calls(self) -> list[ToolCallDelta]:
+        """Entries of `tool_calls` that are not empty. Some servers send an entry with empty values in each chunk."""
+        return [call for call in self.tool_calls or () if not call.is_empty]
 
     @property
     def deprecated_calls(self) -> list[ToolCallDelta] | None:
@@ -297,7 +310,9 @@ def _usual_call(call: dict[str, Any]) -> dict[str, Any]:
 
 def _usual_function(function: dict[str, Any]) -> dict[str, Any]:
     called, arguments = function.get("name"), function.get("arguments")
-    if arguments is not None and not isinstance(arguments, str):  # some servers send the object itself
+    if arguments == {} and not called:  # an empty call, like `""`
+        arguments = None
+    elif arguments is not None and not isinstance(arguments, str):  # some servers send the object itself
         arguments = msgspec.json.encode(arguments).decode()
     return {"name": called if isinstance(called, str) else None, "arguments": arguments}
 

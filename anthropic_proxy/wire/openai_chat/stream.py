@@ -33,7 +33,6 @@ from anthropic_proxy.wire.openai_chat.frames import (
     Chunk,
     ServerToolCounts,
     TokenDetails,
-    ToolCallDelta,
     decode_chunk,
     find_service_tier,
     is_present,
@@ -192,11 +191,7 @@ class ChatDecoder(Decoder):
             self._refusal.append(piece.refusal)
             self._read_text(piece.refusal, deltas)
         if piece.tool_calls or piece.function_call is not None:
-            if self._calls is None:
-                self._uses_deprecated_field = not piece.tool_calls
-            calls = piece.deprecated_calls if self._uses_deprecated_field else piece.tool_calls
-            if calls:
-                self._read_calls(piece, calls, deltas)
+            self._read_calls(piece, deltas)
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
         if self._calls is not None:
@@ -208,7 +203,18 @@ class ChatDecoder(Decoder):
         else:
             deltas.append(Text(text))
 
-    def _read_calls(self, piece: ChoiceDelta, calls: list[ToolCallDelta], deltas: list[Delta]) -> None:
+    def _read_calls(self, piece: ChoiceDelta, deltas: list[Delta]) -> None:
+        calls = piece.tool_calls
+        for call in calls or ():  # without a function call for the usual fragments, which have arguments
+            if call.function is None or not call.function.arguments:
+                calls = piece.nonempty_tool_calls
+                break
+        if self._calls is None:
+            self._uses_deprecated_field = not calls
+        if self._uses_deprecated_field:
+            calls = piece.deprecated_calls
+        if not calls:
+            return
         if self._details is not None:
             self._sign_details(deltas)
         if self._text is not None:

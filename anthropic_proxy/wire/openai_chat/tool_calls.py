@@ -96,9 +96,14 @@ class ToolCallDecoder:
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append `ToolEnd` for every open call to `deltas`. Call this at the end of the reply.
 
-        Raises `UpstreamProtocolError` if the name of a call is missing.
+        A call without a name and without arguments is removed. Raises `UpstreamProtocolError` if the name of another
+        call is missing.
         """
         for call in list(self._open):
+            if not call.name and not "".join(call.arguments).strip():
+                self._open.remove(call)
+                call.ended = True
+                continue
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)
             if is_truncated_object(text) or (reply_ended_early and not text):
                 self.has_incomplete_arguments = True

@@ -19,6 +19,7 @@ from anthropic_proxy.wire import ollama
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader
 from anthropic_proxy.wire.ollama.schema import encode_parameters
+from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.fakes.ollama.models import MODELS, Model, find_model
 from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.ollama.shapes import check
@@ -31,8 +32,13 @@ IN_THE_CLOUD = MODELS["gpt-oss:120b-cloud"]
 LIKE_ALL = Model("any", 131_072, ("completion", "tools", "thinking", "vision"), 1)
 
 
-def new_call(*, stream: bool = True, effort: str = "default", **dialect: Any) -> Call:
-    body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+def new_call(*tools: str, stream: bool = True, effort: str = "default", **dialect: Any) -> Call:
+    body = {
+        "model": "claude",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [{"name": name, "input_schema": {"type": "object"}} for name in tools],
+    }
     prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
     count = iter(range(1, 1_000_000))
     return Call(
@@ -45,10 +51,39 @@ def new_call(*, stream: bool = True, effort: str = "default", **dialect: Any) ->
     )
 
 
-def decode_stream(body: bytes) -> list[Delta]:
-    decoder, reader = ollama.WIRE.new_decoder(new_call()), NDJSONReader()
+def decode_stream(body: bytes, call: Call | None = None) -> list[Delta]:
+    """Return the deltas of a stream. `call`: None for a call without tools."""
+    decoder, reader = ollama.WIRE.new_decoder(call or new_call()), NDJSONReader()
     deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
     return deltas + decoder.decode_end()
+
+
+EMPTY_ENTRIES: list[dict[str, Any]] = [
+    {},
+    {"function": None},
+    {"function": {}},
+    {"function": {"name": "", "arguments": {}}},
+    {"function": {"name": "", "arguments": ""}},
+    {"function": {"name": None, "arguments": None}},
+    {"id": "call_1", "function": {"name": "", "arguments": {}}},
+]
+
+
+@pytest.mark.parametrize("repairs_names", [False, True])
+@pytest.mark.parametrize("tools", [("look",), ("look", "move")])
+@pytest.mark.parametrize("entry", EMPTY_ENTRIES)
+def test_an_empty_entry_of_tool_calls_is_no_call(
+    entry: dict[str, Any], tools: tuple[str, ...], repairs_names: bool
+) -> None:
+    dialect = {"thinking_tags": OPENED_THINKING_TAGS, "repairs_tool_names": repairs_names}
+    messages = [{"content": text, "tool_calls": [entry]} for text in ("<thi", "nk>Hm</think>Hel", "lo")]
+    lines = [{"message": message} for message in messages] + [{"done": True, "done_reason": "stop"}]
+    body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+    expected = [Thinking("Hm"), Text("Hel"), Text("lo"), Stop("end_turn")]
+    assert decode_stream(body, new_call(*tools, **dialect)) == expected
+    whole = {"message": {"content": "Hello", "tool_calls": [entry]}, "done": True}
+    decoder = ollama.WIRE.new_decoder(new_call(*tools, stream=False, repairs_tool_names=repairs_names))
+    assert decoder.decode_body(msgspec.json.encode(whole)) == [Text("Hello"), Stop("end_turn")]
 
 
 # Every request, judged by Ollama's own types and by the stand-in

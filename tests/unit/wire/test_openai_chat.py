@@ -139,6 +139,7 @@ EMPTY_CALLS: list[dict[str, Any]] = [
     {"name": "", "arguments": ""},
     {"name": None, "arguments": None},
     {"name": None, "arguments": ""},
+    {"name": None, "arguments": {}},
 ]
 
 
@@ -156,6 +157,85 @@ def test_an_empty_deprecated_field_beside_a_call_is_ignored(empty: dict[str, Any
     tool_calls = [{"index": 0, "id": "call_1", "function": {"name": "look", "arguments": '{"at": 1}'}}]
     chunks = [piece(tool_calls=tool_calls, function_call=empty), piece("tool_calls", function_call=empty)]
     assert called(decode_stream(frames(*chunks), new_call("look"))) == [("look", {"at": 1})]
+
+
+EMPTY_ENTRIES: list[dict[str, Any]] = [
+    {},
+    {"index": 0},
+    {"index": 0, "extra_content": None},
+    *(
+        {"index": 0, "id": call_id, "function": function}
+        for call_id in (None, "", "call_1")
+        for function in EMPTY_CALLS
+    ),
+    {"index": 0, "id": "call_1"},
+    {"index": 0, "id": "call_1", "function": {"name": "", "arguments": " \n"}},
+]
+
+
+@pytest.mark.parametrize("tools", [("look",), ("look", "move")])
+@pytest.mark.parametrize("repairs_names", [False, True])
+@pytest.mark.parametrize("entry", EMPTY_ENTRIES)
+def test_an_empty_entry_of_tool_calls_is_no_call(
+    entry: dict[str, Any], repairs_names: bool, tools: tuple[str, ...]
+) -> None:
+    dialect = {"repairs_tool_names": repairs_names, "buffers_tool_arguments": repairs_names}
+    chunks = [piece(content=text, tool_calls=[entry]) for text in ("Hel", "lo")]
+    body = frames(*chunks, piece("stop", tool_calls=[entry]))
+    assert decode_stream(body, new_call(*tools, **dialect)) == [Text("Hel"), Text("lo"), Stop("end_turn")]
+    message = {"role": "assistant", "content": "Hello", "tool_calls": [entry]}
+    decoded = decode_message(message, "stop", new_call(*tools, stream=False, **dialect))
+    assert decoded == [Text("Hello"), Stop("end_turn")]
+
+
+@pytest.mark.parametrize("entry", EMPTY_ENTRIES)
+def test_an_empty_entry_of_tool_calls_beside_a_call_is_ignored(entry: dict[str, Any]) -> None:
+    real = {"index": 0, "id": "call_1", "function": WHOLE_CALL}
+    chunks = [
+        piece(tool_calls=[entry]),
+        piece(tool_calls=[entry, real, entry]),
+        piece("tool_calls", tool_calls=[entry]),
+    ]
+    assert called(decode_stream(frames(*chunks), new_call("look"))) == [("look", {"at": 1})]
+
+
+@pytest.mark.parametrize("entry", [entry for entry in EMPTY_ENTRIES if not entry.get("id")])
+def test_an_empty_entry_of_tool_calls_does_not_hide_the_deprecated_field(entry: dict[str, Any]) -> None:
+    chunks = [piece(tool_calls=[entry], function_call=part) for part in (BEGUN_CALL, ENDED_CALL)]
+    decoded = decode_stream(frames(*chunks, piece("function_call", tool_calls=[entry])), new_call("look"))
+    assert called(decoded) == [("look", {"at": 1})]
+    assert decoded[-1] == Stop("tool_use")
+
+
+@pytest.mark.parametrize("entry", EMPTY_ENTRIES)
+def test_an_empty_entry_of_tool_calls_does_not_cut_a_text_in_a_repaired_reply(entry: dict[str, Any]) -> None:
+    """A tag in two chunks is found although an empty entry comes with the first chunk."""
+    call = new_call("look", thinking_tags=OPENED_THINKING_TAGS, repairs_tool_names=True, buffers_tool_arguments=True)
+    parts = ["<thi", "nk>Hm</think>Hello"]
+    entries = [] if entry.get("id") else [entry]
+    body = frames(*(piece(content=text, tool_calls=entries) for text in parts), piece("stop"))
+    assert decode_stream(body, call) == [Thinking("Hm"), Text("Hello"), Stop("end_turn")]
+
+
+def test_a_call_that_gets_its_name_after_the_finish_reason_is_complete() -> None:
+    chunks = [
+        piece(content="Hello", tool_calls=[{"index": 0, "id": "call_1"}]),
+        piece("stop"),
+        piece(tool_calls=[{"index": 0, "id": "call_1", "function": WHOLE_CALL}]),
+    ]
+    assert called(decode_stream(frames(*chunks), new_call("look"))) == [("look", {"at": 1})]
+
+
+def test_a_message_with_an_empty_entry_of_tool_calls_is_replaced_by_the_delta() -> None:
+    choice = {"message": {"content": "", "tool_calls": [{}]}, "delta": {"content": "Hello"}, "finish_reason": "stop"}
+    decoder = openai_chat.WIRE.new_decoder(new_call("look", stream=False))
+    assert decoder.decode_body(msgspec.json.encode({"choices": [choice]})) == [Text("Hello"), Stop("end_turn")]
+
+
+@pytest.mark.parametrize("tools", [("look",), ("look", "move")])
+def test_an_unknown_finish_reason_after_an_empty_entry_is_a_normal_end(tools: tuple[str, ...]) -> None:
+    chunks = [piece(content="Hello", tool_calls=[{"index": 0, "id": "call_1"}]), piece("done_for_today")]
+    assert decode_stream(frames(*chunks), new_call(*tools)) == [Text("Hello"), Stop("end_turn")]
 
 
 WHOLE_CALL = {"name": "look", "arguments": '{"at": 1}'}
@@ -192,10 +272,11 @@ def test_a_call_in_both_fields_of_a_complete_body_is_one_call() -> None:
     assert called(decode_message(message, "tool_calls")) == [("look", {"at": 1})]
 
 
-def decode_message(message: dict[str, Any], finish: str) -> list[Delta]:
-    """Return the deltas of a complete body."""
+def decode_message(message: dict[str, Any], finish: str, call: Call | None = None) -> list[Delta]:
+    """Return the deltas of a complete body. `call`: None for a call with one tool."""
     body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
-    return openai_chat.WIRE.new_decoder(new_call("look", stream=False)).decode_body(msgspec.json.encode(body))
+    decoder = openai_chat.WIRE.new_decoder(call or new_call("look", stream=False))
+    return decoder.decode_body(msgspec.json.encode(body))
 
 
 def called(deltas: list[Delta]) -> list[tuple[str, Any]]:
