@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from anthropic_proxy.settings import values
+from anthropic_proxy.settings import provider_tables, values
 from anthropic_proxy.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.settings.environment import (
     find_color_setting,
@@ -20,11 +20,6 @@ from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.oidc_variables import load_oidc
 from anthropic_proxy.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.settings.price_tables import load_prices
-from anthropic_proxy.settings.provider_tables import (
-    list_provider_table_names,
-    load_provider_fields,
-    load_provider_tables,
-)
 from anthropic_proxy.settings.provider_variables import BuiltInProviders, ProviderVariables
 from anthropic_proxy.settings.route_tables import load_routes
 from anthropic_proxy.settings.search_table import list_ignored_table_warnings, load_search_service
@@ -56,13 +51,13 @@ def load_settings(
     """
     sources = Sources(environ, env_file)
     file = ConfigFile(resolve_config_file_path(env_file), sources.errors)
-    tables = load_provider_tables(file, sources.errors)
+    tables = provider_tables.load_provider_tables(file, sources.errors)
     providers = built_in.with_configured_providers(tables, file, sources.errors)
-    fields = _load_fields(sources, providers, list_provider_table_names(file))
+    fields = _load_fields(sources, providers, provider_tables.list_provider_table_names(file))
     traces, trace_warnings = load_trace_fields(sources)
     runs_now = runs_commands and not sources.errors
     search = load_search_service(file, sources, runs_commands=runs_now)
-    configured = load_provider_fields(tables, file, sources, runs_commands=runs_now)
+    configured = provider_tables.load_provider_fields(tables, file, sources, runs_commands=runs_now)
     own: dict[str, Any] = {"configured_providers": tables, "search": search, "prices": load_prices(file, sources)}
     own["routes"] = load_routes(file, sources)
     sources.errors.require_empty()
