@@ -14,13 +14,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.client_keys import find_credentials
 from anthropic_proxy.dashboard.responses import accepts_gzip
 from anthropic_proxy.dashboard.sign_in import find_cookie
-from anthropic_proxy.errors import MalformedHttp
+from anthropic_proxy.errors import MalformedHttp, UpstreamError
 from anthropic_proxy.messages.deltas import Text
 from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.models.blocks import MAX_JSON_DEPTH, is_json_text_too_deep
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.plugins import RouteRequest
@@ -28,7 +30,9 @@ from anthropic_proxy.server.accept_header import prefers_html
 from anthropic_proxy.server.auth import authenticate
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.trace_context import read_trace_context
+from anthropic_proxy.wire import anthropic, ollama, openai_responses
 from anthropic_proxy.wire.failures import (
+    UpstreamFault,
     build_upstream_error,
     decode_error_body,
     find_rejected_parameter,
@@ -218,6 +222,30 @@ def test_reading_errors(words: str) -> None:
         decode_error_body(400, {}, message.encode())
 
     check_growth(read, filled("", words, "x"), f"an error that says {words!r} again and again")
+
+
+@pytest.mark.parametrize(
+    "words", ["model ", "model not supported ", "model unsupported", "encrypted content ", "signature ", "thinking "]
+)
+def test_reading_errors_of_each_protocol(words: str) -> None:
+    calls = [structs.replace(CALL, dialect=wire.Dialect()) for wire in (openai_responses, ollama, anthropic)]
+
+    def read(message: str) -> None:
+        fault = UpstreamFault(status=404, message=message)
+        openai_responses.errors.classify_fault(fault, calls[0])
+        ollama.errors.classify_fault(fault, calls[1])
+        anthropic.inspector.find_adaptation(calls[2], UpstreamError(message, provider="somebody", status=400))
+
+    check_growth(read, filled("", words, "x"), f"an error that says {words!r} again and again")
+
+
+@pytest.mark.parametrize("filler", ['"', '"\\', '\\"', "\\", "[", '"["', '["'])
+def test_measuring_the_depth_of_json(filler: str) -> None:
+    def read(text: str) -> None:
+        is_json_text_too_deep(text.encode())
+
+    stem = "[]" * (MAX_JSON_DEPTH + 1) + '"'
+    check_growth(read, filled(stem, filler, "", MANY), f"a string without an end, then {filler!r} again and again")
 
 
 @pytest.mark.parametrize("fragment", [1, MAX_SIZE])

@@ -41,7 +41,7 @@ _SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
 """Size in bytes up to which JSON needs no check of its depth, because each level of nesting needs two bytes."""
 
 _LIST, _NULL = b"[n"
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _decode_block = msgspec.json.Decoder(Block).decode

@@ -34,7 +34,7 @@ _FRAMES = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
 _EVENT = re.compile(rb"^(?:event:|data: ?\{)", re.MULTILINE)
 _BORDER = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
-_SIGNATURE_REFUSED = re.compile(r"\bsignature\b.*\bthinking\b|\bthinking\b.*\bsignature\b", re.IGNORECASE)
+_SIGNATURE_REFUSED = re.compile(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
 _DROP_THINKING = "drop thinking"
 
 

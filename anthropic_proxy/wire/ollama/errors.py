@@ -25,7 +25,7 @@ from anthropic_proxy.wire.failures import (
 from anthropic_proxy.wire.ollama.context_window import resolve_context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
 
-_NOT_PULLED = re.compile(r"model [\"'`]?[^\"'`]*[\"'`]? not found", re.IGNORECASE)
+_NOT_PULLED = re.compile(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
 _NO_THINKING = re.compile(
     r"does not support thinking|invalid think|\bthink must be|ChatRequest\.think\b", re.IGNORECASE
 )

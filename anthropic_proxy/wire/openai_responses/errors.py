@@ -29,14 +29,16 @@ reasoning."""
 _REFUSED_REASONING = re.compile(
     r"provided without its required (?:following item|'reasoning' item)"
     r"|item with id '?rs_\S+ not found"
-    r"|encrypted[ _]content .*(?:could not be|cannot be|invalid|failed)"
+    r"|\A(?>.*?encrypted[ _]content ).*(?:could not be|cannot be|invalid|failed)"
     r"|reasoning (?:input )?items can only be provided",
     re.IGNORECASE | re.DOTALL,
 )
 _REASONING_CODES = frozenset(("invalid_encrypted_content",))
 _NO_PATH = (404, 405, 501)
 _NO_SUCH_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
-_NOT_HERE = re.compile(r"model.*(?:not supported|not available|unsupported).*responses", re.IGNORECASE | re.DOTALL)
+_NOT_HERE = re.compile(
+    r"\A(?>.*?model)(?>.*?(?:not supported|not available|unsupported)).*responses", re.IGNORECASE | re.DOTALL
+)
 _CLIENT_FAULTS = frozenset(
     (
         *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
