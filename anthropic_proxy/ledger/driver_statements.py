@@ -127,7 +127,7 @@ class DriverStatement:
 
         Other names in a row are ignored.
         """
-        sql, values = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        sql, values = self._find_compiled(connection.dialect)
         if len(rows) == 1:
             connection.cursor.execute(sql, values(rows[0]))
         else:
@@ -135,12 +135,14 @@ class DriverStatement:
 
     def fetch_one(self, connection: DriverConnection, row: Mapping[str, Any]) -> Sequence[Any] | None:
         """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
-        sql, values = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        sql, values = self._find_compiled(connection.dialect)
         connection.cursor.execute(sql, values(row))
         found: Sequence[Any] | None = connection.cursor.fetchone()
         return found
 
-    def _compile(self, dialect: Dialect) -> tuple[str, _ReadValues]:
+    def _find_compiled(self, dialect: Dialect) -> tuple[str, _ReadValues]:
+        if (known := self._compiled.get(dialect.name)) is not None:
+            return known
         compiled = self._build(dialect.name).compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         values: _ReadValues = _read_names(compiled.positiontup) if compiled.positiontup else dict

@@ -115,7 +115,6 @@ class Spool:
 
         If the file cannot be written, the block stays in it. The next worker that claims it skips the stored rows.
         """
-        # a worker that claims a remaining block skips the rows that are already stored
         with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("DELETE FROM block WHERE id = ?", (block.id,))
 
