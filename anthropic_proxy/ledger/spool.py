@@ -30,8 +30,8 @@ MAX_BYTES = 256 * 1024 * 1024
 CLAIM_SECONDS = 60.0
 """Time in seconds for which a worker claims a block (rows of one transaction), to store it in the ledger."""
 _LOCK_TIMEOUT_SECONDS = 5.0
-_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
-"""Exceptions of msgspec for a value of another type and for damaged bytes."""
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
+"""Exceptions of msgspec for a value of another type, damaged bytes, deep nesting, and a column that is no BLOB."""
 _BLOCK_BYTES = 4096
 _TABLE = """CREATE TABLE IF NOT EXISTS block (
     id INTEGER PRIMARY KEY, rows BLOB NOT NULL, row_count INTEGER NOT NULL, claimed_until REAL NOT NULL DEFAULT 0
@@ -110,13 +110,17 @@ class Spool:
         with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
 
-    def delete(self, block: Block) -> None:
-        """Delete `block` from the file, because its rows are now stored in the ledger.
+    def delete(self, block: Block) -> bool:
+        """Delete `block` from the file, because its rows are now stored in the ledger, and return True.
 
-        If the file cannot be written, the block stays in it. The next worker that claims it skips the stored rows.
+        False: the file cannot be written, or another worker has deleted the block. A block that stays in the file is
+        claimed again later. The worker that claims it skips the stored rows.
         """
-        with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
-            database.execute("DELETE FROM block WHERE id = ?", (block.id,))
+        try:
+            with closing(self._open()) as database:
+                return database.execute("DELETE FROM block WHERE id = ?", (block.id,)).rowcount > 0
+        except (sqlite3.Error, OSError):
+            return False
 
     def count_rows(self) -> int:
         """Return the number of requests that wait in the file."""

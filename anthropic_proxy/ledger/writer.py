@@ -134,9 +134,14 @@ class LedgerWriter:
         return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
 
     def _find_pause(self) -> float:
-        """Return the time in seconds until the next deletion of expired rows or attempt to store waiting rows."""
-        due = self._retention.seconds_until_due()
-        return min(due, self._retry_delay) if self._queue.state.queued_rows else due
+        """Return the time in seconds until the next write or deletion.
+
+        While rows wait, or after a failure, this is the delay until the next attempt. Otherwise it is the time until
+        expired rows are deleted.
+        """
+        if self._queue.state.queued_rows or self._failed_attempts:
+            return self._retry_delay
+        return self._retention.seconds_until_due()
 
     def _write_all(self) -> bool:
         """Write all queued receipts and return True. False: the database rejected a batch, which is kept."""
@@ -269,14 +274,19 @@ class LedgerWriter:
 
     def _succeed(self, row_count: int) -> None:
         state = self._queue.state
-        if self._spool is not None and self._block is not None:
+        # a block that cannot be deleted is claimed again; its dropped requests are counted once, when it is deleted
+        if self._spool is not None and self._block is not None and self._spool.delete(self._block):
             self._count_dropped(self._spool, self._block)
-            self._spool.delete(self._block)
         self._batch, self._texts, self._block = [], {}, None
         self._queue.in_batch = 0
         state.written_rows += row_count
         state.queued_rows = self._count_waiting()
         state.last_written_at, state.waiting_since = self._clock(), None
+        self._reset_failure()
+
+    def _reset_failure(self) -> None:
+        """Report that the database can be used again, if its last use failed."""
+        state = self._queue.state
         self._failed_attempts = 0
         if state.condition != "ok":
             state.condition, state.problem = "ok", ""
@@ -306,14 +316,19 @@ class LedgerWriter:
         self._close()
 
     def _delete_expired(self) -> None:
-        if self._connection is None or not self._retention.is_due():
+        """Delete expired rows if this is due. After a failure, check that the database can be used again."""
+        if not (self._failed_attempts or self._retention.is_due()):
             return
         try:
-            self._retention.delete_expired(
-                self._connection.engine, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
-            )
+            engine = self._open().engine
+            if self._retention.is_due():
+                self._retention.delete_expired(
+                    engine, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
+                )
         except _FAILURES as error:
             self._fail(error)
+        else:
+            self._reset_failure()
 
 
 def _open_spool(settings: Settings) -> Spool | None:

@@ -188,6 +188,15 @@ REASONS = (
         ours=r".*\[image( omitted)?: .*|",
     ),
     Reason(
+        "`data:` URLs of another type than an image",
+        r"user (picture|text)",
+        "sent as an image",
+        "replaced by a text that names the type",
+        "a provider rejects an image without a type or of the type HTML",
+        theirs=r"(data:)?( ?#\w+|text/html,<p>Report</p>)|Look",
+        ours=r"\[image: data:;base64\]\n\nLook|",
+    ),
+    Reason(
         "pictures at DeepSeek",
         "user picture",
         "removed: only texts are kept",

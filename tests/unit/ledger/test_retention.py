@@ -125,3 +125,19 @@ async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: 
     assert (deleted, str(raised.value.orig)) == (["requests"], "database is locked")
     assert classify_database_error(raised.value) == "locked"
     engine.dispose()
+
+
+async def test_the_state_after_a_failed_deletion_is_corrected_without_a_new_request(sqlite: Settings) -> None:
+    with running_ledger(sqlite) as ledger:
+        await ledger.record(new_receipt(1))
+        ledger.wait_written(1)
+    file = find_sqlite_file(sqlite)
+    assert file is not None
+    with closing(sqlite3.connect(file, isolation_level=None)) as database, running_ledger(sqlite) as ledger:
+        database.execute("CREATE TRIGGER keep BEFORE DELETE ON requests BEGIN SELECT RAISE(ABORT, 'kept'); END")
+        await ledger.record(new_receipt(2, started_at=NOON - 1_000 * DAY))
+        ledger.wait_until(lambda: ledger.queue.state.condition == "failed")
+        database.execute("DROP TRIGGER keep")
+        ledger.wait_until(lambda: ledger.queue.state.condition == "ok")
+        state = ledger.queue.state
+        assert (state.problem, state.written_rows, state.dropped_rows) == ("", 1, 0)

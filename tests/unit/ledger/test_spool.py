@@ -11,8 +11,10 @@ from sqlalchemy import make_url
 
 from anthropic_proxy.ledger.rows import Row
 from anthropic_proxy.ledger.spool import Block, Spool
+from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import (
+    NOON,
     count_rows,
     new_database,
     new_receipt,
@@ -146,14 +148,16 @@ async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list
             file.execute("UPDATE block SET rows = ?", (data,))
         with running_ledger(settings) as ledger:
             await ledger.record(new_receipt(3))
-            ledger.wait_until(lambda: not ledger.queue.state.queued_rows and ledger.queue.state.written_rows > 0)
+            ledger.wait_written(1)
+            ledger.wait_until(lambda: spool.count_rows() == 0)
         assert (ledger.queue.state.condition, spool.count_rows()) == ("ok", 0)
         stored = [row["id"][:5] for row in read_rows(settings)]
         return spool.file, stored, ledger.warnings, ledger.queue.state.dropped_rows
 
 
 async def test_a_row_with_a_value_of_another_type_is_dropped_alone(tmp_path: Path) -> None:
-    data = {"rows": [{"id": "req_1", "cost": 1.5}, {"id": "req_2"}], "texts": {"req_1": [], "req_2": 5}, "id": 0}
+    rows = [{"id": "req_1", "cost": 1.5}, {"id": "req_2", "started_at": to_microseconds(NOON)}]
+    data = {"rows": rows, "texts": {"req_1": [], "req_2": 5}, "id": 0}
     spool_file, stored, warnings, dropped = await _store_damaged_block(tmp_path, msgspec.msgpack.encode(data))
     assert (stored, dropped) == (["req_0", "req_2"], 1)
     assert warnings == [
@@ -167,6 +171,42 @@ async def test_a_damaged_block_is_dropped_and_later_requests_are_stored(tmp_path
     assert (stored, dropped) == (["req_0"], 2)
     (warning,) = warnings
     assert warning.startswith(f"The ledger dropped 2 requests of a block in {spool_file}: ")
+
+
+@pytest.mark.parametrize("value", [b"\x81\xa1x" + b"\x91" * 5_000 + b"\xc0", "text", 5])
+def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value: bytes | str | int) -> None:
+    """`value`: deeply nested arrays, or a value of the column that is no BLOB."""
+    spool = Spool(tmp_path, _URL)
+    assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+    with closing(sqlite3.connect(spool.file)) as file, file:
+        file.execute("UPDATE block SET rows = ?", (value,))
+    block = spool.claim()
+    assert block is not None
+    assert (block.rows, block.texts, block.dropped_rows) == ([], {}, 2)
+    assert block.problem
+
+
+async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) -> None:
+    with new_database("postgresql", tmp_path) as database:
+        assert database.database_url is not None
+        spool = Spool(tmp_path, make_url(database.database_url.reveal()))
+        assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+        data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {}})
+        with closing(sqlite3.connect(spool.file, isolation_level=None)) as file:
+            file.execute("UPDATE block SET rows = ?", (data,))
+            file.execute("CREATE TRIGGER keep BEFORE DELETE ON block BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+            with running_ledger(structs.replace(database, data_directory=tmp_path)) as ledger:
+                ledger.queue.start()
+                for attempt in range(1, 4):
+                    ledger.wait_written(attempt)
+                    if attempt == 2:
+                        file.execute("DROP TRIGGER keep")
+                    file.execute("UPDATE block SET claimed_until = 0")
+                ledger.wait_until(lambda: not ledger.queue.state.queued_rows)
+        assert ledger.queue.state.dropped_rows == 1
+        assert ledger.warnings == [
+            f"The ledger dropped 1 request of a block in {spool.file}: Expected `str`, got `int` - at `$.id`"
+        ]
 
 
 def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> None:
