@@ -1,9 +1,10 @@
 """Stored runs of the doctor, by which the command `doctor` and the dashboard exchange progress and results.
 
-Each run is a file in a folder of the data directory, and is read as a `DoctorRun`. `load_current` returns the run in
-progress, or a run that ended before it was complete. `load_complete` returns the latest complete run. A process holds
-the lock `locked_run` while it runs the doctor. `is_running` checks this lock, which the system also releases after a
-crash. `request_stop` asks the running process to stop.
+The doctor sends test requests to the configured providers, to find the features that work. Each run is a file in a
+folder of the data directory, and is read as a `DoctorRun`. `load_current` returns the run in progress, or a run that
+ended before it was complete. `load_complete` returns the latest complete run. A process holds the lock `locked_run`
+while it runs the doctor. `is_running` checks this lock, which the system also releases after a crash. `request_stop`
+asks the running process to stop.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ _VERSION = 1
 
 
 class RunColumn(Struct, frozen=True):
-    """One examined model."""
+    """One column of the table of results: an examined model."""
 
     prefix: str
     """Prefix of the provider: `openai`."""
@@ -46,7 +47,7 @@ class RunColumn(Struct, frozen=True):
 
 
 class RunCell(Struct, frozen=True):
-    """Result of one feature for one model."""
+    """One cell of the table of results: the result of one feature for one model."""
 
     sign: str
     """`✓`, `~`, `✕`, `–`, or `…` while the test requests run. "": a number without a sign."""
@@ -72,7 +73,10 @@ class RunFix(Struct, frozen=True):
 
 
 class RunTomlTable(Struct, frozen=True):
-    """Table for `anthropic-proxy.toml` with the deviations of one unknown server from its API."""
+    """Table for the file `anthropic-proxy.toml` that adapts the proxy to one unknown server.
+
+    The table lists the deviations of the server from the API that it implements.
+    """
 
     base_url: str
     """Base URL of the server, without credentials."""
@@ -142,7 +146,8 @@ def digest_settings(settings: Settings) -> str:
     """Return a digest of the settings on which the results of a run depend.
 
     If the digest has changed since a run, the remedies of the run may no longer apply. Keys are masked before the
-    digest is calculated. A key command may return another key at each start, so only the presence of such a key counts.
+    digest is calculated. A command that supplies a key may return another key at each start. The digest therefore
+    depends only on the presence of such a key.
     """
     variables, secrets = list_backend_variables(find_registry(settings)), settings.reveal_all_secrets()
     texts = {name: value.reveal() for name, value in settings.raw_values.items()}

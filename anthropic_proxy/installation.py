@@ -1,7 +1,7 @@
-"""Commands that install the proxy and its extras, for messages and the documentation.
+"""Shell commands that install the proxy and its extras, as error messages and the documentation show them.
 
-An extra is a set of optional packages, installed by a name in brackets: `[otel]`. `PUBLISHED` is True after a release
-to a package index. Before that, the commands are for a checkout of the repository.
+An extra is a set of optional packages, which is installed by a name in brackets: `[otel]`. `PUBLISHED` is True after
+the first release to a package index. Before this release, the commands are for a checkout of the repository.
 """
 
 PUBLISHED = False
@@ -12,7 +12,11 @@ PACKAGE = "anthropic-proxy"
 
 
 def build_extra_install_command(extra: str, *, is_published: bool = PUBLISHED) -> str:
-    """Return the shell command that installs an extra with pip, or in a checkout with `scripts/setup.py`."""
+    """Return the shell command that installs an extra, a set of optional packages.
+
+    If the proxy is published in a package index, the command uses pip. Otherwise it runs `scripts/setup.py` in a
+    checkout.
+    """
     return f"pip install '{PACKAGE}[{extra}]'" if is_published else f"python3 scripts/setup.py {extra}"
 
 

@@ -1,10 +1,11 @@
 """Redaction of API keys in messages and logs.
 
-Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, `redact_json_value`
-in the texts of a JSON value, and `redact_error` in the texts of an error. `redact_key_patterns` masks everything that
-looks like an API key. The last four characters of a long key remain, to identify it. Very short secrets are not
-searched, because they would match ordinary words. `list_secret_encodings` returns the forms in which a text may contain
-a secret, such as its encoding in a URL.
+Secrets are the API keys that are known to the proxy. `redact_secrets` masks them in a text, `redact_secret_bytes` in
+bytes, `redact_json_value` in the texts of a JSON value, and `redact_error` in the texts of an error. A text may contain
+a secret in other forms, such as its encoding in a URL. `list_secret_encodings` returns these forms.
+
+`redact_key_patterns` masks all texts that look like an API key, so it also masks unknown keys. The last four characters
+of a long key remain, to identify it. Very short secrets are not masked, because they would match ordinary words.
 """
 
 import re

@@ -1,10 +1,9 @@
 """`Services`: the objects that outlive one client request, such as connections, keys, the log and the model catalog.
 
-Each worker process has its own services. `open_services` builds them for given settings, with the objects of plugins.
-At a reload, it also copies state from the previous services. It first calls `build_services`, which opens no
-connection. Functions `new_*` build one object each. `BackgroundWork` runs long computations in a thread.
-`prefetch_tier_model_limits` queries the limits of the models for Claude tiers (opus …). Receipts are records of
-finished requests.
+Each worker process has its own services. `open_services` builds them at the start and at each reload of the settings.
+It adds the objects of plugins, and at a reload also the state of the previous services. `build_services` builds
+services without plugins, and opens no connection. Functions `new_*` build one object each. `BackgroundWork` runs long
+computations in a thread, so that they do not block the event loop. Receipts are the records of finished requests.
 """
 
 import asyncio
@@ -52,7 +51,7 @@ _ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
 
 
 class BackgroundWork:
-    """Runs long computations in a thread, one at a time, and tasks on the event loop that no request waits for."""
+    """Runner of long computations in a thread, one at a time, and of event-loop tasks that no request waits for."""
 
     def __init__(self) -> None:
         # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
@@ -60,7 +59,7 @@ class BackgroundWork:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task on the event loop and keep it until it ends."""
+        """Start a task on the event loop, and keep a reference to it, because asyncio itself keeps only a weak one."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -148,9 +147,9 @@ class Services(Struct, frozen=True, kw_only=True):
     """List of the running client requests, which is logged if this process stops responding."""
 
     async def close(self) -> None:
-        """Stop the background refresh of model lists, and close the store and the owned connections to providers.
+        """Stop the background refresh of model lists, and close the store and the connections to providers.
 
-        Connections (transports) of another owner stay open.
+        If `owned_transports` is None, the connections stay open, because another object closes them.
         """
         await self.catalog.close()
         await self.store.close()
@@ -241,9 +240,10 @@ def new_log(settings: Settings) -> Log:
 
 
 def new_id(prefix: str) -> str:
-    """Return a new unique identifier: the prefix and 24 random letters and digits (22 after `toolu_px`).
+    """Return a new unique identifier: the prefix, then 24 random letters and digits.
 
-    Do not use it as a secret, because its random numbers can be predicted.
+    Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`. Do not use an id as
+    a secret, because its random numbers can be predicted.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 

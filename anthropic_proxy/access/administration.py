@@ -107,9 +107,10 @@ class KeyAdministration:
             return find_team(connection, name) or Team(name)
 
     def preview_new_key(self, key: VirtualKey) -> Changes:
-        """Return the field values that `create_key` would store for `key`, without storing them.
+        """Return the changes that `create_key` would record in the audit log for `key`, without storing the key.
 
-        The result maps a field to (old value, new value).
+        The result maps a field to (old value, new value), where the old value is that of a key without settings.
+        Raises `InvalidRequest` for invalid values.
         """
         with self._engine.connect() as connection:
             return self._check_new_key(connection, key, self._clock())
@@ -123,9 +124,9 @@ class KeyAdministration:
             return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
 
     def preview_team_change(self, name: str, rules: Mapping[str, Any]) -> Changes:
-        """Return the rules of a team that `rules` would change: rule → (old value, new value).
+        """Return the rules that `change_team` would change with the new values `rules`, without storing them.
 
-        Raises `InvalidRequest` for invalid values.
+        The result maps the name of a rule to (old value, new value). Raises `InvalidRequest` for invalid values.
         """
         with self._engine.connect() as connection:
             return _check_team(connection, name, rules)[1]

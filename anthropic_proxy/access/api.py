@@ -83,8 +83,8 @@ class RotationFields(Struct, forbid_unknown_fields=True):
 class AdminApi:
     """The routes below `/admin`, with the functions that answer their requests.
 
-    `current_store` returns the store with the counters of the budgets, or None before the server has started. `changed`
-    is called after each change, so that the key table of this process is read again.
+    `current_store` returns the store with the used amounts of budgets, or None before the server has started. `changed`
+    is called after each change of a key or team, so that this process applies the change at once.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Estimated and actual tokens and costs of client requests, for the token limits and budgets of virtual keys.
 
 A virtual key is a key that the proxy issues to a client. `RequestCosts.estimate` computes the estimate before a
-request, and `find_actual_usage` the actual values after it. The prices are those of the ledger, the database of
-requests.
+request, and `find_actual_usage` the actual values after it. The prices are the same as for the costs in the ledger, the
+database of client requests.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """In-memory table of all virtual keys and teams, so that a client request needs no database query.
 
 A virtual key is a key that the proxy issues to a client. Its key text is the secret that the client sends. `KeyTable`
-finds a key by the hash of this text. A rotation (replacement of the text) may leave the old text valid for a while, so
-a key can have several texts. Each has its own `KeyEntry`. `find_entry` returns the entry `UNKNOWN` for a text that is
-no key. A background task queries the database for changes.
+finds a key by the hash of this text. A key can have several texts, because a rotation (replacement of the text) may
+leave the old text valid for a while. Each text has its own `KeyEntry`. `UNKNOWN` is the entry for a text that belongs
+to no key. A background task queries the database for changes.
 """
 
 import asyncio

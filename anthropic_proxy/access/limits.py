@@ -76,7 +76,7 @@ def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
 def needs_estimate(scopes: Sequence[Scope]) -> bool:
     """Return True if a key or its team (`scopes`) has a limit or budget that depends on tokens.
 
-    Budgets in dollars depend on tokens too.
+    The tokens of a request must then be estimated before it is sent. Budgets in dollars depend on tokens too.
     """
     return any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
 
@@ -125,7 +125,7 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
 
 
 def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
-    """Return the counter for the present period of a budget, to read its used amount.
+    """Return the counter of a budget in its present period, from which the used amount can be read.
 
     `now` is in seconds since the epoch.
     """

@@ -69,7 +69,7 @@ def build_paths() -> Schema:
 
 
 def build_schemas() -> Schema:
-    """Return the schemas of request and response bodies to which the paths of `build_paths` refer: name → schema."""
+    """Return the schemas of request and response bodies: name → schema. The paths of `build_paths` refer to them."""
     unit, period = {"enum": ["usd", "tokens"]}, {"enum": ["day", "month", "total"]}
     budget = _object({"amount": {"type": "number"}, "unit": unit, "period": period})
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)

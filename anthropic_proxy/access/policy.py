@@ -56,7 +56,7 @@ class KeyPolicy:
         """Prices of models. None: not loaded, because no limit has needed prices yet."""
 
     def set_reservations(self, reservations: Reservations) -> None:
-        """Set the object that reserves the limits of requests in the store. Called after the start of the server."""
+        """Set the object that reserves amounts of limits for requests. Called at the start, when the store is open."""
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:

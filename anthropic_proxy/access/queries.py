@@ -67,8 +67,9 @@ def list_audit_entries(
 ) -> Sequence[AuditEntry]:
     """Return rows of the audit log, the latest first.
 
-    Only rows since the time `since` (seconds since the epoch) are returned. Their ids are below `before_id` and above
-    `after_id`. With `after_id`, a `limit` keeps the rows that directly follow this id.
+    Earlier rows than `since` (seconds since the epoch) are left out. `key_id` selects the changes of one virtual key.
+    Only rows with an id below `before_id` and above `after_id` are returned. `limit` is the maximum number of rows. It
+    keeps the latest ones, but with `after_id` those directly after this id.
     """
     column = audit_log.c.id
     statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))

@@ -52,7 +52,8 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 class App:
     """The ASGI application.
 
-    Without `reader`, its settings cannot be reloaded, and without `link`, it shares no state with other workers.
+    `reader` reads the settings again for a reload. Without it, they cannot be reloaded. `link` connects this process
+    with the other workers of the server. Without it, the process shares no state with them.
     """
 
     def __init__(
@@ -257,10 +258,10 @@ class App:
         return services
 
     async def close(self) -> None:
-        """Close all services and plugins.
+        """Wait until the last requests have ended, then close all services and plugins.
 
-        Before that, wait at most `SHUTDOWN_GRACE_SECONDS` until cancelled requests have sent their errors to the
-        clients.
+        A request that is cancelled by the stop of the server first sends an error to its client. The wait for such
+        requests takes at most `SHUTDOWN_GRACE_SECONDS`.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):

@@ -135,10 +135,10 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
 
 
 def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
-    """Return the settings in one settings file of Claude Code that choose a model: name → value.
+    """Return the settings in `level`, such as a settings file of Claude Code, that choose a model: name → value.
 
-    Settings that the option `--model` in `arguments` overrides are left out. The result for the option `--settings` is
-    empty, because the user chose its values for this run.
+    Settings that the option `--model` in `arguments` overrides are left out. If `level` is the option `--settings`, the
+    result is empty, because the user chose its values for this run.
     """
     # The user chose the values of the option `--settings` for this run.
     if level.source == _OPTION:

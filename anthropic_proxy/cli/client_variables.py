@@ -58,8 +58,9 @@ def client_variables(
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
     """Return the names of variables by which a client would use another server or credential than the proxy.
 
-    `variables`, from `client_variables`, make the client use the proxy. Names of credentials are included only if
-    `variables` contain a credential.
+    `variables`, from `client_variables`, make the client use the proxy. Variables with credentials, such as
+    `ANTHROPIC_API_KEY`, are included only if `variables` contain a credential for the proxy. Otherwise the client needs
+    its own credential, which the proxy forwards.
     """
     return (*_SERVER_VARIABLES, *(_CREDENTIAL_VARIABLES if "ANTHROPIC_AUTH_TOKEN" in variables else ()))
 

@@ -27,7 +27,7 @@ def show(
     Parameters
     ----------
     all_settings
-        Show settings that are not set too.
+        Include the settings that are not set, which have their default.
     as_json
         Print one JSON object instead.
     """

@@ -65,7 +65,7 @@ def doctor(
     yes
         Do not ask before many requests.
     dialect
-        Probe the deviations of known servers too, not only those of unknown ones.
+        Examine known servers too for deviations from the API, not only unknown servers.
     as_json
         Print the report as JSON.
     report
@@ -75,7 +75,8 @@ def doctor(
     dry_run
         Print the models and the expected cost, and send nothing.
     attached
-        Stop when standard input ends. The dashboard uses this option, and holds the lock of stored runs itself.
+        Stop when standard input ends. The dashboard uses this option when it starts the command. It then holds the lock
+        that allows only one stored run at a time.
     """
     options = _Options(names, not yes, dialect, as_json, report, learn, attached)
     if dry_run:

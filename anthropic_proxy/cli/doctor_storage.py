@@ -1,6 +1,7 @@
 """Storage of the results of the command `doctor`: for the dashboard, and for the next start of the proxy.
 
-`open_recorder` holds the lock of stored runs and returns the `RunRecorder`. `store_results` stores the results.
+`open_recorder` opens the `RunRecorder`, which stores the progress and the results of a run. It also holds a lock,
+so that two runs are not stored at the same time. `store_results` stores the results.
 """
 
 import sys
@@ -26,9 +27,9 @@ _LOCK_SECONDS = 1.0
 def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bool) -> Iterator[RunRecorder]:
     """Return a context manager that yields the recorder, which stores the run for the dashboard.
 
-    `directory` is the data directory. With None, nothing is stored. The context manager holds the lock of stored runs,
-    unless `is_attached` is True, because the dashboard then holds the lock. If another run is in progress, or the
-    folder cannot be written, a line is written to stderr and nothing is stored.
+    `directory` is the data directory. With None, nothing is stored. The context manager holds a lock, so that no other
+    run is stored meanwhile. With `is_attached`, the dashboard has started this run and already holds the lock. If
+    another run holds it, or the folder cannot be written, a line is written to stderr and nothing is stored.
     """
     with ExitStack() as stack:
         if directory is not None and not is_attached:

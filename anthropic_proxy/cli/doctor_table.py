@@ -89,8 +89,9 @@ def _new_live_display() -> "Live":
 
 
 def write_report(report: Report, secrets: Sequence[str]) -> None:
-    """Write the table of backends, its cost, the remedies, and the observed deviations of servers to stdout.
+    """Write the results of the doctor to stdout: table of backends, cost of the run, and remedies.
 
+    If the doctor has examined a server for deviations from its API, its findings are written too.
     `secrets`: keys that are masked in the output.
     """
     output = Output()

@@ -64,7 +64,10 @@ def find_shell(environ: Mapping[str, str]) -> Shell:
 
 
 def format_set_command(shell: Shell, name: str, value: str) -> str:
-    """Return the command of `shell` that sets the environment variable `name` to `value` for later programs."""
+    """Return the command of `shell` that sets the environment variable `name` to `value`.
+
+    Programs that the shell starts afterwards receive the variable.
+    """
     if shell == "powershell":
         return f"$env:{name} = '{value.replace(_QUOTE, _QUOTE * 2)}'"
     if shell == "cmd":

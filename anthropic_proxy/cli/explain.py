@@ -37,15 +37,15 @@ def explain(
 ) -> None:
     """Show how a stored request was routed, or how a captured one would be routed. Nothing is sent.
 
-    A stored request with --body or --model is translated again with the current settings, if the ledger has its text.
+    --body or --model translates a stored request again, if its text is stored (LEDGER_CONTENT=true).
 
     Exit status 0: the request was served, or would be sent; 1: it failed, or the proxy would reject it.
 
     Parameters
     ----------
     file
-        JSON body of a request to `/v1/messages`, or to its `count_tokens` (without max_tokens); `-` for standard
-        input. Or the id of a stored request: `req_…`.
+        File with the JSON body of a request, `-` for standard input, or the id of a stored request: `req_…`. A body
+        with neither max_tokens nor stream is a request to `/v1/messages/count_tokens`.
     last
         Explain the last stored request.
     model

@@ -29,7 +29,7 @@ def import_settings(
     file
         Configuration file of the other proxy; `-` for standard input.
     dry_run
-        Print the lines and the resulting mapping, and write nothing.
+        Print the new lines and the resulting mapping of the Claude models, and write nothing.
     """
     from anthropic_proxy.cli.importing.detection import read_configuration  # noqa: PLC0415
     from anthropic_proxy.cli.importing.writing import prepare_files  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Command `init`: asks for a provider, tests its key, and writes the settings into `.env`.
 
-`setup_plan` has the choices and lines, and `own_server` the questions about a server that the proxy does not know.
-Settings of such a server are also written into `anthropic-proxy.toml`.
+`setup_plan` lists the offered providers and the lines for `.env`. `own_server` asks for the address, key and model of a
+server that the proxy does not know. The settings of such a server are also written into `anthropic-proxy.toml`.
 """
 
 import os

@@ -78,7 +78,7 @@ def write_keys(found: Sequence[VirtualKey], *, as_json: bool = False) -> None:
 
 
 def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:
-    """Write facts about a virtual key, but not its secret, to stdout, with the used amounts of its budgets."""
+    """Write a virtual key to stdout: its state, owner, limits and used amounts of budgets, but not its secret."""
     output, now = Output(), time.time()
     if as_json:
         output.write_json({**encode_key(key, now), "spending": [each.encode() for each in spending]})

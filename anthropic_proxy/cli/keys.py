@@ -46,7 +46,7 @@ def create(
     owner
         Person or program that uses the key.
     team
-        Team with common limits:  keys team NAME.
+        Team of the key. All keys of a team share its limits and budgets:  keys team NAME.
     expires
         Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
     as_json
@@ -154,14 +154,16 @@ def change(
 
 @keys.command
 def rotate(key: str, *, overlap: str = "0m", as_json: _AsJson = False) -> None:
-    """Give a key a new text and print it. Label, limits and spent budgets stay.
+    """Replace the text (secret) of a key, and print the new text.
+
+    The key keeps its label and limits, and the used amounts of its budgets.
 
     Parameters
     ----------
     key
         Label or id.
     overlap
-        Time for which the old text stays valid: 30m, 24h, 7d. By default it ends at once.
+        Time for which the old text stays valid: 30m, 24h, 7d. By default, the old text becomes invalid at once.
     as_json
         Print one JSON object, with the key, instead.
     """

@@ -32,13 +32,14 @@ def logs(
 ) -> None:
     """Print the last requests of the running proxy, then each request when it ends, until Ctrl+C.
 
-    The lines are those of the proxy's own log, of all workers. They contain no message content. Older requests come
-    from the ledger. If no proxy runs, all requests come from the ledger.
+    The lines are the same as in the log of the proxy, for the requests of all its workers. They contain no message
+    content. Requests that the proxy no longer keeps come from the ledger. If no proxy runs, all requests come from the
+    ledger.
 
     Parameters
     ----------
     number
-        Number of earlier requests to print first. Each worker of the proxy keeps its last 200, the ledger more.
+        Number of earlier requests to print first. Each worker of the proxy keeps its last 200 requests.
     follow
         Wait for further requests.
     errors

@@ -40,7 +40,7 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
 
 
 def move_stdin_name_to_end(words: Sequence[str]) -> list[str]:
-    """Return the command line `words` with the file name `-` moved to its end: `explain --json -- -`.
+    """Return the command line `words` with the file name `-` moved to the end, after `--`: `explain --json -- -`.
 
     The parser would otherwise treat `-` as an option.
     """

@@ -65,7 +65,8 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
 def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
     """Print the lines that will be added to each file, with masked keys.
 
-    Notices list settings that a file keeps with another value, and settings that send requests to another provider.
+    Notices name the settings for which a file already has another value, because this value is not changed. Further
+    notices describe settings that send requests to another provider.
     """
     for addition in files.additions:
         if addition.added:

@@ -35,7 +35,7 @@ provider."""
 
 
 class Change(Struct, frozen=True):
-    """A field of the client request with another value in the upstream request."""
+    """Change of one field of the client request: sent with another value, not sent, or emulated by the proxy."""
 
     field: str
     """Path of the field: `max_tokens`, `tools.NAME`. In messages the block type replaces the index."""

@@ -1,9 +1,9 @@
 """Provider choices, key test and `.env` lines of the command `init`.
 
-`list_provider_choices` returns the offered providers (`ProviderChoice`). `check_key` tests a key and returns a
-`KeyTestResult`. `list_env_lines` returns the lines for `.env`, and `separate_existing_lines` separates those that the
-file already has. A `SettingDifference` is a present value that differs from the wanted one. `describe_tier_overrides`
-describes settings that send requests to another provider.
+`list_provider_choices` returns the providers that the user can choose (`ProviderChoice`), and `check_key` tests the key
+of a provider (`KeyTestResult`). `list_env_lines` returns the lines that `.env` needs for the provider. Of these,
+`separate_existing_lines` returns those that the file lacks. A setting that already has another value becomes a
+`SettingDifference`. `describe_tier_overrides` describes settings that send requests to another provider.
 """
 
 import asyncio
@@ -89,10 +89,10 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
 def separate_existing_lines(
     lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
 ) -> tuple[dict[str, str], list[SettingDifference]]:
-    """Return the `lines` (variable → value) that `.env` lacks, and the settings that have another value.
+    """Return the `lines` (variable → value) that `.env` lacks, and the settings with another value than in `lines`.
 
-    `file_settings` are the settings in `.env`. `used_settings` are those in use, in which a variable of the environment
-    may override `.env`.
+    `file_settings` are the settings in `.env`. `used_settings` are those that the proxy uses, where a variable of the
+    environment may override `.env`.
     """
     added, differences = {}, []
     for name, value in lines.items():

@@ -1,6 +1,7 @@
 """Output of the command `explain` for a stored request: route, attempts, result, tokens, costs and changes.
 
-`StoredExplanation` writes it as a summary or as JSON. Stored requests are in the ledger, the database of requests.
+`StoredExplanation` writes the explanation as a summary or as JSON. Stored requests are in the ledger, the database of
+requests.
 """
 
 import textwrap

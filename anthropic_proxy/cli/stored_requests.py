@@ -26,9 +26,10 @@ from anthropic_proxy.settings import Settings
 def read_last_requests(
     settings: Settings, number: int, *, failed_only: bool, before: float | None
 ) -> list[LoggedRequest]:
-    """Return the last `number` stored requests that started before `before` (seconds since the epoch), the latest last.
+    """Return the last `number` requests that are stored in the ledger, the oldest of them first.
 
-    Raises `ConfigurationError` if the ledger cannot be read.
+    With `before` (seconds since the epoch), only requests that started before this time are returned. Raises
+    `ConfigurationError` if the ledger cannot be read.
     """
     chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
     if before is not None:

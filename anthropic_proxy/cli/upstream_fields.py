@@ -1,7 +1,8 @@
 """Comparison of a client request with the upstream request, to find changes that the translation has not recorded.
 
-The translation records its changes as fidelity notes. `find_body_changes` returns all differences of the two bodies,
-for the command `explain`. Without them, the command would list a changed field without a note as unchanged.
+The translation records its changes as fidelity notes, but a note may be missing. For the command `explain`,
+`find_body_changes` compares the two bodies and returns all differences. Without this comparison, `explain` would list a
+changed field without a note as unchanged.
 """
 
 import json

@@ -25,12 +25,13 @@ def usage(
     Parameters
     ----------
     by
-        Grouping of the rows.
+        Property by which requests are grouped. Each row has the sums of one group.
     since
-        Beginning: 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01. A time range of more than three
-        hours is extended to full hours.
+        Beginning of the time range: 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01. A time range of more
+        than three hours is extended to full hours.
     until
-        End, in the same forms. A day is included until its end. By default now.
+        End of the time range, in the same forms; by default now. A day, such as yesterday or 2026-11-01, is included
+        completely.
     as_json
         Print one JSON object instead, with costs in US dollars.
     as_csv

@@ -82,7 +82,10 @@ def draw_chart(chart: Chart) -> Markup:
 
 
 def draw_sparkline(values: Sequence[float | None]) -> Markup:
-    """Return a small line of `values` without axes, as SVG. Empty: fewer than two values are known (not None)."""
+    """Return a small line of `values` without axes, as SVG.
+
+    None is an unknown value. If fewer than two values are known, the result is empty.
+    """
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Markup("")

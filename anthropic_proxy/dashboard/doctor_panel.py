@@ -1,6 +1,6 @@
-"""Panel of the page Providers about the doctor: the latest run, its table of results, and its remedies.
+"""Panel of the page Providers about the doctor, the command that tests the models of the configured providers.
 
-`build_doctor_panel` returns a `DoctorPanel`.
+`build_doctor_panel` returns a `DoctorPanel` with the latest run: its table of results, and a `Remedy` for each problem.
 """
 
 import re

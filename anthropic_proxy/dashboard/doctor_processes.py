@@ -41,7 +41,7 @@ _IN_A_TERMINAL = "For details, run in a terminal: anthropic-proxy doctor"
 
 
 class Estimate(Struct, frozen=True):
-    """Expected cost of a run."""
+    """Expected cost of a run of the doctor: number of requests and tokens, and their price."""
 
     models: Sequence[str]
     """Models to examine, with prefix."""
@@ -78,11 +78,11 @@ class DoctorProcesses:
         return await asyncio.shield(self._estimating)  # other callers wait for it if this one is cancelled
 
     async def start(self, directory: Path, expected_latest_start: float) -> None:
-        """Start a run, and return as soon as its process has started.
+        """Start a run of the doctor, and return as soon as its process has started.
 
-        If another run is in progress, nothing is started. `expected_latest_start` is the start of the latest run that
-        the page showed to the user, in seconds since the epoch. Raises `InvalidRequest` if another run has begun since
-        then, or if the process cannot start.
+        If another run is in progress, nothing is started. `expected_latest_start` is the start of the latest run when
+        the user opened the form, in seconds since the epoch. Raises `InvalidRequest` if another run has begun after the
+        form was opened, because its results are then available. The same error is raised if the process cannot start.
         """
         if await asyncio.to_thread(doctor_run.is_running, directory):
             return

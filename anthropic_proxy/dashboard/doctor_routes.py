@@ -1,4 +1,4 @@
-"""Route of the form that runs the doctor, at `/dashboard/providers/doctor`.
+"""Route `/dashboard/providers/doctor`: the form that runs the doctor, the test of the configured providers.
 
 `DoctorRoutes` has the route. GET shows the expected cost with a form that starts the run, or a form that stops the run
 in progress. POST starts or stops it. The page Providers shows progress and results.

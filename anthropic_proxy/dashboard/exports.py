@@ -39,7 +39,8 @@ def export_table(
 ) -> RouteResponse | None:
     """Return one table of a page as a CSV or JSON file.
 
-    None: the ledger cannot be read, but the table needs it. Raises `InvalidRequest` for unknown names.
+    `query` selects one of `tables` (by default the first), and the format. None: the ledger cannot be read, but the
+    table needs it. Raises `InvalidRequest` for an unknown name of a table or format.
     """
     name, form = query.get("table", [""])[-1], query["format"][-1]
     if form not in FORMATS:

@@ -16,7 +16,7 @@ _MINUTE = 60
 
 
 def count(value: float | None) -> str:
-    """Return `value` as a whole number with separators: `1,284`. None: unknown."""
+    """Return `value` as a whole number with separators: `1,284`. For None, the text is `–`."""
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
@@ -114,7 +114,7 @@ def error_count_and_share(errors: int, total: int) -> str:
 
 
 def rate(tokens_per_second: float | None) -> str:
-    """Return the speed of a reply in output tokens per second as text: `64 tokens/s`. None: unknown."""
+    """Return the speed of a reply in output tokens per second as text: `64 tokens/s`. For None, the text is `–`."""
     return UNKNOWN if tokens_per_second is None else f"{tokens_per_second:,.0f} tokens/s"
 
 

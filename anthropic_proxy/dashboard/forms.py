@@ -86,9 +86,9 @@ def require_token(request: RouteRequest, session: Session | None, presented: str
 
 
 def require_equal_tokens(token: str, presented: str) -> None:
-    """Raise `PermissionDenied` if the token in a form is not the token of the browser.
+    """Raise `PermissionDenied` if `presented`, the token in a sent form, differs from `token`, that of the browser.
 
-    An empty token of the browser is rejected too.
+    The error is also raised if `token` is empty, because the browser then has no token.
     """
     if not token or not hmac.compare_digest(token.encode(), presented.encode()):
         raise PermissionDenied("The form is not of this session. Open /dashboard again.")

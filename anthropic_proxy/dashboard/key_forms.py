@@ -102,7 +102,7 @@ def submit_form(
 ) -> KeyForm:
     """Return a sent form with a preview, and make its change if the user has confirmed it.
 
-    Invalid values change nothing, and are described in `problem`.
+    If a value is invalid, nothing is changed, and the field `problem` of the returned form describes the error.
     """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}

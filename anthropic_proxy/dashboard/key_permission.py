@@ -1,6 +1,7 @@
 """Permission to change virtual keys and teams in the dashboard.
 
-`explain_key_refusal` explains why a user does not have it. A virtual key is a key that this proxy gives to a client.
+`explain_key_refusal` explains why a user does not have this permission. A virtual key is a key that this proxy gives to
+a client.
 """
 
 from anthropic_proxy.dashboard.browser_sessions import Session
@@ -14,7 +15,10 @@ _NOT_ALLOWED = "Keys can be changed after a sign-in with a key of ADMIN_API_KEY.
 
 
 def explain_key_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return a text that explains why this user may not change virtual keys and teams. Empty: the user may."""
+    """Return a text that explains why this user may not change virtual keys and teams.
+
+    The text is empty if the user may change them. `session` is None if the browser is not signed in.
+    """
     if not settings.dashboard_editing:
         return _DISABLED
     if may_change_keys(find_client_role(request.client) if session is None else session.role):

@@ -29,7 +29,8 @@ Open = Callable[[RouteRequest], Awaitable["tuple[Session | None, Pages, Gateway]
 class KeyFormRoutes:
     """Routes of the forms in which a user changes virtual keys and teams.
 
-    `open_pages` returns the session of a browser, the pages, and the running proxy. It is called for each request.
+    The function `open_pages` is called for each request. It returns the session of the browser, the pages, and the
+    running proxy.
     """
 
     def __init__(self, open_pages: Open) -> None:

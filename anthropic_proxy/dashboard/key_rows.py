@@ -141,9 +141,10 @@ def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spendi
 
 
 def describe_state(key: VirtualKey, now: float) -> KeyState:
-    """Return the state of a virtual key: active, expired or revoked. An expiry in the next days is mentioned.
+    """Return the state of a virtual key: active, expired or revoked.
 
-    `now` is the present time in seconds since the epoch.
+    If an active key expires within `EXPIRY_NOTICE_SECONDS`, the state is a warning with the remaining time. `now` is
+    the present time in seconds since the epoch.
     """
     status = key.find_status(now)
     if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
@@ -154,16 +155,16 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
 def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
     """Return the models, providers and routes to which `rules` limit a key or a team.
 
-    Each item is a pair: `models`, `providers` or `routes`, and the allowed names as one text. Empty: everything is
-    allowed.
+    Each item is a pair: `models`, `providers` or `routes`, and the allowed names as one text. If a kind is missing, all
+    its names are allowed.
     """
     return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
 
 
 def describe_limits(rules: Rules) -> str:
-    """Return the limits of a key or team as text: `60 requests/min, 4 at a time`. Empty: there are none.
+    """Return the rate limits of a key or team as text: `60 requests/min, 4 at a time`.
 
-    Budgets and allowed models are not included.
+    The text is empty if there are no such limits. Budgets and allowed models are not included.
     """
     return describe_rules(
         Rules(

@@ -19,7 +19,10 @@ from anthropic_proxy.settings import Settings
 
 
 class OpenedLedger(Struct, frozen=True):
-    """An open connection to the ledger, with the number of stored requests, and times of the first and the latest."""
+    """An open connection to the ledger, with facts about its content, and the problem if the ledger cannot be read.
+
+    The facts are the number of stored requests, and the times of the first and the latest request.
+    """
 
     connection: Connection
     facts: LedgerExtent
@@ -63,7 +66,7 @@ class LedgerConnections:
         return OpenedLedger(empty, LedgerExtent(0, None, None), problem)
 
     def close(self) -> None:
-        """Close the connections that no thread uses. Called when the proxy stops."""
+        """Close the connections of the pool that no page uses at the moment. Called when the proxy stops."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()

@@ -26,7 +26,8 @@ class StateLine(Struct, frozen=True):
 def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now: float) -> list[StateLine]:
     """Return a line for each problem of the ledger: a failure, waiting requests, or lost requests.
 
-    `facts` is None if the ledger cannot be read.
+    `ledger` is None if the ledger is disabled. `facts` has the time of the latest stored request; None: the ledger
+    cannot be read.
     """
     if ledger is None:
         return []

@@ -1,8 +1,8 @@
-"""Two tables of the page Models: the prices of models, and the cost that other models would have had.
+"""Two tables of the page Models: the prices of models, and a comparison of the actual cost with other models.
 
-`list_prices` returns the prices as `PriceRow`. `compare_costs` returns the comparison, with a `ComparedCost` for each
-other model: the cost of the tokens of the time range at the prices of that model. `describe_price_sources` returns a
-text about the origin of the prices.
+The comparison calculates the cost of the used tokens at the prices of other models. `list_prices` returns the rows of
+the first table (`PriceRow`). `compare_costs` returns the second table, with a `ComparedCost` for each other model.
+`describe_price_sources` returns a text about the origin of the prices.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ class PriceRow(Struct, frozen=True, kw_only=True):
 
 
 class ComparedCost(Struct, frozen=True, kw_only=True):
-    """Cost that another model would have had for the same tokens, with the difference to the actual cost."""
+    """Cost of the used tokens at the prices of another model, with the difference to the actual cost."""
 
     model: str
     cost: str
@@ -49,7 +49,7 @@ class ComparedCost(Struct, frozen=True, kw_only=True):
 
 
 def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
-    """Return the prices of `used_models` and of the models that serve a Claude tier."""
+    """Return the prices of `used_models`, and of the models that the settings use for Claude models."""
     find_price_source(context.settings.data_directory).reload_if_changed()
     used = [(costs.find_prefix(one.provider), one.model) for one in used_models if one.provider and one.model]
     names = dict.fromkeys([*used, *_mapped(context)])

@@ -60,7 +60,10 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
 
 
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the template values of the page Models. A failed table or chart is replaced by a message."""
+    """Return the values for the template of the page Models.
+
+    If a table or chart cannot be built, the page shows a message in its place.
+    """
     periods, costs = divide_range(context.query), ModelCosts(context.settings)
     by_period = memoize_result(
         lambda: queries.measure_model_performance(context.connection, context.selection, periods.seconds)

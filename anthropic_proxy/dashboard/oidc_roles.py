@@ -68,7 +68,7 @@ def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
 def find_claim_texts(claims: Mapping[str, Any], claim_path: str) -> Sequence[str]:
     """Return one claim (fact about a user) as a list of texts.
 
-    Dots in `claim_path` separate the names of nested objects. Empty: the claims have no such text.
+    Dots in `claim_path` separate the names of nested objects. The list is empty if the claim is missing or has no text.
     """
     value: Any = claims.get(claim_path)
     if value is None:

@@ -42,8 +42,8 @@ _MAX_CODE_CHARACTERS = 4_096
 def require_usable_identity_provider(settings: Settings) -> None:
     """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it cannot be used.
 
-    Sign-ins need the package Authlib. They have no purpose if clients need no key, because requests can then be read
-    without a sign-in.
+    Sign-ins need the package Authlib. They also need a setting that requires keys of clients, because otherwise every
+    client can read the stored requests without a sign-in.
     """
     if settings.oidc is None:
         return
@@ -77,9 +77,10 @@ class OidcSignIn:
         self._client: OidcClient | None = None
 
     async def start(self, request: RouteRequest) -> RouteResponse:
-        """Return a redirect to the sign-in page of the identity provider, with a cookie that remembers this sign-in.
+        """Return a redirect to the sign-in page of the identity provider.
 
-        Raises `OidcError` if no provider is usable.
+        The response also sets a cookie with the random values of this sign-in, for the later check in `finish`. Raises
+        `OidcError` if no identity provider is set, or if it cannot be used.
         """
         client = await self._find_client()
         from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
@@ -107,9 +108,10 @@ class OidcSignIn:
         return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
 
     async def finish(self, request: RouteRequest, begun: "PendingSignIn") -> CompletedSignIn:
-        """Check the response of the identity provider in the URL, and create a session for the user.
+        """Check the response of the identity provider, and create a session for the user.
 
-        Raises `OidcError` if the sign-in is rejected.
+        The URL of `request` contains this response. `begun` is the sign-in from the cookie of the browser. Raises
+        `OidcError` if the sign-in is rejected.
         """
         query = {name: values[-1] for name, values in request.query.items()}
         attempt = begun.attempt
@@ -162,9 +164,10 @@ class PendingSignIn(Struct, frozen=True):
 
 
 def encode_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` that connects a browser to the sign-in that it has begun.
+    """Return the value of a header `Set-Cookie` with the values of a sign-in that has begun.
 
-    With 0 `seconds`, the browser removes the cookie.
+    By this cookie, the proxy later recognizes the browser that began the sign-in. With 0 `seconds`, the browser removes
+    the cookie.
     """
     secure = "; Secure" if is_https else ""
     return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"

@@ -57,7 +57,10 @@ class _Queries:
 
 
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the template values of the page Overview. A failed table or chart is replaced by a message."""
+    """Return the values for the template of the page Overview.
+
+    If a table or chart cannot be built, the page shows a message in its place.
+    """
     query, found = context.query, _Queries(context)
     periods = found.periods
     bands = build_panel(context, "incidents", found.build_incident_bands)

@@ -57,7 +57,7 @@ class Periods(Struct, frozen=True):
     def build_columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[ChartColumn]:
         """Return one position on the time axis of a chart for each period, with label, description and link.
 
-        `texts` are the ends of the descriptions, one for each period. The links lead to the page at `path`.
+        A description consists of the time of the period and its item of `texts`. The links lead to the page at `path`.
         """
         found = []
         ends = [*self.starts[1:], self.end]
@@ -113,7 +113,7 @@ def draw_stacked_chart(
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each series of `values`.
 
-    `values` maps each series (name and CSS class) to its values, which are stored by the beginning of their period.
+    `values` maps each series (name and CSS class) to a mapping from the beginning of a period to the value in it.
     """
     kept = {key: found for key, found in values.items() if any(found.values())}
     series = [
@@ -136,9 +136,10 @@ def draw_percentile_chart(
     format_value: Callable[[float | None], str] = formats.seconds,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with two lines over time: the median and the 95th percentile.
+    """Return a chart of times, such as the time to first token, with two lines: median and 95th percentile.
 
-    `latencies` has a histogram of times for the beginning of each period.
+    `latencies` maps the beginning of each period to a histogram of the times in it. `bands` are time ranges that the
+    chart marks, such as incidents.
     """
     histograms = [latencies.get((start, ())) for start in periods.starts]
     values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]

@@ -1,7 +1,7 @@
 """Rendering of the dashboard's pages by Jinja templates.
 
-`render_page` returns the response with a page. `render_public_page` returns a page for browsers that may not be signed
-in. `render_message` returns a page with an error message.
+`render_page` returns the response with a page. `render_public_page` returns a page that needs no sign-in.
+`render_message` returns a page with an error message.
 """
 
 from collections.abc import Mapping
@@ -76,9 +76,9 @@ def render_public_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> RouteResponse:
-    """Return the response with a page for browsers that may not be signed in, without links to other pages.
+    """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages.
 
-    Jinja renders it from `template`, `title` and `values`.
+    Jinja renders the page from `template`, `title` and `values`.
     """
     frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
     return render_page(request, template, {**frame, **values}, status=status, headers=headers)

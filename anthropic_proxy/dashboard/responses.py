@@ -1,8 +1,8 @@
-"""Functions for the routes and responses of the dashboard, which do not need the libraries for pages.
+"""Functions for the routes and responses of the dashboard.
 
-These libraries, such as the template engine, are loaded only with the first page. `page_route` returns the route of a
-page, and `form_route` returns the route to which a form is sent. `compress_response` compresses a response by gzip.
-`redirect` sends the browser to another URL.
+`page_route` returns the route of a page, and `form_route` returns the route to which a form is sent.
+`compress_response` compresses a response by gzip. `redirect` sends the browser to another URL. The start of the proxy
+loads this module, so it does not import the template engine, which is loaded only with the first page.
 """
 
 import asyncio

@@ -118,7 +118,7 @@ def build_running_row(receipt: Receipt, now: float) -> TableRow:
 
 
 def decode_json_list(text: str) -> Sequence[Any]:
-    """Return the items of a list that a column of the ledger has as JSON text. "": an empty list."""
+    """Return the items of a list that the ledger stores as JSON. An empty `text` stands for an empty list."""
     return json.loads(text) if text else ()
 
 

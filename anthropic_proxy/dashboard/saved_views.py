@@ -1,8 +1,8 @@
 """Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie.
 
-A `SavedView` is one of them. `decode_views_cookie` returns the views in a cookie. `change_views` returns the views
-after a sent form saves or removes one, and the URL of the next page. `encode_views_cookie` returns the value of the
-header that stores them.
+A `SavedView` is one such combination. `decode_views_cookie` returns the views in a cookie. `change_views` saves or
+removes one view, as a sent form requests, and returns all views and the URL of the next page. `encode_views_cookie`
+returns the header `Set-Cookie` that stores the views.
 """
 
 import base64
@@ -47,7 +47,7 @@ EXAMPLES: Sequence[SavedView] = (
 
 
 def decode_views_cookie(cookie: str) -> list[SavedView]:
-    """Return the saved views in the value of a cookie. Empty: the value is not valid."""
+    """Return the saved views in the value of a cookie. The list is empty if the value is invalid."""
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(cookie.encode("ascii")), type=list[SavedView])
     except (ValueError, binascii.Error):  # also `msgspec.DecodeError`
@@ -57,7 +57,7 @@ def decode_views_cookie(cookie: str) -> list[SavedView]:
 def encode_views_cookie(views: Sequence[SavedView], *, is_https: bool) -> str:
     """Return the value of a header `Set-Cookie` that stores the saved views in the browser.
 
-    Raises `InvalidRequest` if the views are too long.
+    Raises `InvalidRequest` if the views are too long for a cookie.
     """
     value = base64.urlsafe_b64encode(msgspec.json.encode(views)).decode()
     if len(value) > _MAX_COOKIE_CHARACTERS:

@@ -1,8 +1,8 @@
 """Changes of settings in the file `.env` by the dashboard.
 
-`list_editable_settings` returns the settings that may change. `propose_change` checks a new value and returns it as a
-`Proposal`, which `write_change` writes to `.env`. Addresses of providers and settings for access may not change. A
-changed address, for example, could send keys to another host.
+`list_editable_settings` returns the settings that users may change. `propose_change` checks a new value and returns it
+as a `Proposal`, which `write_change` writes to `.env`. Users cannot change addresses of providers or settings for
+access here, because a wrong address, for example, would send keys to another host.
 """
 
 import re
@@ -61,7 +61,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
 
 
 def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
-    """Return the settings that may change in the dashboard, by name.
+    """Return the settings that users may change in the dashboard, by name.
 
     A setting in the environment of the process is left out, because it would override the value in `.env`.
     """

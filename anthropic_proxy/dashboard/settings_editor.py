@@ -1,8 +1,8 @@
-"""Form of the page Settings that changes one setting, after a preview.
+"""Form of the page Settings in which a user changes one setting, after a preview.
 
 `load_setting_form` returns the values for the form. `submit_setting_form` returns the values with a preview, or writes
-the change after the confirmation. Its second result is True if the change was written. `explain_settings_refusal`
-explains why a user may not change settings.
+the change after the user has confirmed it. `explain_settings_refusal` explains why a user may not change settings. A
+run of the doctor needs the same permission. `resolve_refusal_text` returns one of the `RefusalTexts` of the caller.
 """
 
 from collections.abc import Mapping
@@ -25,17 +25,17 @@ _ROLE_READS = "{} has the role {}, which changes no settings."
 
 
 def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return a text that explains why this user may not change settings. Empty: the user may.
+    """Return a text that explains why this user may not change settings.
 
-    `session` is None if the browser is not signed in.
+    The text is empty if the user may change them. `session` is None if the browser is not signed in.
     """
     return resolve_refusal_text(request, session, settings, RefusalTexts(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
 
 
 class RefusalTexts(NamedTuple):
-    """Texts for a user without the permission to change settings, one for each reason.
+    """Texts for a user without the permission to change settings, one text for each reason of the refusal.
 
-    They name the refused action, such as a run of the doctor, which needs the same permission.
+    Each text names the action that was refused. This can be a run of the doctor, which needs the same permission.
     """
 
     disabled: str
@@ -49,9 +49,9 @@ class RefusalTexts(NamedTuple):
 def resolve_refusal_text(
     request: RouteRequest, session: Session | None, settings: Settings, texts: RefusalTexts
 ) -> str:
-    """Return the one of `texts` that explains why a user may not change settings. "": the user may.
+    """Return the item of `texts` that explains why a user may not change settings.
 
-    `session` is None if the browser is not signed in.
+    The result is empty if the user may change them. `session` is None if the browser is not signed in.
     """
     if not settings.dashboard_editing:
         return texts.disabled
@@ -63,7 +63,7 @@ def resolve_refusal_text(
 def is_trusted_local_request(request: RouteRequest, settings: Settings) -> bool:
     """Return True if a browser without a session may make changes, because it is on this machine.
 
-    With `ALLOW_UNAUTHENTICATED`, the result is False, because the address of the client then proves nothing.
+    With `ALLOW_UNAUTHENTICATED`, the result is False, because the proxy then accepts clients from every address.
     """
     return request.client.address_trusted and not settings.allow_unauthenticated
 
@@ -71,7 +71,7 @@ def is_trusted_local_request(request: RouteRequest, settings: Settings) -> bool:
 def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
     """Return the template values of the form that changes one setting.
 
-    Raises `InvalidRequest` if the setting does not exist or may not change.
+    Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard.
     """
     row = list_editable_settings(settings).get(name)
     if row is None:
@@ -90,9 +90,9 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
 
 
 def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
-    """Return the template values of a sent form with a preview, or write the confirmed change.
+    """Return the template values of a sent form with a preview, or write the change if the user has confirmed it.
 
-    The second value is True if the change was written.
+    The second item of the result is True if the change was written.
     """
     name, value = form.get("name", ""), form.get("value", "")
     values = dict(load_setting_form(settings, name))

@@ -29,9 +29,9 @@ _IPV6_NETWORK_BITS = 64
 
 
 class SignInLimit:
-    """Limit of failed sign-ins from one client address, which all workers share.
+    """Limit of failed sign-ins for each client address.
 
-    Each `kind` of sign-in has its own counters.
+    All workers share the counters. Each `kind` of sign-in, by a key or by an identity provider, has its own counters.
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class SignInLimit:
         self._per_minute, self._per_hour = per_minute, per_hour
 
     async def reserve_sign_in(self, store: Store, address: str, forwarded_for: str = "") -> Reservation:
-        """Count a sign-in from the client at `address` before it is checked, and return its reservation.
+        """Count a sign-in from the client at `address`, and return the reservation for this sign-in.
 
-        If the field `refused` of the result is set, the limit is reached and the caller must reject the sign-in.
-        Otherwise, the caller must pass the result of the check to `settle_sign_in`.
+        The caller must count a sign-in before its check, so that simultaneous sign-ins cannot exceed the limit. If the
+        field `refused` of the result is set, the limit is reached and the caller must reject the sign-in. Otherwise,
+        the caller must pass the result of the check to `settle_sign_in`.
         """
         place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
         limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded_for else 1)
@@ -69,7 +70,10 @@ class SignInLimit:
 
 
 def is_https(request: RouteRequest, settings: Settings) -> bool:
-    """Return True if the browser uses TLS, to this server or to a reverse proxy (`DASHBOARD_URL`)."""
+    """Return True if the browser uses TLS, for its connection to this server or to a reverse proxy in front of it.
+
+    The reverse proxy uses TLS if `DASHBOARD_URL` begins with `https:`.
+    """
     return request.scheme == "https" or settings.dashboard_url.startswith("https:")
 
 

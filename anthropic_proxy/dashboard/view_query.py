@@ -75,9 +75,9 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     after: str = ""
 
     def link(self, path: str | None = None, **changes: object) -> str:
-        """Return the URL of a page with the parameters of this page, apart from `changes`.
+        """Return the URL of a page with the parameters of this page, some of them changed.
 
-        None as `path` means this page.
+        `changes` maps fields of `ViewQuery` to their new values. None as `path` means this page.
         """
         if path not in (None, self.path):
             changes = {"measure": "", "speed": "", "compared": "", **changes}
@@ -101,7 +101,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def link_to_range(self, start: int, end: int, path: str, **facets: str) -> str:
         """Return the URL of the page `path` with the same parameters, but for another time range.
 
-        `start` and `end` are in seconds since the epoch.
+        `start` and `end` are in seconds since the epoch. `facets` are additional filters: property and value.
         """
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
@@ -116,7 +116,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def export_link(self, file_format: str, table: str = "") -> str:
         """Return the URL from which a browser downloads a table of this page as a file.
 
-        `file_format` is `csv` or `json`.
+        `file_format` is `csv` or `json`. `table` is the name of the table; "": the first table of the page.
         """
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
         return f"{address}{'&' if '?' in address else '?'}format={file_format}{chosen}"

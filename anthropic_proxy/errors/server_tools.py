@@ -1,4 +1,7 @@
-"""`ServerToolFailed` and its subclasses: failed web searches and fetches of the proxy, with Anthropic's codes."""
+"""`ServerToolFailed` and its subclasses: failed web searches and web fetches that the proxy itself runs.
+
+Each subclass has the error code of Anthropic's API that the reply contains in place of a result.
+"""
 
 from typing import Literal
 

@@ -124,7 +124,8 @@ class Attempts:
     def add_note(self, note: FidelityNote) -> None:
         """Add a note about the handling of one field to the receipt, the record of the client request.
 
-        The field was approximated, emulated or dropped, or it was kept although a change was expected.
+        The note describes a field that was approximated, emulated or dropped. It can also describe a field that was
+        kept although a change was expected.
         """
         self._receipt.fidelity.add_notes([note])
 

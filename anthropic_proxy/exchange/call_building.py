@@ -1,11 +1,13 @@
-"""`AttemptState`, the state of one request to a provider (attempt), and functions that prepare such a request.
+"""Functions that prepare a request to a provider (attempt), such as its input and the limits of the model.
 
-A target is a provider and model, and `resolve_target_limits` returns its limits. A wire is the code for one provider
-protocol, and a `Call` is its input for one upstream request. `build_call` returns the `Call` for a request that the
-wire translates. `build_relay_call` returns the `Call` for a relay, to which the client's request is forwarded instead.
-`token_scale` is the factor that corrects token estimates for a model. `LatestAttempt` has the attempt that was sent
-last. `find_client_credential` returns the client's own key, if it is sent to the provider. `build_continuation_target`
-returns the target of the next call for a reply that the provider has split.
+`AttemptState` is the state of one attempt, and `LatestAttempt` has the attempt that was sent last. A target is a
+provider and model, and `resolve_target_limits` returns its limits. `build_continuation_target` returns the target of
+the next call for a reply that the provider has split.
+
+A wire is the code for one provider protocol, and a `Call` is its input for one upstream request. `build_call` returns
+the `Call` for a request that the wire translates. `build_relay_call` returns the `Call` for a relay, to which the
+client's request is forwarded without translation. `find_client_credential` returns the client's own key, if it is sent
+to the provider. `token_scale` is the factor that corrects token estimates for a model.
 """
 
 import functools
@@ -59,10 +61,10 @@ class AttemptState(Struct, frozen=True, kw_only=True):
 
 
 class LatestAttempt(Struct):
-    """Object with the request to a provider (attempt) that was sent last for a client request.
+    """Mutable object with the latest request to a provider (attempt) for one client request.
 
-    Error messages and pings depend on the provider of this attempt. The object also has the cache of the token
-    estimate.
+    `Attempts` replaces the field `latest` for each attempt. Error messages and pings read it, because they depend on
+    the provider of the latest attempt.
     """
 
     estimates: EstimateCache
@@ -81,10 +83,11 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
-    """Return the limits of a provider's model (`target`) to which client requests are adapted.
+    """Return the limits to which client requests for `target` (provider and model) are adapted.
 
-    `rejects_overflow` is True if the proxy rejects requests that exceed the context window. `has_web_search` and
-    `has_web_fetch` are True if the proxy itself can run these tools.
+    They follow from the facts about the model in `target`, and from the other arguments. `rejects_overflow` is True if
+    the proxy rejects requests that exceed the context window. `has_web_search` and `has_web_fetch` are True if the
+    proxy itself can run these tools.
     """
     facts, dialect = target.capabilities, target.dialect
     stated = facts.context_window_from_error
@@ -114,9 +117,10 @@ def build_target_limits(
 
 
 def resolve_target_limits(services: Services, target: Target) -> TargetLimits:
-    """Return the limits of a provider's model (`target`) to which client requests are adapted.
+    """Return the limits to which client requests for `target` are adapted, with the settings in use.
 
-    The limits depend on the model, and on settings such as `SEARCH_URL` and `FETCH_URLS`.
+    `target` is a provider and model. Settings such as `SEARCH_URL` and `FETCH_URLS` decide which tools the proxy itself
+    can run for the model.
     """
     return build_target_limits(
         target,

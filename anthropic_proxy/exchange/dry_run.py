@@ -2,8 +2,7 @@
 
 The result is a `DryRun`, with the chosen providers and the upstream request that would be sent. `DryRunClient`
 describes the imaginary client of the request. In place of sending, the exception `NotSent` is raised. Web searches and
-fetches are skipped. The only requests that are really sent query local servers for the limits of their installed
-models.
+fetches are skipped. Only local servers receive real requests, which query the limits of their installed models.
 """
 
 import asyncio

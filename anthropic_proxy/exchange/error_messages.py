@@ -1,4 +1,4 @@
-"""Functions that decode provider errors and complete their messages: with the provider and the setting to change.
+"""Functions that decode errors of providers, and complete their messages with the provider and a setting.
 
 `decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
 responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` add to the message of an
@@ -109,8 +109,8 @@ def prefix_provider(error: UpstreamError, name: str) -> None:
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
     """Put the provider's name before the message of an error, and name the source of a key that the provider rejected.
 
-    The source is, for example, the setting with the key. Texts about a key of the proxy that make Claude Code request a
-    log-in are replaced.
+    The source is, for example, the setting with the key. If the key belongs to the proxy, texts such as
+    `invalid x-api-key` are replaced, because Claude Code would ask its user to log in.
     """
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN

@@ -1,6 +1,7 @@
-"""Forwarding of token count and model list requests to providers with the Messages API, without retries.
+"""Functions that forward requests for a token count or a model list to a provider with the Messages API.
 
-`count_tokens` and `list_models` return a `JsonReply`: the body and the headers of the response to the client.
+Failed requests are not repeated. `count_tokens` and `list_models` return a `JsonReply`: the body and the headers of the
+response to the client.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ query."""
 
 
 class JsonReply(Struct, frozen=True):
-    """Response to a token count or model list request: a JSON body, and headers of the provider for the client."""
+    """Response to a request for a token count or a model list: a JSON body, and headers of the provider."""
 
     body: bytes
     """Body of the client response: JSON text."""

@@ -73,9 +73,9 @@ class ExchangeGateway:
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids that clients receive from `GET /v1/models`.
+        """Return the model ids of the proxy's own list, which clients receive from `GET /v1/models`.
 
-        If Anthropic is the preferred provider, clients usually receive its own list instead.
+        If Anthropic is the preferred provider, clients usually receive Anthropic's list instead.
         """
         services = self._current_services()
         return [entry.id for entry in list_models(services.settings, services.catalog)]
@@ -98,7 +98,7 @@ class ExchangeGateway:
 
     @property
     def store(self) -> Store:
-        """Store for limits, budgets and shared state, according to the settings."""
+        """Store with the counters of limits and budgets, and with other values that expire."""
         return self._current_services().store
 
     def log_warning_once(self, text: str) -> None:

@@ -102,9 +102,10 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
 
 
 def describe_base_url_setting(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
-    """Return a sentence for an error message that names the setting of a provider's base URL, and its place.
+    """Return a sentence for an error message that names the setting of a provider's base URL.
 
-    "": no setting, the provider has its default URL. With `adds_remedy`, a proposed correction of the URL is added.
+    The sentence also names the place of the setting, such as a line of `.env`. With `adds_remedy`, it is followed by a
+    proposed correction of the URL. The result is empty if no setting changes the provider's default URL.
     """
     variable = _find_address_variable(provider, settings)
     if variable is None:

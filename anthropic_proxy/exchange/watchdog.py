@@ -89,10 +89,10 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due(), self._tick)
 
     def recover_from_idle(self) -> bool:
-        """Undo the cancellation of the task if an idle provider was its reason, and return True.
+        """Undo a cancellation of the task that an idle provider caused, and return True.
 
-        The task can then call another provider. False: the cancellation has another reason, such as a disconnected
-        client.
+        The task can then call another provider. The result is False if the cancellation has another reason, such as a
+        disconnected client.
         """
         if self.reason != "upstream silent" or self._exchange is None:
             return False
@@ -103,7 +103,7 @@ class Watchdog:
         return True
 
     def stop(self) -> None:
-        """Stop the timer and the tasks, and delete all references to the client request, to free memory."""
+        """Stop the timer and the watchdog's tasks, and delete all references to the client request, to free memory."""
         self._timer.cancel()
         for task in (self._disconnect_task, self._ping_task):
             if task is not None:
@@ -157,7 +157,10 @@ async def _suppress_errors(on_idle: Callable[[], Awaitable[None]]) -> None:
 
 
 def uncancel() -> None:
-    """Undo the cancellation of the current task by the watchdog, so that the task continues."""
+    """Undo the watchdog's cancellation of the current task.
+
+    The task then continues, for example to send an error to the client.
+    """
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()

@@ -80,7 +80,7 @@ def check_bytes(stream: bytes, *, requires_json_arguments: bool = True) -> list[
 class EventGrammar:
     """Checker of one event stream, which collects its deviations from the Messages API in `violations`.
 
-    With `requires_json_arguments=False`, tool arguments need not be JSON objects. Models sometimes write other texts.
+    With `requires_json_arguments=False`, tool arguments may be any text, because models sometimes write invalid JSON.
     """
 
     def __init__(self, *, requires_json_arguments: bool = True) -> None:
@@ -104,7 +104,7 @@ class EventGrammar:
         self._buffer = b""
 
     def feed_bytes(self, data: bytes) -> None:
-        """Check the next bytes of the stream, in pieces of any size."""
+        """Check the next bytes of the stream. They may begin or end inside an event."""
         *frames, self._buffer = _frame_end.split(self._buffer + data)
         for frame in frames:
             self._feed_frame(frame)

@@ -58,7 +58,7 @@ def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime
 def shorten_attempt_errors(text: str) -> str:
     """Return `text`, a value of the column `attempt_times`, with shortened error messages.
 
-    API keys in `text` must be redacted before.
+    API keys in `text` must already be redacted, because the rest of a shortened key would not be recognized later.
     """
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text

@@ -36,9 +36,10 @@ class BufferedContent(Struct):
 
 
 class ContentBuffer:
-    """Buffer with the first bytes of each client request and reply, and with a limit for their total.
+    """Buffer with the first bytes of each client request and reply, and with a limit for their total size.
 
-    `warn` is called if the buffer is full, so that a request cannot be stored with its texts.
+    `warn` is called if a new client request or reply does not fit into the full buffer. The ledger then stores this
+    request without its texts.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class ContentBuffer:
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
         """Add `data`, bytes of a client request, reply or provider request, to the buffer.
 
-        Only the first bytes of a client request and its reply are kept. If the buffer is full, all bytes of this client
-        request are dropped. A provider request that does not fit is dropped alone.
+        Only the first bytes of a client request and of its reply are kept. If these do not fit into the buffer, all
+        bytes of this client request are dropped. If a provider request does not fit, only the provider request is
+        dropped.
         """
         if point == "client request":
             kept = data[: self._max_content_bytes]

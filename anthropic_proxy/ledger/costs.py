@@ -1,8 +1,9 @@
 """`CostCalculator`: calculates the cost of a client request from its receipt, the record of the finished request.
 
-A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested. They
-include the web searches that the provider bills, and follow the service tier that it reported. Amounts are whole
-nano-dollars (10⁻⁹ US dollars). `find_request_usage` returns the tokens and the cost of one request as `RequestUsage`.
+A `Cost` has two amounts: at the price of the used model, and at the price of the model that the client requested. Both
+include the web searches that the provider bills. The first depends on the service tier that the provider reported.
+Amounts are whole nano-dollars (10⁻⁹ US dollars). `find_request_usage` returns the tokens and the cost of one request as
+`RequestUsage`.
 """
 
 import re
@@ -58,9 +59,9 @@ class CostCalculator:
         model."""
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Return the cost in nano-dollars of a finished request, summed over its calls to providers.
+        """Return the two costs of a finished request in nano-dollars, summed over its calls to providers.
 
-        The cost is None if a price or token count is unknown.
+        A cost is None if its price or the number of tokens is unknown.
         """
         if _lacks_usage(receipt):
             return Cost(None, None, "")
@@ -137,8 +138,8 @@ class RequestUsage(Struct, frozen=True):
 def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> RequestUsage:
     """Return the tokens and the cost of a finished request, as sums over its calls to providers.
 
-    `input_tokens` is an estimate for the last call, used if its input tokens were not reported. Input tokens that were
-    read from a cache are not part of the number of tokens.
+    `input_tokens` is an estimate of the input tokens of the last call, for the case that the provider did not report
+    them. The number of tokens does not include input tokens that were read from a cache.
     """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):

@@ -1,9 +1,9 @@
 """Queries of the dashboard: sums of requests, tokens and costs, latencies, output speeds, and neighbors of a request.
 
-Most functions read a `RequestSelection`, a time range with filters. The range is divided into periods, such as hours.
-`sum_periods` returns the sums of each period, and `sum_models` those of each model. `collect_latencies` returns
-histograms of the time to the first token. Functions `group_…` and `add_up_…` combine such results without reading the
-database.
+Most functions read the requests of a `RequestSelection`, which is a time range with filters. The range is divided into
+periods, such as hours. `sum_periods` returns the sums of each period, and `sum_models` those of each model.
+`collect_latencies` returns histograms of the time to the first token. Functions `group_…` and `add_up_…` combine such
+results without reading the database.
 """
 
 from collections import Counter
@@ -47,7 +47,8 @@ def sum_periods(
 ) -> list[PeriodSums]:
     """Return the sums of requests, tokens and costs in `selection` for each period, such as an hour.
 
-    Periods without requests are missing. `period_seconds` 0 means one period.
+    With `group_column`, there is one result for each period and value of this column. Only the sums in `sum_names` are
+    calculated; the others are 0. Periods without requests are missing. `period_seconds` 0 means one period.
     """
     # above three hours, `period_seconds` is a multiple of 3,600, because the source has hourly sums
     rows = _sum(connection, selection, period_seconds, (group_column,) if group_column else (), sum_names)
@@ -57,8 +58,8 @@ def sum_periods(
 def count_requests_in_previous_range(connection: Connection, selection: RequestSelection, now: int) -> int:
     """Return the number of requests in the time range directly before that of `selection`, for a comparison.
 
-    Both ranges have the same filters and the same length. If `selection` ends after `now`, only its length until `now`
-    counts.
+    Both ranges have the same filters and the same length. If the range of `selection` ends after `now`, the previous
+    range is only as long as its part until `now`.
     """
     is_single = selection.is_short_range or not selection.has_hourly_sums
     start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
@@ -80,7 +81,7 @@ def count_requests_in_previous_range(connection: Connection, selection: RequestS
 def sum_model_periods(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
     """Return numbers of requests, tokens and costs of each model in each period, in order of time.
 
-    Latencies and speeds are empty. `period_seconds` 0 means one period.
+    Latencies and speeds are not read, so these fields of the result are empty. `period_seconds` 0 means one period.
     """
     rows = _sum(connection, selection, period_seconds, ("provider", "model"))
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]

@@ -134,7 +134,8 @@ def migrate(engine: Engine, file: Path | None) -> str:
 def has_tables(connection: Connection, place: str) -> bool:
     """Return True if the database has the tables of the ledger.
 
-    Raises `ConfigurationError` if the tables belong to another version of the program.
+    Raises `ConfigurationError` if the tables belong to another version of the program. `place` is the location of the
+    database for the error message.
     """
     version = find_schema_version(connection)
     if version in (None, NEWEST_VERSION):

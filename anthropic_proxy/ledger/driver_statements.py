@@ -27,9 +27,10 @@ _ReadValues = Callable[[Mapping[str, Any]], Any]
 def convert_driver_errors(
     dialect: Dialect, close_lost_connection: Callable[[Any], bool] = lambda _: False
 ) -> Iterator[None]:
-    """Raise errors of the database driver inside the block as exceptions of SQLAlchemy.
+    """Raise errors of the database driver inside the `with` block as exceptions of SQLAlchemy.
 
-    `close_lost_connection` returns True if an error means that the connection is lost.
+    `close_lost_connection` is called with the error. It returns True if the error means that the connection is lost,
+    and may then close it.
     """
     driver_error = dialect.loaded_dbapi.Error
     try:
@@ -109,12 +110,13 @@ class DriverConnection:
 class DriverStatement:
     """SQL statement that SQLAlchemy compiles once, and that the database driver then executes directly.
 
-    It must have at least two parameters. Their values must have types that the driver accepts without a conversion by
-    SQLAlchemy.
+    The statement must have at least two parameters. Their values must have types that the driver accepts without a
+    conversion by SQLAlchemy.
 
-    Several rows are executed by `executemany`. That of psycopg sends one statement per row in a pipeline, in half the
-    CPU time of single statements. If a row fails, psycopg also logs a warning about the pipeline. So this class is for
-    sums of rows that `TableInsertion` has stored in the same transaction: the database has accepted their values.
+    Several rows are executed by the driver's method `executemany`. On PostgreSQL, this method sends one statement per
+    row in a pipeline. It needs half the CPU time of single statements. But if a row fails, the driver psycopg also logs
+    a warning about the pipeline. So use this class only for sums of rows that `TableInsertion` has stored in the same
+    transaction. The database has then already accepted their values.
     """
 
     def __init__(self, build: Callable[[str], ClauseElement]) -> None:
@@ -153,8 +155,8 @@ class DriverStatement:
 class TableInsertion:
     """SQL statement that inserts rows into `table`.
 
-    `read_values` returns the values of one row in the order of `columns`. They must have types that the driver accepts
-    without a conversion by SQLAlchemy.
+    `read_values` returns the values of one row in the order of `columns`. The values must have types that the driver
+    accepts without a conversion by SQLAlchemy.
     """
 
     def __init__(self, table: Table, columns: Sequence[str], read_values: Callable[[Any], Sequence[Any]]) -> None:

@@ -39,8 +39,8 @@ class ErrorPeriod(Struct, frozen=True):
 def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
     """Return the numbers of failed requests by period, provider, type of error and status, in order of time.
 
-    `period_seconds` is the length of a period. A period above one hour begins in the local time zone of the process,
-    such as a day at midnight.
+    `period_seconds` is the length of a period. Periods longer than one hour follow the time zone of the process, so a
+    day begins at local midnight.
     """
     if selection.values.get("outcome_class", "error") != "error":
         return []

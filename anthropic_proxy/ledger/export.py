@@ -44,7 +44,7 @@ _json = msgspec.json.Encoder(decimal_format="number")
 class ExportTable(Struct, frozen=True):
     """Table for export as CSV or JSON, with column titles and rows.
 
-    A `Decimal` in a row is money, and None is missing or unknown.
+    A `Decimal` in a row is an amount in US dollars, and None is a missing or unknown value.
     """
 
     titles: Sequence[str]

@@ -1,4 +1,7 @@
-"""`FACETS`: query parameters that filter stored requests in URLs of the API and the dashboard, with their columns."""
+"""`FACETS`: query parameters by which URLs of the API and the dashboard filter stored requests.
+
+Each parameter is mapped to the column of the table `requests` that it filters.
+"""
 
 from collections.abc import Mapping
 

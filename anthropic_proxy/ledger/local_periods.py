@@ -1,9 +1,9 @@
 """Division of a time range into periods, such as days that begin at midnight in the time zone of the process.
 
-Periods of at most one hour begin at multiples of their length in UTC. Longer periods begin at such times in the local
-time zone, even if its offset from UTC changes in the range. Each period has a number, which counts the periods of its
-length since the epoch. `find_period_number` returns the number of the period at a time, and `find_period_start` its
-beginning. `list_period_starts` returns the beginnings of all periods in a range.
+Periods of at most one hour begin at multiples of their length in UTC. Longer periods begin at multiples of their length
+in local time, even if the offset from UTC changes in the range. Each period has a number, which counts the periods of
+its length since the epoch. `find_period_number` returns the number of the period at a given time. `find_period_start`
+returns the beginning of a period. `list_period_starts` returns the beginnings of all periods in a range.
 """
 
 import time
@@ -40,10 +40,11 @@ def find_period_number(when: int, length: int) -> int:
 
 
 def round_end_to_hour(end: int) -> int:
-    """Return the end of a time range as a whole UTC hour, in hours since the epoch.
+    """Return the end of a time range, rounded to a full UTC hour, in hours since the epoch.
 
-    `end` is in seconds since the epoch, and is rounded up. Exception: in time zones with half or quarter hours, the end
-    of a full hour of local time is rounded down.
+    `end` is in seconds since the epoch, and is usually rounded up. But a full hour of local time is rounded down,
+    because the start of a range is rounded down too. The range then keeps its length. This concerns only time zones
+    with half or quarter hours.
     """
     # a full hour of local time is rounded down, which matters in time zones with half hours
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
@@ -60,11 +61,11 @@ def list_period_starts(start: int, end: int, length: int) -> Sequence[int]:
 
 
 def build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
-    """Return the SQL expression for the number of the period that contains the time of a row.
+    """Return the SQL expression that calculates the number of a row's period from the time of the row.
 
-    The number counts the periods since the epoch, each with `length` seconds. `seconds` is the column with the time of
-    the row, in seconds since the epoch. `start` and `end` are the time range of the query, in which the offset from UTC
-    may change.
+    `seconds` is the column with this time, in seconds since the epoch. The number counts the periods since the epoch,
+    each with `length` seconds. `start` and `end` are the time range of the query, because the offset from UTC may
+    change in it.
     """
     if length <= MAX_UTC_SECONDS:
         return seconds // length

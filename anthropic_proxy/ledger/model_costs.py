@@ -58,9 +58,9 @@ class ModelCosts:
         """Return the price of `requested`, the model id in a client request. None: the price is unknown.
 
         An id with the prefix of a provider has the price at this provider. A Claude model without a prefix has the list
-        price of Anthropic, even if another provider served the request. `prefix` and `model` are the provider and model
-        that served it. If `requested` has no list price but is equal to `model`, its price at this provider is
-        returned.
+        price of Anthropic, even if another provider served the request. `prefix` and `model` are the provider and the
+        model that served the request. They matter only for an id without a list price. If this id is equal to `model`,
+        its price at the provider `prefix` is returned.
         """
         name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
@@ -87,10 +87,10 @@ class ModelCosts:
         return "" if provider is None else provider.name
 
     def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
-        """Divide the stored cost of a model into the nano-dollars of each kind of token.
+        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind.
 
-        The cost is divided in proportion to the current prices. If no current price is known, the result has the whole
-        cost under the key "".
+        Only the total cost is stored, so it is divided in proportion to the current prices. If no current price is
+        known, the result has the total cost under the key "".
         """
         if not sums.cost:
             return {}

@@ -1,7 +1,7 @@
 """Time ranges as users write them, such as `24h`, `7d`, `yesterday` or `2026-11-01`.
 
-`resolve_usage_range` returns the range between two such texts, those of the options `--since` and `--until`. `FORMS` is
-the sentence that error messages contain, with the permitted texts.
+`resolve_usage_range` returns the range from one such text to another: the values of the options `--since` and
+`--until`. `FORMS` is a sentence for error messages, which lists the permitted texts.
 """
 
 import math

@@ -24,7 +24,7 @@ _DATE = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])\b")
 
 
 class InvalidPrices(Exception):
-    """Error: a price list cannot be used. Its text is the reason, without a final full stop."""
+    """Error: a price list cannot be used. The text of the exception is the reason, without a final full stop."""
 
 
 class StoredPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +45,10 @@ class StoredPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def read_prices(file: Path) -> StoredPrices | None:
-    """Return the content of the price file. None: the file does not exist. Raises `InvalidPrices`."""
+    """Return the content of the price file. None: the file does not exist.
+
+    Raises `InvalidPrices` if the file cannot be read or decoded.
+    """
     try:
         with file.open("rb") as stream:
             content = stream.read(2 * MAX_PRICE_BYTES)
@@ -62,7 +65,10 @@ def read_prices(file: Path) -> StoredPrices | None:
 
 
 def write_prices(file: Path, prices: StoredPrices) -> None:
-    """Replace the price file in one step. Raises `ConfigurationError` if it cannot be written."""
+    """Replace the price file in one step, so that no process reads an incomplete file.
+
+    Raises `ConfigurationError` if the file cannot be written.
+    """
     replace_file(file, msgspec.json.encode(prices).decode(), has_keys=False)
 
 

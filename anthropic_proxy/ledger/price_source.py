@@ -1,4 +1,4 @@
-"""`PriceSource`: the price list in use, that of the PyPI package `genai-prices` or of a newer file of the user.
+"""`PriceSource`: the price list in use, which comes from the PyPI package `genai-prices` or a newer file of the user.
 
 `find_price_source` returns the source for a data directory. `load` returns its price list (`LoadedPrices`).
 `reload_if_changed` applies a new file while the proxy runs. A user's file is used only if the package is installed.
@@ -127,9 +127,10 @@ def describe_price_list(directory: Path | None) -> str:
 
 
 def find_newer_prices(file: Path | None) -> StoredPrices | None:
-    """Return the user's price file if its prices are used instead of those of the installed package.
+    """Return the content of the user's price file if it is used in place of the prices of the installed package.
 
-    None: there is no file, or the package has newer prices. Raises `InvalidPrices`.
+    None: there is no file, or the package was updated later and has prices that are at least as new. Raises
+    `InvalidPrices` if the file cannot be used.
     """
     stored = None if file is None else read_prices(file)
     if stored is None or stored.package == describe_price_package():

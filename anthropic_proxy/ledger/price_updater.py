@@ -63,7 +63,7 @@ class PriceUpdater:
             await asyncio.wait([self._task])
 
     async def update_if_due(self, gateway: Gateway) -> None:
-        """Download, check and store the price list if an update is due and no other process makes it.
+        """Download, check and store the price list if an update is due, unless another process already does this.
 
         A failure is logged.
         """

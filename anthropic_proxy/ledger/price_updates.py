@@ -46,7 +46,7 @@ RETRY_SECONDS = 6 * 3600.0
 
 
 class OlderPrices(InvalidPrices):
-    """A price list is older than the one in use, which stays in use."""
+    """Error: a new price list is older than the list in use. It is not stored, and the list in use stays."""
 
 
 class PriceUpdate(Struct, frozen=True):
@@ -72,7 +72,7 @@ def require_price_directory(settings: Settings) -> Path:
 
 
 def find_price_list_url(settings: Settings) -> str:
-    """Return the address of the price list: `PRICE_UPDATE_URL`, or the one at which `genai-prices` publishes it."""
+    """Return the URL of the price list: `PRICE_UPDATE_URL`, or else the URL at which `genai-prices` publishes it."""
     if settings.price_update_url is not None:
         return settings.price_update_url
     from genai_prices import update_prices  # noqa: PLC0415  # the import needs half a second
@@ -131,9 +131,9 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
 
 
 def describe_update_failure(error: InvalidPrices | UpstreamError, origin: str, directory: Path) -> str:
-    """Return the message about a failed update, which changed nothing.
+    """Return the message about a failed update: its reason, and the price list that stays in use.
 
-    `origin` is the URL or path of the price list.
+    `origin` is the URL or path of the price list that is not used.
     """
     reason = error.message.rstrip(".") if isinstance(error, UpstreamError) else str(error)
     return f"The price list {origin} is not used: {reason}. The prices in use stay: {describe_price_list(directory)}."

@@ -181,7 +181,8 @@ def find_price(
 ) -> Price | None:
     """Return the price of `model` at the server `base_url`, from the list of `genai-prices`.
 
-    None: the price is unknown, or the package is not installed.
+    None: the price is unknown, or the package is not installed. `when` is the time of the request; None: now. `tier` is
+    the service tier; "": the normal tier. `directory` is the data directory, which may contain a newer list.
     """
     # without `directory`, a newer list of the user is not found
     data = find_price_source(directory).load()
@@ -239,7 +240,7 @@ def _find_own_price(found: ConfiguredPrice, when: datetime, tier: str) -> Price 
 
 
 class PriceList:
-    """Finder of the prices of models, with the own prices and the provider addresses in `settings`.
+    """Finder of the prices of models, with the user's own prices and the provider addresses in `settings`.
 
     Results are cached until another price list is loaded.
     """

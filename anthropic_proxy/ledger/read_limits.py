@@ -73,8 +73,9 @@ def limit_search_range(
 ) -> RequestSelection:
     """Return `chosen` with a shorter time range if its search would read more requests than `max_requests`.
 
-    `before` and `after` are the position of a page in the list, as start of a request in microseconds since the epoch.
-    With `after`, the range is shortened at its end, otherwise at its beginning.
+    `before` and `after` are positions in the list of requests: the start of a request in microseconds since the epoch.
+    A page before a position has older requests, so the oldest part of the range is cut off. A page after a position has
+    newer requests, so the newest part is cut off. Without both, the oldest part is cut off.
     """
     if not (chosen.text or chosen.is_changed):
         return chosen

@@ -150,7 +150,7 @@ class ReceiptQueue:
     def set_waiting_since(self) -> None:
         """Record the current time as the time since which receipts wait for the database.
 
-        If such a time is already recorded, it is kept, because these receipts still wait.
+        If receipts already wait since an earlier time, this earlier time is kept.
         """
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()
@@ -168,7 +168,8 @@ class ReceiptQueue:
     def pop_batch(self, count: int) -> list[Receipt]:
         """Remove at most `count` receipts from the queue, the oldest first, and return them as the current batch.
 
-        They still count as queued in the limit and the length of the queue, until the caller sets `in_batch` to 0.
+        The length of the queue and its limit still include these receipts, until the caller has stored them and sets
+        `in_batch` to 0.
         """
         batch: list[Receipt] = []
         while self._waiting and len(batch) < count:

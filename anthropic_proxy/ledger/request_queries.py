@@ -46,14 +46,14 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
 
     @property
     def has_hourly_sums(self) -> bool:
-        """True if the table `hourly` has all columns of this selection, so that its sums can be used."""
+        """True if the table `hourly` has every column of the filters, so that its sums can be used."""
         return not (self.is_changed or self.text or set(self.values) - set(HOURLY_KEYS))
 
     @property
     def end_hour(self) -> int:
         """End of the time range as a whole UTC hour, in hours since the epoch; this hour is excluded.
 
-        Queries of hourly sums need it, because each of their rows has the sums of a whole hour.
+        Queries of hourly sums need this value, because each row with sums is for a whole hour.
         """
         return round_end_to_hour(-(-self.end // MICROSECONDS))
 
@@ -203,10 +203,11 @@ def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
 
 
 def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -> RequestSelection:
-    """Return `chosen` with a shorter time range if it filters by a very common value.
+    """Return `chosen` with a shorter time range if it filters by the most common value of a column.
 
-    The index of the column does not contain such a value. The range is therefore limited to the hours in which hourly
-    sums have it, so that fewer rows are read. It contains the same requests.
+    The index of the column does not contain this value, so the query would read all rows in the time range. The range
+    is therefore reduced to the hours from the first to the last with this value in the hourly sums. It still contains
+    all requests that match.
     """
     # the index of a column does not contain its most common value, so fewer rows are read in this way
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
@@ -224,9 +225,10 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
 
 
 def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for the text search and the filter `is_changed` of `chosen`.
+    """Return the SQL conditions for the text search of `chosen` and for its filter `is_changed`.
 
-    `columns` has the columns of `requests`, or of a subquery with the same columns.
+    This filter selects requests that the translation to the provider's format changed. `columns` has the columns of
+    `requests`, or of a subquery with the same columns.
     """
     conditions: list[ColumnElement[bool]] = []
     if chosen.is_changed:

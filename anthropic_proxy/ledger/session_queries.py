@@ -1,8 +1,8 @@
 """Queries of sessions: a list of sessions with sums, and the sums and requests of one session.
 
 A session is a conversation of a client such as Claude Code. Sums usually come from the table `session_hours`, which has
-hourly sums of sessions but only a few columns for filters. A list for at most three hours, or with another filter, is
-computed from single requests. Only the latest 50,000 of them count.
+hourly sums of sessions but only a few columns for filters. A list for at most three hours, or with a filter by another
+column, is computed from single requests. It then includes only the latest 50,000 requests.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,10 @@ def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) 
 
 
 def sum_session(connection: Connection, session: str) -> SessionRow | None:
-    """Return the sums over all requests of the session with the id `session`. None: the ledger has none of them."""
+    """Return the sums over all requests of the session with the id `session`.
+
+    None: the ledger has no data about this session.
+    """
     found = _select(connection, session_hours.c, _session_columns(), [session_hours.c.session == session], 1)
     return found.rows[0] if found.rows else None
 

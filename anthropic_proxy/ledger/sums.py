@@ -121,7 +121,8 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
 def known_cost_or_none(cost: int, unknown_requests: int) -> int | None:
     """Return `cost`, a sum of costs in nano-dollars, or None if no cost is known.
 
-    This is the case if `cost` is 0 but some requests have no known price (`unknown_requests` is their number).
+    No cost is known if `cost` is 0 and some requests have no known price. `unknown_requests` is the number of these
+    requests.
     """
     return None if unknown_requests and not cost else cost
 

@@ -1,4 +1,4 @@
-"""Numbers for units of time in the ledger. Its tables store times and durations in microseconds."""
+"""Constants for units of time, and the conversion to microseconds, the unit of times in the ledger's tables."""
 
 MICROSECONDS = 1_000_000
 """Number of microseconds in a second."""
@@ -11,5 +11,5 @@ MICROSECONDS_PER_HOUR = HOUR_SECONDS * MICROSECONDS
 
 
 def to_microseconds(seconds: float) -> int:
-    """Return a time or a duration as whole microseconds. A negative one becomes 0."""
+    """Convert a time or a duration in seconds to whole microseconds. A negative value becomes 0."""
     return round(seconds * MICROSECONDS) if seconds > 0 else 0

@@ -1,7 +1,7 @@
 """Sums of usage in formats for other programs: a table for CSV, and an object for JSON.
 
-The sums are those of groups, for example of all requests with the same model or on the same day. `tabulate_usage`
-returns the table with one row per group, and `build_usage_object` the object.
+Requests are divided into groups, for example by model or by day, and each group has its sums. `tabulate_usage` returns
+a table with one row per group. `build_usage_object` returns an object with all groups.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ _COSTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_
 def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
     """Return the name of a group of requests, such as those with the same model, as users see it.
 
-    `by` is the property that the requests share. A provider is named by its prefix in model ids, and a model with this
-    prefix (`openai/gpt-4.1`).
+    `by` is the property that the requests share. Providers and models have the same names as in model ids: `openai` for
+    a provider, `openai/gpt-4.1` for a model.
     """
     if by not in ("model", "provider"):
         return group.name

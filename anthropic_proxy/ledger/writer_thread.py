@@ -1,8 +1,8 @@
 """`run_writer`: function of the thread that stores queued requests in the ledger.
 
-It starts the writer again after a defect, which is an unexpected exception. The thread usually starts the writer after
-the first request. If `needs_migration` returns True, the writer starts with the server, to migrate the database before
-the first request. The module does not load SQLAlchemy.
+After a defect (an unexpected exception), it starts the writer again. Usually, the thread starts the writer after the
+first request. But if `needs_migration` returns True, the writer starts with the server. It then migrates the database
+before the first request. The module does not load SQLAlchemy.
 """
 
 import traceback
@@ -19,9 +19,9 @@ DEFECT_PAUSE_SECONDS = 5.0
 
 
 def needs_migration(settings: Settings) -> bool:
-    """Return True if the tables of the ledger are, or may be, of another version than this program uses.
+    """Return True if the tables of the ledger have, or may have, another version than this program uses.
 
-    The version of a PostgreSQL database is not read here, so the result is True for an enabled ledger on PostgreSQL.
+    The version of a PostgreSQL database is not read here. So the result is always True for a ledger on PostgreSQL.
     """
     file = find_sqlite_file(settings)
     return settings.has_ledger() and (file is None or find_file_schema_version(file) not in (None, NEWEST_VERSION))

@@ -133,7 +133,8 @@ def format_utc_time(seconds: float) -> str:
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Return the first log line of a request: time, method and path, status, incident, request id.
 
-    An incident is, for example, an error or a failed attempt.
+    An incident is, for example, an error or a failed attempt. If the incident is too long for the line, it follows in
+    further lines.
     """
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
@@ -217,7 +218,7 @@ def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str,
 def format_note_line(note: FidelityNote, provider: str) -> str:
     """Return the log line about a changed or dropped request field, such as `✕ groq: top_k dropped: …`.
 
-    The sign of a changed field is `~`.
+    The line begins with `✕` for a dropped field, and with `~` for a changed field.
     """
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"

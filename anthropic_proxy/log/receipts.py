@@ -1,8 +1,10 @@
 """Delivery of receipts (records of finished client requests) to the observers of plugins.
 
 `ReceiptQueues` has a queue and a task for each observer, so that a slow observer delays neither requests nor other
-observers. If a queue is full, its oldest receipt is dropped. `close` waits until the receipts are delivered. An
-exchange is an accepted `POST /v1/messages` with its reply.
+observers. If a queue is full, its oldest receipt is dropped. `close` waits until the receipts are delivered.
+
+An exchange is an accepted `POST /v1/messages` with its reply. Exchanges and other requests have separate methods,
+because the metrics count all exchanges, but of the other requests only the failed ones.
 """
 
 import asyncio
@@ -44,7 +46,10 @@ class ReceiptQueues:
         self._count_dropped = count_dropped
 
     def queue_exchange_receipt(self, receipt: Receipt) -> None:
-        """Count an exchange, and queue its receipt for all observers. Call this after the last byte of the reply."""
+        """Queue the receipt of an exchange for all observers, and count the exchange in the metrics.
+
+        An exchange is an accepted `POST /v1/messages`. Call this after the last byte of the reply.
+        """
         self.feed.add_finished(receipt)
         if self._count is not None:
             self._count(receipt)

@@ -70,7 +70,8 @@ class RequestView:
     async def read(self, timeout_seconds: float) -> Sequence[LoggedRequest]:
         """Return the requests that wait in this queue, and remove them.
 
-        Waits at most `timeout_seconds` for a first request. Empty: none has finished, or the view has ended.
+        Waits at most `timeout_seconds` for a first request. If none finishes in this time, the result is empty. After
+        the end of the view, the method no longer waits.
         """
         if not self._changed.is_set():
             try:
@@ -119,10 +120,10 @@ class RequestFeed:
         """Number of other worker processes."""
 
     def add_running(self, receipt: Receipt) -> None:
-        """Add a running exchange by its receipt, the record of the request.
+        """Add `receipt`, the record of an exchange that has begun, to the running requests.
 
-        The fields of the receipt may change until `add_finished`. Above `MAX_RUNNING_REQUESTS`, the exchange is not
-        listed.
+        The proxy may change the fields of the receipt until it calls `add_finished`. If the feed already lists
+        `MAX_RUNNING_REQUESTS` running exchanges, this one is not added.
         """
         if len(self._running) < MAX_RUNNING_REQUESTS:
             self._running[receipt.request_id] = receipt
@@ -149,7 +150,10 @@ class RequestFeed:
         return list(self._running.values())
 
     def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
-        """Return the requests of `snapshot` with keys in the texts of clients redacted."""
+        """Return a copy of `snapshot` with API keys masked.
+
+        They are masked in texts that clients may have chosen, such as model ids and error messages.
+        """
         secrets = tuple(self._secrets())
         finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]
         return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
@@ -157,7 +161,8 @@ class RequestFeed:
     async def collect_snapshot(self) -> RequestSnapshot:
         """Return the recent and running requests of all server processes, the latest last.
 
-        Recent requests of workers that do not send them within `COLLECT_TIMEOUT_SECONDS` are missing.
+        Waits at most `COLLECT_TIMEOUT_SECONDS` for the other workers to send their requests. The recent requests of a
+        slower worker are missing, and the worker is counted in `unresponsive_workers`.
         """
         own = self.build_own_snapshot()
         if self.watch_peers is None or not self.peer_count:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 
 class State:
-    """State of a search after some characters were read.
+    """State of a search after some characters of the text were read.
 
-    The text of a state is the longest suffix of these characters with which at least one searched string begins.
+    The last of these characters may be the beginning of a searched string. The longest such beginning is called the
+    text of the state.
     """
 
     __slots__ = ("depth", "fallback", "following", "high", "low", "match")
@@ -80,9 +81,10 @@ class Automaton:
         return self._order[string]
 
     def min_string_index(self, state: State) -> int:
-        """Return the lowest index of all searched strings that begin with the text of `state`.
+        """Return the lowest index of the searched strings that begin with the text of `state`.
 
-        The index of a string is its position in the list given to the constructor.
+        These are the strings that the next characters may complete. The index of a string is its position in the list
+        given to the constructor.
         """
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 

@@ -28,7 +28,8 @@ class QueuedCall(msgspec.Struct):
 class DeltaQueue:
     """Queue of deltas (pieces of a reply) and tool calls, in the order of their arrival.
 
-    The `append_…` methods raise `UpstreamProtocolError` if they add more than `MAX_REPLY_CHARACTERS` for one reply.
+    Each reply has its own queue. The `append_…` methods raise `UpstreamProtocolError` if they have added more than
+    `MAX_REPLY_CHARACTERS` in total.
     """
 
     def __init__(self) -> None:

@@ -70,7 +70,11 @@ class Block(Struct, frozen=True, gc=False):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Token counts of the upstream call so far, as totals that replace earlier ones. None: not reported."""
+    """Token counts of one upstream call, as reported by the provider.
+
+    A provider may report several times during a reply. Each count is a total since the beginning of the call, so it
+    replaces the earlier one. None: the report does not contain the count.
+    """
 
     input_tokens: int | None = None
     """Input tokens that were neither read from nor written to a prompt cache, as in Anthropic's API."""

@@ -63,8 +63,8 @@ def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
 def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     """Return the most relevant error in a value: its path and message. "": the value is valid.
 
-    Raises `InvalidRequest` if the check needs more work than `budget` allows. A reference in the schema that has no
-    target or no end also causes this error.
+    Raises `InvalidRequest` if the check needs more work than `budget` allows. A reference (`$ref`) in the schema also
+    causes this error if its target is missing, or if it refers to itself without end.
     """
     token = _budget.set(budget)
     refusal = ""

@@ -46,7 +46,8 @@ class ReplySchema:
     def extract_json(self, text: str) -> ExtractedJson:
         """Return the JSON in the text of a reply, with the error of its validation by the schema.
 
-        Raises `InvalidRequest` if the validation needs too much work, or if the schema has an unusable reference.
+        Raises `InvalidRequest` if the validation needs too much work. It also does so if a reference (`$ref`) in the
+        schema has no target or refers to itself without end.
         """
         found = next((found for found in map(_decode, _candidates(text)) if found is not None), None)
         if found is None:

@@ -196,7 +196,8 @@ def encode_mcp_result(identifier: str, text: str, *, is_error: bool = False) -> 
 def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
     """Return True if the client's lists of allowed and blocked domains permit a URL.
 
-    If a list has an invalid entry, all URLs are permitted, whereas `is_url_allowed` raises an error.
+    If a list has an invalid entry, the function returns True for every URL. Unlike `is_url_allowed`, it raises no
+    error, because `assign_server_tools` has already rejected such lists.
     """
     if not allowed and not blocked:
         return True

@@ -48,10 +48,10 @@ class StopSequenceFilter:
         """Citations after the buffered text. They are returned after it."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
-        """Return the deltas to forward to the client, from `deltas`, those of one network read.
+        """Return the deltas to forward to the client. `deltas`: deltas of one network read.
 
-        Text that may begin a stop sequence is held back until a later call. A complete stop sequence adds a `Stop`,
-        after which only `Usage` is forwarded.
+        Text that may begin a stop sequence is held back until a later call. At a complete stop sequence, the text
+        before it and a `Stop` are returned. Later deltas are dropped, except `Usage`.
         """
         released: list[Delta] = []
         for delta in deltas:
@@ -72,7 +72,10 @@ class StopSequenceFilter:
         return released
 
     def flush(self) -> list[Delta]:
-        """Return the text that was held back, at the end of the reply. After a match the list is empty."""
+        """Return the text that is still held back. Call this at the end of the reply.
+
+        If a stop sequence has already ended the reply, the list is empty.
+        """
         released: list[Delta] = []
         if self.matched is None:
             self._end_text(released)

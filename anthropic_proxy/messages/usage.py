@@ -43,9 +43,9 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
 def build_usage_body(usage: Usage, *, estimate: int, output_characters: int, usage_is_partial: bool) -> UsageBody:
     """Return the `usage` of a reply for the client. Input and output tokens that were not reported are estimated.
 
-    `estimate` is the estimated input. The estimate of the output is computed from its length, `output_characters`. If
-    `usage_is_partial` is True, the last report precedes the end of the reply, so a higher estimate replaces its output
-    tokens.
+    `estimate` is the estimated number of input tokens. Output tokens are estimated from `output_characters`, the length
+    of the reply. `usage_is_partial` is True if the provider sent its last report before the end of the reply. The
+    output tokens are then at least the estimate.
     """
     cached, written = clamp_count(usage.cache_read_tokens), clamp_count(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier

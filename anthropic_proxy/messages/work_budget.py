@@ -2,9 +2,9 @@
 
 A small schema can describe a huge tree, because references and alternatives multiply. Work is counted in steps (visits
 to schemas) and nodes (written keys and values). The `count_…` methods are called before the work, and raise
-`WorkLimitExceeded` above a limit. They raise `WorkPostponed` if the work would block the event loop; the caller then
-repeats it in a thread. `CountedWork` is an amount of work. `error_field` sets the path of the schema in error messages.
-`WorkCache` caches results, and counts their work again on each use.
+`WorkLimitExceeded` above a limit. If the work would block the event loop, they raise `WorkPostponed`; the caller then
+repeats the work in a thread. `CountedWork` is an amount of work. `error_field` sets the path of the schema in error
+messages. `WorkCache` caches results, and counts their work again on each use.
 """
 
 from collections import OrderedDict

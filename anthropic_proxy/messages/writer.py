@@ -1,10 +1,11 @@
 """`MessageWriter`: converts the deltas of a reply (its decoded pieces) to events of the Messages API.
 
 `start` returns the first event, `feed` the events for deltas, and `finish` the last events. `fail` ends the reply after
-an error. `keep_alive` returns events without content while a reply is slow. `totals` are the token counts so far. A
-stream has at most one open content block, but upstreams interleave text and several tool calls. The writer therefore
-queues deltas until the open call ends. The table `_RULES` at the end of this file has the rule for each delta in each
-state.
+an error. While a reply is slow, `keep_alive` returns events without content. `totals` are the token counts so far.
+
+Upstreams interleave text and several tool calls, but a stream to the client has at most one open content block. While a
+tool call is open, the writer therefore queues the deltas of other blocks. The state of the writer is the kind of the
+open block, or none. The table `_RULES` at the end of this file has the rule for each delta in each state.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -26,8 +26,8 @@ def encode_page(
 ) -> tuple[bytes, str]:
     """Return the body of the page `/metrics`, and its media type.
 
-    `accept` is the request header `Accept`, which selects the format. `versions` are the labels of the metric with the
-    versions of the proxy and Python.
+    `unresponsive_workers` is the number of workers that did not report in time. `versions` are the versions of the
+    proxy and Python, which become labels. `accept` is the request header `Accept`, which selects the format.
     """
     write, media_type = choose_encoder(accept)
     return write(_Collected(snapshot, unresponsive_workers, versions)), media_type

@@ -156,8 +156,9 @@ def collect_samples(
 ) -> dict[MetricFamily, Samples]:
     """Return the values of all counters and gauges by metric and labels.
 
-    Most values are from `snapshot`. `unresponsive_workers` is a value itself, and `versions` are labels with the
-    versions of the proxy and Python. A counter without counted events has no values.
+    `unresponsive_workers` is the value of the gauge `WORKERS_UNRESPONSIVE`. `versions` are the versions of the proxy
+    and Python, the labels of `BUILD_INFO`. All other values are from `snapshot`. A counter with labels has no values
+    before its first event.
     """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():

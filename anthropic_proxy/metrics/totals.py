@@ -212,7 +212,8 @@ class MetricsSnapshot(Struct):
 class MetricsTotals:
     """Metrics of this process, to which each finished request is added.
 
-    `contains_secret` returns True if a name contains a secret. Such a name is counted as `other`.
+    Clients choose model names, which become labels of the metrics. `contains_secret` returns True if a name contains a
+    secret, such as an API key. The label is then `other`.
     """
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:

@@ -1,9 +1,11 @@
 """Child processes of commands, with the same functions for Linux, macOS and Windows.
 
-`proxy_command` returns the command line of a command of the proxy. `background_popen_options` is for a server that
-Ctrl+C does not stop. Standard input of such a child is a pipe from its parent. `end_process` closes the pipe in the
-parent. In the child, `stop_process_when_stdin_ends` stops the process then, and also if the parent has ended.
-`exit_handles` detects the end of a process. `run_in_foreground` runs a client such as Claude Code in the terminal.
+`proxy_command` returns the command line of a command of the proxy. `run_in_foreground` runs a client such as Claude
+Code in the terminal. `exit_handles` detects the end of a process.
+
+`background_popen_options` is for a child process that Ctrl+C does not stop, such as a server. Standard input of this
+child can be a pipe from its parent. The parent closes the pipe by `end_process`, or the system closes it when the
+parent has ended. In both cases `stop_process_when_stdin_ends` stops the child.
 """
 
 import os
@@ -33,9 +35,10 @@ This folder is the first in the search only for the package itself, of which ano
 
 
 def proxy_command(*words: str) -> list[str]:
-    """Return the command line that runs `anthropic-proxy` with the arguments `words` in a process of this interpreter.
+    """Return the command line that runs `anthropic-proxy` with the arguments `words`.
 
-    The process imports no modules from the current directory, which may belong to other users.
+    It uses the Python interpreter of this process. The new process imports no modules from the current directory,
+    because that directory may belong to other users.
     """
     # `-m` searches the current directory first; `-P` omits it, so the folder of a checkout is appended
     return [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), *words]

@@ -60,7 +60,7 @@ def trim_heap() -> None:
 
 
 def measure_free_heap_bytes() -> float:
-    """Return the number of free bytes in the heap, infinity if the C library does not report it.
+    """Return the number of free bytes in the heap. Infinity: the C library does not report it.
 
     The number includes pages that were already returned to the system.
     """

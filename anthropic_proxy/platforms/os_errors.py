@@ -50,7 +50,8 @@ _MAX_CHARACTERS = 300
 def describe_os_error(error: BaseException) -> str:
     """Return the cause of any exception as plain text without a final period: `connection refused`.
 
-    Without a known cause, the text is its cleaned message or class name.
+    If the cause is unknown, the text is the message of the exception, as one line. Without a message, it is the class
+    name as words.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {clean_error_text(error.verify_message or '') or 'unknown'}"
@@ -80,7 +81,10 @@ def clean_error_text(text: str) -> str:
 
 
 def is_connection_refused(error: BaseException) -> bool:
-    """Return True if a connection failed because at least one tried address refused it (`ECONNREFUSED`)."""
+    """Return True if a connection failed because it was refused (`ECONNREFUSED`).
+
+    If several addresses of a host were tried, one refusal is sufficient.
+    """
     if isinstance(error, OSError) and error.errno:
         return error.errno == errno.ECONNREFUSED
     return str(errno.ECONNREFUSED) in _ERRNO.findall(str(error))

@@ -1,4 +1,8 @@
-"""Process that listens on a TCP port of this machine. Linux lists it in /proc; elsewhere a command shows it."""
+"""Process that listens on a TCP port of this machine, for the error about an occupied port.
+
+On Linux, `find_port_owner` finds the process in /proc. If the process is not found, the user can run a command of
+`PORT_OWNER_COMMANDS` instead.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -31,7 +31,10 @@ def cpu_seconds() -> float:
 
 
 def read_process_stats() -> ProcessStats:
-    """Return the current memory use and file descriptors. The duration grows with the number of open descriptors."""
+    """Return the current memory use and file descriptors.
+
+    With many open descriptors the call takes longer, because it lists all of them to count them.
+    """
     if sys.platform == "win32":
         return ProcessStats(_working_set_bytes(), 0, 0)
     else:  # noqa: RET505  # mypy

@@ -96,9 +96,10 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Install a handler for each of these stop signals, and create the timer that ends a blocked process.
+        """Install a handler for each of these stop signals.
 
-        The handlers schedule the call of `stop` in the event loop `loop`. The timer starts with the first stop signal.
+        The handler schedules the call of `stop` in the event loop `loop`. It also starts the timers that end the
+        process if it does not stop in time.
         """
         self._loop = loop
         self._timer = _Timer(self._end)

@@ -1,4 +1,4 @@
-"""Name of the account of the user, as the service manager of the platform refers to it."""
+"""Account of the current user, in the form that the service manager of the operating system requires."""
 
 import os
 import sys
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 
 def user_account(environ: Mapping[str, str]) -> str:
-    """Return the account of the user: the numeric user id, or on Windows domain and name (`HOST\\user`).
+    """Return the account of the current user: the numeric user id, or on Windows domain and name (`HOST\\user`).
 
-    `environ` is the environment of the user, from which domain and name are read.
+    `environ` has the environment variables of the user, which contain domain and name.
     """
     if sys.platform == "win32":
         return f"{environ.get('USERDOMAIN', '.')}\\{environ.get('USERNAME', '')}"

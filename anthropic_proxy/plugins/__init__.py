@@ -55,7 +55,8 @@ class Policy(Protocol):
     async def admit(self, request: AdmissionRequest) -> Settle | None:
         """Check a client request before any call to a provider. Raise a `ClientError` to reject it.
 
-        The returned function is called with the receipt (record) of the request when it ends, also after a failure.
+        When the request has ended, also after a failure, the proxy calls the returned function with the receipt
+        (record) of the request. None: there is no such function to call.
         """
         ...
 
@@ -69,7 +70,8 @@ class Observer(Protocol):
     def record(self, receipt: Receipt) -> Awaitable[None] | None:
         """Process the receipt of a finished request.
 
-        An `async` method runs in a task, and receives the next receipt when it has returned.
+        If the method is `async`, the proxy runs it in a task. The method receives the next receipt only after it has
+        processed this one.
         """
         # called after the last byte of the response; a plain method runs at once, which needs less CPU time
         ...
@@ -137,7 +139,10 @@ class Gateway(Protocol):
         """Log a warning, but only once per process for the same text. API keys in the text are masked."""
 
     def health(self) -> Mapping[str, int]:
-        """Return two counts: blocked provider servers (`open_circuits`), and skipped API keys (`keys_in_cooldown`)."""
+        """Return the numbers of provider servers and API keys that are not used for some time, because of errors.
+
+        The key `open_circuits` has the number of servers, and `keys_in_cooldown` the number of API keys.
+        """
 
     @property
     def ledger_state(self) -> LedgerState | None:

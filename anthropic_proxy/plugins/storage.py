@@ -147,8 +147,8 @@ class Store(Protocol):
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         """Add the amounts of a request to all counters, or to none if one limit has no room.
 
-        Without a call of `settle` or `renew`, the amounts are removed again after `lease_seconds`. Amounts of the kind
-        `rate` always count for the period of their limit.
+        If neither `settle` nor `renew` is called, the amounts are removed again after `lease_seconds`. Only amounts of
+        the kind `rate` still count for the period of their limit.
         """
         # a `rate` amount counts for the period of its limit, also without `renew`
         ...

@@ -145,9 +145,9 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
 
 
 def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
-    """Return the model mapping of the Claude tiers (opus …), with one row for all tiers that have the same mapping.
+    """Return the model mapping of the Claude tiers (opus …) as rows, in which tiers with the same models are joined.
 
-    A row has the names of its tiers as one text, and the mapping of the first of them.
+    A row is a pair: the names of its tiers as one text, such as `haiku, sonnet`, and the mapping of the first tier.
     """
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):

@@ -57,11 +57,11 @@ class Application(HttpApplication, Protocol):
         ...
 
     def log_warning(self, text: str) -> None:
-        """Log a warning from the server, such as a limit of connections. API keys in the text are redacted."""
+        """Log a warning of the server, for example about too many connections. Keys in `text` are redacted."""
         ...
 
     def log_line_and_flush(self, text: str) -> None:
-        """Log a line of the server, such as its stop. Wait until all log lines are written, at most one second."""
+        """Log `text`, such as `Stopped.`, then wait until all log lines are written, at most one second."""
         ...
 
     def flush_log(self) -> None:

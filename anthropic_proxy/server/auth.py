@@ -48,9 +48,11 @@ async def authenticate(
 ) -> Client:
     """Return the client of a request.
 
+    If `route_checks_key` is True, a request without a key is allowed, because the plugin's route checks keys itself.
+
     Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the
-    client may not use. If the proxy has no keys, `PermissionDenied` also rejects other machines and web pages of other
-    sites.
+    client may not use. If the proxy has no keys, requests from other machines, and from web pages of other sites, also
+    raise `PermissionDenied`.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)

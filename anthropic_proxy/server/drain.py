@@ -1,8 +1,8 @@
 """Stop of the server in two steps, so that neither new nor running requests fail unnecessarily.
 
 First, `announce_stop` makes `/readyz` return 503 for load balancers, while requests are still accepted for the time
-`DRAIN_DELAY`. Then `end_connections` waits up to `STOP_TIMEOUT` for running replies, and cancels the others. A second
-stop signal sets the event `stop_now`, which ends both waits.
+`DRAIN_DELAY`. Then `end_connections` waits up to `STOP_TIMEOUT` for the end of running replies, and cancels those that
+are still incomplete. A second stop signal sets the event `stop_now`, which ends both waits.
 """
 
 import asyncio

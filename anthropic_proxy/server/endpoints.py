@@ -244,7 +244,10 @@ MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 
 
 def remove_repeated_v1(path: str) -> str:
-    """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged."""
+    """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged.
+
+    Clients send such a path if their base URL ends in `/v1`, because they append paths such as `/v1/messages` to it.
+    """
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 

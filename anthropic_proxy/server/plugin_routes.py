@@ -61,9 +61,10 @@ def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
 def build_route_request(
     request: ClientRequest, scope: Mapping[str, Any] | None = None, path_parameters: Mapping[str, str] | None = None
 ) -> RouteRequest:
-    """Convert a client request to the `RouteRequest` that plugins receive, without headers with keys.
+    """Convert a client request to the `RouteRequest` that plugins receive. Headers that contain keys are left out.
 
-    The HTTP method and the client's address come from `scope`. Without it, they are GET and an empty text.
+    The HTTP method and the client's address come from `scope`. If `scope` is None, the method is GET and the address
+    is unknown ("").
     """
     scope = scope or {}
     return RouteRequest(

@@ -19,7 +19,7 @@ from anthropic_proxy.services import Services
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /health` and `HEAD /health`: status `ok`, version and start time.
 
-    If the ledger (database of requests) or Redis is enabled, the response also has its condition.
+    The response also has the state of the ledger (database of requests) and of Redis, if they are enabled.
     """
     body: dict[str, object] = {"status": "ok", **_version(services)}
     if services.ledger_state is not None:
@@ -38,7 +38,8 @@ async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /readyz`: 200 if the process accepts new requests, 503 while it stops.
 
-    The conditions of database and Redis do not change the status.
+    A failed database or Redis does not change the status. Otherwise a load balancer would remove all instances of the
+    proxy, because they share the failed service.
     """
     # all instances share a failed dependency: with another status, a load balancer would remove all of them
     draining = services.in_progress.draining

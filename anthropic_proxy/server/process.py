@@ -1,8 +1,8 @@
 """Server process: it opens the application, accepts connections, reloads settings, and stops after the running replies.
 
 `ServerProcess` is the only process of a server, or one of several workers that a supervisor process starts and
-replaces. `ServerConfig` contains the URL, the TLS files, the settings files to watch, and the times of a stop. Each
-worker sends heartbeats, the signs that its event loop runs.
+replaces. `ServerConfig` contains the URL, the TLS files, the settings files to watch, and the time limits of a stop.
+Each worker sends heartbeats, the signs that its event loop runs.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class ServerConfig:
 class ServerProcess:
     """HTTP server in this process, which serves one listening socket until a signal or the supervisor stops it.
 
-    `control` is None without a supervisor.
+    `control` is the socket to the supervisor process. None: this process is the whole server and has no supervisor.
     """
 
     def __init__(

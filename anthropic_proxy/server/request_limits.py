@@ -1,7 +1,7 @@
-"""Checks of path, headers and announced body size of a client request, with any ASGI server.
+"""Checks of the path, the headers and the announced body size of a client request, before its body is read.
 
 `require_within_limits` protects memory. `reject_ambiguous_framing` prevents request smuggling, in which two HTTP
-programs find different ends of the same request.
+programs find different ends of the same request. The checks also apply if another ASGI server runs the application.
 """
 
 import itertools

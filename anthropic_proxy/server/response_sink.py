@@ -81,7 +81,7 @@ class AsgiSink:
     ) -> None:
         """Send bytes of a provider's response unchanged to the client, with status 200 and the provider's `headers`.
 
-        `is_stream` is False for a complete body.
+        If `is_stream` is False, `data` is the complete body. In a stream, `is_last` is True if no bytes follow.
         """
         if not is_stream:
             await self.send_response(200, data, {**json_headers(self._request_id), **headers})
@@ -95,7 +95,7 @@ class AsgiSink:
         await self.send_response(200, encode_message(response))
 
     async def send_json_reply(self, reply: JsonReply) -> None:
-        """Send the JSON body of `reply` unchanged with status 200, and the provider's headers in `reply`, if any."""
+        """Send `reply` with status 200: the JSON body of a token count or model list, and its provider headers."""
         await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:

@@ -75,7 +75,7 @@ class SetupView(Struct, frozen=True):
 
     @property
     def problems(self) -> list[str]:
-        """Error texts of used providers and of enabled features, each one once."""
+        """Error texts, without duplicates, about models, providers and features in use that cannot work."""
         found = [problem for _, row in self.mapping for problem in row.problems]
         return list(dict.fromkeys((*found, *self.readiness.obstacles)))
 

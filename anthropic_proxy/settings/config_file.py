@@ -109,7 +109,8 @@ class ConfigFile:
     ) -> ConfigurationError:
         """Return the error for a text at `path` that is none of `choices`.
 
-        The error suggests `suggestion`. If that is "", it suggests the choice most similar to `value`, if any.
+        The error suggests the text `suggestion`. If `suggestion` is "", the error suggests the choice that is most
+        similar to `value`, if one is similar.
         """
         return self.invalid_value_error(
             path, value, f"Use {join_with_or(choices)}.", suggestion or find_similar_choice(value, choices)
@@ -129,9 +130,9 @@ class ConfigFile:
         return value
 
     def require_valid_value(self, path: KeyPath, value: object, expected: Any) -> None:
-        """Raise `ConfigurationError` with a message for each invalid part of a value.
+        """Raise `ConfigurationError` with a message for each part of `value` that is invalid.
 
-        `path` is the place of `value` in the file.
+        `expected` is the required type, and `path` is the place of `value` in the file.
         """
         from anthropic_proxy.settings import type_checks  # noqa: PLC0415  # most installations have no file
 

@@ -4,8 +4,8 @@
 of `.env` into the environment, where the library LiteLLM reads them. `find_listen_host_option` returns the listen
 address on the command line of another server, such as uvicorn.
 
-`python_safe_path_for_workers` sets a variable during the start of a worker process. The worker inherits the variable,
-and removes it by `remove_python_safe_path`.
+`python_safe_path_for_workers` sets a variable during the start of a worker process, so that the worker imports no
+modules from the current directory. The worker inherits the variable, and removes it by `remove_python_safe_path`.
 """
 
 import os
@@ -35,10 +35,11 @@ def copy_environment() -> dict[str, str]:
 
 @contextmanager
 def python_safe_path_for_workers() -> Iterator[None]:
-    """Set `PYTHONSAFEPATH` during the start of worker processes.
+    """Set the variable `PYTHONSAFEPATH` during the start of worker processes.
 
-    Without this variable, the new process could import modules from the current directory. `multiprocessing` passes the
-    module search path of this process to the new one. Each worker must call `remove_python_safe_path`.
+    A worker process inherits the variable, and therefore imports no modules from the current directory. It still finds
+    the proxy's modules, because `multiprocessing` passes it the search path of this process. Each worker must call
+    `remove_python_safe_path`.
     """
     if os.environ.get(_SAFE_PATH):
         yield
@@ -134,10 +135,11 @@ _exporting = threading.Lock()
 
 
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
-    """Copy `settings.litellm_variables` and LiteLLM's start options to `os.environ`, where LiteLLM reads them.
+    """Copy the variables in `settings.litellm_variables` to `os.environ`, where LiteLLM reads them.
 
-    `exported` contains the variables that the previous call has copied. They are removed and replaced with the new
-    ones.
+    Fixed options for LiteLLM, such as `LITELLM_MODE`, are also set. Variables that `os.environ` already has are kept.
+    `exported` contains the variables that the previous call has copied. If they are unchanged, this call
+    first removes them from `os.environ`. It then stores the new ones in `exported`.
     """
     with _exporting:
         _export(settings, exported)

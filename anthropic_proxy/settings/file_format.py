@@ -182,7 +182,7 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
 class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """A checked `[providers.NAME]` table of the configuration file. Its API keys are in `Settings.keys`.
 
-    Two objects are equal only if they are the same object.
+    Objects are compared and hashed by identity, because the mappings in their fields cannot be hashed for caches.
     """
 
     name: str
@@ -207,7 +207,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
         """Return the values in this table for the API (`wire`), the dialect and the models.
 
-        Each value has its path within the table as key, such as `("models", "qwen3-*", "max_output")`.
+        The key of each value is its path within the table, such as `("models", "qwen3-*", "max_output")`. Lists of
+        settings show the values with their lines in the file.
         """
         details: dict[tuple[str, ...], object] = {("wire",): self.wire}
         details |= {("dialect", name): value for name, value in self.dialect.items()}

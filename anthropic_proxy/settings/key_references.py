@@ -47,8 +47,8 @@ class ResolvedKeys(Struct, frozen=True):
 def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_commands: bool) -> ResolvedKeys:
     """Return the API keys for a reference in the configuration file, or the reason why there are none.
 
-    If `runs_commands` is False, a reference to a command gives no keys. Raises `ConfigurationError` for an invalid
-    reference.
+    If `runs_commands` is False, no command is run, so the result for a reference to a command is empty. Raises
+    `ConfigurationError` for an invalid reference.
     """
     reference = file.decode_table(path, KeyReference)
     where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"

@@ -34,7 +34,7 @@ def mask_setting(name: str, text: str) -> str:
 
 
 def mask_env_lines(text: str) -> str:
-    """Return a text in which the values in lines of `.env` are masked.
+    """Return `text` with masked keys and credentials in lines of the form `NAME=value`, for display.
 
     Other lines, such as those of TOML, are unchanged.
     """

@@ -56,9 +56,10 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
 
 
 def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
-    """Return the values of the headers for the trace collector, so that the log masks the keys in them.
+    """Return the header values in `OTEL_EXPORTER_OTLP_HEADERS`, so that the log can mask the keys in them.
 
-    `otel_variables` are the variables `OTEL_…` that only `.env` sets.
+    The headers are for the trace collector. The variable is read from `environ`, else from `otel_variables`, which
+    contains the variables `OTEL_…` that only `.env` sets.
     """
     text = environ.get(OTEL_HEADERS) or (
         otel_variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in otel_variables else ""

@@ -29,9 +29,10 @@ _PATTERN_CHARACTERS = re.compile(r"[*?\[]")
 
 
 def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[ConfiguredProvider, ...]:
-    """Return the providers of the configuration file in order, without invalid fields.
+    """Return the providers of the configuration file, in the order of the file.
 
-    `errors` receives a message for each invalid name or field.
+    Providers with an invalid name, and invalid fields of the others, are left out. `errors` receives a message for each
+    of them.
     """
     names, valid = list_provider_table_names(file), []
     for name in names:

@@ -49,7 +49,7 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
 
     @property
     def has_default_models(self) -> bool:
-        """True if all Claude tiers have a model of the provider without the settings BIG_MODEL and SMALL_MODEL."""
+        """True if every Claude tier has a model of the provider, even if BIG_MODEL and SMALL_MODEL are not set."""
         return self.serves_claude or (self.default_big_model is not None and self.default_small_model is not None)
 
 

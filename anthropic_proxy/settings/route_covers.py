@@ -36,7 +36,8 @@ class _Compared(Struct, frozen=True, eq=False):
 class EarlierRoutes:
     """Set of earlier routes, with which each later route is compared.
 
-    For each route in the order of the file, call `find_covering_route`. If the result is None, call `add`.
+    Call `find_covering_route` for each route in the order of the file. If the result is None, call `add`, so that later
+    routes are compared with this route too.
     """
 
     def __init__(self) -> None:

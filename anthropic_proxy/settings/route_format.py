@@ -147,9 +147,9 @@ class ConfiguredRoute(Struct, frozen=True, kw_only=True, eq=False):
 
 
 def list_condition_texts(value: str | Sequence[str] | None) -> Sequence[str]:
-    """Return the texts of a condition, which is one text, a list of texts, or None.
+    """Return the value of a route condition as a sequence of texts.
 
-    None (condition not set) gives an empty list.
+    `value` is one text, a sequence of texts, or None if the condition is not set. None gives an empty sequence.
     """
     if value is None:
         return ()

@@ -1,7 +1,7 @@
 """Checks of the tables `[[routes]]` of the configuration file, and warnings about routes that no request can reach.
 
 A route is a rule that chooses the models (targets) of matching requests. `load_routes` returns the checked routes.
-`load_time_zone` returns the time zone of a condition on the time. None is the time zone of the server.
+`load_time_zone` returns the time zone of a route with a condition on the time.
 """
 
 import re

@@ -16,7 +16,8 @@ _OTHER = "other"
 def normalize_service_tier(name: str) -> str:
     """Return the name of a service tier, which a provider reported, in lower case.
 
-    The result is "" for the normal tier and for an empty name. It is `other` if the text cannot be the name of a tier.
+    The result is "" for the normal tier, such as `standard` or `default`, and for an empty name. It is `other` for a
+    text that is not a valid name, such as a text with a space.
     """
     if name in _NORMAL:
         return ""

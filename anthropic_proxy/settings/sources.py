@@ -97,7 +97,8 @@ class Sources:
     def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
         """Return the text of a setting from the environment or `.env`. None: it is not set.
 
-        `variables` are the main name of the setting and its aliases.
+        `variables` are the main name of the setting and its aliases. The environment takes precedence over `.env`. If
+        `is_list` is True, the field `items` of the result has the comma-separated values, without placeholders.
         """
         self.requested_variables.extend(variables)
         # the environment takes precedence over `.env`, also with an alias
@@ -136,7 +137,7 @@ class Sources:
     def list_variable_sources(self) -> Iterator[tuple[str, str]]:
         """Yield each variable of the environment and `.env` with its source: `environment`, or `.env line 4`.
 
-        A variable in both has the source `.env`.
+        A variable that is set in both is returned once, with its line in `.env` as the source.
         """
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())

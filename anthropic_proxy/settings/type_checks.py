@@ -1,8 +1,8 @@
-"""Types of the values in the configuration file: checks of values, and texts about the allowed values.
+"""Checks of values in the configuration file against their types, and texts about the allowed values.
 
-An argument `expected` is the type of a struct field, such as those in `file_format`. `has_type` checks a value against
-this type. `describe_type` returns the allowed values for error messages. The type of a table is a `StructType` (fixed
-fields) or a `DictType` (names that users choose); `find_table_type` returns it.
+Each value belongs to a struct field, such as those in `file_format`. The argument `expected` is the type of this field.
+`has_type` checks a value against this type. `describe_type` returns the allowed values for error messages. The type of
+a table is a `StructType` (fixed fields) or a `DictType` (names that users choose); `find_table_type` returns it.
 """
 
 from functools import cache
@@ -54,7 +54,11 @@ def drop_invalid_fields(value: object, expected: Any) -> object:
 
 @cache
 def find_table_type(expected: Any) -> StructType | DictType | None:
-    """Return the TOML table type that `expected`, the type of a struct field, permits. None: no such table."""
+    """Return the type of the table that a struct field accepts, or None.
+
+    `StructType` is a table with fixed fields. `DictType` is a table of tables with names that users choose. None: the
+    type `expected` of the field permits neither of them.
+    """
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, StructType) or (isinstance(each, DictType) and isinstance(each.value_type, StructType)):
             return each
@@ -63,7 +67,10 @@ def find_table_type(expected: Any) -> StructType | DictType | None:
 
 @cache
 def find_item_struct(expected: Any) -> Any:
-    """Return the struct class of the items if `expected` is a list of tables. None: another type."""
+    """Return the struct class of the tables if a struct field accepts a list of tables, such as `[[routes]]`.
+
+    `expected` is the type of the field. None: the field accepts no such list.
+    """
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, inspect.ListType) and isinstance(each.item_type, StructType):
             return each.item_type.cls
@@ -77,7 +84,7 @@ def find_value_struct(dict_type: DictType) -> Any:
 
 
 def list_allowed_texts(expected: Any) -> list[str]:
-    """Return the fixed texts that `expected`, the type of a struct field, allows. Empty: a type without fixed texts."""
+    """Return the allowed texts if `expected`, the type of a struct field, contains a `Literal`. Empty: no `Literal`."""
     alternatives = _alternatives(inspect.type_info(expected))
     return [str(word) for each in alternatives if isinstance(each, inspect.LiteralType) for word in each.values]
 

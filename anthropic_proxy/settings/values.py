@@ -45,9 +45,10 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
-    """Return the value that `choices` contains for the text of a setting, in upper or lower case.
+    """Return the value in `choices` for the text of a setting. Upper and lower case are equal.
 
-    The keys of `choices` are the allowed texts in lower case. The error message lists `shown_choices`.
+    The keys of `choices` are the allowed texts in lower case. For any other text, the error message lists
+    `shown_choices`.
     """
     chosen = choices.get(found.text.lower())
     if chosen is None:
@@ -58,7 +59,10 @@ def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices
 
 
 def decode_boolean(found: FoundSetting) -> bool:
-    """Return True for `true`, `1`, `yes`, `on`, `y` and `t`, False for the opposite words, in any case."""
+    """Return True for `true`, `1`, `yes`, `on`, `y` and `t`, and False for `false`, `0`, `no`, `off`, `n` and `f`.
+
+    Upper and lower case are equal.
+    """
     value = _BOOLEANS.get(found.text.lower())
     if value is None:
         raise invalid_setting_error(
@@ -79,9 +83,9 @@ def decode_seconds(found: FoundSetting) -> float:
 
 
 def decode_go_duration(found: FoundSetting) -> str:
-    """Return a duration as its setting text, which must be in Go's format (`10m`, `1h30m`) or whole seconds.
+    """Return the setting text unchanged, after a check that it is a duration.
 
-    A negative duration means no limit.
+    The text has Go's format (`10m`, `1h30m`) or is a number of whole seconds. A negative duration means no limit.
     """
     if not _DURATION.fullmatch(found.text):
         raise invalid_setting_error(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")

@@ -5,7 +5,7 @@ them with the actual amounts. An unsettled reservation ends after its lease, a t
 
 A limit has one of three kinds. A `rate` counts the amounts within a sliding window, such as the last minute. The window
 is divided into 256 slots with one sum each. An `amount` is a budget, and a `concurrency` limits simultaneous requests.
-Their counters have holds, the amounts of unsettled reservations.
+Counters of these two kinds have holds, the amounts of unsettled reservations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +64,8 @@ class Counter(Struct):
     def add(self, other: "Counter", limit: Limit, now: float) -> None:
         """Add the amounts of `other`, another counter of the same limit, to this counter.
 
-        `now` is the present time in seconds, by the clock of both counters.
+        Both counters must use the same clock, because their slots and leases are times. `now` is the present time of
+        this clock in seconds.
         """
         self.remove_expired(limit, now)
         self.used += other.used
@@ -143,9 +144,10 @@ def reserve_counters(
 def add_reservation_amounts(
     counters: Mapping[str, Counter], limits: Sequence[Limit], reservation_id: str, now: float, lease_seconds: float
 ) -> Sequence[int]:
-    """Add the amount of each of `limits` to its counter, and return one slot number for each limit.
+    """Add the amount of each of `limits` to its counter, and return a slot number for each limit.
 
-    For the kind `rate`, the slot is the time interval that contains the amount. Other kinds have the number 0.
+    For the kind `rate`, this is the slot (time interval) to which the amount was added. `settle_counters` needs the
+    number to reduce the amount later. For other kinds, the number is 0.
     """
     slots = []
     for limit in limits:

@@ -82,7 +82,7 @@ class FallbackStore:
         )
 
     def start(self) -> None:
-        """Start to send heartbeats (regular checks) to Redis. The first use of the store does so too."""
+        """Start the task that sends heartbeats (regular checks) to Redis. The first use of the store starts it too."""
         if self._task is None:
             self._task = asyncio.create_task(self._run_heartbeats())
 

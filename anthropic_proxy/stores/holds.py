@@ -47,7 +47,7 @@ class Holds:
     def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
         """Return pairs of a reservation id and its hold.
 
-        A hold is a pair of the end of its lease (time limit) in seconds, and its amount.
+        Each hold is a pair: the time in seconds at which its lease (time limit) ends, and the reserved amount.
         """
         return self._found.items()
 

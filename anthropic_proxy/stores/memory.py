@@ -101,8 +101,8 @@ class MemoryStore:
     def add_existing_reservation(self, reservation: Reservation) -> Reservation:
         """Add the amounts of `reservation`, which another store has made, to the counters of this store.
 
-        Pass the returned reservation to `settle`. Its slots are time intervals of this store, which has a clock of its
-        own.
+        Pass the returned reservation to `settle`, not the original one. Its slots are time intervals by the clock of
+        this store, which can differ from the clock of the other store.
         """
         now = self._clock()
         found = {limit.key: self._find(limit.key) for limit in reservation.limits}

@@ -63,7 +63,8 @@ class OwnUsage:
         """Add a reservation that the shared store has made to the amounts of this process.
 
         If the shared store later loses its data, `collect_all_as_sent` returns these amounts, so that they can be
-        restored. The remaining amounts in `reservation` determine the shares of the limits for `reserve`.
+        restored. The field `remaining` of the reservation is kept too, because `reserve` calculates the share of this
+        process from it.
         """
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
@@ -95,7 +96,8 @@ class OwnUsage:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """Replace the reserved amounts of `reservation` in this process with the actual `amounts`.
 
-        True: the shared store does not have the reservation. False: the caller must settle it in the shared store too.
+        True: the shared store does not have the reservation, so the caller has nothing to settle there. False: the
+        caller must settle it in the shared store too.
         """
         running = self._running.pop(reservation.id, None)
         if running is None:

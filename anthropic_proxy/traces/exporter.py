@@ -38,9 +38,10 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 
 
 class TraceExporter:
-    """Exporter of the traces of this process, as `plugins.Tracer` and `plugins.Observer` of the plugin.
+    """Exporter of the traces of this process, which implements the interfaces `plugins.Tracer` and `plugins.Observer`.
 
-    `names` are the destinations of the traces: `otlp` (a collector), `console`, or both.
+    The proxy therefore calls `start_trace` at the beginning of a request, and `record` at its end. `names` are the
+    destinations of the traces: `otlp` (a collector), `console`, or both.
     """
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
@@ -71,7 +72,9 @@ class TraceExporter:
         self._recorder = SpanRecorder(tracer, ids)
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
-        """Return the trace ids for a new request, with the decision in `flags` whether the request is traced.
+        """Return the trace ids for a new request, and decide by the sampler of the SDK if the request is traced.
+
+        The decision is in the field `flags` of the result.
 
         `parent` has the trace ids that the client sent. None: the client sent none, so the trace begins here.
         """

@@ -2,8 +2,8 @@
 
 `GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokenCache` caches one token for all
 requests to providers: `acquire_token` returns it, and `invalidate_token` discards it after a rejection. google-auth
-blocks, so it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one
-tries again.
+blocks, so it runs in a thread. If Google does not reply within a time limit, the provider calls that wait for the token
+fail. The next provider call requests a token again.
 """
 
 import asyncio

@@ -1,10 +1,11 @@
 """`Transports`: the outgoing connections of the proxy to providers, web pages and search services.
 
-A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo. New
-settings may require new connections. `reuse_or_replace` then returns a new object, while running client requests still
-use the old connections. `begin_exchange` and `end_exchange` therefore count these requests (`running_exchanges`).
-`close_when_idle` closes the old connections after the last of them. `encode_http_head` returns the request line and
-headers of a request without sending it.
+A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
+`encode_http_head` returns the request line and headers of a request without sending it.
+
+If changed settings require new connections, `reuse_or_replace` returns a new object. Client requests that are already
+running still use the old object. `begin_exchange` and `end_exchange` count them (`running_exchanges`), and
+`close_when_idle` closes the old connections after the last of these requests.
 """
 
 import asyncio

@@ -1,12 +1,13 @@
 """Interface between wires (`wire/*`) and the exchange, the code that serves one client request.
 
-A `Wire` encodes requests and decodes responses of one provider API. Its dialect (`BaseDialect`) describes the
-differences of one server. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the request
-with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one response
-to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response. An `Adaptation` changes
-the dialect after a provider rejected a parameter. A `RelayWire` forwards requests and responses of the Messages API
-with few edits. Dialect fields `has_…` and `accepts_…` describe the server: its endpoints, and the content that it
-accepts. Fields `sends_…` describe the upstream request.
+A `Wire` encodes requests and decodes responses of one provider API. A `RelayWire` forwards requests and responses of
+the Messages API with few edits. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the
+request with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one
+response to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response.
+
+A dialect (`BaseDialect`) describes how one server differs from the API of its wire. Fields `has_…` and `accepts_…`
+describe the server: its endpoints, and the content that it accepts. Fields `sends_…` describe the upstream request. An
+`Adaptation` changes the dialect after a provider rejected a parameter.
 """
 
 from abc import ABC, abstractmethod
@@ -254,9 +255,9 @@ class Decoder(ABC):
 
     @abstractmethod
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas after the response was interrupted, without ending a tool call.
+        """Return the buffered deltas after the response was interrupted.
 
-        A second call returns an empty list.
+        An incomplete tool call is not ended, so that the client does not run it. A second call returns an empty list.
         """
 
 
@@ -290,7 +291,10 @@ class Wire(ABC, Generic[DialectT]):
     def decode_error(
         self, call: Call[DialectT], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Return the error for the client, or the deltas of a reply if the provider refused the content."""
+        """Return the error for the client after an upstream response with an error status.
+
+        If the provider refused the content of the request, return the deltas of a reply instead.
+        """
 
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the upstream server reads the file of `block` from its URL.
@@ -304,7 +308,7 @@ class Wire(ABC, Generic[DialectT]):
         return None
 
     def apply_adaptation(self, dialect: DialectT, name: str) -> DialectT:
-        """Return the dialect with the adaptation `name` applied. An unknown name returns it unchanged."""
+        """Return the dialect with the adaptation `name` applied. For an unknown name, the dialect is unchanged."""
         return dialect
 
 

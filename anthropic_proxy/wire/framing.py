@@ -1,8 +1,9 @@
 """Splitting of streamed provider responses into frames. A frame is the data of one SSE event, or one NDJSON line.
 
-`SSEReader` and `NDJSONReader` return frames for decoders. Their method `feed` adds received bytes and returns the
-complete frames. `finish` returns a last frame without an end. `EventSplitter` is for relays, which forward bytes: it
-returns whole events and keeps the pending bytes, those of an unfinished event. Network reads may end at any byte.
+Network reads may end at any byte of a frame. `SSEReader` and `NDJSONReader` return frames for decoders. Their method
+`feed` adds received bytes and returns the complete frames. After the last byte of the body, `finish` returns a frame
+that lacks its final line end. `EventSplitter` is for relays, which forward bytes: it returns whole events and keeps the
+pending bytes, those of an unfinished event.
 """
 
 from typing import Literal
@@ -136,7 +137,7 @@ _OVERLAP = max(map(len, _BOUNDARIES)) - 1
 
 
 class EventSplitter:
-    """Splits a Server-Sent Events body after complete events, for relays, which forward the bytes unchanged."""
+    """Splitter of an SSE body into the bytes of whole events, for relays, which forward these bytes unchanged."""
 
     __slots__ = ("_overlap", "_pieces", "pending_bytes")
 

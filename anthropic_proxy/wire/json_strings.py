@@ -1,4 +1,4 @@
-"""`join_json_strings`: concatenates encoded JSON strings as bytes, without decoding, in upstream requests."""
+"""`join_json_strings`: joins several encoded JSON strings to one for an upstream request, without decoding them."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from msgspec import Raw
 def join_json_strings(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
     """Return one JSON string with the content of all `texts`, separated by blank lines.
 
-    `before` and `after` must be escaped for a JSON string.
+    `before` and `after` are added at the start and end of the content. Both must be escaped for a JSON string.
     """
     if len(texts) == 1 and not before and not after:
         return texts[0]

@@ -1,10 +1,10 @@
 """`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
-In these three APIs, the conversation is one list, and tool results are elements of it. They must come before the other
-content of a user message. Each wire implements the `_append_…` methods for its own format. A system message inside the
-conversation may become a reminder, a text in a user message. Media (images and documents) that a tool result may not
-contain are moved to the next user message. `image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode
-single values.
+In these three APIs, the conversation is one list, and each tool result is a separate element of it. The tool results of
+a user message must come before its other content. Each wire implements the `_append_…` methods for its own format. A
+system message inside the conversation may become a reminder, a text in a user message. If a tool result may contain
+only text, its media (images and documents) are moved to the next user message. `image_url`, `pdf_url`, `pdf_filename`
+and `join_system_prompt` encode single values.
 """
 
 from abc import ABC, abstractmethod

@@ -1,9 +1,9 @@
 """Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
-An `Adaptation` is a named change of the dialect (settings for a server). The name `drop temperature` omits a parameter,
-and `effort none low` replaces a level of reasoning. The `find_…_adaptation` functions and `find_drop_adaptation` return
-the adaptation that fits an error. `apply_drop_or_effort` applies it to a dialect. `reversed_path_names` splits the path
-of a parameter.
+An `Adaptation` is a named change of the dialect (settings for a server). For example, `drop temperature` makes later
+requests omit the parameter `temperature`. `effort none low` makes them send the reasoning level `low` instead of
+`none`. The `find_…` functions return the adaptation that fits an error, and `apply_drop_or_effort` applies it to a
+dialect. `reversed_path_names` returns the names in the path of a rejected parameter.
 """
 
 import re
@@ -55,8 +55,8 @@ _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 def reversed_path_names(parameter: str) -> list[str]:
     """Return the names in the path of a rejected parameter, last name first.
 
-    `reasoning.summary` becomes `["summary", "reasoning"]`. Indexes are omitted, and `reasoningEffort` becomes
-    `reasoning_effort`.
+    For example, `reasoning.summary` becomes `["summary", "reasoning"]`. Indexes of lists are omitted. A name in camel
+    case, such as `reasoningEffort`, becomes `reasoning_effort`.
     """
     steps = [step for step in _STEP.findall(parameter) if not step.isdecimal()]
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
@@ -110,8 +110,8 @@ def find_drop_adaptation(
 ) -> Adaptation | None:
     """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted.
 
-    `drops` has the dialect fields that omit each parameter. `encode_request` is called with and without them, to check
-    that the request body differs.
+    For each parameter, `drops` has the dialect fields that make the encoder omit it. `encode_request` is called with
+    the old and the new dialect, because an adaptation is useful only if the body changes.
     """
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:

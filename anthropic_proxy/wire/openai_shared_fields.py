@@ -76,9 +76,9 @@ def add_sampling(
     *,
     sends_top_k: bool = False,
 ) -> None:
-    """Add the client's `temperature`, `top_p` and `top_k` to `body`. A value that is not sent adds a note instead.
+    """Add the client's `temperature`, `top_p` and `top_k` to `body`, or a note to `notes` for each that is not sent.
 
-    `effort` is the level of reasoning.
+    `effort` is the level of reasoning. Some servers accept `temperature` and `top_p` only with the level `none`.
     """
     request, dialect = call.request, call.dialect
     accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
@@ -96,9 +96,9 @@ def add_sampling(
 
 
 def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
-    """Add the client's user, session and service tier to `body`, each if the server accepts it.
+    """Add hashes of the client's user and session, and its service tier, to `body`, if the server accepts them.
 
-    Return the headers of the upstream request, which for some servers contain the session.
+    Return the headers of the upstream request. For some servers, they also contain the hash of the session.
     """
     request, dialect = call.request, call.dialect
     if dialect.sends_user_id:

@@ -64,7 +64,8 @@ def digest_base_url(base_url: str) -> str | None:
 def encode_signature(tag: str, state: ReasoningState) -> str:
     """Return the signature of a thinking block that contains `state`.
 
-    If it is longer than `MAX_SIGNATURE_BYTES`, the field `encrypted` is omitted.
+    If the signature would exceed `MAX_SIGNATURE_BYTES`, the field `encrypted` is omitted, because clients repeat
+    signatures in all later requests.
     """
     signature = _encode(tag, state)
     if len(signature) > MAX_SIGNATURE_BYTES:

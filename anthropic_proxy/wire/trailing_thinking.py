@@ -1,7 +1,7 @@
-"""`TrailingThinkingBuffer`: drops thinking at the end of a reply, because a reply must not end with thinking.
+"""`TrailingThinkingBuffer`: drops thinking at the end of a reply, after its text or tool calls.
 
-A decoder passes all its deltas (pieces of the reply) through `feed`. `flush_pending` returns the buffered deltas after
-an interruption.
+The Messages API rejects a later request in which a reply ends with such thinking. A decoder passes all its deltas
+(pieces of the reply) through `feed`. `flush_pending` returns the buffered deltas after an interruption.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall

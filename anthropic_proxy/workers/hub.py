@@ -1,8 +1,9 @@
 """Hub in the supervisor process, which connects the workers: it sums their statistics and forwards their messages.
 
 `Hub` has an `IpcChannel` (a pair of sockets) to each worker. `receive_from` processes the messages of one worker. A
-query is the request of a worker for the sum of all statistics. The hub answers it when all workers have reported, or at
-a deadline (`next_query_deadline`), when `answer_due_queries` must be called.
+query is the request of a worker for the sum of all statistics. The hub answers a query as soon as all workers have
+reported, or else at a deadline. The supervisor calls `answer_due_queries` at the deadline, which `next_query_deadline`
+returns.
 """
 
 import time
@@ -48,9 +49,10 @@ class _Query:
 
 
 class Hub:
-    """Hub in the supervisor, which receives the messages of all workers, sums their statistics and forwards facts.
+    """Hub in the supervisor, which receives the messages of all workers.
 
-    `clock` returns monotonic seconds.
+    It sums their statistics, and forwards observed facts, such as an API key in cooldown, to the other workers. `clock`
+    returns monotonic seconds.
     """
 
     def __init__(self, aggregator: WorkerPeer, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -32,9 +32,9 @@ _decode = msgspec.json.Decoder(SharedObservation).decode
 
 
 class InstanceSharing:
-    """Exchange of observed facts, such as keys in cooldown, with the other server processes at the same Redis.
+    """Exchange of observed facts, such as keys in cooldown, with other server processes that use the same Redis.
 
-    `apply` is called with each fact of another process.
+    `apply` is called with each fact that another process has observed.
     """
 
     def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:

@@ -190,7 +190,7 @@ class IpcChannel:
     def receive(self) -> Sequence[Message]:
         """Read the available bytes from the socket, and return the messages that are complete.
 
-        A damaged message ends the channel.
+        After a damaged message the channel ends, because the beginning of the next message is unknown.
         """
         while not self.ended:
             try:

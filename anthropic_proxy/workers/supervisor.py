@@ -73,8 +73,8 @@ class _Worker:
 class Supervisor:
     """Supervisor that starts, replaces and stops the worker processes of a server.
 
-    `load_app` builds the application of each worker. `application` is the one that the supervisor itself uses, for
-    example to check new settings and write the log.
+    `load_app` builds the application of each worker. `application` is the supervisor's own application. It is used, for
+    example, to check new settings and to write the log.
     """
 
     def __init__(

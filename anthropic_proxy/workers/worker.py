@@ -62,7 +62,7 @@ class LoadWorkerApp(Protocol):
 class SupervisorConnection:
     """Two sockets and a shared memory that connect a worker with its supervisor.
 
-    It can be pickled only while a new worker process is started, to which it is passed.
+    The object can be pickled only while it is passed to a new worker process.
     """
 
     control: socket.socket

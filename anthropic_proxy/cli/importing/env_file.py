@@ -1,9 +1,9 @@
 """Reader of the `.env` of an earlier proxy: 1rgs/claude-code-proxy, fuergaosi233/claude-code-proxy and their forks.
 
 `read_env_file` returns an `ImportPlan`, the variables that this proxy needs for the same models. The first project and
-its forks have variables for several providers. The second and its forks send every model to one server,
-`OPENAI_BASE_URL`. Their `ANTHROPIC_API_KEY` is the key of their clients. Source: the files of these projects, read
-2026-11.
+its forks have variables for several providers. The second project and its forks send every request to one server,
+`OPENAI_BASE_URL`. In a `.env` of this second kind, `ANTHROPIC_API_KEY` is the key that clients send to the earlier
+proxy, not the key of a provider. Source: the files of these projects, read 2026-11.
 """
 
 from collections.abc import Mapping

@@ -189,9 +189,10 @@ def find_referenced_variable(text: str) -> str:
 
 
 def find_built_in_provider(base_url: str) -> Provider | None:
-    """Return the provider that the proxy knows by the host of `base_url`, or None for an unknown server.
+    """Return the built-in provider with the same host as `base_url`. None: no built-in provider has this host.
 
-    Raises `ConfigurationError` if `base_url` is no URL.
+    If `base_url` has Ollama's port, the result is Ollama for any host. Raises `ConfigurationError` if `base_url` is no
+    URL.
     """
     try:
         url = urlsplit(base_url)

@@ -90,8 +90,9 @@ class Service(Struct, frozen=True):
 
 
 def find_service(platform: str, directory: Path) -> Service:
-    """Return the background service for an operating system (`sys.platform`), which need not be installed yet.
+    """Return the background service for the operating system `platform` (a value of `sys.platform`).
 
+    The service need not be installed. It runs in the working directory `directory`.
     Raises `ConfigurationError` if the platform or this Python is not supported.
     """
     interpreter = Path(sys.executable)

@@ -86,7 +86,7 @@ class CachedDocument(Generic[ValueT]):
     async def find_or_request(self, max_age_seconds: float) -> ValueT:
         """Return the cached document, or request it again if it is older than `max_age_seconds`.
 
-        If the request fails, the old document is returned. Raises `OidcError` if there is none.
+        If the request fails, the old document is returned. Raises `OidcError` if there is no old document.
         """
         async with self._lock:
             now = self._clock()
@@ -134,7 +134,8 @@ class OidcClient:
     async def require_issuer(self, presented: str | None) -> None:
         """Raise `OidcError` if the response of a sign-in came from another identity provider (RFC 9207).
 
-        `presented` is the issuer in the response. None is accepted if the provider does not send its issuer.
+        `presented` is the issuer in the response, the URL that identifies its sender. A response without an issuer
+        (None) is accepted if the provider's configuration does not announce this parameter.
         """
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         if presented is None and not metadata.authorization_response_iss_parameter_supported:

@@ -1,6 +1,6 @@
 """`KnownUrls`: the URLs of a conversation, which are the only ones that a model may fetch.
 
-As in the API, a URL must occur in a user message, a result of a client tool, or a result of an earlier search or fetch.
+As in Anthropic's API, a URL must occur in a user message, or in a result of a client tool, web search or web fetch.
 Otherwise a web page could make a model send the conversation to a server as a URL. `contains` checks a URL.
 `normalize_urls` decodes percent-encoding for the comparison.
 """

@@ -15,10 +15,10 @@ class _TooSlow(Exception):
 
 
 def main(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """Search all texts by each pattern, and return one result per pattern, within a time limit.
+    """Search the definitions of all tools by each pattern, within a time limit, and return one result per pattern.
 
-    A result is `{"names": […]}` with the matching tools, `{"error": …}` for an invalid pattern, or `{"slow": true}`
-    after the time limit.
+    `query` contains the patterns, the texts of the tools, and the time limit. A result is `{"names": […]}` with the
+    matching tools, `{"error": …}` for an invalid pattern, or `{"slow": true}` after the time limit.
     """
     patterns, texts = query["patterns"], query["texts"]
     share = query["seconds"] / max(len(patterns), 1)
@@ -43,9 +43,10 @@ def _stop(*_: object) -> None:
 
 
 def search_texts(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
-    """Return the names of the `texts` that match a regular expression, as `{"names": […]}`.
+    """Return the names of the tools that match a regular expression, as `{"names": […]}`.
 
-    An invalid pattern returns `{"error": …}`.
+    Each item of `texts` is a pair: name and definition of a tool. Tools with a matching name come first. The result for
+    an invalid pattern is `{"error": …}`.
     """
     try:
         compiled = re.compile(pattern)

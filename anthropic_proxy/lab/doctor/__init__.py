@@ -1,8 +1,8 @@
-"""Doctor: a command that finds out features and problems of the configured providers by small requests.
+"""Doctor: a command that sends small requests to the configured providers to find their features and problems.
 
-`run_doctor` examines backends (models of providers), and returns a `Report`. A probe is one of the requests, which
-tests one feature. `select_backends` returns the backends to examine. `estimate_totals` and `estimate_price` return the
-expected cost.
+`select_backends` returns the backends (models of providers) to examine. `run_doctor` examines them and returns a
+`Report`. It sends probes to each backend, and each probe tests one feature. `estimate_totals` and `estimate_price`
+return the expected cost of the run.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Selection of the models that the doctor examines. A backend is one model of one provider.
+"""Selection of the backends that the doctor examines. A backend is one model of one provider.
 
-`select_backends` returns the models of the Claude tiers (haiku, sonnet, opus, fable), and one model of each other
-configured provider. `is_configured` returns True if the settings enable a provider.
+`select_backends` usually returns the models to which the Claude tiers (haiku, sonnet, opus, fable) are routed. One
+model of each other configured provider follows. `is_configured` returns True if the settings enable a provider.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,9 +29,9 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
     """Return the backends to examine: models, each with its provider.
 
     `names` are prefixes of providers, or model ids. Without `names`, all configured providers are examined. The
-    built-in demo is examined only if there is no other provider, because it has no model of a provider. With
-    `searches_known_servers`, deviations from the API are searched on known servers too. Raises `ConfigurationError` for
-    an unknown name.
+    built-in demo is examined only if there is no other provider, because it has no real model. With
+    `searches_known_servers`, the doctor also tests how known servers deviate from their API. Raises
+    `ConfigurationError` for an unknown name.
     """
     found = list(_list_configured(services))
     found = [one for one in found if one.target.provider.transport != "demo"] or found
@@ -46,7 +46,7 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
 def is_configured(provider: Provider, settings: Settings) -> bool:
     """Return True if a setting enables the provider: an API key or a base URL.
 
-    Vertex AI is enabled by its project, or as the preferred provider.
+    Vertex AI needs neither. It is enabled by a Google Cloud project, or if it is the preferred provider.
     """
     if provider.key_source == "google":
         return settings.preferred_provider == provider.name or bool(settings.vertex_project)

@@ -91,7 +91,10 @@ def check_image_media_types(result: ProbeResult) -> str:
 
 
 def new_color_check(colors: Sequence[str]) -> Check:
-    """Return a check function for the reply to a picture, which passes if the reply names exactly these colors."""
+    """Return a check function for the reply to a picture.
+
+    The check passes if the reply names all colors in `colors` and no other color.
+    """
 
     def check(result: ProbeResult) -> str:
         text = result.text.lower()

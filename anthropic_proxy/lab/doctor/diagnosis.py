@@ -99,8 +99,9 @@ async def _run_probes(
 def must_run(probe: Probe, backend: Backend) -> bool:
     """Return True if the doctor must send `probe` (a test request) to `backend`.
 
-    The demo gets only the first two probes. Other backends get the probes of features. The remaining probes are sent
-    only if the doctor searches the deviations of the server from its API.
+    The built-in demo gets only the first two probes. Every other backend gets the probes that test features of models.
+    The remaining probes find deviations of the server from its API. They are sent only if the doctor searches such
+    deviations for `backend`.
     """
     if backend.target.provider.transport == "demo":
         return probe in PROBES[:2]

@@ -1,8 +1,8 @@
 """Configuration of an unknown server as text for `anthropic-proxy.toml`, from the results of the doctor.
 
-`find_servers` returns a `FoundServer` for each base URL. `format_server` returns its configuration, which has the
-server's models and its dialect. A dialect is a set of fields that describe how a server deviates from its API.
-`describe_evidence` returns comments with the reason for a field.
+`find_servers` returns a `FoundServer` for each base URL. `format_server` returns the configuration of one server, with
+its models and its dialect. A dialect is a set of fields that describe how a server deviates from its API.
+`describe_evidence` returns a comment with the reason for the value of a field.
 """
 
 import json
@@ -103,7 +103,11 @@ def build_model_fields(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def describe_evidence(evidence: Evidence) -> Iterator[str]:
-    """Yield comment lines that explain the value of one dialect field."""
+    """Yield the lines of a comment with the reason for the value of one dialect field.
+
+    The reason is the result of a probe, such as a rejected request and the server's error message. The lines have no
+    `#`.
+    """
     if evidence.status:
         sent = evidence.sent
         shown = sent if len(sent) <= _MAX_SENT_CHARACTERS else f"{sent[: _MAX_SENT_CHARACTERS - 1]}…"
@@ -116,8 +120,8 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
 def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
     """Return a name for the table of a server in `anthropic-proxy.toml`, usually the name of the provider.
 
-    If a setting has changed the base URL of a built-in provider, the name is derived from the host. The name of the
-    provider is not permitted for another server.
+    If a setting has changed the base URL of a built-in provider, the name is derived from the host instead. The name of
+    a built-in provider is not permitted for another server.
     """
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:

@@ -56,14 +56,14 @@ class DialectSearch:
     def searches_dialect(self) -> bool:
         """True if failed probes are repeated with changes, to find the deviations of this server from its API.
 
-        This is usual for unknown servers, because the proxy already has the deviations of known servers.
+        Usually, this is only necessary for unknown servers. The deviations of known servers are part of the proxy.
         """
         return self._diagnosis.backend.searches_dialect or bool(self._diagnosis.wire)
 
     async def run_probe(self, probe: Probe) -> ProbeResult:
-        """Send `probe` (a test request), store the support of its feature, and return the result.
+        """Send `probe` (a test request), store if its feature is supported, and return the result.
 
-        A failed probe may be repeated with other values of dialect fields.
+        If the probe fails, it may be repeated with other values of dialect fields.
         """
         result = await self._runner.send(self.target, probe.body)
         problem = probe.check(result)
@@ -97,8 +97,8 @@ class DialectSearch:
     ) -> None:
         """Keep changed values of dialect fields for all later probes, and store the reason for the report.
 
-        `failed` is the result of `probe` without the change, and `result` the one with it. `effect` describes an
-        improvement by the change. "": the server requires the change.
+        `failed` is the result of `probe` without the change, and `result` is the result with it. `effect` describes
+        the improvement. An empty `effect` means that `probe` fails without the change.
         """
         dialect = change_dialect(self.target.dialect, change)
         if dialect is not None and dialect != self.target.dialect:

@@ -159,14 +159,14 @@ class Diagnosis(Struct, kw_only=True):
     def shows_dialect(self) -> bool:
         """True if the report shows the deviations of the server from its API.
 
-        For this, the probes must have searched deviations, and no problem may have prevented all requests.
+        This requires that the doctor has searched the deviations. A problem must not have prevented all requests.
         """
         return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
 
     def state_of(self, probe_name: str) -> State:
         """Return the support of the feature that the probe with the name `probe_name` tests.
 
-        `untested`: the probe has not run, or its feature could not be judged.
+        The result is `untested` if the probe has not run, or if its result was unclear, such as a temporary error.
         """
         outcome = self.outcomes.get(probe_name)
         return outcome.state if outcome else "untested"

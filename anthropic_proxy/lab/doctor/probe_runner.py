@@ -129,7 +129,7 @@ class ProbeResult(Struct, kw_only=True):
 
 
 class ProbeRunner:
-    """Sends probes (test requests) through the proxy, to one model each.
+    """Sender of probes (test requests) through the complete proxy. Each probe is for one model.
 
     `services` are the objects of the proxy. `totals` counts the requests and tokens of all probes so far.
     """

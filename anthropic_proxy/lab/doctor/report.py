@@ -185,9 +185,10 @@ def _cell(cell: object) -> str:
 
 
 def list_explanations(diagnosis: Diagnosis) -> dict[str, str]:
-    """Return the texts that explain the results in `diagnosis`, by the name of the probe or deviation.
+    """Return the texts that explain the results in `diagnosis`, each under the name of its result.
 
-    The keys `problem` and `limits` contain the problem of the backend, and the source of the model's limits.
+    A name is that of a probe (`images`) or of a deviation in the server's replies (`thinking tags`). The key `problem`
+    has the message about the backend's problem. The key `limits` has the source of the model's limits.
     """
     details = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
     if diagnosis.problem is not None:

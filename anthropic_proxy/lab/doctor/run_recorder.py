@@ -1,4 +1,4 @@
-"""Storage of the progress and results of a run of the doctor, for the dashboard: `RunRecorder`."""
+"""`RunRecorder`: stores the progress and the results of a run of the doctor, so that the dashboard can show them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ _STOPPED = "A user stopped it on this page."
 
 
 class RunRecorder:
-    """Stores one run of the doctor in the files of `doctor_run`.
+    """Recorder of one run of the doctor, which stores it in the files of the module `doctor_run`.
 
-    `directory`: data directory of the user. None: nothing is stored. `clock`: function that returns seconds since the
-    epoch.
+    `directory` is the data directory of the user. None: nothing is stored. `clock` is a function that returns seconds
+    since the epoch.
     """
 
     def __init__(self, directory: Path | None, settings: Settings, clock: Callable[[], float]) -> None:
@@ -45,7 +45,7 @@ class RunRecorder:
         self._store_progress()
 
     def update_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
-        """Set the results so far. They are stored later by `store_progress_periodically`."""
+        """Replace the results so far by `diagnoses`, which `store_progress_periodically` stores later."""
         self._diagnoses = diagnoses
 
     async def store_progress_periodically(
@@ -53,7 +53,7 @@ class RunRecorder:
     ) -> None:
         """Store the progress every `interval` seconds.
 
-        `on_stop_request` is called once if a user asks the run to stop.
+        If a user of the dashboard stops the run, `on_stop_request` is called once, and the function returns.
         """
         while self._directory is not None and not self.is_stopped:
             await asyncio.sleep(interval)
@@ -65,7 +65,7 @@ class RunRecorder:
                 on_stop_request()
 
     def finish(self, report: Report) -> None:
-        """Store the complete run. Raises `OSError`."""
+        """Store the results of the complete run. Raises `OSError` if the file cannot be written."""
         if self._directory is None:
             return
         self._diagnoses = report.diagnoses

@@ -25,7 +25,7 @@ def find_schema_version(connection: "Connection") -> str | None:
 
 
 def is_known_version(version: str) -> bool:
-    """Return True if this program has a migration with the schema version `version`.
+    """Return True if this program has a migration to the schema version `version`.
 
     False: a newer version of the program has created the schema.
     """

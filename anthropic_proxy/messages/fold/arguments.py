@@ -16,7 +16,8 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 def build_arguments_object(text: str) -> Raw:
     """Return the JSON object for the arguments of a tool call, which the model may have truncated.
 
-    Unusable text is kept in `__unparsedToolInput`.
+    A truncated object keeps its complete members. For other invalid text, the result is an object with the text in the
+    field `__unparsedToolInput`.
     """
     if not text or text.isspace():
         return Raw(b"{}")

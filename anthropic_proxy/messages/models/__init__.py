@@ -1,6 +1,7 @@
 """Structs of the Messages API, and `decode_request`, which decodes the body of a client request into them.
 
-Unknown fields are ignored. Text that is only forwarded is stored as `Raw`, which is JSON without decoding.
+Unknown fields are ignored. A value that the proxy only forwards is stored as `Raw`, which is JSON text that is not
+decoded.
 """
 
 from msgspec import Raw

@@ -71,7 +71,10 @@ class Source(Struct, omit_defaults=True, gc=False):
 
 
 def name_url(url: str) -> str:
-    """Return `url` for a text that names it. A `data:` URL is shortened to the part before its data."""
+    """Return a short form of `url` for a text, such as the notice in place of an omitted image.
+
+    Of a `data:` URL, only the part before the data is returned. Other URLs are returned unchanged.
+    """
     return url[:MAX_NAMED_DATA_URL].partition(",")[0] if _is_data_url(url) else url
 
 

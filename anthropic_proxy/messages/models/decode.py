@@ -64,7 +64,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
     """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
 
     If `for_token_count` is True, `max_tokens` may be missing, because a request to count tokens has no output limit.
-    Raises `UnsupportedFeature` for fields that require conversations stored by the API.
+    Raises `UnsupportedFeature` for the fields `thread` and `compaction`, because the proxy stores no conversations.
     """
     repairs: list[str] = []
     if len(body) >= _MIN_COUNTED_BYTES:
@@ -80,9 +80,10 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
 
 
 def decode_request_or_envelope(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
-    """Decode a client request body. Of an invalid body, decode only `model` and `stream`, and set `decode_error`.
+    """Decode a client request body, also an invalid one, because a relay may forward it unchanged.
 
-    Raises the error if these fields are invalid too.
+    Of an invalid body, only `model` and `stream` are decoded, and the error is stored in `decode_error`. If these two
+    fields are invalid too, the error is raised.
     """
     try:
         return decode_request(body, for_token_count=for_token_count)

@@ -1,8 +1,9 @@
 """`scan_request`: fast decoding of a client request for a relay, without its messages.
 
 A relay forwards the client's bytes to a provider with the same API, so it needs only fields such as `model`, `stream`
-and `tools`. The messages are read only for some counts, and to find signatures of the proxy, which a relay must remove.
-`guess_model` finds the model id before any decoding.
+and `tools`. The messages are scanned only for two purposes: to count them and their tool results, and to detect
+signatures that the proxy made. A relay must remove content with such a signature. `guess_model` finds the model id
+before any decoding.
 """
 
 import re
@@ -86,7 +87,8 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 def guess_model(body: bytes) -> str:
     """Return the probable model id from the first and last bytes of a body, without decoding it. "": not found.
 
-    By this id, the caller checks if only relays may serve the request. For relays, `scan_request` is sufficient.
+    The caller determines by this id if a relay serves the request. If so, it tries the fast `scan_request` instead of
+    decoding the complete body.
     """
     found = _MODEL.search(body[:_SCANNED_BYTES]) or _MODEL.search(body[-_SCANNED_BYTES:])
     return found[1].decode(errors="replace") if found else ""

@@ -40,7 +40,8 @@ _NO_SERVER = McpServer()
 def decode_mcp_servers(raw: Raw) -> list[McpServer]:
     """Return the MCP servers of a client request.
 
-    An invalid entry raises no error: it becomes a server with the name "" and the URL "".
+    An entry of a wrong type raises no error: it becomes a server with the name "" and the URL "". If the field itself
+    is not a list, the result is one such server.
     """
     try:
         return [_read_server(server) for server in msgspec.json.decode(raw, type=list[Raw])]

@@ -119,7 +119,10 @@ class OutputConfig(Struct):
 
 
 class Metadata(Struct):
-    """Request field `metadata`, with the id of the user. Providers with another API receive only hashes of it."""
+    """Request field `metadata`, with the id of the user.
+
+    Providers with another API than Anthropic's receive only hashes of this id.
+    """
 
     user_id: str | None = None
     """Opaque id of the user. Claude Code puts JSON with its session id into it."""

@@ -70,9 +70,10 @@ class ToolList(list[Tool]):
 
 
 def decode_tools(content: Raw) -> list[Tool]:
-    """Return the tools of a JSON list, which other requests may share.
+    """Decode a JSON list of tool definitions.
 
-    Raises `InvalidRequest` for an invalid list or tool, or a repeated name.
+    Requests with equal tools may receive the same list, so callers must not change it. Raises `InvalidRequest` for an
+    invalid list or tool, or a repeated name.
     """
     source = _Source(content)
     return _read_list_cached(source) if len(source) <= _MAX_CACHED_LIST_BYTES else _read_list(source)

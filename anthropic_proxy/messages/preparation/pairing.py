@@ -24,7 +24,8 @@ _UNNAMED = "call"
 def pair_calls_with_results(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
     """Return the messages of `clean_messages` with each tool call followed by its result, and unique call ids.
 
-    A missing call or result causes a fidelity note in `notes`.
+    Tool names in calls are replaced by the upstream names of `names`. A missing call or result causes a fidelity note
+    in `notes`.
     """
     if _are_in_order(messages, names):
         return messages

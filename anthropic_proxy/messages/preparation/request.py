@@ -38,8 +38,8 @@ window. The input is then only estimated."""
 def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0) -> int:
     """Return the number of output tokens that fit into a context window after the input. 0 or less: none.
 
-    `margin` is a share of the input that is kept free too, because the input is only estimated. At most half of the
-    remaining tokens are kept free for it.
+    `margin` is for an estimated input, because the estimate may be too low: 0.25 keeps tokens for another quarter of
+    the input free. The margin takes at most half of the tokens that remain after the input.
     """
     available = window - input_tokens - WINDOW_MARGIN_TOKENS
     # the margin is at most half of the remaining tokens
@@ -47,7 +47,10 @@ def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0)
 
 
 class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Limits and features of a target (provider and model), from the model catalog and the provider's dialect."""
+    """Limits and features of a target (provider and model).
+
+    They come from the model catalog and from the provider's dialect, its deviations from the API.
+    """
 
     context_window: int | None = None
     """Context window: tokens of input and output together. None: unknown."""

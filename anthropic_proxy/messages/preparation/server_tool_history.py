@@ -30,9 +30,9 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 
 
 def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
-    """Return the messages with the calls of proxy tools as function calls, and their results as tool results.
+    """Return the messages with calls of proxy tools as function calls, as the upstream model has made them.
 
-    Proxy tools are server tools that the proxy runs itself.
+    Proxy tools are server tools that the proxy runs itself. Their results become results of function calls.
     """
     if isinstance(messages, CleanMessages):
         return messages

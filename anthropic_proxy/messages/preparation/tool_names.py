@@ -1,7 +1,8 @@
 """Aliases of tool names: replacements for names that the provider does not allow.
 
-`ToolNames` has the names of one request; its method `upstream_name` returns the client's name or its alias.
-`name_or_alias` computes this name.
+`ToolNames` converts the names of one request. Its method `upstream_name` returns the client's name or its alias, which
+the function `name_or_alias` computes. Its attribute `aliases` has all aliases, to restore the client's names in the
+reply.
 """
 
 import functools
@@ -14,7 +15,10 @@ _INVALID_CHARACTER = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class ToolNames:
-    """Tool names of one client request, and the names sent upstream: the same name, or an alias."""
+    """Conversion of the tool names of one client request to names that the provider allows.
+
+    An allowed name matches `pattern` and has at most `length` characters. Any other name gets an alias.
+    """
 
     def __init__(self, pattern: str, length: int) -> None:
         self._pattern = pattern

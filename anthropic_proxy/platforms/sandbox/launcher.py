@@ -1,7 +1,8 @@
 """Script that the proxy starts as a child process, to run one sandboxed program file with limits.
 
-Its arguments are the path of the program file, the maximum bytes of memory, and the maximum CPU seconds. Standard input
-and output are one JSON value each.
+Its arguments are the path of the program file, the maximum bytes of memory, and the maximum CPU seconds. The function
+`main` of the program file receives the JSON value from standard input. Its result is written to standard output as
+JSON.
 """
 
 import importlib.machinery

@@ -1,10 +1,12 @@
 """`Catalog`: a cache of the limits and features (capabilities) of models, and of the model lists of providers.
 
-The values come from the file `models.toml`, until a provider has replied to a query. `ModelSource` is the interface for
-such queries. Methods `cached_…` never wait for a query, and `fetch_capabilities` waits for the first one about a model.
-`start_due_queries` queries outdated values in the background. `refresh_listing` queries a model list at once. `close`
-ends the queries. Learned models are facts that the command `doctor` has observed; `replace_learned_models` stores them
-in the catalog.
+Until a provider has replied to a query, the capabilities of its models come from the file `models.toml`. `ModelSource`
+is the interface for such queries. Methods `cached_…` return cached values without a query. `fetch_capabilities` waits
+for the reply to the first query about a model. `start_due_queries` queries outdated values in the background.
+`refresh_listing` queries a model list at once. `close` cancels the running queries.
+
+Learned models are facts about models that the command `doctor` has observed. `replace_learned_models` stores them in
+the catalog.
 """
 
 import asyncio
@@ -208,7 +210,7 @@ def build_catalog(
 ) -> Catalog:
     """Return a new catalog of models, which uses `models.toml` for models that no provider has reported.
 
-    `ollama_models` are the ids of the installed models of Ollama; None: unknown. `sources` has a client for queries by
-    provider name.
+    `ollama_models` are the ids of the installed models of Ollama; None: unknown. `sources` maps the name of a provider
+    to the client that queries it. Other providers are not queried.
     """
     return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)

@@ -65,7 +65,7 @@ class _ModelDetails(Struct):
 class OllamaModelSource:
     """Client that queries one Ollama server for its models and their limits and features.
 
-    `window` is the context window in tokens; None: each model has its own.
+    `window` is the context window in tokens that the user has set for all local models. None: each model has its own.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class OllamaModelSource:
         return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
-        """Query and return the limits and features of a model. None: no valid reply, or not installed."""
+        """Query and return the limits and features of a model. None: no valid reply, or no such model."""
         body = msgspec.json.encode({"model": model})
         request = UpstreamRequest(path="/api/show", body=body, headers={"content-type": "application/json"})
         details = await self._query(request, _ModelDetails, SHOW_TIMEOUT_SECONDS)
@@ -115,9 +115,10 @@ class OllamaModelSource:
         return self._adjust(model, reported)
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return the limits and features of a model that apply until the server has replied to a query.
+        """Return the limits and features of a model for use until the server has replied to a query.
 
-        `capabilities` are those of `models.toml`.
+        `capabilities` are the values of `models.toml`. For a local model, the context window that the user has set
+        replaces the one of `models.toml`.
         """
         if self._window is None or self._is_cloud_model(model):
             return capabilities

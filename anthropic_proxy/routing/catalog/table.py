@@ -1,8 +1,8 @@
 """`ModelCapabilities`: the limits and features of a model, and functions that read them from the file `models.toml`.
 
 `find_table_capabilities` returns the values for a model. `load_model_rows` reads the whole file. A `ModelRow` is one
-row of the file: it applies to models of one provider with certain id prefixes. Fields named `rejects_…` and
-`…_from_error` have facts from errors of the provider.
+row of the file: it applies to models of one provider with certain id prefixes. The fields `rejects_…` and
+`…_from_error` of `ModelCapabilities` are not from the file: they contain limits that errors of the provider have shown.
 """
 
 import re

@@ -17,9 +17,10 @@ RETRY_AFTER_SECONDS = 2.0
 
 
 class FairQueue:
-    """Queue that limits the concurrent calls to providers. A free slot goes to the waiting clients in turn.
+    """Queue that limits the concurrent calls to providers, and serves the waiting clients in turn.
 
-    `slots` is the maximum number of calls in this process; None: no limit.
+    So a client with many waiting calls does not delay the calls of other clients. `slots` is the maximum number of
+    concurrent calls in this process; None: no limit.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
@@ -83,9 +84,9 @@ class FairQueue:
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
-    """Return the number of concurrent upstream calls of one worker process, at least 1.
+    """Return the maximum number of concurrent upstream calls of one worker process, at least 1.
 
-    `limit` is the number for all workers.
+    `limit` is the maximum number for all workers together.
 
     >>> [slots_per_worker(5, index, 3) for index in range(3)]
     [2, 2, 1]

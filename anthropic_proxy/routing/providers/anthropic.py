@@ -1,8 +1,9 @@
-"""`ANTHROPIC`: the registry entry of Anthropic. Other objects are for vendors that also offer the Messages API.
+"""`ANTHROPIC`: the registry entry of Anthropic, and configurations for other vendors with the same Messages API.
 
-`MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) are used if the setting `<PROVIDER>_WIRE` is
-`messages`. They list how these vendors deviate from Anthropic's API. The key is sent as `Authorization: Bearer`,
-because Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
+The configurations `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) are used if the setting
+`<PROVIDER>_WIRE` is `messages`. They list how these vendors deviate from Anthropic's API. These vendors receive the key
+as `Authorization: Bearer`, because Ollama's cloud and vLLM do not accept `x-api-key`. The sources are named at each
+configuration, and were read in 2026-11.
 """
 
 from msgspec import structs

@@ -27,7 +27,7 @@ _REFERENCE = "#/definitions/"
 def build_file_schema(providers: ProviderRegistry) -> Schema:
     """Return the JSON Schema of the configuration file.
 
-    The fields of each API are taken from the built-in `providers`.
+    Each API that one of `providers` uses has its own fields for deviations (the dialect) in the schema.
     """
     dialects = {wire: config.wire.dialect_type for row in providers for wire, config in row.wires.items()}
     definitions = _define(FileContents)

@@ -54,7 +54,7 @@ class ProviderRegistry(Sequence[Provider]):
         return self._by_name[name]
 
     def find_by_prefix(self, prefix: str) -> Provider | None:
-        """Return the provider with the name `prefix` or this prefix of model ids. None: there is no such provider.
+        """Return the provider that has `prefix` as its name or as the prefix of its model ids. None: no provider.
 
         `prefix` must be in lower case and has no slash.
         """
@@ -67,7 +67,7 @@ class ProviderRegistry(Sequence[Provider]):
     def list_setup_variables(self) -> tuple[str, ...]:
         """Return the names of the environment variables that enable providers, such as `OPENAI_API_KEY`.
 
-        Providers that are not offered to users are left out.
+        The demo and LiteLLM are left out, because the proxy does not offer them to users as a choice.
         """
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 

@@ -88,7 +88,8 @@ def build_retired_models(
 ) -> Mapping[str, RetiredModel]:
     """Return a mapping from model id to its retirement, for the models in an announcement of a provider.
 
-    `source` is the page of the announcement.
+    Each of `retirements` has a date, the id of the successor, and the ids of the models that retire on this date.
+    `source` is the page of the announcement, and was read on `read_date`.
     """
     return {
         model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)

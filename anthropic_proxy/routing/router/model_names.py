@@ -1,15 +1,16 @@
 """Functions that find the provider and model for the model id in a client request.
 
-A tier is a family of Claude models, such as opus. The preferred provider serves ids of Claude models, and unlisted ids
-without a prefix. `choose_models` returns each possible model as a `ModelChoice`, by these rules:
+A tier is a family of Claude models, such as opus. The preferred provider serves ids of Claude models, and ids without a
+prefix that no provider lists. `choose_models` returns each possible model as a `ModelChoice`, by these rules:
 
 1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
 2. A provider prefix selects the provider, unless the model list of the preferred provider contains the complete id.
 3. An id with a Claude tier is replaced with the model that the settings give to the tier. Without such a setting, the
    preferred provider gets its default model, or the unchanged id if this provider serves Claude models.
-4. A model in a setting, such as BIG_MODEL, may be in no model list. If the preferred provider has an
-   `unknown_model_provider` with a key, that provider receives it.
-5. Any other name without a prefix goes to the provider that lists it, else to the preferred provider.
+4. A setting such as BIG_MODEL may name a model that no provider lists. The request is then sent to the
+   `unknown_model_provider` of the preferred provider, if the proxy has a key for it.
+5. Any other name without a prefix goes to the provider that lists it. If no provider lists it, it goes to the preferred
+   provider.
 
 `resolve_model_name_and_tier` removes alias and suffix. `find_tier` returns the tier in an id.
 """

@@ -73,7 +73,7 @@ def _regional_base_url(provider: Provider, location: str) -> str:
 
 
 def is_preferable(provider: Provider, settings: Settings) -> bool:
-    """Return True if a provider can become the preferred one without a choice of the user.
+    """Return True if a provider can be chosen as the preferred one when no setting names the preferred provider.
 
     The preferred provider serves Claude models, and unlisted model ids without a provider prefix.
     """

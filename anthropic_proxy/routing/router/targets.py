@@ -99,7 +99,7 @@ class Route(Struct, frozen=True):
 
 
 class TierMapping(Struct, frozen=True, kw_only=True):
-    """The models to which one Claude tier (haiku, sonnet …) is mapped, with the deciding setting."""
+    """The models to which one Claude tier (haiku, sonnet …) is mapped, and the setting that decides this."""
 
     tier: str
     """Name of the Claude tier: `opus`."""
@@ -166,7 +166,7 @@ def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[s
 
 
 def should_query_ollama(settings: Settings) -> bool:
-    """Return True if the proxy must query Ollama for its models at its start."""
+    """Return True if the proxy must query Ollama at its start: Ollama is, or may become, the preferred provider."""
     return choose_preferred_provider_name(settings, ()) == find_registry(settings).local.name
 
 

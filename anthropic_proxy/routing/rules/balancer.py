@@ -33,7 +33,7 @@ _NEW_MEASUREMENT = 0.3
 
 
 class RouteBalancer:
-    """Orders the targets (provider and model) of a route for each request, by weight, latency or price."""
+    """Object that orders the targets (provider and model) of a route for each request, by weight, latency or price."""
 
     def __init__(
         self, store: Store, prices: Mapping[str, float], *, random: Callable[[], float] = random.random

@@ -3,9 +3,10 @@
 `background` is True for calls that Claude Code sends beside the conversation, and `subagent` for calls of its
 sub-agents.
 
-A route may match only a share of the sessions, such as 10 %. From the session and the route, `draw_integer` computes a
-pseudo-random number. The route matches if this number is below `share_threshold`. `draw_percent` returns the number in
-percent. `draw_factor` is a hash of the route's name, from which the number is computed.
+A route may match only a share of the sessions, such as 10 %. For this, `draw_integer` computes a pseudo-random number
+from the session id and from `draw_factor`, a hash of the route's name. The route matches if the number is below the
+result of `share_threshold`. All requests of a session have the same number for a route, so the session stays in the
+share or outside of it. `draw_percent` returns the number in percent.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -168,7 +169,8 @@ class RequestFacts:
 def draw_factor(name: str) -> int:
     """Return a hash of 32 bits of a route's name, for the argument `factor` of `RequestFacts.draw_integer`.
 
-    By its own factor, each route draws other numbers for the same sessions.
+    A session thereby has a different number for each route. Otherwise all routes with the same share would match the
+    same sessions.
     """
     return _hash(name) | 1
 

@@ -1,8 +1,8 @@
 """Acceptor of client connections on the listening socket, up to a maximum number of open connections.
 
 The maximum follows from the limit of open file descriptors. `Acceptor.start` begins to accept connections. Connections
-above the maximum wait in the backlog, the kernel's queue of the socket. `Acceptor.close` accepts the waiting
-connections and closes the socket.
+above the maximum wait in the backlog, the kernel's queue of the socket. `Acceptor.close` first accepts the waiting
+connections, which the kernel would otherwise reset, and then closes the socket.
 """
 
 import asyncio
@@ -76,8 +76,8 @@ class Acceptor:
     async def close(self) -> None:
         """Accept the connections that wait in the backlog (queue of the socket), then close the listening socket.
 
-        The method waits for the TLS handshakes of these connections. After `HANDSHAKE_GRACE_SECONDS` it cancels the
-        incomplete ones.
+        Otherwise the kernel would reset these connections. The method also waits for their TLS handshakes, and cancels
+        the handshakes that are incomplete after `HANDSHAKE_GRACE_SECONDS`.
         """
         if self._resume_timer is not None:
             self._resume_timer.cancel()

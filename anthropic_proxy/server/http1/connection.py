@@ -1,8 +1,8 @@
 """HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits.
 
 `Http1Connection` is the protocol object of one connection. asyncio calls its methods marked "(asyncio)" for events of
-the socket. The first, `connection_made`, stores the addresses of both ends and starts the timer for the first request.
-The parser httptools calls its methods marked "(httptools)". The head of a request is its request line with the headers.
+the socket, such as received bytes or a disconnect. The parser httptools calls its methods marked "(httptools)"
+for each parsed element of a request. The head of a request is its request line with the headers.
 """
 
 import asyncio
@@ -127,7 +127,7 @@ class Http1Connection(ConnectionLifecycle):
             self.pipeline.append(cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body to the current request (httptools), or drop it if its response is complete."""
+        """Add a piece of the body to the current request, or drop the piece if the response is complete (httptools)."""
         self._head_bytes = 0
         self._steps += 1
         if self.cycle is not None and not self.cycle.response_complete:

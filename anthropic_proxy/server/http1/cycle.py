@@ -43,8 +43,8 @@ class AsgiApp(Protocol):
 class RequestResponseCycle:
     """One client request and its response.
 
-    At the end of the request, `count_freed_bytes` is called with the number of its body bytes. After the complete
-    response, `on_response` is called.
+    At the end of the request, `count_freed_bytes` receives the number of its body bytes, so that their memory can be
+    returned to the system. After the complete response, `on_response` is called to start the next request.
     """
 
     __slots__ = (

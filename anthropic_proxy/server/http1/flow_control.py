@@ -37,9 +37,9 @@ class FlowControl:
             self._update()
 
     def set_paused_for_unparsed(self, paused: bool) -> None:
-        """Begin or end the pause of reading that limits the number of unparsed bytes.
+        """Stop or resume reading the socket, to limit the received bytes that wait for the HTTP parser.
 
-        If `paused` is True, too many received bytes are unparsed, so the socket is not read. False ends this pause.
+        If `paused` is True, the socket is not read. If it is False, a pause by `pause_reading` still continues.
         """
         self.paused_for_unparsed = paused
         self._update()

@@ -1,10 +1,11 @@
 """Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
 
 `ConnectionLifecycle` is the base class of a connection. `server/http1/connection.py` adds the parser of requests.
-`HttpApplication` is the interface of the ASGI application that answers the requests. `ServerState` is the state that
-all connections share. A client may send several requests without waiting for responses. The pipeline is the queue of
-those that wait for the response to an earlier one. asyncio calls the methods marked "(asyncio)" for events of the
-socket.
+asyncio calls the methods marked "(asyncio)" for events of the socket.
+
+A client may send several requests without waiting for the responses. The pipeline is the queue of the requests that
+wait until the response to an earlier request is complete. `HttpApplication` is the interface of the ASGI application
+that answers the requests. `ServerState` is the state that all connections share.
 """
 
 import asyncio
@@ -171,7 +172,10 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
 
     def close_if_idle(self) -> None:
-        """Close the connection if it is idle after a request, to free its file descriptor."""
+        """Close the connection if it is idle after a request, to free its file descriptor for a new client.
+
+        The acceptor calls this when the number of connections or file descriptors is at its maximum.
+        """
         if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
             self._close()
 

@@ -53,7 +53,8 @@ def encode_head_without_upgrade(
 ) -> bytes:
     """Return the encoded head of a request without its upgrade headers, which offer another protocol.
 
-    `version` is `1.1` or `1.0`. A request to close the connection (`Connection: close`) is kept.
+    The parser reads this head in place of the received one, because the server supports no other protocol. `version` is
+    `1.1` or `1.0`. A header `Connection: close` is kept.
     """
     closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]

@@ -42,7 +42,7 @@ class OneShotTimer:
 class KeepAliveTimer:
     """Timer that calls `on_timeout` when a client connection has been idle (without a request) for `seconds`.
 
-    `cancel` ends the timer with its connection.
+    Call `cancel` when the connection is closed.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")

@@ -132,7 +132,8 @@ class RedisStore:
     ) -> Reservation:
         """Reserve the amounts of all `limits` in one atomic step. If one of them does not fit, nothing is reserved.
 
-        Raises `LostStateError` if Redis has lost the data that this process used before.
+        `reservation_id` is the id of the new reservation. "": a random id. Raises `LostStateError` if Redis has lost
+        the data that this process used before.
         """
         id_ = reservation_id or os.urandom(16).hex()
         words: list[object] = [self._now(), id_, lease_seconds, self.generation]
@@ -230,8 +231,8 @@ class RedisStore:
     async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
         """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
 
-        If `is_recorded` is False, Redis only replies, and does not count this process. `since` is the `time` of an
-        earlier reply. `HeartbeatReply.recent` is the number of processes with a heartbeat since then.
+        If `is_recorded` is False, Redis replies without counting this process. `since` is the `time` of an earlier
+        reply. The reply then states, as `recent`, the number of processes that sent a heartbeat after that time.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]
         # `since` is the `HeartbeatReply.time` of an earlier reply, from which heartbeats are counted

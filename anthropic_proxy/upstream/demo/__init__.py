@@ -57,7 +57,8 @@ def new_demo_transport(
 ) -> Transport:
     """Return the function that passes a request to the demo and returns its reply.
 
-    `chunk_interval_seconds` is the pause before each chunk of a stream.
+    Some replies mention `setup_variables`, the settings that configure a real provider. `chunk_interval_seconds` is the
+    pause before each chunk of a stream. `new_id` returns a new id that begins with its argument.
     """
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:

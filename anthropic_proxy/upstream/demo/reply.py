@@ -35,7 +35,8 @@ class DemoReply(Struct, frozen=True):
 def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
     """Return the content of the demo's reply to a request.
 
-    Raises `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large.
+    Texts about the demo mention `setup_variables`, the settings that configure a real provider. Raises
+    `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large.
     """
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:

@@ -170,7 +170,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response, because the connection is closed (callback of asyncio).
 
-        A body without a stated length is then complete.
+        `exc` is the error that closed the connection. Without an error, a body is complete if the headers state no
+        length. Such a body ends with the connection.
         """
         self._transport = self._parser = None
         self._owner.remove_closed(self)

@@ -29,7 +29,8 @@ async def connect_first(
 ) -> socket.socket:
     """Return a non-blocking socket, connected to the first of the `addresses` that accepts.
 
-    Raises `OSError` if no address accepts.
+    If an attempt takes longer than `delay_seconds`, the next address is tried at the same time. Raises `OSError` if no
+    address accepts.
     """
     if len(addresses) == 1:
         return await _connect(addresses[0], new_socket)

@@ -1,8 +1,8 @@
 """URLs of requests to providers, and the encoding of request lines and headers.
 
-`parse_url` returns a `Url`. Its server is an `Origin`: scheme, host and port. `request_target` is its path with query.
-`join_url` appends a path to a base URL. `find_proxy` returns the HTTP proxy for a URL. `encode_request_head` encodes
-the request line and headers.
+`parse_url` divides a URL into the server (an `Origin`: scheme, host and port), the `request_target` (path and query),
+and the credentials. `join_url` appends a path to a base URL. `find_proxy` returns the HTTP proxy for a URL.
+`encode_request_head` encodes the request line and headers.
 """
 
 import base64
@@ -96,7 +96,7 @@ def parse_url(url: str) -> Url:
 def join_url(base_url: str, path: str) -> str:
     """Return the base URL with `path` appended to its path.
 
-    If the base URL has a query, such as `api-version`, this query is the end of the result.
+    A query of the base URL, such as `api-version=…`, stays at the end of the result, after a query in `path`.
     """
     if "?" not in base_url:
         return base_url + path
@@ -107,7 +107,8 @@ def join_url(base_url: str, path: str) -> str:
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
     """Return the request line and the headers as bytes, without `content-length` and the final empty line.
 
-    Raises `ValueError` for a line break or NUL.
+    The caller caches the result, and adds the missing lines for each request. Raises `ValueError` for a line break or
+    NUL in a header.
     """
     lines = encode_header_lines(_DEFAULT_HEADERS | headers)
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines

@@ -55,8 +55,8 @@ def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
 def detect_media_type(declared: str, body: bytes) -> str:
     """Return the media type of a fetched body. The type that the server declared may be wrong.
 
-    Images and PDFs are recognized by their first bytes. The type of any other body is `declared`. "": `declared` is an
-    image type or PDF, but the first bytes match none of these types.
+    Images (PNG, JPEG, GIF, WebP) and PDFs are recognized by their first bytes. Any other body has the type `declared`.
+    If `declared` is nevertheless one of these image types or PDF, it is wrong, and the result is "".
     """
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
@@ -76,7 +76,11 @@ def find_charset_parameter(content_type: str) -> str | None:
 
 
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Return the body of a web page as text. `charset` is the parameter of its `Content-Type` header, if any."""
+    """Return the body of a web page as text.
+
+    The charset comes from the first of these sources: a byte order mark, `charset`, or a `<meta>` tag of an HTML page.
+    The default is UTF-8. `charset` is the parameter of the `Content-Type` header.
+    """
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
     if (
         mark_charset is None

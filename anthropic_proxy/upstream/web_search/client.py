@@ -51,7 +51,8 @@ class SearchClient(ABC):
     ) -> UpstreamRequest:
         """Return the HTTP request for a search with at most `limit` results.
 
-        The search is restricted to the domains if the service supports this.
+        If the service supports it, the request restricts the search to the domains `sites`, and omits the domains
+        `excluded_sites`.
         """
 
     @abstractmethod
@@ -73,7 +74,8 @@ class SearchClient(ABC):
     ) -> Sequence[SearchResult]:
         """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
 
-        The results are filtered by the domains.
+        If `allowed_domains` is not empty, only results from these domains are returned. Results from `blocked_domains`
+        are never returned.
         """
         words = " ".join(query.split())
         if not words or not words.isprintable():

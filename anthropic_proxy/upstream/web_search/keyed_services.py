@@ -85,9 +85,9 @@ class BraveClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Brave Search, the field `error.detail`. "": none.
+        """Return the message in an error response of Brave Search, the field `error.detail`. "": no message.
 
-        Brave answers a wrong key with status 422.
+        The status does not show the cause: Brave answers a wrong API key with status 422, for example.
         """
         return _quote(body, "error", "detail")
 
@@ -134,9 +134,9 @@ class TavilyClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Tavily, the field `detail.error`. "": none.
+        """Return the message in an error response of Tavily, the field `detail.error`. "": no message.
 
-        Status 432 or 433 means that the limit of the user's plan is reached.
+        Tavily has two status codes of its own: 432 and 433 mean that the limit of the user's plan is reached.
         """
         return _quote(body, "detail", "error")
 

@@ -115,7 +115,7 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Return the client's error for a response with a status other than 2xx.
+    """Return the error for the client after an upstream response with a status other than 2xx.
 
     If the server has Anthropic's error format, the client receives the server's status and body, with API keys
     redacted.

@@ -61,7 +61,7 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Return the upstream request: the client's bytes with the provider's model id as `model`.
 
-    Content that the provider would reject and the client's credentials are removed.
+    Content that the provider would reject is removed, and the client's credentials are not forwarded.
     """
     query = f"?{call.client_query}" if call.client_query else ""
     return UpstreamRequest(

@@ -51,8 +51,8 @@ decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 def decode_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
     """Return the token counts of a `usage` object. None: `usage` is missing or null.
 
-    `earlier_tier`: `billed_tier` from earlier events of the same reply. The tier `fast` stays if the `usage` of a later
-    event has no `speed`. Another speed without a service tier replaces it by `standard`.
+    `earlier_tier` is the `billed_tier` of earlier events of the same reply. The tier `fast` remains until an event has
+    another `speed`. The billed tier is then the `service_tier` of this event, or `standard` if it has none.
     """
     counts = _count(usage)
     if counts is None:

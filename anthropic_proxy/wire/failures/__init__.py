@@ -72,7 +72,10 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none."""
+    """Return the request parameter, one of `names`, that an error message rejects. None: it rejects none of them.
+
+    If the message names several of these parameters, the result is the first of them.
+    """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
     return parameters.find_rejected_parameter(text, names)
@@ -88,8 +91,8 @@ def rejects_developer_role(text: str) -> bool:
 def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
     """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
 
-    `text` is the error message, which may list accepted levels. `requested` is the client's level, and `sent` its name
-    in the rejected request.
+    `text` is the error message, which may list accepted levels. `requested` is the level of the client request. `sent`
+    is the level in the rejected upstream request, which can have another name.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 

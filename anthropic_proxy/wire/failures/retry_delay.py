@@ -36,7 +36,7 @@ hours."""
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
     """Return the retry delay of a provider error in whole seconds, 1 to `MAX_DELAY_SECONDS`. None: not reported.
 
-    `details` is the value of `error.details`.
+    `details` is the value of `error.details` in the error body. In Google's error format, it contains the delay.
     """
     # The first source with a delay counts: retry headers, Google's `RetryInfo`, the message, headers of exhausted
     # limits.

@@ -30,13 +30,16 @@ class CodeExecutionDecoder:
         """Provider's id of a program without a result → id of its block in the reply to the client."""
 
     def decode_program(self, code: ExecutableCode) -> list[Block]:
-        """Return the client's `server_tool_use` block with the code that Gemini runs."""
+        """Return a `server_tool_use` block for the client, with the code that Gemini runs."""
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         self._open[code.id or identifier] = identifier
         return [encode_code_execution_call(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
-        """Return the client's block with the result of a program, which is code that Gemini ran."""
+        """Return a block for the client with the result of code that Gemini ran.
+
+        If no program waits for a result, a call block with empty code comes first.
+        """
         began: list[Block] = []
         if not self._open:
             # No program is waiting for its result: a call block with empty code comes first.

@@ -115,7 +115,8 @@ class ContentsEncoder:
     def build_contents(self) -> list[_Content]:
         """Return the value of `contents`, the list of encoded messages.
 
-        If the first or the last message is not from the user, a short user text is added.
+        If the conversation begins with an assistant message, a user message with the text `.` is inserted before it. If
+        the conversation ends with one, a user text that requests its continuation is added.
         """
         self._put("user", self._waiting)
         contents = self._contents

@@ -1,10 +1,10 @@
 """`Dialect` of Gemini: settings for the differences between models and servers.
 
-The defaults describe models 3 and later. Rules for older models change fields such as `thinking`. A field `accepts_…`
-describes the server, a field `sends_…` the request. An effort is the level of reasoning that a client requests. An
-adaptation is a change of fields after a rejected request. A continuation is a further request for a reply that reached
-the output limit. An alias replaces a tool name that Gemini does not accept. A thought signature is opaque text in a
-reply, which later requests send back.
+The defaults describe models 3 and later, and rules for older models replace fields such as `thinking`. A field with the
+prefix `accepts_` describes the server, and a field with the prefix `sends_` the request. An effort is the level of
+reasoning that a client requests. A thought signature is opaque text in a reply, which later requests send back. An
+alias replaces a tool name that Gemini does not accept. A continuation is another request for the rest of a reply that
+reached the output limit. An adaptation is a change of fields for the next request, after the server rejected one.
 """
 
 from typing import Literal

@@ -72,7 +72,10 @@ class ToolUseArguments(Struct, gc=False):
 
 
 class ServerToolCall(Struct, gc=False):
-    """Call of a tool that the provider runs itself. It is sent before the text that uses its result."""
+    """Call of a tool that the provider runs itself.
+
+    The provider sends the call before the reply text that uses the result of the tool.
+    """
 
     args: ToolUseArguments | None = None
     """Arguments of the call. Only those of the web search are decoded."""
@@ -132,7 +135,7 @@ class Segment(Struct, gc=False):
 
 
 class GroundingSupport(Struct, rename="camel", gc=False):
-    """Citation, for which "support" is Google's term: a passage of the reply, and the indices of its sources."""
+    """Citation: a passage of the reply, and the indices of the sources that support the passage."""
 
     segment: Segment | None = None
     """Passage of the reply that the sources support."""
@@ -237,8 +240,8 @@ _TIER_FIELDS = ("serviceTier", "trafficType")
 def decode_reply(data: bytes) -> GenerateContentResponse:
     """Decode one frame of a streamed Gemini response, or a complete response.
 
-    Raises `msgspec.DecodeError` for invalid JSON, and for values of unexpected types. A token count of an unexpected
-    type is converted instead, or omitted.
+    Raises `msgspec.DecodeError` for invalid JSON, and for values of unexpected types. Token counts are an exception: a
+    string of digits becomes a number, and any other value becomes None.
     """
     try:
         return decode_strict_reply(data)

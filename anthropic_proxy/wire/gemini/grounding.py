@@ -58,8 +58,9 @@ class GroundingDecoder:
     def record_tool_call(self, use: ServerToolCall) -> None:
         """Record that Gemini called one of Google's own tools, with the search queries of the call.
 
-        Citations of the text after the call arrive later. `feed_delta` therefore buffers this text until
-        `release_buffered_deltas`, if the request offers web search or citations of fetched pages.
+        Gemini sends the citations of a text after the text itself. After the call, `feed_delta` therefore buffers text,
+        and `release_buffered_deltas` adds the citations. Nothing is buffered if the request offers neither web search
+        nor citations of fetched pages.
         """
         self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:
@@ -77,9 +78,10 @@ class GroundingDecoder:
         return [delta]
 
     def decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
-        """Return the call and result blocks of newly fetched URLs, and the number of fetched URLs so far as `Usage`.
+        """Return a call block and a result block for each fetched URL that earlier frames did not contain.
 
-        While text is buffered, the blocks are buffered too.
+        While text is buffered, these blocks are buffered too. After new URLs, a `Usage` delta has the number of all
+        URLs that were fetched for the reply so far.
         """
         deltas: list[Delta] = []
         before = len(self._fetched)
@@ -109,7 +111,7 @@ class GroundingDecoder:
     def release_buffered_deltas(self) -> list[Delta]:
         """Return the blocks of the recorded searches, then the buffered deltas with citations inserted.
 
-        Citations of text that was already sent come first.
+        Citations of text that was returned without buffering come first, before the blocks.
         """
         deltas: list[Delta] = []
         found = {url: source for url, source in self._sources.items() if self._may_show(source)}

@@ -71,8 +71,8 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
 def add_enum(reduced: Schema, values: Any, description_texts: list[str]) -> None:
     """Add the keyword `enum` with `values` to `reduced`, the schema that is built for Gemini.
 
-    The value null is omitted. If Gemini rejects any other value, a text with all values is appended to
-    `description_texts` instead.
+    The value null is omitted. Gemini accepts only strings and numbers in `enum`. If there is any other value, a text
+    with all values is appended to `description_texts` instead.
     """
     if not isinstance(values, list) or not values:
         return
@@ -105,9 +105,9 @@ def filter_required_and_add_texts(reduced: Schema, description_texts: list[str])
 
 
 def describe_keyword(key: str, value: Any) -> list[str]:
-    """Return a list with one text `keyword: value`, for the description of a schema.
+    """Return the text `key: value` for the description of a schema, as a list with one element.
 
-    Empty list: the model does not need the keyword, or the text would be too long.
+    The list is empty if the model does not need the keyword `key`, or if the text would be too long.
     """
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []

@@ -30,10 +30,10 @@ _INLINED = SchemaRules(inlines_references=True)
 
 
 def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
-    """Return the JSON Schema of a tool's arguments, or Google's OpenAPI subset if `as_openapi`.
+    """Return the schema of a tool's arguments as JSON Schema, or in Google's OpenAPI subset if `as_openapi`.
 
-    None: with `as_openapi`, a tool without arguments has no schema, because Gemini rejects empty `properties`. Raises
-    `WorkLimitExceeded` if the schema causes too much work.
+    In the OpenAPI subset, the result is None for a tool without arguments, because Gemini rejects empty `properties`.
+    Raises `WorkLimitExceeded` if the schema causes too much work.
     """
     budget = budget or WorkBudget("schema")
     if not as_openapi:
@@ -45,7 +45,8 @@ def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as
 def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema:
     """Return the schema of a structured reply for the request field `responseJsonSchema`.
 
-    `as_openapi`: True to return Google's OpenAPI subset for `responseSchema`. Raises `WorkLimitExceeded`.
+    If `as_openapi` is True, the result is in Google's OpenAPI subset, for the field `responseSchema`. Raises
+    `WorkLimitExceeded` if the schema causes too much work.
     """
     budget = budget or WorkBudget("schema")
     if as_openapi:

@@ -25,7 +25,7 @@ _BROKEN = frozenset(
 def classify_finish_reason(reason: str) -> FinishKind:
     """Return the meaning of a finish reason of Gemini.
 
-    A reason that is no refusal or limit of Gemini is classified by `find_finish_kind`, as for other providers.
+    A reason that is not specific to Gemini is classified by `find_finish_kind`, which other wires use too.
     """
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"

@@ -22,7 +22,7 @@ _MAX_KEPT_BYTES = 32 * 1024
 
 
 class EncodedSchema(NamedTuple):
-    """A JSON Schema that was cleaned for the provider, as JSON text, with its losses."""
+    """A client's JSON Schema as the provider accepts it, with a text for each condition that was lost."""
 
     schema: Raw
     """The cleaned schema, as JSON text."""
@@ -34,9 +34,10 @@ class EncodedSchema(NamedTuple):
 
 
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
-    """Return a JSON Schema with only the keywords that the provider accepts, and a text for each loss.
+    """Return a JSON Schema as JSON text, with only the keywords that `rules` permit.
 
-    Raises `WorkLimitExceeded` if the work exceeds `budget`.
+    The result also has a text for each condition of the client's schema that was lost. Raises `WorkLimitExceeded` if
+    the work exceeds `budget`.
     """
     budget.count_decoding_steps(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)

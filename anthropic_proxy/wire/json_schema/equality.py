@@ -25,7 +25,7 @@ class EqualityIndex:
         """`id()` of a list or object → the value and its number. The value is kept so that its id is not reused."""
 
     def assign_equality_number(self, value: Any) -> int:
-        """Return the number of a decoded JSON value. Equal values have the same number, others a different one.
+        """Return the number of a decoded JSON value. Equal values have the same number, unequal values different ones.
 
         Raises `WorkLimitExceeded` if the client request causes more work than its `WorkBudget` permits.
         """

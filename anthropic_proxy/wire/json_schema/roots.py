@@ -1,4 +1,4 @@
-"""Conversion of the root of a client's JSON Schema into a plain object, which all providers require.
+"""Conversion of the root of a client's JSON Schema to the schema of a plain object, which all providers require.
 
 `flatten_root` converts a root that is a reference, or that has alternatives (`anyOf`). `may_accept_object` is False for
 a reply schema that allows no object. `required_names` returns the names in the keyword `required`. A `WorkBudget`

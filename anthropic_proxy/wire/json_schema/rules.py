@@ -1,4 +1,8 @@
-"""JSON Schema keywords grouped by the kind of their value, and `SchemaRules`: the keywords that a provider accepts."""
+"""Keywords of JSON Schema, grouped by the kind of their value, and restrictions of providers.
+
+The groups define which keywords contain further schemas. `SchemaRules` describes the features of JSON Schema that one
+provider or API accepts.
+"""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
 """`Dialect`: deviations of models behind Ollama's API. The defaults describe a model on the user's machine.
 
-Each field is one deviation. Model rules in `routing/providers/ollama.py` and settings change fields. The field
-`think_form` selects the value of the request field for reasoning. A field `repairs_…` concerns invalid output of
-models. An alias replaces a tool name that the server does not accept. A signature is opaque state in a thinking block,
-which clients send back.
+Each field is one deviation. Model rules in `routing/providers/ollama.py` and settings replace its value. The field
+`think_form` selects the value of `think`, the request field for reasoning. A field with the prefix `repairs_` enables a
+repair of invalid output of models. An alias replaces a tool name that the server does not accept. A signature is opaque
+state in a thinking block, which clients send back.
 """
 
 from typing import Literal

@@ -83,7 +83,7 @@ class OllamaDecoder(Decoder):
     def decode_end(self) -> list[Delta]:
         """Check at the end of the response that the reply is complete, and return an empty list.
 
-        Raises `UpstreamProtocolError` if it is not.
+        Raises `UpstreamProtocolError` if the reply is not complete.
         """
         if not self.finished:
             raise self._protocol_error("ended its answer before it was complete")

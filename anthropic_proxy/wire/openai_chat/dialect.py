@@ -1,10 +1,10 @@
 """`Dialect`: differences of Chat Completions servers and models from OpenAI's API with gpt-4.1, one field each.
 
-The prefix of a field is its purpose. A field `accepts_…` describes the server, a field `sends_…` the request. `…_field`
-and `…_header` are names in the request, and a `…_form` is one of several ways to send content. `replay…` fields concern
-reasoning of earlier replies, `repairs_…` fields invalid output of models. An effort is the requested level of
-reasoning: `none`, `low`, `high`. A prefill is a last assistant message that the model continues. An alias replaces a
-tool name that the server rejects.
+The prefix or suffix of a field indicates its purpose. A field `accepts_…` describes the server, a field `sends_…` the
+request. A field `replay…` concerns reasoning of earlier replies, and a field `repairs_…` invalid output of models. A
+field `…_field` or `…_header` is a name in the request. A field `…_form` selects one of several ways to send content. An
+effort is the requested level of reasoning: `none`, `low`, `high`. A prefill is a last assistant message that the model
+continues. An alias replaces a tool name that the server rejects.
 """
 
 from typing import Literal

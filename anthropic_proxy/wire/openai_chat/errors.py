@@ -44,7 +44,7 @@ def decode_reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Del
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error for the client that corresponds to `fault`, the provider's decoded error.
 
-    If the request requires the Responses API, the message names the variable that selects this API.
+    If the request requires the Responses API, the error message names the environment variable that selects this API.
     """
     error = build_upstream_error(
         fault,

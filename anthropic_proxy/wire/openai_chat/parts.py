@@ -1,7 +1,8 @@
 """Functions that change the `content` of upstream messages: a JSON string (`Raw`), or a list of content parts.
 
-A part is a text, an image or a file in the format of the Chat Completions API. `add_cache_mark` marks the end of a
-prompt to cache, and `prepend_thinking` adds reasoning. `join_contents` joins the contents of several messages.
+A part is a text, an image or a file in the format of the Chat Completions API. `add_cache_mark` marks the text up to
+which the provider caches the prompt, and `prepend_thinking` adds reasoning. `join_contents` joins the contents of
+several messages.
 """
 
 import itertools

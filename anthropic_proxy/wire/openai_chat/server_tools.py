@@ -1,7 +1,8 @@
-"""Encoder of server tools, such as web search, which the provider runs, for a Chat Completions request.
+"""Encoder of server tools, which the provider runs itself, for Chat Completions requests.
 
-`encode_server_tools` returns the request fields as `ServerToolFields`. Names and settings of the tools differ by
-provider, and are fields of the `Dialect`. `offers_server_tools` is True if the client request has a server tool.
+An example of a server tool is web search. `encode_server_tools` returns the request fields as `ServerToolFields`. Names
+and settings of the tools differ by provider, and are fields of the `Dialect`. `offers_server_tools` is True if the
+client request has a server tool.
 """
 
 from typing import Any

@@ -319,7 +319,7 @@ class ChatDecoder(Decoder):
 
 
 def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
-    """Return the token counts of a reply as the Messages API counts tokens, with its `service_tier`."""
+    """Return a reply's token counts as the Messages API counts tokens. `tier`: the service tier that was billed."""
     within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
     places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
     reads = [read for read in places if read is not None]

@@ -79,7 +79,7 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
 
 
 class OutputToolConverter:
-    """Converter for one reply that replaces the call of the output tool by its arguments as text."""
+    """Converter of one reply: replaces the call of the output tool by the arguments of the call, as reply text."""
 
     def __init__(self) -> None:
         self._keys: set[int | str] = set()

@@ -89,7 +89,10 @@ class ToolCallDecoder:
                 deltas.append(ToolArgs(call.key, text))
 
     def end_complete_calls(self, deltas: list[Delta]) -> None:
-        """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object)."""
+        """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
+
+        Call this before text or thinking. Other calls stay open, because more of their fragments may follow.
+        """
         for call in [call for call in self._open if call.is_complete()]:
             self._end(call, deltas)
 

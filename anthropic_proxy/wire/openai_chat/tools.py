@@ -43,7 +43,10 @@ class ToolFields(Struct):
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    """Return the request fields for tools and tool choice. Raises `UnsupportedFeature` if they are not supported."""
+    """Return the request fields for the client's tools and tool choice.
+
+    Raises `UnsupportedFeature` if the server does not support the tools, or a tool call cannot be forced.
+    """
     request = call.request
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])

@@ -1,9 +1,9 @@
 """`Dialect` of the Responses API: settings for the differences between servers and models.
 
-The defaults describe OpenAI's server with gpt-5. The prefix of a field is its purpose. A field `accepts_…` describes
-the server, the fields `sends_…` and `requests_…` the request. A field `replays_…` concerns content of earlier replies.
-An effort is the requested level of reasoning: `none`, `low`, `high`. An adaptation is a change of fields after a server
-has rejected a request. An alias replaces a tool name that the server rejects.
+The defaults describe OpenAI's server with gpt-5. The prefix of a field indicates its purpose. A field `accepts_…`
+describes the server, a field `sends_…` or `requests_…` the request. A field `replays_…` concerns content of earlier
+replies. An effort is the requested level of reasoning: `none`, `low`, `high`. An alias replaces a tool name that the
+server rejects. An adaptation is a change of fields for the next request, after the server rejected one.
 """
 
 from typing import Literal

@@ -1,8 +1,8 @@
 """Errors of servers with the Responses API: converts them to errors for the client, or to a reply.
 
 `decode_error_object` decodes an error inside a response into a fault, the decoded error. `decode_refusal` converts a
-refusal because of content to a reply. `classify_fault` converts any other fault to the error for the client. Rejected
-reasoning and servers without this API get their own errors.
+refusal because of content to a reply. `classify_fault` converts any other fault to the error for the client. It marks
+an error about rejected reasoning, and adds advice if the server does not have this API.
 """
 
 import re

@@ -161,9 +161,9 @@ _decode_response = msgspec.json.Decoder(Response).decode
 
 
 def decode_event(data: bytes) -> StreamEvent:
-    """Decode a stream event, without fields of wrong types. Raises `msgspec.DecodeError` for invalid JSON.
+    """Decode a stream event. Fields of wrong types are omitted. Raises `msgspec.DecodeError` for invalid JSON.
 
-    A missing last brace is added (recorded: parallel_tool_wrapper_stream).
+    If only the last brace of the event is missing, it is added (recorded: parallel_tool_wrapper_stream).
     """
     try:
         return decode_strict_event(data)

@@ -35,7 +35,7 @@ def encode_mcp_server(
     """Return the upstream tool for a toolset, which names one MCP server. None: the toolset enables no tool.
 
     Raises `InvalidRequest` if `servers` does not contain the server. Raises `UnsupportedFeature` if the toolset only
-    disables single tools.
+    disables single tools, because the API has no list of forbidden tools.
     """
     toolset = decode_toolset(tool)
     name = toolset.mcp_server_name

@@ -55,7 +55,7 @@ class PendingReasoning:
 def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
     """Return the state of a complete reasoning item, which later requests send back.
 
-    The state is empty if the item has neither encrypted content nor text of the reasoning itself.
+    The state is empty if the item has no encrypted content, and no text of the reasoning other than a summary.
     """
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:

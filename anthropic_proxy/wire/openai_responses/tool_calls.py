@@ -1,9 +1,10 @@
 """Decoder of client tool calls in replies of the Responses API, streamed or complete.
 
 `ToolCallItemDecoder` decodes one call and appends its deltas to a list. `ToolCallContext` has the state that all calls
-of a reply share. A custom tool call has plain text as input. A parallel wrapper is a call of a tool `parallel` with
-several calls in its arguments, which some models write. The client receives these as separate calls. A label is the
-name of an MCP server in the upstream request; `find_mcp_server_name` returns the client's name of that server.
+of a reply share. A custom tool call has plain text as input. A parallel wrapper is a call of a tool `parallel`, with
+several calls in its arguments. Some models write such a call, and the client receives the contained calls separately. A
+label is the name of an MCP server in the upstream request; `find_mcp_server_name` returns the client's name of that
+server.
 """
 
 import msgspec
@@ -67,8 +68,8 @@ class ToolCallItemDecoder:
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
         """Append a fragment of the arguments of a tool call to `deltas`, if the call has started.
 
-        Before the start, fragments are kept for calls that start only when they are complete. Fragments of other calls
-        are dropped, because the complete arguments follow.
+        A custom tool call or parallel wrapper starts only when it is complete, so its fragments are stored until then.
+        For any other call, fragments before the start are dropped, because the complete arguments follow.
         """
         if self._ended or not fragment:
             return

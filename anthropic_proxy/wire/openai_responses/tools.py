@@ -32,7 +32,7 @@ _PLACE = ("city", "region", "country", "timezone")
 
 
 class ToolFields(Struct):
-    """Fields of the upstream request for tools, and facts about the offered tools."""
+    """Request fields for tools, and properties of the offered tools on which other request fields depend."""
 
     definitions: list[Any]
     """Value of `tools`: definitions of client tools (JSON) and of server tools."""

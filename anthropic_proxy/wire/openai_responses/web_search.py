@@ -98,8 +98,9 @@ class WebSearchDecoder:
     def decode_search_item(self, item: OutputItem) -> list[Delta]:
         """Return the deltas to send now for a search item: call block, result block and usage.
 
-        The result block is buffered until the found pages are known. While deltas are buffered, only the usage is
-        returned. Empty list: nothing to send now, for example because an earlier search has found the page.
+        The result block is buffered until the found pages are known. If earlier deltas are still buffered, the call
+        block is buffered too. The list is empty if there is nothing to send now. An example is an opened page that an
+        earlier search has found.
         """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]

@@ -48,9 +48,10 @@ class ToolCallRepair:
         return found
 
     def find_name_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's name of the tool for a call without a name, if only one tool fits the arguments.
+        """Return the client's name of the tool for a call without a name, if exactly one tool fits the arguments.
 
-        The result is `unnamed_tool` if no tool fits, or several. None: names are not repaired, or no tool is offered.
+        If no tool or several tools fit, the result is `unnamed_tool`. None: names are not repaired, or no tool is
+        offered.
         """
         if not self._offered:
             return None

@@ -2,9 +2,9 @@
 
 A start marker is a text such as `<tool_call>` at the start of a call. `StartMarker` has its properties. A
 `ToolCallReader` is a function that parses the text of a call. `build_format_markers` returns the markers of several
-formats as `FormatMarkers`, for the search in streamed text. Unmarked calls are a whole reply that consists only of
-calls without markers. `can_be_unmarked_calls` checks the beginning of a reply for them, and `read_unmarked_calls`
-parses the complete reply.
+formats as `FormatMarkers`, for the search in streamed text. Some models write calls without markers (unmarked calls),
+in a reply that contains nothing else. `can_be_unmarked_calls` checks the beginning of a reply for such calls, and
+`read_unmarked_calls` parses the complete reply.
 """
 
 import functools
@@ -88,8 +88,8 @@ class FormatMarkers(NamedTuple):
     def find_partial_marker(self, text: str, offset: int, end: int) -> int:
         """Return the index at which an incomplete start marker at the end of `text` begins.
 
-        The rest of the marker may follow in the next fragment of the reply. Only indexes from `offset` to before `end`
-        are searched. Without a marker, the length of `text` is returned.
+        The rest of the marker may follow in the next fragment of the reply. Only a marker that begins at `offset` or
+        later, and before `end`, is found. If there is none, the length of `text` is returned.
         """
         for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
             if (

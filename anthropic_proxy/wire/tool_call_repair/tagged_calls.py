@@ -186,8 +186,8 @@ def read_deepseek_calls(text: str, offered: OfferedTools) -> list[RecoveredCall]
 def read_harmony_call(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the call of `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
 
-    Written by gpt-oss ("OpenAI harmony response format", Function calling). The recipient `to=…` stands after the role
-    or after the channel.
+    Written by gpt-oss ("OpenAI harmony response format", Function calling). The part `to=…` (the recipient) may also
+    stand before `<|channel|>`, after the role.
     """
     written = _CHANNEL.match(text)
     call = resolve_call(written[1], written[2], offered) if written else None

@@ -1,10 +1,10 @@
 """`TextSplitter`: separates a provider's reply text into text, reasoning (thinking tags) and tool calls.
 
 `feed` returns the deltas (pieces of the reply) of a fragment, and `finish` those of the buffered text. Some models
-write reasoning without a start tag, so text before a possible end tag may be returned as reasoning. If a reply of text
-only (`is_text_reply`) ends without this tag, `finish` returns the text again as reply text. `note_separate_reasoning`
-records that the provider sends reasoning in a separate field. `notes` has a note for each tool call that was found in
-the text.
+write no start tag before their reasoning. The text at the start of their replies is therefore first returned as
+reasoning. If no end tag follows in a reply of text only (`is_text_reply`), `finish` returns this text again as reply
+text. `note_separate_reasoning` records that the provider sends reasoning in a separate field. `notes` has a note for
+each tool call that was found in the text.
 """
 
 from collections.abc import Sequence
@@ -57,8 +57,9 @@ class TextSplitter:
     def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas. Call this before another block and at the end of the reply.
 
-        `is_text_reply`: True if the reply ended normally with text only. Text without a tag that was returned as
-        reasoning is then returned again as `Text`. `reply_ended_early`: True to return unfinished tool calls as text.
+        `is_text_reply`: True if the reply ended normally with text only. If text was returned as reasoning but no end
+        tag followed, it is then returned again as `Text`. `reply_ended_early`: True to return unfinished tool calls as
+        text.
         """
         # A reply of text only may have been taken for reasoning, although it had no tag; it is then returned again as
         # `Text`. After an early end, a call without an end marker becomes text.
@@ -68,7 +69,7 @@ class TextSplitter:
     def note_separate_reasoning(self) -> None:
         """Record that the provider sends reasoning in a separate field.
 
-        Text before an end tag such as `</think>` is then reply text, unless it has a start tag.
+        Text before an end tag such as `</think>` is then reply text, unless a start tag comes before the text.
         """
         if self._tags is not None:
             self._tags.disable_unopened_form()

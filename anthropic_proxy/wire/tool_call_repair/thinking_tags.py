@@ -1,8 +1,8 @@
 """`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
 Some servers do not separate reasoning from the reply. `feed` converts a fragment of the text to `Thinking` and `Text`
-deltas, and `finish` converts the buffered text. Some models write only the end tag, which is called the form
-`unopened`. If this form is enabled, text before the end tag is reasoning. `disable_unopened_form` disables it.
+deltas, and `finish` converts the buffered text. Some models write only the end tag of their reasoning. This form is
+called `unopened`. If it is enabled, all text before the end tag is reasoning. `disable_unopened_form` disables it.
 """
 
 from collections.abc import Sequence
@@ -94,8 +94,8 @@ class ThinkingTagParser:
     def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas at the end of the text.
 
-        `is_text_reply` is True if the reply ended normally and contained only text. Text without any tag that was
-        returned as reasoning is then returned again as `Text`.
+        `is_text_reply` is True if the reply ended normally and contained only text. If text was returned as reasoning
+        but no end tag followed, it is then returned again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":
@@ -114,9 +114,9 @@ class ThinkingTagParser:
         return deltas
 
     def disable_unopened_form(self) -> None:
-        """Treat text before an end tag without a start tag as reply text, not as reasoning.
+        """Treat text before an end tag as reply text, not as reasoning, if no start tag comes before the text.
 
-        Call it if the provider sends reasoning in a separate field.
+        Call this if the provider sends reasoning in a separate field.
         """
         self._unopened = False
 

@@ -1,7 +1,8 @@
 """Search of provider error texts for a rejected parameter, a rejected message role, or a list of effort levels.
 
-`find_rejected_parameter`, `rejects_developer_role` and `find_replacement_effort` return the results, by which the next
-upstream request is changed. An effort is a level of reasoning, such as `low`.
+`find_rejected_parameter` returns the parameter, and `rejects_developer_role` detects a rejected role. An effort is a
+level of reasoning, such as `low`; `find_replacement_effort` returns the level to send instead. By these results the
+caller changes the next upstream request.
 """
 
 import re
@@ -51,7 +52,10 @@ _LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none."""
+    """Return the request parameter, one of `names`, that an error message rejects. None: it rejects none of them.
+
+    If the message names several of these parameters, the result is the first of them.
+    """
     if not matches_any(PARAMETER_REJECTION_TEXTS, text):
         return None
     for opened, word, closed, noun in _WORD.findall(text):
@@ -78,8 +82,8 @@ def rejects_developer_role(text: str) -> bool:
 def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
     """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
 
-    `text` is the error message, which may list accepted levels. `requested` is the client's level, and `sent` its name
-    in the rejected request.
+    `text` is the error message, which may list accepted levels. `requested` is the level of the client request. `sent`
+    is the level in the rejected upstream request, which can have another name.
     """
     listed: list[str] = []
     for match in _LIST.finditer(text):

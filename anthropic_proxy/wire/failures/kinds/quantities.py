@@ -179,7 +179,7 @@ def _subject_of_word(word: str) -> QuantitySubject:
 
 
 def find_subject(lexemes: Sequence[Lexeme], index: int) -> QuantitySubject:
-    """Return the counted thing that the word at `index` names: `input`, `output` or `context`. "": none."""
+    """Return the kind of tokens that the word at `index` names: `input`, `output`, or both as `context`. "": none."""
     word = lexemes[index].text
     if word.lower() == "tokens" and index and _is_output_limit(lexemes, index):
         return "output"

@@ -1,8 +1,8 @@
 """`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
 
-Three cases are recognized: the input exceeds the context window, the output limit (`max_tokens`) is too high, or one
-request exceeds a rate limit alone. `TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts
-without numbers. `new_input_overflow_fault` returns the description of a too long input.
+Three cases are recognized: the input exceeds the context window, the output limit (`max_tokens`) is too high, or this
+request alone exceeds a rate limit. `TokenLimitFault` describes the error. `KnownTokenCounts` has the proxy's own counts
+for error texts without numbers. `new_input_overflow_fault` returns the description for an input that is too long.
 """
 
 import re
