@@ -2,8 +2,9 @@
 
 Both proxies run at the same time. A round alternates between them in many small blocks of requests, so that changes of
 the machine's speed concern both, and compares the sums. Each process has its own CPU clock, which includes the ledger's
-thread: after the last block, a round waits until all rows are stored. A second table has the CPU time of this thread by
-the number of requests in a transaction.
+thread: after the last block, a round waits until all rows are stored. The CPU time of this thread is also measured
+alone, as difference between the background threads of both proxies, because it varies less than the sum. A last table
+has the CPU time of this thread by the number of requests in a transaction.
 """
 
 import argparse
@@ -58,9 +59,16 @@ LOADS = (
 )
 
 
-async def measure(rounds: int, directory: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return title of a load → CPU milliseconds of a request without and with the ledger, for each round."""
-    upstream, found = free_port(), {load.title: list[tuple[float, float]]() for load in LOADS}
+class CpuTime(Struct, frozen=True):
+    """CPU time in milliseconds of one request: of the whole process, and of its threads except the main thread."""
+
+    whole: float
+    background: float
+
+
+async def measure(rounds: int, directory: Path) -> dict[str, list[tuple[CpuTime, CpuTime]]]:
+    """Return title of a load → CPU time of a request without and with the ledger, for each round."""
+    upstream, found = free_port(), {load.title: list[tuple[CpuTime, CpuTime]]() for load in LOADS}
     with start_upstream(directory, upstream):
         running = {}
         for name, url in DATABASES.items():
@@ -83,20 +91,22 @@ async def measure(rounds: int, directory: Path) -> dict[str, list[tuple[float, f
     return found
 
 
-async def _measure_round(running: Mapping[str, Running], load: Load) -> dict[str, float]:
-    """Return name of a proxy → CPU milliseconds of one request, in blocks in the order off, on, on, off."""
+async def _measure_round(running: Mapping[str, Running], load: Load) -> dict[str, CpuTime]:
+    """Return name of a proxy → CPU time of one request, in blocks in the order off, on, on, off."""
     before = {name: _read_cpu_seconds(one) for name, one in running.items()}
     for number in range(BLOCKS):
         for name in list(running)[:: -1 if number % 2 else 1]:
             one = running[name]
             await one.volley(one.subject.shot(SIZES[load.size], load.reply), load.count // BLOCKS)
     await asyncio.sleep(WRITE_SECONDS)
-    return {name: 1e3 * (_read_cpu_seconds(one) - before[name]) / load.count for name, one in running.items()}
+    spent = {name: map(float.__sub__, _read_cpu_seconds(one), before[name]) for name, one in running.items()}
+    return {name: CpuTime(*(1e3 * seconds / load.count for seconds in times)) for name, times in spent.items()}
 
 
-def _read_cpu_seconds(running: Running) -> float:
+def _read_cpu_seconds(running: Running) -> tuple[float, float]:
+    """Return the CPU seconds so far of the process, and of its threads except the main thread."""
     assert running.process is not None
-    return running.process.cpu_seconds()
+    return running.process.cpu_seconds(), running.process.background_cpu_seconds()
 
 
 def measure_writer(count: int, file: Path) -> float:
@@ -131,6 +141,14 @@ def find_median_interval(values: Sequence[float]) -> tuple[float, float]:
     return values[first], values[-1 - first]
 
 
+def _describe(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ±{(ratios[-1] - ratios[0]) / 2:.2f}"
+
+
+def _describe_interval(values: Sequence[float], form: str) -> str:
+    return " to ".join(format(limit, form) for limit in find_median_interval(values))
+
+
 def _record(queue: ReceiptQueue, receipts: Iterable[Receipt]) -> None:
     for receipt in receipts:
         receipt.started_at = time.time()  # the requests of a transaction usually started in one hour
@@ -144,16 +162,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(measure(rounds, Path(folder)))
     lines = [
-        "| CPU per request, ms | `DATABASE_URL=off` | ledger in SQLite | ratio | 95 % confidence interval |",
-        "| --- | --- | --- | --- | --- |",
+        "| CPU per request, ms | `DATABASE_URL=off` | ledger in SQLite | ratio | 95 % confidence interval "
+        "| the ledger's thread alone |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for title, pairs in found.items():
-        without, stored = (statistics.median(values) for values in zip(*pairs, strict=True))
-        ratios = sorted(on / off for off, on in pairs)
-        spread = (ratios[-1] - ratios[0]) / 2
-        ratio = f"{statistics.median(ratios):.2f} ±{spread:.2f}"
-        low, high = find_median_interval(ratios)
-        lines.append(f"| {title} | {without:.3f} | {stored:.3f} | {ratio} | {low:.2f} to {high:.2f} |")
+        without, stored = (statistics.median(time.whole for time in times) for times in zip(*pairs, strict=True))
+        ratios = sorted(on.whole / off.whole for off, on in pairs)
+        shares = sorted((on.background - off.background) / off.whole for off, on in pairs)
+        lines.append(
+            f"| {title} | {without:.3f} | {stored:.3f} | {_describe(ratios)} | {_describe_interval(ratios, '.2f')} "
+            f"| +{statistics.median(shares):.1%} ({_describe_interval(shares, '.1%')}) |"
+        )
     lines += ["", "| requests in a transaction | CPU of the writer per request, µs |", "| ---: | ---: |"]
     with tempfile.TemporaryDirectory() as folder:
         spent = {count: measure_writer(count, Path(folder, f"{count}.sqlite3")) for count in TRANSACTION_SIZES}

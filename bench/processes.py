@@ -55,6 +55,12 @@ class Process:
             self._spent[pid] = max(self._spent.get(pid, 0.0), _cpu_seconds(pid))
         return sum(self._spent.values())
 
+    def background_cpu_seconds(self) -> float:
+        """Return the CPU time so far of all running threads of the process except the main thread (Linux)."""
+        pid = str(self._process.pid)
+        texts = [_read(f"/proc/{pid}/task/{task}/schedstat") for task in _tasks(self._process.pid) if task != pid]
+        return sum(int(text.split()[0]) for text in texts if text) / 1e9  # the first field is in nanoseconds
+
     async def settle(self) -> float:
         """Wait until it does nothing more, and return its CPU seconds: some write their logs after the reply."""
         spent = self.cpu_seconds()
