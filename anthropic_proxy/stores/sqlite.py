@@ -170,8 +170,8 @@ class SqliteStore:
     async def close(self) -> None:
         """Wait for the running transaction, and close the file.
 
-        If the file was unavailable, this process has counted amounts in its memory meanwhile. The method then first
-        tries once more to add these amounts to the file.
+        If the file is still unavailable after a failure, this process has counted amounts in its memory. The method
+        then first tries once more to add these amounts to the file.
         """
         async with self._adding:
             if self._recovering is not None:

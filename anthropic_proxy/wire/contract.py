@@ -257,7 +257,7 @@ class Decoder(ABC):
     def flush_pending(self) -> list[Delta]:
         """Return the buffered deltas after the response was interrupted.
 
-        An incomplete tool call is not ended, so that the client does not run it. A second call returns an empty list.
+        An open tool call is not ended, so that the client does not run it. A second call returns an empty list.
         """
 
 

@@ -231,7 +231,7 @@ class RedisStore:
     async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
         """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
 
-        If `is_recorded` is False, Redis replies without counting this process. `since` is the `time` of an earlier
+        If `is_recorded` is False, Redis replies without recording the heartbeat. `since` is the `time` of an earlier
         reply. The reply then states, as `recent`, the number of processes that sent a heartbeat after that time.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]

@@ -170,8 +170,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response, because the connection is closed (callback of asyncio).
 
-        `exc` is the error that closed the connection. Without an error, a body is complete if the headers state no
-        length. Such a body ends with the connection.
+        `exc` is the error that closed the connection. Without an error, a body is complete if the headers do not state
+        its end, by a length or as chunks. Such a body ends with the connection.
         """
         self._transport = self._parser = None
         self._owner.remove_closed(self)

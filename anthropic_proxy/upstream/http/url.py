@@ -107,8 +107,8 @@ def join_url(base_url: str, path: str) -> str:
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
     """Return the request line and the headers as bytes, without `content-length` and the final empty line.
 
-    The caller caches the result, and adds the missing lines for each request. Raises `ValueError` for a line break or
-    NUL in a header.
+    The caller adds the missing lines for each request, so that the result can be cached. Raises `ValueError` for a line
+    break or NUL in a header.
     """
     lines = encode_header_lines(_DEFAULT_HEADERS | headers)
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines

@@ -51,8 +51,8 @@ class SearchClient(ABC):
     ) -> UpstreamRequest:
         """Return the HTTP request for a search with at most `limit` results.
 
-        If the service supports it, the request restricts the search to the domains `sites`, and omits the domains
-        `excluded_sites`.
+        If the service supports it, the request restricts the search to the domains `sites`, and excludes the domains
+        `excluded_sites` from the search.
         """
 
     @abstractmethod

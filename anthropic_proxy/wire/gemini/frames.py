@@ -241,7 +241,7 @@ def decode_reply(data: bytes) -> GenerateContentResponse:
     """Decode one frame of a streamed Gemini response, or a complete response.
 
     Raises `msgspec.DecodeError` for invalid JSON, and for values of unexpected types. Token counts are an exception: a
-    string of digits becomes a number, and any other value becomes None.
+    string of digits or a fraction becomes an integer, and a value of another type becomes None.
     """
     try:
         return decode_strict_reply(data)

@@ -25,7 +25,8 @@ _BROKEN = frozenset(
 def classify_finish_reason(reason: str) -> FinishKind:
     """Return the meaning of a finish reason of Gemini.
 
-    A reason that is not specific to Gemini is classified by `find_finish_kind`, which other wires use too.
+    A reason that is neither a refusal nor a limit of Gemini is classified by `find_finish_kind`, which other wires use
+    too.
     """
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"

@@ -76,7 +76,7 @@ class GeminiDecoder(Decoder):
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Return the deltas of one frame of a streamed Gemini response, the data of one SSE event.
 
-        Raises `UpstreamError` for an error object, and for a frame that cannot be decoded.
+        Raises `UpstreamError` if the frame is invalid or an error. A refusal of the content ends the reply instead.
         """
         deltas: list[Delta] = []
         self._delivered = self._thought
@@ -96,7 +96,7 @@ class GeminiDecoder(Decoder):
         return self._release_text()
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a response that was not streamed. Raises `UpstreamError` for errors and invalid JSON."""
+        """Return the deltas of a response that was not streamed. Raises `UpstreamError` for errors and invalid data."""
         deltas: list[Delta] = []
         for reply in self._replies_in(body, repair_json):
             self._read(reply, deltas)

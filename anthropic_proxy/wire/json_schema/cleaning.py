@@ -1,9 +1,9 @@
 """`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
 
 The schemas describe the arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider.
-The result is a `CleanedSchema`: the schema, and a text for each loss. A loss is a condition of the client's schema that
-the cleaned schema no longer contains. Some providers accept no references (`$ref`). Each reference is then replaced by
-the schema that it names. `MAX_INLINED_REFERENCES` limits the number of replacements.
+The result is a `CleanedSchema`: the schema, and texts for the main losses. A loss is a condition of the client's schema
+that the cleaned schema no longer contains. Some providers accept no references (`$ref`). Each reference is then
+replaced by the schema that it names. `MAX_INLINED_REFERENCES` limits the number of replacements.
 """
 
 from typing import Any, NamedTuple

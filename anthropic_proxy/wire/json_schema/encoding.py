@@ -22,7 +22,7 @@ _MAX_KEPT_BYTES = 32 * 1024
 
 
 class EncodedSchema(NamedTuple):
-    """A client's JSON Schema as the provider accepts it, with a text for each condition that was lost."""
+    """A client's JSON Schema as the provider accepts it, with texts about the main conditions that were lost."""
 
     schema: Raw
     """The cleaned schema, as JSON text."""
@@ -36,8 +36,8 @@ class EncodedSchema(NamedTuple):
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
     """Return a JSON Schema as JSON text, with only the keywords that `rules` permit.
 
-    The result also has a text for each condition of the client's schema that was lost. Raises `WorkLimitExceeded` if
-    the work exceeds `budget`.
+    The result also has texts about the main conditions of the client's schema that were lost. Raises
+    `WorkLimitExceeded` if the work exceeds `budget`.
     """
     budget.count_decoding_steps(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)

@@ -68,7 +68,8 @@ _COUNTS = ("prompt_eval_count", "eval_count")
 def decode_frame(data: bytes) -> Frame:
     """Decode a line of a stream, or a complete body. Token counts may be strings or fractions.
 
-    Raises `msgspec.DecodeError` for invalid JSON, and for all other values of unexpected types.
+    A token count of another type becomes None. Raises `msgspec.DecodeError` for invalid JSON, and if any other field
+    has an unexpected type.
     """
     try:
         return decode_strict_frame(data)

@@ -45,7 +45,8 @@ class ToolFields(Struct):
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
     """Return the request fields for the client's tools and tool choice.
 
-    Raises `UnsupportedFeature` if the server does not support the tools, or a tool call cannot be forced.
+    Raises `UnsupportedFeature` if the model does not support tools. The same error is raised if `tool_choice` requires
+    an unsupported tool, or a server tool beside other tools.
     """
     request = call.request
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)

@@ -99,8 +99,8 @@ class WebSearchDecoder:
         """Return the deltas to send now for a search item: call block, result block and usage.
 
         The result block is buffered until the found pages are known. If earlier deltas are still buffered, the call
-        block is buffered too. The list is empty if there is nothing to send now. An example is an opened page that an
-        earlier search has found.
+        block is buffered too, so that only the usage is returned. The list is empty if there is nothing to send now. An
+        example is an opened page that an earlier search has found.
         """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]

@@ -57,9 +57,9 @@ class TextSplitter:
     def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas. Call this before another block and at the end of the reply.
 
-        `is_text_reply`: True if the reply ended normally with text only. If text was returned as reasoning but no end
-        tag followed, it is then returned again as `Text`. `reply_ended_early`: True to return unfinished tool calls as
-        text.
+        `is_text_reply`: True if the reply ended normally with text only. Text that was returned as reasoning, although
+        it had neither a start tag nor an end tag, is then returned again as `Text`. `reply_ended_early`: True to return
+        unfinished tool calls as text.
         """
         # A reply of text only may have been taken for reasoning, although it had no tag; it is then returned again as
         # `Text`. After an early end, a call without an end marker becomes text.

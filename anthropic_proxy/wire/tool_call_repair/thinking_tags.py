@@ -94,8 +94,8 @@ class ThinkingTagParser:
     def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas at the end of the text.
 
-        `is_text_reply` is True if the reply ended normally and contained only text. If text was returned as reasoning
-        but no end tag followed, it is then returned again as `Text`.
+        `is_text_reply` is True if the reply ended normally and contained only text. Text that was returned as
+        reasoning, although it had neither a start tag nor an end tag, is then returned again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":
