@@ -3,7 +3,8 @@
 Each worker process has its own services. `open_services` builds them at the start and at each reload of the settings.
 It adds the objects of plugins, and at a reload also the state of the previous services. `build_services` builds
 services without plugins, and opens no connection. Functions `new_*` build one object each. `BackgroundWork` runs long
-computations in a thread, so that they do not block the event loop. Receipts are the records of finished requests.
+computations in a thread, so that they do not block the event loop. `prefetch_tier_model_limits` queries the limits of
+the models for Claude tiers (opus …). Receipts are the records of finished requests.
 """
 
 import asyncio

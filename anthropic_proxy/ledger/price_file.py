@@ -47,7 +47,7 @@ class StoredPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def read_prices(file: Path) -> StoredPrices | None:
     """Return the content of the price file. None: the file does not exist.
 
-    Raises `InvalidPrices` if the file cannot be read or decoded.
+    Raises `InvalidPrices` if the file cannot be read or decoded, or has another format version.
     """
     try:
         with file.open("rb") as stream:

@@ -129,8 +129,8 @@ def describe_price_list(directory: Path | None) -> str:
 def find_newer_prices(file: Path | None) -> StoredPrices | None:
     """Return the content of the user's price file if it is used in place of the prices of the installed package.
 
-    None: there is no file, or the package was updated later and has prices that are at least as new. Raises
-    `InvalidPrices` if the file cannot be used.
+    None: there is no file, or the package has changed since the file was stored, and its prices are at least as new.
+    Raises `InvalidPrices` if the file cannot be used.
     """
     stored = None if file is None else read_prices(file)
     if stored is None or stored.package == describe_price_package():

@@ -168,8 +168,8 @@ class ReceiptQueue:
     def pop_batch(self, count: int) -> list[Receipt]:
         """Remove at most `count` receipts from the queue, the oldest first, and return them as the current batch.
 
-        The length of the queue and its limit still include these receipts, until the caller has stored them and sets
-        `in_batch` to 0.
+        The length of the queue and its limit still include these receipts, until they are stored or dropped. After
+        storing them, the caller sets `in_batch` to 0.
         """
         batch: list[Receipt] = []
         while self._waiting and len(batch) < count:

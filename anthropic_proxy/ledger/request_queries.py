@@ -207,7 +207,7 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
 
     The index of the column does not contain this value, so the query would read all rows in the time range. The range
     is therefore reduced to the hours from the first to the last with this value in the hourly sums. It still contains
-    all requests that match.
+    all requests that match. A filter by `outcome_class` alone does not shorten the range.
     """
     # the index of a column does not contain its most common value, so fewer rows are read in this way
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):

@@ -1,8 +1,8 @@
 """Queries of sessions: a list of sessions with sums, and the sums and requests of one session.
 
 A session is a conversation of a client such as Claude Code. Sums usually come from the table `session_hours`, which has
-hourly sums of sessions but only a few columns for filters. A list for at most three hours, or with a filter by another
-column, is computed from single requests. It then includes only the latest 50,000 requests.
+hourly sums of sessions but only a few columns for filters. A list for at most three hours, with a text search, or with
+a filter by another column is computed from single requests. It then includes only the latest 50,000 requests.
 """
 
 from collections.abc import Sequence

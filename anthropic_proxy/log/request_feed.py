@@ -150,9 +150,10 @@ class RequestFeed:
         return list(self._running.values())
 
     def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
-        """Return a copy of `snapshot` with API keys masked.
+        """Return the requests of `snapshot` with API keys masked.
 
-        They are masked in texts that clients may have chosen, such as model ids and error messages.
+        They are masked in texts that clients may have chosen, such as model ids and error messages. The number of
+        unresponsive workers is not copied.
         """
         secrets = tuple(self._secrets())
         finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]

@@ -83,8 +83,8 @@ class Automaton:
     def min_string_index(self, state: State) -> int:
         """Return the lowest index of the searched strings that begin with the text of `state`.
 
-        These are the strings that the next characters may complete. The index of a string is its position in the list
-        given to the constructor.
+        Each of these strings is complete at the current character, or the next characters may complete it. The index
+        of a string is its position in the list given to the constructor.
         """
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 

@@ -74,7 +74,8 @@ class StopSequenceFilter:
     def flush(self) -> list[Delta]:
         """Return the text that is still held back. Call this at the end of the reply.
 
-        If a stop sequence has already ended the reply, the list is empty.
+        If this text contains a stop sequence, only the text before it and a `Stop` are returned. If a stop sequence
+        has already ended the reply, the list is empty.
         """
         released: list[Delta] = []
         if self.matched is None:

@@ -158,7 +158,7 @@ def collect_samples(
 
     `unresponsive_workers` is the value of the gauge `WORKERS_UNRESPONSIVE`. `versions` are the versions of the proxy
     and Python, the labels of `BUILD_INFO`. All other values are from `snapshot`. A counter with labels has no values
-    before its first event.
+    as long as `snapshot` has none for it.
     """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():

@@ -145,9 +145,10 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
 
 
 def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
-    """Return the model mapping of the Claude tiers (opus …) as rows, in which tiers with the same models are joined.
+    """Return the model mapping of the Claude tiers (opus …) as rows, in which tiers with the same mapping are joined.
 
-    A row is a pair: the names of its tiers as one text, such as `haiku, sonnet`, and the mapping of the first tier.
+    The same mapping means the same models, decided by the same setting. A row is a pair: the names of its tiers as one
+    text, such as `haiku, sonnet`, and the mapping of the first tier. After two names, an ellipsis stands for others.
     """
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):

@@ -1,6 +1,6 @@
 """`list_backend_variables`: names of the settings on which the replies of models depend.
 
-By these settings, the proxy recognizes results of the command `doctor` that no longer apply.
+By these settings, the proxy recognizes results of the command `doctor` that may no longer apply.
 """
 
 from collections.abc import Sequence

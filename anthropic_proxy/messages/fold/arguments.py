@@ -16,8 +16,8 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 def build_arguments_object(text: str) -> Raw:
     """Return the JSON object for the arguments of a tool call, which the model may have truncated.
 
-    A truncated object keeps its complete members. For other invalid text, the result is an object with the text in the
-    field `__unparsedToolInput`.
+    A truncated object keeps its complete members. Empty text becomes an empty object. For any other text, also for
+    valid JSON that is no object, the result is an object with the text in the field `__unparsedToolInput`.
     """
     if not text or text.isspace():
         return Raw(b"{}")

@@ -87,8 +87,8 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 def guess_model(body: bytes) -> str:
     """Return the probable model id from the first and last bytes of a body, without decoding it. "": not found.
 
-    The caller determines by this id if a relay serves the request. If so, it tries the fast `scan_request` instead of
-    decoding the complete body.
+    The caller determines by this id if only relays may serve the request. If so, it tries the fast `scan_request`
+    instead of decoding the complete body.
     """
     found = _MODEL.search(body[:_SCANNED_BYTES]) or _MODEL.search(body[-_SCANNED_BYTES:])
     return found[1].decode(errors="replace") if found else ""

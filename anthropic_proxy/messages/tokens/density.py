@@ -14,7 +14,7 @@ _STRETCH = 128
 sample."""
 _LONG_STRETCH = 1_024
 _MANY_ESCAPES = 64
-"""rMaximum Unicode escapes (`\\u0430`) in a sample of short pieces. A text with more is sampled in longer pieces,
+"""Maximum Unicode escapes (`\\u0430`) in a sample of short pieces. A text with more is sampled in longer pieces,
 because each cut can destroy an escape."""
 _OF_TWO, _OF_THREE = "\u0430".encode(), "\u4e00".encode()
 
@@ -34,7 +34,8 @@ _ESCAPED = re.compile(rb"\\u(?:(0[0-9a-fA-F])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")
 def estimate_text_tokens(text: bytes) -> float:
     """Return the estimated tokens of a text, which may be JSON or a part of it.
 
-    A JSON escape, such as a backslash before a quote, counts as the one character that it stands for.
+    A backslash counts as nothing, so an escaped quote counts as one character. A Unicode escape (`\\u0430`) counts as
+    one character that is not ASCII.
     """
     if len(text) <= _SAMPLE:
         return _weigh(text)

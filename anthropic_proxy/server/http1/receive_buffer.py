@@ -45,11 +45,11 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
-        """Return the length of the request head at the start of `data`, if the head is complete and valid.
+        """Return the length of the request head at the start of `data`, if it is complete with a valid request line.
 
-        The caller can pass these bytes to the parser without `append` and `pop_piece`. 0: the head is incomplete,
-        invalid or longer than `max_head_bytes`, or its beginning is already buffered. The caller must then call
-        `append` with `data`.
+        The caller can pass these bytes to the parser without `append` and `pop_piece`. 0: the head is incomplete or
+        longer than `max_head_bytes`, its request line is invalid, or its beginning was received earlier. The caller
+        must then call `append` with `data`.
         """
         if self._request_line is None or self._request_line:
             return 0
@@ -73,8 +73,8 @@ class ReceiveBuffer:
     def pop_piece(self, max_piece_bytes: int) -> memoryview:
         """Remove the next piece of the buffered bytes, and return it for the HTTP parser.
 
-        The piece ends after a request head or `max_piece_bytes`, whichever comes first. Within a body of known length,
-        the piece contains all buffered bytes of the body.
+        The piece ends after a request head, after `max_piece_bytes` or with the buffered bytes, whichever comes first.
+        Within a body of known length, the piece contains all buffered bytes of the body.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0
