@@ -37,7 +37,8 @@ def explain(
 ) -> None:
     """Show how a stored request was routed, or how a captured one would be routed. Nothing is sent.
 
-    --body or --model translates a stored request again, if its text is stored (LEDGER_CONTENT=true).
+    --body or --model translates a stored request again with the current settings, if its text is stored
+    (LEDGER_CONTENT=true).
 
     Exit status 0: the request was served, or would be sent; 1: it failed, or the proxy would reject it.
 

@@ -35,7 +35,10 @@ provider."""
 
 
 class Change(Struct, frozen=True):
-    """Change of one field of the client request: sent with another value, not sent, or emulated by the proxy."""
+    """Change of one field of the client request, or a note about a field that is kept.
+
+    A changed field is sent with another value, not sent, or emulated by the proxy.
+    """
 
     field: str
     """Path of the field: `max_tokens`, `tools.NAME`. In messages the block type replaces the index."""

@@ -162,7 +162,7 @@ def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
 
 
 def describe_limits(rules: Rules) -> str:
-    """Return the rate limits of a key or team as text: `60 requests/min, 4 at a time`.
+    """Return the limits per minute and of simultaneous requests of a key or team: `60 requests/min, 4 at a time`.
 
     The text is empty if there are no such limits. Budgets and allowed models are not included.
     """

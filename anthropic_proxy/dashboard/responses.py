@@ -2,7 +2,8 @@
 
 `page_route` returns the route of a page, and `form_route` returns the route to which a form is sent.
 `compress_response` compresses a response by gzip. `redirect` sends the browser to another URL. The start of the proxy
-loads this module, so it does not import the template engine, which is loaded only with the first page.
+loads this module, so it does not import the libraries for pages. These libraries, such as the template engine, are
+loaded only with the first page.
 """
 
 import asyncio

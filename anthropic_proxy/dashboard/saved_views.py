@@ -1,8 +1,8 @@
 """Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie.
 
-A `SavedView` is one such combination. `decode_views_cookie` returns the views in a cookie. `change_views` saves or
+A `SavedView` is one such combination. `decode_views_cookie` returns the views in a cookie. `change_views` adds or
 removes one view, as a sent form requests, and returns all views and the URL of the next page. `encode_views_cookie`
-returns the header `Set-Cookie` that stores the views.
+returns the value of a header `Set-Cookie` that stores the views.
 """
 
 import base64

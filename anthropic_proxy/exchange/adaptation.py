@@ -19,7 +19,7 @@ from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
-    """Changes that one client request needs for one model, because the provider rejected the unchanged request.
+    """Changes that one client request needs for one model of a provider, because the provider rejected the request.
 
     The name of each change is added to the list `used_names`.
     """

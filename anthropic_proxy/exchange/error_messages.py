@@ -1,4 +1,4 @@
-"""Functions that decode errors of providers, and complete their messages with the provider and a setting.
+"""Functions that decode errors of providers, and add the provider and the setting to change to their messages.
 
 `decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
 responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` add to the message of an

@@ -98,7 +98,7 @@ class ExchangeGateway:
 
     @property
     def store(self) -> Store:
-        """Store with the counters of limits and budgets, and with other values that expire."""
+        """Store that the settings select, with the counters of limits and budgets, and other values that expire."""
         return self._current_services().store
 
     def log_warning_once(self, text: str) -> None:

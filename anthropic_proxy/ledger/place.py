@@ -1,7 +1,7 @@
 """Location of the ledger's SQLite file and the version of its tables, found without SQLAlchemy.
 
-The start of the proxy thus does not load SQLAlchemy, unless the tables may need a migration. `find_sqlite_file` returns
-the path of the file, and `find_file_schema_version` the version.
+The ledger thus does not load SQLAlchemy at the start of the proxy, unless its tables may need a migration.
+`find_sqlite_file` returns the path of the file, and `find_file_schema_version` the version.
 """
 
 import os

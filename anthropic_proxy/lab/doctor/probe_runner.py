@@ -129,9 +129,10 @@ class ProbeResult(Struct, kw_only=True):
 
 
 class ProbeRunner:
-    """Sender of probes (test requests) through the complete proxy. Each probe is for one model.
+    """Sender of probes (test requests) through the proxy, without its routes and policies.
 
-    `services` are the objects of the proxy. `totals` counts the requests and tokens of all probes so far.
+    Each probe is for one model. `services` are the objects of the proxy. `totals` counts the requests and tokens of all
+    probes so far.
     """
 
     def __init__(self, services: Services, totals: ProbeTotals) -> None:
