@@ -37,8 +37,7 @@ def explain(
 ) -> None:
     """Show how a stored request was routed, or how a captured one would be routed. Nothing is sent.
 
-    --body or --model translates a stored request again with the current settings, if its text is stored
-    (LEDGER_CONTENT=true).
+    With --body or --model, the stored text (LEDGER_CONTENT=true) is translated again with the current settings.
 
     Exit status 0: the request was served, or would be sent; 1: it failed, or the proxy would reject it.
 

@@ -1,4 +1,4 @@
-"""Sending of probes (test requests of the doctor) through the complete proxy, with a record of the upstream traffic.
+"""Sending of probes (test requests of the doctor) through a proxy, with a record of the upstream traffic.
 
 `ProbeRunner.send` sends a probe and returns a `ProbeResult`: the reply or the error. `UpstreamExchange` is one upstream
 request with its response. `ToolUse` is a tool call in the reply. `ProbeRunner.query_capabilities` and
