@@ -3,6 +3,7 @@
 ProxyError                            base class
 ├─ ClientError                       the client, or the user of the proxy, can remove the cause
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
+│  │  ├─ WorkLimitExceeded                       400: JSON Schemas cause too much work (`messages/work_budget.py`)
 │  │  └─ MethodNotAllowed, UnsupportedEncoding, RequestTimeout, MalformedHttp   405, 415, 408, 400: the same type
 │  ├─ AuthenticationFailed                 401 authentication_error
 │  ├─ PermissionDenied                     403 permission_error
@@ -16,7 +17,9 @@ ProxyError                            base class
 │  ├─ UpstreamTimeout                      504 timeout_error
 │  ├─ UpstreamOverloaded                   529 overloaded_error
 │  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
-├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full
+├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full, or a subclass
+│  ├─ KeysUnavailable                      the database of the virtual keys is not available (`access/errors.py`)
+│  └─ StoreUnavailable                     Redis, which counts limits, is not available (`plugins/storage.py`)
 ├─ ServerToolFailed                  a web search or web fetch of the proxy failed; the request continues
 │  └─ WebFetchFailed, WebSearchFailed      a page or link could not be fetched; a search failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed
@@ -143,7 +146,11 @@ class LimitReached(ClientError):
 
 
 class ProxyBusy(ProxyError):
-    """The proxy's queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`). The request reached no provider."""
+    """The proxy cannot admit the client request at present, so that the request reached no provider.
+
+    This class is raised if the queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`). Subclasses are raised if
+    a database or Redis server that the proxy needs for virtual keys is not available.
+    """
 
     status = 529
     error_type = "overloaded_error"
@@ -173,6 +180,9 @@ class MissingExtra(ProxyError):
             f"proxy again: {build_extra_install_command(extra)}   or, with uv: {build_uv_install_command(extra)}",
             should_retry=False,
         )
+        self.subject = subject
+        self.install_command = build_extra_install_command(extra)
+        """Shell command that installs the package."""
 
 
 class ConfigurationError(ProxyError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import MissingExtra, UpstreamError
 from anthropic_proxy.exchange.not_found import describe_base_url_setting
 from anthropic_proxy.lab.doctor.dialect_search import DialectSearch
 from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, Outcome, Problem, ProblemKind
@@ -130,7 +130,9 @@ def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings
     text = (error.message if error else "").removeprefix(f"{search.target.provider.prefix}: ")
     kind: ProblemKind = "request"
     proposal = ""
-    if isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
+    if isinstance(error, MissingExtra):
+        kind, text, proposal = "package", f"{error.subject}, which is not installed", error.install_command
+    elif isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
         kind, text = "unreachable", text.partition(_ADDRESS_ORIGIN)[0]
     elif _NO_API.search(text):
         kind = "address"

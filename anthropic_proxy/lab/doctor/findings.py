@@ -28,11 +28,11 @@ State = Literal["works", "emulated", "unsupported", "untested"]
 """Support of a feature. `emulated`: the proxy does the work of the backend. `untested`: not applicable, or skipped
 after a failure."""
 
-ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota", "request"]
+ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota", "package", "request"]
 """Kind of failure that ends the probes of a backend.
 
 `unreachable`: there is no response. `address`: the response is not from the API. `server`: the server fails.
-`request`: the server rejects a minimal request.
+`package`: an optional Python package is not installed. `request`: the server rejects a minimal request.
 """
 
 
@@ -87,7 +87,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     message: str
     """Error message of the proxy, without secrets."""
     proposal: str = ""
-    """Setting that the error message proposes: `OPENAI_BASE_URL=http://localhost:8000/v1`. "": none."""
+    """Setting or command that the error message proposes: `OPENAI_BASE_URL=http://localhost:8000/v1`. "": none."""
 
 
 class Backend(Struct, frozen=True, kw_only=True, eq=False):

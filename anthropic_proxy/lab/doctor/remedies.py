@@ -60,6 +60,8 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
             return Fix(name=name, problem=_sentence(problem.message), remedy=remedy.replace("new ", ""))
         origin = settings.origins.get(variable or "", "set")
         return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
+    if problem.kind == "package":
+        return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
     if problem.kind in ("unreachable", "address"):
         return _fix_address(name, provider, problem, settings)
     alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None)

@@ -61,6 +61,8 @@ def _show_address(diagnosis: Diagnosis) -> Cell:
     if problem is not None:
         if problem.kind == "unreachable":
             return Cell("✕", "no answer")
+        if problem.kind == "package":
+            return Cell("✕", "no package")
         if problem.kind == "address" and problem.status < 400:
             return Cell("✕", "no API")
         return Cell("✕", f"HTTP {problem.status}" if problem.status else "no key")

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.lab.doctor import Diagnosis, Report, run_doctor, select_backends
 from anthropic_proxy.lab.doctor.probes import PROBES
+from anthropic_proxy.lab.doctor.remedies import Fix
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -158,3 +160,15 @@ def test_the_provider_with_the_messages_api_is_examined_by_its_own_models() -> N
         report = asyncio.run(_run(load_settings(variables, PROVIDERS, env_file=None)))
     states = {state for one in report.diagnoses for outcome in one.outcomes.values() for state in [outcome.state]}
     assert (states, report.exit_status, len(report.diagnoses)) == ({"works"}, 0, 4)
+
+
+def test_a_missing_package_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    variables = {"MISTRAL_API_KEY": "k", "BIG_MODEL": "mistral/m", "SMALL_MODEL": "mistral/m"}
+    report = asyncio.run(_run(load_settings(variables, PROVIDERS, env_file=None)))
+    text = "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed"
+    (diagnosis,) = report.diagnoses
+    assert diagnosis.problem is not None
+    assert (diagnosis.problem.kind, diagnosis.problem.message) == ("package", text)
+    fix = Fix(name="litellm", problem=f"{text}.", remedy="python3 scripts/setup.py litellm")
+    assert (report.exit_status, report.fixes) == (1, [fix])
