@@ -25,6 +25,11 @@ REFRESH_SECONDS = 1.0
 two queries."""
 RETRY_SECONDS = 2.0
 """Pause in seconds after a failed query, before the next one."""
+_FAILURE_EFFECTS = {
+    True: "The keys of the last query stay in use.",
+    False: "Until they are read, requests with a virtual key receive 529.",
+}
+"""True if keys were read since the start → effect of a failed query, as the end of a warning."""
 Ending = Literal["unknown", "revoked", "expired", "replaced"]
 """Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text."""
 
@@ -48,8 +53,8 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 class KeyTable:
     """Table of all virtual keys in memory, which finds a key by the hash of its text.
 
-    If the database cannot be read, the keys of the last query stay in use. `warn` logs the first of several failed
-    queries.
+    If the database cannot be read, the keys of the last query stay in use. Before the first query has succeeded, keys
+    cannot be checked. `warn` logs the first of several failed queries.
     """
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
@@ -103,7 +108,8 @@ class KeyTable:
         async with self._reading:
             problem = await asyncio.to_thread(self._load)
             if problem and not self._is_failing:
-                self._warn(f"The virtual keys cannot be read: {problem} The keys of the last query stay in use.")
+                effect = _FAILURE_EFFECTS[self.is_loaded]
+                self._warn(f"The virtual keys cannot be read: {problem} {effect}")
             self._is_failing = bool(problem)
         return not problem
 

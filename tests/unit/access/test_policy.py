@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -148,8 +149,15 @@ async def test_a_slow_query_does_not_restore_a_key_that_was_revoked_meanwhile(ke
     assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
 
 
-async def test_without_a_first_query_no_key_is_rejected(sqlite: Settings) -> None:
-    policy = KeyPolicy(KeyTable(sqlite, lambda _: None), lambda: Settings(**OWN_KEYS))
+async def test_without_a_first_query_no_key_is_rejected(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    (tmp_path / "data").write_text("a file in place of the directory")
+    table = KeyTable(Settings(data_directory=tmp_path / "data"), warnings.append)
+    assert not await table.refresh()
+    (warning,) = warnings
+    assert warning.startswith("The virtual keys cannot be read: ")
+    assert warning.endswith(". Until they are read, requests with a virtual key receive 529.")
+    policy = KeyPolicy(table, lambda: Settings(**OWN_KEYS))
     with pytest.raises(ProxyError) as raised:
         await policy.identify({"x-api-key": "sk-ap-x"})
     assert (raised.value.status, raised.value.retry_after, raised.value.message) == (
