@@ -3,6 +3,7 @@
 `find_remedy` returns the `Remedy` of an error: the section of the catalog that fits its status, type and message.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -27,23 +28,37 @@ class _Rule(Struct, frozen=True):
     """Condition under which an error belongs to an entry of the catalog. A field that is "" or 0 is not checked."""
 
     entry: str
+    text: str = ""
+    """Pattern (regular expression) of a piece of the error message."""
     status: int = 0
     error_type: str = ""
-    text: str = ""
-    """Text that the error message contains. "": not checked."""
+
+    def applies_to(self, error: ErrorGroup | StoredRequest) -> bool:
+        """Return True if the condition holds for `error`."""
+        is_kind = self.status in (0, error.status) and self.error_type in ("", error.error_type)
+        return is_kind and re.search(self.text, error.error) is not None
 
 
 TEXTS: Mapping[str, str] = {
     "rejected-key": "The message ends with the setting and line of the key. Create a new key, write it there, and "
     "reload the proxy.",
+    "vertex-token": "gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS to a valid file.",
+    "vertex-project": "Set VERTEX_PROJECT.",
     "no-credit": "Add credit, or use another provider: PREFERRED_PROVIDER, FALLBACK_<TIER>.",
     "no-access": "Enable the model in the provider's console, or choose another one.",
     "model-not-found": "Set the named variable to a model of the provider. GET /v1/models lists them.",
+    "wrong-address": "Set the named variable to the suggested address.",
     "rate-limit": "Wait, add keys (OPENAI_API_KEY=key1,key2), or set FALLBACK_<TIER>.",
     "invalid-upstream-request": "If the text names a field of your request, correct it. Otherwise please report it: "
     "the JSON log and the text suffice.",
     "provider-failed": "Try again later; FALLBACK_<TIER> names another model.",
     "no-server": "Start the server (ollama serve), or correct the variable that the message names.",
+    "no-token-server": "Check the network and HTTPS_PROXY.",
+    "token-timeout": "Check the network; on Google Cloud, check the metadata server.",
+    "not-an-api": "Correct the variable that the message names; often /v1 is missing.",
+    "invalid-reply": "Try again. If it repeats with one server, update that server; then report it with the JSON log.",
+    "reply-too-large": "Use streaming.",
+    "schema-not-followed": "Simplify the schema, or use a provider that enforces it.",
     "incomplete-reply": "Send the request again. If it happens often, check limits of gateways and of the model "
     "server.",
     "no-data": "Raise UPSTREAM_FIRST_BYTE_TIMEOUT or UPSTREAM_IDLE_TIMEOUT, or use a smaller model.",
@@ -53,20 +68,65 @@ TEXTS: Mapping[str, str] = {
     "prompt-too-long": "In Claude Code: /compact. Permanently: a model with a larger window; for Ollama, raise "
     "OLLAMA_CONTEXT_LENGTH.",
     "empty-messages": "Send at least one message with content.",
+    "request-body": "Correct the client. Proxies between client and server can truncate bodies.",
+    "no-default-models": "Set BIG_MODEL and SMALL_MODEL.",
+    "fidelity-strict": "Remove the field, choose another model, or set FIDELITY=best-effort.",
     "invalid-field": "Correct the field in the client. The rules are those of Anthropic's API.",
     "model-not-available": "curl http://127.0.0.1:8082/v1/models lists the ids.",
+    "demo-not-served": "Remove the model from the client, or set SERVE_DEMO=true.",
+    "path-not-found": "Use a client for Anthropic's Messages API.",
+    "dashboard-path": "Reload the page.",
+    "proxy-key-missing": "Give the client one of the keys of PROXY_API_KEY: ANTHROPIC_AUTH_TOKEN=… for Claude Code, "
+    "api_key or auth_token in an SDK.",
+    "virtual-key-rejected": "Use a valid key. anthropic-proxy keys list shows the state of each key.",
     "proxy-key-wrong": "Use one of the keys of PROXY_API_KEY.",
     "body-too-large": "Remove images or documents from the conversation, or start a new one.",
     "virtual-key-limit": "Wait for the time in retry-after, or ask the administrator for another limit.",
+    "ledger-readers": "Wait until they are complete. A shorter range makes each of them faster.",
+    "keys-unavailable-database": "Start the database, which the proxy queries again every 2 s. If DATABASE_URL is "
+    "wrong, correct it and restart the proxy.",
+    "redis-unavailable": "Start Redis, or correct REDIS_URL. With REDIS_FAILURE=open, requests are served meanwhile.",
+    "package-missing": "Run the command that the message names, then restart the proxy.",
+    "proxy-stops": "Send the request again: clients retry by themselves. Raise STOP_TIMEOUT for long replies.",
+    "bug": "Please report it with the traceback.",
     "queue-full": "Raise MAX_UPSTREAM_CALLS, or send fewer requests at once.",
 }
 """Name of an entry of the catalog → first sentences of its remedy. A test compares them with the catalog."""
+_OF_BOTH: Sequence[_Rule] = (
+    _Rule("provider-key-missing", "has no key"),
+    _Rule("vertex-token", "^vertex has no access token: "),
+    _Rule("vertex-project", "VERTEX_PROJECT is not set"),
+    _Rule("prompt-too-long", "prompt is too long"),
+    _Rule("package-missing", "which is not installed. Install it"),
+    _Rule("proxy-stops", "^The proxy is shutting down"),
+    _Rule(
+        "bug",
+        "in the proxy; the traceback is in its log|^A tool call was continued that|^The message was (started|written) "
+        "|^The supervisor did not return|^The writer finished a message|^Two tool calls of one message have|^a plugin "
+        "sent a request|^a relay cannot|^a relayed error was|^a route has no|^a wire gave ",
+        status=500,
+    ),
+    _Rule("queue-full", r"\(MAX_UPSTREAM_CALLS\)", status=529),
+    _Rule("keys-unavailable-database", "^The proxy cannot check keys", status=529),
+    _Rule("redis-unavailable", "^The proxy cannot check limits", status=529),
+)
+"""Rules for errors of the proxy that occur before, and during, a call to a provider."""
 _OF_PROVIDERS: Sequence[_Rule] = (
-    _Rule("provider-not-called", text="times in a row"),
-    _Rule("provider-key-missing", text="has no key"),
-    _Rule("prompt-too-long", text="prompt is too long"),
-    _Rule("no-server", text="no server responds"),
-    _Rule("incomplete-reply", text="before it was complete"),
+    _Rule("provider-not-called", "times in a row"),
+    _Rule("wrong-address", "nothing is served at"),
+    _Rule("not-an-api", "instead of an API response|redirects are not followed"),
+    _Rule("token-timeout", "no access token: ", error_type="timeout_error"),
+    _Rule("no-token-server", "no access token: ", status=502),
+    _Rule("no-server", "no server responds|no request can be sent to|closed the connection without an answer"),
+    _Rule("incomplete-reply", "before it was complete|connection was lost during the reply|reply had no final event"),
+    _Rule("reply-too-large", "the reply is larger than"),
+    _Rule("schema-not-followed", "returned no valid reply for the schema"),
+    _Rule(
+        "invalid-reply",
+        "violates HTTP|with an unexpected body|continued a tool call|a tool call without a name|sent an invalid message"
+        "|sent invalid JSON|the reply was not streamed",
+        status=502,
+    ),
     _Rule("rejected-key", status=401),
     _Rule("no-credit", status=402),
     _Rule("no-access", status=403),
@@ -78,17 +138,28 @@ _OF_PROVIDERS: Sequence[_Rule] = (
     _Rule("invalid-upstream-request", status=400),
     _Rule("provider-failed", error_type="api_error"),
 )
+"""Rules for errors of a provider. After those with a text, the status suffices: providers write texts of their own."""
 _OF_PROXY: Sequence[_Rule] = (
-    _Rule("prompt-too-long", text="prompt is too long"),
-    _Rule("empty-messages", text="at least one message"),
-    _Rule("provider-key-missing", text="has no key"),
-    _Rule("proxy-key-wrong", status=401),
-    _Rule("model-not-available", status=404),
+    _Rule("proxy-key-missing", "^This proxy requires a key"),
+    _Rule("proxy-key-wrong", "^The key is not one of this proxy's keys"),
+    _Rule("virtual-key-rejected", r"^The key (is not a key|.* (is revoked|expired at|was replaced at)\b)", status=401),
+    _Rule("model-not-available", "^model: .* is not available"),
+    _Rule("demo-not-served", "^model: demo/demo is not served"),
+    _Rule("dashboard-path", r"^Nothing is served at .*\. Reload the page\.", status=404),
+    _Rule("path-not-found", "^Nothing is served at ", status=404),
     _Rule("body-too-large", status=413),
-    _Rule("virtual-key-limit", status=429),
-    _Rule("queue-full", status=529),
-    _Rule("invalid-field", status=400),
+    _Rule("virtual-key-limit", "Another (limit|budget):", status=429),
+    _Rule("ledger-readers", "requests of this client read the ledger", status=429),
+    _Rule("empty-messages", "at least one message"),
+    _Rule("request-body", "^The request body "),
+    _Rule("no-default-models", "has no default models"),
+    _Rule("fidelity-strict", "FIDELITY=strict rejects this"),
+    _Rule("invalid-field", r"Input should be|Field required(?!\. Use)|^output_config\.format\.schema: ", status=400),
 )
+"""Rules for errors of the proxy before a call to a provider.
+
+They have texts, because errors with the same status have different remedies. An error of a plugin has no remedy.
+"""
 
 
 def find_remedy(error: ErrorGroup | StoredRequest, key_variable: str = "") -> Remedy | None:
@@ -99,8 +170,8 @@ def find_remedy(error: ErrorGroup | StoredRequest, key_variable: str = "") -> Re
     """
     if not error.error_type:
         return None
-    for rule in _OF_PROVIDERS if error.provider else _OF_PROXY:
-        if rule.status in (0, error.status) and rule.error_type in ("", error.error_type) and rule.text in error.error:
+    for rule in (*_OF_BOTH, *(_OF_PROVIDERS if error.provider else _OF_PROXY)):
+        if rule.applies_to(error):
             text = TEXTS[rule.entry]
             return Remedy(rule.entry, text.replace("OPENAI_API_KEY", key_variable) if key_variable else text)
     return None

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy import errors
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.messages.events import (
     BlockStart,
@@ -126,7 +125,8 @@ def error_help_headers(error: ProxyError) -> dict[str, str]:
 
     `x-proxy-help: docs/fix/errors.md#upstream-refused`
     """
-    known = next(base for base in type(error).__mro__ if vars(errors).get(base.__name__) is base)
+    # a class of a plugin has no section, but its base class has one
+    known = next(base for base in type(error).__mro__ if base.__module__.startswith("anthropic_proxy."))
     section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
     return {"x-proxy-help": f"{ERROR_CATALOG}#{section}"}
 

@@ -1,15 +1,18 @@
 """The pages written from the code are up to date, and the error catalog has every class and every message."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.dashboard.remedies import find_remedy
+from anthropic_proxy.errors import ClientError, MissingExtra, ProxyError, UpstreamError
+from anthropic_proxy.ledger.dashboard_records import ErrorGroup
 from anthropic_proxy.server.responses import ERROR_CATALOG, error_help_headers
-from tests.site.error_page import PAGE, entries
+from tests.site.error_page import NO_STATUS, PAGE, Entry, entries
 from tests.site.generated import PAGES, stale_pages
-from tests.site.pages import anchors
+from tests.site.pages import DOCS, anchors
 from tests.site.raised_errors import error_classes, raised_messages
 from tests.site.reference_pages import documented_settings, known_settings
 from tests.site.start_pages import ProviderStart, providers
@@ -68,3 +71,34 @@ def test_the_lines_of_each_provider_start_without_a_remark(provider: ProviderSta
         assert variable not in values or model.endswith(values[variable])
     remarks = [line for line in lines if line.strip().startswith(("✕", "!"))]
     assert remarks == [] or provider.before or provider.slug == "ollama"  # a package or a running server is missing
+
+
+def test_the_guide_has_a_row_for_each_server_error_of_the_proxy_itself() -> None:
+    classes = [
+        found
+        for name, found in error_classes().items()
+        if found.status >= 500 and name not in (*NO_STATUS, "ProxyError") and not issubclass(found, UpstreamError)
+    ]
+    guide = (DOCS / "guide/reliability.md").read_text("utf-8")
+    rows = re.findall(r"^\| (5\d\d) `", guide.partition("## Statuses of the proxy itself")[2], re.MULTILINE)
+    assert sorted(rows) == sorted(str(found.status) for found in classes)
+    busy = [message for found in classes if found.status == 529 for message in raised_messages()[found.__name__]]
+    sources = re.findall(r"`provider` is empty; `error` begins with `([^`]+)`", guide)
+    assert [sum(message.startswith(each) for message in busy) for each in sources] == [1] * len(busy)
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.slug)
+def test_the_dashboard_shows_no_error_with_the_remedy_of_another_one(entry: Entry) -> None:
+    """It recognizes an error by its text, because errors with the same status have different remedies."""
+    error_class = error_classes()[entry.error_class]
+    if entry.error_class in (*NO_STATUS, "UpstreamError", "UpstreamRefused") or entry.slug == "proxy-connection":
+        return  # never stored in the ledger, or with a text and status of a provider
+    prefix = "groq: " if issubclass(error_class, UpstreamError) else ""
+    providers = ["groq"] if prefix else [""] if issubclass(error_class, ClientError) else ["", "groq"]
+    for provider, message in product(providers, entry.messages or [entry.title]):
+        text = prefix + message.replace("…", "9")
+        if error_class is MissingExtra:  # the listed messages are beginnings, which the class completes
+            text += ", which is not installed. Install it and start the proxy again: pip"
+        group = ErrorGroup(provider, error_class.error_type, error_class.status, 1, 0, 0, text, "req_1")
+        remedy = find_remedy(group)
+        assert (entry.slug if remedy is None else remedy.entry) == entry.slug, message

@@ -29,7 +29,7 @@ a name, a number or an address. Errors of Claude Code without a text of the prox
 - Messages have the order cause, reason, remedy. Texts after the name of a provider (`groq: …`) are the provider's own.
 - Clients retry 408, 409, 429 and 5xx, unless the response has `x-should-retry: false`.
 """
-_NO_STATUS = ("ConfigurationError", "ServerToolFailed", "WebFetchFailed", "WebSearchFailed")
+NO_STATUS = ("ConfigurationError", "ServerToolFailed", "WebFetchFailed", "WebSearchFailed")
 _VARIABLE_STATUS = ("ProxyError", "ClientError", "UpstreamError", "UpstreamRefused", "CircuitOpen")
 
 
@@ -85,7 +85,7 @@ def _section(error_class: type[ProxyError], found: list[Entry]) -> Iterator[str]
 
 def _outcome(error_class: type[ProxyError]) -> str:
     name = error_class.__name__
-    if name in _NO_STATUS:
+    if name in NO_STATUS:
         return "*Never the status of a response.*"
     if name in _VARIABLE_STATUS:
         return "*Status and type depend on the cause.*"

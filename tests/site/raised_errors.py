@@ -1,9 +1,12 @@
 """The error classes of the package and the messages of the statements that create them, read from the source."""
 
 import ast
+import importlib
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 from anthropic_proxy import errors
 from anthropic_proxy.errors import ProxyError
@@ -12,26 +15,59 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "anthropic_proxy"
 
 
+@cache
 def error_classes() -> dict[str, type[ProxyError]]:
-    """Return every class of the exception tree by name, in the order of the tree in the docstring of `errors`."""
-    tree = re.findall(r"\w+", errors.__doc__ or "")
-    found = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
-    classes = {name: kind for name, kind in found.items() if issubclass(kind, ProxyError)}
-    return dict(sorted(classes.items(), key=lambda item: tree.index(item[0])))
+    """Return every subclass of `ProxyError` in the package by name, in the order of the tree in `errors.__doc__`.
+
+    Classes with status 0 are left out, because no client and no user receives them.
+    """
+    found: dict[str, type[ProxyError]] = {"ProxyError": ProxyError}
+    defined = [
+        (path, node) for path, tree in _trees().items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    ]
+    while added := [
+        (path, node.name) for path, node in defined if node.name not in found and _base_names(node) & found.keys()
+    ]:
+        found |= {name: getattr(importlib.import_module(_module_name(path)), name) for path, name in added}
+    described = re.findall(r"\w+", errors.__doc__ or "")
+    received = {name: kind for name, kind in found.items() if kind.status}
+    return dict(sorted(received.items(), key=lambda item: described.index(item[0])))
 
 
 @cache
 def raised_messages() -> dict[str, frozenset[str]]:
     """Return class name → messages in the source. Variable pieces are `…`; messages without fixed text are omitted."""
-    names = error_classes()
     found: dict[str, set[str]] = defaultdict(set)
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
-                message = re.sub(r"…(?:\s*…)*", "…", _text(node.args[0])) if node.args else ""
-                if re.search(r"[A-Za-z]{2}[^A-Za-z]+[A-Za-z]{2}", message):
-                    found[node.func.id].add(" ".join(message.split()))
+    for tree in _trees().values():
+        for name, call in _creations(tree):
+            message = re.sub(r"…(?:\s*…)*", "…", _text(call.args[0])) if call.args else ""
+            if re.search(r"[A-Za-z]{2}[^A-Za-z]+[A-Za-z]{2}", message):
+                found[name].add(" ".join(message.split()))
     return {name: frozenset(messages) for name, messages in found.items()}
+
+
+@cache
+def _trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _base_names(node: ast.ClassDef) -> set[str]:
+    return {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _creations(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    """Yield each call that creates an error, with the class of the error. A class may set the message itself."""
+    names = error_classes()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            yield node.func.id, node
+        elif isinstance(node, ast.ClassDef) and node.name in names:
+            calls = (each for each in ast.walk(node) if isinstance(each, ast.Call))
+            yield from ((node.name, call) for call in calls if ast.unparse(call.func) == "super().__init__")
 
 
 def _text(node: ast.expr) -> str:

@@ -115,10 +115,29 @@ def test_remedies_are_those_of_the_catalog() -> None:
         ("openai", 503, "api_error", "HTTP 503. It failed 5 times in a row; the next call", "provider-not-called"),
         ("openai", 504, "timeout_error", "openai sent no data for 60 s", "no-data"),
         ("", 400, "invalid_request_error", "messages: at least one message is required", "empty-messages"),
-        ("", 529, "overloaded_error", "This proxy makes at most 3 upstream calls at once", "queue-full"),
+        ("", 529, "overloaded_error", "This proxy makes at most 3 upstream calls at once (MAX_UPSTREAM_CALLS), and 24 "
+         "requests are already queued. Try again in a moment.", "queue-full"),
+        ("", 529, "overloaded_error", "The proxy cannot check keys, because its database is not available. Try again "
+         "in a moment.", "keys-unavailable-database"),
+        ("", 529, "overloaded_error", "The proxy cannot check limits, because its Redis server is unavailable. Try "
+         "again in a moment.", "redis-unavailable"),
+        ("", 529, "overloaded_error", "The plugin is busy.", ""),
+        ("", 401, "authentication_error", "The key 'ci' is revoked. The administrator of the proxy creates another "
+         "one:  anthropic-proxy keys create LABEL", "virtual-key-rejected"),
+        ("", 401, "authentication_error", "The key 'ci' expired at 2026-11-21 10:00 UTC. The administrator of the "
+         "proxy extends it:  anthropic-proxy keys change 'ci' --expires 30d", "virtual-key-rejected"),
+        ("", 429, "rate_limit_error", "The key 'ci' has reached its limit of 2 requests per minute. Try again in 3 s. "
+         "Another limit:  anthropic-proxy keys change 'ci' --rpm N", "virtual-key-limit"),
+        ("litellm", 500, "api_error", "mistral needs LiteLLM, which is not installed. Install it and start the proxy "
+         "again: pip", "package-missing"),
+        ("vertex", 401, "authentication_error", "vertex has no access token: no file. The credentials come from x. Set "
+         "GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login", "vertex-token"),
+        ("openai", 503, "api_error", "The proxy is shutting down, so the reply is incomplete. Try again in a moment.",
+         "proxy-stops"),
+        ("groq", 404, "not_found_error", "groq: nothing is served at http://127.0.0.1:9: HTTP 404.", "wrong-address"),
         ("", 418, "", "", ""),
     ],
-)
+)  # fmt: skip
 def test_an_error_has_the_remedy_of_its_kind(provider: str, status: int, kind: str, message: str, entry: str) -> None:
     remedy = find_remedy(ErrorGroup(provider, kind, status, 1, 0, 0, message, "req_1"))
     assert (remedy.entry if remedy else "") == entry
