@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.exchange.gateway import ExchangeGateway
@@ -18,7 +19,7 @@ from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.metrics import Gauges, MetricsPage
 from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.plugin_packages import open_plugins
-from anthropic_proxy.plugins import Plugin, Route
+from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.server.auth import exposure_warning, is_loopback, require_auth_if_exposed
 from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
@@ -44,6 +45,9 @@ from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.workers.ipc import SharedObservation
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 from anthropic_proxy.workers.shared_state import apply_observation, register_publisher
+
+if TYPE_CHECKING:
+    from anthropic_proxy.ledger.costs import CurrentCosts
 
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
@@ -231,7 +235,7 @@ class App:
                     log_startup_summary(services, self._address, exposure_warning=self._exposure())
                 self._current = services, self._transports
                 self.peer.start_instance_sharing()
-                gateway = ExchangeGateway(self._current_services, self._request_reload)
+                gateway = ExchangeGateway(self._current_services, self._calculate_cost, self._request_reload)
                 for plugin in self._plugins:
                     if plugin.start is not None:
                         await plugin.start(gateway)
@@ -240,6 +244,16 @@ class App:
     def _current_services(self) -> Services:
         assert self._current is not None
         return self._current[0]
+
+    @cached_property
+    def _costs(self) -> "CurrentCosts":
+        """Calculator of the costs of requests for plugins."""
+        from anthropic_proxy.ledger.costs import CurrentCosts  # noqa: PLC0415  # the import needs time
+
+        return CurrentCosts(lambda: self._current_services().settings)
+
+    def _calculate_cost(self, receipt: Receipt) -> Cost:
+        return self._costs.calculate(receipt)
 
     async def _build(self, settings: Settings, transports: Transports, before: Services | None = None) -> Services:
         services = await open_services(

@@ -1,10 +1,10 @@
 """`ExchangeGateway`: the methods of the proxy that plugins may call. It implements the interface `plugins.Gateway`.
 
 `run` serves a request that a plugin makes. `describe_targets` explains which provider and model serve a model id.
-`health` counts blocked servers and skipped keys. `store` keeps limits and shared state. `ledger_state` describes the
-ledger, the database of finished requests. `collect_running_requests` returns the records of running requests.
-`reload_settings` makes all workers read the settings files again, and returns False if this server reads them only at
-its start.
+`calculate_cost` returns the cost of a finished request. `health` counts blocked servers and skipped keys. `store` keeps
+limits and shared state. `ledger_state` describes the ledger, the database of finished requests.
+`collect_running_requests` returns the records of running requests. `reload_settings` makes all workers read the
+settings files again, and returns False if this server reads them only at its start.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from anthropic_proxy.exchange.recording import start_recording
 from anthropic_proxy.log.request_events import stream_requests
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
-from anthropic_proxy.plugins import Client, HttpReply, LedgerState, Receipt, Store
+from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, Receipt, Store
 from anthropic_proxy.plugins.setup import ModelFeatures, Setup
 from anthropic_proxy.routing.model_listing import list_models
 from anthropic_proxy.routing.router import RoutingQuery, resolve_route
@@ -33,14 +33,19 @@ from anthropic_proxy.settings import Settings
 class ExchangeGateway:
     """Implementation of `plugins.Gateway`, the interface through which plugins use the proxy.
 
-    `reload` is the function that makes all workers read the settings files again. It returns False if this server reads
-    them only at its start.
+    `calculate_cost` is the function that calculates the cost of a finished request. It is called in a thread. `reload`
+    is the function that makes all workers read the settings files again. It returns False if this server reads them
+    only at its start.
     """
 
     def __init__(
-        self, current_services: Callable[[], Services], reload: Callable[[], Awaitable[bool]] | None = None
+        self,
+        current_services: Callable[[], Services],
+        calculate_cost: Callable[[Receipt], Cost],
+        reload: Callable[[], Awaitable[bool]],
     ) -> None:
         self._current_services = current_services
+        self._calculate_cost = calculate_cost
         self._reload = reload
 
     @property
@@ -96,6 +101,10 @@ class ExchangeGateway:
         """
         return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
 
+    async def calculate_cost(self, receipt: Receipt) -> Cost:
+        """Return the costs of a finished request in nano-dollars, at the current prices, calculated in a thread."""
+        return await asyncio.to_thread(self._calculate_cost, receipt)
+
     @property
     def store(self) -> Store:
         """Store that the settings select, with the counters of limits and budgets, and other values that expire."""
@@ -139,7 +148,7 @@ class ExchangeGateway:
 
     async def reload_settings(self) -> bool:
         """Read the settings files again, in all workers. Return False if this server reads them only at its start."""
-        return self._reload is not None and await self._reload()
+        return await self._reload()
 
     async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
         """Return the limits and features of the models `names`. Models that no request can reach are omitted.

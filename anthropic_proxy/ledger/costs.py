@@ -2,37 +2,22 @@
 
 A `Cost` has two amounts: at the price of the used model, and at the price of the model that the client requested. Both
 include the web searches that the provider bills. The first depends on the service tier that the provider reported.
-Amounts are whole nano-dollars (10⁻⁹ US dollars). `find_request_usage` returns the tokens and the cost of one request as
-`RequestUsage`.
+Amounts are whole nano-dollars (10⁻⁹ US dollars). `CurrentCosts` always uses the current settings and prices.
+`find_request_usage` returns the tokens and the cost of one request as `RequestUsage`.
 """
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.price_source import LoadedPrices, find_price_source
 from anthropic_proxy.ledger.prices import CONSTANT_SECONDS, MAX_CACHED_PRICES, Price, TokenCounts, count_tokens
-from anthropic_proxy.plugins import Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.settings import Settings, normalize_service_tier
-
-
-class Cost(Struct, frozen=True):
-    """Two costs of one request: at the price of the used model, and at the price of the model the client requested."""
-
-    cost: int | None
-    """Cost in nano-dollars of tokens and searches at the price of the used model. None: a price is unknown."""
-    requested_cost: int | None
-    """Cost in nano-dollars of the same tokens and searches at Claude's list price of the requested model, in the normal
-    service tier. None: unknown."""
-    source: str
-    """Origin of the price of the used model, such as `genai-prices 0.2.3`, or `local` for a free model.
-
-    Service tier and number of searches follow: `genai-prices 0.2.3, tier flex, 2 web searches`. If only a part of the
-    price is unknown, the text names it: `genai-prices 0.2.3, no price of web searches`. "": the model has no price.
-    """
-
 
 _SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")
 
@@ -121,6 +106,35 @@ class CostCalculator:
                 self._costs.find_requested_price(receipt.requested_model, receipt.prefix, receipt.model, when),
             )
         return found
+
+
+class CurrentCosts:
+    """Calculator of the costs of requests at the current prices, also after a reload of the settings or price list.
+
+    `current_settings` returns the settings in use.
+    """
+
+    def __init__(self, current_settings: Callable[[], Settings]) -> None:
+        self._current_settings = current_settings
+        self._lock = threading.Lock()
+        self._calculator: CostCalculator | None = None
+        self._settings: Settings | None = None
+        self._prices: LoadedPrices | None = None
+
+    def calculate(self, receipt: Receipt) -> Cost:
+        """Return the two costs of a finished request, as `CostCalculator.calculate` does.
+
+        Any thread may call the method. The first call, and the first one after a change of the price list, load the
+        list, which takes half a second.
+        """
+        with self._lock:
+            settings = self._current_settings()
+            source = find_price_source(settings.data_directory)
+            source.reload_if_changed()
+            if self._calculator is None or settings is not self._settings or source.current is not self._prices:
+                self._settings, self._prices = settings, source.current
+                self._calculator = CostCalculator(settings)
+            return self._calculator.calculate(receipt)
 
 
 class RequestUsage(Struct, frozen=True):

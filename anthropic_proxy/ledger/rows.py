@@ -15,10 +15,9 @@ from msgspec import Struct
 
 from anthropic_proxy.ledger.attempt_times import build_attempt_times, shorten_attempt_errors
 from anthropic_proxy.ledger.block_times import build_block_times
-from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import Cost, Receipt
 from anthropic_proxy.redaction import list_secret_encodings, redact_key_patterns, redact_secrets
 
 MAX_LABEL_CHARACTERS = 200

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.contents import ContentRow, build_content_rows
-from anthropic_proxy.ledger.costs import Cost, CostCalculator
+from anthropic_proxy.ledger.costs import CostCalculator
 from anthropic_proxy.ledger.database import (
     describe_database_location,
     find_database_file,
@@ -40,7 +40,7 @@ from anthropic_proxy.ledger.rows import Row, RowBuilder
 from anthropic_proxy.ledger.session_hours import add_session_sums, sum_sessions
 from anthropic_proxy.ledger.spool import Block, Spool
 from anthropic_proxy.ledger.tables import contents, requests
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import Cost, Receipt
 from anthropic_proxy.settings import Settings
 
 MAX_BATCH_ROWS = 500

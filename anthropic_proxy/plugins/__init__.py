@@ -14,6 +14,7 @@ from msgspec import Struct
 from anthropic_proxy.plugins.admission import AdmissionRequest as AdmissionRequest
 from anthropic_proxy.plugins.admission import AdmissionTarget as AdmissionTarget
 from anthropic_proxy.plugins.admission import Client as Client
+from anthropic_proxy.plugins.costs import Cost as Cost
 from anthropic_proxy.plugins.ledger_state import LedgerCondition as LedgerCondition
 from anthropic_proxy.plugins.ledger_state import LedgerState as LedgerState
 from anthropic_proxy.plugins.receipts import Receipt as Receipt
@@ -130,6 +131,12 @@ class Gateway(Protocol):
         Raises `UpstreamError` if the request fails, takes more than ten seconds, or its reply exceeds `max_bytes`.
         """
         # redirects are not followed; the settings for HTTP proxies in the environment are used
+
+    async def calculate_cost(self, receipt: Receipt) -> Cost:
+        """Return the costs of a finished request in nano-dollars, at the current prices.
+
+        The prices are those of the ledger. The calculation runs in a thread.
+        """
 
     @property
     def store(self) -> Store:

@@ -22,7 +22,7 @@ FIXED_VARIABLES = frozenset(
     {
         *("HOST", "PORT", "STOP_TIMEOUT"),
         *("DATABASE_URL", "LEDGER_DAYS", "LEDGER_MAX_MB", "LEDGER_CONTENT", "LEDGER_CONTENT_DAYS"),
-        *("VIRTUAL_KEYS", "PRICE_UPDATE_DAYS", "PRICE_UPDATE_URL"),
+        *("VIRTUAL_KEYS", "PLUGINS", "PRICE_UPDATE_DAYS", "PRICE_UPDATE_URL"),
         *("DRAIN_DELAY", "TLS_CERT_FILE", "TLS_KEY_FILE"),
         *("REDIS_URL", "REDIS_FAILURE", "REDIS_PREFIX"),
     }
@@ -266,6 +266,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`PRICE_UPDATE_DAYS`: minimum number of days between two automatic updates of the price list. 0: no updates."""
     price_update_url: str | None = None
     """`PRICE_UPDATE_URL`: address of the price list for updates. None: the one at which `genai-prices` publishes it."""
+    plugins: Sequence[str] = ()
+    """`PLUGINS`: names of plugins of other installed packages, which are opened at the start. Empty: none."""
     redis_url: Secret | None = None
     """`REDIS_URL`: Redis or Valkey server for limits and observations that instances share: `redis://host:6379/0`.
 

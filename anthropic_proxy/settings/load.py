@@ -305,6 +305,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("log_level", _log_level, False, ("LOG_LEVEL",)),
     ("dashboard_url", values.decode_url_without_path, False, ("DASHBOARD_URL",)),
     ("dashboard_editing", values.decode_boolean, False, ("DASHBOARD_EDITING",)),
+    ("plugins", lambda found: found.items, True, ("PLUGINS",)),
     ("database_url", values.decode_database_url, False, ("DATABASE_URL",)),
     ("redis_url", values.decode_redis_url, False, ("REDIS_URL",)),
     ("redis_failure", _choice("open", "closed"), False, ("REDIS_FAILURE",)),

@@ -6,8 +6,8 @@ import pytest
 
 from anthropic_proxy.dashboard.remedies import find_remedy
 from anthropic_proxy.dashboard.request import TokenCost, build_request_page
-from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.request_queries import RequestSelection, list_stored_requests
+from anthropic_proxy.plugins import Cost
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import UNKNOWN_COST, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context

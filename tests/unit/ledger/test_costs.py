@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.ledger.costs import Cost, CostCalculator, RequestUsage, find_request_usage, read_search_count
+from anthropic_proxy.ledger.costs import CostCalculator, RequestUsage, find_request_usage, read_search_count
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.price_source import describe_price_package
 from anthropic_proxy.ledger.prices import TokenCounts, find_price
-from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
 

@@ -10,10 +10,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.app import App
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.costs import CostCalculator
+from anthropic_proxy.ledger.costs import CostCalculator, CurrentCosts
 from anthropic_proxy.ledger.price_file import FILE_NAME, InvalidPrices
 from anthropic_proxy.ledger.price_source import (
     describe_price_list,
@@ -24,7 +25,8 @@ from anthropic_proxy.ledger.price_source import (
 from anthropic_proxy.ledger.price_updater import PriceUpdater, open_plugin
 from anthropic_proxy.ledger.price_updates import OlderPrices, store_new_prices
 from anthropic_proxy.plugins import Gateway, Plugin
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings import ConfiguredPrice, Settings
+from anthropic_proxy.settings.file_format import PriceTable
 from tests.support.http_server import Server, serving
 from tests.support.ledger import NOON, new_receipt, read_rows, running_ledger
 from tests.support.price_list import build_price_list, list_providers
@@ -61,6 +63,26 @@ def test_the_ledger_uses_a_stored_list_for_its_next_requests_and_keeps_earlier_c
         (4_000_000, "genai-prices updated 2026-11-22"),
     ]
     assert describe_price_list(tmp_path) == "genai-prices updated 22 Nov 2026"
+
+
+def test_current_costs_follow_the_settings_and_the_price_list(tmp_path: Path) -> None:
+    packaged = Settings(data_directory=tmp_path)
+    table = PriceTable(input=5, output=5)
+    price = ConfiguredPrice(pattern="openai/gpt-4.1", table=table, origin="anthropic-proxy.toml line 1")
+    own = structs.replace(packaged, prices=(price,))
+    used = [packaged]
+    costs = CurrentCosts(lambda: used[-1])
+
+    def find() -> int | None:
+        return costs.calculate(new_receipt(**GPT)).cost
+
+    assert find() == PACKAGED
+    store_new_prices(tmp_path, build_price_list("2026-11-20", input_mtok=3), "list.json", TODAY)
+    assert find() == 3_000_000
+    used.append(own)
+    assert find() == 5_000_000
+    used.append(packaged)
+    assert find() == 3_000_000
 
 
 def test_a_price_without_a_restart_has_cache_tiers_long_contexts_and_dates(tmp_path: Path) -> None:

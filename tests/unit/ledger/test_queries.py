@@ -9,7 +9,6 @@ from msgspec import structs
 from sqlalchemy import Connection, select
 
 from anthropic_proxy.ledger import facet_counts, session_queries
-from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.dashboard_queries import collect_latencies, count_requests_in_previous_range, sum_periods
 from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.histograms import find_percentile
@@ -23,7 +22,7 @@ from anthropic_proxy.ledger.request_queries import (
 )
 from anthropic_proxy.ledger.sums import add_up
 from anthropic_proxy.ledger.tables import COMMON_VALUES, requests
-from anthropic_proxy.plugins import Client, UpstreamAttempt
+from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 

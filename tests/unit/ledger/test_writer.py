@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, text
 
-from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.ledger.price_source import describe_price_package
 from anthropic_proxy.ledger.rows import RowBuilder
 from anthropic_proxy.ledger.tables import requests
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.plugins import Client, UpstreamAttempt
+from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
 from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import NOON, UNKNOWN_COST, count_rows, new_receipt, read_hourly, read_rows, running_ledger
 
