@@ -194,7 +194,7 @@ REASONS = (
         "replaced by a text that names the type",
         "a provider rejects an image without a type or of the type HTML",
         theirs=r"(data:)?( ?#\w+|text/html,<p>Report</p>)|Look",
-        ours=r"\[image: data:;base64\]\n\nLook|",
+        ours=r"\[image omitted: text/plain\]\n\nLook|",
     ),
     Reason(
         "pictures at DeepSeek",

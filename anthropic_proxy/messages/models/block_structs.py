@@ -13,15 +13,17 @@ offered tools, and its `ToolChange` names the tool.
 API reference and the official SDK, read 2026-11.
 """
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from contextlib import suppress
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from msgspec import Raw, Struct
 
 MAX_NAMED_DATA_URL = 100
 """Maximum number of characters of a `data:` URL in a text that names it."""
 _DATA_SCHEME = "data:"
+_DEFAULT_DATA_URL_TYPE = "text/plain"
+"""Media type of a `data:` URL that states none (RFC 2397)."""
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
 
 ABSENT = Raw(b"")
@@ -61,13 +63,17 @@ class Source(Struct, omit_defaults=True, gc=False):
             self.media_type = _MEDIA_TYPE_ALIASES.get(media_type, media_type)
 
     def _decode_data_url(self) -> None:
-        """Make the data of a `data:` URL (RFC 2397) the base64 data of this source. Another URL is kept."""
+        """Make the data of a `data:` URL (RFC 2397) the base64 data of this source. A URL without a comma is kept."""
         # no regular expression: its time for a URL without a comma would grow with the square of the length
         head, comma, data = self.url[len(_DATA_SCHEME) :].partition(",")
-        media_type = head.partition(";")[0]
-        if comma and media_type and head.lower().endswith(";base64"):
-            data = unquote(data) if "%" in data else data
-            self.type, self.media_type, self.data, self.url = "base64", media_type, data, ""
+        if not comma:
+            return
+        if not head.lower().endswith(";base64"):
+            data = b64encode(unquote_to_bytes(data)).decode()
+        elif "%" in data:
+            data = unquote(data)
+        media_type = head.partition(";")[0] or _DEFAULT_DATA_URL_TYPE
+        self.type, self.media_type, self.data, self.url = "base64", media_type, data, ""
 
 
 def name_url(url: str) -> str:

@@ -168,7 +168,7 @@ async def test_a_model_that_knows_links_by_their_type_gets_the_others_as_bytes()
 async def test_a_data_url_that_cannot_be_read_is_named_without_its_data() -> None:
     linked = Linked(Net(closed="url_not_allowed"), **MOONSHOT)
     await linked.post(image("data:;base64,//closed/"), QUESTION)
-    assert parts_of(linked.sent[0]) == ["[image: data:;base64]\n\n?"]
+    assert parts_of(linked.sent[0]) == ["[image omitted: text/plain]\n\n?"]
 
 
 @pytest.mark.parametrize("code", ["url_not_allowed", "url_not_accessible", "content_too_large"])

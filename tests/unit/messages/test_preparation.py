@@ -264,11 +264,11 @@ SEARCHED = assistant(
         ),
         (
             assistant({"type": "image", "source": {"type": "url", "url": "data:;base64,QUJD"}}),
-            ["[image omitted: data:;base64]"],
+            ["[image omitted: text/plain]"],
         ),
         (
             assistant({"type": "document", "source": {"type": "url", "url": "Data:text/html,abc"}}),
-            ["[document omitted: Data:text/html]"],
+            ["[document omitted: text/html]"],
         ),
         (
             assistant({"type": "image", "source": {"type": "url", "url": "data:" + "a" * 1_000}}),
