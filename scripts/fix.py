@@ -1,9 +1,20 @@
-"""Format the code, apply the fixes of the linter, and write the pages that are generated from the code."""
+"""Format the code, apply the fixes of the linter, and write the pages that are generated from the code.
 
-from environments import PYTHON, run, set_up
+Every step runs, also after a lint error that must be fixed by hand. The exit status is that of the first failed step.
+"""
+
+import subprocess
+import sys
+
+from environments import PYTHON, set_up
+
+STEPS = (
+    ("ruff", "check", "--fix", "."),
+    ("ruff", "format", "."),
+    ("tests.module_tree", "--write"),
+    ("tests.site", "--write"),
+)
 
 set_up("dev")
-run(PYTHON, "-m", "ruff", "check", "--fix", ".")
-run(PYTHON, "-m", "ruff", "format", ".")
-run(PYTHON, "-m", "tests.module_tree", "--write")
-run(PYTHON, "-m", "tests.site", "--write")
+statuses = [subprocess.run((PYTHON, "-m", *step), check=False).returncode for step in STEPS]
+sys.exit(next(filter(None, statuses), 0))
