@@ -8,6 +8,7 @@ from pathlib import Path
 
 from anthropic_proxy import __version__
 from tests.support.fakes.openai_chat.server import KEY
+from tests.support.provider_lists import list_unset_names
 from tests.support.server_process import Proxy, running_proxy
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -68,7 +69,7 @@ def test_a_browser_receives_mapping_health_and_the_command(settings: dict[str, s
             "sonnet, opus … → openai/gpt-4.1 BIG_MODEL, .env line 1",
             "Health",
             "✓ openai",
-            "– not set: gemini vertex groq moonshot xai",
+            f"– not set: {' '.join(list_unset_names('openai', 'ollama', 'anthropic'))}",
             "Links",
             "Dashboard",
             "Health as JSON",

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import module_tree
+from tests.site.generated import PAGES
 from tests.support.example_diffs import EXAMPLES, apply_to_copy, changed_lines, python_in
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, TESTS
 
 DIFF = EXAMPLES / "add-a-provider.diff"
 PAGE = ROOT / "docs/contributing/add-a-provider.md"
@@ -17,25 +19,29 @@ CODE = {
     "anthropic_proxy/routing/models.toml",
 }
 PAPERS = {".env.example", "CHANGELOG.md", "docs/guide/providers.md"}
+GENERATED = {"docs/reference/settings.md", "anthropic_proxy/dashboard/setting_meanings.json"}
 SCENARIO = "tests/golden/openai_chat/thinking/together_thinking/"
+LISTS = "tests.support.provider_lists"
 TOUCHED = (
     "integration/test_legacy_settings",
     "repository/test_architecture",
-    "repository/test_provider_lists",
+    "repository/test_generated_pages",
+    "unit/cli/test_ask",
     "unit/routing/catalog/test_catalog",
     "unit/routing/test_credentials",
     "unit/routing/test_router",
     "unit/test_messages_to_users",
-    "unit/test_settings",
-    "unit/test_startup",
+    "unit/upstream/test_demo",
 )
-"""Tests that read the table of providers, or the papers that list them."""
+"""Tests that read the table of providers, or the papers that list them, besides those that import `LISTS`."""
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("provider")
     apply_to_copy(DIFF, folder)
+    for generator in ("tests.module_tree", "tests.site"):
+        python_in(folder, "-m", generator, "--write")
     yield folder
     shutil.rmtree(folder)
 
@@ -47,6 +53,13 @@ def test_the_example_changes_what_the_page_names_and_no_more() -> None:
     page = PAGE.read_text("utf-8")
     assert all(f"`{name}`" in page for name in {*CODE, *PAPERS, SCENARIO})
     assert DIFF.name in page
+
+
+def test_the_page_names_the_generated_pages_that_change(copy: Path) -> None:
+    pages = {page.relative_to(ROOT).as_posix() for page in (*PAGES, module_tree.PAGE)}
+    assert {name for name in pages if (copy / name).read_bytes() != (ROOT / name).read_bytes()} == GENERATED
+    page = PAGE.read_text("utf-8")
+    assert all(f"`{name}`" in page for name in GENERATED)
 
 
 def test_its_code_is_data() -> None:
@@ -91,6 +104,8 @@ def test_requests_are_routed_to_the_new_provider(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_no_other_test_has_to_change(copy: Path) -> None:
-    output = python_in(copy, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TOUCHED))
+    users = sorted(path.relative_to(ROOT).as_posix() for path in TESTS.rglob("test_*.py") if LISTS in path.read_text())
+    names = [name for name in users if name != Path(__file__).relative_to(ROOT).as_posix()]
+    output = python_in(copy, "-m", "pytest", "-q", *names, *(f"tests/{name}.py" for name in TOUCHED))
     assert " failed" not in output
     assert " passed" in output

@@ -9,15 +9,14 @@ from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.router import choose_preferred_provider_name
 from anthropic_proxy.settings import load_settings
 from tests.support.paths import ROOT
-
-SELECTABLE = [row for row in PROVIDERS if row.offered_to_users]
+from tests.support.provider_lists import OFFERED
 
 
 def read(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
 
 
-@pytest.mark.parametrize("row", SELECTABLE, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", OFFERED, ids=lambda row: row.name)
 def test_the_comment_of_preferred_provider_names_the_provider(row: Provider) -> None:
     comment = read(".env.example").partition("## Provider")[2].partition("# PREFERRED_PROVIDER=")[0]
     assert re.search(rf"\b{row.name}\b", comment)
@@ -27,14 +26,14 @@ def test_the_page_of_providers_has_the_order_of_the_registry() -> None:
     """Configuration refers to this table for the order of preference."""
     rows = re.findall(r"^\| (.+?) \|", read("docs/guide/providers.md").partition("\n## ")[0], re.MULTILINE)[2:]
     titles = [row.partition(" (")[0] for row in rows]
-    assert titles[: len(SELECTABLE)] == [row.title for row in SELECTABLE]
+    assert titles[: len(OFFERED)] == [row.title for row in OFFERED]
 
 
 def test_the_order_of_preference_is_the_order_of_the_registry() -> None:
     variables = {
         row.name: f"{row.env_prefix}_PROJECT" if row.key_source == "google" else row.key_variable for row in PROVIDERS
     }
-    expected = [row.name for row in SELECTABLE if row.key_required != "never" or row.key_source == "google"]
+    expected = [row.name for row in OFFERED if row.key_required != "never" or row.key_source == "google"]
     for position, name in enumerate(expected):
         environ = {str(variables[each]): "key-of-the-test" for each in expected[position:]}
         settings = load_settings(environ, PROVIDERS, env_file=None)

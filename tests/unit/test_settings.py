@@ -11,9 +11,9 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Secret, Settings, Timeouts, export_to_litellm, list_variables, load_settings
 from tests.support.messages import exactly
 from tests.support.paths import ROOT
+from tests.support.provider_lists import name_choices
 
 KEY = "sk-proj-0123456789abcdef4f2a"
-CHOICES = " or ".join(", ".join(row.name for row in PROVIDERS if row.offered_to_users).rsplit(", ", 1))
 
 
 def load(environ=None, text=None, folder=None):
@@ -240,7 +240,7 @@ def test_a_wrong_choice_is_rejected_with_the_allowed_values(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         load({}, "# one\nPREFERRED_PROVIDER=opnai\n", tmp_path)
     assert caught.value.message == (
-        f'PREFERRED_PROVIDER is "opnai". Use {CHOICES}. '
+        f'PREFERRED_PROVIDER is "opnai". Use {name_choices()}. '
         f"Set in {tmp_path / '.env'}, line 2. Did you mean PREFERRED_PROVIDER=openai"
     )
 
@@ -460,7 +460,7 @@ def test_a_provider_without_models_of_its_own_must_be_given_one():
     with pytest.raises(ConfigurationError) as caught:
         load({"PREFERRED_PROVIDER": "litellm"})
     assert caught.value.message == (
-        f'PREFERRED_PROVIDER is "litellm". Use {CHOICES}. '
+        f'PREFERRED_PROVIDER is "litellm". Use {name_choices()}. '
         "litellm has no default models: set BIG_MODEL and SMALL_MODEL too. "
         "Set in the environment."
     )

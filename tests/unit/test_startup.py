@@ -19,6 +19,7 @@ from anthropic_proxy.settings import load_settings
 from anthropic_proxy.startup import log_startup_summary
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
+from tests.support.provider_lists import list_unset_names
 from tests.support.startup_summary import ADDRESS, BEFORE, NOW, startup_lines
 
 KEYS = {
@@ -29,11 +30,7 @@ KEYS = {
     "moonshot": {"MOONSHOT_API_KEY": "sk-0123456789ab4f2a"},
     "xai": {"XAI_API_KEY": "xai-0123456789ab4f2a"},
 }
-UNSET = [
-    row.env_prefix.lower()
-    for row in PROVIDERS
-    if row.offered_to_users and row.name not in ("openai", "ollama", "anthropic")
-]
+UNSET = list_unset_names("openai", "ollama", "anthropic")
 
 
 def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Registry entries of the providers with the API Chat Completions: `GROQ`, `MOONSHOT`, `XAI` and `DEMO`.
+"""Registry entries of the providers with the API Chat Completions, and of the built-in demo.
 
 A registry entry (`Provider`) has the addresses, keys, models and APIs of a provider. `OPENAI` is no entry, but only the
 configuration of this API for calls to OpenAI. The dialect of a configuration lists the points in which the provider

@@ -10,6 +10,7 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import list_variables
 from anthropic_proxy.settings.values import redact_and_shorten
 from tests.support.command_line import OPENAI, run_command
+from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or
 from tests.support.server_process import free_port
 
 ENV_FILE = """# a comment
@@ -243,14 +244,14 @@ def test_check_refuses_an_address_of_the_network_without_a_key_as_serve_does(tmp
             "BIG_MODEL",
             "grok/grok-4",
             'BIG_MODEL is "grok/grok-4", but grok/ is the prefix of no provider, and openai has no such model. '
-            "Use openai, gemini, vertex_ai, ollama, groq, moonshot, xai or anthropic as the prefix. "
+            f"Use {join_with_or(OFFERED_PREFIXES)} as the prefix. "
             "Set in the environment. Did you mean BIG_MODEL=xai/grok-4",
         ),
         (
             "FALLBACK_HAIKU",
             "opnai/gpt-5.4-mini",
             'FALLBACK_HAIKU contains "opnai/gpt-5.4-mini", but opnai/ is the prefix of no provider, and openai has no '
-            "such model. Use openai, gemini, vertex_ai, ollama, groq, moonshot, xai or anthropic as the prefix. "
+            f"such model. Use {join_with_or(OFFERED_PREFIXES)} as the prefix. "
             "Set in the environment. Did you mean openai/gpt-5.4-mini",
         ),
     ],

@@ -16,6 +16,7 @@ from anthropic_proxy.settings.env_writer import append_variables
 from tests.support.command_line import run_command
 from tests.support.fakes import ollama, openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly
+from tests.support.provider_lists import OFFERED_PREFIXES
 from tests.support.terminal import answer_questions
 
 PROVIDER, KEY, CONFIRM = "Number or name [1]: ", "OPENAI_API_KEY (not shown): ", "Write them? [Y/n] "
@@ -176,8 +177,8 @@ def test_a_key_can_be_kept_if_the_provider_cannot_be_reached(kept: bool, tmp_pat
         ),
         (
             ("--provider", "opnai", "--yes"),
-            'There is no provider "opnai". The providers are: openai, gemini, vertex_ai, ollama, groq, moonshot, xai, '
-            "anthropic. Did you mean:  --provider openai",
+            f'There is no provider "opnai". The providers are: {", ".join(OFFERED_PREFIXES)}. '
+            "Did you mean:  --provider openai",
         ),
         (
             ("--provider", "gemini", "--yes"),
@@ -266,8 +267,8 @@ def test_an_unknown_provider_is_named_before_the_missing_terminal(tmp_path: Path
     ended = run_command("init", "--provider", "opnai", directory=tmp_path, settings={})
     assert (ended.returncode, ended.stderr) == (
         2,
-        '✕ There is no provider "opnai". The providers are: openai, gemini, vertex_ai, ollama, groq, moonshot, xai, '
-        "anthropic. Did you mean:  --provider openai\n",
+        f'✕ There is no provider "opnai". The providers are: {", ".join(OFFERED_PREFIXES)}. '
+        "Did you mean:  --provider openai\n",
     )
 
 

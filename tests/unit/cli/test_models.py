@@ -10,6 +10,7 @@ import pytest
 from tests.support.command_line import OPENAI, run_command
 from tests.support.fakes import anthropic, gemini, ollama, openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly
+from tests.support.provider_lists import OFFERED_PREFIXES
 from tests.support.server_process import free_port, running_proxy
 
 HEAD = "Requested model\tSent to\tContext\tOutput\tin\tcached\tout, $/M tokens"
@@ -142,8 +143,8 @@ def test_an_unknown_provider_is_named_with_the_nearest(tmp_path: Path) -> None:
     ended = run_command("models", "opnai", directory=tmp_path)
     assert (ended.returncode, ended.stderr) == (
         2,
-        '✕ There is no provider "opnai". The providers are: openai, gemini, vertex_ai, ollama, groq, moonshot, xai, '
-        "anthropic, demo, litellm. Did you mean:  anthropic-proxy models openai\n",
+        f'✕ There is no provider "opnai". The providers are: {", ".join([*OFFERED_PREFIXES, "demo", "litellm"])}. '
+        "Did you mean:  anthropic-proxy models openai\n",
     )
 
 

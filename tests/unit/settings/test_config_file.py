@@ -11,6 +11,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
 from tests.support.paths import ROOT
+from tests.support.provider_lists import name_choices
 
 VLLM = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
 EFFORTS = '"omit", "reasoning", "reasoning_effort", "thinking" or "thinking_and_effort"'
@@ -199,7 +200,7 @@ def test_the_choice_of_a_setting_includes_the_providers_of_the_file() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(VLLM, PREFERRED_PROVIDER="vlm")
     assert caught.value.message == (
-        'PREFERRED_PROVIDER is "vlm". Use openai, google, vertex, ollama, groq, moonshot, xai, anthropic or vllm. '
+        f'PREFERRED_PROVIDER is "vlm". Use {name_choices("vllm")}. '
         "Set in the environment. Did you mean PREFERRED_PROVIDER=vllm"
     )
 

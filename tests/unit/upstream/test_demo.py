@@ -117,7 +117,7 @@ ENVIRONMENT = {
 
 
 def new_demo_transport() -> Transport:
-    return demo.new_demo_transport(PROVIDERS.list_setup_variables())
+    return demo.new_demo_transport(("OPENAI_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_BASE"))
 
 
 async def post(body: Json, path: str = "/chat/completions") -> tuple[int, bytes]:
@@ -296,8 +296,7 @@ async def test_the_text_states_what_it_is_and_how_to_configure_a_provider() -> N
     assert choice["message"]["content"] == (
         "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.\n\n"
         "For a real model, put OPENAI_API_KEY=… into a file named .env and start the proxy again. Other variables for "
-        "this: GEMINI_API_KEY, VERTEX_PROJECT, OLLAMA_API_BASE, GROQ_API_KEY, MOONSHOT_API_KEY, XAI_API_KEY, "
-        "ANTHROPIC_API_KEY.\n\n"
+        "this: GEMINI_API_KEY, OLLAMA_API_BASE.\n\n"
         "It calls your tools for a few plain requests only: list the files here · read a.txt · run `echo hi` · What's "
         "the weather in Paris?"
     )

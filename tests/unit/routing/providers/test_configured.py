@@ -24,6 +24,7 @@ from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.startup import log_startup_summary
 from anthropic_proxy.wire import openai_chat
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.provider_lists import list_unset_names
 from tests.support.startup_summary import ADDRESS, NOW
 
 TWO_SERVERS = """
@@ -208,7 +209,6 @@ def test_the_start_up_summary() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
     services = structs.replace(proxy.services, settings=load(text), catalog=build_catalog())
     log_startup_summary(services, ADDRESS, NOW)
-    unset = [row.env_prefix.lower() for row in PROVIDERS if row.offered_to_users]
     assert proxy.log.getvalue().splitlines() == [
         f"anthropic-proxy {__version__}   http://127.0.0.1:8082",
         "",
@@ -217,7 +217,7 @@ def test_the_start_up_summary() -> None:
         "  ! openrouter has no key: the variable of providers.openrouter.api_key in anthropic-proxy.toml, line 11, is "
         "not set. For details:  anthropic-proxy config check",
         "  ready: vllm (http://localhost:8000/v1)         not set: "
-        + " ".join(name for name in unset if name not in ("ollama", "anthropic")),
+        + " ".join(list_unset_names("ollama", "anthropic")),
         "",
         "  Use it:  anthropic-proxy code",
         "      or:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude",

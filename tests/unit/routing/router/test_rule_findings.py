@@ -11,6 +11,7 @@ from anthropic_proxy.routing.router import list_rule_problems_and_warnings
 from anthropic_proxy.services import require_route_prices
 from anthropic_proxy.settings import list_condition_texts
 from tests.support.paths import ROOT
+from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or
 from tests.support.routes import load_routes
 
 TARGETS = """
@@ -39,7 +40,7 @@ def test_targets_that_cannot_serve_or_are_guessed_are_reported_with_a_remedy(tmp
     problems, warnings = list_rule_problems_and_warnings(load_routes(tmp_path, TARGETS), Catalog())
     assert [text.replace(f"{tmp_path}/", "") for text in problems] == [
         'targets of route "a" contains "grok/grok-3", but grok/ is the prefix of no provider, and openai has no such '
-        "model. Use openai, gemini, vertex_ai, ollama, groq, moonshot, xai or anthropic as the prefix. "
+        f"model. Use {join_with_or(OFFERED_PREFIXES)} as the prefix. "
         "Set in anthropic-proxy.toml, line 2. Did you mean xai/grok-3",
         'The route "b" (anthropic-proxy.toml line 7): groq has no key: GROQ_API_KEY is not set. Set it in .env or in '
         "the environment and start the proxy again.",
