@@ -6,6 +6,7 @@ it accepts. It also finds out if the server accepts the reasoning of its earlier
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from msgspec import structs
 
@@ -14,6 +15,8 @@ from anthropic_proxy.lab.doctor.dialect_search import DialectSearch
 from anthropic_proxy.lab.doctor.findings import Diagnosis, Outcome
 from anthropic_proxy.lab.doctor.probe_runner import ProbeResult
 from anthropic_proxy.lab.doctor.probes import THINKING_BODY, TOOLS_PROBE_QUESTION, Probe, build_tool_results_request
+from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.openai_chat.frames import REASONING_FIELDS
 
 _LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _UNKNOWN_LEVEL = "doctor"
@@ -21,7 +24,10 @@ _UNKNOWN_LEVEL = "doctor"
 _FORMS = ("reasoning_effort", "reasoning", "thinking_and_effort", "thinking")
 """Values of the dialect field `effort_form` (form in which the effort is sent), in the order in which they are
 tried."""
-_REASONING_FIELD = re.compile(rb'"(reasoning_content|reasoning)"\s*:\s*"[^"]')
+_REASONING_FIELD = re.compile(rf'"({"|".join(REASONING_FIELDS)})"\s*:\s*"[^"]'.encode())
+"""A field of a response with reasoning, in JSON."""
+_REPLAY_FIELDS = get_args(openai_chat.Dialect.__annotations__["replayed_thinking_field"])
+"""Names of the fields in which a request can contain reasoning of earlier replies."""
 _THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
 
 
@@ -89,7 +95,7 @@ async def _probe_replay(search: DialectSearch, diagnosis: Diagnosis, reply: Prob
     field = _REASONING_FIELD.search(bytes(reply.upstream[-1].response)) if reply.upstream else None
     if field:
         diagnosis.quirks["reasoning field"] = f"reasoning arrives in the field {field[1].decode()}"
-    if search.searches_dialect and field:
+    if search.searches_dialect and field and field[1].decode() in _REPLAY_FIELDS:
         reply = await _find_replay_field(search, reply, {"replayed_thinking_field": field[1].decode()})
     probe = _build_replay(reply, ({"replayed_thinking_field": ""},))
     result = await search.run_probe(probe)

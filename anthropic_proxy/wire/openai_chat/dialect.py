@@ -15,9 +15,6 @@ from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
-# Terms: `…_field` and `…_header` are names in the request, a `…_form` is one of several ways to send content. An effort
-# is the requested level of reasoning: `none`, `low`, `high`. A prefill is a last assistant message that the model
-# continues. An alias replaces a tool name that the server rejects.
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one server from OpenAI's Chat Completions API. Model rules may replace fields for one model."""
 
@@ -200,7 +197,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     `partial`: by a mark in the message, `prefix: true` (DeepSeek, Mistral) or `partial: true` (Moonshot). Proven by:
     golden/openai_chat/text/prefill, moonshot_prefill."""
     accepts_image_urls: bool = True
-    """True if images may be sent as URLs; Moonshot accepts only base64 data. Proven by: moonshot_image_url."""
+    """True if images may be sent as URLs of web servers. Moonshot accepts only data URLs, which contain base64 data.
+
+    Proven by: golden/openai_chat/media/moonshot_image_url.
+    """
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
     """Media types of images that the server accepts; xAI accepts only JPEG and PNG. Proven by:
     golden/openai_chat/media/xai_picture."""
@@ -250,12 +250,18 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/text/sampling.
     """
     sends_include_usage: bool = True
-    """True if `stream_options: {include_usage}` is sent; a few old servers reject it. Proven by: local_server."""
+    """True if `stream_options: {include_usage}` is sent; a few old servers reject it.
+
+    Proven by: golden/openai_chat/thinking/local_server.
+    """
     session_header: str = ""
     """Name of the request header with a hash of the session, which selects a machine with a warm cache: xAI's
-    `x-grok-conv-id`. "": none. Proven by: xai_thinking."""
+    `x-grok-conv-id`. "": none. Proven by: golden/openai_chat/thinking/xai_thinking."""
     omits_null_content: bool = False
-    """True if an assistant message with only tool calls omits `content: null` (Groq). Proven by: groq_thinking."""
+    """True if an assistant message with only tool calls omits `content: null` (Groq).
+
+    Proven by: golden/openai_chat/thinking/groq_thinking.
+    """
     server_tools: tuple[ServerToolKind, ...] = ()
     """Kinds of server tools that the server runs itself. `server_tool_names` contains their names.
 

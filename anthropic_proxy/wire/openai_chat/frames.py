@@ -190,6 +190,8 @@ def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:
 
 
 _TEXT_FIELDS = tuple(name for name in _fields_of(ChoiceDelta, str | None) if name != "content")
+REASONING_FIELDS = tuple(name for name in _TEXT_FIELDS if name != "refusal")
+"""Fields of `ChoiceDelta` with reasoning as text, one for each field name that servers use."""
 _RAW_FIELDS = _fields_of(ChoiceDelta, Raw)
 _CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
 _COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)

@@ -19,10 +19,11 @@ from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
 from anthropic_proxy.wire.json_strings import join_json_strings
-from anthropic_proxy.wire.openai_chat.frames import ABSENT, decode_chunk
+from anthropic_proxy.wire.openai_chat.frames import ABSENT, REASONING_FIELDS, ChoiceDelta, decode_chunk
 from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
 from tests.support.golden_runner import find_cases, read_fields
+from tests.support.paths import ROOT
 from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
 
 FOLDERS = find_cases("openai_chat")
@@ -105,6 +106,14 @@ def test_every_quirk_changes_a_scenario(field: str) -> None:
 
 def test_what_quirks_name_as_proof_exists() -> None:
     assert missing_proofs(openai_chat) == {}
+
+
+@pytest.mark.parametrize("field", REASONING_FIELDS)
+def test_each_reasoning_field_of_the_struct_is_decoded_and_is_in_troubleshooting(field: str) -> None:
+    stream = frames(piece(**{field: "It is A."}), piece("stop", content="A."))
+    assert decode_stream(stream, new_call())[0] == Thinking("It is A.")
+    assert not ChoiceDelta(**{field: "It is A."}).is_empty
+    assert f"`{field}`" in (ROOT / "docs/guide/troubleshooting.md").read_text("utf-8")
 
 
 FUNCTION_CALLS = [
