@@ -84,6 +84,7 @@ async def test_a_plugin_observes_admits_serves_and_calls() -> None:
     app = App(settings, logs_startup=False, plugins=[plugin])
     await app.start()
     assert await send_request(app, "GET", "/greeting") == (200, b"hello")
+    assert (await send_request(app, "PUT", "/greeting"))[0] == 405
     status, _ = await send_request(app, "GET", "/nothing")
     refused, error = await send_request(app, "POST", "/v1/messages", json.dumps(BODY).encode(), x_guest="1")
     assert (status, refused) == (404, 403)
