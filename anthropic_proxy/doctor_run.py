@@ -4,7 +4,8 @@ The doctor sends test requests to the configured providers, to find the features
 folder of the data directory, and is read as a `DoctorRun`. `load_current` returns the run in progress, or a run that
 ended before it was complete. `load_complete` returns the latest complete run. A process holds the lock `locked_run`
 while it runs the doctor. `is_running` checks this lock, which the system also releases after a crash. `request_stop`
-asks the running process to stop.
+asks the running process to stop. `digest_backend_settings` returns a digest of the providers' settings, by which the
+dashboard detects that a run is outdated.
 """
 
 import hashlib
@@ -142,7 +143,7 @@ def remove_current(data_directory: Path) -> None:
     _repeat_while_read(lambda: file.unlink(missing_ok=True))
 
 
-def digest_settings(settings: Settings) -> str:
+def digest_backend_settings(settings: Settings) -> str:
     """Return a digest of the settings on which the results of a run depend.
 
     If the digest has changed since a run, the remedies of the run may no longer apply. Keys are masked before the

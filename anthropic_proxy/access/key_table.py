@@ -51,8 +51,9 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 
 
 class KeyTable:
-    """Table of all virtual keys in memory, which finds a key by the hash of its text.
+    """Table of all virtual keys and teams in memory.
 
+    `find_entry` finds a key by the hash of its text, `find_key` by its id, and `find_team` finds a team by its name.
     If the database cannot be read, the keys of the last query stay in use. Before the first query has succeeded, keys
     cannot be checked. `warn` logs the first of several failed queries.
     """

@@ -228,7 +228,9 @@ class App:
     async def _open(self) -> tuple[Services, Transports]:
         async with self._reload_lock:
             if self._current is None:
-                asyncio.get_running_loop().set_exception_handler(lambda _, context: self._log.write_loop_error(context))
+                asyncio.get_running_loop().set_exception_handler(
+                    lambda _, context: self._log.write_event_loop_error(context)
+                )
                 services = await self._build(self._settings, self._transports)
                 prefetch_tier_model_limits(services)
                 if self._logs_startup:

@@ -77,7 +77,7 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
     return DoctorPanel(
         summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {_describe_cost(complete)}",
         failure=failure,
-        is_outdated=complete.settings_digest != doctor_run.digest_settings(settings),
+        is_outdated=complete.settings_digest != doctor_run.digest_backend_settings(settings),
         table=_build_table(complete),
         details=[(f"{one.prefix}/{one.model}", one.details) for one in complete.columns if one.details],
         remedies=_build_remedies(complete),

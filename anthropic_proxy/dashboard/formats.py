@@ -107,7 +107,10 @@ def error_share(errors: int, requests: int) -> str:
 
 
 def error_count_and_share(errors: int, total: int) -> str:
-    """Return a number of errors with its share of `total` as text: `12, 3.5 %`. If `total` is 0, the text is `–`."""
+    """Return a number of errors with its share of `total` as text: `12, 3.5 %`.
+
+    If `errors` is 0, the text is `0`. If `total` is 0, the text is `–`.
+    """
     if not total:
         return UNKNOWN
     return f"{count(errors)}, {percent(errors, total, 1)}" if errors else "0"

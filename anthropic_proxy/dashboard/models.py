@@ -47,7 +47,7 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
     SortableColumn("errors", "Errors", lambda one: one.model.sums.errors / one.model.sums.requests),
     SortableColumn("tool_errors", "Tool errors", lambda one: one.model.sums.tool_error_share),
     SortableColumn("input", "In", lambda one: one.model.sums.all_input_tokens),
-    SortableColumn("cached", "Cached", lambda one: one.model.sums.cached_share),
+    SortableColumn("cached", "Cached", lambda one: one.model.sums.cached_input_share),
     SortableColumn("output", "Out", lambda one: one.model.sums.output_tokens),
     SortableColumn("p50", "First token p50", lambda one: find_percentile(one.first_tokens, 0.5)),
     SortableColumn("p95", "p95", lambda one: find_percentile(one.first_tokens, 0.95)),

@@ -77,7 +77,7 @@ def _speed_figure(context: PageContext, periods: Periods, latencies: Latencies) 
 
 
 def _cache_figure(total: UsageSums, sums: Sequence[UsageSums], href: str) -> Figure:
-    shares = [one.cached_share for one in sums]
+    shares = [one.cached_input_share for one in sums]
     cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
     share = formats.percent(total.cache_read_tokens, total.all_input_tokens)
     return Figure("Input read from cache", share, f"{cached} of {everything} tokens", draw_sparkline(shares), href)

@@ -55,9 +55,10 @@ class Periods(Struct, frozen=True):
         return names[self.seconds]
 
     def build_columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[ChartColumn]:
-        """Return one position on the time axis of a chart for each period, with label, description and link.
+        """Return the columns of a chart: one for each period, with a label on the time axis, a description and a link.
 
-        A description consists of the time of the period and its item of `texts`. The links lead to the page at `path`.
+        `texts` has one text for each period. A description consists of the time of the period and this text. The links
+        lead to the page at `path`, with the period as its time range.
         """
         found = []
         ends = [*self.starts[1:], self.end]

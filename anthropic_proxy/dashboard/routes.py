@@ -142,7 +142,7 @@ class Dashboard:
         if session is not None and reads_own_requests_only(session.role):
             pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
             names = await pages.list_own_key_labels(session)
-        return RouteResponse(headers=_EVENT_HEADERS, body=self._gateway.stream_requests(names))
+        return RouteResponse(headers=_EVENT_HEADERS, body=self._gateway.stream_request_events(names))
 
     async def _show_setting(self, request: RouteRequest) -> RouteResponse:
         """Return the page with the form of the setting that the URL names."""

@@ -3,6 +3,8 @@
 `load_setting_form` returns the values for the form. `submit_setting_form` returns the values with a preview, or writes
 the change after the user has confirmed it. `explain_settings_refusal` explains why a user may not change settings. A
 run of the doctor needs the same permission. `resolve_refusal_text` returns one of the `RefusalTexts` of the caller.
+Without a sign-in, the browser must be on this machine, and the proxy must require no key. `is_trusted_local_request`
+checks this.
 """
 
 from collections.abc import Mapping
@@ -63,7 +65,8 @@ def resolve_refusal_text(
 def is_trusted_local_request(request: RouteRequest, settings: Settings) -> bool:
     """Return True if a browser without a session may make changes, because it is on this machine.
 
-    With `ALLOW_UNAUTHENTICATED`, the result is False, because the proxy then accepts clients from every address.
+    The result is False if the proxy requires a key. With `ALLOW_UNAUTHENTICATED`, it is False too, because the proxy
+    then accepts clients from every address.
     """
     return request.client.address_trusted and not settings.allow_unauthenticated
 

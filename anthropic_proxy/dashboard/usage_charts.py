@@ -99,7 +99,7 @@ def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
 
 def draw_cached_share(periods: Periods, sums: Sequence[UsageSums]) -> DrawnChart:
     """Return a chart with the percentage of input tokens that were read from a cache, over time."""
-    shares = [None if one.cached_share is None else 100 * one.cached_share for one in sums]
+    shares = [None if one.cached_input_share is None else 100 * one.cached_input_share for one in sums]
     return draw_percentage_chart(periods, "input read from cache", "cached", shares)
 
 

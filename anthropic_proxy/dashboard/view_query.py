@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct, structs
@@ -121,7 +122,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
         return f"{address}{'&' if '?' in address else '?'}format={file_format}{chosen}"
 
-    def link_to_shifted_range(self, direction: int) -> str:
+    def link_to_shifted_range(self, direction: Literal[-1, 1]) -> str:
         """Return the URL of this page for the time range before (-1) or after (1) the present one."""
         is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
         length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start

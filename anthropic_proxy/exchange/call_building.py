@@ -7,7 +7,11 @@ the next call for a reply that the provider has split.
 A wire is the code for one provider protocol, and a `Call` is its input for one upstream request. `build_call` returns
 the `Call` for a request that the wire translates. `build_relay_call` returns the `Call` for a relay, to which the
 client's request is forwarded without translation. `find_client_credential` returns the client's own key, if it is sent
-to the provider. `token_scale` is the factor that corrects token estimates for a model.
+to the provider.
+
+`estimate_client_request_tokens` estimates the input tokens of a decoded request. If only few fields are decoded, it
+decodes the received body (`incoming`) again. For an invalid body, it estimates the tokens from the size. `token_scale`
+is the factor that corrects the estimates for a model.
 """
 
 import functools

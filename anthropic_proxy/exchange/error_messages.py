@@ -124,9 +124,10 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
 
 
 def add_address_setting(error: UpstreamError, target: Target) -> None:
-    """Add the name of the base URL setting to the message of an error, if the connection failed.
+    """Add the name of the setting with the base URL to the message of an error, if the connection failed.
 
-    Nothing is added for a remote provider's default address.
+    The name is added if the address is not the provider's default, or if that default is local, as for Ollama. A remote
+    default address needs no change, so nothing is added for it.
     """
     variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
     if not target.provider.has_local_default_url and urlsplit(target.base_url)[:2] == default[:2]:

@@ -18,7 +18,7 @@ from anthropic_proxy.exchange.model_features import describe_models
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.plugin_http import MAX_REPLY_BYTES, send_http
 from anthropic_proxy.exchange.recording import start_recording
-from anthropic_proxy.log.request_events import stream_requests
+from anthropic_proxy.log.request_events import stream_request_events
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, Receipt, Store
@@ -164,12 +164,12 @@ class ExchangeGateway:
         """
         return (await self._current_services().receipts.feed.collect_snapshot()).running
 
-    def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
-        """Return an iterator over the events of `GET /api/requests/live`: changes of the requests of all workers.
+    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
+        """Return an iterator over the SSE bytes of `GET /api/requests/live`: changes of the requests of all workers.
 
         With `client_names`, only requests of these clients are included. None: all clients.
         """
-        return stream_requests(self._current_services().receipts.feed, client_names)
+        return stream_request_events(self._current_services().receipts.feed, client_names)
 
 
 class _BufferSink:

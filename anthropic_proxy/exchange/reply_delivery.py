@@ -139,7 +139,7 @@ class ReplyDelivery:
 
     async def _stream(self, answer: DeltaStream) -> None:
         writer, watchdog, sink = self._writer, self._watchdog, self._sink
-        writer.signature = answer.signature
+        writer.signature = answer.default_signature
         self._streamed_reply = answer
         call_filter = self._call_filter = self._new_call_filter()
         releases_request = isinstance(answer, UpstreamStream)  # a tool loop or schema retry sends the request again
@@ -172,7 +172,7 @@ class ReplyDelivery:
 
     async def _fold(self, answer: DeltaStream) -> None:
         fold = Fold(self._writer)
-        self._writer.signature = answer.signature
+        self._writer.signature = answer.default_signature
         call_filter = self._new_call_filter()
         while (deltas := await answer.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)

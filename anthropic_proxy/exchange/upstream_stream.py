@@ -2,9 +2,12 @@
 
 Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `DeltaStream` is the interface
 of all streams of deltas. `wait_for_content` returns when the first content has arrived, and `read` returns the deltas
-of one network read. If the reply ends early, `flush_pending` returns the deltas that are still buffered. `set_deltas`
-is for a complete reply that came with an error status. `signature` is the value for thinking blocks that the provider
-did not sign. Some providers split a long reply; `continuation` is the token with which another call continues it.
+of one network read. If the reply ends early, `flush_pending` returns the deltas that are still buffered.
+`default_signature` is the signature for thinking blocks that the provider did not sign.
+
+Some providers send a complete reply, such as a refusal, with an error status. The caller decodes it, and passes its
+deltas to the stream by `set_deltas`. Some providers split a long reply into several responses. `continuation` is the
+token that the next call sends to continue such a reply.
 """
 
 import asyncio
@@ -42,7 +45,7 @@ class DeltaStream(Protocol):
     """
 
     @property
-    def signature(self) -> str:
+    def default_signature(self) -> str:
         """Value of the field `signature` for thinking blocks that the provider did not sign."""
         ...
 
@@ -111,7 +114,7 @@ class UpstreamStream:
         """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
     @property
-    def signature(self) -> str:
+    def default_signature(self) -> str:
         """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._decoder.default_signature
 

@@ -67,9 +67,10 @@ def add_histogram(total: Histogram, added: Mapping[int, int]) -> None:
 
 
 def sum_encoded_histograms(encoded: str) -> Histogram:
-    """Return the sum of several histograms as one histogram.
+    """Return the sum of the histograms in `encoded`, which is one text.
 
-    `encoded` has the results of `encode_histogram` as hexadecimal texts, separated by spaces.
+    The text contains the bytes of each histogram (see `encode_histogram`) as hexadecimal digits. A space separates two
+    histograms.
     """
     # MessagePack stores each pair of bucket and count in two bytes if all numbers are below 128. Such pairs are counted
     # without decoding, in a tenth of the time.

@@ -2,6 +2,7 @@
 
 `find_price_source` returns the source for a data directory. `load` returns its price list (`LoadedPrices`).
 `reload_if_changed` applies a new file while the proxy runs. A user's file is used only if the package is installed.
+`find_price_package_version` returns the version of the package, and `describe_price_list` describes the list in use.
 """
 
 import os
@@ -92,7 +93,7 @@ class PriceSource:
             )
             if self.current is not None:
                 return
-        self.current = LoadedPrices(data_snapshot.get_snapshot(), describe_price_package())
+        self.current = LoadedPrices(data_snapshot.get_snapshot(), find_price_package_version())
 
 
 # not `cache`, which gives two threads two objects at the first call
@@ -115,7 +116,7 @@ def describe_price_list(directory: Path | None) -> str:
 
     "": the package is not installed.
     """
-    package = describe_price_package()
+    package = find_price_package_version()
     try:
         stored = find_newer_prices(None if directory is None else directory / FILE_NAME) if package else None
     except InvalidPrices:
@@ -133,7 +134,7 @@ def find_newer_prices(file: Path | None) -> StoredPrices | None:
     Raises `InvalidPrices` if the file cannot be used.
     """
     stored = None if file is None else read_prices(file)
-    if stored is None or stored.package == describe_price_package():
+    if stored is None or stored.package == find_price_package_version():
         return stored
     newest = find_package_price_date(stored.updated_on)
     return stored if newest is None or stored.dated_on > newest else None
@@ -154,7 +155,7 @@ def find_package_price_date(today: date) -> date | None:
 
 
 @cache
-def describe_price_package() -> str:
+def find_price_package_version() -> str:
     """Return name and version of the installed package with prices, such as `genai-prices 0.2.3`.
 
     "": the package is not installed.

@@ -26,9 +26,9 @@ from anthropic_proxy.ledger.price_file import (
 )
 from anthropic_proxy.ledger.price_source import (
     describe_price_list,
-    describe_price_package,
     find_newer_prices,
     find_package_price_date,
+    find_price_package_version,
     format_date,
     has_price_package,
 )
@@ -122,7 +122,7 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
         stored = StoredPrices(
             updated_on=today,
             dated_on=dated_on,
-            package=describe_price_package(),
+            package=find_price_package_version(),
             origin=origin,
             providers=msgspec.Raw(content),
         )

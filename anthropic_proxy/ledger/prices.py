@@ -148,21 +148,21 @@ class Price(Struct, frozen=True, kw_only=True):
         )
         return (2 * scaled + scale) // (2 * scale)  # rounded half up
 
-    def calculate_max_cost(self, input_tokens: int, output_tokens: int) -> int:
+    def calculate_max_cost(self, max_input_tokens: int, max_output_tokens: int) -> int:
         """Return the highest possible cost of a future request in nano-dollars (10⁻⁹ US dollars). 0: the model is free.
 
-        Both arguments are maximum numbers of tokens.
+        Tokens of the most expensive kind are assumed, such as cache writes. Web searches are not included.
         """
         if self.is_free:
             return 0
-        kinds = ({"input": input_tokens}, {"cache_read": input_tokens}, {"cache_write": input_tokens})
-        inputs = [*kinds, {"cache_write": input_tokens, "cache_write_1h": input_tokens}]
+        inputs = [{kind: max_input_tokens} for kind in ("input", "cache_read", "cache_write")]
+        inputs.append({"cache_write": max_input_tokens, "cache_write_1h": max_input_tokens})
         return max(
             1,
             *(
-                self.calculate_cost(TokenCounts(**kind, output=output_tokens, thinking=thinking))
-                for kind in inputs
-                for thinking in (0, output_tokens)
+                self.calculate_cost(TokenCounts(**kinds, output=max_output_tokens, thinking=thinking))
+                for kinds in inputs
+                for thinking in (0, max_output_tokens)
             ),
         )
 

@@ -2,7 +2,8 @@
 
 `RequestSelection` is a time range with filters, and an argument of most functions. `StoredRequest` is one row of the
 table `requests`. `list_stored_requests` returns one page of a list. Functions named `…_condition` and `…_conditions`
-return SQL conditions for other queries.
+return SQL conditions for other queries. Queries of hourly sums use `RequestSelection.end_hour`, the end of the range as
+a number of hours since the epoch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,9 +52,10 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
 
     @property
     def end_hour(self) -> int:
-        """End of the time range as a whole UTC hour, in hours since the epoch; this hour is excluded.
+        """End of the time range in whole hours since the epoch, usually rounded up; this hour is excluded.
 
-        Queries of hourly sums need this value, because each row with sums is for a whole hour.
+        Queries of hourly sums need this value, because each row with sums is for a whole UTC hour. `round_end_to_hour`
+        describes the rounding.
         """
         return round_end_to_hour(-(-self.end // MICROSECONDS))
 

@@ -56,7 +56,7 @@ class UsageSums(Struct):
         return self.all_input_tokens + self.output_tokens
 
     @property
-    def cached_share(self) -> float | None:
+    def cached_input_share(self) -> float | None:
         """Share of the input tokens that were read from a cache, 0 to 1. None: the requests have no input tokens."""
         return self.cache_read_tokens / self.all_input_tokens if self.all_input_tokens else None
 

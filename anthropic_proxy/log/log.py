@@ -170,7 +170,7 @@ class Log:
         """Write the traceback of the current exception, a defect of the proxy or a plugin, to the log."""
         self._write_trace(request_id, traceback.format_exc())
 
-    def write_loop_error(self, context: Mapping[str, Any]) -> None:
+    def write_event_loop_error(self, context: Mapping[str, Any]) -> None:
         """Write an error of a callback or task of the event loop to the log.
 
         `context` describes the error, as `loop.set_exception_handler` passes it.

@@ -1,7 +1,8 @@
 """Delivery of receipts (records of finished client requests) to the observers of plugins.
 
 `ReceiptQueues` has a queue and a task for each observer, so that a slow observer delays neither requests nor other
-observers. If a queue is full, its oldest receipt is dropped. `close` waits until the receipts are delivered.
+observers. If a queue is full, its oldest receipt is dropped, and `count_dropped_receipt` counts it under the class name
+of the observer. `close` waits until the receipts are delivered.
 
 An exchange is an accepted `POST /v1/messages` with its reply. Exchanges and other requests have separate methods,
 because the metrics count all exchanges, but of the other requests only the failed ones.

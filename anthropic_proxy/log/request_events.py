@@ -1,7 +1,7 @@
 """Live view of client requests, as a stream of server-sent events.
 
-`stream_requests` yields the events. The first event, `snapshot`, has the recent and running requests. Later, an event
-`request` has one request that has just finished, and an event `running` has all requests in progress.
+`stream_request_events` yields the events. The first event, `snapshot`, has the recent and running requests. Later, an
+event `request` has one request that has just finished, and an event `running` has all requests in progress.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ MAX_LIVE_SECONDS = 60.0
 for open responses before they stop."""
 
 
-async def stream_requests(
+async def stream_request_events(
     feed: RequestFeed, client_names: Collection[str] | None = None
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of a live view of client requests as SSE bytes.

@@ -194,8 +194,8 @@ class RequestFeed:
     def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
         """Add the requests in `snapshot`, which the worker process with the index `worker` has sent.
 
-        `contains_recent` is True if `snapshot` has all recent requests of this worker. False: it has only requests that
-        have just finished, and the running ones.
+        A snapshot always has all running requests of the worker. If `contains_recent` is True, it also has all its
+        recent finished requests. False: it has only those that have finished since the previous update.
         """
         self._running_elsewhere[worker] = snapshot.running
         if not contains_recent:

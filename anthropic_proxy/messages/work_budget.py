@@ -130,7 +130,7 @@ class WorkBudget:
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_allowed_depth(self, depth: int) -> None:
-        """Raise `WorkLimitExceeded` if a schema is nested deeper than `MAX_SCHEMA_DEPTH`."""
+        """Raise `WorkLimitExceeded` if `depth`, the nesting of a schema, is above `max_depth`."""
         if depth > self.max_depth:
             raise self._exceeded(self._too_deep())
 

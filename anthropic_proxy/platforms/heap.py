@@ -1,8 +1,9 @@
 """Memory of the server process: return of free memory to the system, and less work for Python's garbage collector.
 
 `HeapTrimmer` returns free heap memory to the system after a burst of requests, and `trim_heap` does so at once.
-`retain_freed_memory` makes glibc keep some memory for later requests. `tune_gc` reduces garbage collections. The heap
-functions need glibc. With another C library, they have no effect.
+`retain_freed_memory` makes glibc keep some memory for later requests. `measure_unallocated_heap_bytes` returns the
+number of free bytes in the heap. `tune_gc` reduces garbage collections. The heap functions need glibc. With another C
+library, they have no effect, and the measurement returns infinity.
 """
 
 import ctypes
@@ -59,8 +60,8 @@ def trim_heap() -> None:
         trim(0)
 
 
-def measure_free_heap_bytes() -> float:
-    """Return the number of free bytes in the heap. Infinity: the C library does not report it.
+def measure_unallocated_heap_bytes() -> float:
+    """Return the number of free bytes in the heap, which belong to no allocation. Infinity: the number is unknown.
 
     The number includes pages that were already returned to the system.
     """
@@ -80,7 +81,9 @@ class HeapTrimmer:
     # after simultaneous requests of 120 KB: each holds 300 KiB, and 45 KiB after a trim, which takes 20 ms.
 
     def __init__(
-        self, measure_free: Callable[[], float] = measure_free_heap_bytes, trim_heap: Callable[[], object] = trim_heap
+        self,
+        measure_free: Callable[[], float] = measure_unallocated_heap_bytes,
+        trim_heap: Callable[[], object] = trim_heap,
     ) -> None:
         self._measure_free = measure_free
         self._trim_heap = trim_heap

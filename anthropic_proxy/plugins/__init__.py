@@ -3,7 +3,8 @@
 A package returns a `Plugin`. A `Policy` identifies clients, and admits or rejects their requests. An `Observer`
 receives a `Receipt`, the record of one client request without message content. A `Recorder` receives the content. A
 `Tracer` starts traces, and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the
-proxy that a plugin may call.
+proxy that a plugin may call. Its method `describe_setup` returns a `Setup`, the state of all providers and the models
+to which Claude models are mapped.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -185,10 +186,10 @@ class Gateway(Protocol):
         The fields about the reply are still empty.
         """
 
-    def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
-        """Yield the events of `GET /api/requests/live`: first the running and latest requests, then each change.
+    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
+        """Yield the SSE bytes of `GET /api/requests/live`: first the running and latest requests, then each change.
 
-        None as `client_names` selects all requests.
+        With `client_names`, only requests of these clients are included. None: all clients.
         """
 
 

@@ -4,7 +4,7 @@ The views contain the requests of all workers, without message content and keys.
 """
 
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.log.request_events import stream_requests
+from anthropic_proxy.log.request_events import stream_request_events
 from anthropic_proxy.log.request_feed import encode_requests
 from anthropic_proxy.plugins import RouteResponse
 from anthropic_proxy.server.response_sink import AsgiSink
@@ -28,5 +28,5 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
 
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
-    events = stream_requests(services.receipts.feed)
+    events = stream_request_events(services.receipts.feed)
     await sink.send_route_response(RouteResponse(headers=_STREAM_HEADERS, body=events))

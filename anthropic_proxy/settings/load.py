@@ -193,7 +193,7 @@ def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> di
             entry.text.partition(",")[0].strip() if name in keys else entry.text,
             f"{name} in {entry.origin}",
         )
-        for name, entry in sources.find_env_file_only_variables(set(sources.requested_variables) - shared).items()
+        for name, entry in sources.find_variables_only_in_env_file(set(sources.requested_variables) - shared).items()
     }
 
 

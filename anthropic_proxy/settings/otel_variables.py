@@ -49,7 +49,7 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
         sources.find_setting(name)
     variables = {
         name: Secret(given.text, f"{name} in {given.origin}")
-        for name, given in sources.find_env_file_only_variables(()).items()
+        for name, given in sources.find_variables_only_in_env_file(()).items()
         if name.startswith(OTEL_PREFIX)
     }
     return {"trace_exporters": exporters, "otel_variables": variables}, warnings

@@ -70,7 +70,7 @@ class _Given(Struct, frozen=True):
 class Sources:
     """The environment and the `.env` file, in which settings are searched.
 
-    The error of an unreadable file is added to `errors`.
+    The attribute `errors` collects the error messages, also that of a `.env` file that cannot be read.
     """
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
@@ -142,7 +142,7 @@ class Sources:
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())
 
-    def find_env_file_only_variables(self, excluded: Collection[str]) -> dict[str, _Given]:
+    def find_variables_only_in_env_file(self, excluded: Collection[str]) -> dict[str, _Given]:
         """Return the variables that only `.env` sets, for libraries that read the environment, such as LiteLLM.
 
         Placeholders and the variables in `excluded` are left out.

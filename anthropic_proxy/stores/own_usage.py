@@ -79,10 +79,10 @@ class OwnUsage:
             self._add_running(self.values.add_existing_reservation(reservation))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, process_count: int) -> Reservation:
-        """Reserve the amounts of all `limits` in this process, or of none, without the shared store.
+        """Reserve the amounts of all `limits` without the shared store, or none of them if one limit has no room.
 
-        Each limit is divided between `process_count` processes, and the amounts must fit into the share of this
-        process.
+        Each limit is divided between `process_count` processes, and only the share of this process is available.
+        Amounts that are neither settled nor renewed are released after `lease_seconds`, except for the kind `rate`.
         """
         shares = [structs.replace(limit, maximum=self._find_share(limit, process_count)) for limit in limits]
         reservation = await self.values.reserve(shares, lease_seconds)

@@ -1,9 +1,10 @@
 """Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
 `GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokenCache` caches one token for all
-requests to providers: `acquire_token` returns it, and `invalidate_token` discards it after a rejection. google-auth
-blocks, so it runs in a thread. If Google does not reply within a time limit, the provider calls that wait for the token
-fail. The next provider call requests a token again.
+requests to providers: `acquire_token` returns it. `invalidate_token` discards it after a rejection, and returns True if
+the rejected request can be repeated with another token. google-auth blocks, so it runs in a thread. If Google does not
+reply within a time limit, the provider calls that wait for the token fail. The next provider call requests a token
+again.
 """
 
 import asyncio
@@ -94,7 +95,8 @@ class GoogleTokenCache:
     def invalidate_token(self, credential: Credential) -> bool:
         """Discard the cached access token, which the provider has rejected.
 
-        Return True if a retry can use another token.
+        Return True if a retry can use another token. False: another token was already discarded within the last
+        `MIN_RENEWAL_INTERVAL_SECONDS`.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True

@@ -9,7 +9,7 @@ from anthropic_proxy.doctor_run import (
     RunCell,
     RunColumn,
     RunRow,
-    digest_settings,
+    digest_backend_settings,
     find_folder,
     store_complete,
 )
@@ -46,7 +46,7 @@ def store_sample_run(home: Path, variables: Mapping[str, str]) -> None:
         RunRow(title, [RunCell(sign, text) for sign, _, text in (cell.partition(" ") for cell in cells)])
         for title, *cells in _ROWS
     ]
-    digest = digest_settings(load_settings(variables, PROVIDERS, env_file=None))
+    digest = digest_backend_settings(load_settings(variables, PROVIDERS, env_file=None))
     run = DoctorRun(
         started_at=end - 9.8,
         ended_at=end,

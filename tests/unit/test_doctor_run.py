@@ -79,7 +79,7 @@ def test_a_damaged_file_or_another_version_is_ignored(tmp_path: Path, content: b
 def test_settings_of_models_and_providers_change_the_digest(changes: dict[str, str], is_equal: bool) -> None:
     before = {"OPENAI_API_KEY": "sk-some-key-of-a-test-1234"}
     digests = [
-        doctor_run.digest_settings(load_settings(variables, PROVIDERS, env_file=None))
+        doctor_run.digest_backend_settings(load_settings(variables, PROVIDERS, env_file=None))
         for variables in (before, {**before, **changes})
     ]
     assert (digests[0] == digests[1]) is is_equal
@@ -87,12 +87,12 @@ def test_settings_of_models_and_providers_change_the_digest(changes: dict[str, s
 
 @pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.name)
 def test_key_and_address_of_every_provider_change_the_digest(provider: Provider) -> None:
-    before = doctor_run.digest_settings(load_settings({}, PROVIDERS, env_file=None))
+    before = doctor_run.digest_backend_settings(load_settings({}, PROVIDERS, env_file=None))
     texts = {provider.key_variable: "a-key-of-a-test-1234", provider.base_url_variable: "http://127.0.0.1:8000"}
     for variable, text in texts.items():
         if variable is not None:
             settings = load_settings({variable: text}, PROVIDERS, env_file=None)
-            assert (variable, doctor_run.digest_settings(settings) == before) == (variable, False)
+            assert (variable, doctor_run.digest_backend_settings(settings) == before) == (variable, False)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_tables_of_the_configuration_file_change_the_digest(
     digests = []
     for file, key in ((text, before), (text.replace(old, new), before.replace(old, new))):
         Path("anthropic-proxy.toml").write_text(file, "utf-8")
-        digests.append(doctor_run.digest_settings(load_settings({"OWN_KEY": key}, PROVIDERS)))
+        digests.append(doctor_run.digest_backend_settings(load_settings({"OWN_KEY": key}, PROVIDERS)))
     assert digests[0] != digests[1]
 
 
@@ -130,6 +130,6 @@ def test_a_key_that_a_command_writes_may_rotate_but_its_failure_changes_the_dige
     digests = []
     for key in ("some-key-of-test-1234", "some-key-of-test-5678", ""):
         Path("key").write_text(key, "utf-8")
-        digests.append(doctor_run.digest_settings(load_settings({}, PROVIDERS)))
+        digests.append(doctor_run.digest_backend_settings(load_settings({}, PROVIDERS)))
     assert digests[0] == digests[1]
     assert digests[0] != digests[2]

@@ -367,7 +367,7 @@ def test_a_configured_key_is_in_no_line_wherever_a_client_puts_it(form: Literal[
     log.write_exchange(receipt(fidelity=FidelityReport(notes=[note]), failed_attempts=[f"{key} 429"]))
     log.write_line(f"a line with {key}")
     log.write_once(f"once {key}")
-    log.write_loop_error({"message": f"a trace of {key}"})
+    log.write_event_loop_error({"message": f"a trace of {key}"})
     text = stream.getvalue()
     for spelled in (key, quote(key, safe=""), json.dumps(key)[1:-1], key[:12]):
         assert spelled not in text

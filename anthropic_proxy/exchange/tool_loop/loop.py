@@ -3,7 +3,7 @@
 Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply. `read`
 returns deltas, the decoded fragments of the reply. `prepare_schema_retry` prepares another call after a reply that does
 not match the JSON Schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open
-upstream call. `signature` is the value for thinking blocks that the provider did not sign.
+upstream call. `default_signature` is the value for thinking blocks that the provider did not sign.
 """
 
 from collections.abc import Sequence
@@ -70,9 +70,9 @@ class ToolLoop:
         return self._state.target.provider.prefix
 
     @property
-    def signature(self) -> str:
+    def default_signature(self) -> str:
         """Value of the field `signature` for thinking blocks that the provider did not sign."""
-        return self._stream.signature
+        return self._stream.default_signature
 
     @property
     def complete(self) -> bool:
@@ -131,7 +131,7 @@ class ToolLoop:
         choice = self._request.tool_choice
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
         proxy_tools, new_id = self._state.proxy_tools, self._state.call.new_id
-        return ModelStep(proxy_tools, self._stream.signature, new_id, one_call=one_call)
+        return ModelStep(proxy_tools, self._stream.default_signature, new_id, one_call=one_call)
 
     def _forward(self, deltas: list[Delta]) -> list[Delta]:
         forwarded = self._step.feed(deltas)

@@ -3,7 +3,7 @@
 It is used if the provider does not enforce the schema. The text is buffered until the reply is complete. After a
 mismatch, the model is called once more. `read` returns the deltas (decoded fragments) for the client. `flush_pending`
 returns buffered deltas after an early end. `usage` is the token usage of all calls. `complete` is always False, because
-the model may be called again. `signature` is the value for thinking blocks without a signature of the provider.
+the model may be called again. `default_signature` is the value for thinking blocks without a signature of the provider.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -39,9 +39,9 @@ class SchemaCheckedStream:
         self._finished = False
 
     @property
-    def signature(self) -> str:
+    def default_signature(self) -> str:
         """Value of the field `signature` for thinking blocks that the provider did not sign."""
-        return self._reply.signature
+        return self._reply.default_signature
 
     @property
     def usage(self) -> Usage:

@@ -33,7 +33,7 @@ class RunRecorder:
         self._directory = directory
         self._secrets = settings.reveal_all_secrets()
         self._clock = clock
-        self._run = DoctorRun(started_at=clock(), settings_digest=doctor_run.digest_settings(settings))
+        self._run = DoctorRun(started_at=clock(), settings_digest=doctor_run.digest_backend_settings(settings))
         self._diagnoses: Sequence[Diagnosis] = ()
         self._stored: DoctorRun | None = None
         self.is_stopped = False

@@ -6,8 +6,9 @@ notes on the changes, and aliases, which replace tool names that the target reje
 until a tool search finds it.
 
 Providers receive `session_key` and `user_key`, hashes of session and user, in place of the client's ids.
-`find_session_id` finds the session id within the user id of a client such as Claude Code. `release_content` frees
-memory after the reply has begun. `UNPREPARED` is an empty request for relays, which forward the client's bytes.
+`find_session_id` finds the session id within the user id of a client such as Claude Code. Such a user id is a JSON
+object, or a text with the ending `_session_…`. `release_content` frees memory after the reply has begun. `UNPREPARED`
+is an empty request for relays, which forward the client's bytes.
 """
 
 import hashlib
@@ -178,7 +179,10 @@ class _UserId(Struct):
 
 
 def find_session_id(user_id: str) -> str | None:
-    """Return the session id that a client, such as Claude Code, stores in `metadata.user_id`. None: no session id."""
+    """Return the session id that a client, such as Claude Code, stores in `metadata.user_id`. None: no session id.
+
+    `user_id` is a JSON object with the field `session_id`, or a text with the ending `_session_` and the id.
+    """
     try:
         return msgspec.json.decode(user_id, type=_UserId).session_id
     except (msgspec.DecodeError, RecursionError):

@@ -1,7 +1,8 @@
 """`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
 
 A `Target` is a provider, model, wire (API) and base URL. A `Route` has the target to call first, and its fallbacks.
-`switch_wire` returns a target with another API. A relayed target receives the client's body with few changes.
+`switch_wire` returns a target with another API. A relayed target receives the client's body with few changes. An
+upstream is a provider and host, for which failures are counted. `Target.upstream` has both as one text.
 
 The preferred provider serves Claude models, and unlisted ids without a prefix; `find_preferred_provider` returns it. A
 Claude tier is a family of models (haiku, sonnet …). A `TierMapping` has the models that serve requests for one tier.
@@ -77,7 +78,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def upstream(self) -> str:
-        """Provider and host as one text, such as `openai api.openai.com`. Failures are counted for each upstream."""
+        """Provider and host as one text, such as `openai api.openai.com`. Failures are counted for each such text."""
         return _name_upstream(self.provider.name, self.base_url)
 
 

@@ -1,7 +1,8 @@
 """Functions for the head of a client request (request line and headers): target, upgrade headers, parse errors.
 
 The target is the address in the request line: a path with a query, or a complete URL. Upgrade headers offer a change to
-another protocol, such as HTTP/2.
+another protocol, such as HTTP/2. The server ignores this offer: `encode_head_without_upgrade` encodes the head again
+without these headers, and the parser then reads the result in place of the received head.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 `BraveClient`, `TavilyClient` and `ExaClient` have the same methods. `encode_query` returns the HTTP request for a
 query. `decode_results` decodes the results. `describe_error_response` returns the message of an error response.
-`MissingKeyClient` replaces the client of a service if the API key is missing.
+`MissingKeyClient` replaces the client of a service if the API key is missing; each of its searches fails.
 
 Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).

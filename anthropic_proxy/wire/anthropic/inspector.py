@@ -3,8 +3,9 @@
 `select_frames_to_inspect` selects the few SSE events that contain these values, because all others need no decoding.
 `decode_frame` then reads one event, and `decode_body` reads a complete message. Four functions edit or split the
 forwarded bytes: `replace_reply_model`, `remove_message_start`, `remove_events_after_end` and `split_after_message_end`.
-For an error response, `decode_error` returns the error for the client. `find_adaptation` chooses a change of the next
-request after an error, and `apply_adaptation` applies it.
+For an error response, `decode_error` returns the error for the client. An adaptation is a named change of the dialect,
+the description of the server, so that the next request avoids an error. `find_adaptation` chooses it, and
+`apply_adaptation` returns the changed dialect.
 """
 
 import re

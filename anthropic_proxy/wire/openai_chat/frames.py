@@ -3,7 +3,8 @@
 `Chunk` is one event of a stream or a complete body. `Choice` is one reply in it, and `ChoiceDelta` a fragment of that
 reply. `ChatUsage` and `TokenDetails` have token counts. `GroqExtension` is Groq's field `x_groq`. `decode_chunk`
 accepts values of unexpected JSON types, such as a number as text. Some fields are kept as raw JSON; `is_present` checks
-that such a field was sent and is not null. A thought signature is opaque state of the reasoning.
+that such a field was sent and is not null. One of them, `extra_content`, has Gemini's thought signature: opaque state
+of the reasoning, which later requests send back.
 """
 
 from typing import Any

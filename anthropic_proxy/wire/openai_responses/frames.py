@@ -205,7 +205,7 @@ def is_present(raw: Raw) -> bool:
     return raw is not ABSENT and bytes(raw) != b"null"
 
 
-def decode_or_default(raw: Raw, result_type: type[Any]) -> Any:
+def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
     """Decode JSON text as an object of the class `result_type`.
 
     Returns an empty object `result_type()` if the text is absent or cannot be decoded.
@@ -215,7 +215,7 @@ def decode_or_default(raw: Raw, result_type: type[Any]) -> Any:
     try:
         return msgspec.json.decode(raw, type=result_type)
     except UnicodeDecodeError:
-        return decode_or_default(Raw(repair_json(raw)), result_type)
+        return decode_or_empty(Raw(repair_json(raw)), result_type)
     except (msgspec.DecodeError, RecursionError):
         return result_type()
 

@@ -3,6 +3,7 @@
 Reasoning has a signature: encrypted state, which later requests send back. The API accepts it only together with the
 text or call that followed it. Before a text or call, `release_signed` therefore returns the reasoning with its
 signature. Before a web search, which later requests do not repeat, `release_unsigned` returns it without the state.
+`build_reasoning_state` returns the state of a complete reasoning item, from which the caller encodes the signature.
 """
 
 from msgspec.structs import replace
@@ -52,14 +53,15 @@ class PendingReasoning:
         ]
 
 
-def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
-    """Return the state of a complete reasoning item, which later requests send back.
+def build_reasoning_state(item: OutputItem, item_state: OutputItemState) -> ReasoningState:
+    """Return the state of the complete reasoning item `item`, which later requests send back.
 
-    The state is empty if the item has no encrypted content, and no text of the reasoning other than a summary.
+    `item_state` is the decoding state of this item. An item without encrypted content has a state only if it contains
+    the reasoning itself; a summary is not enough. Otherwise, the result is an empty state.
     """
-    item_id = item.id or state.item_id  # xAI's complete items have none
+    item_id = item.id or item_state.item_id  # xAI's complete items have none
     if item.encrypted_content:
         return ReasoningState(item_id=item_id, encrypted=item.encrypted_content)
-    if state.latest_part is not None and state.latest_part[0] == "reasoning":
+    if item_state.latest_part is not None and item_state.latest_part[0] == "reasoning":
         return ReasoningState(item_id=item_id, replay=1)
     return ReasoningState()

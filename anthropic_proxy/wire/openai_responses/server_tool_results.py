@@ -25,7 +25,7 @@ from anthropic_proxy.messages.server_blocks import (
 )
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.frames import ABSENT, OutputItem, decode_or_default
+from anthropic_proxy.wire.openai_responses.frames import ABSENT, OutputItem, decode_or_empty
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext
 
 # Sources: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the project
@@ -89,7 +89,7 @@ class ServerToolItemDecoder:
             announced = self.start_call(_code_of(item))
             return [*announced, _result_of_program(self._identifier, item)]
         announced = self.start_call(item.arguments or "")
-        failure = decode_or_default(item.error, object) if item.error is not ABSENT else None
+        failure = decode_or_empty(item.error, object) if item.error is not ABSENT else None
         words = _in_words(failure) if failure else item.output or ""
         is_error = bool(failure) or item.status in ("failed", "incomplete")
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
@@ -106,11 +106,11 @@ class ServerToolItemDecoder:
 def _code_of(item: OutputItem) -> str:
     if item.code is not None or not item.arguments:
         return item.code or ""
-    return str(decode_or_default(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
+    return str(decode_or_empty(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
 
 
 def _result_of_program(identifier: str, item: OutputItem) -> Block:
-    outputs: list[_Output] = [decode_or_default(raw, _Output) for raw in item.outputs or ()]
+    outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
     printed = "\n".join(filter(None, map(_output_in_words, outputs)))
     if item.status in ("failed", "incomplete"):
         if not printed:

@@ -1,10 +1,13 @@
 """Decoder of client tool calls in replies of the Responses API, streamed or complete.
 
 `ToolCallItemDecoder` decodes one call and appends its deltas to a list. `ToolCallContext` has the state that all calls
-of a reply share. A custom tool call has plain text as input. A parallel wrapper is a call of a tool `parallel`, with
-several calls in its arguments. Some models write such a call, and the client receives the contained calls separately. A
-label is the name of an MCP server in the upstream request; `find_mcp_server_name` returns the client's name of that
-server.
+of a reply share. A custom tool call has plain text as input.
+
+Some models put several calls into the arguments of one call of a tool named `parallel`. This call is a parallel
+wrapper. The client receives the calls in it one by one, without the wrapper.
+
+In an upstream request, each MCP server has a label, which can differ from the client's name of the server.
+`find_mcp_server_name` returns the client's name for a label.
 """
 
 import msgspec
@@ -66,10 +69,10 @@ class ToolCallItemDecoder:
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
-        """Append a fragment of the arguments of a tool call to `deltas`, if the call has started.
+        """Append a delta with a fragment of the arguments to `deltas`, if the tool call has started.
 
-        A custom tool call or parallel wrapper starts only when it is complete, so its fragments are stored until then.
-        For any other call, fragments before the start are dropped, because the complete arguments follow.
+        Fragments before the start: those of a custom tool call or parallel wrapper are stored, because such a call
+        starts only when it is complete. Those of other calls are dropped, because the complete arguments follow.
         """
         if self._ended or not fragment:
             return

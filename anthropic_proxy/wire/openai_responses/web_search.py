@@ -26,7 +26,7 @@ from anthropic_proxy.messages.server_blocks import (
 )
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_or_default
+from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_or_empty
 
 _TRACKING = "utm_source="
 """Start of a query parameter that OpenAI adds to URLs of citations (recorded). The proxy removes it."""
@@ -143,7 +143,7 @@ class WebSearchDecoder:
         """
         if self.buffering or part_indexes != self._place:
             return []
-        mark = decode_or_default(annotation, _Mark)
+        mark = decode_or_empty(annotation, _Mark)
         self._text = ["".join(self._text)]
         return self._cited(mark, self._text[0]) if _is_citation(mark) else []
 
@@ -222,7 +222,7 @@ class WebSearchDecoder:
 
     def _marks_of(self, part: OutputContent) -> list[_Mark]:
         """Return the citations of a content part in text order. Citations without offsets come last."""
-        marks = [decode_or_default(raw, _Mark) for raw in part.annotations or ()]
+        marks = [decode_or_empty(raw, _Mark) for raw in part.annotations or ()]
         cited = [mark for mark in marks if _is_citation(mark)]
         return sorted(cited, key=lambda mark: mark.end_index or len(part.text or ""))
 
@@ -267,7 +267,7 @@ class WebSearchDecoder:
 
 
 def _action_of(item: OutputItem) -> _Action:
-    action: _Action = decode_or_default(item.action, _Action)
+    action: _Action = decode_or_empty(item.action, _Action)
     if action.query or action.queries or action.url or not item.arguments:
         return action
     try:

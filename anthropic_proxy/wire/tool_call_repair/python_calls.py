@@ -49,9 +49,9 @@ def read_tool_code(text: str, offered: OfferedTools) -> list[RecoveredCall] | No
 
 
 def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
-    """Return the calls of Python code: one call per line, or a list of calls (`[a(x=1), b()]`).
+    """Return the tool calls in `text`, Python code with one call per line or with a list of calls (`[a(x=1), b()]`).
 
-    Written by Llama 3.2 and 4 (the format is named "pythonic"). None: the text has another format.
+    None: the text has another format. The models Llama 3.2 and 4 write this format, which is named "pythonic".
     """
     # Arguments must be keywords with literal values.
     if len(text) > _MAX_CHARACTERS:

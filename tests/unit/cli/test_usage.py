@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.ledger.price_source import describe_price_package
+from anthropic_proxy.ledger.price_source import find_price_package_version
 from anthropic_proxy.settings import Settings
 from tests.support.command_line import run_command
 from tests.support.fakes import openai_chat
@@ -294,7 +294,8 @@ def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None
     [
         (
             "gpt-4.1",
-            f"unknown: {describe_price_package()}, no price of tier scale. Set it in anthropic-proxy.toml, [prices]",
+            f"unknown: {find_price_package_version()}, no price of tier scale. "
+            "Set it in anthropic-proxy.toml, [prices]",
         ),
         ("no-such-model", "unknown: no price for openai/no-such-model. Set it in anthropic-proxy.toml, [prices]"),
     ],

@@ -12,7 +12,15 @@ from anthropic_proxy.dashboard.capability_matrix import Matrix, MatrixCell, Matr
 from anthropic_proxy.dashboard.doctor_panel import DoctorPanel, Remedy, build_doctor_panel
 from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.permissions import Role
-from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable, digest_settings
+from anthropic_proxy.doctor_run import (
+    DoctorRun,
+    RunCell,
+    RunColumn,
+    RunFix,
+    RunRow,
+    RunTomlTable,
+    digest_backend_settings,
+)
 from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON
@@ -63,7 +71,7 @@ def build(directory: Path | None) -> DoctorPanel:
 def store(directory: Path, *, complete: DoctorRun | None = None, current: DoctorRun | None = None) -> None:
     doctor_run.find_folder(directory).mkdir(exist_ok=True)
     if complete is not None:
-        known = structs.replace(complete, settings_digest=digest_settings(Settings()))
+        known = structs.replace(complete, settings_digest=digest_backend_settings(Settings()))
         doctor_run.store_complete(directory, known)
     if current is not None:
         doctor_run.store_current(directory, current)

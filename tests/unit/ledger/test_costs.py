@@ -8,7 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.ledger.costs import CostCalculator, RequestUsage, find_request_usage, read_search_count
 from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.ledger.price_source import describe_price_package
+from anthropic_proxy.ledger.price_source import find_price_package_version
 from anthropic_proxy.ledger.prices import TokenCounts, find_price
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -138,7 +138,7 @@ def test_usage_that_no_call_has_costs_the_price_of_the_receipt(calculator: CostC
         ("openai", "cancelled", 0, Cost(None, None, "")),
         ("", "cancelled", 0, Cost(0, 0, "")),
         ("openai", "error", 0, Cost(0, 0, "")),
-        ("openai", "cancelled", 1_000, Cost(2_000_000, 3_000_000, describe_price_package())),
+        ("openai", "cancelled", 1_000, Cost(2_000_000, 3_000_000, find_price_package_version())),
     ],
 )
 def test_the_cost_of_a_cancelled_call_without_usage_is_unknown(
@@ -216,7 +216,7 @@ def test_the_list_price_of_claude_does_not_depend_on_the_address_of_a_gateway() 
 
 
 TOKENS = (1_000, 0, 0, 500, 0)
-PACKAGE = describe_price_package()
+PACKAGE = find_price_package_version()
 OWN_TIERS = """
 [prices."openai/own"]
 input = 1

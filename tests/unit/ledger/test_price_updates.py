@@ -18,7 +18,7 @@ from anthropic_proxy.ledger.costs import CostCalculator, CurrentCosts
 from anthropic_proxy.ledger.price_file import FILE_NAME, InvalidPrices
 from anthropic_proxy.ledger.price_source import (
     describe_price_list,
-    describe_price_package,
+    find_price_package_version,
     find_price_source,
     format_date,
 )
@@ -58,7 +58,7 @@ def test_the_ledger_uses_a_stored_list_for_its_next_requests_and_keeps_earlier_c
         asyncio.run(record(3))
     assert update.provider_count > 10
     assert [(row["cost"], row["price_source"]) for row in read_rows(settings)] == [
-        (PACKAGED, describe_price_package()),
+        (PACKAGED, find_price_package_version()),
         (3_000_000, "genai-prices updated 2026-11-22"),
         (4_000_000, "genai-prices updated 2026-11-22"),
     ]
@@ -114,7 +114,7 @@ def unchanged(settings: Settings) -> Iterator[None]:
     before = find_cost(settings)
     yield
     find_price_source(settings.data_directory).reload_if_changed()
-    assert find_cost(settings) == before == (PACKAGED, describe_price_package())
+    assert find_cost(settings) == before == (PACKAGED, find_price_package_version())
 
 
 def _change(change: Callable[[dict[str, object]], object]) -> bytes:
@@ -187,15 +187,15 @@ def test_the_newer_of_file_and_package_is_used(tmp_path: Path) -> None:
         store_new_prices(tmp_path, build_price_list("2026-11-19", input_mtok=4), "list.json", TODAY)
     file = tmp_path / FILE_NAME
     stored = file.read_text(encoding="utf-8")
-    file.write_text(stored.replace(describe_price_package(), "genai-prices 0.0.1"), encoding="utf-8")
+    file.write_text(stored.replace(find_price_package_version(), "genai-prices 0.0.1"), encoding="utf-8")
     find_price_source(tmp_path).reload_if_changed()
     assert find_cost(settings) == (3_000_000, "genai-prices updated 2026-11-22")
-    package_is_newer = stored.replace(describe_price_package(), "genai-prices 0.0.1").replace(
+    package_is_newer = stored.replace(find_price_package_version(), "genai-prices 0.0.1").replace(
         "2026-11-20", "2026-01-20"
     )
     file.write_text(package_is_newer, encoding="utf-8")
     find_price_source(tmp_path).reload_if_changed()
-    assert find_cost(settings) == (PACKAGED, describe_price_package())
+    assert find_cost(settings) == (PACKAGED, find_price_package_version())
 
 
 def test_a_damaged_file_leaves_the_prices_in_use_and_is_reported(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_damaged_file_leaves_the_prices_in_use_and_is_reported(tmp_path: Path)
     )
     file.unlink()
     source.reload_if_changed()
-    assert (find_cost(settings), source.problem) == ((PACKAGED, describe_price_package()), "")
+    assert (find_cost(settings), source.problem) == ((PACKAGED, find_price_package_version()), "")
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from sqlalchemy import delete, text
 
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
-from anthropic_proxy.ledger.price_source import describe_price_package
+from anthropic_proxy.ledger.price_source import find_price_package_version
 from anthropic_proxy.ledger.rows import RowBuilder
 from anthropic_proxy.ledger.tables import requests
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
@@ -181,11 +181,11 @@ async def test_unknown_costs_are_counted_and_never_zero(database: Settings) -> N
         (
             {"billed_searches": 2},
             21_000_000,
-            f"{describe_price_package()}, 2 web searches",
+            f"{find_price_package_version()}, 2 web searches",
         ),  # 500 × 2, and $10 per 1,000
-        ({"service_tier": "priority"}, 1_750_000, f"{describe_price_package()}, tier priority"),
-        ({"service_tier": "scale"}, None, f"{describe_price_package()}, no price of tier scale"),
-        ({"service_tier": "bad\0 tier"}, None, f"{describe_price_package()}, no price of tier other"),
+        ({"service_tier": "priority"}, 1_750_000, f"{find_price_package_version()}, tier priority"),
+        ({"service_tier": "scale"}, None, f"{find_price_package_version()}, no price of tier scale"),
+        ({"service_tier": "bad\0 tier"}, None, f"{find_price_package_version()}, no price of tier other"),
     ],
 )
 async def test_searches_and_tiers_have_the_same_cost_in_rows_and_sums(

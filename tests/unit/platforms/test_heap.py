@@ -11,7 +11,7 @@ from anthropic_proxy.platforms.heap import (
     RETAINED_FREE_BYTES,
     TRIM_AFTER_IDLE_SECONDS,
     HeapTrimmer,
-    measure_free_heap_bytes,
+    measure_unallocated_heap_bytes,
     retain_freed_memory,
     trim_heap,
 )
@@ -27,7 +27,7 @@ import resource
 from pathlib import Path
 from anthropic_proxy.server.request_body import MAX_BODY_BYTES as LARGEST
 from anthropic_proxy.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
-from anthropic_proxy.platforms.heap import measure_free_heap_bytes, retain_freed_memory
+from anthropic_proxy.platforms.heap import measure_unallocated_heap_bytes, retain_freed_memory
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]
@@ -50,10 +50,10 @@ trimmer.trim_if_due(0.0)
 kept = held()
 trimmer.trim_if_due(TRIM_AFTER_IDLE_SECONDS - 1)
 meanwhile = held()
-assert measure_free_heap_bytes() > 7 * {BODY_BYTES}
+assert measure_unallocated_heap_bytes() > 7 * {BODY_BYTES}
 trimmer.trim_if_due(TRIM_AFTER_IDLE_SECONDS)
 print(faults, kept, meanwhile, held())
-assert measure_free_heap_bytes() < {BODY_BYTES}
+assert measure_unallocated_heap_bytes() < {BODY_BYTES}
 """
 
 with_glibc = pytest.mark.skipif(
@@ -80,7 +80,7 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("ctypes.CDLL", refuse)
     retain_freed_memory()
     trim_heap()
-    assert measure_free_heap_bytes() == float("inf")
+    assert measure_unallocated_heap_bytes() == float("inf")
 
 
 def test_the_memory_of_a_body_of_maximum_size_is_kept() -> None:

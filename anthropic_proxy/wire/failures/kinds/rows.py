@@ -1,7 +1,8 @@
-"""Regular expressions of the tables in this package, which classify provider error texts.
+"""Functions for the tables of regular expressions by which the modules of this package classify provider error texts.
 
-`regex` compiles one expression, a row of a table. `matches_any` searches a text with all rows of a table. A comment at
-each row names the providers with such a text, and the date read.
+Each table is a tuple in another module, such as `REFUSAL_TEXTS` in `policy`. `regex` compiles the expression of one
+row. `matches_any` searches a text with all rows of a table. In the tables, a comment at each row names the providers
+with such a text, and the date read.
 """
 
 import re

@@ -20,7 +20,7 @@ REPORT = Report(diagnoses=[], fixes=[FIX], servers=[], seconds=12_345.0, price=0
 
 def test_a_key_is_masked_in_texts_and_not_in_numbers(tmp_path: Path) -> None:
     settings = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
-    digest = doctor_run.digest_settings(settings)
+    digest = doctor_run.digest_backend_settings(settings)
     with doctor_run.locked_run(tmp_path):
         recorder = RunRecorder(tmp_path, settings, lambda: 12_345.0)
         recorder.start(12_346)
@@ -36,7 +36,7 @@ def test_a_key_is_masked_in_texts_and_not_in_numbers(tmp_path: Path) -> None:
 
 def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged(tmp_path: Path) -> None:
     known = load_settings({"OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
-    digest = doctor_run.digest_settings(known)
+    digest = doctor_run.digest_backend_settings(known)
     at = next(at for at in range(60) if not digest[at : at + 4].isalpha())
     variables = {"OPENAI_API_KEY": KEY, "PROXY_API_KEY": digest[at : at + 4]}
     settings = load_settings(variables, PROVIDERS, env_file=None)
@@ -44,7 +44,7 @@ def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged(tmp_path: Path) -> 
         RunRecorder(tmp_path, settings, lambda: 1.0).start(2)
     run = doctor_run.load_current(tmp_path)
     assert run is not None
-    assert run.settings_digest == digest == doctor_run.digest_settings(settings)
+    assert run.settings_digest == digest == doctor_run.digest_backend_settings(settings)
 
 
 def test_a_report_stays_json_if_a_key_occurs_in_a_number() -> None:
