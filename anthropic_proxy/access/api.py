@@ -22,7 +22,7 @@ from anthropic_proxy.access.rules import Budget, Rules
 from anthropic_proxy.access.spending import read_spending
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
-from anthropic_proxy.ledger.api import ApiQuery
+from anthropic_proxy.ledger.api import ApiQuery, require_database_text
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 from anthropic_proxy.settings import Settings
 
@@ -125,7 +125,7 @@ class AdminApi:
 
     def _reading(self, respond: Callable[[RouteRequest], Any]) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
         async def read(request: RouteRequest) -> RouteResponse:
-            self._require_admin(request)
+            self._check_request(request)
             return _json(await asyncio.to_thread(_with_database_errors, lambda: respond(request)))
 
         return read
@@ -139,15 +139,18 @@ class AdminApi:
                 return change(request, administration)
 
         async def respond(request: RouteRequest) -> RouteResponse:
-            self._require_admin(request)
+            self._check_request(request)
             body = await asyncio.to_thread(_with_database_errors, lambda: change_in_database(request))
             await self._changed()
             return _json(body)
 
         return respond
 
-    def _require_admin(self, request: RouteRequest) -> None:
+    def _check_request(self, request: RouteRequest) -> None:
+        """Raise an error if the client has no admin key, or the path has characters that databases reject."""
         if request.client.role == "admin":
+            for name, value in request.path_parameters.items():
+                require_database_text(name, value)
             return
         if not self._current_settings().admin_api_keys:
             raise PermissionDenied("ADMIN_API_KEY is not set. Set it to a key of your choice, and use it for /admin.")
@@ -166,7 +169,7 @@ class AdminApi:
         return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.limit())
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
-        self._require_admin(request)
+        self._check_request(request)
         name, store = request.path_parameters["id"], self._current_store()
         key = await asyncio.to_thread(
             _with_database_errors, lambda: self._query(lambda connection: require_key(connection, name))

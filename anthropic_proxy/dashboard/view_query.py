@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.ledger.api import require_database_text
 from anthropic_proxy.ledger.facets import FACETS
 from anthropic_proxy.ledger.periods import resolve_usage_range
 from anthropic_proxy.ledger.units import HOUR_SECONDS
@@ -204,8 +205,7 @@ def require_valid_text(name: str, value: str) -> None:
     """Raise `InvalidRequest` if the text of a URL parameter is too long, or has characters that databases reject."""
     if len(value) > MAX_VALUE_CHARACTERS:
         raise InvalidRequest(f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidRequest(f"{name}: the value contains a character that no text has.")
+    require_database_text(name, value)
 
 
 def session_link(session: str) -> str:

@@ -139,6 +139,7 @@ class LedgerApi:
         from anthropic_proxy.ledger.request_queries import find_stored_request  # noqa: PLC0415
 
         request_id = request.path_parameters["id"]
+        require_database_text("id", request_id)
         with self._reading() as connection:
             row = find_stored_request(connection, request_id)
         if row is None:
@@ -146,10 +147,18 @@ class LedgerApi:
         return _json(build_request_object(row))
 
 
+def require_database_text(name: str, value: str) -> None:
+    """Raise `InvalidRequest` (400) if `value`, the URL parameter `name`, has characters that databases reject."""
+    # for SQLite, a pattern of LIKE ends at a null character; PostgreSQL rejects the query
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidRequest(f"{name}: the value contains a character that no text has.")
+
+
 class ApiQuery:
     """Query parameters of one HTTP request, by name.
 
-    `known` lists the permitted names. The constructor raises `InvalidRequest` (400) if the URL has any other name.
+    `known` lists the permitted names. The constructor raises `InvalidRequest` (400) if the URL has any other name, or a
+    value with characters that databases reject.
     """
 
     def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
@@ -158,6 +167,8 @@ class ApiQuery:
             raise InvalidRequest(f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.")
         self.values = {name: values[-1] for name, values in request.query.items()}
         """Parameter name → its last value in the URL."""
+        for name, value in self.values.items():
+            require_database_text(name, value)
 
 
 class _Query(ApiQuery):

@@ -25,7 +25,7 @@ def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo 
     first, _ = _find_times("--since", since, now, timezone)
     end = now if not until else _find_times("--until", until, now, timezone)[1]
     if first >= now:
-        raise ConfigurationError(f'--since is "{since}", which is in the future. {FORMS}.')
+        raise ConfigurationError(f'--since is "{since}", which is not in the past. {FORMS}.')
     if end <= first:
         raise ConfigurationError(f'--until is "{until}", which is not after --since {since}. {FORMS}.')
     exact = UsageRange(math.ceil(first.timestamp()), math.ceil(end.timestamp()))

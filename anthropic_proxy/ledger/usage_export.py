@@ -75,5 +75,5 @@ def build_usage_object(settings: Settings, by: str, groups: Sequence[UsageGroup]
 
 
 def _format_time(seconds: int) -> str:
-    time = datetime.fromtimestamp(seconds, UTC)
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time.second else f"{time:%Y-%m-%dT%H:%MZ}"
+    time = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return f"{time.isoformat(timespec='seconds' if time.second else 'minutes')}Z"  # %Y has no leading zeros on Linux

@@ -166,3 +166,19 @@ async def test_a_database_of_a_newer_version_is_reported_as_unavailable(app: App
         529,
         "The proxy cannot check keys, because its database is not available. Try again in a moment.",
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "/admin/keys/\0", "id"),
+        ("POST", "/admin/keys/\0", "id"),
+        ("POST", "/admin/keys/\0/rotate", "id"),
+        ("POST", "/admin/keys/\0/revoke", "id"),
+        ("POST", "/admin/teams/\0", "name"),
+        ("GET", "/admin/keys?team=%00", "team"),
+    ],
+)
+async def test_a_null_character_is_rejected(app: App, method: str, path: str, name: str) -> None:
+    response = await administer(app, method, path, {} if method == "POST" else None)
+    assert (response.status, response.message) == (400, f"{name}: the value contains a character that no text has.")

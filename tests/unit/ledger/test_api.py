@@ -1,9 +1,12 @@
-"""Routes of the ledger answer while other work of the process uses all threads of asyncio."""
+"""Routes of the ledger: their threads, and the text of their parameters."""
 
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger.api import LedgerApi
 from anthropic_proxy.plugins import RouteRequest
 from tests.support.waiting import WAIT_SECONDS
@@ -22,3 +25,26 @@ async def test_routes_have_threads_of_their_own() -> None:
         await blocked
         await api.stop()
     assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/api/usage", "since"),
+        ("/api/requests", "search"),
+        ("/api/requests", "project"),
+        ("/api/requests", "before"),
+        ("/api/requests/{id}", "id"),
+    ],
+)
+async def test_a_null_character_is_rejected(path: str, name: str) -> None:
+    api = LedgerApi(lambda: None)
+    route = next(route for route in api.routes if route.path == path)
+    value = "1.\0" if name == "before" else "\0"
+    fields = {"path_parameters": {name: value}} if name == "id" else {"query": {name: [value]}}
+    try:
+        with pytest.raises(InvalidRequest) as raised:
+            await route.respond(RouteRequest(path=path, **fields))
+    finally:
+        await api.stop()
+    assert raised.value.message == f"{name}: the value contains a character that no text has."

@@ -8,11 +8,12 @@ import pytest
 from msgspec import structs
 from sqlalchemy import Connection, select
 
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger import facet_counts, session_queries
 from anthropic_proxy.ledger.dashboard_queries import collect_latencies, count_requests_in_previous_range, sum_periods
 from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.histograms import find_percentile
-from anthropic_proxy.ledger.periods import resolve_usage_range
+from anthropic_proxy.ledger.periods import FORMS, resolve_usage_range
 from anthropic_proxy.ledger.queries import GroupName, UsageRange, sum_usage
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
@@ -22,6 +23,7 @@ from anthropic_proxy.ledger.request_queries import (
 )
 from anthropic_proxy.ledger.sums import add_up
 from anthropic_proxy.ledger.tables import COMMON_VALUES, requests
+from anthropic_proxy.ledger.usage_export import build_usage_object
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
@@ -149,6 +151,19 @@ def test_long_periods_have_complete_hours(since: str, until: str, hours: tuple[i
     found = resolve_usage_range(since, until, now, UTC)
     offset = FIRST_HOUR * HOUR + (600 if found.is_short_range else 0)
     assert ((found.start - offset) / HOUR, (found.end - offset) / HOUR) == hours
+
+
+@pytest.mark.parametrize("since", ["0h", "2026-11-22"])
+def test_a_beginning_that_is_not_in_the_past_is_rejected(since: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        resolve_usage_range(since, "", datetime.fromtimestamp(NOON, UTC), UTC)
+    assert raised.value.message == f'--since is "{since}", which is not in the past. {FORMS}.'
+
+
+def test_a_year_of_an_export_has_four_digits() -> None:
+    now = datetime.fromtimestamp(NOON, UTC)
+    exported = build_usage_object(Settings(), "day", [], resolve_usage_range("0110-05-18", "", now, UTC))
+    assert (exported["from"], exported["to"]) == ("0110-05-18T00:00Z", "2026-11-21T12:00Z")
 
 
 async def test_sums_of_sessions_include_every_request(database: Settings) -> None:
