@@ -28,6 +28,8 @@ class Column(Struct, frozen=True):
     """True if cells are aligned to the right."""
     role: str = ""
     """Role of the color of the cells: ok, warn, error, quiet, type or title. "": no color."""
+    can_be_cut: bool = False
+    """True if long cells are cut, and end with `…`, so that the numbers fit into the terminal."""
 
 
 class Output:
@@ -85,8 +87,8 @@ class Output:
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
         """Write a table with one cell per column in each of `rows`.
 
-        On a terminal, the rightmost columns that do not fit are left out. In a pipe, cells are separated by tabs.
-        `last_row_role` is the color of the last row, such as a total.
+        On a terminal, the rightmost columns that do not fit are left out. In a pipe, cells are complete and separated
+        by tabs. `last_row_role` is the color of the last row, such as a total.
         """
         rows = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]
@@ -94,8 +96,15 @@ class Output:
             for row in (titles, *rows):
                 self.write_line("\t".join(row))
             return
-        widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
-        shown = _count_fitting(widths, self._style.terminal_width)
+        widths = _measure_columns(titles, rows)
+        if (limit := self.width) is not None:
+            numbers = [len(_GAP) + width for column, width in zip(columns, widths, strict=True) if column.is_number]
+            max_characters = max(limit - len(_GAP) - sum(numbers), limit // 3)
+            rows = [
+                [_cut(cell, column, max_characters) for cell, column in zip(row, columns, strict=True)] for row in rows
+            ]
+            widths = _measure_columns(titles, rows)
+        shown = _count_fitting(widths, limit)
         self.write_line(self._format_row(columns[:shown], widths, titles, "quiet"))
         for number, row in enumerate(rows, 1):
             role = last_row_role if number == len(rows) else ""
@@ -108,6 +117,15 @@ class Output:
             for column, width, cell in zip(columns, widths, cells, strict=False)
         ]
         return f"{_GAP}{_GAP.join(line)}".rstrip()
+
+
+def _measure_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[int]:
+    return [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
+
+
+def _cut(cell: str, column: Column, max_characters: int) -> str:
+    is_cut = column.can_be_cut and len(cell) > max_characters
+    return f"{cell[: max(max_characters - 1, 0)]}…" if is_cut else cell
 
 
 def _count_fitting(widths: Sequence[int], limit: int | None) -> int:

@@ -110,7 +110,7 @@ class UsageReport:
             for name, sums, *cells, bar in zip(names, everything, *tokens, bars, strict=True)
         ]
         columns = [
-            Column(_TITLES[self._by]),
+            Column(_TITLES[self._by], can_be_cut=True),  # clients choose names of up to 200 characters
             *(Column(title, is_number=True) for title in titles),
             Column("", role="bar"),
         ]
