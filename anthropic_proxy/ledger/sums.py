@@ -37,7 +37,10 @@ class UsageSums(Struct):
     tool_errors: int = 0
     """Number of these results with `is_error`: the tool failed."""
     malformed_replies: int = 0
-    """Number of replies with a malformed tool call: an unknown name, or arguments that are no JSON object."""
+    """Number of replies with a malformed tool call: an unknown name, or arguments that are no JSON object.
+
+    They are counted only if the proxy repairs the tool calls of the server.
+    """
     cost: int = 0
     unknown_cost_requests: int = 0
     """Number of requests to models without a known price. Their costs are missing in `cost`."""

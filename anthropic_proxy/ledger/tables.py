@@ -41,7 +41,8 @@ TOOL_COUNTS = ("tool_results", "tool_errors", "malformed_replies")
 """Columns with counts of tool calls in `requests` and in the tables of sums.
 
 `tool_results`: results of client tools in a request that got a reply. `tool_errors`: those with `is_error`.
-`malformed_replies`: 1 if a tool call of the reply had an unknown name, or arguments that are no JSON object.
+`malformed_replies`: 1 if a tool call of the reply had an unknown name, or arguments that are no JSON object. It
+is 0 if the proxy does not repair the tool calls of the server.
 """
 
 metadata = MetaData()
