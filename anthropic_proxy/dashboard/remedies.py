@@ -69,6 +69,8 @@ TEXTS: Mapping[str, str] = {
     "OLLAMA_CONTEXT_LENGTH.",
     "empty-messages": "Send at least one message with content.",
     "request-body": "Correct the client. Proxies between client and server can truncate bodies.",
+    "tool-schema": "Simplify the schema; the message names the tool.",
+    "schema-work": "Simplify the schema; the message names the tool.",
     "no-default-models": "Set BIG_MODEL and SMALL_MODEL.",
     "fidelity-strict": "Remove the field, choose another model, or set FIDELITY=best-effort.",
     "invalid-field": "Correct the field in the client. The rules are those of Anthropic's API.",
@@ -92,39 +94,50 @@ TEXTS: Mapping[str, str] = {
     "queue-full": "Raise MAX_UPSTREAM_CALLS, or send fewer requests at once.",
 }
 """Name of an entry of the catalog → first sentences of its remedy. A test compares them with the catalog."""
+_PREFIX = r"[^\s:]+: "
+"""Pattern of the provider's name before the text of a provider: `groq: `."""
 _OF_BOTH: Sequence[_Rule] = (
-    _Rule("provider-key-missing", "has no key"),
+    _Rule("provider-key-missing", r"^[^\s:]+ has no key: ", status=401),
     _Rule("vertex-token", "^vertex has no access token: "),
-    _Rule("vertex-project", "VERTEX_PROJECT is not set"),
-    _Rule("prompt-too-long", "prompt is too long"),
-    _Rule("package-missing", "which is not installed. Install it"),
+    _Rule("vertex-project", r"^[^\s:]+ (has no project|is not set up): VERTEX_PROJECT is not set", status=401),
+    _Rule("prompt-too-long", rf"^({_PREFIX})*prompt is too long\b", status=400),
+    _Rule("package-missing", rf"^(?!{_PREFIX}).*, which is not installed\. Install it", status=500),
     _Rule("proxy-stops", "^The proxy is shutting down"),
     _Rule(
         "bug",
-        "in the proxy; the traceback is in its log|^A tool call was continued that|^The message was (started|written) "
-        "|^The supervisor did not return|^The writer finished a message|^Two tool calls of one message have|^a plugin "
-        "sent a request|^a relay cannot|^a relayed error was|^a route has no|^a wire gave ",
+        "^[^:]* in the proxy; the traceback is in its log|^A tool call was continued that|^The message was "
+        "(started|written) |^The supervisor did not return|^The writer finished a message|^Two tool calls of one "
+        "message have|^a plugin sent a request|^a relay cannot|^a relayed error was|^a route has no|^a wire gave ",
         status=500,
     ),
-    _Rule("queue-full", r"\(MAX_UPSTREAM_CALLS\)", status=529),
+    _Rule("queue-full", "^This proxy makes at most ", status=529),
     _Rule("keys-unavailable-database", "^The proxy cannot check keys", status=529),
     _Rule("redis-unavailable", "^The proxy cannot check limits", status=529),
 )
 """Rules for errors of the proxy that occur before, and during, a call to a provider."""
 _OF_PROVIDERS: Sequence[_Rule] = (
-    _Rule("provider-not-called", "times in a row"),
-    _Rule("wrong-address", "nothing is served at"),
-    _Rule("not-an-api", "instead of an API response|redirects are not followed"),
+    _Rule("provider-not-called", r"\. It failed \d+ times in a row; the next call"),
+    _Rule("wrong-address", rf"^{_PREFIX}nothing is served at ", status=400),
+    _Rule("model-not-found", r" Remedy: (set|use another model in) \S", status=400),
+    _Rule("not-an-api", "instead of an API response|redirects are not followed", status=502),
     _Rule("token-timeout", "no access token: ", error_type="timeout_error"),
     _Rule("no-token-server", "no access token: ", status=502),
-    _Rule("no-server", "no server responds|no request can be sent to|closed the connection without an answer"),
-    _Rule("incomplete-reply", "before it was complete|connection was lost during the reply|reply had no final event"),
-    _Rule("reply-too-large", "the reply is larger than"),
-    _Rule("schema-not-followed", "returned no valid reply for the schema"),
+    _Rule(
+        "no-server",
+        "no server responds|no request can be sent to|closed the connection without an answer",
+        status=502,
+    ),
+    _Rule(
+        "incomplete-reply",
+        "before it was complete|connection was lost during the reply|reply had no final event",
+        status=502,
+    ),
+    _Rule("reply-too-large", "the reply is larger than", status=502),
+    _Rule("schema-not-followed", "returned no valid reply for the schema", status=502),
     _Rule(
         "invalid-reply",
         "violates HTTP|with an unexpected body|continued a tool call|a tool call without a name|sent an invalid message"
-        "|sent invalid JSON|the reply was not streamed",
+        "|sent invalid JSON|the reply was not streamed|the reply is compressed|is not a valid status for a reply",
         status=502,
     ),
     _Rule("rejected-key", status=401),
@@ -138,7 +151,11 @@ _OF_PROVIDERS: Sequence[_Rule] = (
     _Rule("invalid-upstream-request", status=400),
     _Rule("provider-failed", error_type="api_error"),
 )
-"""Rules for errors of a provider. After those with a text, the status suffices: providers write texts of their own."""
+"""Rules for errors of a provider. After those with a text, the status suffices: providers write texts of their own.
+
+The rules with a text are for messages of the proxy. They check the status too, because a provider's text may contain
+the same words.
+"""
 _OF_PROXY: Sequence[_Rule] = (
     _Rule("proxy-key-missing", "^This proxy requires a key"),
     _Rule("proxy-key-wrong", "^The key is not one of this proxy's keys"),
@@ -150,11 +167,13 @@ _OF_PROXY: Sequence[_Rule] = (
     _Rule("body-too-large", status=413),
     _Rule("virtual-key-limit", "Another (limit|budget):", status=429),
     _Rule("ledger-readers", "requests of this client read the ledger", status=429),
-    _Rule("empty-messages", "at least one message"),
+    _Rule("empty-messages", "^messages: at least one message "),
     _Rule("request-body", "^The request body "),
-    _Rule("no-default-models", "has no default models"),
+    _Rule("no-default-models", r"^\S+ has no default models\."),
     _Rule("fidelity-strict", "FIDELITY=strict rejects this"),
     _Rule("invalid-field", r"Input should be|Field required(?!\. Use)|^output_config\.format\.schema: ", status=400),
+    _Rule("schema-work", r"\.input_schema: it needs more than ", status=400),
+    _Rule("tool-schema", r"\.input_schema: ", status=400),
 )
 """Rules for errors of the proxy before a call to a provider.
 

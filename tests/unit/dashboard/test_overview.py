@@ -134,10 +134,49 @@ def test_remedies_are_those_of_the_catalog() -> None:
          "GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login", "vertex-token"),
         ("openai", 503, "api_error", "The proxy is shutting down, so the reply is incomplete. Try again in a moment.",
          "proxy-stops"),
-        ("groq", 404, "not_found_error", "groq: nothing is served at http://127.0.0.1:9: HTTP 404.", "wrong-address"),
+        ("groq", 400, "invalid_request_error", "groq: nothing is served at http://127.0.0.1:9: HTTP 404.",
+         "wrong-address"),
+        ("groq", 400, "invalid_request_error", "groq: no such model. The model groq/m is set by BIG_MODEL, .env line "
+         "3. Remedy: set BIG_MODEL=groq/<another model>", "model-not-found"),
+        ("groq", 404, "not_found_error", "groq: no such model", "model-not-found"),
+        ("groq", 401, "authentication_error", "groq has no key: GROQ_API_KEY is not set. Set it in .env or in the "
+         "environment and start the proxy again.", "provider-key-missing"),
+        ("groq", 502, "api_error", "groq: the reply is compressed (content-encoding: br), which was not requested and "
+         "is not supported", "invalid-reply"),
+        ("groq", 502, "api_error", "groq: HTTP 999 is not a valid status for a reply", "invalid-reply"),
+        ("", 400, "invalid_request_error", "tools.0.input_schema: it is nested too deeply", "tool-schema"),
+        ("", 400, "invalid_request_error", "tools.0.input_schema: it needs more than 9 steps to encode; that is the "
+         "limit.", "schema-work"),
+        ("", 400, "invalid_request_error", "tools.0.input_schema: Input should be an object, got 5", "invalid-field"),
         ("", 418, "", "", ""),
     ],
 )  # fmt: skip
 def test_an_error_has_the_remedy_of_its_kind(provider: str, status: int, kind: str, message: str, entry: str) -> None:
+    remedy = find_remedy(ErrorGroup(provider, kind, status, 1, 0, 0, message, "req_1"))
+    assert (remedy.entry if remedy else "") == entry
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "kind", "message", "entry"),
+    [
+        ("groq", 400, "invalid_request_error", "groq: the object has no key 'type'", "invalid-upstream-request"),
+        ("groq", 403, "permission_error", "groq: the project has no key with access", "no-access"),
+        ("groq", 400, "invalid_request_error", "groq: two user messages 3 times in a row", "invalid-upstream-request"),
+        ("groq", 429, "rate_limit_error", "groq: the same request 5 times in a row", "rate-limit"),
+        ("groq", 400, "invalid_request_error", "groq: cancelled before it was complete", "invalid-upstream-request"),
+        ("groq", 401, "authentication_error", "groq: no server responds to this key", "rejected-key"),
+        ("groq", 404, "not_found_error", "groq: m: nothing is served at this id", "model-not-found"),
+        ("groq", 400, "invalid_request_error", "groq: the reply is larger than n", "invalid-upstream-request"),
+        ("groq", 500, "api_error", "groq: needs a, which is not installed. Install it: pip b", "provider-failed"),
+        ("groq", 500, "api_error", "groq: Error in the proxy; the traceback is in its log.", "provider-failed"),
+        ("groq", 503, "api_error", "groq: VERTEX_PROJECT is not set", "provider-failed"),
+        ("groq", 400, "invalid_request_error", "groq: text 'prompt is too long'", "invalid-upstream-request"),
+        ("", 404, "not_found_error", "model: prompt is too long is not available.", "model-not-available"),
+        ("", 404, "not_found_error", "Nothing is served at /has no key: x.", "path-not-found"),
+    ],
+)  # fmt: skip
+def test_a_text_of_a_provider_or_a_client_is_not_one_of_the_proxy(
+    provider: str, status: int, kind: str, message: str, entry: str
+) -> None:
     remedy = find_remedy(ErrorGroup(provider, kind, status, 1, 0, 0, message, "req_1"))
     assert (remedy.entry if remedy else "") == entry
