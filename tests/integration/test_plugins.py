@@ -15,7 +15,7 @@ from tests.support.waiting import wait_for
 
 PAGE = (ROOT / "docs/contributing/plugins.md").read_text("utf-8")
 PRICES = '[prices."openai/gpt-4.1"]\ninput = {0}\noutput = {0}\n'
-MODULE, PROGRAM = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+MODULE, PROGRAM = re.findall(r"^```python module\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 (PROJECT,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 

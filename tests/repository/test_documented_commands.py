@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, ending, hold_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
-EXCLUDING_WORDS = {"key", "client", "extra", "long"}
+EXCLUDING_WORDS = {"key", "client", "extra", "long", "module"}
 RUN_ELSEWHERE = (SERVE, TEST)
 """Blocks with a test of their own, and the command that runs this test."""
 NO_SETTINGS_OF_THE_PROXY = ("MISTRAL_API_KEY", "CLAUDE_CODE_")
