@@ -13,6 +13,7 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.capability_matrix import Matrix, MatrixCell, MatrixColumn
 from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunTomlTable
+from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.settings import Settings
 
 _NEVER = "The doctor has not run yet."
@@ -25,7 +26,8 @@ _MEANINGS = {
     "…": ("none", "not tested yet"),
 }
 """Sign of a cell → CSS class and meaning."""
-_COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=\S.*|(?:anthropic-proxy|ollama|gcloud) .*")
+_INSTALL_COMMAND = re.escape(build_extra_install_command("EXTRA")).replace("EXTRA", "[a-z]+")
+_COMMAND = re.compile(rf"[A-Z][A-Z0-9_]*=\S.*|(?:anthropic-proxy|ollama|gcloud) .*|{_INSTALL_COMMAND}")
 """Pattern of a remedy that is a setting or a command, so that it can be copied."""
 
 

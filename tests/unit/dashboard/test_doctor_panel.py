@@ -21,6 +21,7 @@ from anthropic_proxy.doctor_run import (
     RunTomlTable,
     digest_backend_settings,
 )
+from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON
@@ -98,6 +99,15 @@ def test_a_remedy_with_a_line_break_cannot_be_copied_as_a_command(tmp_path: Path
     fix = doctor_run.RunFix("openai", "has no such model.", text)
     store(tmp_path, complete=structs.replace(COMPLETE, fixes=[fix]))
     assert build(tmp_path).remedies == [Remedy("openai: has no such model.", text=text)]
+
+
+def test_only_the_whole_command_that_installs_a_package_can_be_copied(tmp_path: Path) -> None:
+    command = build_extra_install_command("vertex")
+    problem = "Vertex AI needs google-auth, which is not installed."
+    fixes = [RunFix("vertex_ai", problem, text) for text in (command, f"{command}; other")]
+    store(tmp_path, complete=structs.replace(COMPLETE, fixes=fixes))
+    shown = f"vertex_ai: {problem}"
+    assert build(tmp_path).remedies == [Remedy(shown, command=command), Remedy(shown, text=f"{command}; other")]
 
 
 def test_a_run_with_other_settings_is_outdated(tmp_path: Path) -> None:
