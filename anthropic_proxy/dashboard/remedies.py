@@ -162,7 +162,7 @@ _OF_PROXY: Sequence[_Rule] = (
     _Rule("virtual-key-rejected", r"^The key (is not a key|.* (is revoked|expired at|was replaced at)\b)", status=401),
     _Rule("model-not-available", "^model: .* is not available"),
     _Rule("demo-not-served", "^model: demo/demo is not served"),
-    _Rule("dashboard-path", r"^Nothing is served at .*\. Reload the page\.", status=404),
+    _Rule("dashboard-path", r"^Nothing is served at .*\. Reload the page\.|^The dashboard has no page ", status=404),
     _Rule("path-not-found", "^Nothing is served at ", status=404),
     _Rule("body-too-large", status=413),
     _Rule("virtual-key-limit", "Another (limit|budget):", status=429),
@@ -173,7 +173,7 @@ _OF_PROXY: Sequence[_Rule] = (
     _Rule("fidelity-strict", "FIDELITY=strict rejects this"),
     _Rule("invalid-field", r"Input should be|Field required(?!\. Use)|^output_config\.format\.schema: ", status=400),
     _Rule("schema-work", r"\.input_schema: it needs more than ", status=400),
-    _Rule("tool-schema", r"\.input_schema: ", status=400),
+    _Rule("tool-schema", r"\.input_schema: |: it is nested too deeply$", status=400),
 )
 """Rules for errors of the proxy before a call to a provider.
 
