@@ -165,7 +165,7 @@ async def test_a_model_that_knows_links_by_their_type_gets_the_others_as_bytes()
     assert list(net.fetched) == ["https://pictures.test/?id=1"]
 
 
-async def test_a_data_url_that_cannot_be_read_is_named_without_its_data() -> None:
+async def test_a_data_url_without_a_media_type_is_not_fetched() -> None:
     linked = Linked(Net(closed="url_not_allowed"), **MOONSHOT)
     await linked.post(image("data:;base64,//closed/"), QUESTION)
     assert parts_of(linked.sent[0]) == ["[image omitted: text/plain]\n\n?"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from anthropic_proxy.messages.models import (
     decode_request,
     decode_request_or_envelope,
 )
+from anthropic_proxy.messages.models.block_structs import MAX_STRAY_PERCENT_SIGNS
 from tests.support.messages import exactly
 
 HELLO = {"role": "user", "content": "hi"}
@@ -185,6 +187,8 @@ def read_source(block: Block) -> SourceFields:
         ({"type": "url", "url": "data:image/jpg;base64,QUJD"}, ("base64", "image/jpeg", "QUJD", "")),
         ({"type": "url", "url": "data:text/html;charset=utf-8,a%20b"}, ("base64", "text/html", "YSBi", "")),
         ({"type": "url", "url": "data:,%ff"}, ("base64", "text/plain", "/w==", "")),
+        ({"type": "url", "url": "data:a/b,%%4%41%"}, ("base64", "a/b", "JSU0QSU=", "")),
+        ({"type": "url", "url": "data:a/b,\\x41%5Cn\u00e9"}, ("base64", "a/b", "XHg0MVxuw6k=", "")),
         ({"type": "url", "url": "data:image/png;base64,QU%2BD%3d"}, ("base64", "image/png", "QU+D=", "")),
         ({"type": "url", "url": "data:;base64,/w=="}, ("base64", "text/plain", "/w==", "")),
         ({"type": "url", "url": "data:;base64"}, ("url", "", "", "data:;base64")),
@@ -200,6 +204,25 @@ def test_a_source_is_read_in_its_usual_form(source: dict[str, Any], expected: So
     blocks = [read_block(image), read_block(document), *nested]
     assert [type(block) for block in blocks] == [ImageBlock, DocumentBlock] * 2
     assert [read_source(block) for block in blocks] == [expected] * 4
+
+
+@pytest.mark.parametrize("head", ["data:a/b,", "data:a/b;base64,"])
+@pytest.mark.parametrize("repeated", ["%41", "%", "%4", "\\"])
+def test_the_memory_for_a_data_url_of_escapes_is_a_small_multiple_of_its_length(head: str, repeated: str) -> None:
+    url = head + repeated * 100_000
+    tracemalloc.start()
+    try:
+        read_block({"type": "image", "source": {"type": "url", "url": url}})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * len(url)
+
+
+def test_a_data_url_with_too_many_invalid_escapes_is_kept() -> None:
+    url = "data:a/b," + "%" * (MAX_STRAY_PERCENT_SIGNS + 1)
+    block = read_block({"type": "image", "source": {"type": "url", "url": url}})
+    assert read_source(block) == ("url", "", "", url)
 
 
 @pytest.mark.parametrize(
