@@ -1,17 +1,21 @@
 """The plugin packages: optional features of this project, such as the ledger (database of requests) or traces.
 
 `PLUGIN_PACKAGES` lists them with the conditions that enable them, and `open_plugins` opens the enabled ones. It also
-opens the plugins of other installed packages that the setting `PLUGINS` names. The dashboard is enabled if the packages
-that it imports are installed (`has_dashboard_packages`).
+opens the plugins of other installed packages that the setting `PLUGINS` names; `require_installed_plugins` only checks
+these names. The dashboard is enabled if the packages that it imports are installed (`has_dashboard_packages`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.plugins import Plugin
 from anthropic_proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def has_dashboard_packages(settings: Settings) -> bool:
@@ -45,8 +49,14 @@ def open_plugins(settings: Settings) -> Iterator[Plugin]:
         yield _open_installed_plugin(name, settings)
 
 
-def _open_installed_plugin(name: str, settings: Settings) -> Plugin:
-    """Return the plugin of an installed package. An exception of the plugin gets a note with its name."""
+def require_installed_plugins(settings: Settings) -> None:
+    """Raise `ConfigurationError` unless each name in `PLUGINS` belongs to one installed package. Imports no plugin."""
+    for name in settings.plugins:
+        _find_entry_point(name)
+
+
+def _find_entry_point(name: str) -> tuple["EntryPoint", str]:
+    """Return the entry point `name` of the installed packages, with name and version of its package."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # only if PLUGINS is set
 
     installed = entry_points(group=ENTRY_POINT_GROUP)
@@ -59,13 +69,19 @@ def _open_installed_plugin(name: str, settings: Settings) -> Plugin:
     packages = ", ".join(f"{point.dist.name} {point.dist.version}" for point in found if point.dist is not None)
     if len(found) > 1:
         raise ConfigurationError(f'Several installed packages have the plugin "{name}" of PLUGINS: {packages}.')
+    return found[0], packages
+
+
+def _open_installed_plugin(name: str, settings: Settings) -> Plugin:
+    """Return the plugin of an installed package. An exception of the plugin gets a note with its name."""
+    point, package = _find_entry_point(name)
     try:
-        plugin = found[0].load()(settings)
+        plugin = point.load()(settings)
     except ConfigurationError as error:
         raise ConfigurationError(*(f'Plugin "{name}" of PLUGINS: {text}' for text in error.messages)) from error
     except Exception as error:
-        error.add_note(f'This error is from the plugin "{name}" of PLUGINS ({packages}).')
+        error.add_note(f'This error is from the plugin "{name}" of PLUGINS ({package}).')
         raise
     if not isinstance(plugin, Plugin):
-        raise ConfigurationError(f'The plugin "{name}" of PLUGINS ({packages}) returned no object of the class Plugin.')
+        raise ConfigurationError(f'The plugin "{name}" of PLUGINS ({package}) returned no object of the class Plugin.')
     return plugin

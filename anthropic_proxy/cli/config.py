@@ -89,6 +89,7 @@ async def _find() -> tuple[list[str], list[str]]:
     """
     from msgspec import structs  # noqa: PLC0415
 
+    from anthropic_proxy.plugin_packages import require_installed_plugins  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.routing.readiness import list_problems_and_warnings  # noqa: PLC0415
     from anthropic_proxy.routing.router import find_preferred_provider  # noqa: PLC0415
@@ -99,6 +100,7 @@ async def _find() -> tuple[list[str], list[str]]:
     settings = load_settings(os.environ, PROVIDERS)
     require_auth_if_exposed(settings)
     require_route_prices(settings)
+    require_installed_plugins(settings)
     search = settings.search and structs.replace(settings.search, problem=settings.search.problem_details)
     detailed = structs.replace(settings, key_problems=settings.key_problem_details, search=search)
     services = await open_services(detailed)
