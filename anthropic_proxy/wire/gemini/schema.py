@@ -23,6 +23,8 @@ from anthropic_proxy.wire.gemini.keywords import (
 from anthropic_proxy.wire.gemini.lowering import encode_openapi_schema
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, SchemaRules, clean_schema
 
+_SIMPLE_KEYWORDS = JSON_SCHEMA_KEYWORDS - {"$ref", "properties", "$defs", "anyOf", "oneOf", "prefixItems"}
+"""Keywords that are sent with any value. The others are sent only with a value of the type that Gemini accepts."""
 _REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
 """Pattern of the references (`$ref`) that Gemini resolves. If a schema has others, its references are replaced by the
 schemas that they name."""
@@ -127,7 +129,7 @@ class _Reduction:
                     reduced[key] = value if isinstance(value, bool) else self.reduce(value)
                 case "enum":
                     add_enum(reduced, value, words)
-                case _ if key in JSON_SCHEMA_KEYWORDS:
+                case _ if key in _SIMPLE_KEYWORDS:
                     reduced[key] = value
                 case _:
                     words += describe_keyword(key, value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import InvalidRequest
@@ -141,6 +141,7 @@ JUNK = st.recursive(
 )
 
 
+@example({"$defs": None, "definitions": {}}, "Gemini")
 @given(JUNK, st.sampled_from([*CONVERSIONS]))
 def test_no_value_of_a_keyword_breaks_a_conversion(junk: Any, conversion: str) -> None:
     schema = junk if isinstance(junk, dict) else {"properties": {"a": junk}}
