@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -98,13 +99,19 @@ async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(databa
     assert all(0 < count < 3_000 for count, _ in kept.values()), kept
 
 
-async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: Settings) -> None:
-    """Another program takes the lock between the deletion and the release of its pages."""
-    with running_ledger(sqlite) as ledger:
+async def _create_ledger_file(settings: Settings) -> Path:
+    """Store one request, and return the file of the ledger."""
+    with running_ledger(settings) as ledger:
         await ledger.record(new_receipt(1))
         ledger.wait_written(1)
-    file = find_sqlite_file(sqlite)
+    file = find_sqlite_file(settings)
     assert file is not None
+    return file
+
+
+async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: Settings) -> None:
+    """Another program takes the lock between the deletion and the release of its pages."""
+    file = await _create_ledger_file(sqlite)
     engine = open_for_writing(sqlite)
     deleted: list[str] = []
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -128,11 +135,7 @@ async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: 
 
 
 async def test_the_state_after_a_failed_deletion_is_corrected_without_a_new_request(sqlite: Settings) -> None:
-    with running_ledger(sqlite) as ledger:
-        await ledger.record(new_receipt(1))
-        ledger.wait_written(1)
-    file = find_sqlite_file(sqlite)
-    assert file is not None
+    file = await _create_ledger_file(sqlite)
     with closing(sqlite3.connect(file, isolation_level=None)) as database, running_ledger(sqlite) as ledger:
         database.execute("CREATE TRIGGER keep BEFORE DELETE ON requests BEGIN SELECT RAISE(ABORT, 'kept'); END")
         await ledger.record(new_receipt(2, started_at=NOON - 1_000 * DAY))
