@@ -65,11 +65,6 @@ def bench(*options: str) -> None:
     _run_module("bench", *options)
 
 
-def contract(*options: str) -> None:
-    """Delete each member of the contract between wires and callers in turn; the type check must fail each time."""
-    _run_module("tests.contract_mutations", *options)
-
-
 def cover(*options: str) -> None:
     """Run the tests with branch coverage, server processes included, and list the lines that no test reaches."""
     _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *options)
@@ -185,11 +180,6 @@ def litellm(*options: str) -> None:
 def matrix(*options: str) -> None:
     """Compare the matrix page with the behavior of the code; --write updates the page."""
     _run_module("tests.matrix", *options)
-
-
-def modules(*options: str) -> None:
-    """Compare the list of modules on the architecture page with the docstrings; --write updates the page."""
-    _run_module("tests.module_tree", *options)
 
 
 def peers(option: str = "") -> None:

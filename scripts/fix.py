@@ -11,7 +11,6 @@ from environments import PYTHON, set_up
 STEPS = (
     ("ruff", "check", "--fix", "."),
     ("ruff", "format", "."),
-    ("tests.module_tree", "--write"),
     ("tests.site", "--write"),
 )
 

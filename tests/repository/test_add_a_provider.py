@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import module_tree
 from tests.site.generated import PAGES
 from tests.support.example_diffs import EXAMPLES, apply_to_copy, changed_lines, python_in
 from tests.support.paths import ROOT, TESTS
@@ -40,8 +39,7 @@ TOUCHED = (
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("provider")
     apply_to_copy(DIFF, folder)
-    for generator in ("tests.module_tree", "tests.site"):
-        python_in(folder, "-m", generator, "--write")
+    python_in(folder, "-m", "tests.site", "--write")
     yield folder
     shutil.rmtree(folder)
 
@@ -56,7 +54,7 @@ def test_the_example_changes_what_the_page_names_and_no_more() -> None:
 
 
 def test_the_page_names_the_generated_pages_that_change(copy: Path) -> None:
-    pages = {page.relative_to(ROOT).as_posix() for page in (*PAGES, module_tree.PAGE)}
+    pages = {page.relative_to(ROOT).as_posix() for page in PAGES}
     assert {name for name in pages if (copy / name).read_bytes() != (ROOT / name).read_bytes()} == GENERATED
     page = PAGE.read_text("utf-8")
     assert all(f"`{name}`" in page for name in GENERATED)

@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.settings.config_file import SCHEMA_FILE
-from tests import module_tree
 from tests.support.dockerfile import Image
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
@@ -149,10 +148,6 @@ def test_the_index_lists_every_decision_with_its_status() -> None:
         successor = re.fullmatch(r"superseded by \[(\d{4})\]\(.+\)", status)
         assert name.startswith(f"{number}-")
         assert status == "accepted" or (successor and number < successor[1] <= f"{len(pages):04}"), name
-
-
-def test_the_architecture_page_lists_the_modules() -> None:
-    assert module_tree.PAGE.read_text("utf-8") == module_tree.written_page(), "run: python3 scripts/fix.py"
 
 
 def test_the_glossary_stays_short_and_has_one_row_per_term() -> None:

@@ -31,13 +31,13 @@ def test_fix_runs_each_step_after_a_failure_and_ends_with_the_first_status(
     shutil.copy(ROOT / "scripts/fix.py", tmp_path / "scripts")
     (tmp_path / "scripts/environments.py").write_text(ENVIRONMENTS)
     (tmp_path / "tests/__init__.py").touch()
-    for name, statuses in (("ruff", ruff), ("tests/module_tree", generators), ("tests/site", generators)):
+    for name, statuses in (("ruff", ruff), ("tests/site", generators)):
         (tmp_path / f"{name}.py").write_text(PROGRAM.format(statuses=statuses))
     ended = subprocess.run(
         [sys.executable, "scripts/fix.py"], check=False, cwd=tmp_path, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stdout.splitlines(), ended.stderr) == (
         expected,
-        ["ruff check --fix .", "ruff format .", "tests.module_tree --write", "tests.site --write"],
+        ["ruff check --fix .", "ruff format .", "tests.site --write"],
         "",
     )

@@ -11,8 +11,8 @@ PACKAGE = str(Path(anthropic_proxy.__file__).parent)
 VERSIONS = ((3, 11), (3, 12), (3, 13))
 INLINED = {"<listcomp>", "<dictcomp>", "<setcomp>"}
 """Frames that only CPython 3.11 makes."""
-MORE, LESS = 1.03, 0.9
-"""Limits of a count relative to its bound: CPython versions differ by a percent; a bound far above guards nothing."""
+MORE = 1.03
+"""Limit of a count relative to its bound: CPython versions differ by a percent."""
 WARM_UPS = 3
 
 
