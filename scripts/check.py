@@ -1,16 +1,24 @@
-"""Check format, lint, types, architecture and tests; each commit must pass. Options go to test.py."""
+"""Check format, lint, types, import contracts and unit tests; each commit must pass. Options go to test.py.
+
+`check.py --static` runs no tests, and checks the types on three platforms.
+"""
 
 import sys
 
 from environments import PYTHON, become, run, set_up
 
-ARCHITECTURE = "tests/repository/test_architecture.py"
+PLATFORMS = ("linux", "darwin", "win32")
+CONTRACTS = ["--no-cache"]
+"""Options of import-linter, which reads .importlinter."""
 
 set_up("dev")
+options = sys.argv[1:]
+static = options == ["--static"]
 run(PYTHON, "-m", "ruff", "format", "--check", ".")
 run(PYTHON, "-m", "ruff", "check", ".")
-for platform in ("linux", "darwin", "win32"):
+run(PYTHON, "-c", f"from importlinter.cli import lint_imports_command; lint_imports_command({CONTRACTS})")
+for platform in PLATFORMS if static else (sys.platform,):
     run(PYTHON, "-m", "mypy", "--platform", platform)
 run(PYTHON, "-m", "mypy", "--config-file", "tests/mypy.ini")
-run(PYTHON, "-m", "pytest", ARCHITECTURE)
-become(sys.executable, "scripts/test.py", "--deselect", ARCHITECTURE, *sys.argv[1:])
+if not static:
+    become(sys.executable, "scripts/test.py", "tests/unit", "tests/repository", *options)

@@ -1,4 +1,4 @@
-"""Run a part of the gate (.ci/run) or a measurement: `ci.py NAME [options]`. Without a name, list them."""
+"""Run a tier of the gate, one of its parts, or a measurement: `ci.py NAME [options]`. Without a name, list them."""
 
 import os
 import re
@@ -22,6 +22,7 @@ from environments import (
     run,
 )
 from environments import set_up as _set_up
+from tiers import run as _run_tier
 
 PYTEST = (PYTHON, "-m", "pytest")
 AT_A_TIME = ("-n", "4", "--dist", "worksteal")
@@ -177,6 +178,16 @@ def litellm(*options: str) -> None:
     become(python, "-m", "pytest", *(f"tests/{test}" for test in tests), *options)
 
 
+def merge(*words: str) -> None:
+    """Run the merge tier, as .ci/run does. Words select steps: `ci.py merge redis`."""
+    sys.exit(_run_tier("merge", words))
+
+
+def nightly(*words: str) -> None:
+    """Run the nightly tier: what is too slow for each merge. Words select steps: `ci.py nightly growth attacks`."""
+    sys.exit(_run_tier("nightly", words))
+
+
 def matrix(*options: str) -> None:
     """Compare the matrix page with the behavior of the code; --write updates the page."""
     _run_module("tests.matrix", *options)
@@ -239,6 +250,7 @@ def release(version: str, url: str) -> None:
     _set_up("dev")
     run(PYTHON, "-m", "tests.release", "check", version)
     run("bash", ".ci/run")
+    run(PYTHON, "scripts/ci.py", "nightly")
     run(PYTHON, "-m", "tests.release", "check", version)
     run(PYTHON, "-m", "tests.release", "build", version, url)
     print(f"Next: git tag v{version}, push the tag, and upload the files of dist/release.")

@@ -12,9 +12,9 @@ def describe(path: Path) -> str:
 
 
 for script in sorted((ROOT / "scripts").glob("*.py")):
-    if script.name != "environments.py":
+    if script.name not in ("environments.py", "tiers.py"):
         print(f"  {'scripts/' + script.name:<32}{describe(script)}")
-print("\nParts of the gate (.ci/run) and measurements:")
+print("\nTiers of the gate, their parts, and measurements:")
 for function in ast.parse((ROOT / "scripts/ci.py").read_text("utf-8")).body:
     if isinstance(function, ast.FunctionDef) and not function.name.startswith("_"):
         name = function.name.replace("_", "-")
