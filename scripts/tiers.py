@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 from environments import ROOT
@@ -64,7 +63,7 @@ class Step:
         self._live = live
 
     def run(self, deadline: float) -> None:
-        """Run it until it ends or its time is used up. With `live`, its output is printed meanwhile, else at its end."""
+        """Run it until it ends or the time is used up. With `live`, output is printed meanwhile, else at the end."""
         start = time.monotonic()
         if self._live:
             print(f"\n--- {self.command}", flush=True)
@@ -134,7 +133,10 @@ def run(name: str, words: Sequence[str]) -> int:
     failed = [step for step in done if step.status]
     for step in failed:
         print(step.failure(), end="")
-    print("\nDurations: " + ", ".join(f"{step.command.removeprefix('python3 scripts/')} {step.seconds:.0f} s" for step in done))
+    print(
+        "\nDurations: "
+        + ", ".join(f"{step.command.removeprefix('python3 scripts/')} {step.seconds:.0f} s" for step in done)
+    )
     if failed:
         print(f"\n{name} FAILED after {minutes:.0f} min: {'; '.join(step.command for step in failed)}")
         return 1
