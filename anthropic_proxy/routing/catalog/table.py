@@ -179,7 +179,7 @@ def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
     if requested is None:
         return None
     candidates = [
-        (len(known.suffix), known.version, capabilities)
+        (known.version[0], len(known.suffix), known.version, capabilities)
         for known, capabilities in table.newest
         if known.family == requested.family
         and known.is_dated == requested.is_dated
@@ -189,5 +189,5 @@ def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
     ]
     if not candidates:
         return None
-    capabilities = max(candidates, key=lambda item: item[:2])[2]
+    capabilities = max(candidates, key=lambda item: item[:3])[3]
     return structs.replace(capabilities, known=False)  # the limits of the newer model may be higher

@@ -21,7 +21,7 @@ from anthropic_proxy.routing.providers.registry import (
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
-_OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*")
+_OPENAI_NAMES = ("gpt-[1-9]*", "chatgpt-*", "o[1-9]*")
 """Patterns of OpenAI model ids, for unknown servers that forward to OpenAI."""
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
 _UNOPENED_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*-thinking-2507*")
@@ -94,6 +94,7 @@ _GLM_RULES = build_model_rules(
     ("glm-5.2*", _GLM_WITH_LEVELS),
     ("glm-5.[3-9]*", _GLM_ALWAYS_THINKING),
     ("glm-[6-9]*", _GLM_ALWAYS_THINKING),
+    ("glm-[1-9][0-9]*", _GLM_ALWAYS_THINKING),
 )
 """Rules for Z.ai models. The minimum effort of glm-5.3 is `low`, because only the coding plan can disable thinking."""
 _CACHED_ON_REQUEST = build_model_rules(

@@ -21,6 +21,7 @@ _RULES = build_model_rules(
     "ai.google.dev/gemini-api/docs/models; docs.cloud.google.com/gemini-enterprise-agent-platform/models/guides",
     "2026-11-20",
     ("gemini-[4-9]*", {"always_stream": True, "accepts_continuation": True}),
+    ("gemini-[1-9][0-9]*", {"always_stream": True, "accepts_continuation": True}),
     ("gemini-*-latest", {"always_stream": True, "accepts_continuation": True}),
     ("gemini-2.5*", {**_BEFORE_3, "thinking": "budget"}),
     ("gemini-2.5-pro*", {"max_budget_tokens": 32_768}),

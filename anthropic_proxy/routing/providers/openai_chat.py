@@ -32,6 +32,7 @@ _GPT_5_CHAT = {
     "forced_effort_with_tools": "",
     "reasoning_mode": "never",
 }
+_GPT_6_WITHOUT_REASONING = {"accepts_tools": True, "forced_effort_with_tools": "none"}
 _GROQ_GPT_OSS = {
     "effort_form": "reasoning_effort",
     "reasoning_mode": "always",
@@ -93,12 +94,13 @@ OPENAI = WireConfig(
         "developers.openai.com/api/docs/guides/reasoning",
         "2026-11",
         ("o[1-9]*", _O_SERIES),
-        ("gpt-[5-9]*", _GPT_5),
+        ("gpt-[!a-z34]*", _GPT_5),
         ("gpt-5.[4-9]*", {"forced_effort_with_tools": "none"}),
-        ("gpt-[6-9]*", {"forced_effort_with_tools": "none"}),
         ("gpt-5*-chat*", _GPT_5_CHAT),
-        ("gpt-6-astra*", {"accepts_tools": False}),
-        ("gpt-6.1-sol*", {"accepts_tools": False}),
+        ("gpt-[!a-z345]*", {"accepts_tools": False}),
+        ("gpt-6-sol*", _GPT_6_WITHOUT_REASONING),
+        ("gpt-6-luna*", _GPT_6_WITHOUT_REASONING),
+        ("gpt-6.1-terra*", _GPT_6_WITHOUT_REASONING),
     ),
 )
 """Configuration of the API Chat Completions, for calls to OpenAI and to servers with the same API."""
@@ -183,6 +185,7 @@ _MOONSHOT_CHAT = WireConfig(
         ("kimi-k2.[6-9]*", {"thinking_retention_field": "keep"}),
         ("kimi-k2.7-code*", {"effort_form": "omit", "reasoning_mode": "always"}),
         ("kimi-k[3-9]*", {**_KIMI_THINKING, **_KIMI_K3}),
+        ("kimi-k[1-9][0-9]*", {**_KIMI_THINKING, **_KIMI_K3}),
     ),
 )
 MOONSHOT = Provider(
@@ -228,6 +231,7 @@ _XAI_CHAT = WireConfig(
         ("grok-4.3*", {"effort_form": "reasoning_effort", "reasoning_mode": "unless_off"}),
         ("grok-4.[5-9]*", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),
         ("grok-[5-9]*", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),
+        ("grok-[1-9][0-9]*", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),
         ("grok-*-non-reasoning*", {"effort_form": "omit", "reasoning_mode": "never"}),
     ),
 )

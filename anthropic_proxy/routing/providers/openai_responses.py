@@ -22,7 +22,7 @@ OPENAI = WireConfig(
         ("o[1-9]*", _O_SERIES),
         ("gpt-5.3-codex*", {"sends_phase": True}),
         ("gpt-5.[4-9]*", {"sends_phase": True}),
-        ("gpt-[6-9]*", {"sends_phase": True}),
+        ("gpt-[!a-z345]*", {"sends_phase": True}),
         ("gpt-3*", {"server_tools": ()}),
         ("gpt-4.1-nano*", {"server_tools": ("code_execution", "mcp_toolset")}),
         ("o1*", {"server_tools": ()}),
@@ -54,12 +54,13 @@ XAI = WireConfig(
     model_rules=build_model_rules(
         "docs.x.ai/docs/models",
         "2026-11",
-        ("grok-[123]*", {"can_reason": False, "server_tools": ()}),
+        ("grok-[123]", {"can_reason": False, "server_tools": ()}),
+        ("grok-[123][!0-9]*", {"can_reason": False, "server_tools": ()}),
         ("grok-3-mini*", {"can_reason": True, "server_tools": ()}),
         ("*-non-reasoning*", {"can_reason": False}),
     ),
 )
 """Configuration of the Responses API for calls to xAI."""
 
-OPENAI_WIRE_RULES = (("o[1-9]*", "responses"), ("gpt-[5-9]*", "responses"), ("codex-*", "responses"))
+OPENAI_WIRE_RULES = (("o[1-9]*", "responses"), ("gpt-[!a-z34]*", "responses"), ("codex-*", "responses"))
 """Pairs of OpenAI model pattern and default wire: reasoning models use the Responses API. Some support no other."""

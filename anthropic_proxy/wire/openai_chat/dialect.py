@@ -163,7 +163,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     repaired after it was sent. Fragments of other servers are sent at once. Proven by:
     golden/openai_chat/tools/mended_arguments, unmended_arguments."""
     accepts_tools: bool = True
-    """True if tools are accepted; gpt-6-astra and gpt-6.1-sol accept them only on Responses.
+    """True if tools are accepted; gpt-6-astra, gpt-6.1-sol and later models accept them only on Responses.
 
     Proven by: golden/openai_chat/tools/tools_elsewhere.
     """

@@ -10,8 +10,9 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.catalog.table import _read_row, load_model_rows
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route, switch_wire
 from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire import openai_responses
 
 SERVERS = [server for row in PROVIDERS for server in row.servers]
 OWNERS: list[Provider | ServerOverride] = [*PROVIDERS, *SERVERS]
@@ -122,8 +123,12 @@ def test_a_row_holds_for_dates_sizes_and_variants(table: str, model: str, row: s
         ("openai", "gpt-5.9", "gpt-5.6"),
         ("openai", "gpt-5.9-mini", "gpt-5.4-mini"),
         ("openai", "gpt-5.6-codex", "gpt-5.6"),
-        ("openai", "gpt-7", "gpt-6.2"),
+        ("openai", "gpt-6.3", "gpt-6.1-sol"),
+        ("openai", "gpt-6.3-luna", "gpt-6.1-sol"),
+        ("openai", "gpt-6.3-sol", "gpt-6.2-sol"),
+        ("openai", "gpt-7", "gpt-6.1-sol"),
         ("openai", "gpt-7-astra", "gpt-6-astra"),
+        ("openai", "gpt-10.1-mini", "gpt-6.2-astra"),
         ("openai", "o5", "o3"),
         ("google", "gemini-5-hydrogen", "gemini-4-hydrogen"),
         ("google", "gemini-4.1-carbon", "gemini-4-carbon"),
@@ -144,6 +149,11 @@ def test_a_row_holds_for_dates_sizes_and_variants(table: str, model: str, row: s
         ("anthropic", "claude-opus-6", "claude-opus-5"),
         ("anthropic", "claude-opus-4-9", "claude-opus-4-8"),
         ("anthropic", "claude-mythos-6-1", "claude-mythos-5"),
+        ("anthropic", "claude-haiku-12-1", "claude-haiku-5-5"),
+        ("google", "gemini-10-hydrogen", "gemini-4-hydrogen"),
+        ("google", "gemini-4.2-argon", "gemini-4-argon"),
+        ("xai", "grok-11", "grok-4.7"),
+        ("moonshot", "kimi-k10", "kimi-k3.1"),
     ],
 )
 def test_a_later_version_has_the_abilities_of_the_latest_that_is_known(table: str, model: str, newest: str) -> None:
@@ -171,6 +181,19 @@ def test_a_later_version_has_the_abilities_of_the_latest_that_is_known(table: st
 def test_an_earlier_version_or_another_variant_inherits_nothing(table: str, model: str) -> None:
     facts = Catalog().cached_capabilities(table, model)
     assert (facts.known, facts.efforts) == (False, ())
+
+
+@pytest.mark.parametrize("model", ["gpt-6-astra", "gpt-6.1-sol", "gpt-6.2-astra", "gpt-6.2-sol"])
+def test_a_model_that_always_reasons_has_its_limits_and_no_effort_none(model: str) -> None:
+    facts = Catalog().cached_capabilities("openai", model)
+    assert (facts.context_window, facts.max_output) == (1_050_000, 128_000)
+    assert facts.efforts == ("low", "medium", "high", "xhigh", "max")
+
+
+@pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6-sol", "gpt-6.1-terra", "gpt-6.1-terra-2026-10-01"])
+def test_a_model_of_the_generation_before_keeps_its_effort_none(model: str) -> None:
+    facts = Catalog().cached_capabilities("openai", model)
+    assert (facts.known, facts.efforts[0]) == (True, "none")
 
 
 ADDRESSES = {
@@ -210,6 +233,7 @@ def aim(server: str, model: str) -> Target:
         ),
         ("zai", "glm-5.9", {"reasoning_mode": "always"}),
         ("zai", "glm-6", {"reasoning_mode": "always"}),
+        ("zai", "glm-10", {"reasoning_mode": "always"}),
         ("mistral", "mistral-medium-3-5", {"effort_form": "reasoning_effort", "replayed_thinking_field": "content"}),
         ("mistral", "mistral-large-5-0", {"effort_form": "reasoning_effort", "replayed_thinking_field": "content"}),
         ("mistral", "mistral-large-2512", {"effort_form": "omit", "replayed_thinking_field": ""}),
@@ -219,11 +243,16 @@ def aim(server: str, model: str) -> Target:
         ("local", "qwen3-coder", {"sends_top_k": True, "sends_cache_marks": False, "session_field": ""}),
         ("groq", "qwen/qwen3.9-27b", {"effort_form": "reasoning_effort", "effort_names": ()}),
         ("moonshot", "kimi-k4", {"effort_form": "reasoning_effort", "accepts_forced_tool": "any"}),
+        ("moonshot", "kimi-k10", {"effort_form": "reasoning_effort", "accepts_forced_tool": "any"}),
         ("moonshot", "kimi-k2.6", {"accepts_forced_tool": "not_thinking"}),
         ("xai", "grok-5", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),
+        ("xai", "grok-11", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),
+        ("xai", "grok-4.20", {"effort_form": "omit"}),
+        ("xai", "grok-4-fast", {"effort_form": "omit"}),
         ("xai", "grok-4.20-0309-non-reasoning", {"effort_form": "omit"}),
         ("gemini", "gemini-4.1-neon", {"accepts_continuation": True, "always_stream": True}),
         ("vertex_ai", "gemini-5-carbon", {"accepts_continuation": True, "always_stream": True}),
+        ("gemini", "gemini-10-hydrogen", {"accepts_continuation": True, "always_stream": True}),
         ("gemini", "gemini-3.9-flash", {"accepts_continuation": False}),
         ("ollama", "glm-5.3:cloud", {"think_form": "level", "sends_num_ctx": False}),
         ("ollama", "gpt-oss:120b", {"think_form": "only_level"}),
@@ -232,6 +261,25 @@ def aim(server: str, model: str) -> Target:
 def test_rules_hold_for_models_and_their_successors(server: str, model: str, fields: dict[str, Any]) -> None:
     dialect = aim(server, model).dialect
     assert {name: getattr(dialect, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("model", ["gpt-6.2-astra", "gpt-6.2-sol", "gpt-6.3-luna", "gpt-7", "gpt-7-sol", "gpt-10.1"])
+def test_a_later_model_of_openai_has_the_rules_of_the_newest(model: str) -> None:
+    by_default = aim("openai", model)
+    assert by_default.wire is openai_responses.WIRE
+    over_chat = switch_wire(by_default, "chat", load_settings({}, PROVIDERS, env_file=None))
+    assert over_chat is not None
+    newest = aim("openai", "gpt-6.1-sol")
+    assert by_default.dialect == newest.dialect
+    assert over_chat.dialect.accepts_tools is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6-sol", "gpt-6.1-terra"])
+def test_a_model_of_the_generation_before_takes_tools_over_chat_at_the_effort_none(model: str) -> None:
+    over_chat = switch_wire(aim("openai", model), "chat", load_settings({}, PROVIDERS, env_file=None))
+    assert over_chat is not None
+    assert over_chat.dialect.accepts_tools is True  # type: ignore[attr-defined]
+    assert over_chat.dialect.forced_effort_with_tools == "none"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("model", ["anthropic/claude-opus-4.8", "openai/o3-mini", "x/y"])
