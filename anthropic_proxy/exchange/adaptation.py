@@ -7,13 +7,15 @@ changes after a success, and `apply_stored_adaptations` applies them to later re
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date
 
 from msgspec import structs
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamErrorCause
 from anthropic_proxy.exchange.encoding import run_on_loop_or_in_thread
+from anthropic_proxy.exchange.not_found import rejects_configured_model
 from anthropic_proxy.messages.fidelity import FidelityNote, Handling
-from anthropic_proxy.routing.router import Target, switch_wire
+from anthropic_proxy.routing.router import Target, find_successor, switch_wire
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
@@ -29,8 +31,8 @@ class Adaptations:
         self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
-        self.lasting: list[str] = []
-        """Names of adaptations to store for the model once a request with them succeeds."""
+        self._lasting: list[tuple[str, str]] = []
+        """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return a copy of `target` with changed settings, with which the rejected request is repeated.
@@ -40,6 +42,9 @@ class Adaptations:
         adaptations = await run_on_loop_or_in_thread(
             self._services, lambda call: _find_adaptations(target, call, error), call
         )
+        if not adaptations and rejects_configured_model(error, target, self._services.settings):
+            successor = _find_successor(self._services, target)
+            adaptations = () if successor is None else (Adaptation(f"model {successor.model}"),)
         adapted: Target | None = target if adaptations else None
         for adaptation in adaptations:
             adapted = adapted and _apply_adaptation(self._services, adapted, adaptation.name)
@@ -48,9 +53,10 @@ class Adaptations:
         names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
         self._services.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
-        self.notes.append(FidelityNote(handling, error.parameter or "", f"{provider} refused it: {names}"))
+        fields = dict.fromkeys(error.parameter or _name_field(adaptation.name) for adaptation in adaptations)
+        self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += [adaptation.name for adaptation in adaptations]
-        self.lasting += [adaptation.name for adaptation in adaptations if adaptation.persistent]
+        self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
@@ -59,9 +65,9 @@ class Adaptations:
         A change that only this request needs, such as a lower output limit for a long input, is not stored. Call this
         after the changed request has succeeded.
         """
-        for name in self.lasting:
-            await self._services.observations.store_adaptation(target.upstream, target.model, name)
-        self.lasting.clear()
+        for model, name in self._lasting:
+            await self._services.observations.store_adaptation(target.upstream, model, name)
+        self._lasting.clear()
 
 
 async def apply_stored_adaptations(services: Services, target: Target, used_names: list[str]) -> Target:
@@ -70,11 +76,38 @@ async def apply_stored_adaptations(services: Services, target: Target, used_name
     The list `used_names` is cleared and receives the names of these changes.
     """
     used_names.clear()
-    for name in await services.observations.find_adaptations(target.upstream, target.model):
-        if (adapted := _apply_adaptation(services, target, name)) is not None:
-            target = adapted
-            used_names.append(name)
+    for _ in range(2):  # a retired default model, then its successor
+        model = target.model
+        for name in await services.observations.find_adaptations(target.upstream, model):
+            if (adapted := _apply_adaptation(services, target, name)) is not None:
+                target = adapted
+                used_names.append(name)
+        if target.model == model:
+            break
     return target
+
+
+def _find_successor(services: Services, target: Target) -> Target | None:
+    today = date.fromtimestamp(services.clock())
+    return find_successor(target, services.settings, services.catalog, today)
+
+
+_FIELDS = {
+    "documents": "messages.document",
+    "effort": "output_config.effort",
+    "images": "messages.image",
+    "limit": "max_tokens",
+    "model": "model",
+    "role": "system",
+    "window": "max_tokens",
+    "wire": "tools",
+}
+"""First word of an adaptation → request field that it changes, if the error of the provider names no field."""
+
+
+def _name_field(adaptation: str) -> str:
+    verb, _, value = adaptation.partition(" ")
+    return _FIELDS.get(verb, value)
 
 
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
@@ -115,6 +148,9 @@ def _apply_adaptation(services: Services, target: Target, name: str) -> Target |
     verb, _, value = name.partition(" ")
     if verb == "wire":
         return switch_wire(target, value, services.settings)
+    if verb == "model":
+        successor = _find_successor(services, target)
+        return successor if successor is not None and successor.model == value else None
     facts = target.capabilities
     if verb == "limit" and value.isdecimal():
         return structs.replace(target, capabilities=structs.replace(facts, max_output_from_error=int(value)))

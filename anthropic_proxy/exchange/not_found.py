@@ -51,12 +51,22 @@ def add_not_found_cause(error: UpstreamError, target: Target, path: str, setting
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
         _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404))
+    elif not rejects_configured_model(error, target, settings):
+        return
     elif error.status == 404:
-        if target.model_setting and not _OTHER_OBJECTS.search(_words_of(error, target)):
-            _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}")
-    elif error.status in (400, 403) and target.model_setting and _UNKNOWN_MODEL.search(error.message):
+        _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}")
+    else:
         error.message = f"{_without_end(error.message)}. {_describe_setting(target)}"
         error.body = None
+
+
+def rejects_configured_model(error: UpstreamError, target: Target, settings: Settings) -> bool:
+    """Return True if the provider does not know, or no longer serves, a model that the proxy or a setting chose."""
+    if not target.model_setting:
+        return False
+    if error.status == 404:
+        return not _is_about_address(error, target, settings) and not _OTHER_OBJECTS.search(_words_of(error, target))
+    return error.status in (400, 403) and _UNKNOWN_MODEL.search(error.message) is not None
 
 
 def _become(error: UpstreamError, message: str) -> None:
@@ -139,7 +149,9 @@ def _describe_setting(target: Target) -> str:
     variable, _, source = target.model_setting.partition(", ")
     retired = provider.retired_models.get(target.model)
     other = f"{variable}={provider.prefix}/{retired.successor if retired else '<another model>'}"
-    if source == "default":
+    if source == "default" and target.model not in (provider.default_big_model, provider.default_small_model):
+        origin = f"{provider.prefix}/{target.model} replaces the retired default of {variable}, which is not set."
+    elif source == "default":
         origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
     else:
         origin = f"The model {provider.prefix}/{target.model} is set by {target.model_setting}."

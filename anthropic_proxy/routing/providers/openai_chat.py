@@ -100,7 +100,6 @@ OPENAI = WireConfig(
         ("gpt-[!a-z345]*", {"accepts_tools": False}),
         ("gpt-6-sol*", _GPT_6_WITHOUT_REASONING),
         ("gpt-6-luna*", _GPT_6_WITHOUT_REASONING),
-        ("gpt-6.1-terra*", _GPT_6_WITHOUT_REASONING),
     ),
 )
 """Configuration of the API Chat Completions, for calls to OpenAI and to servers with the same API."""

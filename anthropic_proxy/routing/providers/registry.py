@@ -81,10 +81,12 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
     """Web page on which the vendor announced the retirement."""
     read_date: str
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
+    announced_on: str = ""
+    """Date of the announcement: `2026-06-11`. "": unknown."""
 
 
 def build_retired_models(
-    source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]]
+    source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]], announced_on: str = ""
 ) -> Mapping[str, RetiredModel]:
     """Return a mapping from model id to its retirement, for the models in an announcement of a provider.
 
@@ -92,7 +94,13 @@ def build_retired_models(
     `source` is the page of the announcement, and was read on `read_date`.
     """
     return {
-        model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)
+        model: RetiredModel(
+            retired_on=retired_on,
+            successor=successor,
+            source=source,
+            read_date=read_date,
+            announced_on=announced_on,
+        )
         for retired_on, successor, models in retirements
         for model in models
     }

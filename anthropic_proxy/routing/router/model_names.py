@@ -32,6 +32,8 @@ _TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
 _LONG_CONTEXT = "[1m]"
 _MAX_NAME_LENGTH = 512
+DEFAULT_MODEL_SUFFIX = ", default"
+"""End of `ModelChoice.model_setting` if no setting names the model: `BIG_MODEL, default`."""
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
 
@@ -139,7 +141,7 @@ def choose_models_for_tier(
     else:
         reason = f"{tier} is {variable} (default of {preferred.name})"
         choice = _through_vertex(preferred, _default_model(tier, preferred, catalog), reason, settings)
-        first = structs.replace(choice, model_setting=f"{variable}, default", variable=variable, tier=tier)
+        first = structs.replace(choice, model_setting=f"{variable}{DEFAULT_MODEL_SUFFIX}", variable=variable, tier=tier)
     choices = {first.prefixed_id: first}
     variable = f"FALLBACK_{tier.upper()}"
     setting = f"{variable}, {settings.origins.get(variable, 'set')}"

@@ -9,6 +9,7 @@ Claude tier is a family of models (haiku, sonnet …). A `TierMapping` has the m
 """
 
 from collections.abc import Sequence
+from datetime import date
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ServerOve
 from anthropic_proxy.routing.providers.registry import RetiredModel
 from anthropic_proxy.routing.router.capabilities import find_capabilities
 from anthropic_proxy.routing.router.model_names import (
+    DEFAULT_MODEL_SUFFIX,
     ModelChoice,
     choose_models,
     choose_models_for_rule,
@@ -194,7 +196,7 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
                 target=first.prefixed_id,
                 reason=first.model_setting,
                 fallbacks=tuple(choice.prefixed_id for choice in others),
-                retirement=_find_retired(first, settings),
+                retirement=find_retirement(first.provider, first.model, settings),
                 retiring_vendor=_name_server(first.provider, settings),
                 problems=tuple(filter(None, problems)),
             )
@@ -239,6 +241,16 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
     return max(candidates, key=lambda candidate: len(wanted.intersection(candidate.dialect.server_tools)))
 
 
+def find_server_tools(provider: Provider, model: str, settings: Settings) -> frozenset[str]:
+    """Return the kinds of the server tools that the provider itself runs for a model, over any of its APIs."""
+    server = find_server_override(provider, settings)
+    if server is not None or provider.name in settings.wires:
+        configs = [_find_wire_config(provider, server, _pick_wire(provider, model, settings))]
+    else:
+        configs = [config for config in provider.wires.values() if not config.custom_url_only]
+    return frozenset(kind for config in configs for kind in _merge_dialect(config, model).server_tools)
+
+
 def describe_choice_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
     """Return the reason why a chosen model cannot serve requests, with a remedy. "": no problem."""
     try:
@@ -248,12 +260,32 @@ def describe_choice_problem(choice: ModelChoice, settings: Settings, catalog: Ca
     return describe_unknown_prefix(choice, settings) or describe_missing_key(choice.provider, settings)
 
 
-def _find_retired(choice: ModelChoice, settings: Settings) -> RetiredModel | None:
-    """Return the retirement of a model at the server that is called. None: no retirement is known there."""
-    server = find_server_override(choice.provider, settings)
+def find_retirement(provider: Provider, model: str, settings: Settings) -> RetiredModel | None:
+    """Return the retirement of a model, past or announced, at the server that is called. None: none is known there."""
+    server = find_server_override(provider, settings)
     if server is not None and server.wires:
-        return server.retired_models.get(choice.model)
-    return choice.provider.retired_models.get(choice.model)
+        return server.retired_models.get(model)
+    return provider.retired_models.get(model)
+
+
+def find_successor(target: Target, settings: Settings, catalog: Catalog, today: date) -> Target | None:
+    """Return the target with the successor of a retired default model.
+
+    None: the model is in use until after `today`, or a setting or the client names it.
+    """
+    retirement = find_retirement(target.provider, target.model, settings)
+    is_default = target.model_setting.endswith(DEFAULT_MODEL_SUFFIX)
+    if not is_default or retirement is None or date.fromisoformat(retirement.retired_on) > today:
+        return None
+    choice = ModelChoice(
+        provider=target.provider,
+        model=retirement.successor,
+        reason="",
+        model_setting=target.model_setting,
+        variable=target.model_setting,
+        weight=target.weight,
+    )
+    return _build_target(choice, settings, catalog)
 
 
 def _name_server(row: Provider, settings: Settings) -> str:

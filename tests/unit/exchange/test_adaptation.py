@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
@@ -372,3 +374,67 @@ async def test_a_relayed_limit_passes_as_it_came() -> None:
     assert sink.error is not None
     assert (sink.error.status, sink.error.should_retry) == (429, None)
     assert json.loads(getattr(sink.error, "body", b"")) == body
+
+
+GONE = {"error": {"message": "The model `gpt-4.1` has been deprecated", "code": "model_not_found"}}
+BEFORE, AFTER = (datetime(2027, 1, day, 12).timestamp() for day in (13, 15))
+
+
+def default_of_openai(server: Server, now: float, **settings: str) -> ProxyHarness:
+    proxy = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", **settings)
+    proxy.services = structs.replace(proxy.services, clock=lambda: now)
+    return proxy
+
+
+def without(model: str) -> Rule:
+    return lambda body: (404, GONE) if body["model"] == model else None
+
+
+async def test_a_default_model_that_its_provider_has_retired_is_replaced_by_its_successor() -> None:
+    server = Server(without("gpt-4.1"))
+    proxy = default_of_openai(server, AFTER)
+    for _ in range(2):
+        assert (await proxy.post()).error is None
+    assert [body["model"] for body in server.bodies] == ["gpt-4.1", "gpt-6-luna", "gpt-6-luna"]
+    assert [receipt.model for receipt in proxy.receipts] == ["gpt-6-luna", "gpt-6-luna"]
+    expected = "openai/gpt-4.1: model gpt-6-luna, because of: openai: The model `gpt-4.1` has been deprecated"
+    assert proxy.log.getvalue().count(expected) == 1
+
+
+async def test_a_retired_default_model_that_its_provider_still_serves_is_kept() -> None:
+    server = Server(lambda body: None)
+    assert (await default_of_openai(server, AFTER).post()).error is None
+    assert [body["model"] for body in server.bodies] == ["gpt-4.1"]
+
+
+@pytest.mark.parametrize(
+    ("now", "settings", "model"),
+    [
+        (BEFORE, {}, "claude-sonnet-4-5"),
+        (AFTER, {"BIG_MODEL": "gpt-4.1"}, "claude-sonnet-4-5"),
+        (AFTER, {}, "openai/gpt-4.1"),
+        (AFTER, {"OPENAI_BASE_URL": "https://x.openai.azure.com/openai/v1"}, "claude-sonnet-4-5"),
+    ],
+)
+async def test_no_other_model_is_replaced(now: float, settings: dict[str, str], model: str) -> None:
+    server = Server(without("gpt-4.1"))
+    sink = await default_of_openai(server, now, **settings).post(model=model)
+    assert sink.error is not None
+    assert sink.error.status == (404 if model.startswith("openai/") else 400)
+    assert [body["model"] for body in server.bodies] == ["gpt-4.1"]
+
+
+async def test_what_the_successor_refuses_is_remembered_for_the_successor() -> None:
+    def rule(body: dict[str, Any]) -> tuple[int, Any] | None:
+        if body["model"] == "gpt-4.1":
+            return 404, GONE
+        if "parallel_tool_calls" in body:
+            return 400, {"error": {"message": "Unknown parameter", "param": "parallel_tool_calls"}}
+        return None
+
+    server, tools = Server(rule), [{"name": "f", "input_schema": {"type": "object"}}]
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    proxy = default_of_openai(server, AFTER)
+    for _ in range(2):
+        assert (await proxy.post(tools=tools, tool_choice=choice)).error is None
+    assert [body["model"] for body in server.bodies] == ["gpt-4.1", *["gpt-6-luna"] * 3]

@@ -88,7 +88,7 @@ async def test_the_last_of_a_chain_is_named_by_its_own_setting() -> None:
     ("key", "prefix", "successor"),
     [("GEMINI_API_KEY", "gemini", "gemini-3.1-pro-preview"), ("GROQ_API_KEY", "groq", "openai/gpt-oss-120b")],
 )
-async def test_a_default_names_the_variable_to_set(key: str, prefix: str, successor: str) -> None:
+async def test_the_successor_of_a_default_names_the_variable_to_set(key: str, prefix: str, successor: str) -> None:
     row = next(row for row in PROVIDERS if row.prefix == prefix)
     error_answer = {
         "error": {"message": f"models/{row.default_big_model} is not found", "code": 404, "status": "NOT_FOUND"}
@@ -97,8 +97,8 @@ async def test_a_default_names_the_variable_to_set(key: str, prefix: str, succes
     assert status == 400
     assert message.endswith(
         f"models/{row.default_big_model} is not found. "
-        f"{prefix}/{row.default_big_model} is the default of BIG_MODEL, which is not set. "
-        f"Remedy: set BIG_MODEL={prefix}/{successor}"
+        f"{prefix}/{successor} replaces the retired default of BIG_MODEL, which is not set. "
+        f"Remedy: set BIG_MODEL={prefix}/<another model>"
     )
 
 

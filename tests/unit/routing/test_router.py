@@ -1,4 +1,8 @@
+from datetime import date
+
+import msgspec
 import pytest
+from anthropic.types import ModelInfo
 
 from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, UnknownModel
 from anthropic_proxy.routing.catalog import Catalog, build_catalog
@@ -461,6 +465,65 @@ def test_the_list_of_models_has_claude_s_ids_first_and_aliases_that_route():
 def test_the_list_of_models_of_anthropic_is_its_own():
     entries = list_models(load(ANTHROPIC_API_KEY="a"), Catalog())
     assert (entries[1].display_name, entries[1].max_input_tokens) == ("Claude Sonnet 5.5", 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("model", "today", "expected"),
+    [
+        ("openai/gpt-4.1", "2027-01-13", ("deprecated", "2026-10-14T00:00:00Z", "2027-01-14T00:00:00Z")),
+        ("openai/gpt-4.1", "2027-01-14", ("retired", "2026-10-14T00:00:00Z", "2027-01-14T00:00:00Z")),
+        ("openai/gpt-5.6-sol", "2027-01-14", ("active", None, None)),
+        ("openai/o1-mini", "2026-11-23", ("retired", None, "2025-10-27T00:00:00Z")),
+        ("gemini/gemini-2.5-pro", "2026-11-23", ("deprecated", None, "2026-12-01T00:00:00Z")),
+    ],
+)
+def test_the_list_of_models_states_when_a_model_retires(
+    model: str, today: str, expected: tuple[str, str | None, str | None]
+) -> None:
+    settings, day = load(OPENAI_API_KEY="o", GEMINI_API_KEY="g"), date.fromisoformat(today)
+    listed = {entry.id: entry for entry in list_models(settings, Catalog(), day)}[f"claude-{model}"]
+    for entry in (
+        listed,
+        find_model(f"claude-{model}", settings, Catalog(), day),
+        find_model(model, settings, Catalog(), day),
+    ):
+        assert (entry.lifecycle, entry.deprecated_at, entry.retires_at) == expected
+
+
+@pytest.mark.parametrize("big", [None, "gpt-4.1"])
+def test_a_claude_id_is_retired_with_the_model_that_a_setting_names_but_not_with_a_default(big: str | None) -> None:
+    settings = load(OPENAI_API_KEY="o", **({"BIG_MODEL": big} if big else {}))
+    for entry in (
+        next(entry for entry in list_models(settings, Catalog(), date(2027, 2, 1)) if entry.id == "claude-opus-5-5"),
+        find_model("claude-opus-9", settings, Catalog(), date(2027, 2, 1)),
+    ):
+        assert entry.lifecycle == ("retired" if big else "active")
+
+
+def test_every_listed_model_has_the_fields_of_the_sdk() -> None:
+    settings = load(OPENAI_API_KEY="o", GEMINI_API_KEY="g", XAI_API_KEY="x", GROQ_API_KEY="q", MOONSHOT_API_KEY="m")
+    for entry in list_models(settings, Catalog()):
+        info = ModelInfo.model_validate(msgspec.to_builtins(entry), strict=False)
+        assert info.capabilities is not None, entry.id
+
+
+def test_the_features_of_a_model_are_those_of_its_row() -> None:
+    settings = load(OPENAI_API_KEY="o")
+    features = find_model("openai/gpt-5.4", settings, Catalog()).capabilities
+    assert features is not None
+    yes, no = {"supported": True}, {"supported": False}
+    levels = {"low": yes, "medium": yes, "high": yes, "xhigh": yes, "max": no}
+    assert features["effort"] == {"supported": True, **levels}
+    assert (features["image_input"], features["pdf_input"], features["batch"]) == (yes, yes, no)
+    assert features["server_tools"] == {"supported": True, "code_execution": yes, "web_search": yes}
+    small = find_model("openai/gpt-3.5-turbo", settings, Catalog()).capabilities
+    assert small is not None
+    assert small["server_tools"] == {"supported": False, "code_execution": no, "web_search": no}
+    assert (small["thinking"]["supported"], small["image_input"]) == (False, no)
+
+
+def test_anthropic_s_models_have_no_features_of_this_proxy() -> None:
+    assert find_model("claude-opus-5-5", load(ANTHROPIC_API_KEY="a"), Catalog()).capabilities is None
 
 
 SEARCH = frozenset(("web_search",))

@@ -263,7 +263,9 @@ def test_rules_hold_for_models_and_their_successors(server: str, model: str, fie
     assert {name: getattr(dialect, name) for name in fields} == fields
 
 
-@pytest.mark.parametrize("model", ["gpt-6.2-astra", "gpt-6.2-sol", "gpt-6.3-luna", "gpt-7", "gpt-7-sol", "gpt-10.1"])
+@pytest.mark.parametrize(
+    "model", ["gpt-6.1-terra", "gpt-6.2-astra", "gpt-6.2-sol", "gpt-6.3-luna", "gpt-7", "gpt-10.1"]
+)
 def test_a_later_model_of_openai_has_the_rules_of_the_newest(model: str) -> None:
     by_default = aim("openai", model)
     assert by_default.wire is openai_responses.WIRE
@@ -274,7 +276,7 @@ def test_a_later_model_of_openai_has_the_rules_of_the_newest(model: str) -> None
     assert over_chat.dialect.accepts_tools is False  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6-sol", "gpt-6.1-terra"])
+@pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6-sol"])
 def test_a_model_of_the_generation_before_takes_tools_over_chat_at_the_effort_none(model: str) -> None:
     over_chat = switch_wire(aim("openai", model), "chat", load_settings({}, PROVIDERS, env_file=None))
     assert over_chat is not None
