@@ -71,7 +71,11 @@ def set_up(*words: str) -> None:
         return
     if not Path(PYTHON).exists():
         create(VENV)
-    sys.stderr.write("Installing into .venv ...\n")
+    locks = [ROOT / f"locks/{name}.lock" for name in names]
+    count = len(
+        {line.partition("==")[0] for lock in locks for line in lock.read_text("utf-8").splitlines() if "==" in line}
+    )
+    sys.stderr.write(f"Installing up to {count} packages into .venv, which takes a minute or two ...\n")
     pip = _pip_for(VENV)
     run(*pip, *INSTALL, "--require-hashes", *(word for name in names for word in ("-r", f"locks/{name}.lock")))
     run(*pip, *INSTALL, "--no-deps", "--no-build-isolation", "-e", ".")
