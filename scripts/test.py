@@ -2,7 +2,7 @@
 
 Four run at a time, because half of them wait for processes; `-n 0` runs one at a time.
   --update    rewrite the expected files of tests/golden
-  --thorough  1,000 examples per property instead of 100
+  --thorough  1,000 examples per property instead of 50
 """
 
 import os
