@@ -61,9 +61,7 @@ class Watchdog:
         self._exchange = asyncio.current_task(self._loop)
         self._wait_disconnected = wait_disconnected
         self._disconnect_task: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_at(
-            min(self._due(), self.upstream_at + DISCONNECT_CHECK_DELAY_SECONDS), self._tick
-        )
+        self._schedule(min(self._due(), self.upstream_at + DISCONNECT_CHECK_DELAY_SECONDS))
 
     def begin_upstream_call(self) -> None:
         """Start the time limit for the first byte of an upstream response. Call this before sending the request."""
@@ -84,9 +82,13 @@ class Watchdog:
 
     def _set_upstream_limit(self, seconds: float) -> None:
         self.upstream_limit = seconds
-        if self._timer.when() > self.upstream_at + seconds and self._exchange is not None:
+        if self._tick_at > self.upstream_at + seconds and self._exchange is not None:
             self._timer.cancel()  # set for a longer limit
-            self._timer = self._loop.call_at(self._due(), self._tick)
+            self._schedule(self._due())
+
+    def _schedule(self, at: float) -> None:
+        self._tick_at = at  # uvloop returns a handle without `when()` if the time has come
+        self._timer: asyncio.Handle = self._loop.call_at(at, self._tick)
 
     def recover_from_idle(self) -> bool:
         """Undo a cancellation of the task that an idle provider caused, and return True.
@@ -99,7 +101,7 @@ class Watchdog:
         self.reason = ""
         self._exchange.uncancel()
         self.upstream_at = self._loop.time()
-        self._timer = self._loop.call_at(self._due(), self._tick)
+        self._schedule(self._due())
         return True
 
     def stop(self) -> None:
@@ -137,7 +139,7 @@ class Watchdog:
             self._ping_seconds = PING_SECONDS
             if self._ping_task is None or self._ping_task.done():
                 self._ping_task = self._loop.create_task(_suppress_errors(self._on_idle))
-        self._timer = self._loop.call_at(self._due(), self._tick)
+        self._schedule(self._due())
 
     async def _watch_client(self) -> None:
         await self._wait_disconnected()

@@ -1,9 +1,9 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-Redis counts as unavailable after a failure, or after a wait of more than a second. With `REDIS_FAILURE=open`, this
-process then counts limits and stores values itself. With `REDIS_FAILURE=closed`, reservations and access to values
-raise `StoreUnavailable` instead. A background task tries to connect again. After success, it adds the amounts that are
-missing in Redis.
+Redis counts as unavailable after a failure, or if it sends no reply for a second in which this process runs. With
+`REDIS_FAILURE=open`, this process then counts limits and stores values itself. With `REDIS_FAILURE=closed`,
+reservations and access to values raise `StoreUnavailable` instead. A background task tries to connect again. After
+success, it adds the amounts that are missing in Redis.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
 from anthropic_proxy.stores.counters import Counter
 from anthropic_proxy.stores.own_usage import OwnUsage
-from anthropic_proxy.stores.redis import MAX_RENEWED, REPLY_TIMEOUT_SECONDS, LostStateError, RedisStore
+from anthropic_proxy.stores.redis import MAX_RENEWED, LostStateError, RedisStore
+from anthropic_proxy.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS
 from anthropic_proxy.stores.redis.failures import FAILURES, describe_data_error, describe_failure, is_data_error
 
 HEARTBEAT_SECONDS = 5.0
@@ -29,8 +30,6 @@ MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
 OTHERS_SECONDS = 8.0
 """Maximum time in seconds for which this process waits for the others after an interruption of Redis."""
-_MAX_PASSES = 5
-"""Maximum number of times that amounts of an interruption are added. Running requests add new ones meanwhile."""
 _CLOSE_SECONDS = 2.0
 _UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
 """Exceptions after which it is unknown whether Redis has executed the command."""
@@ -187,8 +186,7 @@ class FallbackStore:
         self.start()
         if not self._problem:
             try:
-                async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                    return await function()
+                return await function()
             except LostStateError as error:
                 self._fail(error)
                 if await self._wait_recovered():
@@ -218,8 +216,7 @@ class FallbackStore:
         """
         self.start()
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                await function()
+            await function()
         except FAILURES as error:
             self._fail(error, keys)
             return is_data_error(error)
@@ -262,13 +259,11 @@ class FallbackStore:
         pause = MIN_PAUSE_SECONDS
         while True:
             try:
-                async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                    is_complete = not (self._problem or self._usage.has_unsent)
-                    heartbeat = await self.redis.send_heartbeat(is_recorded=is_complete)
+                is_complete = not (self._problem or self._usage.has_unsent)
+                heartbeat = await self.redis.send_heartbeat(is_recorded=is_complete)
                 if not is_complete or heartbeat.generation != self.redis.generation:
                     await self._recover(heartbeat.generation)
-                    async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                        heartbeat = await self.redis.send_heartbeat(is_recorded=True)
+                    heartbeat = await self.redis.send_heartbeat(is_recorded=True)
                 self._processes = heartbeat.processes
                 pause = MIN_PAUSE_SECONDS
                 seconds = HEARTBEAT_SECONDS
@@ -290,26 +285,22 @@ class FallbackStore:
             self._problem = self._problem or describe_failure(LostStateError(), self._address)
             self._usage.pending.clear()  # the amounts of this process contain them
             self._restoring, self._restoring_id = dict(self._usage.collect_all_as_sent()), os.urandom(16).hex()
-        for _ in range(_MAX_PASSES):
-            await self._add_missing()
-            if not self._usage.has_unsent:
-                break
+        await self._add_missing()
         if has_lost_data or (self._fails_open and self._problem):
             await self._wait_for_others()
-            await self._add_missing()
         if self._problem:
             seconds = self._usage.clock() - self._failed_at if self._failed_at else 0.0
             restored = " It had lost its data; each process adds its own amounts again." if has_lost_data else ""
             self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.{restored}")
         self._problem, self._failed_at = "", 0.0
         self._recovered.set()
+        await self._add_missing()  # what this process reserved by itself meanwhile
 
     async def _wait_for_others(self) -> None:
         """Wait until all known processes have added their amounts to Redis. Some may have ended."""
         end, since = self._usage.clock() + OTHERS_SECONDS, ""
         while self._usage.clock() < end:
-            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                heartbeat = await self.redis.send_heartbeat(is_recorded=True, since=since)
+            heartbeat = await self.redis.send_heartbeat(is_recorded=True, since=since)
             if heartbeat.recent >= self._processes:
                 return
             since = since or heartbeat.time
@@ -331,8 +322,7 @@ class FallbackStore:
     async def _finish(self, step: Awaitable[None], keys: Sequence[str]) -> None:
         """Wait for `step`, which adds amounts. If Redis rejects the data of `keys`, drop it with a warning."""
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                await step
+            await step
         except FAILURES as error:
             if not is_data_error(error):
                 raise

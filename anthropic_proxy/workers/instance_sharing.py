@@ -97,8 +97,10 @@ class InstanceSharing:
         """Apply the observations stored in Redis, then each new one, until the connection fails."""
         redis = self._store.redis
         async with redis.client.pubsub() as messages:
-            await messages.subscribe(redis.observation_channel)
-            for seconds, text in await redis.list_observations():
+            async with asyncio.timeout(IDLE_SECONDS_BEFORE_PING):
+                await messages.subscribe(redis.observation_channel)
+                stored = await redis.list_observations()
+            for seconds, text in stored:
                 self._apply(structs.replace(_decode(text), lifetime_seconds=seconds))
             is_checked = False
             while True:

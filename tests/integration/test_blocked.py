@@ -92,21 +92,21 @@ def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str],
         client.close()
 
 
-@pytest.mark.parametrize("kind", ["python", "pattern"])
-def test_a_blocked_worker_is_replaced_and_its_request_is_logged(
-    settings: dict[str, str], tmp_path: Path, kind: str
+def test_blocked_workers_are_replaced_and_their_requests_logged_while_another_worker_responds(
+    settings: dict[str, str], tmp_path: Path
 ) -> None:
-    options = serve_blocking("--workers", "2", "--heartbeat-timeout", "3")
+    # a worker that only waits for a processor of a busy machine has a heartbeat in less time
+    options = serve_blocking("--workers", "3", "--heartbeat-timeout", "10")
     with running_proxy(tmp_path, settings, options) as proxy:
-        wait_for(lambda: len(children_of(proxy.process.pid)) >= 2)
-        with block(proxy, kind), proxy.client() as client:
-            wait_for(lambda: "was killed" in proxy.log)
+        wait_for(lambda: len(children_of(proxy.process.pid)) >= 3)
+        with block(proxy, "python"), block(proxy, "pattern", 2), proxy.client() as client:
+            wait_for(lambda: proxy.log.count("was killed") == 2)
             for _ in range(10):
                 assert client.get("/health").status_code == 200
-        assert re.findall(r"! Worker .*", proxy.log) == [
-            f"! Worker {pid} did not respond for 3 s and was killed; a new one replaces it. "
+        assert sorted(re.findall(r"! Worker \d+ (.*)", proxy.log)) == [
+            "did not respond for 10 s and was killed; a new one replaces it. "
             f"In progress: GET /block/{kind} req_blocking for claude-blocked."
-            for pid in re.findall(r"! Worker (\d+)", proxy.log)[:1]
+            for kind in ("pattern", "python")
         ]
         assert proxy.stop() == 0
 
@@ -119,11 +119,3 @@ def test_workers_that_are_all_blocked_end_after_stop_timeout(settings: dict[str,
         assert len(re.findall(r"did not respond for \d+ s and was killed\. In progress: GET /block", proxy.log)) == 2
         for client in clients:
             client.close()
-
-
-def test_workers_that_respond_are_not_killed(settings: dict[str, str], tmp_path: Path) -> None:
-    options = serve_blocking("--workers", "2", "--heartbeat-timeout", "3")
-    with running_proxy(tmp_path, settings, options) as proxy:
-        time.sleep(5)
-        assert proxy.stop() == 0
-        assert "Worker" not in proxy.log

@@ -20,10 +20,6 @@ from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, S
 from anthropic_proxy.stores.counters import SETTLED_SECONDS, SLOT_COUNT, Counter
 from anthropic_proxy.stores.redis.command_pipeline import CommandPipeline
 
-CONNECT_TIMEOUT_SECONDS = 1.0
-"""Maximum time in seconds to connect to Redis."""
-REPLY_TIMEOUT_SECONDS = 1.0
-"""Maximum time in seconds for a reply of Redis, and for a free connection."""
 MAX_CONNECTIONS = 8
 """Maximum number of connections of one process: one for values and limits, one for messages, and few for others."""
 PROCESS_SECONDS = 30
@@ -71,9 +67,9 @@ class RedisStore:
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
-            timeout=REPLY_TIMEOUT_SECONDS,
-            socket_timeout=REPLY_TIMEOUT_SECONDS,
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            timeout=None,  # `CommandPipeline` and the other users limit each wait
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
             client_name="anthropic-proxy",

@@ -2,10 +2,16 @@
 
 `run_script` and `run_command` send one script or command, and wait for its result. Calls that come while an earlier
 message is in progress are collected, and sent together in the next one. `close` cancels the calls without a result.
+
+Redis has failed if it does not reply to a message within `REPLY_TIMEOUT_SECONDS`. A timer cannot decide that alone: if
+this process is paused (a stopped container, a busy machine), the reply waits in the socket, and the timer of the event
+loop is late too. Hence the time is counted in short steps, between which the event loop reads what has arrived. A late
+step means that this process did not run, so it does not count.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -14,6 +20,12 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+REPLY_TIMEOUT_SECONDS = 1.0
+"""Maximum time for a reply of Redis to a message, including a new connection."""
+_STEPS = 10
+_STEP_SECONDS = REPLY_TIMEOUT_SECONDS / _STEPS
+_MAX_LATE_STEPS = 20
+"""Number of late steps that do not count. It bounds the wait on a machine that is always busy."""
 MAX_CALLS = 100
 """Maximum number of calls in one message. Redis runs them one after another, in about 0.05 ms each."""
 SCRIPTS = ("reserve", "settle", "renew", "restore", "heartbeat", "add", "publish")
@@ -67,9 +79,12 @@ class CommandPipeline:
             calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
             calls = [call for call in calls if not call[3].done()]  # the caller no longer waits
             try:
-                await self._send(calls)
+                async with _limit_wait():
+                    await self._send(calls)
             except (RedisError, OSError, TimeoutError) as error:
-                for *_, future in calls:
+                # each of the other calls would wait for its own timeout
+                failed, self._waiting = [*calls, *self._waiting], []
+                for *_, future in failed:
                     if not future.done():
                         future.set_exception(error)
 
@@ -98,6 +113,33 @@ class CommandPipeline:
                 else:
                     pipeline.execute_command(*words)
             return list(zip(calls, await pipeline.execute(raise_on_error=False), strict=True))
+
+
+@asynccontextmanager
+async def _limit_wait() -> AsyncIterator[None]:
+    """Raise `TimeoutError` in the block after `REPLY_TIMEOUT_SECONDS` in which the event loop has run."""
+    loop = asyncio.get_running_loop()
+    steps, late_steps, due = _STEPS, _MAX_LATE_STEPS, loop.time() + _STEP_SECONDS
+    timer: asyncio.Handle
+
+    def end_step() -> None:
+        nonlocal timer, steps, late_steps, due
+        if loop.time() - due > _STEP_SECONDS and late_steps:
+            late_steps -= 1
+        else:
+            steps -= 1
+        if steps:
+            due = loop.time() + _STEP_SECONDS
+            timer = loop.call_at(due, end_step)
+        else:
+            timeout.reschedule(loop.time())
+
+    timer = loop.call_at(due, end_step)
+    async with asyncio.timeout(None) as timeout:
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 @cache

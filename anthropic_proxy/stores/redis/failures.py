@@ -21,7 +21,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from anthropic_proxy.stores.redis import REPLY_TIMEOUT_SECONDS, LostStateError
+from anthropic_proxy.stores.redis import LostStateError
+from anthropic_proxy.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS
 
 _CONNECTING = re.compile(r"^Error -?\d+ connecting to \S+ ")
 """Matches the beginning of a message of redis-py about a failed connection. Its number differs between systems."""

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from anthropic_proxy.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS, Watchdog
+from tests.support.platform_marks import needs_uvloop
 from tests.support.virtual_time import in_virtual_time
 
 LONG, SHORT, GUARD = 60.0, 0.05, 20.0
@@ -66,3 +67,18 @@ async def test_until_the_first_byte_the_longer_one_does() -> None:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=SHORT, idle_seconds=LONG)
     watch.begin_upstream_call()
     assert await wait_until_given_up(watch) == "upstream silent"
+
+
+@needs_uvloop
+def test_the_first_byte_may_arrive_when_the_next_look_of_uvloop_is_due() -> None:
+    import uvloop
+
+    async def give_up() -> str:
+        watch = Watchdog(
+            wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=0.0, idle_seconds=SHORT
+        )
+        watch.begin_upstream_call()
+        watch.note_first_byte()
+        return await wait_until_given_up(watch)
+
+    assert uvloop.run(give_up()) == "upstream silent"
