@@ -21,8 +21,8 @@ def import_settings(
 
     The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
     proxy. Lines are added to the files of the working directory; existing ones are never changed. Keys are copied only
-    from a .env. For other formats, the new lines refer to the variables that contain the keys. Settings without an
-    equivalent are listed with the reason.
+    from a .env. For other formats, the new lines refer to the variables that contain the keys. Rules that depend on
+    the request become [[routes]]. Entries that are not copied as they are get a line that says what happens to them.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def import_settings(
 
 
 def _write_summary(output: "Output", plan: "ImportPlan", name: str, *, dry_run: bool) -> None:
-    count = len(plan.variables) + len(plan.servers)
+    count = len(plan.variables) + len(plan.servers) + len(plan.routes)
     verb = "would be imported" if dry_run else "imported"
-    text = f"{name}, configuration of {plan.source}: {count} settings {verb}, {len(plan.notes)} without an equivalent."
+    text = f"{name}, configuration of {plan.source}: {count} settings {verb}, {len(plan.notes)} notes."
     output.write_line(text)
 
 
@@ -73,7 +73,7 @@ def _write_additions(output: "Output", files: "FilesToWrite") -> None:
 def _write_notes(output: "Output", plan: "ImportPlan") -> None:
     if plan.notes:
         output.write_line()
-        output.write_line(output.paint("Without an equivalent", "title"))
+        output.write_line(output.paint("Notes", "title"))
     for setting, reason in plan.notes:
         output.write_line(f"  {output.paint('!', 'warn')} {setting}: {reason}.")
 

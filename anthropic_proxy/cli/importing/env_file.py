@@ -42,6 +42,16 @@ _TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fa
 """
 
 
+def has_provider_variable(variables: Mapping[str, str]) -> bool:
+    """Return True if a variable is a key, an address or a model of a provider in one of the earlier proxies."""
+    found = {_RENAMED.get(name, name) for name in variables}
+    models = {*_MODEL_VARIABLES, *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS), "PREFERRED_PROVIDER"}
+    rows = find_built_in_registry()
+    return bool(
+        found & models or any({row.key_variable, row.base_url_variable, "USE_VERTEX_AUTH"} & found for row in rows)
+    )
+
+
 def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     """Return the settings of this proxy that correspond to the `.env` of an earlier proxy. API keys are copied.
 

@@ -7,13 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import Struct
+
 from anthropic_proxy.cli.importing.plan import (
+    UNKNOWN_ENTRY,
     ImportedServer,
     ImportPlan,
     find_built_in_provider,
     find_built_in_registry,
     find_referenced_variable,
 )
+from anthropic_proxy.routing.router.model_names import find_tier
 from anthropic_proxy.settings import TIERS
 
 _PREFIXES = {"ollama_chat": "ollama", "vertex_ai_beta": "vertex_ai"}
@@ -28,55 +32,175 @@ _VENDOR_URLS = {
     "mistral": "https://api.mistral.ai/v1",
 }
 """Prefix of LiteLLM → base URL of a vendor with the Chat Completions API."""
-_WITHOUT_NOTE = frozenset({"drop_params", "modify_params", "set_verbose", "json_logs", "num_retries_per_request"})
 _READ_PARAMETERS = frozenset(
-    {"model", "api_base", "base_url", "api_key", "vertex_project", "vertex_location", "max_tokens", "drop_params"}
+    {"model", "api_base", "base_url", "api_key", "vertex_project", "vertex_location", "max_tokens", "weight", "order"}
 )
+_RATES = "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME --{name} …"
+_OF_CLIENT = "the proxy sends the value of the client"
+_PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens'
+_PARAMETER_REASONS = {
+    "rpm": _RATES,
+    "tpm": _RATES,
+    "temperature": _OF_CLIENT,
+    "top_p": _OF_CLIENT,
+    "top_k": _OF_CLIENT,
+    "thinking": _OF_CLIENT,
+    "reasoning_effort": _OF_CLIENT,
+    "timeout": "the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT",
+    "stream_timeout": "the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT",
+    "max_retries": "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others",
+    "num_retries": "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others",
+    "max_parallel_requests": "MAX_UPSTREAM_CALLS limits the calls of all providers together",
+    "input_cost_per_token": _PRICE,
+    "output_cost_per_token": _PRICE,
+    "extra_headers": "the proxy sends no other headers to providers",
+    "headers": "the proxy sends no other headers to providers",
+    "extra_body": "the proxy adds no fields to requests",
+    "api_version": "it is not needed: the address /openai/v1 has no version",
+    "vertex_credentials": "set GOOGLE_APPLICATION_CREDENTIALS to the path of the file",
+    "tags": "write a route with the condition header",
+    "drop_params": "it is the default. FIDELITY=strict rejects requests instead",
+}
+"""Parameter of a deployment → what the proxy does instead."""
+_LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
+"""Field of `model_info` → field of a model table in the configuration file."""
+_KEYS = "limits and budgets belong to virtual keys and teams: VIRTUAL_KEYS=true and anthropic-proxy keys create"
+_OBSERVED = "callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
+_REDIS = "limits that several instances share need REDIS_URL"
+_CIRCUIT = "it is not needed: a provider that fails five times in a row is not called for a while"
+_SECTION_REASONS = {
+    "general_settings.database_url": "the tables of LiteLLM are not imported. For keys, teams and budgets, set "
+    "VIRTUAL_KEYS=true and DATABASE_URL to a database of its own, and create keys: anthropic-proxy keys create",
+    "general_settings.database_connection_pool_limit": "it is not needed",
+    "general_settings.store_model_in_db": "models are in .env and anthropic-proxy.toml. Models of the database are not "
+    "imported",
+    "general_settings.alerting": "alerts are rules on GET /metrics",
+    "general_settings.alerting_threshold": "alerts are rules on GET /metrics",
+    "general_settings.alert_types": "alerts are rules on GET /metrics",
+    "general_settings.max_parallel_requests": "MAX_UPSTREAM_CALLS limits the calls of all providers together",
+    "general_settings.global_max_parallel_requests": "MAX_UPSTREAM_CALLS limits the calls of all providers together",
+    "general_settings.store_prompts_in_spend_logs": "LEDGER_CONTENT=true stores requests and replies",
+    "general_settings.maximum_spend_logs_retention_period": "LEDGER_DAYS sets the days that requests are kept",
+    "general_settings.background_health_checks": "the proxy sends no requests of its own to models",
+    "general_settings.health_check_interval": "the proxy sends no requests of its own to models",
+    "general_settings.custom_auth": "clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests",
+    "general_settings.enable_jwt_auth": "clients need a key. Sign-in by OIDC exists for the dashboard",
+    "litellm_settings.callbacks": _OBSERVED,
+    "litellm_settings.success_callback": _OBSERVED,
+    "litellm_settings.failure_callback": _OBSERVED,
+    "litellm_settings.service_callbacks": _OBSERVED,
+    "litellm_settings.turn_off_message_logging": "it is the default. LEDGER_CONTENT=true stores requests and replies",
+    "litellm_settings.redact_user_api_key_info": "it is the default: keys are never logged",
+    "litellm_settings.cache": "the proxy does not cache replies",
+    "litellm_settings.cache_params": f"the proxy does not cache replies; {_REDIS}",
+    "litellm_settings.max_budget": _KEYS,
+    "litellm_settings.budget_duration": _KEYS,
+    "litellm_settings.max_internal_user_budget": _KEYS,
+    "litellm_settings.internal_user_budget_duration": _KEYS,
+    "litellm_settings.default_internal_user_params": _KEYS,
+    "litellm_settings.default_team_settings": _KEYS,
+    "litellm_settings.upperbound_key_generate_params": _KEYS,
+    "litellm_settings.drop_params": "it is the default. FIDELITY=strict rejects requests instead",
+    "litellm_settings.modify_params": "it is the default: the proxy adapts requests to the provider",
+    "litellm_settings.context_window_fallbacks": "write a route with the condition input_above",
+    "litellm_settings.content_policy_fallbacks": "a refused request is not sent to another model",
+    "router_settings.context_window_fallbacks": "write a route with the condition input_above",
+    "router_settings.content_policy_fallbacks": "a refused request is not sent to another model",
+    "router_settings.enable_pre_call_checks": "CHECK_WINDOW=true rejects requests that exceed the window of the model",
+    "router_settings.enable_tag_filtering": "write a route with the condition header",
+    "router_settings.redis_host": _REDIS,
+    "router_settings.redis_port": _REDIS,
+    "router_settings.redis_password": _REDIS,
+    "router_settings.redis_url": _REDIS,
+    "router_settings.allowed_fails": _CIRCUIT,
+    "router_settings.cooldown_time": _CIRCUIT,
+    "guardrails": "guardrails do not run here. A plugin can reject requests",
+    "mcp_servers": "the client calls MCP servers itself: configure them there",
+    "include": "import each of these files by itself",
+}
+"""Entry of the file → what the proxy does instead."""
+_RETRIES = "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others"
+_BALANCES = {"simple-shuffle": "weighted", "latency-based-routing": "latency"}
+"""`routing_strategy` of LiteLLM → `balance` of a route."""
 _SERVER_SECTIONS = ("general_settings", "litellm_settings", "router_settings")
+LITELLM_SECTIONS = frozenset({"model_list", *_SERVER_SECTIONS})
+"""Names of sections, at least one of which a configuration file has."""
 _READ_SETTINGS = frozenset(
-    {"master_key", "fallbacks", "default_fallbacks", "model_group_alias", "request_timeout", "timeout"}
+    {"master_key", "fallbacks", "default_fallbacks", "model_group_alias", "request_timeout", "timeout", "json_logs"}
+    | {"routing_strategy", "set_verbose"}
 )
+_ANTHROPIC = "anthropic/*"
+"""Model that stands for the requested Claude model at Anthropic."""
+_CATCH_ALL = ("claude-*", "*")
 _VERSION = re.compile(r"\d+")
+
+
+class _Deployment(Struct, frozen=True):
+    """One entry of `model_list`: a model of one server."""
+
+    target: str
+    """Model with the prefix of this proxy."""
+    order: int
+    """Entries with a lower number are called first."""
+    rates: tuple[int, int, int]
+    """`weight`, `rpm` and `tpm`. 0: not set."""
 
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     """Return the settings of this proxy for `config`, the configuration of LiteLLM's proxy."""
     plan = ImportPlan("LiteLLM")
-    models = _place_models(plan, config.get("model_list") or [])
+    groups = _place_models(plan, config.get("model_list") or [])
+    models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
     sections = [config.get(name) or {} for name in _SERVER_SECTIONS]
     settings: dict[str, Any] = {name: value for section in sections for name, value in section.items()}
     names = {**{name: name for name in models}, **_read_aliases(settings)}
     chosen = _choose_tiers(plan, names, models)
-    fallbacks = _read_fallbacks(plan, settings, chosen, models)
-    plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, fallbacks)
+    chains = _read_fallbacks(settings, models)
+    following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
+    plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
+    strategy = str(settings.get("routing_strategy") or "simple-shuffle")
+    _add_routes(plan, groups, names, chosen, chains, strategy=strategy)
     plan.set_secret_reference("PROXY_API_KEY", str(settings.get("master_key") or ""), "general_settings.master_key")
     if timeout := settings.get("request_timeout") or settings.get("timeout"):
         plan.variables["UPSTREAM_TIMEOUT"] = f"{timeout:g}" if isinstance(timeout, int | float) else str(timeout)
+    if settings.get("set_verbose") is True:
+        plan.variables["LOG_LEVEL"] = "debug"
+    if settings.get("json_logs") is True:
+        plan.variables["LOG_FORMAT"] = "json"
     _note_others(plan, config)
     return plan
 
 
-def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[_Deployment]]:
     """Add the servers of all models in `entries` to `plan`.
 
-    Return `model_name` in the file → models with the prefix of this proxy, in the order of the file.
+    Return `model_name` in the file → its deployments, the first to call first.
     """
-    models: dict[str, list[str]] = {}
+    groups: dict[str, list[_Deployment]] = {}
     for position, entry in enumerate(entries):
-        name, given = str(entry.get("model_name", "")), entry.get("litellm_params") or {}
+        name, given, info = (entry.get(field) or {} for field in ("model_name", "litellm_params", "model_info"))
         setting = f"model_list[{position}]"
-        target = _find_target(plan, setting, given)
+        if info.get("mode", "chat") not in ("chat", "completion", "responses"):
+            plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
+            continue
+        target = _find_target(plan, setting, given, {_LIMITS[key]: info[key] for key in _LIMITS if info.get(key)})
         for parameter in sorted({*given} - _READ_PARAMETERS):
-            plan.add_note(f"{setting}.litellm_params.{parameter}", "the client sets it, or it has no equivalent")
+            reason = _PARAMETER_REASONS.get(parameter, UNKNOWN_ENTRY)
+            plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(name=parameter, target=target))
+        for field in sorted({*info} - {"id", "mode", "base_model", *_LIMITS}):
+            reason = _PARAMETER_REASONS.get(field, UNKNOWN_ENTRY)
+            plan.add_note(f"{setting}.model_info.{field}", reason.format(name=field, target=target))
         if name and target:
-            models.setdefault(name, []).append(target)
-    return models
+            weight, rpm, tpm = (int(given.get(rate) or entry.get(rate) or 0) for rate in ("weight", "rpm", "tpm"))
+            row = _Deployment(target, int(given.get("order") or 0), (weight, rpm, tpm))
+            groups.setdefault(str(name), []).append(row)
+    return {name: sorted(group, key=lambda row: row.order) for name, group in groups.items()}
 
 
-def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> str:
+def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any], limits: Mapping[str, int]) -> str:
     """Return the model in `given`, one entry of the file, with the prefix of this proxy. Add its server to `plan`.
 
-    "": the entry cannot be imported. `setting`: path of the entry, for notes.
+    "": the entry cannot be imported. `setting`: path of the entry, for notes. `limits`: limits of the model.
     """
     prefix, slash, model = str(given.get("model", "")).partition("/")
     if not slash:
@@ -84,7 +208,7 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
     prefix, url = _PREFIXES.get(prefix, prefix), _resolve_url(plan, setting, given)
     if model.endswith("*"):
         if prefix == "anthropic" and not url:
-            return "anthropic/*"
+            return _ANTHROPIC
         plan.add_note(f"{setting}.model", f"request a model with its prefix, {prefix}/…, instead of the pattern")
         return ""
     if prefix == "vertex_ai" and not model.startswith("claude"):
@@ -93,25 +217,33 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
     built_in = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
     if prefix == "azure" and url:
         host = url.split("/openai")[0].rstrip("/")
-        return _place(plan, setting, given, name="azure", url=f"{host}/openai/v1", model=model)
+        return _place(plan, setting, given, limits, name="azure", url=f"{host}/openai/v1", model=model)
     if prefix in _VENDOR_URLS:
-        return _place(plan, setting, given, name=prefix, url=url or _VENDOR_URLS[prefix], model=model)
+        return _place(plan, setting, given, limits, name=prefix, url=url or _VENDOR_URLS[prefix], model=model)
     if url and prefix in _COMPATIBLE and find_built_in_provider(url) is None:
-        return _place(plan, setting, given, name=_name_server(url), url=url, model=model)
+        return _place(plan, setting, given, limits, name=_name_server(url), url=url, model=model)
     if built_in is not None and built_in.base_url and prefix != "vertex_ai":
         address = url or built_in.base_url
         if find_built_in_provider(address) is built_in:
-            return _place(plan, setting, given, name=prefix, url=address, model=model)
+            return _place(plan, setting, given, limits, name=prefix, url=address, model=model)
         wire = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}.get(prefix, "chat")
-        return _place(plan, setting, given, name=_name_server(address), url=address, model=model, wire=wire)
+        return _place(plan, setting, given, limits, name=_name_server(address), url=address, model=model, wire=wire)
     return _use_litellm(plan, setting, given, prefix, model)
 
 
 def _place(
-    plan: ImportPlan, setting: str, given: Mapping[str, Any], *, name: str, url: str, model: str, wire: str = "chat"
+    plan: ImportPlan,
+    setting: str,
+    given: Mapping[str, Any],
+    limits: Mapping[str, int],
+    *,
+    name: str,
+    url: str,
+    model: str,
+    wire: str = "chat",
 ) -> str:
     maximum = given.get("max_tokens")
-    limits = {"max_output": maximum} if isinstance(maximum, int) and find_built_in_provider(url) is None else {}
+    known = {**limits, "max_output": maximum} if isinstance(maximum, int) else dict(limits)
     key_setting = f"{setting}.litellm_params.api_key"
     server = ImportedServer(
         name=name,
@@ -119,7 +251,7 @@ def _place(
         key=str(given.get("api_key") or ""),
         key_setting=key_setting,
         wire=wire,
-        models={model: limits},
+        models={model: known if find_built_in_provider(url) is None else {}},
     )
     return f"{plan.add_server(server)}/{model}"
 
@@ -166,34 +298,24 @@ def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[st
     """Return Claude tier → `model_name` of its model.
 
     The newest version of the tier is chosen, otherwise the entry for all models (`*`), otherwise that of the nearest
-    tier. `names`: name or alias in the file → `model_name`. `models`: `model_name` → models. Models that are left out
-    are noted in `plan`.
+    tier. `names`: name or alias in the file → `model_name`. `models`: `model_name` → models.
     """
     chosen: dict[str, str] = {}
-    catch_all = next((names[name] for name in ("claude-*", "*") if names.get(name) in models), "")
+    catch_all = next((names[name] for name in _CATCH_ALL if names.get(name) in models), "")
     for tier in TIERS:
-        found = [name for name, meant in names.items() if tier in name.lower() and meant in models]
-        found = sorted(found, key=_version_of, reverse=True)
+        found = [name for name, meant in names.items() if find_tier(name) == tier and meant in models]
         if found:
-            chosen[tier] = names[found[0]]
+            chosen[tier] = names[max(found, key=_version_of)]
         elif catch_all:
             chosen[tier] = catch_all
-        for other in found[1:]:
-            if models[names[other]][0] != models[chosen[tier]][0]:
-                plan.add_note(f"model_name {other}", f"one model per tier is set: {models[chosen[tier]][0]} for {tier}")
     for tier in TIERS:  # a tier without its own model gets that of the next one
         if tier not in chosen and (other := next((chosen[name] for name in _NEAREST[tier] if name in chosen), "")):
             chosen[tier] = other
-    claude = [name for name in names if any(tier in name.lower() for tier in TIERS) or name in ("claude-*", "*")]
     if not chosen and models:
         first = next(iter(models))
         chosen = dict.fromkeys(TIERS, first)
         plan.add_note("model_list", f"no model_name names a Claude tier, so {models[first][0]} serves all of them")
-        claude.append(first)
-    for name in names:
-        if name not in claude and names[name] in models:
-            plan.add_note(f"model_name {name}", f"request it by its own name: {models[names[name]][0]}")
-    return {tier: name for tier, name in chosen.items() if models[name][0] != "anthropic/*"}
+    return {tier: name for tier, name in chosen.items() if models[name][0] != _ANTHROPIC}
 
 
 _NEAREST = {
@@ -211,26 +333,78 @@ def _version_of(name: str) -> tuple[int, ...]:
     return tuple(int(number) for number in _VERSION.findall(name) if len(number) < 6)
 
 
-def _read_fallbacks(
-    plan: ImportPlan, settings: Mapping[str, Any], chosen: Mapping[str, str], models: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """Return Claude tier → fallback models.
-
-    They are the further entries with the same `model_name`, then the fallbacks in `settings`. `chosen`: tier →
-    `model_name`.
-    """
+def _read_fallbacks(settings: Mapping[str, Any], models: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return `model_name` → models that are called if all models with this name fail."""
     chains: dict[str, Sequence[str]] = {}
     for row in settings.get("fallbacks") or []:
         chains |= {str(name): values for name, values in row.items()} if isinstance(row, dict) else {}
     default = settings.get("default_fallbacks") or []
-    found: dict[str, list[str]] = {}
-    for tier, name in chosen.items():
-        others = models[name][1:]
-        if others:
-            plan.add_note(f"model_name {name}", "the proxy does not balance load: further entries are fallbacks")
-        following = [target for other in chains.get(name, default) for target in models.get(other, [])[:1]]
-        found[tier] = [target for target in (*others, *following) if "*" not in target]
-    return found
+    found = {
+        name: [target for other in chains.get(name, default) for target in models.get(other, [])] for name in models
+    }
+    return {name: [target for target in chain if target != _ANTHROPIC] for name, chain in found.items()}
+
+
+def _add_routes(
+    plan: ImportPlan,
+    groups: Mapping[str, Sequence[_Deployment]],
+    names: Mapping[str, str],
+    chosen: Mapping[str, str],
+    chains: Mapping[str, Sequence[str]],
+    *,
+    strategy: str,
+) -> None:
+    """Add a route for each `model_name` that the mapping of the Claude tiers does not cover.
+
+    A name for several models gets a route that balances between them. `names`: name or alias in the file →
+    `model_name`. `chosen`: tier → `model_name` of its model. `chains`: `model_name` → fallback models.
+    """
+    balances = [each for each in groups if _is_balanced(groups[each])]
+    if balances and strategy not in _BALANCES:
+        text = (
+            'routes balance by weight. With balance = "latency" they prefer the fastest model, with "cost" the cheapest'
+        )
+        plan.add_note("router_settings.routing_strategy", f"{strategy}: {text}")
+    for name in sorted(groups, key=lambda name: "*" in name):
+        group = groups[name]
+        targets = list(dict.fromkeys(row.target for row in group))
+        if targets[0] == _ANTHROPIC:
+            continue
+        if name == "*":
+            plan.add_note("model_name *", "it serves Claude models. Other names go to the preferred provider")
+        tiers = [tier for tier in TIERS if chosen.get(tier) == name]
+        others = [alias for alias, meant in names.items() if meant == name and not _is_covered(alias, tiers, chosen)]
+        conditions: list[tuple[str, dict[str, object]]] = [(name, {"model": others})] if others else []
+        if tiers and name in balances:
+            conditions.insert(0, (f"{name} balanced" if others else name, {"tier": tiers}))
+        for route, when in conditions:
+            if name not in balances:
+                plan.add_route(route, when, list(dict.fromkeys((*targets, *chains[name]))))
+                continue
+            balance = _BALANCES.get(strategy, "weighted")
+            weights = _read_weights(group) if balance == "weighted" else ()
+            plan.add_route(route, when, targets, balance=balance, weights=weights)
+            if further := [target for target in chains[name] if target not in targets]:
+                text = f"the route {route} calls its other targets if one fails, not {', '.join(further)}"
+                plan.add_note(f"fallbacks of {name}", text)
+
+
+def _is_covered(alias: str, tiers: Sequence[str], chosen: Mapping[str, str]) -> bool:
+    """Return True if a name in the file needs no route, because the mapping of the Claude tiers has its model."""
+    return alias in _CATCH_ALL or (find_tier(alias) or "") in tiers
+
+
+def _is_balanced(group: Sequence[_Deployment]) -> bool:
+    return len({row.target for row in group}) > 1 and not any(row.order for row in group)
+
+
+def _read_weights(group: Sequence[_Deployment]) -> list[int]:
+    """Return the share of each model by the first rate that the first one has, as LiteLLM selects it."""
+    position = next((index for index, rate in enumerate(group[0].rates) if rate), 0)
+    shares: dict[str, int] = {}
+    for row in group:
+        shares[row.target] = shares.get(row.target, 0) + row.rates[position]
+    return list(shares.values()) if all(shares.values()) else []
 
 
 def _note_others(plan: ImportPlan, config: Mapping[str, Any]) -> None:
@@ -239,10 +413,9 @@ def _note_others(plan: ImportPlan, config: Mapping[str, Any]) -> None:
             plan.add_note(f"environment_variables.{name}", f"values are not copied. Set it in .env:  {name}=…")
     for section in _SERVER_SECTIONS:
         for name, value in (config.get(section) or {}).items():
-            if name == "set_verbose" and value is True:
-                plan.variables["LOG_LEVEL"] = "debug"
-            elif name not in _READ_SETTINGS | _WITHOUT_NOTE and value not in (None, False, [], {}, ""):
-                plan.add_note(f"{section}.{name}", "the proxy has no such setting")
+            if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
+                reason = _RETRIES if "retr" in name else _SECTION_REASONS.get(f"{section}.{name}", UNKNOWN_ENTRY)
+                plan.add_note(f"{section}.{name}", reason)
     for name in config:
         if name not in (*_SERVER_SECTIONS, "model_list", "environment_variables"):
-            plan.add_note(name, "the proxy has no such setting")
+            plan.add_note(name, _SECTION_REASONS.get(name, UNKNOWN_ENTRY))

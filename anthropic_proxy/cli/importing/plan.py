@@ -3,14 +3,15 @@
 `add_server` adds a model server of the other project's configuration (`ImportedServer`). If the proxy knows its
 provider, variables for `.env` suffice. Any other server becomes a `ServerTable` for `anthropic-proxy.toml`. No key is
 copied by `add_server`, only the name of the variable that contains it. `set_tier_models` sets the models to which the
-Claude tiers (haiku, sonnet, opus, fable) are mapped.
+Claude tiers (haiku, sonnet, opus, fable) are mapped. `add_route` adds a rule for requests with certain properties.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import ip_address
+from itertools import count
 from urllib.parse import urlsplit
 
 from msgspec import Struct, field
@@ -19,8 +20,12 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.settings import TIERS, load_settings
 
+UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
+"""Note about an entry of the other configuration that no reader knows."""
 _REFERENCE = re.compile(r"(?:os\.environ/|\$\{?)([A-Za-z_]\w*)\}?")
 _INVALID_IN_NAME = re.compile(r"[^a-z0-9_-]+")
+_INVALID_IN_ROUTE_NAME = re.compile(r"[^A-Za-z0-9 ._-]+")
+_MAX_ROUTE_NAME = 63
 _PLACEHOLDER = re.compile(r"(?i)^$|^<.*>$|your|^(?:sk-)?x{3,}$|\.\.\.|^(?:sk-)?(?:xxx|123|abc)")
 _MIN_KEY_LENGTH = 16
 """Minimum number of characters of a real key.
@@ -57,6 +62,28 @@ class ServerTable(Struct, kw_only=True):
         return "\n".join(lines) + "\n"
 
 
+class ImportedRoute(Struct, kw_only=True):
+    """Table `[[routes]]` of `anthropic-proxy.toml`: the models for requests with certain properties."""
+
+    name: str
+    when: Mapping[str, object]
+    """Name of a condition → its value: a text, a number, a Boolean, or a list of texts."""
+    targets: Sequence[str]
+    balance: str = "order"
+    weights: Sequence[int] = ()
+
+    def encode_toml(self) -> str:
+        """Return this table as text in TOML."""
+        conditions = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.when.items())
+        lines = ["[[routes]]", f"name = {_quote(self.name)}", f"when = {{ {conditions} }}"]
+        lines.append(f"targets = [{', '.join(map(_quote, self.targets))}]")
+        if self.balance != "order":
+            lines.append(f"balance = {_quote(self.balance)}")
+        if len(set(self.weights)) > 1:
+            lines.append(f"weights = {list(self.weights)}")
+        return "\n".join(lines) + "\n"
+
+
 class ImportedServer(Struct, kw_only=True):
     """One model server in the configuration of the other project."""
 
@@ -73,7 +100,7 @@ class ImportedServer(Struct, kw_only=True):
 
 
 class ImportPlan:
-    """Settings that the command `import` will write, and notes about settings that are not imported.
+    """Settings that the command `import` will write, and notes about entries that it does not copy as they are.
 
     `source` is the name of the other project.
     """
@@ -84,28 +111,48 @@ class ImportPlan:
         """Name of a variable in `.env` → value to write."""
         self.servers: dict[str, ServerTable] = {}
         """Name of a table in `anthropic-proxy.toml` → its contents."""
+        self.routes: list[ImportedRoute] = []
+        """Routes in the order in which their conditions are checked."""
         self.notes: list[tuple[str, str]] = []
-        """Pairs: setting in the other configuration, and the reason for which it is not imported."""
+        """Pairs: setting in the other configuration, and what happens to it."""
+        self._accounts: dict[str, tuple[str, str]] = {}
+        """Name of a built-in provider or of a table → address and key of its server in the other configuration."""
 
-    def add_note(self, setting: str, reason: str) -> None:
-        """Add a note for the user that a setting of the other configuration is not imported, with the `reason`.
+    def add_note(self, setting: str, text: str) -> None:
+        """Add a note for the user about a setting of the other configuration. The same note is added only once."""
+        if (setting, text) not in self.notes:
+            self.notes.append((setting, text))
 
-        The same note is added only once.
-        """
-        if (setting, reason) not in self.notes:
-            self.notes.append((setting, reason))
+    def add_route(
+        self,
+        name: str,
+        when: Mapping[str, object],
+        targets: Sequence[str],
+        *,
+        balance: str = "order",
+        weights: Sequence[int] = (),
+    ) -> None:
+        """Add a rule for requests that meet the conditions `when`. The name is changed if it is invalid or used."""
+        valid = _INVALID_IN_ROUTE_NAME.sub("-", name)[:_MAX_ROUTE_NAME].strip(" ._-") or "route"
+        names = {route.name for route in self.routes}
+        unique = next(text for text in _number(valid[: _MAX_ROUTE_NAME - 4], valid) if text not in names)
+        self.routes.append(ImportedRoute(name=unique, when=when, targets=targets, balance=balance, weights=weights))
 
     def add_server(self, server: ImportedServer) -> str:
         """Add a model server of the other configuration, and return the prefix of its model ids in this proxy.
 
-        A server of an unknown provider gets a table in `anthropic-proxy.toml`.
+        A server of an unknown provider gets a table in `anthropic-proxy.toml`. So does a built-in provider with a
+        second key, because the other configuration selects the key with the model.
         """
         provider = find_built_in_provider(server.base_url)
-        if provider is not None:
+        if provider is not None and self._is_same_account(provider.name, server, is_built_in=True):
             self._use_built_in(provider, server)
             return provider.prefix
-        name = self._table_name(server.name)
-        table = self.servers.setdefault(name, ServerTable(base_url=server.base_url, wire=server.wire))
+        wire = server.wire if provider is None else _find_wire(provider)
+        names = self._list_table_names(server.name, has_built_in_server=provider is not None)
+        name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
+        address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
+        table = self.servers.setdefault(name, ServerTable(base_url=address, wire=wire))
         for model, limits in server.models.items():
             table.models.setdefault(model, {}).update(limits)
         if not table.key_variable:
@@ -149,6 +196,16 @@ class ImportPlan:
             known = [*self.servers, *(name for row in find_built_in_registry() for name in (row.name, row.prefix))]
             self.variables["PREFERRED_PROVIDER"] = prefix if prefix in known else "litellm"
 
+    def _is_same_account(self, name: str, server: ImportedServer, *, is_built_in: bool) -> bool:
+        """Return True if `name` stands for no other server and key yet. It then stands for those of `server`."""
+        address = server.base_url if not is_built_in or urlsplit(server.base_url).port == _OLLAMA_PORT else ""
+        key = server.key if _needs_key(server) else ""
+        known_address, known_key = self._accounts.get(name, (address, key))
+        if known_address != address or (known_key and key and known_key != key):
+            return False
+        self._accounts[name] = (address, known_key or key)
+        return True
+
     def _use_built_in(self, provider: Provider, server: ImportedServer) -> None:
         if provider.uses_installed_models:
             if urlsplit(server.base_url).hostname not in ("localhost", "127.0.0.1"):
@@ -167,16 +224,34 @@ class ImportPlan:
             self.add_note(server.key_setting, f"secrets are not copied. Set it in .env:  {default}=…")
         return reference or default
 
-    def _table_name(self, name: str) -> str:
+    def _list_table_names(self, name: str, *, has_built_in_server: bool) -> Iterator[str]:
+        """Yield valid names for the table of a server, the preferred one first. None of them is that of a provider."""
         valid = _INVALID_IN_NAME.sub("-", name.lower()).strip("-_") or "server"
         reserved = {word for row in find_built_in_registry() for word in (row.name, row.prefix)}
-        return f"{valid}-server" if valid in reserved else valid
+        if valid not in reserved:
+            return _number(valid, valid)
+        first = f"{valid}-{2 if has_built_in_server else 'server'}"
+        return _number(valid, first)
 
 
 @cache
 def find_built_in_registry() -> ProviderRegistry:
     """Return the providers that the proxy knows, which need no table in the configuration file."""
     return find_registry(load_settings({}, PROVIDERS, env_file=None))
+
+
+def _number(stem: str, first: str) -> Iterator[str]:
+    """Yield `first`, then `stem` with the numbers from 2."""
+    yield first
+    yield from (f"{stem}-{number}" for number in count(2))
+
+
+def _find_wire(provider: Provider) -> str:
+    """Return the wire for all models of a built-in provider, if a table of the configuration file describes it.
+
+    OpenAI's newer models accept tools with reasoning on the Responses API only.
+    """
+    return "responses" if provider.name == "openai" else next(iter(provider.wires))
 
 
 def find_referenced_variable(text: str) -> str:

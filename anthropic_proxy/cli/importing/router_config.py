@@ -1,4 +1,4 @@
-"""Reader of `config.json` of claude-code-router (its README and `config.example.json`, read 2026-11).
+"""Reader of `config.json` of claude-code-router, versions 1 and 2 (its README and source, read 2026-11).
 
 `read_router_config` returns an `ImportPlan` with the settings that this proxy needs for the same models.
 """
@@ -6,7 +6,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anthropic_proxy.cli.importing.plan import ImportedServer, ImportPlan, find_built_in_provider
+from anthropic_proxy.cli.importing.plan import (
+    UNKNOWN_ENTRY,
+    ImportedServer,
+    ImportPlan,
+    find_built_in_provider,
+    find_referenced_variable,
+)
 from anthropic_proxy.settings import TIERS
 
 _SUFFIXES = (("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages"))
@@ -19,46 +25,68 @@ _LOG_LEVELS = {
     "error": "error",
     "fatal": "error",
 }
-_BUILT_IN_TRANSFORMERS = frozenset(
-    {"anthropic", "deepseek", "gemini", "groq", "openrouter", "cleancache", "reasoning", "tooluse", "enhancetool"}
-    | {"openai", "vertex-gemini", "forcereasoning", "streamoptions", "openai-responses"}
+_ADAPTED = frozenset(
+    {"anthropic", "deepseek", "gemini", "groq", "openrouter", "cerebras", "vercel", "openai", "openai-responses"}
+    | {"cleancache", "reasoning", "enhancetool", "streamoptions", "maxcompletiontokens"}
 )
-"""Transformers that need no setting: the proxy applies the same changes by the address of the server, or always."""
-_REQUEST_RULES = {
-    "think": "requests with thinking",
-    "longContext": "long requests",
-    "webSearch": "requests with web search",
-    "image": "requests with images",
+"""Transformers whose changes the proxy makes itself, by the address of the server or for all servers."""
+_TRANSFORMERS = {
+    "tooluse": "the proxy does not force a tool call",
+    "forcereasoning": "the proxy adds no prompt that asks for reasoning",
+    "vertex-gemini": "set VERTEX_PROJECT and VERTEX_LOCATION. Models of Vertex AI have the prefix vertex_ai/",
+    "vertex-claude": "Claude on Vertex AI needs the extra litellm, and LiteLLM's variables VERTEXAI_PROJECT and "
+    "VERTEXAI_LOCATION",
 }
-"""Rule in the section `Router` → requests that it selects. This proxy selects the model by the requested Claude tier
-only."""
+"""Transformer → what the proxy does instead."""
+_VERTEX_PREFIXES = {"vertex-gemini": "vertex_ai", "vertex-claude": "litellm/vertex_ai"}
+"""Transformer of Vertex AI → prefix of its models here."""
+_SERVER_FIELDS = frozenset(
+    {"name", "api_base_url", "baseUrl", "baseurl", "api_key", "apiKey", "apikey", "models", "transformer"}
+    | {"id", "icon", "enabled"}
+)
+_SERVER_REASONS = {
+    "extraHeaders": "the proxy sends no other headers to providers",
+    "extraBody": "the proxy adds no fields to requests",
+    "tokenizer": "the proxy estimates tokens itself",
+    "credentials": "one variable may contain several keys, separated by commas. They are used in turn",
+}
+_DEFAULT_THRESHOLD = 60_000
+_ROUTES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
+    ("image", "images", {"images": True}),
+    ("longContext", "long context", {}),
+    ("webSearch", "web search", {"web_search": True}),
+    ("think", "thinking", {"thinking": True}),
+)
+"""Rule of `Router`, name of its route here, and condition, in the order in which claude-code-router checks them.
+
+Requests for haiku have the rule `background`, which comes after `longContext`.
+"""
+_BEFORE_BACKGROUND = ("image", "longContext")
+_ROUTER_REASONS = {
+    "rules": "rules of version 3 are not imported. Write them as [[routes]] of anthropic-proxy.toml",
+    "fallback": "fallbacks of version 3 are not imported. Set FALLBACK_SONNET and others, or the targets of a route",
+    "builtInRules": "the proxy needs no rules for Claude Code",
+}
 _OTHER_SETTINGS = {
-    "CUSTOM_ROUTER_PATH": "a script cannot select models. Set one model for each tier",
+    "CUSTOM_ROUTER_PATH": "scripts do not run here. Write its rules as [[routes]] of anthropic-proxy.toml",
     "PROXY_URL": "HTTP proxies come from the environment. Set HTTPS_PROXY",
-    "transformers": "scripts cannot change requests. The proxy translates them itself",
+    "transformers": "scripts do not run here. The proxy translates requests itself",
     "REWRITE_SYSTEM_PROMPT": "the proxy does not replace the system prompt",
     "CLAUDE_PATH": "the command code finds claude by PATH",
     "StatusLine": "it is a setting of Claude Code: statusLine in its settings.json",
-    "plugins": "plugins of the other project do not run here",
-    "Agents": "the proxy selects the model by the requested tier only",
+    "plugins": "plugins of the other project do not run here. The dashboard shows the speed of models",
+    "Plugins": "plugins of the other project do not run here. The dashboard shows the speed of models",
+    "forceUseImageAgent": "requests with images go to the route images, and the model gets the images themselves",
+    "LOG": "the log is standard error. LOG_LEVEL sets its level",
+    "NON_INTERACTIVE_MODE": "it is not needed: the proxy reads no input",
+    "tokenStatsConfig": "it is not needed: the log and the dashboard show tokens",
+    "APIKEYS": "for several clients, use virtual keys: VIRTUAL_KEYS=true and anthropic-proxy keys create",
 }
-_WITHOUT_EFFECT = frozenset(
-    {
-        "Providers",
-        "providers",
-        "Router",
-        "router",
-        "APIKEY",
-        "HOST",
-        "PORT",
-        "API_TIMEOUT_MS",
-        "LOG",
-        "LOG_LEVEL",
-        "fallback",
-    }
-    | {"NON_INTERACTIVE_MODE", "tokenStatsConfig"}
+_EMPTY: tuple[object, ...] = ("", None, [], {}, False)
+_READ = frozenset(
+    {"Providers", "providers", "Router", "router", "APIKEY", "HOST", "PORT", "API_TIMEOUT_MS", "LOG_LEVEL", "fallback"}
 )
-"""Names of settings that are imported elsewhere, or need no equivalent, so they get no note."""
+"""Entries at the top of the file that are imported, or get their notes elsewhere."""
 
 
 def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
@@ -66,47 +94,94 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     plan = ImportPlan("claude-code-router")
     prefixes = _place_servers(plan, config)
     router = config.get("Router") or config.get("router") or {}
-    targets = {rule: _find_target(plan, prefixes, f"Router.{rule}", value) for rule, value in router.items()}
-    default = targets.get("default", "")
-    if default:
-        small = targets.get("background") or default
-        tiers = {tier: small if tier == "haiku" else default for tier in TIERS}
-        plan.set_tier_models(tiers, _read_fallbacks(plan, prefixes, config.get("fallback") or {}))
-    for rule, requests in _REQUEST_RULES.items():
-        if targets.get(rule) not in ("", None, default):
-            plan.add_note(f"Router.{rule}", f"{requests} have no rule of their own: the model of the tier serves them")
+    rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
+    targets = {rule: _find_target(plan, prefixes, f"Router.{rule}", router.get(rule)) for rule in rules}
+    chains = _read_fallbacks(plan, prefixes, config.get("fallback") or {}, targets)
+    if default := targets["default"]:
+        small = "background" if targets["background"] else "default"
+        rule_by_tier = {tier: small if tier == "haiku" else "default" for tier in TIERS}
+        models = {tier: targets[rule] or default for tier, rule in rule_by_tier.items()}
+        plan.set_tier_models(models, {tier: chains.get(rule, []) for tier, rule in rule_by_tier.items()})
+    _add_routes(plan, router, targets, chains)
+    for name, value in router.items():
+        if name not in (*rules, "longContextThreshold") and value not in _EMPTY:
+            plan.add_note(f"Router.{name}", _ROUTER_REASONS.get(name, UNKNOWN_ENTRY))
     _read_server_settings(plan, config)
     for name, value in config.items():
-        if name not in _WITHOUT_EFFECT and value not in ("", None, [], {}, False):
-            plan.add_note(name, _OTHER_SETTINGS.get(name, "the proxy has no such setting"))
+        if name not in _READ and value not in _EMPTY:
+            plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY))
     return plan
 
 
+def _add_routes(
+    plan: ImportPlan, router: Mapping[str, Any], targets: Mapping[str, str], chains: Mapping[str, Sequence[str]]
+) -> None:
+    """Add a route for each rule of `Router` that depends on the contents of the request.
+
+    The routes have the condition `tier`, so that a model that the user selects by its prefix is not replaced.
+    """
+    for rule, name, condition in _ROUTES:
+        if not targets[rule]:
+            continue
+        tiers = [tier for tier in TIERS if tier != "haiku" or rule in _BEFORE_BACKGROUND or not targets["background"]]
+        when = {"tier": tiers, **condition}
+        if rule == "longContext":
+            when["input_above"] = _read_threshold(plan, router.get("longContextThreshold"))
+        plan.add_route(name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
+
+
+def _read_threshold(plan: ImportPlan, value: object) -> int:
+    if not value:
+        return _DEFAULT_THRESHOLD
+    if not str(value).isdigit():
+        plan.add_note("Router.longContextThreshold", f"it is no number of tokens, so {_DEFAULT_THRESHOLD} is used")
+        return _DEFAULT_THRESHOLD
+    return int(str(value))
+
+
 def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str]:
-    """Add all servers in `config` to `plan`. Return name of a server in `config` → prefix of its models here."""
+    """Add all servers in `config` to `plan`. Return name of a server in `config` → prefix of its models here.
+
+    The prefix of a server that is not imported is "".
+    """
     prefixes = {}
     for position, entry in enumerate(config.get("Providers") or config.get("providers") or []):
         name, setting = str(entry.get("name", f"server{position + 1}")), f"Providers[{position}]"
-        address, wire = _split_address(str(entry.get("api_base_url") or entry.get("baseUrl") or ""))
+        prefixes[name] = ""
+        url = str(entry.get("api_base_url") or entry.get("baseUrl") or entry.get("baseurl") or "")
+        for field in entry:
+            if field not in _SERVER_FIELDS and entry[field] not in _EMPTY:
+                plan.add_note(f"{setting}.{field}", _SERVER_REASONS.get(field, UNKNOWN_ENTRY))
+        if entry.get("enabled") is False:
+            plan.add_note(setting, "it is switched off by enabled, so it is not imported")
+            continue
         use = entry.get("transformer") or {}
         options = _read_transformers(plan, f"{setting}.transformer", use)
         names = {_name_of(item).lower() for item in use.get("use", [])}
-        if "vertex-gemini" in names:
-            plan.add_note(f"{setting}.transformer", "set VERTEX_PROJECT and VERTEX_LOCATION for Vertex AI")
-            prefixes[name] = "vertex_ai"
+        if vertex := names & _VERTEX_PREFIXES.keys():
+            prefixes[name] = _VERTEX_PREFIXES[vertex.pop()]
             continue
+        if "$" in url:
+            plan.add_note(f"{setting}.api_base_url", "an address with a variable is not imported. Write the address")
+            continue
+        address, wire = _split_address(url)
         if find_built_in_provider(address) is None and wire == "chat":
-            wire = "messages" if "anthropic" in names else "gemini" if "gemini" in names else wire
+            wire = next((wire for transformer, wire in _WIRES.items() if transformer in names), wire)
+        key_field = next((field for field in ("api_key", "apiKey", "apikey") if entry.get(field)), "api_key")
         server = ImportedServer(
             name=name,
             base_url=address.removesuffix("/models") if wire == "gemini" else address,
-            key=str(entry.get("api_key") or ""),
-            key_setting=f"{setting}.api_key",
+            key=str(entry.get(key_field) or ""),
+            key_setting=f"{setting}.{key_field}",
             wire=wire,
             models={str(model): {**options.get("", {}), **options.get(model, {})} for model in entry.get("models", [])},
         )
         prefixes[name] = plan.add_server(server)
     return prefixes
+
+
+_WIRES = {"anthropic": "messages", "gemini": "gemini", "openai-responses": "responses"}
+"""Transformer → API of a server whose address does not end with the path of an API."""
 
 
 def _split_address(url: str) -> tuple[str, str]:
@@ -123,19 +198,31 @@ def _split_address(url: str) -> tuple[str, str]:
 def _read_transformers(plan: ImportPlan, setting: str, use: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Return model → limits that the transformers in `use` set. The key "" has the limits of all models.
 
-    A transformer with another effect and without an equivalent gets a note in `plan`.
+    Every transformer gets a note in `plan`, except those that only set limits.
     """
     limits: dict[str, dict[str, int]] = {}
     for model, entry in use.items():
         items = entry if model == "use" else entry.get("use", []) if isinstance(entry, dict) else []
         for item in items:
             name, options = _name_of(item), item[1] if isinstance(item, list) and len(item) > 1 else {}
-            if name == "maxtoken" and isinstance(options.get("max_tokens"), int):
-                limits["" if model == "use" else model] = {"max_output": options["max_tokens"]}
-            elif name.lower() not in _BUILT_IN_TRANSFORMERS:
-                plan.add_note(setting, f"the transformer {name} has no equivalent")
-            elif options.get("provider") or options.get("providerOrder"):
-                plan.add_note(setting, f"the options of {name} have no equivalent: select providers in your account")
+            maximum = options.get("max_tokens")
+            if name in ("maxtoken", "sampling") and isinstance(maximum, int):
+                limits["" if model == "use" else model] = {"max_output": maximum}
+            others = ", ".join(option for option in options if option != "max_tokens")
+            if name.lower() in _TRANSFORMERS:
+                plan.add_note(setting, f"{name}: {_TRANSFORMERS[name.lower()]}")
+            elif name == "sampling":
+                plan.add_note(
+                    setting, f"{name}: the proxy sends the values of the client and sets no {others or 'own'}"
+                )
+            elif name == "customparams":
+                plan.add_note(setting, f"{name}: the proxy adds no fields to requests: {others}")
+            elif name.lower() in _ADAPTED and name.lower() != "anthropic" and others:
+                plan.add_note(setting, f"{name}: its options are not sent: {others}. Set them in your account there")
+            elif name.lower() in _ADAPTED:
+                plan.add_note(setting, f"{name}: it is not needed, the proxy adapts requests to the server itself")
+            elif name != "maxtoken":
+                plan.add_note(setting, f"{name}: scripts do not run here. The proxy translates requests itself")
     return limits
 
 
@@ -144,41 +231,54 @@ def _name_of(item: object) -> str:
 
 
 def _find_target(plan: ImportPlan, prefixes: Mapping[str, str], setting: str, value: object) -> str:
-    """Return the model in `value`, a text `provider,model`, with the prefix of this proxy. "": not a model.
+    """Return the model in `value`, a text `provider,model`, with the prefix of this proxy. "": it is not imported.
 
     `prefixes`: name of a server in the file → prefix of its models. `setting`: path in the file, for notes.
     """
-    if not isinstance(value, str) or "," not in value:
+    if value in _EMPTY:
         return ""
-    name, _, model = value.partition(",")
+    name, comma, model = str(value).partition(",")
+    if not comma or not model.strip():
+        plan.add_note(setting, f'"{value}" is not imported, because it is not of the form provider,model')
+        return ""
     if name not in prefixes:
-        plan.add_note(setting, f"Providers has no entry {name}")
-        return ""
-    return f"{prefixes[name]}/{model.strip()}"
+        plan.add_note(setting, f"it is not imported, because Providers has no entry {name}")
+    elif not prefixes[name]:
+        plan.add_note(setting, f"it is not imported, because the entry {name} of Providers is not")
+    else:
+        return f"{prefixes[name]}/{model.strip()}"
+    return ""
 
 
 def _read_fallbacks(
-    plan: ImportPlan, prefixes: Mapping[str, str], fallback: Mapping[str, Sequence[str]]
+    plan: ImportPlan,
+    prefixes: Mapping[str, str],
+    fallback: Mapping[str, Sequence[str]],
+    targets: Mapping[str, str],
 ) -> dict[str, list[str]]:
+    """Return rule of `Router` → models that are called if its model fails."""
     chains: dict[str, list[str]] = {}
     for rule, values in fallback.items():
-        targets = [_find_target(plan, prefixes, f"fallback.{rule}", value) for value in values]
-        tiers = [tier for tier in TIERS if tier != "haiku"] if rule == "default" else ["haiku"]
-        if rule not in ("default", "background"):
-            plan.add_note(f"fallback.{rule}", "fallbacks are set for each tier, not for each kind of request")
+        if not targets.get(rule):
+            plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
             continue
-        chains |= {tier: [target for target in targets if target] for tier in tiers}
+        found = [_find_target(plan, prefixes, f"fallback.{rule}", value) for value in values]
+        chains[rule] = [target for target in found if target]
     return chains
 
 
 def _read_server_settings(plan: ImportPlan, config: Mapping[str, Any]) -> None:
     """Add address, port, client key, timeout and log level in `config` to `plan`."""
     for name in ("HOST", "PORT"):
-        if config.get(name):
-            plan.variables[name] = str(config[name])
+        value = str(config.get(name) or "")
+        reference = find_referenced_variable(value)
+        if value and reference != name:
+            plan.variables[name] = f"${{{reference}}}" if reference else value
     plan.set_secret_reference("PROXY_API_KEY", str(config.get("APIKEY") or ""), "APIKEY")
     timeout = str(config.get("API_TIMEOUT_MS") or "")
     if timeout.isdigit() and int(timeout) >= 1000:
         plan.variables["UPSTREAM_TIMEOUT"] = str(int(timeout) // 1000)
+    elif timeout:
+        plan.add_note("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds")
     if level := _LOG_LEVELS.get(str(config.get("LOG_LEVEL") or "").lower()):
         plan.variables["LOG_LEVEL"] = level

@@ -76,17 +76,26 @@ def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:
     import tomllib  # noqa: PLC0415  # needed by this command alone
 
     try:
-        present = tomllib.loads(text).get("providers", {})
+        present = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path.name} is not valid TOML: {error}.") from None
-    tables = {name: table.encode_toml(name) for name, table in plan.servers.items()}
-    kept = [
-        f"[providers.{name}]"
-        for name, table in tables.items()
-        if name in present and tomllib.loads(table)["providers"][name] != present[name]
+    providers = present.get("providers", {})
+    routes = {route.get("name"): route for route in present.get("routes", [])}
+    tables = [
+        (f"[providers.{name}]", each.encode_toml(name), providers.get(name)) for name, each in plan.servers.items()
     ]
-    added = "\n".join(table for name, table in tables.items() if name not in present)
+    tables += [(f'[[routes]] "{each.name}"', each.encode_toml(), routes.get(each.name)) for each in plan.routes]
+    kept = [label for label, table, old in tables if old is not None and old != _decode_table(table)]
+    added = "\n".join(table for _, table, old in tables if old is None)
     return FileAddition(path, _separate(text, added), kept)
+
+
+def _decode_table(text: str) -> object:
+    """Return the contents of the only table in `text`, `[providers.NAME]` or `[[routes]]`."""
+    import tomllib  # noqa: PLC0415  # needed by this command alone
+
+    contents = tomllib.loads(text)
+    return contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
 
 
 def _separate(text: str, added: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.command_line import run_command
 
 SECRET = "sk-live-0123456789abcdef0123"
-ROUTER_CLOUD = {  # a file like those of dotfiles: references, options of transformers, rules without an equivalent
+ROUTER_CLOUD = {  # a file like those of dotfiles: references, options of transformers, a rule by length
     "LOG": True,
     "LOG_LEVEL": "warn",
     "HOST": "127.0.0.1",
@@ -73,6 +73,52 @@ ROUTER_KEY = {
     ],
     "Router": {"default": "deepseek,deepseek-chat", "think": "deepseek,deepseek-reasoner"},
 }
+ROUTER_RULES = {  # every rule of the README, two accounts at one provider, and entries of other versions
+    "Providers": [
+        {
+            "name": "openai",
+            "api_base_url": "https://api.openai.com/v1/chat/completions",
+            "api_key": "$OPENAI_API_KEY",
+            "models": ["gpt-4.1"],
+            "extraHeaders": {"x-team": "a"},
+        },
+        {
+            "name": "openai-team",
+            "api_base_url": "https://api.openai.com/v1/responses",
+            "api_key": "$TEAM_KEY",
+            "models": ["gpt-5"],
+            "transformer": {"use": ["openai-responses", ["customparams", {"store": True}]]},
+        },
+        {
+            "name": "openrouter",
+            "api_base_url": "https://openrouter.ai/api/v1/chat/completions",
+            "api_key": "${OPENROUTER_API_KEY}",
+            "models": ["google/gemini-3-pro-preview", "x-ai/grok-4:online"],
+            "transformer": {
+                "use": ["openrouter", ["sampling", {"max_tokens": 9000, "temperature": 0.1}]],
+                "x-ai/grok-4:online": {"use": [["openrouter", {"provider": {}}], "tooluse", "my-script"]},
+            },
+        },
+        {"name": "internal", "api_base_url": "https://$HOST/v1/chat/completions", "api_key": "k", "models": ["m"]},
+    ],
+    "Router": {
+        "default": "openai,gpt-4.1",
+        "background": "openai,gpt-4.1",
+        "think": "openai-team,gpt-5",
+        "longContext": "openrouter,google/gemini-3-pro-preview",
+        "longContextThreshold": 100000,
+        "webSearch": "openrouter,x-ai/grok-4:online",
+        "image": "openrouter,google/gemini-3-pro-preview",
+        "review": "openai,gpt-4.1",
+        "rules": [{"type": "condition"}],
+    },
+    "fallback": {"think": ["openai,gpt-4.1"], "webSearch": ["internal,m", "nobody,m", "gpt-4.1"], "plan": ["openai,x"]},
+    "CUSTOM_ROUTER_PATH": "$HOME/.claude-code-router/custom-router.js",
+    "forceUseImageAgent": True,
+    "API_TIMEOUT_MS": "$TIMEOUT",
+    "PORT": "$PORT",
+    "futureSetting": 1,
+}
 LITELLM_CLAUDE = """
 model_list:
   - model_name: claude-3-5-haiku-20241022
@@ -111,6 +157,34 @@ model_list:
   - model_name: claude-haiku-4-5
     litellm_params: {model: openrouter/deepseek/deepseek-chat}
 """
+LITELLM_GROUPS = """
+model_list:
+  - model_name: claude-sonnet-4-5
+    litellm_params: {model: azure/gpt-5, api_base: "https://eu.openai.azure.com", api_key: os.environ/EU_KEY, rpm: 6}
+  - model_name: claude-sonnet-4-5
+    litellm_params: {model: azure/gpt-5, api_base: "https://us.openai.azure.com", api_key: os.environ/US_KEY, rpm: 2}
+  - model_name: fast
+    litellm_params: {model: groq/openai/gpt-oss-20b, api_key: os.environ/GROQ_API_KEY, order: 2}
+  - model_name: fast
+    litellm_params: {model: openai/gpt-4.1-nano, api_key: os.environ/OPENAI_API_KEY, order: 1}
+  - model_name: embed
+    litellm_params: {model: openai/text-embedding-3-small}
+    model_info: {mode: embedding}
+  - model_name: "local-*"
+    litellm_params: {model: hosted_vllm/qwen3, api_base: "http://localhost:8000/v1", tags: [free]}
+    model_info: {id: "1", max_output_tokens: 4096, input_cost_per_token: 0.000001, future: 1}
+router_settings:
+  routing_strategy: usage-based-routing-v2
+  model_group_alias: {quick: fast}
+  fallbacks: [{claude-sonnet-4-5: [fast]}, {fast: [claude-sonnet-4-5]}]
+  num_retries: 2
+  redis_host: localhost
+  future: 1
+general_settings: {master_key: os.environ/PROXY_API_KEY, database_url: os.environ/DATABASE_URL, alerting: [slack]}
+litellm_settings: {json_logs: true, max_budget: 100, cache: true, drop_params: true}
+guardrails: [{guardrail_name: pii}]
+future: 1
+"""
 ENV_TWO_PROVIDERS = f"""OPENAI_API_KEY="{SECRET}"
 GEMINI_API_KEY="AIza-0123456789abcdef0123456789"
 PREFERRED_PROVIDER="google"
@@ -143,13 +217,18 @@ def run_import(directory: Path, name: str, content: str | dict[str, Any], *optio
 
 
 def read_written(directory: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    env, config = directory / ".env", directory / "anthropic-proxy.toml"
+    env = directory / ".env"
     lines = dict(line.split("=", 1) for line in env.read_text().splitlines()) if env.exists() else {}
-    return lines, tomllib.loads(config.read_text())["providers"] if config.exists() else {}
+    return lines, read_tables(directory).get("providers", {})
+
+
+def read_tables(directory: Path) -> dict[str, Any]:
+    config = directory / "anthropic-proxy.toml"
+    return tomllib.loads(config.read_text()) if config.exists() else {}
 
 
 def notes_of(output: str) -> list[str]:
-    _, _, notes = output.partition("Without an equivalent\n")
+    _, _, notes = output.partition("Notes\n")
     return [line.removeprefix("  ! ") for line in notes.partition("\n\n")[0].splitlines()]
 
 
@@ -189,10 +268,24 @@ def test_rules_of_the_router_become_tiers(tmp_path: Path) -> None:
             "models": {"z-ai/glm-4.7": limit, "google/gemini-3-pro-preview": limit},
         }
     }
+    assert read_tables(tmp_path)["routes"] == [
+        {
+            "name": "long context",
+            "when": {"tier": ["haiku", "sonnet", "opus", "fable"], "input_above": 60000},
+            "targets": ["openrouter/google/gemini-3-pro-preview"],
+        },
+        {
+            "name": "thinking",
+            "when": {"tier": ["sonnet", "opus", "fable"], "thinking": True},
+            "targets": ["openrouter/z-ai/glm-4.7"],
+        },
+    ]
     assert notes_of(output) == [
-        "Providers[0].transformer: the transformer sampling has no equivalent.",
-        "Router.longContext: long requests have no rule of their own: the model of the tier serves them.",
+        "Providers[0].transformer: enhancetool: it is not needed, the proxy adapts requests to the server itself.",
+        "Providers[0].transformer: sampling: the proxy sends the values of the client and sets no own.",
+        "Providers[1].transformer: gemini: it is not needed, the proxy adapts requests to the server itself.",
         "APIKEY: secrets are not copied. Set it in .env:  PROXY_API_KEY=….",
+        "LOG: the log is standard error. LOG_LEVEL sets its level.",
         "PROXY_URL: HTTP proxies come from the environment. Set HTTPS_PROXY.",
     ]
     assert mapping_of(output) == {
@@ -233,16 +326,22 @@ def test_rules_of_the_router_become_tiers(tmp_path: Path) -> None:
             LITELLM_CLAUDE,
             {
                 "haiku": "openai/gpt-5-nano",
-                "sonnet": "openai/gpt-5, then groq/llama-3.1-8b-instant",
+                "sonnet": "openai-2/gpt-5, then groq/llama-3.1-8b-instant",
                 "opus, fable": "gemini/gemini-2.5-pro",
             },
             {
-                "OPENAI_API_KEY": "${TEAM_KEY}",
                 "PROXY_API_KEY": "${LITELLM_MASTER_KEY}",
                 "UPSTREAM_TIMEOUT": "120",
-                "MIDDLE_MODEL": "openai/gpt-5",
+                "MIDDLE_MODEL": "openai-2/gpt-5",
             },
-            {},
+            {
+                "openai-2": {
+                    "base_url": "https://api.openai.com/v1",
+                    "api_key": {"env": "TEAM_KEY"},
+                    "wire": "responses",
+                    "models": ["gpt-5"],
+                }
+            },
         ),
         (
             "litellm.yaml",
@@ -329,18 +428,119 @@ def test_the_mapping_is_equal(
         assert SECRET not in (tmp_path / ".env").read_text()
 
 
-def test_settings_without_an_equivalent_have_a_reason(tmp_path: Path) -> None:
+def test_rules_by_the_contents_of_a_request_become_routes(tmp_path: Path) -> None:
+    output = run_import(tmp_path, "config.json", ROUTER_RULES)
+    variables, servers = read_written(tmp_path)
+    models = "openai/gpt-4.1"
+    assert variables == {"BIG_MODEL": models, "SMALL_MODEL": models, "PREFERRED_PROVIDER": "openai"}
+    all_tiers, others = ["haiku", "sonnet", "opus", "fable"], ["sonnet", "opus", "fable"]
+    gemini, grok = "openrouter/google/gemini-3-pro-preview", "openrouter/x-ai/grok-4:online"
+    assert read_tables(tmp_path)["routes"] == [
+        {"name": "images", "when": {"tier": all_tiers, "images": True}, "targets": [gemini]},
+        {"name": "long context", "when": {"tier": all_tiers, "input_above": 100000}, "targets": [gemini]},
+        {"name": "web search", "when": {"tier": others, "web_search": True}, "targets": [grok]},
+        {"name": "thinking", "when": {"tier": others, "thinking": True}, "targets": ["openai-team/gpt-5", models]},
+    ]
+    assert servers["openai-team"] == {
+        "base_url": "https://api.openai.com/v1",
+        "api_key": {"env": "TEAM_KEY"},
+        "wire": "responses",
+        "models": ["gpt-5"],
+    }
+    assert notes_of(output) == [
+        "Providers[0].extraHeaders: the proxy sends no other headers to providers.",
+        "Providers[1].transformer: openai-responses: it is not needed, the proxy adapts requests to the server itself.",
+        "Providers[1].transformer: customparams: the proxy adds no fields to requests: store.",
+        "Providers[2].transformer: openrouter: it is not needed, the proxy adapts requests to the server itself.",
+        "Providers[2].transformer: sampling: the proxy sends the values of the client and sets no temperature.",
+        "Providers[2].transformer: openrouter: its options are not sent: provider. Set them in your account there.",
+        "Providers[2].transformer: tooluse: the proxy does not force a tool call.",
+        "Providers[2].transformer: my-script: scripts do not run here. The proxy translates requests itself.",
+        "Providers[3].api_base_url: an address with a variable is not imported. Write the address.",
+        "fallback.webSearch: it is not imported, because the entry internal of Providers is not.",
+        "fallback.webSearch: it is not imported, because Providers has no entry nobody.",
+        'fallback.webSearch: "gpt-4.1" is not imported, because it is not of the form provider,model.',
+        "fallback.plan: it is not imported, because Router has no model for plan.",
+        "Router.review: import does not know this entry, so it is not imported.",
+        "Router.rules: rules of version 3 are not imported. Write them as [[routes]] of anthropic-proxy.toml.",
+        "API_TIMEOUT_MS: set UPSTREAM_TIMEOUT, in seconds.",
+        "CUSTOM_ROUTER_PATH: scripts do not run here. Write its rules as [[routes]] of anthropic-proxy.toml.",
+        "forceUseImageAgent: requests with images go to the route images, and the model gets the images themselves.",
+        "futureSetting: import does not know this entry, so it is not imported.",
+    ]
+
+
+def test_models_with_one_name_are_balanced(tmp_path: Path) -> None:
+    output = run_import(tmp_path, "config.yaml", LITELLM_GROUPS)
+    variables, servers = read_written(tmp_path)
+    first, second, nano, oss = "azure/gpt-5", "azure-2/gpt-5", "openai/gpt-4.1-nano", "groq/openai/gpt-oss-20b"
+    assert variables == {
+        **{f"FALLBACK_{tier}": f"{second},{nano},{oss}" for tier in ("HAIKU", "SONNET", "OPUS", "FABLE")},
+        "BIG_MODEL": first,
+        "SMALL_MODEL": first,
+        "PREFERRED_PROVIDER": "azure",
+        "LOG_FORMAT": "json",
+    }
+    assert {name: (table["base_url"], table.get("api_key")) for name, table in servers.items()} == {
+        "azure": ("https://eu.openai.azure.com/openai/v1", {"env": "EU_KEY"}),
+        "azure-2": ("https://us.openai.azure.com/openai/v1", {"env": "US_KEY"}),
+        "local": ("http://localhost:8000/v1", None),
+    }
+    assert servers["local"]["models"] == {"qwen3": {"max_output": 4096}}
+    assert read_tables(tmp_path)["routes"] == [
+        {
+            "name": "claude-sonnet-4-5",
+            "when": {"tier": ["haiku", "sonnet", "opus", "fable"]},
+            "targets": [first, second],
+            "balance": "weighted",
+            "weights": [6, 2],
+        },
+        {"name": "fast", "when": {"model": ["fast", "quick"]}, "targets": [nano, oss, first, second]},
+        {"name": "local", "when": {"model": ["local-*"]}, "targets": ["local/qwen3"]},
+    ]
+    rates = (
+        "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME --rpm …."
+    )
+    assert notes_of(output) == [
+        f"model_list[0].litellm_params.rpm: {rates}",
+        f"model_list[1].litellm_params.rpm: {rates}",
+        "model_list[4]: the proxy has no endpoint for the mode embedding.",
+        "model_list[5].litellm_params.tags: write a route with the condition header.",
+        "model_list[5].model_info.future: import does not know this entry, so it is not imported.",
+        'model_list[5].model_info.input_cost_per_token: write it as [prices."local/qwen3"] of anthropic-proxy.toml, in '
+        "dollars per million tokens.",
+        "router_settings.routing_strategy: usage-based-routing-v2: routes balance by weight. "
+        'With balance = "latency" they prefer the fastest model, with "cost" the cheapest.',
+        "fallbacks of claude-sonnet-4-5: the route claude-sonnet-4-5 calls its other targets if one fails, "
+        f"not {nano}, {oss}.",
+        "general_settings.database_url: the tables of LiteLLM are not imported. For keys, teams and budgets, set "
+        "VIRTUAL_KEYS=true and DATABASE_URL to a database of its own, and create keys: anthropic-proxy keys create.",
+        "general_settings.alerting: alerts are rules on GET /metrics.",
+        "litellm_settings.max_budget: limits and budgets belong to virtual keys and teams: VIRTUAL_KEYS=true and "
+        "anthropic-proxy keys create.",
+        "litellm_settings.cache: the proxy does not cache replies.",
+        "litellm_settings.drop_params: it is the default. FIDELITY=strict rejects requests instead.",
+        "router_settings.num_retries: the proxy retries once, then it calls the next target of the route or "
+        "FALLBACK_SONNET and others.",
+        "router_settings.redis_host: limits that several instances share need REDIS_URL.",
+        "router_settings.future: import does not know this entry, so it is not imported.",
+        "guardrails: guardrails do not run here. A plugin can reject requests.",
+        "future: import does not know this entry, so it is not imported.",
+    ]
+
+
+def test_entries_that_are_not_copied_have_a_note(tmp_path: Path) -> None:
     assert notes_of(run_import(tmp_path, "config.yaml", LITELLM_CLAUDE, "--dry-run")) == [
-        "model_list[2].litellm_params.temperature: the client sets it, or it has no equivalent.",
-        "model_name claude-3-5-haiku-20241022: one model per tier is set: openai/gpt-5-nano for haiku.",
-        "model_name cheap: request it by its own name: groq/llama-3.1-8b-instant.",
-        "litellm_settings.success_callback: the proxy has no such setting.",
-        "router_settings.routing_strategy: the proxy has no such setting.",
+        "model_list[2].litellm_params.temperature: the proxy sends the value of the client.",
+        "litellm_settings.drop_params: it is the default. FIDELITY=strict rejects requests instead.",
+        "litellm_settings.success_callback: callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, "
+        "LOG_FORMAT=json or a plugin.",
     ]
     assert notes_of(run_import(tmp_path, "config.json", ROUTER_KEY, "--dry-run")) == [
+        "Providers[0].transformer: deepseek: it is not needed, the proxy adapts requests to the server itself.",
+        "Providers[0].transformer: tooluse: the proxy does not force a tool call.",
         "Providers[0].api_key: secrets are not copied. Set it in .env:  DEEPSEEK_API_KEY=….",
         "Providers[1].api_key: secrets are not copied. Set it in .env:  OPENAI_API_KEY=….",
-        "Router.think: requests with thinking have no rule of their own: the model of the tier serves them.",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "config.yaml"]
 
@@ -357,25 +557,44 @@ def test_existing_lines_stay(tmp_path: Path) -> None:
     before = (tmp_path / ".env").read_bytes()
     run_import(tmp_path, "config.json", ROUTER_KEY)
     assert (tmp_path / ".env").read_bytes() == before, "a second import adds nothing"
+    assert [route["name"] for route in read_tables(tmp_path)["routes"]] == ["thinking"]
 
 
-ACCEPTED = (
-    "Accepted are config.json of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an earlier proxy."
+SUPPORTED = (
+    "Supported are config.json of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an earlier proxy."
 )
+NO_CONFIGURATION = "NAME is no configuration of a supported proxy: "
+NO_PROVIDER = "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("a.json", '{"mcpServers": {}}', f"a.json is JSON without Providers and Router. {ACCEPTED}"),
-        ("a.yaml", "services: {}", f"a.yaml is YAML without model_list. {ACCEPTED}"),
-        ("a.txt", "# nothing\n", f"a.txt has an unknown format. {ACCEPTED}"),
-        ("a.json", '{"Providers": [1]}', f"a.json has an unexpected structure. {ACCEPTED}"),
+        ("a.json", '{"mcpServers": {}}', f"{NO_CONFIGURATION}it is JSON without Providers and Router. {SUPPORTED}"),
+        (
+            "a.yaml",
+            "services: {}",
+            f"{NO_CONFIGURATION}it is YAML without general_settings, litellm_settings, model_list or router_settings. "
+            f"{SUPPORTED}",
+        ),
+        ("a.txt", "# nothing\n", f"{NO_CONFIGURATION}{NO_PROVIDER}. {SUPPORTED}"),
+        ("site.env", "DEBUG=1\nPORT=80\nDATABASE_URL=x\n", f"{NO_CONFIGURATION}{NO_PROVIDER}. {SUPPORTED}"),
+        (
+            "README.md",
+            "# A proxy\n\n```sh\nOPENAI_API_KEY=sk-1\n```\n\nRun it now.\n",
+            f"{NO_CONFIGURATION}it is no JSON or YAML, and line 3 does not set a variable. {SUPPORTED}",
+        ),
+        (
+            "pyproject.toml",
+            '\n[project]\nname = "x"\nBIG_MODEL = "y"\n',
+            f"{NO_CONFIGURATION}it is no JSON or YAML, and line 2 does not set a variable. {SUPPORTED}",
+        ),
+        ("a.json", '{"Providers": [1]}', f"NAME has an unexpected structure. {SUPPORTED}"),
     ],
 )
 def test_an_unknown_file_is_rejected(tmp_path: Path, name: str, content: str, error: str) -> None:
     (tmp_path / name).write_text(content)
     done = run_command("import", name, directory=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"✕ {error}")
+    assert done.stderr.splitlines() == [f"✕ {error.replace('NAME', name)}"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
