@@ -52,9 +52,10 @@ def import_settings(
 
 def _write_summary(output: "Output", plan: "ImportPlan", name: str, *, dry_run: bool) -> None:
     count = len(plan.variables) + len(plan.servers) + len(plan.routes)
+    settings = "1 setting" if count == 1 else f"{count} settings"
+    notes = "1 note" if len(plan.notes) == 1 else f"{len(plan.notes)} notes"
     verb = "would be imported" if dry_run else "imported"
-    text = f"{name}, configuration of {plan.source}: {count} settings {verb}, {len(plan.notes)} notes."
-    output.write_line(text)
+    output.write_line(f"{name}, configuration of {plan.source}: {settings} {verb}, {notes}.")
 
 
 def _write_additions(output: "Output", files: "FilesToWrite") -> None:
