@@ -35,12 +35,12 @@ _VENDOR_URLS = {
 _READ_PARAMETERS = frozenset(
     {"model", "api_base", "base_url", "api_key", "vertex_project", "vertex_location", "max_tokens", "weight", "order"}
 )
-_RATES = "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME --{name} …"
+_SHARES = "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME"
 _OF_CLIENT = "the proxy sends the value of the client"
 _PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens'
 _PARAMETER_REASONS = {
-    "rpm": _RATES,
-    "tpm": _RATES,
+    "rpm": f"{_SHARES} --rpm 60",
+    "tpm": f"{_SHARES} --tpm 100000",
     "temperature": _OF_CLIENT,
     "top_p": _OF_CLIENT,
     "top_k": _OF_CLIENT,
@@ -186,10 +186,10 @@ def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dic
         target = _find_target(plan, setting, given, {_LIMITS[key]: info[key] for key in _LIMITS if info.get(key)})
         for parameter in sorted({*given} - _READ_PARAMETERS):
             reason = _PARAMETER_REASONS.get(parameter, UNKNOWN_ENTRY)
-            plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(name=parameter, target=target))
+            plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(target=target))
         for field in sorted({*info} - {"id", "mode", "base_model", *_LIMITS}):
             reason = _PARAMETER_REASONS.get(field, UNKNOWN_ENTRY)
-            plan.add_note(f"{setting}.model_info.{field}", reason.format(name=field, target=target))
+            plan.add_note(f"{setting}.model_info.{field}", reason.format(target=target))
         if name and target:
             weight, rpm, tpm = (int(given.get(rate) or entry.get(rate) or 0) for rate in ("weight", "rpm", "tpm"))
             row = _Deployment(target, int(given.get("order") or 0), (weight, rpm, tpm))

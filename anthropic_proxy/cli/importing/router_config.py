@@ -34,8 +34,7 @@ _TRANSFORMERS = {
     "tooluse": "the proxy does not force a tool call",
     "forcereasoning": "the proxy adds no prompt that asks for reasoning",
     "vertex-gemini": "set VERTEX_PROJECT and VERTEX_LOCATION. Models of Vertex AI have the prefix vertex_ai/",
-    "vertex-claude": "Claude on Vertex AI needs the extra litellm, and LiteLLM's variables VERTEXAI_PROJECT and "
-    "VERTEXAI_LOCATION",
+    "vertex-claude": "Claude on Vertex AI needs the extra litellm, and LiteLLM's own variables for project and region",
 }
 """Transformer → what the proxy does instead."""
 _VERTEX_PREFIXES = {"vertex-gemini": "vertex_ai", "vertex-claude": "litellm/vertex_ai"}

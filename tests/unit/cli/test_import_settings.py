@@ -499,7 +499,7 @@ def test_models_with_one_name_are_balanced(tmp_path: Path) -> None:
         {"name": "local", "when": {"model": ["local-*"]}, "targets": ["local/qwen3"]},
     ]
     rates = (
-        "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME --rpm …."
+        "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME --rpm 60."
     )
     assert notes_of(output) == [
         f"model_list[0].litellm_params.rpm: {rates}",
