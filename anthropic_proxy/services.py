@@ -275,6 +275,7 @@ def build_services(
     Their store is in memory, and they contain no objects of plugins.
     """
     credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls
+    credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
     listings = {
         row.name: OllamaModelSource(
             transports[row.transport],

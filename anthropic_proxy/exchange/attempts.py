@@ -45,6 +45,8 @@ MAX_RETRIES_PER_TARGET = 1
 """Maximum number of retries at one target (provider and model) after temporary failures of an attempt."""
 MAX_ADAPTATIONS = 2
 """Maximum number of requests to one target that are repeated with an adaptation (a changed field), besides retries."""
+MAX_REPLACED_KEYS = 1
+"""Maximum number of retries at one target with a key that was read again from its file or command."""
 RETRY_DELAY_SECONDS = 0.5
 """Seconds before a retry if the provider's error response has no header `retry-after`."""
 
@@ -161,7 +163,8 @@ class Attempts:
     async def _try_target_with_retries(self, target: Target, run: TargetRun, adaptations: int) -> AnyOpenedStream:
         """Call one target until it replies, with retries and other keys. Return the reply with its first content."""
         pool = self._services.credentials
-        retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.max_key_changes(target.provider)
+        provider, replacements = target.provider, MAX_REPLACED_KEYS
+        retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.max_key_changes(provider)
         self._services.retry_budget.record_first_call(target.upstream)
         while True:
             forwarded = find_client_credential(self._services, self._incoming, target.provider)
@@ -181,6 +184,9 @@ class Attempts:
                 self.records.fail_attempt(error)
                 if adaptations and (adapted := await self._adapt(state, run, error)):
                     target, adaptations = adapted, adaptations - 1
+                elif error.status == 401 and replacements and await pool.replace_rejected_key(provider, credential):
+                    replacements -= 1
+                    self._receipt.failed_attempts.append(describe_attempt(target, error))
                 elif key_rotations and pool.exclude_failed_key(target.provider, credential, error):
                     key_rotations -= 1
                     self._receipt.failed_attempts.append(describe_attempt(target, error))

@@ -34,7 +34,7 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve_route
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, read_body
+from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
 
 COUNT_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
@@ -110,8 +110,26 @@ async def list_models(services: Services, incoming: ClientRequest) -> JsonReply 
 async def _call_provider(
     services: Services, incoming: ClientRequest, request: MessagesRequest, target: Target, seconds: float
 ) -> JsonReply:
+    provider, pool = target.provider, services.credentials
+    credential = find_client_credential(services, incoming, provider) or pool.next_credential(provider)
+    send = partial(_send, services, incoming, request, target)
+    try:
+        return await send(credential, seconds)
+    except UpstreamError as error:
+        if error.status != 401 or not await pool.replace_rejected_key(provider, credential):
+            raise
+    return await send(pool.next_credential(provider), seconds)
+
+
+async def _send(  # noqa: PLR0917
+    services: Services,
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    credential: Credential | None,
+    seconds: float,
+) -> JsonReply:
     provider = target.provider
-    credential = find_client_credential(services, incoming, provider) or services.credentials.next_credential(provider)
     call = build_relay_call(incoming, request, target, services.new_id)
     records = AttemptRecords(incoming.receipt or _new_receipt(services, incoming), services)
     upstream_request = records.begin_attempt(target, target.wire.encode_request(call))

@@ -74,6 +74,11 @@ class Log:
         with suppress(io.UnsupportedOperation):  # a stream in memory
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
+    def add_secret(self, secret: str) -> None:
+        """Also mask a key that was read while the proxy runs."""
+        self._secrets = (*self._secrets, secret)
+        self._spellings = list_secret_encodings(self._secrets)
+
     def inherit_from(self, previous_log: "Log") -> None:
         """Continue to use the queue and the thread of `previous_log`, the log before a reload of the settings.
 

@@ -3,25 +3,31 @@
 If a provider has several keys, `next_credential` returns them in turn. After an error that concerns a key,
 `exclude_failed_key` starts its cooldown: the key is skipped for some time. `max_key_changes` limits the keys that one
 client request may try. An access token expires and comes from a `TokenSource`, such as Google's log-in;
-`next_token_and_url` returns one. `describe_key` returns a masked text for logs. `copy_state_from` keeps the cooldowns
+`next_token_and_url` returns one. An API key from a file or command is read again after its `refresh` time, and by
+`replace_rejected_key` after a 401. `describe_key` returns a masked text for logs. `copy_state_from` keeps the cooldowns
 when the settings are reloaded.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
+from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.routing.router import describe_missing_key, find_server_override
-from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.settings import KeySource, Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 
 REJECTED_KEY_COOLDOWN_SECONDS = 600.0
 """Seconds for which a rejected API key is skipped. Not forever: a new key may become valid only after some minutes."""
 RATE_LIMIT_COOLDOWN_SECONDS = 20.0
 """Seconds for which an API key is skipped after a 429 response without a `retry-after` header."""
+UNCHANGED_KEY_RETRY_SECONDS = 10.0
+"""Minimum seconds between two reads of a key file or key command for a provider that rejects the key."""
+_READ_TIMEOUT_SECONDS = 35.0
+"""Maximum seconds for a read: more than a key command may take, which ends it by itself."""
 
 
 class TokenSource(Protocol):
@@ -60,6 +66,17 @@ class Credentials:
         """Provider name → headers of its keys, in order."""
         self._cooldown_ends: dict[str, float] = {}
         """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
+        self._replaced_keys: dict[str, tuple[Secret, ...]] = {}
+        """Provider name → key that was read again, and replaces the key of the settings."""
+        self._read_at = dict.fromkeys(settings.key_sources, clock())
+        """Provider name → clock time of the last read of its key file or key command."""
+        self._unchanged_at: dict[str, float] = {}
+        """Provider name → clock time of the last read, if it found no other key."""
+        self._reads: dict[str, asyncio.Task[None]] = {}
+        self.on_new_key: Callable[[str], None] | None = None
+        """Callback with each key that was read again, before it is used. The log masks it."""
+        self.on_problem: Callable[[str], None] | None = None
+        """Callback with the reason why a key could not be read again."""
         self.on_cooldown: Callable[[str, float], None] | None = None
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
@@ -74,7 +91,11 @@ class Credentials:
         None: the proxy has no key for this provider, and does not have to send one. Raises `AuthenticationFailed` if a
         required key is missing.
         """
-        keys = self._settings.keys.get(provider.name, ())
+        source = self._settings.key_sources.get(provider.name)
+        age_limit = source.refresh_seconds if source is not None else None
+        if source and age_limit is not None and self._clock() - self._read_at[provider.name] >= age_limit:
+            self._start_read(provider.name, source)
+        keys = self._keys_of(provider.name)
         if keys:
             headers = self._headers.get(provider.name)
             if headers is None:
@@ -108,7 +129,7 @@ class Credentials:
         """
         if provider.key_source != "settings":
             return 1
-        return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
+        return max(len(self._keys_of(provider.name)) - 1, 0)
 
     def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
         """Start the cooldown of an API key, or discard an access token, if `error` concerns this key or token.
@@ -121,7 +142,7 @@ class Credentials:
                 and error.status == 401
                 and self._tokens[provider.key_source].invalidate_token(credential)
             )
-        keys = self._settings.keys.get(provider.name, ())
+        keys = self._keys_of(provider.name)
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
@@ -131,6 +152,58 @@ class Credentials:
         if self.on_cooldown is not None:
             self.on_cooldown(secret, seconds)
         return any(self._is_available(key) for key in keys)
+
+    async def replace_rejected_key(self, provider: Provider, credential: Credential | None) -> bool:
+        """Read the key file or key command of a provider again, after it rejected `credential` with status 401.
+
+        Requests that wait at the same time share one read. Return True if a retry can use another key.
+        """
+        source = self._settings.key_sources.get(provider.name)
+        if source is None or credential is None:
+            return False
+        rejected = credential.value.removeprefix(self._find_header(provider)[1])
+        if all(key.reveal() != rejected for key in self._keys_of(provider.name)):
+            return True  # another request has replaced it meanwhile
+        unchanged_at = self._unchanged_at.get(provider.name)
+        is_due = unchanged_at is None or self._clock() - unchanged_at >= UNCHANGED_KEY_RETRY_SECONDS
+        if is_due or provider.name in self._reads:
+            await asyncio.shield(self._start_read(provider.name, source))
+        return all(key.reveal() != rejected for key in self._keys_of(provider.name))
+
+    def _start_read(self, name: str, source: KeySource) -> "asyncio.Task[None]":
+        task = self._reads.get(name)
+        if task is None:
+            task = self._reads[name] = asyncio.create_task(self._read(name, source))
+            task.add_done_callback(lambda _: self._reads.pop(name, None))
+        return task
+
+    async def _read(self, name: str, source: KeySource) -> None:
+        from anthropic_proxy.settings.key_references import read_key_again  # noqa: PLC0415  # imports subprocess
+
+        self._read_at[name] = self._unchanged_at[name] = self._clock()
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
+                key = await asyncio.to_thread(read_key_again, source)
+        except ConfigurationError as error:
+            self._report(f"{name}: the key is unchanged, because it could not be read again: {error}")
+            return
+        except TimeoutError:
+            self._report(f"{name}: the key is unchanged, because {source.origin} did not end.")
+            return
+        if key.reveal() == self._keys_of(name)[0].reveal():
+            return
+        if self.on_new_key is not None:
+            self.on_new_key(key.reveal())
+        self._replaced_keys[name] = (key,)
+        self._headers.pop(name, None)
+        del self._unchanged_at[name]
+
+    def _report(self, problem: str) -> None:
+        if self.on_problem is not None:
+            self.on_problem(problem)
+
+    def _keys_of(self, name: str) -> Sequence[Secret]:
+        return self._replaced_keys.get(name) or self._settings.keys.get(name, ())
 
     def start_cooldown(self, key: str, seconds: float) -> None:
         """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
@@ -147,7 +220,7 @@ class Credentials:
         A key is not used during its cooldown. Keys without a cooldown are not in the list.
         """
         now = self._clock()
-        ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._settings.keys.get(provider, ()))
+        ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._keys_of(provider))
         return [end - now for end in ends if end > now]
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:

@@ -13,7 +13,16 @@ from anthropic_proxy.settings.environment import (
     remove_python_safe_path,
 )
 from anthropic_proxy.settings.error_list import ErrorList
-from anthropic_proxy.settings.fields import FIXED_VARIABLES, TIERS, Fidelity, SearchService, Secret, Settings, Timeouts
+from anthropic_proxy.settings.fields import (
+    FIXED_VARIABLES,
+    TIERS,
+    Fidelity,
+    KeySource,
+    SearchService,
+    Secret,
+    Settings,
+    Timeouts,
+)
 from anthropic_proxy.settings.file_format import (
     ConfiguredPrice,
     ConfiguredProvider,
@@ -50,6 +59,7 @@ __all__ = [
     "ConfiguredRoute",
     "ErrorList",
     "Fidelity",
+    "KeySource",
     "OidcSettings",
     "PriceTable",
     "ProviderVariables",

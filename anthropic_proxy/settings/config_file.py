@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.error_list import ErrorList
-from anthropic_proxy.settings.file_format import KeyReference, ModelTable
+from anthropic_proxy.settings.file_format import ModelTable
 from anthropic_proxy.settings.sources import FoundSetting
 from anthropic_proxy.settings.text_file import read_settings_file
 from anthropic_proxy.settings.values import find_similar_choice, invalid_setting_error, join_with_or, redact_and_shorten
@@ -231,7 +231,8 @@ class ConfigFile:
                 f"{format_key_path(path)} is a text, but this file must not contain keys. {place} "
                 f'{move or "Write"}  api_key = {{ env = "{variable}" }}'
             )
-        if isinstance(given, dict) and (not given or len(given.keys() & set(KeyReference.__struct_fields__)) > 1):
+        places = {"env", "file", "command"}
+        if isinstance(given, dict) and (not given.keys() - {"refresh"} or len(given.keys() & places) > 1):
             raise ConfigurationError(
                 f"{format_key_path(path)} has {len(given)} fields. Use one of env, file and command. {place}"
             )

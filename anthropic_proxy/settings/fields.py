@@ -96,6 +96,21 @@ class SearchService(Struct, frozen=True, kw_only=True):
     """Longer text of `problem` for the user's terminal. It quotes the reference to the key."""
 
 
+class KeySource(Struct, frozen=True, kw_only=True):
+    """File or command from which the API key of a provider is read, at the start and again while the proxy runs."""
+
+    origin: str
+    """File or command with its place in the configuration file, for messages."""
+    folder: str
+    """Folder of the configuration file."""
+    file: str = ""
+    """Path of the file, absolute or below `folder`. "": a command."""
+    command: tuple[str, ...] = ()
+    """Program with its arguments. Empty: a file."""
+    refresh_seconds: float | None = None
+    """Age in seconds at which the key is read again. None: only after the provider has rejected it."""
+
+
 class ReferencedVariable(Struct, frozen=True):
     """A variable with API keys that the configuration file names: `api_key = { env = "LOCAL_KEY" }`."""
 
@@ -137,6 +152,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Tables `[providers.NAME]` of `anthropic-proxy.toml`. Their keys and addresses are in `keys` and `base_urls`."""
     referenced_variables: Mapping[str, ReferencedVariable] = {}
     """Name of a variable that an `api_key` in the configuration file refers to → API keys in its value."""
+    key_sources: Mapping[str, KeySource] = {}
+    """Provider name → file or command from which its key in `keys` was read."""
     key_problems: Mapping[str, str] = {}
     """Provider name → reason why its `api_key` of the configuration file gives no key, with a remedy.
 

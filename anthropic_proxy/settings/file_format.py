@@ -25,14 +25,17 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class KeyReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Reference to an API key: exactly one of the fields is set. The configuration file itself never contains a key."""
+    """Reference to an API key: exactly one of `env`, `file` and `command`. The configuration file contains no key."""
 
     env: str | None = None
     """Name of a variable of the environment or of `.env`. Its value may list several keys, separated by commas."""
     file: str | None = None
     """Path of a file that contains only the key. `~` is the home folder; other paths start at the folder of `.env`."""
     command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
-    """Program with its arguments. It writes the key to standard output and runs at each start and reload."""
+    """Program with its arguments. It writes the key to standard output. It runs at each start and reload, after the
+    provider has rejected the key with status 401, and after `refresh`."""
+    refresh: str | None = None
+    """Time after which a key of a file or command is read again: `50m`, `30s`, `12h`. Only for providers."""
 
 
 class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

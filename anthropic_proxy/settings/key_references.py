@@ -16,7 +16,7 @@ from msgspec import Struct
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, format_key_path
-from anthropic_proxy.settings.fields import Secret
+from anthropic_proxy.settings.fields import KeySource, Secret
 from anthropic_proxy.settings.file_format import KeyReference
 from anthropic_proxy.settings.sources import FoundSetting, Sources
 from anthropic_proxy.settings.values import decode_keys, redact_and_shorten
@@ -27,6 +27,8 @@ _MAX_QUOTED_CHARACTERS = 200
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY_FORM = re.compile(r"(?:gsk|sk|xai|rk|pk|ghp|hf)_|AIza|AKIA|ey[JI]")
 """Pattern of the beginning of an API key that a user may have written in place of a variable name: `sk_…`."""
+_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MIN_KEY_CHARACTERS = 16
 _DETAILS = "For details:  anthropic-proxy config check"
 
@@ -42,6 +44,8 @@ class ResolvedKeys(Struct, frozen=True):
     """
     problem_details: str = ""
     """Longer text of `problem` for the user's terminal. It quotes the reference and the error text of a command."""
+    source: KeySource | None = None
+    """File or command that the keys were read from. None: a variable, or there are no keys."""
 
 
 def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_commands: bool) -> ResolvedKeys:
@@ -52,6 +56,7 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
     """
     reference = file.decode_table(path, KeyReference)
     where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
+    refresh_seconds = _decode_refresh(reference, path, where)
     if reference.env is not None:
         _require_variable_name(reference.env, where)
         found = sources.find_referenced_key_variable(reference.env)
@@ -61,20 +66,57 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
                 problem_details=f"{reference.env} is not set ({where}). Set it in .env or in the environment.",
             )
         return ResolvedKeys(decode_keys(found))
+    folder = os.path.dirname(os.path.abspath(file.path))
     if reference.file is not None:
         kind, origin = "file", f"the file {redact_and_shorten(reference.file)} ({where})"
-        text, problem, output = _read_key_file(file, reference.file)
+        source = KeySource(origin=origin, folder=folder, file=reference.file, refresh_seconds=refresh_seconds)
     elif runs_commands and reference.command:
         kind, origin = "command", f"the command {redact_and_shorten(reference.command[0])} ({where})"
-        text, problem, output = _run_key_command(reference.command)
+        source = KeySource(origin=origin, folder=folder, command=reference.command, refresh_seconds=refresh_seconds)
     else:
         return ResolvedKeys()
+    text, problem, output = _read(source)
     if problem:
         return ResolvedKeys(
             problem=f"the {kind} of {where}, {problem}. {_DETAILS}", problem_details=f"{origin} {problem}{output}."
         )
     decode_keys(FoundSetting(origin, text, file.describe_origin(path), (text,)))
-    return ResolvedKeys((Secret(text, origin),))
+    return ResolvedKeys((Secret(text, origin),), source=source)
+
+
+def read_key_again(source: KeySource) -> Secret:
+    """Return the API key that a file or command of the configuration file has now.
+
+    Blocks for at most `KEY_COMMAND_TIMEOUT_SECONDS`. Raises `ConfigurationError` if there is no usable key.
+    """
+    text, problem, output = _read(source)
+    if problem:
+        raise ConfigurationError(f"{source.origin} {problem}{output}.")
+    decode_keys(FoundSetting(source.origin, text, source.origin, (text,)))
+    return Secret(text, source.origin)
+
+
+def _read(source: KeySource) -> tuple[str, str, str]:
+    """Return the key, the problem and the error text of a command. Either the key or the problem is ""."""
+    if source.command:
+        return _run_key_command(source.command)
+    return _read_key_file(Path(source.folder), source.file)
+
+
+def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float | None:
+    given = reference.refresh
+    if given is None:
+        return None
+    if reference.env is not None or path[0] != "providers":
+        raise ConfigurationError(
+            f"The field refresh of {where}, has no effect. It is for a file or command with the key of a provider."
+        )
+    found = _DURATION.fullmatch(given)
+    if found is None:
+        raise ConfigurationError(
+            f'The field refresh of {where}, is "{redact_and_shorten(given)}". Use a time such as 30s, 50m or 12h.'
+        )
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
 def _require_variable_name(name: str, where: str) -> None:
@@ -94,9 +136,9 @@ def _require_variable_name(name: str, where: str) -> None:
         )
 
 
-def _read_key_file(file: ConfigFile, name: str) -> tuple[str, str, str]:
+def _read_key_file(folder: Path, name: str) -> tuple[str, str, str]:
     """Return three texts: the key in a file, the problem, and always "". Either the key or the problem is ""."""
-    path = Path(file.path).parent / os.path.expanduser(name)
+    path = folder / os.path.expanduser(name)
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError:

@@ -59,6 +59,7 @@ def load_provider_fields(
     Each field maps the name of a provider to its value.
     """
     keys: dict[str, Any] = {}
+    key_sources: dict[str, Any] = {}
     problems: dict[str, Any] = {}
     details: dict[str, Any] = {}
     for table in tables:
@@ -77,6 +78,8 @@ def load_provider_fields(
                 resolved = resolve_keys(file, (*path, "api_key"), sources, runs_commands=runs_commands)
                 if resolved.keys:
                     keys[table.name] = resolved.keys
+                    if resolved.source is not None:
+                        key_sources[table.name] = resolved.source
                 elif resolved.problem:
                     problems[table.name], details[table.name] = resolved.problem, resolved.problem_details
         revealed = [key.reveal() for key in keys.get(table.name, ())]
@@ -85,6 +88,7 @@ def load_provider_fields(
     wires = {table.name: table.wire for table in tables}
     return {
         "keys": keys,
+        "key_sources": key_sources,
         "key_problems": problems,
         "key_problem_details": details,
         "base_urls": base_urls,

@@ -1,15 +1,19 @@
 """Several compatible servers in `anthropic-proxy.toml`, through a running proxy, each with its own rules."""
 
+import json
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.support.compatible import ADD, THINK, WEATHER, add, talking, text_of, thinking_of, weather
 from tests.support.fakes.compatible import KINDS, new_server
 from tests.support.fakes.openai_chat.server import KEY
-from tests.support.fakes.server import Running, serving
+from tests.support.fakes.server import JOURNAL, RequestLog, Running, serving
 from tests.support.process_checks import MESSAGES, ask, reload, serve
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
@@ -121,6 +125,50 @@ def test_two_servers_with_different_rules_and_a_third_after_a_reload(backends: B
         assert reload(proxy, "Settings reloaded") == "Settings reloaded: prices changed."
         assert key not in proxy.log
         assert KEY not in proxy.log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("entry", ['{{ file = "gateway.key" }}', "{{ command = {command} }}"])
+def test_a_key_that_rotates_fails_no_request(tmp_path: Path, workers: int, entry: str) -> None:
+    """The provider accepts the newest key only. Requests come from eight clients while the key changes three times."""
+    keys, accepted = [f"sk-rotating-key-number-{number:04}" for number in range(4)], [""]
+    statuses: list[int] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        valid = request.headers.get("authorization") == f"Bearer {accepted[0]}"
+        statuses.append(200 if valid else 401)
+        if not valid:
+            return web.json_response({"error": {"message": "The token has expired", "code": "expired"}}, status=401)
+        message = {"role": "assistant", "content": "well"}
+        return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    def rotate(key: str) -> None:
+        (tmp_path / "fresh").write_text(key, encoding="utf-8")
+        os.replace(tmp_path / "fresh", tmp_path / "gateway.key")
+        accepted[0] = key
+
+    application = web.Application()
+    application[JOURNAL] = RequestLog()
+    application.router.add_post("/v1/chat/completions", answer)
+    rotate(keys[0])
+    with serving(application) as provider, ThreadPoolExecutor(8) as clients:
+        show = [sys.executable, "-c", f"print(open({str(tmp_path / 'gateway.key')!r}).read())"]
+        key_reference = entry.format(command=json.dumps(show))
+        (tmp_path / "anthropic-proxy.toml").write_text(
+            f'[providers.gateway]\nbase_url = "{provider.url}/v1"\nmodels = ["m"]\napi_key = {key_reference}\n',
+            encoding="utf-8",
+        )
+        with running_proxy(tmp_path, {}, serve(workers)) as proxy:
+
+            def send(_: int) -> int:
+                return proxy.client().post(MESSAGES, json=ask("Hello", model="gateway/m")).status_code
+
+            for key in keys[1:]:
+                assert set(clients.map(send, range(8))) == {200}
+                rotate(key)
+            assert set(clients.map(send, range(8))) == {200}
+            assert statuses.count(401) >= len(keys) - 1
+            assert not [key for key in keys if key in proxy.log]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,8 +1,16 @@
+import asyncio
+import json
+import sys
+
 import pytest
 
-from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
-from anthropic_proxy.routing.credentials import RATE_LIMIT_COOLDOWN_SECONDS, Credentials
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
+from anthropic_proxy.routing.credentials import (
+    RATE_LIMIT_COOLDOWN_SECONDS,
+    UNCHANGED_KEY_RETRY_SECONDS,
+    Credentials,
+)
+from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.router import describe_missing_key
 from anthropic_proxy.settings import load_settings
 
@@ -130,3 +138,90 @@ def test_if_all_keys_are_paused_the_first_to_return_is_used():
     assert values(pool, 2) == ["b", "b"]
     clock.now += RATE_LIMIT_COOLDOWN_SECONDS
     assert values(pool, 2) == ["b", "b"]
+
+
+def with_key_file(tmp_path, entry='{ file = "key" }'):
+    (tmp_path / "key").write_text("sk-first-0123456789", encoding="utf-8")
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        f'[providers.gateway]\nbase_url = "http://127.0.0.1:9/v1"\napi_key = {entry}\n', encoding="utf-8"
+    )
+    settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    clock, problems = Clock(), []
+    pool = Credentials(settings, clock=clock)
+    pool.on_problem = problems.append
+    return find_registry(settings).find("gateway"), pool, clock, problems
+
+
+def rotate(tmp_path):
+    (tmp_path / "key").write_text("sk-second-0123456789\n", encoding="utf-8")
+
+
+async def test_a_rejected_key_is_read_again_once_for_all_requests_that_sent_it(tmp_path):
+    provider, pool, _, _ = with_key_file(tmp_path)
+    rejected = pool.next_credential(provider)
+    hidden = []
+    pool.on_new_key = hidden.append
+    rotate(tmp_path)
+    assert await asyncio.gather(*(pool.replace_rejected_key(provider, rejected) for _ in range(20))) == [True] * 20
+    assert values(pool, 2, provider) == ["sk-second-0123456789"] * 2
+    assert hidden == ["sk-second-0123456789"]
+    (tmp_path / "key").unlink()
+    assert await pool.replace_rejected_key(provider, rejected)  # a late 401 of the first key
+
+
+async def test_a_key_that_has_not_changed_is_not_read_again_for_each_request(tmp_path):
+    script = f"open({str(tmp_path / 'runs')!r}, 'a').write('x'); print('sk-0123456789')"
+    command = json.dumps([sys.executable, "-c", script])
+    provider, pool, clock, _ = with_key_file(tmp_path, f"{{ command = {command} }}")
+    rejected = pool.next_credential(provider)
+    for _ in range(3):
+        assert not await pool.replace_rejected_key(provider, rejected)
+    assert (tmp_path / "runs").read_text() == "xx"
+    clock.now += UNCHANGED_KEY_RETRY_SECONDS
+    assert not await pool.replace_rejected_key(provider, rejected)
+    assert (tmp_path / "runs").read_text() == "xxx"
+
+
+async def test_a_key_is_read_again_after_its_refresh_time_while_the_old_one_serves(tmp_path):
+    provider, pool, clock, _ = with_key_file(tmp_path, '{ file = "key", refresh = "50m" }')
+    rotate(tmp_path)
+    clock.now += 2999
+    assert values(pool, 1, provider) == ["sk-first-0123456789"]
+    clock.now += 1
+    assert values(pool, 2, provider) == ["sk-first-0123456789"] * 2
+    await asyncio.gather(*pool._reads.values())
+    assert values(pool, 1, provider) == ["sk-second-0123456789"]
+
+
+async def test_a_key_that_cannot_be_read_again_keeps_the_old_one(tmp_path):
+    provider, pool, _, problems = with_key_file(tmp_path)
+    (tmp_path / "key").write_text("", encoding="utf-8")
+    assert not await pool.replace_rejected_key(provider, pool.next_credential(provider))
+    assert values(pool, 1, provider) == ["sk-first-0123456789"]
+    where = f"providers.gateway.api_key in {tmp_path / 'anthropic-proxy.toml'}, line 3"
+    assert problems == [
+        f"gateway: the key is unchanged, because it could not be read again: the file key ({where}) is empty."
+    ]
+
+
+async def test_a_key_of_a_variable_is_not_read_again():
+    pool = Credentials(load(OPENAI_API_KEY="k"))
+    assert not await pool.replace_rejected_key(OPENAI, pool.next_credential(OPENAI))
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ('{ file = "key", refresh = "soon" }', 'is "soon". Use a time such as 30s, 50m or 12h.'),
+        ('{ file = "key", refresh = "0m" }', 'is "0m". Use a time such as 30s, 50m or 12h.'),
+        (
+            '{ env = "GATEWAY_KEY", refresh = "50m" }',
+            "has no effect. It is for a file or command with the key of a provider.",
+        ),
+    ],
+)
+def test_an_invalid_refresh_time_ends_the_start(tmp_path, entry, problem):
+    with pytest.raises(ConfigurationError) as caught:
+        with_key_file(tmp_path, entry)
+    where = f"providers.gateway.api_key in {tmp_path / 'anthropic-proxy.toml'}, line 3"
+    assert str(caught.value) == f"The field refresh of {where}, {problem}"
