@@ -19,6 +19,7 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
+from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
@@ -68,6 +69,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     )
     estimates = EstimateCache()
     target = (await choose_route(services, incoming, request, estimates)).targets[0]
+    target = await apply_stored_adaptations(services, target, [])
     if target.dialect.has_count_tokens:
         try:
             return await _call_provider(services, incoming, request, target, COUNT_TIMEOUT_SECONDS)

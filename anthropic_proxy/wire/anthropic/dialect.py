@@ -20,6 +20,11 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/unit/exchange/test_relay.py.
     """
+    accepts_system_messages: bool = True
+    """True if a message in `messages` may have the role `system`. False: its text is added to the user message before
+    it, between `<system-reminder>` tags. Older Ollama, LM Studio and vLLM reject the role (ollama/ollama issue 16372,
+    vllm-project/vllm issue 44000, lmstudio-bug-tracker issue 2204). Proven by:
+    golden/anthropic/text/local_server_system_messages."""
     forwards_client_headers: bool = True
     """True if the client's headers are forwarded: betas, platform, session and custom headers.
 

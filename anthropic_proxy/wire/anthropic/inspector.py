@@ -21,6 +21,7 @@ from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
+from anthropic_proxy.wire.anthropic.request import has_system_messages
 from anthropic_proxy.wire.anthropic.usage import decode_members, decode_usage, read_members, read_string_member
 from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
@@ -36,7 +37,15 @@ _EVENT = re.compile(rb"^(?:event:|data: ?\{)", re.MULTILINE)
 _BORDER = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
 _SIGNATURE_REFUSED = re.compile(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
-_DROP_THINKING = "drop thinking"
+_ROLE_REFUSED = re.compile(
+    r"['\"`]?user['\"`]?\s*(?:or|,|\||and)\s*['\"`]?assistant\b"
+    r"|\brole\b.{0,80}\bsystem\b|\bsystem\b.{0,80}\brole\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Pattern of error messages about the role of a message: Ollama "unknown variant 'system', expected 'user' or
+'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
+Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
+_DROP_THINKING, _REMIND = "drop thinking", "role user"
 
 
 def select_frames_to_inspect(frames: bytes) -> bytes:
@@ -147,14 +156,19 @@ def _is_object(body: bytes) -> bool:
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that omits thinking blocks if the server rejected a signature. None: no change applies."""
+    """Return the adaptation that avoids a rejected thinking signature or `system` message. None: no change applies."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
+    refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
+    if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
+        return Adaptation(_REMIND)
     return None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     """Return the dialect changed by the adaptation `name`. An unknown name returns the dialect unchanged."""
+    if name == _REMIND:
+        return structs.replace(dialect, accepts_system_messages=False)
     return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect
 
 

@@ -55,6 +55,12 @@ class _Block(Struct):
     citations: Raw = Raw()
 
 
+class _Messages(Struct):
+    messages: list[dict[str, Raw]] = []
+
+
+_SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
+_decode_messages = msgspec.json.Decoder(_Messages).decode
 _decode_block = msgspec.json.Decoder(_Block).decode
 
 
@@ -66,7 +72,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     query = f"?{call.client_query}" if call.client_query else ""
     return UpstreamRequest(
         path=call.client_path + query,
-        body=_edited(call) if call.client_body else b"",
+        body=_encode_body(call) if call.client_body else b"",
         headers=_headers(call),
         trace_headers=_trace_headers(call),
         method="POST" if call.client_body else "GET",
@@ -92,6 +98,67 @@ def _trace_headers(call: Call[Dialect]) -> dict[str, str]:
     if "traceparent" not in headers or not call.dialect.forwards_client_headers:
         return {}
     return {name: headers[name] for name in TRACE_HEADERS if name in headers}
+
+
+def has_system_messages(body: bytes) -> bool:
+    """Return True if a message of a request has the role `system`."""
+    try:
+        return any(message.get("role") == _SYSTEM for message in _decode_messages(body).messages)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def _encode_body(call: Call[Dialect]) -> bytes:
+    body = _edited(call)
+    if call.dialect.accepts_system_messages or not has_system_messages(body):
+        return body
+    try:
+        return _with_reminders(body)
+    except json_spans.RepeatedKeyError:
+        return _with_reminders(msgspec.json.encode(msgspec.json.decode(body)))
+    except (msgspec.DecodeError, RecursionError):
+        return body  # the server reports the invalid message
+
+
+def _with_reminders(body: bytes) -> bytes:
+    messages: list[dict[str, Any]] = []
+    pending: list[Any] = []
+    for message in _decode_messages(body).messages:
+        if message.get("role") == _SYSTEM:
+            reminders = [_as_reminder(block) for block in _read_blocks(message.get("content", _NO_CONTENT))]
+            if messages and messages[-1].get("role") == _USER:
+                messages[-1]["content"] = [*_read_blocks(messages[-1].get("content", _NO_CONTENT)), *reminders]
+            else:
+                pending += reminders
+        elif pending and message.get("role") == _USER:
+            messages.append({**message, "content": [*pending, *_read_blocks(message.get("content", _NO_CONTENT))]})
+            pending = []
+        else:
+            if pending:
+                messages.append({"role": _USER, "content": pending})
+                pending = []
+            messages.append(dict(message))
+    if pending:
+        messages.append({"role": _USER, "content": pending})
+    span = next(member for member in json_spans.find_members(body) if member.key == "messages")
+    return json_spans.apply_edits(body, [Edit(span.value, span.end, msgspec.json.encode(messages))])
+
+
+def _read_blocks(content: Any) -> list[Any]:
+    """Return the content of a message as a list of blocks. A text becomes a text block."""
+    if isinstance(content, list):
+        return content
+    if bytes(content).startswith(b"["):
+        return msgspec.json.decode(content, type=list[Raw])
+    return [{"type": "text", "text": content}]
+
+
+def _as_reminder(block: Any) -> Any:
+    fields = block if isinstance(block, dict) else msgspec.json.decode(block, type=dict[str, Raw])
+    if "text" not in fields:
+        return block
+    text = msgspec.json.decode(fields["text"])
+    return {**fields, "text": f"<system-reminder>\n{text}\n</system-reminder>"}
 
 
 def _edited(call: Call[Dialect]) -> bytes:

@@ -438,3 +438,58 @@ async def test_what_the_successor_refuses_is_remembered_for_the_successor() -> N
     for _ in range(2):
         assert (await proxy.post(tools=tools, tool_choice=choice)).error is None
     assert [body["model"] for body in server.bodies] == ["gpt-4.1", *["gpt-6-luna"] * 3]
+
+
+ROLE_REFUSED = [
+    (400, {"type": "error", "error": {"message": "unknown variant 'system', expected 'user' or 'assistant'"}}),
+    (400, {"error": {"message": "Invalid discriminator value. Expected 'user' | 'assistant'"}}),
+    (
+        400,
+        {
+            "error": {
+                "message": "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', 'messages', 1, 'role'), "
+                "'msg': \"Input should be 'user' or 'assistant'\", 'input': 'system'}",
+                "type": "Bad Request",
+            }
+        },
+    ),
+    (
+        422,
+        {
+            "detail": [
+                {
+                    "type": "literal_error",
+                    "loc": ["body", "messages", 1, "role"],
+                    "msg": "Input should be 'user' or 'assistant'",
+                    "input": "system",
+                }
+            ]
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("refusal", ROLE_REFUSED)
+async def test_system_messages_that_a_server_refuses_become_reminders_and_later_requests_need_one_call(
+    refusal: tuple[int, Any],
+) -> None:
+    reply = {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": "well"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 5, "output_tokens": 1},
+    }
+
+    def strict(body: dict[str, Any]) -> tuple[int, Any] | None:
+        return refusal if any(message["role"] == "system" for message in body["messages"]) else None
+
+    server = Server(strict, reply)
+    proxy = local(server, OPENAI_WIRE="messages")
+    messages = [{"role": "user", "content": "Hello"}, {"role": "system", "content": "Today is Monday."}]
+    for _ in range(2):
+        assert (await proxy.post(messages=messages)).error is None
+    first, *later = (body["messages"] for body in server.bodies)
+    text = {"type": "text", "text": "<system-reminder>\nToday is Monday.\n</system-reminder>"}
+    assert first == messages
+    assert later == [[{"role": "user", "content": [{"type": "text", "text": "Hello"}, text]}]] * 2
