@@ -34,6 +34,7 @@ from anthropic_proxy.messages.models.validation_errors import (
 )
 
 _LIST = b"["[0]
+_NO_TEXT = Raw(b'""')
 _INTEGERS = frozenset({"max_tokens", "top_k"})
 _OPTIONAL_FIELDS = frozenset({"metadata", "service_tier"})
 """Fields of the body without effect on the reply. A value of the wrong type is dropped."""
@@ -174,13 +175,17 @@ def _read_message(raw: Raw, path: str) -> Message:
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)
     fields = non_null_fields(raw)
+    if "output_config" in fields:
+        fields.setdefault("content", _NO_TEXT)
     for name in ("role", "content"):
         if name not in fields:
             raise missing_field_error(f"{path}.{name}")
     role = decode_string(fields["role"])
     if role not in ROLES:
         raise wrong_type_error(f"{path}.role", "'user', 'assistant' or 'system'", fields["role"])
-    return Message(role, _read_content(fields["content"], f"{path}.content"))
+    clear_at = decode_string(fields["clear_at"]) if "clear_at" in fields else None
+    content = _read_content(fields["content"], f"{path}.content")
+    return Message(role, content, clear_at, fields.get("output_config", ABSENT))
 
 
 def _read_content(raw: Raw, path: str) -> str | list[Block]:

@@ -28,6 +28,10 @@ class Message(Struct, gc=False):
     """`user`, `assistant` or `system`. `decode_request` rejects any other."""
     content: str | list[Block]
     """Content of the message: a text, or a list of content blocks."""
+    clear_at: Any = None
+    """`next_user_message`: a `system` message that the model must not see once a user message follows it."""
+    output_config: Raw = ABSENT
+    """Output configuration from this `system` message on, as JSON. Absent: not given."""
 
     @property
     def blocks(self) -> list[Block]:
@@ -66,6 +70,8 @@ class Tool(Struct, kw_only=True, frozen=True):
     """Maximum tokens of a page that the web fetch tool returns. None: no limit."""
     url_sources: Raw = ABSENT
     """Setting of a web fetch tool, as JSON: the sources of URLs that may be fetched."""
+    allowed_callers: list[str] | None = None
+    """Callers of the tool: `direct` for the model, or code that runs in a code execution tool. None: the model."""
     input_examples: Raw = ABSENT
     """Example arguments: a JSON list of objects that match `input_schema`."""
     display_width_px: int | None = None

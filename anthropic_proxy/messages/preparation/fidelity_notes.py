@@ -45,6 +45,14 @@ TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sen
 """Note on `output_config.task_budget`, the client's token limit for a whole task. It is not sent."""
 _STOPS = FidelityNote("emulated", "stop_sequences", "detected in the reply by the proxy")
 
+_CLEARED_LATER = FidelityNote("approximated", "messages.system.clear_at", "the text stays in the conversation")
+_LATE_CONFIG = FidelityNote(
+    "dropped", "messages.system.output_config", "only the output_config of the whole request is sent"
+)
+_CALLED_BY_CODE = FidelityNote(
+    "approximated", "tools.allowed_callers", "no other provider calls tools from code: the model calls them directly"
+)
+
 _OF_BLOCKS: dict[type, FidelityNote] = {
     SearchResultBlock: FidelityNote("emulated", "messages.search_result", "sent as text, with its title and address"),
     ToolReferenceBlock: FidelityNote("emulated", "messages.tool_reference", "sent as text"),
@@ -66,6 +74,7 @@ _CALL_AS_TEXT = FidelityNote("approximated", "messages.tool_use", "a call outsid
 _RESULT_AS_TEXT = FidelityNote(
     "approximated", "messages.tool_result", "a result outside a user message is sent as text"
 )
+_NO_CONFIG = (b"", b"null", b"{}")
 _MAX_KIND_LENGTH = 64
 
 
@@ -84,6 +93,13 @@ def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fide
         notes.append(TASK_BUDGET)
     if any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)
+    late = [message for message in request.messages if message.role == "system"]
+    if any(message.clear_at == "next_user_message" for message in late):
+        notes.append(_CLEARED_LATER)
+    if any(bytes(message.output_config) not in _NO_CONFIG for message in late):
+        notes.append(_LATE_CONFIG)
+    if any(tool.allowed_callers and "direct" not in tool.allowed_callers for tool in request.tools):
+        notes.append(_CALLED_BY_CODE)
     return notes
 
 
