@@ -18,6 +18,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.routing.router import Target, find_successor, switch_wire
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
+from anthropic_proxy.wire.failures import rejects_tool_result_images
 
 
 class Adaptations:
@@ -115,6 +116,8 @@ def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamEr
     if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
         return found
     adaptation = target.wire.find_adaptation(call, error)
+    if adaptation is None and not target.is_relayed and rejects_tool_result_images(error.message, error.parameter):
+        return _find_by_cause(target, call, UpstreamErrorCause(kind="images", is_certain=False))
     return () if adaptation is None else (adaptation,)
 
 

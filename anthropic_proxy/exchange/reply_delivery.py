@@ -176,7 +176,8 @@ class ReplyDelivery:
         call_filter = self._new_call_filter()
         while (deltas := await answer.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
-        if self._writer.usage.input_tokens is None:
+        # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
+        if self._writer.usage.input_tokens is None or self._sent.estimates.has_estimate(self._request):
             self._writer.estimate = self._estimate_tokens()
         await self._sink.send_message(fold.finish())
 

@@ -93,3 +93,17 @@ def test_output_that_never_fits_is_asked_for_once(talk: Session, model: str, win
     assert first == 128_000
     assert len(others) == 3
     assert all(window * 3 // 4 < limit < window for limit in others)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", [QWEN, "openai/Qwen/Qwen3-32B", "openai/Qwen/Qwen3-14B"])
+def test_each_later_turn_of_a_growing_conversation_needs_one_call(talk: Session, model: str, stream: bool) -> None:
+    talk.model = model
+    for number in range(1, 12):
+        lines = "\n".join(f"Line {line} of file {number} is read and understood." for line in range(200))
+        reply = talk.send(f"{lines}\nCount to {number}", stream=stream, max_tokens=128_000, timeout=60)
+        assert text_of(reply) == " ".join(map(str, range(1, number + 1)))
+        if number == 1:
+            calls_before = len(talk.bodies) - 1
+    assert len(talk.bodies) - calls_before == 11
+    assert calls_before <= 2

@@ -27,6 +27,7 @@ from anthropic_proxy.messages.preparation.effort import resolve_effort
 from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
 from anthropic_proxy.messages.preparation.pairing import pair_calls_with_results
 from anthropic_proxy.messages.preparation.request import (
+    STATED_WINDOW_MIN_MARGIN_TOKENS,
     WINDOW_MARGIN_TOKENS,
     PreparationResult,
     PreparedRequest,
@@ -128,6 +129,8 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) ->
     This fast comparison avoids most token counts. `limit`: maximum output tokens.
     """
     available = (limits.context_window or 0) - limit - WINDOW_MARGIN_TOKENS
+    if limits.margin:
+        available -= STATED_WINDOW_MIN_MARGIN_TOKENS
     if limits.reject_overflow and limits.max_input is not None:
         available = min(available, limits.max_input)
     return (

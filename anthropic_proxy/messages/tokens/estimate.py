@@ -126,6 +126,10 @@ class EstimateCache:
     def __init__(self) -> None:
         self._last: tuple[MessagesRequest, int] | None = None
 
+    def has_estimate(self, request: MessagesRequest) -> bool:
+        """Return True if the tokens of this request object are already estimated."""
+        return self._last is not None and self._last[0] is request
+
     def get_or_estimate(self, request: MessagesRequest) -> int:
         """Return the estimated input tokens of a request. Later calls with the same object return the same number."""
         if self._last is None or self._last[0] is not request:

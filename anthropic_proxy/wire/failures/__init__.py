@@ -25,6 +25,7 @@ __all__ = [
     "redact_key_patterns",
     "rejects_developer_role",
     "rejects_tool_result_content",
+    "rejects_tool_result_images",
 ]
 
 PARAMETER_ERROR_STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
@@ -104,3 +105,10 @@ def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
     return kinds.rejects_tool_result_content(message, parameter)
+
+
+def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
+    """Return True if an error rejects images in tool results."""
+    from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
+
+    return kinds.rejects_tool_result_images(message, parameter)

@@ -80,7 +80,7 @@ _ROWS = (
         kind="not_found_error",
         statuses=(404,),
         codes=frozenset(("model_not_found", "NOT_FOUND")),
-        text=r"^model [\"'`].*[\"'`] not found",
+        text=r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b",
     ),
     _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS.pattern, only=413, should_retry=False),
     _Row(status=413, kind="request_too_large", statuses=(413,), text=r"^request payload size exceeds"),

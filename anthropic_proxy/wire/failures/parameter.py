@@ -21,6 +21,7 @@ _PARAMETERS = re.compile(
     rf"|property {_NAME.format('property')} is unsupported"
     r"|\b(?P<bare>\w{1,200})[`'\"]? is not supported with this model"
     r"|(?P<limit>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
+    r"|\b(?P<thinking>think) value .{1,80} is not supported"  # Ollama, also at /v1
     r"|(?P<choice>tool_choice) '\w+' is incompatible"
     r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b)",
     re.IGNORECASE,

@@ -27,7 +27,9 @@ from anthropic_proxy.wire.ollama.dialect import Dialect
 
 _NOT_PULLED = re.compile(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
 _NO_THINKING = re.compile(
-    r"does not support thinking|invalid think|\bthink must be|ChatRequest\.think\b", re.IGNORECASE
+    r"does not support thinking|invalid think|\bthink must be|ChatRequest\.think\b"
+    r"|\bthink value .{1,80} is not supported",
+    re.IGNORECASE,
 )
 _NO_TOOLS = re.compile(r"does not support tools", re.IGNORECASE)
 _OUT_OF_MEMORY = re.compile(r"requires more system memory|out of memory|cudaMalloc failed", re.IGNORECASE)

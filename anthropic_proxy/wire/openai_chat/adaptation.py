@@ -27,6 +27,7 @@ _DROPS: ParameterDrops = {
     **SHARED_DROPS,
     "stream_options": {"sends_include_usage": False},
     "reasoning_effort": {"effort_form": "omit", "forced_effort_with_tools": ""},
+    "think": {"effort_form": "omit", "forced_effort_with_tools": ""},
     "thinking": {"effort_form": "omit", "thinking_retention_field": ""},
     "include_reasoning": {"thinking_request_field": ""},
     "reasoning_format": {"thinking_request_field": ""},
@@ -41,7 +42,7 @@ _DROPS: ParameterDrops = {
     "session_id": {"session_field": ""},
 }
 _LIMITS = ("max_tokens", "max_completion_tokens")
-_EFFORTS = ("reasoning_effort", "effort", "thinking", "reasoning")
+_EFFORTS = ("reasoning_effort", "effort", "think", "thinking", "reasoning")
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 

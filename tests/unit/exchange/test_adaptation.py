@@ -18,6 +18,8 @@ REPLY = {
     "usage": {"prompt_tokens": 5, "completion_tokens": 1},
 }
 Rule = Callable[[dict[str, Any]], "tuple[int, Any] | None"]
+Wording = Callable[[int, int, int, int], tuple[int, Any]]
+"""Output, input, characters of the input, window → the error of a server."""
 
 
 class Server:
@@ -34,7 +36,8 @@ class Server:
         self.keys.append(credential.value if credential else "")
         if (error := self._rule(body)) is not None:
             return FakeResponse(error[0], error[1] if isinstance(error[1], bytes) else json.dumps(error[1]).encode())
-        return FakeResponse(200, json.dumps(self._reply).encode())
+        reply = self._reply(body) if callable(self._reply) else self._reply
+        return FakeResponse(200, json.dumps(reply).encode())
 
 
 def local(server: Server, **settings: str) -> ProxyHarness:
@@ -46,75 +49,98 @@ def vllm(message: str, parameter: str | None = None) -> tuple[int, Any]:
     return 400, {"error": {"message": message, "type": "BadRequestError", "param": parameter, "code": 400}}
 
 
-def size_of(body: dict[str, Any]) -> int:
-    """Return the input as the server counts it: 15 % more than four characters a token."""
-    return round(len(json.dumps(body["messages"])) / 4 * 1.15) + 20
+def size_of(body: dict[str, Any], characters: float = 4 / 1.15) -> int:
+    """Return the input as a server counts it that has so many characters in one token."""
+    return round(len(json.dumps(body["messages"])) / characters) + 20
 
 
 def output_of(body: dict[str, Any]) -> int:
     return int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)
 
 
-def output_above_window(body: dict[str, Any]) -> tuple[int, Any] | None:
-    output, tokens = output_of(body), size_of(body)
-    if output > WINDOW:
-        text = f"max_tokens={output} cannot be greater than max_model_len=max_total_tokens={WINDOW}."
-        return vllm(f"{text} Please request fewer output tokens.", "max_tokens")
-    if tokens + output > WINDOW:
+def vllm_0_15(output: int, tokens: int, characters: int, window: int) -> tuple[int, Any]:
+    """vllm/entrypoints/openai/serving_engine.py of the versions 0.11 to 0.15, which count the complete input."""
+    if tokens >= window:
         return vllm(
-            f"You passed {tokens} input tokens and requested {output} output tokens. However, the model's context "
-            f"length is only {WINDOW} tokens, resulting in a maximum input length of {WINDOW - output} tokens. "
-            "Please reduce the length of the input prompt.",
-            "input_tokens",
+            f"This model's maximum context length is {window} tokens. However, your request has {tokens} input tokens. "
+            "Please reduce the length of the input messages."
         )
-    return None
-
-
-def only_tokens(body: dict[str, Any]) -> tuple[int, Any] | None:
-    output, tokens = output_of(body), size_of(body)
-    if tokens + output <= WINDOW:
-        return None
     return vllm(
-        f"You passed {tokens} input tokens and requested {output} output tokens. However, the model's context length "
-        f"is only {WINDOW} tokens, resulting in a maximum input length of {max(WINDOW - output, 0)} tokens.",
-        "input_tokens",
+        f"'max_tokens' or 'max_completion_tokens' is too large: {output}. This model's maximum context length is "
+        f"{window} tokens and your request has {tokens} input tokens ({output} > {window} - {tokens}). None"
     )
 
 
-def only_characters(body: dict[str, Any]) -> tuple[int, Any] | None:
-    output, tokens = output_of(body), size_of(body)
-    if tokens + output <= WINDOW:
-        return None
-    max_input = max(WINDOW - output, 0)
+def vllm_0_16(output: int, tokens: int, characters: int, window: int) -> tuple[int, Any]:
+    """vllm/renderers/params.py: characters first, then tokens up to the first that does not fit."""
+    max_input = window - output
+    if max_input < 0:
+        text = f"max_tokens={output}cannot be greater than max_model_len=max_total_tokens={window}. "
+        return echo(f"{text}Please request fewer output tokens.", "max_tokens", output)
+    maximum = f"resulting in a maximum input length of {max_input} tokens"
+    context = f"However, the model's context length is only {window} tokens, {maximum}"
+    if characters > max_input * 6:
+        text = f"You passed {characters} input characters and requested {output} output tokens. {context} (at most "
+        text += f"{max_input * 6} characters). Please reduce the length of the input prompt."
+        return echo(text, "input_text", characters)
+    counted = min(tokens, max_input + 1)
+    text = f"You passed {counted} input tokens and requested {output} output tokens. {context}. Please reduce the "
+    return echo(f"{text}length of the input prompt.", "input_tokens", counted)
+
+
+def vllm_0_18(output: int, tokens: int, characters: int, window: int) -> tuple[int, Any]:
+    max_input = window - output
+    if max_input < 0:
+        return vllm_0_16(output, tokens, characters, window)
+    text = f"This model's maximum context length is {window} tokens. However, you requested {output} output tokens and "
+    advice = "Please reduce the length of the input prompt or the number of requested output tokens."
+    if characters > max_input * 6:
+        text += f"your prompt contains {characters} characters (more than {max_input * 6} characters, which is the "
+        return echo(f"{text}upper bound for {max_input} input tokens). {advice}", "input_text", characters)
+    counted = min(tokens, max_input + 1)
+    text += f"your prompt contains at least {counted} input tokens, for a total of at least {counted + output} tokens."
+    return echo(f"{text} {advice}", "input_tokens", counted)
+
+
+def sglang(output: int, tokens: int, characters: int, window: int) -> tuple[int, Any]:
+    if tokens >= window:
+        return vllm(f"The input ({tokens} tokens) is longer than the model's context length ({window} tokens).")
     return vllm(
-        f"You passed {len(json.dumps(body['messages']))} input characters and requested {output} output tokens. "
-        f"However, the model's context length is only {WINDOW} tokens, resulting in a maximum input length of "
-        f"{max_input} tokens (at most {max_input * 4} characters). Please reduce the length of the input prompt.",
-        "input_text",
+        f"Requested token count exceeds the model's maximum context length of {window} tokens. You requested a total "
+        f"of {tokens + output} tokens: {tokens} tokens from the input messages and {output} tokens for the completion. "
+        "Please reduce the number of tokens in the input messages or the completion to fit within the limit."
     )
 
 
-def lower_bound(body: dict[str, Any]) -> tuple[int, Any] | None:
-    output, tokens = output_of(body), size_of(body)
-    if tokens + output <= WINDOW:
-        return None
-    min_input = min(tokens, max(WINDOW - output, 0) + 1)
-    return vllm(
-        f"This model's maximum context length is {WINDOW} tokens. However, you requested {output} output tokens and "
-        f"your prompt contains at least {min_input} input tokens, for a total of at least {min_input + output} tokens."
-    )
+def echo(text: str, parameter: str, value: int) -> tuple[int, Any]:
+    return vllm(f"{text} (parameter={parameter}, value={value})", parameter)
 
 
-@pytest.mark.parametrize("rule", [output_above_window, only_tokens, only_characters, lower_bound])
+WORDINGS = (vllm_0_15, vllm_0_16, vllm_0_18, sglang)
+
+
+def window_of(words: Wording, window: int = WINDOW, characters: float = 4 / 1.15) -> Rule:
+    """Return the rule of a server that rejects input and output if both together exceed its window."""
+
+    def check(body: dict[str, Any]) -> tuple[int, Any] | None:
+        output, tokens = output_of(body), size_of(body, characters)
+        if tokens + output <= window:
+            return None
+        return words(output, tokens, len(json.dumps(body["messages"])), window)
+
+    return check
+
+
+@pytest.mark.parametrize("words", WORDINGS)
 @pytest.mark.parametrize(
-    ("max_tokens", "words"), [(128_000, 5), (128_000, 3_000), (128_000, 14_000), (32_000, 3_000), (32_000, 14_000)]
+    ("max_tokens", "length"), [(128_000, 5), (128_000, 3_000), (128_000, 14_000), (32_000, 3_000), (32_000, 14_000)]
 )
 async def test_an_output_limit_is_lowered_with_one_more_call_and_remembered(
-    rule: Rule, max_tokens: int, words: int
+    words: Wording, max_tokens: int, length: int
 ) -> None:
-    server = Server(rule)
+    server = Server(window_of(words), lambda body: {**REPLY, "usage": {"prompt_tokens": size_of(body)}})
     proxy = local(server)
-    text = "Look at the wide sea. " * (words // 5)
+    text = "Look at the wide sea. " * (length // 5)
     for calls in (2, 3, 4):
         sink = await proxy.post(text, max_tokens=max_tokens)
         assert sink.error is None
@@ -125,8 +151,42 @@ async def test_an_output_limit_is_lowered_with_one_more_call_and_remembered(
     assert all(WINDOW / 8 < limit < WINDOW for limit in limits[1:])
 
 
+TEXTS = {"prose": ("Look at the wide sea. ", 3.95), "code": ("for (i = 0; i < n; i++) { a[i] = b[i] + 1; }\n", 2.07)}
+"""Text, and characters in one token by the proxy's estimate."""
+
+
+@pytest.mark.parametrize("words", WORDINGS)
+@pytest.mark.parametrize("window", [8_192, 32_768])
+@pytest.mark.parametrize(("text", "characters"), TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("excess", [0.7, 0.9, 1.1, 1.4])
+async def test_each_later_turn_of_a_growing_conversation_needs_one_call(
+    words: Wording, window: int, text: str, characters: float, excess: float
+) -> None:
+    characters /= excess
+
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        return {**REPLY, "usage": {"prompt_tokens": size_of(body, characters), "completion_tokens": 1}}
+
+    server = Server(window_of(words, window, characters), reply)
+    proxy = local(server)
+    messages: list[dict[str, Any]] = []
+    calls, length = [], round(window * characters / 13)
+    for _ in range(11):
+        messages.append({"role": "user", "content": (text * (length // len(text) + 1))[:length]})
+        before = len(server.bodies)
+        sink = await proxy.post(messages=messages, max_tokens=128_000)
+        assert sink.error is None
+        calls.append(len(server.bodies) - before)
+        messages.append({"role": "assistant", "content": "well"})
+    assert calls[1:] == [1] * 10
+    assert calls[0] <= 3
+    remaining = window - size_of(server.bodies[-1], characters)
+    assert remaining < window // 5
+    assert output_of(server.bodies[-1]) > remaining // 3
+
+
 async def test_a_prompt_above_the_window_is_too_long_with_the_numbers_of_the_text() -> None:
-    server = Server(only_tokens)
+    server = Server(window_of(vllm_0_15))
     sink = await local(server).post("sea " * 40_000, max_tokens=32_000)
     assert sink.error is not None
     tokens = size_of(server.bodies[0])
@@ -189,6 +249,9 @@ REJECTIONS = [
     (400, "Invalid content type. image_url is only supported by certain models.", {"param": "messages"}),
     (400, "Invalid API parameter, please check the documentation.", {"code": "1210"}),
     (422, "This deployment is text-only; it cannot see pictures", {}),
+    (404, "Only 'text' content type is supported.", {}),
+    (400, "This model doesn't support the image field for user messages. Remove image and try again.", {}),
+    (422, "messages[2].content: unknown variant `image_url`, expected `text` in a tool message", {}),
 ]
 
 
@@ -252,6 +315,15 @@ async def test_a_refused_developer_becomes_a_system_message_from_then_on() -> No
     assert [body["messages"][0]["role"] for body in server.bodies] == ["developer", "system", "system"]
 
 
+async def test_a_server_of_ollama_at_v1_is_asked_without_a_level_that_it_rejects() -> None:
+    text = 'think value "high" is not supported for this model'
+    server = Server(lambda body: (400, {"error": {"message": text}}) if "reasoning_effort" in body else None)
+    proxy = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="openai/gpt-5")
+    for _ in range(2):
+        assert (await proxy.post(output_config={"effort": "high"})).error is None
+    assert ["reasoning_effort" in body for body in server.bodies] == [True, False, False]
+
+
 XAI = "Content violates usage guidelines. Team: t, API key ID: k, Model: m, Failed check: SAFETY_CHECK_TYPE_BIO"
 POLICY: dict[str, tuple[int, Any]] = {
     "xai": (403, {"code": "The caller does not have permission", "error": XAI}),
@@ -264,6 +336,8 @@ POLICY: dict[str, tuple[int, Any]] = {
     "zai": (400, {"contentFilter": [{"level": 1, "role": "user"}], "error": {"code": "1301", "message": "unsafe"}}),
     "openrouter": (403, {"error": {"message": "m requires moderation on x. Your input was flagged for \"violence\".",
                                    "code": 403, "metadata": {"reasons": ["violence"]}}}),
+    "stepfun": (451, {"error": {"message": "The content you provided or machine outputted is blocked.",
+                                "type": "censorship_blocked"}}),
     "azure": (400, {"error": {"message": "The response was filtered", "code": "content_filter"}}),
 }  # fmt: skip
 

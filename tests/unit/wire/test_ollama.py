@@ -324,6 +324,12 @@ class Server:
             lambda body: isinstance(body.get("think"), str),
             True,
         ),
+        (
+            "x",
+            'think value "high" is not supported for this model',
+            lambda body: isinstance(body.get("think"), str),
+            True,
+        ),
     ],
 )
 async def test_a_model_that_refuses_to_think_is_asked_without(

@@ -4,7 +4,11 @@ The kinds are size, images, policy, quota and rejected parameters. A kind is rec
 unknown error texts match too. Each search takes time proportional to the error text.
 """
 
-from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_tool_result_content
+from anthropic_proxy.wire.failures.kinds.images import (
+    find_image_refusal,
+    rejects_tool_result_content,
+    rejects_tool_result_images,
+)
 from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
 from anthropic_proxy.wire.failures.kinds.quota import find_exhausted_quota
 from anthropic_proxy.wire.failures.kinds.sizes import RATE_LIMIT_WORDS, KnownTokenCounts, find_token_limit_fault
@@ -17,4 +21,5 @@ __all__ = [
     "find_token_limit_fault",
     "is_policy_refusal",
     "rejects_tool_result_content",
+    "rejects_tool_result_images",
 ]

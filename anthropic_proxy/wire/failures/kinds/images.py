@@ -46,6 +46,8 @@ IMAGES_UNSUPPORTED_TEXTS = (
         r"\b(?:no|lacks|without) (?:\w+ )?(?:vision|multi-?modal|image) "
         r"(?:capabilit\w+|support|encoder|tower|projector)"
     ),
+    # mlx_lm/server.py (2026-11)
+    regex(r"\bonly [`'\"]?text[`'\"]? content type is supported\b"),
     # Groq, LM Studio (2026-11)
     regex(
         r"\btext[- ]only\b|\b(?:only|just) (?:supports?|accepts?|takes?|allows?) text\b(?! ?(?:,|/|and|or|plus|&|\+))"
@@ -88,9 +90,11 @@ PART_LIST_REJECTION_TEXTS = (
         r"\b[^.\n]{0,20}\b(?:image_url|input_image|image)\b",
     ),
     regex(r"\binvalid type: sequence, expected a string"),
+    # Bedrock Converse: also sent by models that accept images, if the image is in a tool result (2026-11)
+    regex(r"\bdo(?:es not|esn't) support the images? (?:field|content block)\b"),
 )
-"""Patterns of error texts that reject a list of content parts. The cause is uncertain, because such lists contain
-images and other content."""
+"""Patterns of error texts that reject a list of content parts, or images only at some places. The cause is uncertain,
+because such lists contain images and other content."""
 _OTHER_REASONS = re.compile(
     r"\b(?:too (?:large|big|many|small)|larger than|exceed\w*|size|format|media[_ ]?type|mime|dimensions?|pixels?"
     r"|resolution|corrupt\w*|invalid (?:image|base64)|malformed|decode|download|fetch|unreachable|could not process"
@@ -115,6 +119,10 @@ _RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
 _CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
 _UNNAMED_CODE = "1210"
 """Error code of Z.ai for `Invalid API parameter`, also sent if a text model receives an image (read 2026-11)."""
+_ABSENT_MODEL = re.compile(
+    r"\bmodel [`'\"]?[^\s`'\"]{1,200}[`'\"]?,? (?:does not exist|doesn't exist|(?:was |is )?not found)\b", re.IGNORECASE
+)
+"""Text of an error about a model that the server does not have. It may add that another model accepts images."""
 _ABOUT_ANOTHER = re.compile(
     r"\bthink\w*|\breason\w*|\btools?\b|\bmax_tokens\b|\btemperature\b|\btop_p\b", re.IGNORECASE
 )
@@ -126,7 +134,7 @@ def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
     None: the request was rejected for another reason, for example one image that is too large.
     """
     text = f"{fault.message}\n{fault.parameter or ''}"
-    if rejects_tool_result_content(fault.message, fault.parameter):
+    if rejects_tool_result_content(fault.message, fault.parameter) or _ABSENT_MODEL.search(fault.message):
         return None
     if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
         return UpstreamErrorCause(kind="images", is_certain=False)
@@ -146,6 +154,11 @@ def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
         _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
     )
+
+
+def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
+    """Return True if an error rejects images in tool results."""
+    return rejects_tool_result_content(message, parameter) and re.search(rf"\b{_IMAGE}\b", message, re.I) is not None
 
 
 def _is_named(fault: UpstreamFault) -> bool:

@@ -63,14 +63,16 @@ REFUSAL_TEXTS = (
     regex(r"\b(?:high|new)[ _]?risk\b[^.\n]{0,40}\brejected|\brejected\b[^.\n]{0,40}\b(?:high|considered) risk"),
     # MiniMax: input new_sensitive (1026); moderation by category (2026-11)
     regex(r"new_?sensitive|\b(?:hate speech|violence|self-harm|sexual content)\b[^.\n]{0,30}\b(?:detected|found)"),
+    # StepFun (451), also through OpenRouter (2026-11)
+    regex(r"\bcontent you provided or (?:the )?machine output(?:ted)? is blocked"),
     regex("敏感内容|不安全|违规|内容安全|敏感信息"),  # Z.ai and BigModel 1301, Qianfan, Volcengine (2026-11)
 )
 """Error texts of a refusal because of content. One match in a sentence suffices."""
-REFUSAL_CODES = regex(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine: error codes (2026-11)
+REFUSAL_CODES = regex(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine, StepFun: error codes (2026-11)
     r"content_?policy|content_?filter|content_?moderation|moderation_?(?:blocked|failed|error|flagged)|invalid_prompt"
     r"|bio_?policy|cyber_?policy|misalignment_?policy|policy_violation|responsibleaipolicy|data_?inspection_?failed"
     r"|content_?safety|safety_?(?:check|violation|block)|sensitive_?(?:content|words|information)|prompt_?blocked"
-    r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven",
+    r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven|censorship_?block",
 )
 """Error codes of a refusal because of content."""
 _SENTENCE_END = re.compile(r"[.!?;]\s|\n")

@@ -122,7 +122,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
     """Number of tokens in an error text, with its subject (the counted thing) and its role, such as a limit."""
 
     value: int
-    """Number of tokens. For an exclusive limit (`less than 8192`): the largest allowed number."""
+    """Number of tokens. For an exclusive limit (`must be less than 8192`): the largest allowed number."""
     subject: QuantitySubject
     """Kind of the counted tokens: input, output or both (`context`). "": the text names no subject."""
     role: QuantityRole
@@ -304,6 +304,8 @@ def _is_exclusive(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) 
     behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 3]]
     if behind == ["(", "exclusive"]:
         return True
+    if before[-3:] == ["have", "less", "than"]:
+        return False  # TGI: "must have less than 4096 tokens" accepts 4096 (router/src/validation.rs, 2026-11)
     return bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
 
 

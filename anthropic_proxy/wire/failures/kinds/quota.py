@@ -47,6 +47,8 @@ _PERIOD = (
     r"(?:hourly|daily|weekly|monthly|session|subscription|\d+[- ]?(?:h|hours?|days?)|per[- ](?:day|week|month)|plan"
     r"|(?:five|one|two)[- ]hours?|cloud|free[- ]tier)"
 )
+_EXCEEDED, _LIMIT = r"(?:reached|exceed(?:s|ed))", r"(?:quota|limit|allowance)"
+_PER_DAY = r"per[- ](?:day|week|month)"
 ALLOWANCE_TEXTS = (
     # Z.ai (2026-11)
     regex(
@@ -59,11 +61,14 @@ ALLOWANCE_TEXTS = (
     ),
     # Ollama's cloud: you have reached your hourly usage limit (2026-11)
     regex(
-        rf"\b(?:reached|exceeded|exhausted|hit|used)\b[^.\n]{{0,40}}\b{_PERIOD}\b[^.\n]{{0,30}}"
+        rf"\b(?:reached|exceed(?:s|ed)|exhausted|hit|used)\b[^.\n]{{0,40}}\b{_PERIOD}\b[^.\n]{{0,30}}"
         r"\b(?:limit|quota|allowance|cap|usage)\b",
     ),
     # OpenRouter: Rate limit exceeded: free-models-per-day (2026-11)
     regex(r"\blimit\b[^.\n]{0,20}\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\b(?:daily|per[- ](?:day|week|month))\b"),
+    # gateways: reached its quota of 2,000,000 input tokens per day; tokens per day has exceeded your quota (2026-11)
+    regex(rf"\b{_EXCEEDED}\b[^.\n]{{0,20}}\b{_LIMIT}\b[^.\n]{{0,40}}\b{_PER_DAY}\b"),
+    regex(rf"\b{_PER_DAY}\b[^.\n]{{0,20}}\b{_EXCEEDED}\b[^.\n]{{0,20}}\b{_LIMIT}\b"),
     # Gemini, gateways (2026-11)
     regex(r"\b(?:quota|allowance)\b[^.\n]{0,30}\b(?:exhausted|depleted|used up|consumed)|\bno (?:remaining )?quota\b"),
     regex(r"\b(?:plan|subscription|trial)\b[^.\n]{0,30}\b(?:has )?expired"),  # Z.ai 1309 (2026-11)

@@ -61,6 +61,16 @@ RATE_LIMIT_WORDS = re.compile(
 )
 """Words of a rate limit. The number in `30000 tokens per minute` is not a context window (Groq, OpenAI, Anthropic: rate
 limit pages, read 2026-11)."""
+_LONG_PERIODS = re.compile(
+    r"\b(?:per|an?|each|every)[- ](?:hour|day|week|month)\b|\b(?:hourly|daily|weekly|monthly)\b|\b[tr]p[hd]\b",
+    re.IGNORECASE,
+)
+_QUOTAS = re.compile(r"\b(?:quota|limit|limited|allowance|usage|rate)\b", re.IGNORECASE)
+"""With `_LONG_PERIODS`: words of a quota of an hour or longer. Its numbers count many requests, so the error says
+nothing about the size of this one."""
+_SHORT_PERIODS = re.compile(r"\bper[- ](?:second|minute|min)\b|\b[tr]p[ms]\b|/ ?min(?:ute)?\b", re.IGNORECASE)
+_MESSAGE_BYTES = re.compile(r"\btotal message size ([0-9]{1,15}) exceeds limit ([0-9]{1,15})", re.IGNORECASE)
+"""Error text of Kimi for messages with too many bytes (MoonshotAI/kimi-code, issue 1862)."""
 _OTHER_THINGS = re.compile(
     r"\b(?:string|array|schema|stop sequences?|images?|picture|photo|video|audio|files?|pdf|document|upload|payload"
     r"|body|bytes|[mk]i?b|headers?|url|identifier|\w+_(?:key|id)|metadata|name|description|tools|functions"
@@ -82,6 +92,8 @@ _COMPARISONS = re.compile(
 """Words that compare a number with a limit (`exceeds`). A text without them only mentions the context window, so the
 error has another reason."""
 _OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
+_ECHOED_VALUE = re.compile(r"\(parameter=[\w.]{1,64}, value=[^()]{0,200}\)")
+"""Suffix of error texts of vLLM, which repeats the rejected value without its unit (`VLLMValidationError`, 2026-11)."""
 _UNKNOWN_WINDOW = 128_000
 """Assumed context window in tokens if neither the error text nor the model table states one."""
 _MARGIN = 64
@@ -124,7 +136,12 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
 
     The counts in `known` replace numbers that the error text lacks.
     """
+    fault = structs.replace(fault, message=_ECHOED_VALUE.sub("", fault.message))
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
+    if (size := _MESSAGE_BYTES.search(text)) is not None:
+        return _find_message_bytes(int(size[1]), int(size[2]), known)
+    if _LONG_PERIODS.search(text) and _QUOTAS.search(text) and not _SHORT_PERIODS.search(text):
+        return None
     quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
     if RATE_LIMIT_WORDS.search(text):
         return _find_rate(quantities, known)
@@ -254,8 +271,10 @@ def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: Upstr
     """Return the input tokens in an error text, and True if the count may include the output. None: not stated."""
     stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
     others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
-    if any(one.is_minimum and one.value <= limit <= one.value + output - 1 for one in stated):
-        stated = [one for one in stated if not (one.is_minimum and one.value + output - limit == 1)]
+    # vLLM counts the input only up to the first token that does not fit (renderers/params.py, 2026-11)
+    bound = limit - output + 1
+    if output and any(one.value == bound for one in stated):
+        stated = [one for one in stated if one.value != bound]
         if not stated:
             return None, False
     if stated:
@@ -330,6 +349,14 @@ def _find_in_words(
             message="", parameter="max_tokens", cause=UpstreamErrorCause(kind="output_limit", max_output_tokens=limit)
         )
     return None
+
+
+def _find_message_bytes(size: int, limit: int, known: KnownTokenCounts) -> TokenLimitFault | None:
+    """Return the result for messages of `size` bytes, of which `limit` are allowed, as estimated tokens."""
+    if size <= limit:
+        return None
+    tokens = known.estimate_input() or size // 4
+    return new_input_overflow_fault(tokens, tokens * limit // size)
 
 
 def _find_rate(quantities: Sequence[Quantity], known: KnownTokenCounts) -> TokenLimitFault | None:

@@ -25,8 +25,8 @@ class Model:
     pictures: bool = False
     schemas: bool = False
     """True if a reply's schema is taken; else at most `json_object`."""
-    wording: Literal["older", "tokens", "characters"] = "older"
-    """Error texts with which a user's own server rejects too long input: those of older and of current versions."""
+    wording: Literal["0.11", "0.16", "0.18"] = "0.11"
+    """Version of vLLM with whose error texts a user's own server rejects too long input."""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ _MODELS = {
     "qwen3-coder": Model(65_536, 65_536, schemas=True),
     "Qwen/Qwen3-8B": Model(40_960, 40_960, thinks="always", schemas=True),
     "gemma-4-27b": Model(131_072, 131_072, pictures=True, schemas=True),
-    "Qwen/Qwen3-32B": Model(32_768, 32_768, schemas=True, wording="tokens"),
-    "Qwen/Qwen3-14B": Model(32_768, 32_768, schemas=True, wording="characters"),
+    "Qwen/Qwen3-32B": Model(32_768, 32_768, schemas=True, wording="0.16"),
+    "Qwen/Qwen3-14B": Model(32_768, 32_768, schemas=True, wording="0.18"),
 }
 
 
@@ -71,29 +71,49 @@ def _refuse_model(name: str) -> ErrorResponse:
 
 
 def _refuse_overflow(model: Model, prompt: int, output: int) -> ErrorResponse:
-    """Return the words of vLLM's renderers/params.py (at 017638d, read 2026-11), or of its versions before."""
-    if model.wording != "older" and output > model.window:
-        limit = f"max_model_len=max_total_tokens={model.window}"
-        return _refuse(400, f"max_tokens={output} cannot be greater than {limit}. Please request fewer output tokens.")
-    if model.wording != "older":
-        max_input, tokens = max(model.window - output, 0), model.wording == "tokens"
-        passed = f"{prompt} input tokens" if tokens else f"{prompt * 4} input characters"
-        max_characters = "" if tokens else f" (at most {max_input * 4} characters)"
-        return _refuse(
-            400,
-            f"You passed {passed} and requested {output} output tokens. However, the model's context length is only "
-            f"{model.window} tokens, resulting in a maximum input length of {max_input} tokens{max_characters}. Please "
-            "reduce the length of the input prompt.",
+    """Return the words of vLLM: of its versions 0.11 to 0.15, of 0.16 (renderers/params.py at 017638d), or of 0.18.
+
+    Since 0.16, the characters are compared first (here 6 in a token), and the input is counted only up to the first
+    token that does not fit.
+    """
+    window = model.window
+    context = f"This model's maximum context length is {window} tokens"
+    if model.wording == "0.11":
+        if prompt >= window:
+            return _refuse(400, f"{context}. However, your request has {prompt} input tokens. {_SHORTER} messages.")
+        text = (
+            f"'max_tokens' or 'max_completion_tokens' is too large: {output}. {context} and your request has {prompt}"
         )
-    if prompt > model.window:
-        text = f"Your request has {prompt} input tokens. Please reduce the length of the input messages."
-        return _refuse(400, f"This model's maximum context length is {model.window} tokens. However, {text}")
-    text = f"However, you requested {output} output tokens and your prompt contains at least {prompt} input tokens"
-    return _refuse(
-        400,
-        f"This model's maximum context length is {model.window} tokens. {text}, for a total of at least "
-        f"{prompt + output} tokens. Please reduce the length of the input prompt or the number of output tokens.",
-    )
+        return _refuse(400, f"{text} input tokens ({output} > {window} - {prompt}). None")
+    max_input = window - output
+    if max_input < 0:
+        text = (
+            f"max_tokens={output}cannot be greater than max_model_len=max_total_tokens={window}. Please request fewer"
+        )
+        return _refuse_value(f"{text} output tokens.", "max_tokens", output)
+    counted, characters, most = min(prompt, max_input + 1), prompt * 4, max_input * 6
+    parameter, value = ("input_text", characters) if characters > most else ("input_tokens", counted)
+    if model.wording == "0.16":
+        passed = f"{value} input {'characters' if value == characters else 'tokens'}"
+        text = f"You passed {passed} and requested {output} output tokens. However, the model's context length is only "
+        text += f"{window} tokens, resulting in a maximum input length of {max_input} tokens"
+        text += f" (at most {most} characters)" if value == characters else ""
+        return _refuse_value(f"{text}. {_SHORTER} prompt.", parameter, value)
+    text = f"{context}. However, you requested {output} output tokens and your prompt contains "
+    if value == characters:
+        text += f"{value} characters (more than {most} characters, which is the upper bound for {max_input} input"
+        text += " tokens)"
+    else:
+        text += f"at least {value} input tokens, for a total of at least {value + output} tokens"
+    return _refuse_value(f"{text}. {_SHORTER} prompt or the number of requested output tokens.", parameter, value)
+
+
+_SHORTER = "Please reduce the length of the input"
+
+
+def _refuse_value(text: str, parameter: str, value: int) -> ErrorResponse:
+    error = {"message": f"{text} (parameter={parameter}, value={value})", "type": "BadRequestError", "code": 400}
+    return send_json(400, {"error": error | {"param": parameter}})
 
 
 def _refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:

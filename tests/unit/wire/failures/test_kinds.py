@@ -53,7 +53,17 @@ OVERFLOWS = [
     ("Chat history too large: it holds 33,000 tokens; this model accepts at most 32,768 input tokens", 33_000, 32_768),
     ("The request is too long for this model. Maximum input: 128000 tokens, received: 131500 tokens", 131_500, 128_000),
     ("`prompt` is too long. Maximum number of tokens is 65536, and your prompt contained 70000 tokens", 70_000, 65_536),
-    ("Input validation error: `inputs` must have less than 4096 tokens. Given: 5000", 5_000, 4_095),
+    # TGI rejects inputs above the number, not of the number (router/src/validation.rs, `validate_input`)
+    ("Input validation error: `inputs` must have less than 4096 tokens. Given: 5000", 5_000, 4_096),
+    # vLLM, SGLang, TabbyAPI, LM Studio: texts of their sources and of public issues
+    (
+        "You passed 131073 input tokens and requested 0 output tokens. However, the model's context length is only "
+        "131072 tokens, resulting in a maximum input length of 131072 tokens. Please reduce the length of the input "
+        "prompt. (parameter=input_tokens, value=131073)",
+        131_073,
+        131_072,
+    ),
+    ("Input length (9000 tokens) exceeds the maximum allowed length (8186 tokens). Use a shorter input.", 9_000, 8_186),
     ("The sum of prompt length (40000.0), query length (0) should not exceed max_num_tokens (8192)", 40_000, 8_192),
     ("Reached context length of 4096 tokens with a model that cannot shift its context", ESTIMATE, 4_096),
     ("Input length 140001 exceeds maximum allowed token size 131072", 140_001, 131_072),
@@ -113,6 +123,47 @@ OUTPUT_LIMITS = [
 @pytest.mark.parametrize(("text", "limit"), OUTPUT_LIMITS)
 def test_an_output_limit_in_unseen_words_is_read(text: str, limit: int) -> None:
     assert refused(text) == (400, text, UpstreamErrorCause(kind="output_limit", max_output_tokens=limit))
+
+
+def test_an_absent_model_is_not_found_even_if_its_error_mentions_images() -> None:
+    text = "The model `acme-vision` does not exist. Image input needs it."
+    error = build_upstream_error(decode_error_body(404, {}, msgspec.json.encode({"error": {"message": text}})), "p")
+    assert (error.status, error.error_type, error.message, error.cause) == (404, "not_found_error", f"p: {text}", None)
+
+
+LOWER_BOUNDS = [
+    # vLLM since 0.16: the input is counted up to the first token that does not fit, or only its characters
+    "This model's maximum context length is 65536 tokens. However, you requested 64000 output tokens and your prompt "
+    "contains at least 1537 input tokens, for a total of at least 65537 tokens. Please reduce the length of the input "
+    "prompt or the number of requested output tokens. (parameter=input_tokens, value=1537)",
+    "You passed 1537 input tokens and requested 64000 output tokens. However, the model's context length is only 65536 "
+    "tokens, resulting in a maximum input length of 1536 tokens. Please reduce the length of the input prompt. "
+    "(parameter=input_tokens, value=1537)",
+    "This model's maximum context length is 65536 tokens. However, you requested 64000 output tokens and your prompt "
+    "contains 91800 characters (more than 9216 characters, which is the upper bound for 1536 input tokens). Please "
+    "reduce the length of the input prompt or the number of requested output tokens. (parameter=input_text, "
+    "value=91800)",
+    "You passed 91800 input characters and requested 64000 output tokens. However, the model's context length is only "
+    "65536 tokens, resulting in a maximum input length of 1536 tokens (at most 9216 characters). Please reduce the "
+    "length of the input prompt. (parameter=input_text, value=91800)",
+    "max_tokens=128000cannot be greater than max_model_len=max_total_tokens=65536. Please request fewer output tokens. "
+    "(parameter=max_tokens, value=128000)",
+]
+
+
+@pytest.mark.parametrize("text", LOWER_BOUNDS)
+@pytest.mark.parametrize("parameter", ["input_tokens", "input_text", None])
+def test_a_count_of_a_part_of_the_input_is_not_used_as_its_length(text: str, parameter: str | None) -> None:
+    status, _, cause = refused(text, param=parameter)
+    assert (status, cause) == (400, UpstreamErrorCause(kind="output_limit", max_tokens=40_472, context_window=65_536))
+
+
+MESSAGE_SIZE = "total message size 2306631 exceeds limit 2097152"
+
+
+@pytest.mark.parametrize("text", [MESSAGE_SIZE, f"Invalid request: {MESSAGE_SIZE}"])
+def test_a_limit_of_the_bytes_of_all_messages_is_an_overflow_in_estimated_tokens(text: str) -> None:
+    assert refused(text) == (400, too_long(20_000, 18_183), UpstreamErrorCause(kind="overflow"))
 
 
 BOTH = [
@@ -188,6 +239,24 @@ def test_other_limits_are_no_size_of_the_request(status: int, text: str) -> None
     assert found[1:] == (text, None)
 
 
+LONG_PERIODS = [
+    "You exceeded your input tokens per day quota of 2,000,000.",
+    "Your account reached its quota of 2,000,000 input tokens per day. This request has 2,100,000 tokens",
+    "Quota exceeded for quota metric 'input tokens per day' with limit 2000000 (2003456 used)",
+    "Number of input tokens per day has exceeded your quota of 2,000,000 (requested so far: 2,012,345)",
+    "The input token count exceeds the daily quota of 2000000",
+    "Exceeded daily quota: 2000000 input tokens, limit is 2000000 input tokens a day",
+    "Number of request tokens has exceeded your daily rate limit",
+    "Rate limit reached on tokens per day (TPD): Limit 100000, Used 99000, Requested 120000.",
+    "Monthly limit of 5,000,000 prompt tokens exceeded: 5,000,120",
+]
+
+
+@pytest.mark.parametrize("text", LONG_PERIODS)
+def test_a_quota_of_a_day_or_longer_is_no_overflow(text: str) -> None:
+    assert refused(text, 429) == (429, text, UpstreamErrorCause(kind="quota"))
+
+
 NEVER_FIT = [
     (429, "Request too large for gpt-9 on tokens per min (TPM): Limit 30000, Requested 342389."),
     (413, "This request needs 342,389 tokens but your TPM limit is 30,000"),
@@ -231,6 +300,7 @@ IMAGES = [
     (400, "This model only supports text input. Remove screenshot.png."),
     (400, "Message content type image_url is not recognized"),
     (400, "当前模型不支持图片输入"),
+    (404, "Only 'text' content type is supported."),  # mlx_lm/server.py, process_message_content
 ]
 
 
@@ -247,6 +317,9 @@ def test_a_rejection_of_images_in_unseen_words_is_recognized(status: int, text: 
         "content[0].type must be one of: text, tool_result",
         "unknown content part type: image_url",
         "'content' must be a string",
+        # Bedrock: also sent by models that accept images, if the image is in a tool result
+        "This model doesn't support the image field. Remove image and try again.",
+        "Validation error: This model doesn't support the image field for user messages. Remove image and try again.",
     ],
 )
 def test_a_rejection_that_may_be_about_images_is_uncertain(text: str) -> None:
@@ -277,6 +350,11 @@ def test_a_rejection_that_may_be_about_images_is_uncertain(text: str) -> None:
         "messages[0].content[0].type must be 'text' or 'image_url'",
         "Invalid value: 'image/bmp'. Supported values are: 'image/jpeg', 'image/png'.",
         "response_format.type must be 'text'",
+        "The model `acme-vision` does not exist or you do not have access to it. Image input needs it.",
+        "The model `acme-vision` does not exist. Use a vision model.",
+        "model 'llava' not found, try pulling it first. Images need a vision model.",
+        "Unsupported content type: only 'application/json' content type is supported.",
+        "This model doesn't support the image_size field. Remove image_size and try again.",
     ],
 )
 def test_a_rejection_of_one_image_is_no_rejection_of_images(text: str) -> None:
@@ -333,6 +411,9 @@ REFUSALS: list[tuple[int, dict[str, Any]]] = [
     (400, {"message": "This request was blocked due to safety concerns."}),
     (400, {"message": "We've limited access to this content for safety reasons. See our blog post."}),
     (400, {"message": "Your prompt contains words that are blocked by our policy"}),
+    # StepFun, also through OpenRouter
+    (451, {"message": "The content you provided or machine outputted is blocked.", "type": "censorship_blocked"}),
+    (400, {"message": "The content you provided or machine outputted is blocked."}),
 ]
 
 
@@ -377,6 +458,8 @@ def test_a_refusal_for_reasons_of_content_is_recognized(status: int, error: dict
                 "Request blocked: model deepseek is prohibited by company policy",
                 "Guardrail policy not found: request rejected",
                 "forbidden: request violates security policy 'no-external-egress'",
+                "The request you sent is blocked.",
+                "The content type you provided is blocked.",
             )
         ),
         (429, {"message": "Request rejected: rate limit policy exceeded"}),
@@ -425,6 +508,8 @@ def test_a_quota_that_is_used_up_is_not_retried(status: int, text: str, code: st
         "Limit reached on requests per day (RPD): Limit 1000, Used 1000. Please try again in 1m26.4s.",
         "Limit 30000 tokens per minute, used 29000",
         "Rate limit exceeded: free-models-per-min.",
+        "Limit reached: 50000 input tokens per minute, see your limits per day",
+        "You exceeded your current quota, please check your plan and billing details.",
         "请求频率超过限制",
     ],
 )
