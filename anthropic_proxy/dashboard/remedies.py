@@ -57,6 +57,8 @@ TEXTS: Mapping[str, str] = {
     "token-timeout": "Check the network; on Google Cloud, check the metadata server.",
     "not-an-api": "Correct the variable that the message names; often /v1 is missing.",
     "invalid-reply": "Try again. If it repeats with one server, update that server; then report it with the JSON log.",
+    "unreadable-output": "Send the request again. If it happens often with one model, use another model, or fewer "
+    "tools with simpler schemas.",
     "reply-too-large": "Use streaming.",
     "schema-not-followed": "Simplify the schema, or use a provider that enforces it.",
     "incomplete-reply": "Send the request again. If it happens often, check limits of gateways and of the model "
@@ -131,6 +133,9 @@ _OF_PROVIDERS: Sequence[_Rule] = (
         "incomplete-reply",
         "before it was complete|connection was lost during the reply|reply had no final event",
         status=502,
+    ),
+    _Rule(
+        "unreadable-output", r"(?i)the model's reply could not be read \(|\((?:malformed|unexpected)_\w+\)$", status=502
     ),
     _Rule("reply-too-large", "the reply is larger than", status=502),
     _Rule("schema-not-followed", "returned no valid reply for the schema", status=502),

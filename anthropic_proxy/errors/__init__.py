@@ -14,6 +14,7 @@ ProxyError                            base class
 ├─ UpstreamError                     a provider failed, never a limit of this proxy; has provider, status, retry_after
 │  ├─ UpstreamRefused                      status and type mapped from its response
 │  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
+│  │  └─ UnreadableReply                         502: the provider could not read its model's output
 │  ├─ UpstreamTimeout                      504 timeout_error
 │  ├─ UpstreamOverloaded                   529 overloaded_error
 │  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
@@ -41,6 +42,7 @@ from anthropic_proxy.errors.server_tools import ServerToolFailed as ServerToolFa
 from anthropic_proxy.errors.server_tools import WebFetchFailed as WebFetchFailed
 from anthropic_proxy.errors.server_tools import WebSearchFailed as WebSearchFailed
 from anthropic_proxy.errors.upstream import CircuitOpen as CircuitOpen
+from anthropic_proxy.errors.upstream import UnreadableReply as UnreadableReply
 from anthropic_proxy.errors.upstream import UpstreamError as UpstreamError
 from anthropic_proxy.errors.upstream import UpstreamErrorCause as UpstreamErrorCause
 from anthropic_proxy.errors.upstream import UpstreamOverloaded as UpstreamOverloaded

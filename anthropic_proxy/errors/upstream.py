@@ -80,6 +80,13 @@ class UpstreamProtocolError(UpstreamError):
     retryable = True
 
 
+class UnreadableReply(UpstreamProtocolError):
+    """The provider could not read the output of its own model, such as a malformed tool call, and ended the reply.
+
+    Another call may succeed. It is allowed even if the client has already received thinking of the reply.
+    """
+
+
 class UpstreamTimeout(UpstreamError):
     """The provider sent no data within the time limit, or reported a timeout."""
 

@@ -62,11 +62,16 @@ class AttemptRecords:
         if self._open is not None:
             self._open.status = status
 
-    def fail_attempt(self, error: UpstreamError) -> None:
-        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
+    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message.
+
+        `usage` is the token usage of an attempt that failed after thinking, which the provider charges.
+        """
         if self._open is not None:
             self._open.error_type, self._open.error = error.error_type, error.message
             self._uncounted = None
+            if usage is not None:
+                _set_usage(self._open, usage)
         self.end_attempt()
 
     def end_attempt(self) -> None:
@@ -76,16 +81,14 @@ class AttemptRecords:
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:
-        """Record `usage` as the token usage of the last attempt.
+        """Record the token usage of the last attempt: `usage`, the sum of all attempts so far, minus the earlier ones.
 
         Call this only for a reply that consists of several upstream calls. Without it, `finish_last_attempt` calculates
         the usage of the last attempt.
         """
         last, self._uncounted = self._receipt.attempts[-1], None
-        last.input_tokens, last.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
-        last.cache_read_tokens, last.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-        last.cache_write_1h_tokens, last.thinking_tokens = usage.cache_write_1h_tokens or 0, usage.thinking_tokens or 0
-        last.billed_searches, last.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
+        _set_usage(last, usage)
+        self._subtract_earlier_attempts(last)
 
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.
@@ -105,7 +108,10 @@ class AttemptRecords:
         last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
         last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
         last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
-        for earlier in receipt.attempts[:-1]:
+        self._subtract_earlier_attempts(last)
+
+    def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
+        for earlier in self._receipt.attempts[:-1]:
             last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
             last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
             last.cache_read_tokens = max(last.cache_read_tokens - earlier.cache_read_tokens, 0)
@@ -113,6 +119,14 @@ class AttemptRecords:
             last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
             last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
             last.billed_searches = max(last.billed_searches - earlier.billed_searches, 0)
+
+
+def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
+    attempt.input_tokens, attempt.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
+    attempt.cache_read_tokens, attempt.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    attempt.cache_write_1h_tokens = usage.cache_write_1h_tokens or 0
+    attempt.thinking_tokens = usage.thinking_tokens or 0
+    attempt.billed_searches, attempt.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
 
 
 @functools.lru_cache(maxsize=64)

@@ -53,7 +53,15 @@ class TargetRun(Struct):
 
     request: MessagesRequest
     token_scale: float
-    skips_open_circuit: bool
+    retries_left: int
+    """Retries that are left after temporary failures of an attempt."""
+    key_changes_left: int
+    """Retries with another key of the provider that are left."""
+    key_replacements_left: int
+    """Retries with a key that was read again from its file or command that are left."""
+    adaptations_left: int
+    """Retries with a changed field that are left."""
+    skips_open_circuit: bool = False
     """True if another target follows. This target is then skipped while its circuit is open (calls are blocked)."""
     continuation: str | None = None
     """Token to continue a reply that the provider split. "": another call without token. None: first call."""

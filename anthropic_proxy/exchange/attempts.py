@@ -1,13 +1,14 @@
 """`Attempts`: sends the requests to providers (attempts) for one client request, with retries.
 
 A target is a provider and model. `open_reply` calls the targets of the route in order until one replies.
-`open_next_call` opens another upstream call for the same reply. `estimate_scaled_tokens` returns a token estimate,
-multiplied by the correction factor of the model (`token_scale`). `annotate_error` completes an error message.
+`open_next_call` opens another upstream call for the same reply, and `repeat_call` sends a call again whose reply is
+unreadable. `estimate_scaled_tokens` returns a token estimate, multiplied by the correction factor of the model
+(`token_scale`). `annotate_error` completes an error message.
 """
 
 from msgspec import structs
 
-from anthropic_proxy.errors import ClientError, InternalError, MissingExtra, ProxyError, UpstreamError
+from anthropic_proxy.errors import ClientError, InternalError, MissingExtra, ProxyError, UnreadableReply, UpstreamError
 from anthropic_proxy.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.attempt_steps import AttemptSteps, TargetRun
@@ -33,6 +34,7 @@ from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.exchange.watchdog import Watchdog
+from anthropic_proxy.messages.deltas import Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.plugins import Receipt
@@ -115,13 +117,23 @@ class Attempts:
         again for another reason, such as results of tools.
         """
         state, target = previous.state, previous.state.target
-        run = TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)
+        run = self._new_run(request, target, state.token_scale, adaptations=0)
+        run.continuation = continuation
         if continuation:
             run.stop_filter, target = previous.stream.stop_filter, build_continuation_target(target)
-        opened = await self._try_target_with_retries(target, run, adaptations=0)
-        if isinstance(opened.stream, RelayStream):
-            raise InternalError("a relay cannot continue a reply")
-        return OpenedStream(opened.stream, opened.state)
+        return _require_decoded(await self._try_target_with_retries(target, run))
+
+    async def repeat_call(
+        self, failed: OpenedStream[UpstreamStream], error: UnreadableReply, usage: Usage
+    ) -> OpenedStream[UpstreamStream]:
+        """Send the request of a call again whose reply is unreadable after thinking only. Raises `UpstreamError`.
+
+        `usage` is the token usage of the failed call. `error` is raised if the target has no retry left.
+        """
+        target = failed.state.target
+        self._services.circuit_breakers.record_failure(target.upstream, error)
+        target = await self._prepare_retry(failed.state, failed.run, error, usage)
+        return _require_decoded(await self._try_target_with_retries(target, failed.run))
 
     def add_note(self, note: FidelityNote) -> None:
         """Add a note about the handling of one field to the receipt, the record of the client request.
@@ -157,15 +169,24 @@ class Attempts:
             target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
         scale = await self._services.observations.find_token_scale(provider, model)
         target = await apply_stored_adaptations(self._services, target, self._receipt.adaptations)
-        run = TargetRun(request, scale, skips_open_circuit=not is_last)
-        return await self._try_target_with_retries(target, run, MAX_ADAPTATIONS)
+        run = self._new_run(request, target, scale, adaptations=MAX_ADAPTATIONS)
+        run.skips_open_circuit = not is_last
+        return await self._try_target_with_retries(target, run)
 
-    async def _try_target_with_retries(self, target: Target, run: TargetRun, adaptations: int) -> AnyOpenedStream:
+    def _new_run(self, request: MessagesRequest, target: Target, token_scale: float, *, adaptations: int) -> TargetRun:
+        self._services.retry_budget.record_first_call(target.upstream)
+        return TargetRun(
+            request,
+            token_scale,
+            retries_left=MAX_RETRIES_PER_TARGET,
+            key_changes_left=self._services.credentials.max_key_changes(target.provider),
+            key_replacements_left=MAX_REPLACED_KEYS,
+            adaptations_left=adaptations,
+        )
+
+    async def _try_target_with_retries(self, target: Target, run: TargetRun) -> AnyOpenedStream:
         """Call one target until it replies, with retries and other keys. Return the reply with its first content."""
         pool = self._services.credentials
-        provider, replacements = target.provider, MAX_REPLACED_KEYS
-        retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.max_key_changes(provider)
-        self._services.retry_budget.record_first_call(target.upstream)
         while True:
             forwarded = find_client_credential(self._services, self._incoming, target.provider)
             credential = forwarded or pool.next_credential(target.provider)
@@ -178,27 +199,40 @@ class Attempts:
                     state = structs.replace(state, target=target, credential=credential)
                 return await self._attempt(state, run)
             except UpstreamError as error:
-                self._watchdog.end_upstream_call()
-                self._redact_keys(error, target, credential)
-                add_key_setting(error, target, credential)
-                self.records.fail_attempt(error)
-                if adaptations and (adapted := await self._adapt(state, run, error)):
-                    target, adaptations = adapted, adaptations - 1
-                elif error.status == 401 and replacements and await pool.replace_rejected_key(provider, credential):
-                    replacements -= 1
-                    self._receipt.failed_attempts.append(describe_attempt(target, error))
-                elif key_rotations and pool.exclude_failed_key(target.provider, credential, error):
-                    key_rotations -= 1
-                    self._receipt.failed_attempts.append(describe_attempt(target, error))
-                    if key := pool.describe_key(target.provider, credential):
-                        self._services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
-                elif retries and self._may_retry(target, error):
-                    retries -= 1
-                    self._receipt.failed_attempts.append(describe_attempt(target, error))
-                    await self._services.sleep(error.retry_after or RETRY_DELAY_SECONDS)
-                else:
-                    raise
+                target = await self._prepare_retry(state, run, error)
                 error.release_tracebacks()
+
+    async def _prepare_retry(
+        self, state: AttemptState, run: TargetRun, error: UpstreamError, usage: Usage | None = None
+    ) -> Target:
+        """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
+
+        Raises `error` if no retry is left.
+        """
+        pool, target, credential = self._services.credentials, state.target, state.credential
+        provider = target.provider
+        self._watchdog.end_upstream_call()
+        self._redact_keys(error, target, credential)
+        add_key_setting(error, target, credential)
+        self.records.fail_attempt(error, usage)
+        if run.adaptations_left and (adapted := await self._adapt(state, run, error)):
+            run.adaptations_left -= 1
+            return adapted
+        if error.status == 401 and run.key_replacements_left and await pool.replace_rejected_key(provider, credential):
+            run.key_replacements_left -= 1
+            self._receipt.failed_attempts.append(describe_attempt(target, error))
+        elif run.key_changes_left and pool.exclude_failed_key(provider, credential, error):
+            run.key_changes_left -= 1
+            self._receipt.failed_attempts.append(describe_attempt(target, error))
+            if key := pool.describe_key(provider, credential):
+                self._services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
+        elif run.retries_left and self._may_retry(target, error):
+            run.retries_left -= 1
+            self._receipt.failed_attempts.append(describe_attempt(target, error))
+            await self._services.sleep(error.retry_after or RETRY_DELAY_SECONDS)
+        else:
+            raise error
+        return target
 
     def _may_retry(self, target: Target, error: UpstreamError) -> bool:
         """Return True if a retry is allowed: temporary error, short `retry-after`, and retries left for this server."""
@@ -239,4 +273,10 @@ class Attempts:
         breakers.record_success(upstream)
         if run.adaptations is not None:
             await run.adaptations.store_for_model(target)
-        return OpenedStream(stream, state)
+        return OpenedStream(stream, state, run)
+
+
+def _require_decoded(opened: AnyOpenedStream) -> OpenedStream[UpstreamStream]:
+    if isinstance(opened.stream, RelayStream):
+        raise InternalError("a relay cannot continue a reply")
+    return OpenedStream(opened.stream, opened.state, opened.run)

@@ -4,6 +4,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from anthropic_proxy.exchange.attempt_steps import TargetRun
 from anthropic_proxy.exchange.call_building import AttemptState
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream
@@ -18,6 +19,8 @@ class OpenedStream(Struct, Generic[_Stream_co], frozen=True):
     """Reply of the provider: deltas (`UpstreamStream`) or bytes of a relay (`RelayStream`)."""
     state: AttemptState
     """The upstream attempt that opened the stream: target, call and facts."""
+    run: TargetRun
+    """State of all attempts at the target, with the retries that are left."""
 
 
 AnyOpenedStream = OpenedStream[UpstreamStream | RelayStream]

@@ -17,6 +17,7 @@ from anthropic_proxy.exchange.outcomes import (
     record_failure,
 )
 from anthropic_proxy.exchange.relay import RelayStream
+from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop import SchemaCheckedStream, open_reply
 from anthropic_proxy.exchange.upstream_stream import DeltaStream, UpstreamStream
@@ -129,7 +130,8 @@ class ReplyDelivery:
             else:
                 await self._fold(answer)
             # several calls count the same input repeatedly
-            if self._writer.estimate and isinstance(answer, UpstreamStream):
+            is_repeated = isinstance(answer, RepeatableStream) and answer.repeated
+            if self._writer.estimate and isinstance(answer, UpstreamStream | RepeatableStream) and not is_repeated:
                 await self._record_token_scale()
         finally:
             self._watchdog.stop()  # complete or failed: a disconnect has no effect now
@@ -142,7 +144,6 @@ class ReplyDelivery:
         writer.signature = answer.default_signature
         self._streamed_reply = answer
         call_filter = self._call_filter = self._new_call_filter()
-        releases_request = isinstance(answer, UpstreamStream)  # a tool loop or schema retry sends the request again
         last: list[Event] = []
         while (deltas := await answer.read()) is not None:
             if call_filter is not None:
@@ -156,17 +157,18 @@ class ReplyDelivery:
                 await sink.send_events(events)
                 watchdog.client_at = watchdog.upstream_at = watchdog.now()
                 watchdog.writing = False
-                if releases_request:
-                    releases_request = False
+                if self._incoming.body and not answer.may_send_again:
                     self._release_request(answer)
         watchdog.writing = True
         await self._write((last or self._start()) + writer.finish(), is_last=True)
 
     def _release_request(self, answer: DeltaStream | RelayStream) -> None:
-        """Free the memory of the client request after the first reply bytes, because no retry is possible then."""
+        """Free the memory of the client request, as soon as no retry is possible."""
         self._services.heap_trimmer.count_freed_bytes(len(self._incoming.body))
         self._incoming.body = b""
         self._request.release_body()
+        if isinstance(answer, RepeatableStream):
+            answer = answer.opened.stream
         if isinstance(answer, UpstreamStream):
             answer.call.request.release_content()
 

@@ -18,7 +18,7 @@ from typing import Protocol
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, Usage
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.services import BackgroundWork
@@ -55,6 +55,11 @@ class DeltaStream(Protocol):
 
         False: more deltas may follow, or the reply failed.
         """
+        ...
+
+    @property
+    def may_send_again(self) -> bool:
+        """True if another upstream call with the client request may follow, so that its content is still needed."""
         ...
 
     async def read(self) -> list[Delta] | None:
@@ -124,12 +129,22 @@ class UpstreamStream:
         return self._ended and not self._first and self._failure is None
 
     @property
+    def may_send_again(self) -> bool:
+        """Always False, because a reply with content is not requested again."""
+        return False
+
+    @property
     def continuation(self) -> str | None:
         """Token with which another upstream call continues this reply, if the provider has split it.
 
         "": the reply is complete. None: this provider never splits replies.
         """
         return self._decoder.continuation_token
+
+    @property
+    def begins_with_thinking(self) -> bool:
+        """True if the content that `wait_for_content` found is only thinking."""
+        return all(isinstance(delta, Thinking | Usage) for delta in self._first)
 
     async def wait_for_content(self) -> None:
         """Wait until the first content of the reply has arrived, which the next `read` returns.
@@ -215,6 +230,8 @@ class UpstreamStream:
             self._decode_frames(reader.feed(chunk) if chunk else reader.finish(), deltas)
             if Stop in map(type, deltas):  # faster than a generator; runs on each read
                 self._stopped = True
+            elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
+                self._drain_until = 0.0
             if not chunk or decoder.finished:
                 self._ended = True
                 deltas += decoder.decode_end()

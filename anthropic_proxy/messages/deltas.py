@@ -102,7 +102,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Stop(Struct, frozen=True):
-    """End of the reply, with a stop reason of the Messages API. A second `Stop` of a reply is ignored."""
+    """End of the reply, with a stop reason of the Messages API. `merge_stops` says which one of several counts."""
 
     reason: str
     """Stop reason: `end_turn`, `max_tokens`, `tool_use`, …"""
@@ -110,6 +110,14 @@ class Stop(Struct, frozen=True):
     """Stop sequence that ended the reply. None: another reason."""
     details: dict[str, Any] | None = None
     """Object `stop_details` of the reply, for a refusal. None: no details."""
+
+
+def merge_stops(before: Stop | None, new: Stop) -> Stop:
+    """Return the `Stop` that counts: the first one that is not `end_turn`.
+
+    Old models of Gemini end each frame with `STOP` before they report `RECITATION` (recorded).
+    """
+    return new if before is None or before.reason == "end_turn" else before
 
 
 Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop

@@ -24,6 +24,7 @@ from anthropic_proxy.messages.deltas import (
     ToolCall,
     ToolEnd,
     Usage,
+    merge_stops,
 )
 from anthropic_proxy.messages.events import (
     BlockStop,
@@ -74,7 +75,7 @@ class MessageWriter:
         self.calls = 0
         """Number of tool calls started so far, queued calls included."""
         self.stop: Stop | None = None
-        """First `Stop` delta of the upstream reply. None: not received yet."""
+        """`Stop` delta of the upstream reply that counts. None: not received yet."""
         self.usage = Usage()
         """Usage reported by the upstream so far. `totals` estimates missing counts."""
         self.estimate = 0
@@ -315,8 +316,7 @@ class MessageWriter:
         self.usage = merge_latest(self.usage, delta)
 
     def _store_stop(self, delta: Stop) -> None:
-        if self.stop is None:
-            self.stop = delta
+        self.stop = merge_stops(self.stop, delta)
 
 
 _Rule = Callable[[MessageWriter, Any], None]

@@ -12,10 +12,11 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-FinishKind = Literal["end", "calls", "limit", "window", "blocked", "failed", "unknown"]
+FinishKind = Literal["end", "calls", "limit", "window", "unreadable", "blocked", "failed", "unknown"]
 """Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply ends with tool calls. `limit`: the reply
-was cut at the output limit or for repetition. `window`: the context window is full. `blocked`: a content filter stopped
-the reply. `failed`: the server stopped the reply after an error. `unknown`: any other finish reason."""
+was cut at the output limit or for repetition. `window`: the context window is full. `unreadable`: the server could not
+read the model's output, such as a malformed tool call. `blocked`: a content filter stopped the reply. `failed`: the
+server stopped the reply after an error. `unknown`: any other finish reason."""
 
 _MAX_CHARACTERS = 100
 """Maximum number of characters of a finish reason that are read. The remaining characters are ignored."""
@@ -28,6 +29,9 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ("end", re.compile(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
     ("calls", re.compile(r"^(?:tool|function)_?(?:calls?|use)$")),
     ("window", re.compile(r"context|model_length|window")),
+    # Google's Chat Completions API sends "function_call_filter: MALFORMED_FUNCTION_CALL", LiteLLM the second part in
+    # lower case (its `OpenAIChatCompletionFinishReason`; read 2026-11-23).
+    ("unreadable", re.compile(r"malformed|unexpected_tool_call|missing_thought_signature")),
     ("blocked", re.compile(r"filter|sensitiv|safety|block|moderat|guardrail|refus|prohibit|recitation|policy")),
     (
         "failed",

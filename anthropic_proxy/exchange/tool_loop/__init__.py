@@ -8,6 +8,7 @@ a reply violates its JSON Schema. `open_reply` returns the stream of the complet
 from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.opened_stream import OpenedStream
 from anthropic_proxy.exchange.relay import RelayStream
+from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.exchange.tool_loop.history import run_pending_calls
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
@@ -38,8 +39,9 @@ async def open_reply(
     stream, state = opened.stream, opened.state
     if isinstance(stream, RelayStream):
         return stream
+    decoded = OpenedStream(stream, state, opened.run)
     reply_schema = state.reply_schema
     if reply_schema is None and not (state.proxy_tools or ahead) and stream.continuation is None:
-        return stream
-    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, OpenedStream(stream, state), ahead)
+        return RepeatableStream(attempts, decoded) if stream.begins_with_thinking else stream
+    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, decoded, ahead)
     return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, services.background)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.call_building import AttemptState
 from anthropic_proxy.exchange.opened_stream import OpenedStream
+from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.exchange.tool_loop.history import append_assistant_blocks, without_forced_tool
 from anthropic_proxy.exchange.tool_loop.model_step import ModelStep
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
@@ -52,7 +54,7 @@ class ToolLoop:
         self._request = request
         """Client request, with all reply blocks received so far at its end. Input of the next upstream call."""
         self._max_tokens = request.max_tokens
-        self._stream, self._state = opened.stream, opened.state
+        self._stream = RepeatableStream(attempts, opened)
         self._ahead = ahead
         self._step = self._new_step()
         self._call_count = self._continuation_count = 1
@@ -63,6 +65,15 @@ class ToolLoop:
         self._call_pending = False
         """True if another upstream call must be sent before the next deltas can be read."""
         self._finished = False
+
+    @property
+    def _state(self) -> AttemptState:
+        return self._stream.opened.state
+
+    @property
+    def may_send_again(self) -> bool:
+        """Always True, because another upstream call with the client request may follow."""
+        return True
 
     @property
     def provider(self) -> str:
@@ -146,9 +157,8 @@ class ToolLoop:
     async def _open_next_call(self) -> None:
         """Send the next upstream request of this reply, and wait until its response has content."""
         await self._stream.close()
-        opened = OpenedStream(self._stream, self._state)
-        opened = await self._attempts.open_next_call(opened, self._request, self._token)
-        self._stream, self._state = opened.stream, opened.state
+        opened = await self._attempts.open_next_call(self._stream.opened, self._request, self._token)
+        self._stream = RepeatableStream(self._attempts, opened)
         self._call_pending = False
         if self._token:
             self._step.begin_continuation()
@@ -194,7 +204,7 @@ class ToolLoop:
         usage, self._continuation_count = self._step.usage, self._continuation_count + 1
         self._end_call(usage)
         if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
-            stop_filter = self._stream.stop_filter
+            stop_filter = self._stream.opened.stream.stop_filter
             return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
         self._token, self._call_pending = token, True
         return []
@@ -225,8 +235,8 @@ class ToolLoop:
         self._request = replace(request, max_tokens=left)
 
     def _end_call(self, usage: Usage) -> None:
-        self._attempts.records.add_usage(usage)
         self._spent = usage if self._spent is None else sum_usages(self._spent, usage)
+        self._attempts.records.add_usage(self._spent)
         self._step.usage = Usage()
 
     def _output_tokens(self) -> int:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall
-from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage, merge_stops
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models.blocks import is_json_text_too_deep
@@ -93,7 +93,7 @@ class ModelStep:
         if isinstance(delta, Usage):
             self.usage = merge_latest(self.usage, delta)
         elif isinstance(delta, Stop):
-            self.stop = self.stop or delta
+            self.stop = merge_stops(self.stop, delta)
         elif isinstance(delta, ToolCall | ToolArgs | ToolEnd):
             self._apply_call(delta, forwarded)
         else:

@@ -8,7 +8,7 @@ the model may be called again. `default_signature` is the value for thinking blo
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
-from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, ToolCall, Usage
+from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, ToolCall, Usage, merge_stops
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.services import BackgroundWork
@@ -42,6 +42,11 @@ class SchemaCheckedStream:
     def default_signature(self) -> str:
         """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._reply.default_signature
+
+    @property
+    def may_send_again(self) -> bool:
+        """Always True, because the model may be called again."""
+        return True
 
     @property
     def usage(self) -> Usage:
@@ -81,7 +86,7 @@ class SchemaCheckedStream:
             if isinstance(delta, Usage):
                 self._usage = merge_latest(self._usage, delta)
             elif isinstance(delta, Stop):
-                self._stop = self._stop or delta
+                self._stop = merge_stops(self._stop, delta)
             elif self._calls_client:
                 forwarded.append(delta)
             elif isinstance(delta, ToolCall):

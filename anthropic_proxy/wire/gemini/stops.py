@@ -1,8 +1,7 @@
 """Finish reasons of Gemini: the field `finishReason` gives the reason for the end of a reply.
 
-`classify_finish_reason` returns the meaning of a reason. `is_unparsable_output` detects output that the server could
-not parse. `CONTINUATION_REASON` means that another request can continue the reply. Source: reference of `FinishReason`
-(2026-11).
+`classify_finish_reason` returns the meaning of a reason. `CONTINUATION_REASON` means that another request can continue
+the reply. Source: reference of `FinishReason` (2026-11).
 """
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
@@ -17,9 +16,6 @@ _REFUSALS = frozenset(
 CONTINUATION_REASON = "CONTINUATION"
 """Finish reason at the output limit of one request. Another request can continue the reply."""
 _LIMITS = frozenset(("MAX_TOKENS", CONTINUATION_REASON))
-_BROKEN = frozenset(
-    ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE")
-)
 
 
 def classify_finish_reason(reason: str) -> FinishKind:
@@ -31,8 +27,3 @@ def classify_finish_reason(reason: str) -> FinishKind:
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"
     return "limit" if reason in _LIMITS else find_finish_kind(reason)
-
-
-def is_unparsable_output(reason: str) -> bool:
-    """Return True if a finish reason means that the server could not parse the model's output. A retry may succeed."""
-    return reason in _BROKEN

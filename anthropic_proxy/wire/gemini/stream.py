@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.server_blocks import describe_generated_file
 from anthropic_proxy.wire.contract import Call, Decoder
@@ -31,7 +31,7 @@ from anthropic_proxy.wire.gemini.frames import (
     decode_strict_reply,
 )
 from anthropic_proxy.wire.gemini.grounding import GroundingDecoder
-from anthropic_proxy.wire.gemini.stops import CONTINUATION_REASON, classify_finish_reason, is_unparsable_output
+from anthropic_proxy.wire.gemini.stops import CONTINUATION_REASON, classify_finish_reason
 from anthropic_proxy.wire.gemini.tools import find_google_tools
 from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, repair_json
@@ -63,10 +63,12 @@ class GeminiDecoder(Decoder):
         self._is_thinking = False
         """True if the last delta of the reply was thinking without a signature."""
         self._answered = False
-        self._thought = False
-        self._delivered = False
-        """True if thinking of an earlier frame was emitted as deltas."""
         self._stopped = False
+        self._ended_normally = False
+        """True if the only finish reasons so far were normal ends. Old models repeat `STOP` in each frame, and a later
+        reason that is no normal end counts."""
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` or `decode_body` raises after all deltas, because usage may follow."""
         self.finished = False
         """Always False, because Gemini marks no frame as the last. Token counts may follow the finish reason."""
         self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
@@ -79,7 +81,6 @@ class GeminiDecoder(Decoder):
         Raises `UpstreamError` if the frame is invalid or an error. A refusal of the content ends the reply instead.
         """
         deltas: list[Delta] = []
-        self._delivered = self._thought
         try:
             reply = decode_strict_reply(frame)
         except DECODE_ERRORS:
@@ -90,7 +91,12 @@ class GeminiDecoder(Decoder):
         return self._late.feed(deltas)
 
     def decode_end(self) -> list[Delta]:
-        """Return the buffered text. Raises `UpstreamProtocolError` if the stream had no finish reason."""
+        """Return the buffered text. Raises `UpstreamProtocolError` if the stream had no finish reason.
+
+        Raises `UnreadableReply` if the finish reason is that the server could not read the model's output.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
         if not self._stopped:
             raise self._protocol_error("the stream ended before the reply was complete")
         return self._release_text()
@@ -100,6 +106,8 @@ class GeminiDecoder(Decoder):
         deltas: list[Delta] = []
         for reply in self._replies_in(body, repair_json):
             self._read(reply, deltas)
+        if self._unreadable is not None:
+            raise self._unreadable
         if not self._stopped:
             if not self._answered:
                 raise self._protocol_error("the reply has no content")
@@ -144,7 +152,7 @@ class GeminiDecoder(Decoder):
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
-            if candidate.finish_reason and not self._stopped:
+            if candidate.finish_reason and (self._ended_normally or not self._stopped) and not self._unreadable:
                 deltas += self._end(candidate.finish_reason, candidate)
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
             words = feedback.block_reason_message
@@ -164,7 +172,7 @@ class GeminiDecoder(Decoder):
             if part.thought:
                 if text:
                     self._put(Thinking(text), deltas)
-                    self._is_thinking = self._thought = True
+                    self._is_thinking = True
                 return
             if signature and self._is_thinking:
                 self._put(self._carry(signature), deltas)
@@ -261,9 +269,12 @@ class GeminiDecoder(Decoder):
         if reason == CONTINUATION_REASON and candidate.continuation_token and self.continuation_token is not None:
             self.continuation_token, self._stopped = candidate.continuation_token, True
             return self._release_text()
-        return self._stop(self._find_stop(reason, candidate))
+        stop = self._find_stop(reason, candidate)
+        was_normal, self._ended_normally = self._ended_normally, stop is not None and stop.reason == "end_turn"
+        return [] if stop is None or (was_normal and self._ended_normally) else self._stop(stop)
 
-    def _find_stop(self, reason: str, candidate: Candidate) -> Stop:
+    def _find_stop(self, reason: str, candidate: Candidate) -> Stop | None:
+        """Return the stop reason of the Messages API. None: the server could not read the model's output."""
         kind = classify_finish_reason(reason)
         if kind == "blocked":
             words = candidate.finish_message
@@ -272,9 +283,11 @@ class GeminiDecoder(Decoder):
             return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
         if kind == "window":
             return Stop("model_context_window_exceeded")
-        if is_unparsable_output(reason) and not (self._answered or self._delivered):
+        if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
-            raise self._protocol_error(f"{words} ({reason})")
+            provider = self._call.provider
+            self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
+            return None
         return Stop("end_turn")
 
     def _fills_window(self) -> bool:

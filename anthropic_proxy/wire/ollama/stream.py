@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold.arguments import is_truncated_object
@@ -162,6 +162,11 @@ class OllamaDecoder(Decoder):
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
             raise classify_fault(fault, self._call)
+        if kind == "unreadable":
+            provider = self._call.provider
+            raise UnreadableReply(
+                f"{provider}: the model's reply could not be read ({last.done_reason})", provider=provider
+            )
         if self._text is not None:
             reply_ended_early = kind not in {"end", "calls", "unknown"}
             deltas += self._text.finish(

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.wire.contract import Call, Decoder
@@ -84,6 +84,8 @@ class ChatDecoder(Decoder):
         self._answered = False  # whether any choice was seen
         self._stop: Stop | None = None
         self._stop_emitted = False
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because usage may follow."""
         self._refusal: list[str] = []
         self._usage = Usage()
 
@@ -121,7 +123,12 @@ class ChatDecoder(Decoder):
         return deltas + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """Return the deltas that end the reply. Raises `UpstreamProtocolError` if the reply is incomplete."""
+        """Return the deltas that end the reply. Raises `UpstreamProtocolError` if the reply is incomplete.
+
+        Raises `UnreadableReply` if the finish reason is that the server could not read the model's output.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
         deltas: list[Delta] = []
         if self._stop is None:
             if not (self.finished and self._answered):
@@ -247,12 +254,18 @@ class ChatDecoder(Decoder):
 
         Later finish reasons are ignored.
         """
-        if self._stop is not None:
+        if self._stop is not None or self._unreadable is not None:
             return
         kind = find_finish_kind(reason)
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
             raise build_upstream_error(fault, self._provider)
+        if kind == "unreadable":
+            provider = self._provider
+            self._unreadable = UnreadableReply(
+                f"{provider}: the model's reply could not be read ({reason})", provider=provider
+            )
+            return
         self._end_blocks(deltas, reply_ended_early=kind not in {"end", "calls"})
         if self._refusal:
             details = {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}

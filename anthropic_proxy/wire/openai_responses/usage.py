@@ -3,6 +3,7 @@
 `decode_usage` returns the delta `Usage`, and `build_stop` the delta `Stop`.
 """
 
+from anthropic_proxy.errors import UnreadableReply
 from anthropic_proxy.messages.deltas import Stop, Usage
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import build_blocked_reply_stop
@@ -46,6 +47,10 @@ def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_inc
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = find_finish_kind(reason) if reason else "unknown"
+    if kind == "unreadable":
+        raise UnreadableReply(
+            f"{call.provider}: the model's reply could not be read ({reason})", provider=call.provider
+        )
     if refusal:
         return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
     if reason and kind == "blocked":

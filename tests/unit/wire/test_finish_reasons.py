@@ -31,6 +31,7 @@ KINDS = {
     "window": "model_length model_context_window_exceeded contextLengthReached context_length_exceeded context-window",
     "blocked": "content_filter content-filter sensitive SAFETY content_filtered guardrail_intervened refusal"
     " prohibited_content recitation blocklist moderation",
+    "unreadable": "MALFORMED_FUNCTION_CALL malformed_function_call UNEXPECTED_TOOL_CALL MALFORMED_RESPONSE",
     "failed": "abort aborted error network_error insufficient_system_resource cancelled canceled timeout failed"
     " rate_limit_exceeded interrupted ERROR server_error timed_out",
     "unknown": "max_tool_calls steered load unload paused other toolbox stopped_by_user",
@@ -69,10 +70,11 @@ def chat(reason: str, arguments: str, *, streams: bool) -> str | None:
 @pytest.mark.parametrize("arguments", ['{"path":"a"}', '{"path":"a', '{"path":{"a":1}', "", "{"])
 @pytest.mark.parametrize(("kind", "reason"), [(kind, one) for kind, words in KINDS.items() for one in words.split()])
 def test_a_cut_call_never_reaches_a_tool(kind: str, reason: str, arguments: str, streams: bool) -> None:
-    if kind == "failed":
+    if kind in ("failed", "unreadable"):
         with pytest.raises(UpstreamError) as failure:
             chat(reason, arguments, streams=streams)
-        assert failure.value.message == f"p: the answer ended with {reason!r}"
+        unreadable = f"p: the model's reply could not be read ({reason})"
+        assert failure.value.message == (unreadable if kind == "unreadable" else f"p: the answer ended with {reason!r}")
         return
     whole = arguments == '{"path":"a"}' or (arguments == "" and kind != "unknown")
     normal = "tool_use" if whole else "max_tokens"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from anthropic_proxy.errors import UnsupportedFeature, UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, Usage
 from anthropic_proxy.messages.fold import fold
 from anthropic_proxy.messages.models import decode_request
@@ -197,7 +197,7 @@ ENDED = ["STOP", "FINISH_REASON_UNSPECIFIED", "OTHER", "TOO_MANY_TOOL_CALLS", "N
 BROKEN = ["MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE"]
 REASONS = {
     **dict.fromkeys(REFUSED, "refusal"),
-    **dict.fromkeys([*ENDED, *BROKEN, "SOMETHING_NEW"], "end_turn"),
+    **dict.fromkeys([*ENDED, "SOMETHING_NEW"], "end_turn"),
     **dict.fromkeys(["MAX_TOKENS", "CONTINUATION"], "max_tokens"),
 }
 
@@ -214,19 +214,47 @@ def test_finish_reasons(reason: str, expected: str) -> None:
 def test_every_finish_reason_of_the_official_sdk_is_known() -> None:
     from google.genai import types
 
-    assert {one.value for one in types.FinishReason} <= set(REASONS)
+    assert {one.value for one in types.FinishReason} <= set(REASONS) | set(BROKEN)
 
 
+@pytest.mark.parametrize(
+    "part", [{"text": "Hm.", "thought": True}, {"text": "Well."}, {"functionCall": {"name": "look"}}]
+)
 @pytest.mark.parametrize("reason", BROKEN)
-def test_an_unreadable_reply_is_retried_unless_text_was_received(reason: str) -> None:
-    thought = {"text": "Hm.", "thought": True}
-    with pytest.raises(UpstreamProtocolError) as caught:
-        decoded(a_frame(thought, finish=reason))
-    assert caught.value.retryable
-    assert caught.value.message == f"google: the model's reply could not be read ({reason})"
-    with pytest.raises(UpstreamProtocolError):
-        gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(a_frame(thought, finish=reason))
-    assert decoded(a_frame(thought), a_frame(finish=reason)) == [Thinking("Hm."), Stop("end_turn")]
+def test_a_reply_that_google_could_not_read_never_ends_normally(reason: str, part: dict[str, Any]) -> None:
+    late = [a_frame(part), a_frame(finish=reason), a_frame(finish="STOP")]
+    for frames in ([a_frame(part, finish=reason)], late[:2], late):
+        with pytest.raises(UnreadableReply) as caught:
+            decoded(*frames)
+        assert caught.value.retryable
+        assert caught.value.message == f"google: the model's reply could not be read ({reason})"
+    with pytest.raises(UnreadableReply):
+        gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(a_frame(part, finish=reason))
+
+
+@pytest.mark.parametrize("reason", [reason for reason in [*ENDED, "SOMETHING_NEW"] if reason != "STOP"])
+def test_an_unusual_end_without_a_reply_is_no_normal_end(reason: str) -> None:
+    with pytest.raises(UnreadableReply, match=exactly(f"google: the model's reply could not be read ({reason})")):
+        decoded(a_frame({"text": "Hm.", "thought": True}), a_frame(finish=reason))
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        (["STOP", "STOP", "RECITATION"], "refusal"),
+        (["STOP", "SAFETY", "STOP"], "refusal"),
+        (["STOP", "STOP", "MAX_TOKENS"], "max_tokens"),
+        (["STOP", "OTHER", "STOP"], "end_turn"),
+        (["MAX_TOKENS", "STOP"], "max_tokens"),
+    ],
+)
+def test_a_worse_reason_after_a_normal_end_counts(reasons: list[str], expected: str) -> None:
+    """Gemini 1.x repeats `STOP` in each frame (recorded)."""
+    frames = [a_frame({"text": "Well."}, finish=reason) for reason in reasons]
+    assert message_of(decoded(*frames))["stop_reason"] == expected
+    body = b"[" + b",".join(frames) + b"]"
+    whole = gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(body)
+    assert message_of(whole)["stop_reason"] == expected
 
 
 def test_only_the_first_candidate_is_read() -> None:

@@ -4,7 +4,8 @@ Faults that a marker in the prompt asks for, besides the refusals of `failures`:
 `late` (no headers for `seconds`), `silence` (headers, then nothing for `seconds`), `stall` (the same after `pieces`
 pieces), `cut` (the connection breaks after `pieces` pieces), `torn` (the stream ends there, without an end),
 `error` (an error there), `reset` (the connection breaks before any byte), `safety`, `blocked` (the prompt itself),
-`length`, `malformed`, `empty`.
+`length`, `malformed`, `thought` (the same after thinking), `announced`
+(after text), `empty`.
 """
 
 import json
@@ -57,6 +58,10 @@ _GENERATED = {
     "malformed": GeneratedReply(
         [], "MALFORMED_FUNCTION_CALL", "Malformed function call: print(default_api.read(path='x'"
     ),
+    "thought": GeneratedReply(
+        [({"text": "I call the tool.", "thought": True}, 0)], "MALFORMED_FUNCTION_CALL", thoughts=9
+    ),
+    "announced": GeneratedReply([({"text": "I call the tool."}, 5)], "UNEXPECTED_TOOL_CALL"),
     "empty": GeneratedReply([({"text": ""}, 0)], "STOP"),
 }
 

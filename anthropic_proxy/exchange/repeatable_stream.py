@@ -1,0 +1,72 @@
+"""`RepeatableStream`: the reply of one upstream call. It is sent again if its reply is unreadable after thinking only.
+
+A provider may think, and then report that it could not read the model's output, such as a malformed tool call. The
+client has then received nothing but thinking, so the second reply continues the message.
+"""
+
+from anthropic_proxy.errors import UnreadableReply
+from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.opened_stream import OpenedStream
+from anthropic_proxy.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.messages.deltas import Delta, Thinking, Usage
+from anthropic_proxy.messages.usage import merge_latest, sum_usages
+
+
+class RepeatableStream:
+    """Stream of the reply of one upstream call. Its token usage is the sum of the call and its repetition."""
+
+    def __init__(self, attempts: Attempts, opened: OpenedStream[UpstreamStream]) -> None:
+        self._attempts = attempts
+        self.opened = opened
+        """The upstream call that is read, and its attempt."""
+        self.may_send_again = True
+        """True while only thinking was read, and the call was not repeated."""
+        self.repeated = False
+        self._usage = Usage()
+        self._spent = Usage()
+        """Token usage of the failed call."""
+
+    @property
+    def default_signature(self) -> str:
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
+        return self.opened.stream.default_signature
+
+    @property
+    def complete(self) -> bool:
+        """True if the reply was read to its end without a failure."""
+        return self.opened.stream.complete
+
+    @property
+    def continuation(self) -> str | None:
+        """Token with which another call continues this reply, as in `UpstreamStream`."""
+        return self.opened.stream.continuation
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas of the reply. None: the end of the reply. Raises `UpstreamError`."""
+        try:
+            deltas = await self.opened.stream.read()
+        except UnreadableReply as error:
+            if not self.may_send_again:
+                raise
+            self.repeated = True
+            await self.close()
+            self._spent, self._usage = self._usage, Usage()
+            self.opened = await self._attempts.repeat_call(self.opened, error, self._spent)
+            self.may_send_again = False
+            return []
+        for place, delta in enumerate(deltas or ()):
+            if isinstance(delta, Usage):
+                self._usage = merge_latest(self._usage, delta)
+                if self.repeated and deltas is not None:
+                    deltas[place] = sum_usages(self._spent, self._usage)
+            elif not isinstance(delta, Thinking):
+                self.may_send_again = False
+        return deltas
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the buffered deltas when the reply ends early."""
+        return self.opened.stream.flush_pending()
+
+    async def close(self) -> None:
+        """End the upstream call, even if its reply is incomplete."""
+        await self.opened.stream.close()

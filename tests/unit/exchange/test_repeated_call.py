@@ -1,0 +1,133 @@
+"""Replies that the provider could not read after thinking: the call is repeated within the open stream."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.lab.stream_grammar import check_bytes
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, folded, message_of, reply, text
+from tests.support.tool_loop import frame as chat_frame
+from tests.support.tool_loop import proxy as chat_proxy
+
+WRITE = {"name": "Write", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
+THOUGHT = {"text": "I write it.", "thought": True}
+CALL = {"functionCall": {"name": "Write", "args": {"path": "a"}}}
+BROKEN = "MALFORMED_FUNCTION_CALL"
+MESSAGE = f"gemini: the model's reply could not be read ({BROKEN})"
+
+
+def frame(*parts: dict[str, Any], finish: str | None = None, output: int = 0, thoughts: int = 7) -> bytes:
+    usage = {"promptTokenCount": 30, "candidatesTokenCount": output, "thoughtsTokenCount": thoughts}
+    candidate = {"content": {"parts": list(parts)}} | ({"finishReason": finish} if finish else {})
+    return b"data: " + json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode() + b"\n\n"
+
+
+def failed(*parts: dict[str, Any]) -> list[bytes]:
+    return [frame(*(parts or [THOUGHT])), frame(finish=BROKEN)]
+
+
+def called() -> list[bytes]:
+    return [frame({"text": "Again.", "thought": True}), frame(CALL, finish="STOP", output=5)]
+
+
+def gemini(script: Script, **settings: str) -> ProxyHarness:
+    return ProxyHarness(script, GEMINI_API_KEY="AIza-test-0123456789", PREFERRED_PROVIDER="google", **settings)
+
+
+def error_of(sink: RecordingSink) -> Any:
+    assert check_bytes(sink.stream) == []
+    return folded(sink.stream)["error"]
+
+
+async def test_after_thinking_the_call_is_repeated_within_the_stream() -> None:
+    script = Script(failed(), called())
+    proxy = gemini(script)
+    sink = await proxy.post(tools=[WRITE], stream=True)
+    assert re.findall(rb'"thinking":"([^"]+)"', sink.stream) == [b"I write it.", b"Again."]
+    message = message_of(sink)
+    assert [block.type for block in message.content] == ["thinking", "tool_use"]
+    assert (message.content[1].name, message.content[1].input) == ("Write", {"path": "a"})
+    assert message.stop_reason == "tool_use"
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (60, 19)
+    assert script.requests[0] == script.requests[1]
+    assert [response.closed > 0 for response in script.given] == [True, True]
+    (receipt,) = proxy.receipts
+    assert (receipt.outcome, receipt.failed_attempts) == ("tool_use", ["gemini 502"])
+    assert (receipt.input_tokens, receipt.output_tokens, receipt.thinking_tokens) == (60, 19, 14)
+    assert [(one.error, one.input_tokens, one.output_tokens, one.thinking_tokens) for one in receipt.attempts] == [
+        (MESSAGE, 30, 7, 7),
+        ("", 30, 12, 7),
+    ]
+
+
+async def test_a_second_unreadable_reply_is_an_error() -> None:
+    script = Script(failed(), failed())
+    proxy = gemini(script)
+    assert error_of(await proxy.post(tools=[WRITE], stream=True)) == {"type": "api_error", "message": MESSAGE}
+    (receipt,) = proxy.receipts
+    assert (receipt.outcome, receipt.failed_attempts) == ("error", ["gemini 502"])
+    assert (receipt.input_tokens, receipt.output_tokens) == (60, 14)
+    assert [(one.error_type, one.input_tokens, one.output_tokens) for one in receipt.attempts] == [
+        ("api_error", 30, 7),
+        ("api_error", 30, 7),
+    ]
+
+
+@pytest.mark.parametrize("part", [{"text": "I write it."}, CALL])
+async def test_after_other_content_the_call_is_not_repeated(part: dict[str, Any]) -> None:
+    script = Script(failed(THOUGHT, part))
+    sink = await gemini(script).post(tools=[WRITE], stream=True)
+    assert error_of(sink) == {"type": "api_error", "message": MESSAGE}
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_retry_before_the_first_content_is_the_only_one(stream: bool) -> None:
+    script = Script([frame(finish=BROKEN)], failed())
+    if not stream:
+        script = Script(*[[json.dumps({"candidates": [{"finishReason": BROKEN}]}).encode()]] * 2)
+    proxy = gemini(script)
+    sink = await proxy.post(tools=[WRITE], stream=stream)
+    if stream:
+        assert error_of(sink) == {"type": "api_error", "message": MESSAGE}
+    else:
+        assert sink.error is not None
+        assert (sink.error.status, sink.error.error_type, sink.error.message) == (502, "api_error", MESSAGE)
+    assert len(script.requests) == 2
+    assert proxy.receipts[0].failed_attempts == ["gemini 502"]
+
+
+async def test_the_error_of_the_repeated_call_ends_the_stream() -> None:
+    quota = json.dumps({"error": {"code": 403, "message": "No.", "status": "PERMISSION_DENIED"}}).encode()
+    script = Script(failed(), FakeResponse(403, quota))
+    sink = await gemini(script).post(tools=[WRITE], stream=True)
+    assert error_of(sink)["type"] == "permission_error"
+
+
+@pytest.mark.parametrize("finish", ["function_call_filter: MALFORMED_FUNCTION_CALL", "malformed_function_call"])
+async def test_chat_completions_are_repeated_too(finish: str) -> None:
+    first = [chat_frame({"reasoning_content": "Hm."}), *reply(finish=finish)]
+    script = Script(first, calls(call("Write", path="a"), tokens=(100, 20)))
+    message = message_of(await chat_proxy(script).post(tools=[WRITE], stream=True))
+    assert [block.type for block in message.content] == ["thinking", "tool_use"]
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (200, 30)
+
+
+async def test_a_call_after_a_search_of_the_proxy_is_repeated() -> None:
+    broken = [chat_frame({"reasoning_content": "Hm."}), *reply(finish="malformed_function_call")]
+    script = Script(calls(call("web_search", query="Oslo")), broken, reply(text("Cold."), tokens=(150, 5)))
+    proxy = chat_proxy(script, Searcher())
+    message = message_of(await proxy.post(tools=[SEARCH], stream=True))
+    assert [block.type for block in message.content] == [
+        "server_tool_use",
+        "web_search_tool_result",
+        "thinking",
+        "text",
+    ]
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (350, 25)
+    (receipt,) = proxy.receipts
+    assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(100, 10), (100, 10), (150, 5)]
+    assert receipt.failed_attempts == ["openai 502"]
