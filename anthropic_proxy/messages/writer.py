@@ -44,6 +44,7 @@ from anthropic_proxy.messages.events import (
     block_events,
 )
 from anthropic_proxy.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.messages.tool_arguments import may_mean_no_arguments, means_no_arguments
 from anthropic_proxy.messages.usage import build_usage_body, merge_latest
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
@@ -93,6 +94,7 @@ class MessageWriter:
         self._state = _NONE
         self._index = 0  # of the open block, or of the next
         self._filled = False  # True if the open thinking block or call has content
+        self._held = ""  # beginning of the arguments of the open call that may be `null`
         self._key: int | str = 0  # of the open call
         self._keys: set[int | str] = set()
         self._queue = DeltaQueue()
@@ -208,7 +210,8 @@ class MessageWriter:
             signature = signature or (self.signature if self._filled else KEEP_ALIVE_SIGNATURE)
             self._events.append(SignatureDelta(self._index, signature))
         elif self._state == _CALL and not self._filled:
-            self._events.append(InputDelta(self._index, "{}"))
+            text, self._held = self._held, ""
+            self._events.append(InputDelta(self._index, "{}" if means_no_arguments(text) else text))
         self._events.append(BlockStop(self._index))
         self._index += 1
         self._state = _NONE
@@ -293,9 +296,12 @@ class MessageWriter:
         json = delta.json
         if delta.key != self._key:
             self._queue.append_arguments(self._find_queued(delta), delta)
-        elif json and (self._filled or not json.isspace()):
+        elif json and (self._filled or self._held or not json.isspace()):
             # The official SDKs decode the arguments at each delta and fail if the first is white space only.
-            self._filled = True
+            if not self._filled and may_mean_no_arguments(self._held + json):
+                self._held += json
+                return
+            json, self._held, self._filled = self._held + json, "", True
             self.characters += len(json)
             self._events.append(InputDelta(self._index, json))
 

@@ -15,10 +15,10 @@ from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage, merge_stops
 from anthropic_proxy.messages.fold import Fold
-from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models.blocks import is_json_text_too_deep
 from anthropic_proxy.messages.preparation import ProxyTool
 from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_server_tool_call
+from anthropic_proxy.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.messages.writer import MessageWriter
 

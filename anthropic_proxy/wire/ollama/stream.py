@@ -13,7 +13,7 @@ from msgspec import Raw
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.fold.arguments import is_truncated_object
+from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
 from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind

@@ -9,7 +9,7 @@ import re
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Stop
-from anthropic_proxy.messages.fold.arguments import is_truncated_object
+from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import (
     UpstreamFault,

@@ -8,7 +8,7 @@ repaired. `flush_pending` appends buffered arguments to a list of deltas after a
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.messages.fold.arguments import is_truncated_object
+from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.frames import FunctionCall, ToolCallDelta

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.messages.fold.arguments import is_truncated_object
+from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputItem

@@ -6,6 +6,7 @@ fit. `notes` has a note for each repair. An alias is a tool name sent to the pro
 """
 
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
+from anthropic_proxy.messages.tool_arguments import means_no_arguments
 from anthropic_proxy.wire.contract import BaseDialect, Call
 from anthropic_proxy.wire.tool_call_repair.arguments import is_json_object, repair_arguments
 from anthropic_proxy.wire.tool_call_repair.offered_tools import UNNAMED_TOOL, OfferedTools
@@ -65,7 +66,7 @@ class ToolCallRepair:
 
         Empty or ambiguous arguments are returned unchanged.
         """
-        if not arguments.strip() or is_json_object(arguments):
+        if means_no_arguments(arguments) or is_json_object(arguments):
             return arguments
         mended = repair_arguments(arguments)
         fate = (

@@ -15,8 +15,8 @@ from msgspec import Raw
 from anthropic_proxy.errors import InternalError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, Usage
 from anthropic_proxy.messages.fold import Fold, fold
-from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models import MessagesResponse
+from anthropic_proxy.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.server.responses import encode_events, encode_message
 from tests.support.delta_strategies import a_reply, cut_at, json_objects
@@ -160,7 +160,7 @@ class TestEnds:
 
 
 class TestArguments:
-    @pytest.mark.parametrize("text", ["", " ", "\n\t"])
+    @pytest.mark.parametrize("text", ["", " ", "\n\t", "null", " null ", "None"])
     def test_none_are_an_empty_object(self, text: str) -> None:
         assert bytes(build_arguments_object(text)) == b"{}"
 
@@ -176,7 +176,6 @@ class TestArguments:
         "text",
         [
             "[1]",
-            "null",
             '"text"',
             "1",
             "no JSON",

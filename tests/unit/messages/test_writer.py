@@ -261,6 +261,17 @@ class TestCalls:
     def test_arguments_of_white_space_become_an_object(self) -> None:
         assert started(*STATES["call"]).feed([ToolArgs(1, " \n"), ToolEnd(1)]) == CLOSES_CALL
 
+    @pytest.mark.parametrize("fragments", [["null"], ["nu", "ll"], [" n", "ull", "\n"], ["None"]])
+    def test_null_means_no_arguments(self, fragments: list[str]) -> None:
+        deltas = [*[ToolArgs(1, text) for text in fragments], ToolEnd(1)]
+        assert started(*STATES["call"]).feed(deltas) == CLOSES_CALL
+
+    @pytest.mark.parametrize("fragments", [["nul"], ["nullx"], ["nu", "lls"], ["Non"]])
+    def test_what_only_begins_like_null_is_sent_unchanged(self, fragments: list[str]) -> None:
+        deltas = [*[ToolArgs(1, text) for text in fragments], ToolEnd(1)]
+        written = started(*STATES["call"]).feed(deltas)
+        assert "".join(event.json for event in written if isinstance(event, InputDelta)) == "".join(fragments)
+
     def test_white_space_before_arguments_is_not_sent_alone(self) -> None:
         written = started(*STATES["call"]).feed(
             [ToolArgs(1, " "), ToolArgs(1, " {"), ToolArgs(1, " "), ToolArgs(1, "}")]

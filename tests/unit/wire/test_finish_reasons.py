@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.finish_reasons import find_finish_kind

@@ -28,8 +28,8 @@ from anthropic_proxy.messages.events import (
     ToolCallStart,
     replace_surrogates,
 )
-from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.messages.writer import MessageWriter
 
 _encode = msgspec.json.Encoder().encode

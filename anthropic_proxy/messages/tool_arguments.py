@@ -1,8 +1,8 @@
 """Conversion of tool call arguments to the JSON object that a reply without streaming must contain.
 
 Models sometimes write truncated or invalid JSON. `build_arguments_object` returns an object for any text.
-`is_truncated_object` detects an object without its end. In a stream, the client receives the model's text unchanged
-instead.
+`is_truncated_object` detects an object without its end, and `means_no_arguments` a call without arguments. In a stream,
+the client receives other text of the model unchanged instead.
 """
 
 import re
@@ -10,16 +10,17 @@ import re
 import msgspec
 from msgspec import Raw
 
+_NO_ARGUMENTS = ("", "null", "None")
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def build_arguments_object(text: str) -> Raw:
     """Return the JSON object for the arguments of a tool call, which the model may have truncated.
 
-    A truncated object keeps its complete members. Empty text becomes an empty object. For any other text, also for
-    valid JSON that is no object, the result is an object with the text in the field `__unparsedToolInput`.
+    A truncated object keeps its complete members. Empty text and `null` become an empty object. For any other text,
+    also for valid JSON that is no object, the result is an object with the text in the field `__unparsedToolInput`.
     """
-    if not text or text.isspace():
+    if means_no_arguments(text):
         return Raw(b"{}")
     # a truncated object keeps its complete members, as in the official SDKs
     for candidate in (text, _close_truncated(text)):
@@ -28,6 +29,19 @@ def build_arguments_object(text: str) -> Raw:
     # as in Claude Code
     length = len(text.encode("utf-16-le")) // 2  # JavaScript's length of a string
     return Raw(msgspec.json.encode({"__unparsedToolInput": {"raw": text, "len": length}}))
+
+
+def means_no_arguments(text: str) -> bool:
+    """Return True if the text of a model for a call without arguments is no object: `null` (Groq, recorded), or `None`.
+
+    Empty text and white space mean the same.
+    """
+    return text.strip() in _NO_ARGUMENTS
+
+
+def may_mean_no_arguments(beginning: str) -> bool:
+    """Return True if a text that begins like this may turn out to be `null` or `None`."""
+    return any(text.startswith(beginning.strip()) for text in _NO_ARGUMENTS)
 
 
 def is_truncated_object(text: str) -> bool:
