@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from tests.deployment.helm import CHART, MANIFEST, find_tools, render, run_tool
+from tests.support.paths import ROOT
 
 ALL_VALUES = """
 image: {repository: registry.example.com/proxy, digest: "sha256:%s", pullPolicy: Always}
 imagePullSecrets: [{name: registry}]
 replicas: 3
 workers: 4
-settings: {PREFERRED_PROVIDER: openai, STOP_TIMEOUT: 60, FETCH_URLS: true}
+settings: {PREFERRED_PROVIDER: openai, STOP_TIMEOUT: 1800.5, DRAIN_DELAY: "30", FETCH_URLS: true}
 secretName: keys
 configuration: |
   [providers.local]
@@ -28,6 +29,24 @@ maxUnavailable: 25%%
 networkPolicy:
   from: [{podSelector: {matchLabels: {app: ingress}}}]
   to: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}]}]
+dataVolume: {persistentVolumeClaim: {claimName: proxy-data}}
+extraEnv: [{name: REDIS_URL, valueFrom: {secretKeyRef: {name: redis, key: url}}}]
+extraVolumes: [{name: authorities, configMap: {name: company-ca}}]
+extraVolumeMounts: [{name: authorities, mountPath: /etc/company-ca, readOnly: true}]
+serviceAccount:
+  annotations: {eks.amazonaws.com/role-arn: "arn:aws:iam::111122223333:role/proxy"}
+ingress:
+  enabled: true
+  className: nginx
+  annotations: {nginx.ingress.kubernetes.io/proxy-buffering: "off"}
+  hosts: [proxy.example.com, claude.example.com]
+  tlsSecretName: front
+serviceMonitor:
+  enabled: true
+  interval: 15s
+  labels: {release: prometheus}
+  tlsConfig: {insecureSkipVerify: true}
+deploymentAnnotations: {secret.reloader.stakater.com/reload: keys}
 podLabels: {team: models}
 nodeSelector: {kubernetes.io/arch: amd64}
 tolerations: [{key: models, operator: Exists}]
@@ -65,7 +84,8 @@ def test_the_chart_passes_the_linter_and_each_manifest_the_schema(values: str) -
     run_tool("helm", "lint", "--strict", str(CHART), "-f", values)
     for rendered in (render(), render("-f", values)):
         for document in documents(rendered).values():
-            require_valid(document)
+            if document["kind"] != "ServiceMonitor":  # of the Prometheus operator, not of Kubernetes
+                require_valid(document)
     with pytest.raises(jsonschema.ValidationError):
         require_valid({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"port": 1}})
 
@@ -81,11 +101,12 @@ def test_all_values_have_an_effect(values: str) -> None:
     assert "HorizontalPodAutoscaler anthropic-proxy" not in found
     assert found["ConfigMap anthropic-proxy"]["data"] == {
         "ALLOW_UNAUTHENTICATED": "false",
-        "DRAIN_DELAY": "10",
+        "ANTHROPIC_PROXY_CONFIG": "/etc/anthropic-proxy/config",
+        "DRAIN_DELAY": "30",
         "FETCH_URLS": "true",
         "LOG_FORMAT": "json",
         "PREFERRED_PROVIDER": "openai",
-        "STOP_TIMEOUT": "60",
+        "STOP_TIMEOUT": "1800.5",
         "TLS_CERT_FILE": "/etc/anthropic-proxy/tls/tls.crt",
         "TLS_KEY_FILE": "/etc/anthropic-proxy/tls/tls.key",
     }
@@ -95,20 +116,74 @@ def test_all_values_have_an_effect(values: str) -> None:
     (container,) = pod["containers"]
     assert deployment["replicas"] == 3
     assert container["image"] == f"registry.example.com/proxy@sha256:{'0' * 64}"
-    assert container["args"][-2:] == ["--workers", "4"]
+    assert container["args"][-3:] == ["--workers", "4", "--watch-config"]
+    assert pod["terminationGracePeriodSeconds"] == 30 + 1801 + 20
     assert container["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
     assert container["envFrom"][1] == {"secretRef": {"name": "keys"}}
-    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {
-        "/tmp",
-        "/app/anthropic-proxy.toml",
-        "/etc/anthropic-proxy/tls",
+    assert container["env"][0]["name"] == "REDIS_URL"
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]} == {
+        "/tmp": {"name": "temporary", "emptyDir": {"sizeLimit": "256Mi"}},
+        "/data": {"name": "data", "persistentVolumeClaim": {"claimName": "proxy-data"}},
+        "/etc/anthropic-proxy/config": {"name": "configuration", "configMap": {"name": "anthropic-proxy-file"}},
+        "/etc/anthropic-proxy/tls": {"name": "tls", "secret": {"secretName": "certificate", "defaultMode": 288}},
+        "/etc/company-ca": {"name": "authorities", "configMap": {"name": "company-ca"}},
+    }
+    assert found["Deployment anthropic-proxy"]["metadata"]["annotations"] == {
+        "secret.reloader.stakater.com/reload": "keys"
+    }
+    account = found["ServiceAccount anthropic-proxy"]
+    assert account["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/proxy"}
+    ingress = found["Ingress anthropic-proxy"]
+    assert ingress["spec"]["tls"] == [{"hosts": ["proxy.example.com", "claude.example.com"], "secretName": "front"}]
+    assert [rule["host"] for rule in ingress["spec"]["rules"]] == ["proxy.example.com", "claude.example.com"]
+    backend = {"service": {"name": "anthropic-proxy", "port": {"name": "https"}}}
+    assert ingress["spec"]["rules"][0]["http"]["paths"] == [{"path": "/", "pathType": "Prefix", "backend": backend}]
+    monitor = found["ServiceMonitor anthropic-proxy"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"] == {
+        "selector": {"matchLabels": found["Service anthropic-proxy"]["spec"]["selector"]},
+        "endpoints": [
+            {
+                "port": "https",
+                "path": "/metrics",
+                "scheme": "https",
+                "interval": "15s",
+                "authorization": {"credentials": {"name": "keys", "key": "MONITOR_API_KEY"}},
+                "tlsConfig": {"insecureSkipVerify": True},
+            }
+        ],
     }
     assert (pod["nodeSelector"], pod["priorityClassName"]) == ({"kubernetes.io/arch": "amd64"}, "high")
+
+
+def test_the_pods_keep_rows_that_wait_for_the_database_while_their_container_restarts() -> None:
+    """The data folder of the image is a volume of the pod: the root file system is read-only."""
+    (folder,) = re.findall(r"XDG_DATA_HOME=(\S+)", (ROOT / "Dockerfile").read_text("utf-8"))
+    pod = documents(render())["Deployment anthropic-proxy"]["spec"]["template"]["spec"]
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == folder]
+    assert not mount.get("readOnly")
+    assert {"name": mount["name"], "emptyDir": {"sizeLimit": "1Gi"}} in pod["volumes"]
+
+
+def test_a_change_replaces_the_pods_only_if_they_cannot_reload_it() -> None:
+    def annotations(*options: str) -> dict[str, str]:
+        template = documents(render(*options))["Deployment anthropic-proxy"]["spec"]["template"]
+        found: dict[str, str] = template["metadata"]["annotations"]
+        return found
+
+    file = ("--set", "configuration=[prices]")
+    assert annotations(*file, "--set", "settings.LOG_LEVEL=debug") != annotations(*file)
+    assert annotations("--set", "configuration=[models]") == annotations(*file)
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("dataVolume=large", "got string, want object"),
+        ("extraEnv.NAME=x", "got object, want array"),
+        ("ingress.host=x", "additional properties 'host' not allowed"),
+        ("ingress.enabled=true", "minItems: got 0, want 1"),
         ("secretName=", "minLength: got 0, want 1"),
         ("image.digest=latest", "does not match pattern"),
         ("settings.proxy_api_key=x", "does not match pattern"),
