@@ -5,6 +5,7 @@ limits of the key. Its routes below `/admin` change keys.
 """
 
 import time
+from collections.abc import Mapping
 
 from anthropic_proxy.access.api import AdminApi
 from anthropic_proxy.access.key_table import KeyTable
@@ -26,7 +27,13 @@ def open_plugin(settings: Settings) -> Plugin:
             "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false."
         )
     access = _Access(settings)
-    return Plugin(policies=[access.policy], routes=access.api.routes, start=access.start, stop=access.stop)
+    return Plugin(
+        policies=[access.policy],
+        routes=access.api.routes,
+        budget_uses=access.budget_uses,
+        start=access.start,
+        stop=access.stop,
+    )
 
 
 class _Access:
@@ -51,6 +58,9 @@ class _Access:
         await self._table.stop()
         if self._reservations is not None:
             await self._reservations.stop()
+
+    def budget_uses(self) -> Mapping[tuple[str, str, str, str], float]:
+        return {} if self._reservations is None else self._reservations.find_budget_uses(time.time())
 
     def _current_store(self) -> Store | None:
         return None if self._gateway is None else self._gateway.store

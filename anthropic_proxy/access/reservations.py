@@ -7,19 +7,28 @@ reservations of a crashed process.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.access.errors import RESERVED_WAIT_SECONDS, limit_reached_error
 from anthropic_proxy.access.limits import Amounts, KeyLimit, find_actual_amounts
 from anthropic_proxy.access.rate_headers import build_rate_headers
+from anthropic_proxy.access.rules import find_period_end
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.plugins import Reservation, Store
 
 RENEW_SECONDS = 20.0
 """Pause in seconds between two renewals. A reservation of a killed process ends after `LEASE_SECONDS`, 60 s."""
+
+REPORTED_SHARE = 0.8
+"""Used share of a budget from which it is reported to the metrics."""
+_REPORTED_SECONDS = 86_400.0
+"""Time for which a budget without further requests is reported, unless its period ends earlier."""
+_MAX_REPORTED = 500
+"""Maximum number of reported budgets. Above it, the one with the oldest request is left out."""
 
 
 class HeldLimits(Struct, eq=False):
@@ -42,6 +51,15 @@ class Reservations:
         self._held: set[HeldLimits] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
+        self._budget_uses: dict[tuple[str, str, str, str], tuple[float, float]] = {}
+        """Nearly used budget → used share, and the time until which it is reported."""
+
+    def find_budget_uses(self, now: float) -> Mapping[tuple[str, str, str, str], float]:
+        """Return the used share of each budget of which at least `REPORTED_SHARE` was used at its latest request.
+
+        The keys are `key` or `team`, its name, and the unit and period of the budget.
+        """
+        return {budget: share for budget, (share, end) in self._budget_uses.items() if end > now}
 
     def start(self) -> None:
         """Start the background task that renews reservations."""
@@ -72,12 +90,27 @@ class Reservations:
             limits[refused] = structs.replace(limits[refused], limit=reduced)
             reservation = await self._reserve(limits)
         response_headers.update(build_rate_headers(limits, reservation, now))
+        self._note_budget_uses(limits, reservation, now)
         if reservation.refused is not None:
             raise limit_reached_error(limits[reservation.refused], reservation, now)
         held = HeldLimits(limits, reservation)
         if reservation.is_held:
             self._held.add(held)
         return held
+
+    def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
+        for each, remaining in zip(limits, reservation.remaining, strict=True):
+            if each.budget is None or not each.limit.maximum:
+                continue
+            name = (each.scope.kind, each.scope.name, each.budget.unit, each.budget.period)
+            self._budget_uses.pop(name, None)
+            share = 1 - remaining / each.limit.maximum
+            if share >= REPORTED_SHARE:
+                end = find_period_end(each.budget.period, datetime.fromtimestamp(now, UTC))
+                last = now + _REPORTED_SECONDS
+                self._budget_uses[name] = share, last if end is None else min(last, end.timestamp())
+        while len(self._budget_uses) > _MAX_REPORTED:
+            del self._budget_uses[next(iter(self._budget_uses))]
 
     def settle(self, held: HeldLimits, actual: Amounts) -> None:
         """Replace the reserved amounts of a finished request by the actual ones.

@@ -99,6 +99,12 @@ REDIS_UP = MetricFamily(
 REDIS_PENDING_SETTLEMENTS = MetricFamily(
     "anthropic_proxy_redis_pending_settlements", "gauge", (), "Settled amounts of limits that are not yet in Redis."
 )
+BUDGET_USED_RATIO = MetricFamily(
+    "anthropic_proxy_budget_used_ratio",
+    "gauge",
+    ("scope", "name", "unit", "period"),
+    "Used share of a budget of a virtual key or team, from 0.8 on, until a day after its last request.",
+)
 REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
 OPEN_CIRCUITS = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
 KEYS_IN_COOLDOWN = MetricFamily(
@@ -184,6 +190,7 @@ def collect_samples(
     if snapshot.gauges is not None:
         for family, value in _gauge_values(snapshot.gauges):
             samples[family][()] = value
+        samples[BUDGET_USED_RATIO].update(snapshot.gauges.budget_uses.items())
     return samples
 
 

@@ -126,6 +126,8 @@ class Gauges(Struct, array_like=True):
     """Number of processes that cannot use Redis. None: `REDIS_URL` is not set."""
     pending_settlements: int = 0
     """Number of settled reservations of limits that are not yet in Redis."""
+    budget_uses: dict[tuple[str, str, str, str], float] = field(default_factory=dict)
+    """Budgets that are nearly used up: `key` or `team`, its name, unit and period of the budget → used share."""
 
     def add_gauges(self, other: "Gauges") -> None:
         """Add the gauges of another process to these.
@@ -142,6 +144,8 @@ class Gauges(Struct, array_like=True):
         self.max_fds += other.max_fds
         self.ledger_queued_rows += other.ledger_queued_rows
         self.pending_settlements += other.pending_settlements
+        for budget, share in other.budget_uses.items():
+            self.budget_uses[budget] = max(share, self.budget_uses.get(budget, 0.0))
         if other.redis_failures is not None:
             self.redis_failures = (self.redis_failures or 0) + other.redis_failures
         if other.ledger_failures is not None:

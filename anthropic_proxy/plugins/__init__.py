@@ -210,6 +210,9 @@ class Plugin(Struct, kw_only=True):
     """URL paths that the plugin serves."""
     ledger_state: Callable[[], LedgerState] | None = None
     """Returns the state of the ledger, for `/health` and `/metrics`. None: the plugin stores no requests."""
+    budget_uses: Callable[[], Mapping[tuple[str, str, str, str], float]] | None = None
+    """Returns the used share of each budget that is nearly used up, for `/metrics`: `key` or `team`, its name, unit and
+    period of the budget → share. None: the plugin has no budgets."""
     start: Callable[[Gateway], Awaitable[None]] | None = None
     """Async function that is called once per worker process before its first request. None: nothing to start."""
     stop: Callable[[], Awaitable[None]] | None = None

@@ -177,6 +177,16 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
     assert msgspec.to_builtins(sum_snapshots([encode_snapshot(both)])) == msgspec.to_builtins(both)
 
 
+async def test_workers_report_the_highest_use_of_a_budget() -> None:
+    snapshots = []
+    for used in (0.85, 0.9):
+        snapshot = MetricsSnapshot(gauges=Gauges(1.0, budget_uses={("key", "ci", "usd", "day"): used}))
+        snapshots.append(encode_snapshot(snapshot))
+    page, _ = await page_of(sum_snapshots(snapshots))
+    line = 'anthropic_proxy_budget_used_ratio{name="ci",period="day",scope="key",unit="usd"} 0.9'
+    assert line in page.splitlines()
+
+
 async def test_sums_of_maximum_token_counts_can_be_sent_and_shown() -> None:
     """2,100 replies of 2**53 - 1 tokens exceed 64 bits, the limit of integers in a message between processes."""
     huge = receipt_of(input_tokens=MAX_COUNT, output_tokens=MAX_COUNT, cache_read_tokens=MAX_COUNT)

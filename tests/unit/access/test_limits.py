@@ -111,6 +111,25 @@ async def admit_remainder(keys: Keys) -> tuple[str, Admitted]:
     return key, await keys.admit(key, estimate_input_tokens=lambda: 8_000)
 
 
+async def test_a_budget_of_which_80_percent_are_used_is_reported_until_its_period_ends(keys: Keys) -> None:
+    key = await keys.create("ci")
+    budgets = (Budget(10_000, "tokens", "day"), Budget(1_000_000, "tokens", "total"))
+    await keys.change_rules("ci", budgets=budgets)
+    (await keys.admit(key, estimate_input_tokens=lambda: 6_000)).finish(input_tokens=6_000)
+    await keys.settled()
+    assert keys.reservations.find_budget_uses(keys.now) == {}
+    (await keys.admit(key, estimate_input_tokens=lambda: 1_500)).finish(input_tokens=1_500)
+    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day"): 0.85}
+    await keys.settled()
+    await keys.admit(key, estimate_input_tokens=lambda: 3_000)
+    await keys.refuse(key, 429, estimate_input_tokens=lambda: 3_000)
+    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day"): 1.0}
+    assert keys.reservations.find_budget_uses(keys.now + 86_400) == {}
+    await keys.change_rules("ci", budgets=(Budget(100_000, "tokens", "day"),))
+    await keys.admit(key)
+    assert keys.reservations.find_budget_uses(keys.now) == {}
+
+
 async def test_a_running_request_with_the_remainder_of_a_budget_does_not_use_it_up(keys: Keys) -> None:
     key, remainder = await admit_remainder(keys)
     waiting = await keys.refuse(key, 429, estimate_input_tokens=lambda: 8_000)
