@@ -144,7 +144,8 @@ class Receipt(Struct, kw_only=True):
     attempts: list[UpstreamAttempt] = field(default_factory=list)
     """All upstream attempts in order: failed attempts, and several successful ones if the proxy runs tools."""
     blocks: list[BlockMark] = []
-    """Start of each content block, and end of the reply. Empty: there are none, or the reply was relayed."""
+    """Start of each content block, and end of the reply: kind, name of the called tool, seconds since the epoch,
+    characters before it. Empty: there are none, or the reply was relayed."""
     trace: TraceContext | None = None
     """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
 

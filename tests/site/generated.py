@@ -28,6 +28,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "reference/settings.md": reference_pages.settings_page,
     DOCS / "reference/command-line.md": reference_pages.commands_page,
     DOCS / "reference/metrics.md": reference_pages.metrics_page,
+    DOCS / "reference/log.md": reference_pages.log_page,
     **{
         DOCS / f"start/{provider.slug}.md": partial(start_pages.written_page, provider)
         for provider in start_pages.providers()

@@ -1,11 +1,17 @@
-"""The pages of docs/reference/: settings from .env.example, the command line from cyclopts, metrics from the code."""
+"""The pages of docs/reference/: settings, command line, metrics and JSON log, from .env.example and the code."""
 
+import ast
+import inspect
 import re
+import typing
 from collections.abc import Iterator
+
+from msgspec import Struct
 
 from anthropic_proxy.cli import commands
 from anthropic_proxy.metrics import families
 from anthropic_proxy.metrics.families import MetricFamily
+from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings.load import list_variables
 from tests.support.paths import ROOT
@@ -41,6 +47,32 @@ access, limits and workers.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
+"""
+_LOG = """\
+# JSON log
+
+{mark}
+
+With `LOG_FORMAT=json`, the log has one JSON object per line. [Operations](../guide/operations.md#the-log) describes the
+log, and [Traces, logs and metrics](../guide/observability.md#logs) its connection with other programs.
+
+Each line has `time` (UTC, RFC 3339) and `level` (`debug`, `info`, `warning`, `error`). A line that is no request has
+`message`; at the start of the server `event` is `start`, with `address`, `mapping`, `ready` and `not_set`; a defect of
+the proxy has `request_id` and `trace`, its traceback.
+
+## A request
+
+The log has no content of requests and no key. If the request belongs to a trace, `trace_id`, `span_id` and
+`trace_flags` are its ids; `span_id` is missing if traces are off. `started_at` is written like `time`, and has the same
+value.
+
+{rows}
+"""
+_LOG_SECTION = """\
+
+## Objects of `{name}`
+
+{rows}
 """
 
 
@@ -82,6 +114,36 @@ def metrics_page() -> str:
         if isinstance(one, MetricFamily)
     )
     return _METRICS.format(mark=mark) + "\n".join(rows) + "\n"
+
+
+def log_page() -> str:
+    """Return the reference of the JSON log: a table for each kind of object in it."""
+    mark = _MARK.format(source="anthropic_proxy/plugins/receipts.py")
+    blocks = [_LOG.format(mark=mark, rows=_field_table(Receipt))]
+    waiting = list(_nested_records(Receipt, ""))
+    for name, record in waiting:
+        blocks.append(_LOG_SECTION.format(name=name, rows=_field_table(record)))
+        waiting += _nested_records(record, f"{name}.")
+    return "".join(blocks)
+
+
+def _nested_records(record: type[Struct], prefix: str) -> Iterator[tuple[str, type[Struct]]]:
+    for name, kind in typing.get_type_hints(record).items():
+        for each in (kind, *typing.get_args(kind)):
+            if isinstance(each, type) and issubclass(each, Struct) and name != "trace":
+                yield f"{prefix}{name}", each
+
+
+def _field_table(record: type[Struct]) -> str:
+    (definition,) = ast.parse(inspect.getsource(record)).body
+    assert isinstance(definition, ast.ClassDef)
+    rows = ["| field | meaning |", "| --- | --- |"]
+    for field, text in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id != "trace":
+            assert isinstance(text, ast.Expr)
+            meaning = " ".join(ast.literal_eval(text.value).split()).replace("|", "\\|").replace("None:", "null:")
+            rows.append(f"| `{field.target.id}` | {meaning} |")
+    return "\n".join(rows)
 
 
 def setting_comments() -> Iterator[tuple[list[str], str]]:

@@ -10,11 +10,13 @@ import threading
 from typing import Literal, TextIO
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from anthropic_proxy.log import Log, LogLevel
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
+from anthropic_proxy.trace_context import TraceContext
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
@@ -339,6 +341,25 @@ def test_json_has_a_readable_time_on_every_line() -> None:
     assert first["time"] == first["started_at"] == "2026-11-20T21:04:32.120Z"
     assert all(line["time"].endswith("Z") for line in others)
     assert others[1]["ready"] == ["openai"]
+
+
+def test_each_field_of_json_is_documented() -> None:
+    stream = io.StringIO()
+    log = Log(stream, "json")
+    report = FidelityReport()
+    report.add_notes([FidelityNote("dropped", "top_k", "not supported")])
+    log.write_exchange(
+        receipt(
+            fidelity=report,
+            attempts=[UpstreamAttempt(provider="groq", model="m", offset_seconds=0.0)],
+            trace=TraceContext(trace_id="1" * 32, span_id="2" * 16),
+        )
+    )
+    record = json.loads(stream.getvalue())
+    page = (ROOT / "docs/reference/log.md").read_text("utf-8")
+    documented = set(re.findall("`([a-z_0-9]+)`", page))
+    assert {*record, *record["client"], *record["fidelity"], *record["fidelity"]["notes"][0]} <= documented
+    assert {each.name for each in msgspec.structs.fields(UpstreamAttempt)} <= documented
 
 
 # Keys of the settings
