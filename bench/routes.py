@@ -58,6 +58,7 @@ def new_facts() -> RequestFacts:
         tier="opus",
         headers=_HEADERS,
         key="key-99",
+        team="",
         now=1_763_640_000.0,
         count_tokens=lambda _: 120_000,
     )

@@ -59,6 +59,7 @@ def explain(
     *,
     model: str | None = None,
     key: str = "local",
+    team: str = "",
     header: Annotated[list[str] | None, Parameter(negative="")] = None,
     at: str | None = None,
     as_json: _AsJson = False,
@@ -73,6 +74,8 @@ def explain(
         Model to request instead of the model in the body.
     key
         Name of the client key.
+    team
+        Team of this key.
     header
         Header of the request: `'x-project: web'`. Several are allowed.
     at
@@ -80,13 +83,6 @@ def explain(
     as_json
         Print one JSON object instead.
     """
-    _explain_body(file, model, key, header, at, as_json=as_json)
-
-
-def _explain_body(
-    file: Path, model: str | None, key: str, header: list[str] | None, at: str | None, *, as_json: bool
-) -> None:
-    """Print the route of a request. If the request has no route, raise the error of the routing."""
     from anthropic_proxy.cli.explain import dry_run_request  # noqa: PLC0415
     from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
@@ -94,7 +90,7 @@ def _explain_body(
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    sender = DryRunClient(key=key, headers=dict(map(_decode_header, header or ())))
+    sender = DryRunClient(key=key, team=team, headers=dict(map(_decode_header, header or ())))
     moment = None if at is None else _decode_time(at)
     settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
     fields, result, _ = dry_run_request(

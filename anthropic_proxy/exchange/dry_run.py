@@ -40,10 +40,12 @@ COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
 
 
 class DryRunClient(Struct, frozen=True, kw_only=True):
-    """Key name and headers of the imaginary client of a dry run, because conditions of routes may depend on them."""
+    """Key name, team and headers of the imaginary client of a dry run, on which conditions of routes may depend."""
 
     key: str = "local"
     """Name of the key that the client of the dry run presents. `local`: no key."""
+    team: str = ""
+    """Team of this key. "": none."""
     headers: Mapping[str, str] = {}
     """Header name in lower case → value, for conditions of routes."""
 
@@ -102,7 +104,9 @@ async def run_dry(
     receipt = Receipt(request_id=services.new_id("req_"), client=Client(), started_at=services.clock(), path=path)
     result = DryRun(receipt=receipt)
     dry = _without_network(services, result)
-    client = Client(name=sender.key, credential_forwardable=not services.settings.requires_client_key())
+    client = Client(
+        name=sender.key, team=sender.team, credential_forwardable=not services.settings.requires_client_key()
+    )
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
     incoming = ClientRequest(request_id=receipt.request_id, client=client, headers=headers, body=body, path=path)
     try:

@@ -106,6 +106,7 @@ def build_request_facts(
         tier=tier,
         headers=incoming.headers,
         key=incoming.client.name,
+        team=incoming.client.team,
         now=services.clock(),
         count_tokens=estimates.get_or_estimate,
         request_id=incoming.request_id,

@@ -26,6 +26,8 @@ class Client(Struct, frozen=True):
     """
     key_id: str = ""
     """Id of the virtual key: `key_…`. "": another client."""
+    team: str = ""
+    """Team of the virtual key. "": none, or another client."""
     address_trusted: bool = False
     """True if the client is on this machine, or if no client needs a key. Only a trusted client sees the provider
     setup."""

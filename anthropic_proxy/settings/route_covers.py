@@ -84,7 +84,7 @@ def _matches_every_session(when: RouteConditions) -> bool:
 def _prepare(route: ConfiguredRoute) -> _Compared:
     """Return a route prepared for comparisons. Conditions with many different texts come first, as index keys."""
     when = route.when
-    texts = {"key": list_condition_texts(when.key), "project": list_condition_texts(when.project)}
+    texts = {name: list_condition_texts(getattr(when, name)) for name in ("key", "team", "project")}
     texts |= {f"header {name.lower()}": list_condition_texts(value) for name, value in (when.header or {}).items()}
     texts |= {
         "model": [text.lower() for text in list_condition_texts(when.model)],

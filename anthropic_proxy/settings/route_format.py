@@ -63,6 +63,8 @@ class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Header name → value or pattern. The request must have all listed headers with a matching value."""
     key: str | list[str] | None = None
     """Name or pattern of the client key, as the log shows it."""
+    team: str | list[str] | None = None
+    """Name or pattern of the team of the virtual key."""
     project: str | list[str] | None = None
     """Value or pattern of the header `x-project`."""
     time: str | list[str] | None = None

@@ -88,7 +88,7 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
 
 
 def _compile_names(route: ConfiguredRoute) -> list[Condition]:
-    """Return the conditions of a route on Claude tier, model id, client key and project."""
+    """Return the conditions of a route on Claude tier, model id, client key, team and project."""
     when, found = route.when, []
     if tiers := list_condition_texts(when.tier):
         allowed = frozenset(tiers)
@@ -105,6 +105,8 @@ def _compile_names(route: ConfiguredRoute) -> list[Condition]:
         found.append(_name_condition("model", models, pattern, lambda facts: facts.model))
     if keys := list_condition_texts(when.key):
         found.append(_name_condition("key", keys, TextPattern(keys), lambda facts: facts.key))
+    if teams := list_condition_texts(when.team):
+        found.append(_name_condition("team", teams, TextPattern(teams), lambda facts: facts.team))
     if projects := list_condition_texts(when.project):
         found.append(_name_condition("project", projects, TextPattern(projects), lambda facts: facts.project))
     return found

@@ -52,6 +52,7 @@ class RequestFacts:
         tier: str,
         headers: Mapping[str, str],
         key: str,
+        team: str,
         now: float,
         count_tokens: Callable[[MessagesRequest], int],
         request_id: str = "",
@@ -61,6 +62,7 @@ class RequestFacts:
         self.tier = tier
         self.headers = headers
         self.key = key
+        self.team = team
         self.now = now
         self._count_tokens = count_tokens
         self._request_id = request_id

@@ -46,6 +46,7 @@ def build_filters(routes: Sequence[ConfiguredRoute]) -> Sequence[RouteFilter]:
         _filter_texts(routes, lambda route: route.when.tier, lambda facts: facts.tier),
         _filter_texts(routes, lambda route: route.when.model, lambda facts: facts.model, ignores_case=True),
         _filter_texts(routes, lambda route: route.when.key, lambda facts: facts.key),
+        _filter_texts(routes, lambda route: route.when.team, lambda facts: facts.team),
         _filter_texts(routes, lambda route: route.when.project, lambda facts: facts.project),
         *_filter_headers(routes),
         *_filter_times(routes),

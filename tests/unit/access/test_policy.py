@@ -185,3 +185,14 @@ async def _trace(policy: KeyPolicy, text: str) -> list[tuple[str, int]]:
     finally:
         sys.settrace(None)
     raise AssertionError("the key was accepted")
+
+
+async def test_the_client_of_a_key_has_its_team_for_routes(keys: Keys) -> None:
+    keys.administration.change_team("research", {"concurrency": 5})
+    key = await keys.create("ci", team="research")
+    client = await keys.policy.identify({"x-api-key": key})
+    assert client is not None
+    assert client.team == "research"
+    other = await keys.policy.identify({"x-api-key": await keys.create("own")})
+    assert other is not None
+    assert other.team == ""

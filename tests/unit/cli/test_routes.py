@@ -28,6 +28,11 @@ when = { key = ["ci", "bot-*"] }
 targets = ["groq/llama-3.3-70b-versatile", "haiku"]
 
 [[routes]]
+name = "researchers"
+when = { team = "research" }
+targets = ["gemini/gemini-2.5-pro"]
+
+[[routes]]
 name = "legacy project"
 when = { project = "legacy" }
 targets = ["default"]
@@ -94,6 +99,7 @@ SAMPLES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     (OPUS, ("--header", "x-team: web", "--key", "ci")),
     (SONNET, ("--key", "bot-9", "--header", "x-project: legacy")),
     (SONNET, ("--header", "x-project: legacy")),
+    (SONNET, ("--key", "alice", "--team", "research")),
     (HAIKU | {"tools": [SEARCH]}, ()),
     (HAIKU, tuple(word for name, value in CLAUDE_CODE.items() for word in ("--header", f"{name}: {value}"))),
     (HAIKU | {"tools": TOOLS}, ("--header", "x-claude-code-session-id: s-1")),
@@ -181,35 +187,35 @@ def test_explain_names_the_route_and_the_nearest_routes_that_failed(run: Run) ->
     shown = run("explain", "request.json", request=body({**OPUS, **LONG}))
     assert shown.partition("\n\n")[0] == (
         "  claude-opus-5-5 → gemini/gemini-2.5-pro\n"
-        '    rule       route "long context" (anthropic-proxy.toml line 42), and its prefix names the provider: '
+        '    rule       route "long context" (anthropic-proxy.toml line 47), and its prefix names the provider: '
         "gemini\n"
         "    conditions input above 1,000 tokens: the input has about 1,120 tokens\n"
-        "    no match   3 earlier routes. All of them:  anthropic-proxy routes explain\n"
-        '    no match   "search" needs web search, but the request has no web search (anthropic-proxy.toml line 17)\n'
+        "    no match   4 earlier routes. All of them:  anthropic-proxy routes explain\n"
+        '    no match   "search" needs web search, but the request has no web search (anthropic-proxy.toml line 22)\n'
         '    no match   "background" needs a background call, but the request has no background call '
-        "(anthropic-proxy.toml line 22)\n"
-        '    no match   "explore" needs a sub-agent, but the request has no sub-agent (anthropic-proxy.toml line 27)\n'
+        "(anthropic-proxy.toml line 27)\n"
+        '    no match   "explore" needs a sub-agent, but the request has no sub-agent (anthropic-proxy.toml line 32)\n'
         '    no match   "pictures" needs model claude-haiku-*, but the model is claude-opus-5-5 '
-        "(anthropic-proxy.toml line 32)\n"
-        '    no match   "documents" needs PDFs, but the request has no PDFs (anthropic-proxy.toml line 37)\n'
+        "(anthropic-proxy.toml line 37)\n"
+        '    no match   "documents" needs PDFs, but the request has no PDFs (anthropic-proxy.toml line 42)\n'
         "    attempt 1  POST https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-pro:generateContent\n"
         '    attempt 2  openai/gpt-4.1, if attempt 1 fails (targets of route "long context", '
-        "anthropic-proxy.toml line 42)"
+        "anthropic-proxy.toml line 47)"
     )
 
 
 def test_routes_are_listed_for_a_program(run: Run) -> None:
     rows = [line.split("\t") for line in run("routes", "list").splitlines()]
     assert rows[0] == ["Route", "Conditions", "Targets", "Source"]
-    assert rows[6] == ["explore", "tier opus or fable, a sub-agent", "sonnet", "anthropic-proxy.toml line 27"]
-    assert rows[11] == [
+    assert rows[7] == ["explore", "tier opus or fable, a sub-agent", "sonnet", "anthropic-proxy.toml line 32"]
+    assert rows[12] == [
         "night",
         "time 22:00-06:00 on fri or sat (Europe/Berlin)",
         "groq/llama-3.3-70b-versatile, openai/gpt-4.1-mini: lowest latency first, a session keeps its target",
-        "anthropic-proxy.toml line 52",
+        "anthropic-proxy.toml line 57",
     ]
-    assert rows[12][2] == "openai/gpt-4.1 (3), groq/llama-3.3-70b-versatile (1): by weight, a session keeps its target"
-    assert json.loads(run("routes", "list", "--json"))["routes"][11]["weights"] == [3.0, 1.0]
+    assert rows[13][2] == "openai/gpt-4.1 (3), groq/llama-3.3-70b-versatile (1): by weight, a session keeps its target"
+    assert json.loads(run("routes", "list", "--json"))["routes"][12]["weights"] == [3.0, 1.0]
 
 
 @pytest.mark.parametrize(

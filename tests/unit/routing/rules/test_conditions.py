@@ -63,6 +63,8 @@ CONDITIONS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ('header = { X-Team = "data*" }', {"headers": {"x-team": "data-1"}}, {}, "but the header is absent"),
     ('header = { x-team = ["a", "b"] }', {"headers": {"x-team": "b"}}, {"headers": {"x-team": "c"}}, "the header is c"),
     ('key = ["alice", "bot-*"]', {"key": "bot-7"}, {"key": "bob"}, "needs key alice or bot-*, but the key is bob"),
+    ('team = ["web", "data-*"]', {"team": "data-1"}, {"team": "ops"}, "needs team web or data-*, but the team is ops"),
+    ('team = "*"', {"team": "web"}, {}, "needs team *, but there is no team"),
     ('project = "web"', {"headers": {"x-project": "web"}}, {}, "needs project web, but there is no project"),
     ('project = "*"', {"headers": {"x-project": "web"}}, {}, "needs project *, but there is no project"),
     ('project = "*"', {"headers": {"x-project": "web"}}, {"headers": {"x-project": ""}}, "but there is no project"),

@@ -32,4 +32,4 @@ def test_a_long_token_count_in_a_thread_does_not_delay_the_counts_of_other_reque
 
 def _new_facts(count_tokens: Callable[[MessagesRequest], int]) -> RequestFacts:
     request = MessagesRequest(model="claude-opus-5-5", messages=[])
-    return RequestFacts(request, model="", tier="", headers={}, key="", now=0.0, count_tokens=count_tokens)
+    return RequestFacts(request, model="", tier="", headers={}, key="", team="", now=0.0, count_tokens=count_tokens)

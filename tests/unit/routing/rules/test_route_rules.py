@@ -52,6 +52,7 @@ CONDITIONS = st.builds(
     tier=one_or_more(["opus", "sonnet"]),
     model=one_or_more(MODELS),
     key=one_or_more(NAMES),
+    team=one_or_more(NAMES),
     project=one_or_more(NAMES),
     header=st.none() | st.dictionaries(st.sampled_from(["x-a", "X-B"]), st.sampled_from(NAMES), max_size=2),
     subagent=st.none() | st.booleans(),
@@ -82,6 +83,7 @@ FACTS = st.fixed_dictionaries(
         "model": st.sampled_from(["claude-opus-5", "claude-opus-5-5", "gpt-5-mini", "gpt-5", "o3"]),
         "tier": st.sampled_from(["opus", "sonnet", ""]),
         "key": st.sampled_from(TEXTS),
+        "team": st.sampled_from(TEXTS),
         "headers": st.dictionaries(
             st.sampled_from(["x-a", "x-b", "x-project", "x-claude-code-agent-id", "x-claude-code-session-id"]),
             st.sampled_from(TEXTS),
@@ -99,6 +101,7 @@ def new_facts(drawn: Mapping[str, Any]) -> RequestFacts:
         tier=drawn["tier"],
         headers=drawn["headers"],
         key=drawn["key"],
+        team=drawn["team"],
         now=drawn["now"],
         count_tokens=lambda _: int(drawn["tokens"]),
     )
