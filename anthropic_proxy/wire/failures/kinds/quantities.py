@@ -318,6 +318,8 @@ def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> Quant
         return "limit"
     if before[-1:] == ["/"]:
         return "limit"
+    if sign in _ORDERS and _STRICT.intersection(behind):
+        return "amount"  # SiliconFlow: max_total_tokens (140000) must be less than or equal to max_seq_len (131072)
     if sign in (">", "+", ">=", "exceeds", "exceed", "exceeded", "≥"):
         return "amount"
     if before[-1:] == ["by"] or (before[-1:] and before[-1] in ("over", "excess") and sign in ("over", "above")):

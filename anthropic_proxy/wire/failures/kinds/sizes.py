@@ -92,8 +92,11 @@ _COMPARISONS = re.compile(
 """Words that compare a number with a limit (`exceeds`). A text without them only mentions the context window, so the
 error has another reason."""
 _OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
-_ECHOED_VALUE = re.compile(r"\(parameter=[\w.]{1,64}, value=[^()]{0,200}\)")
-"""Suffix of error texts of vLLM, which repeats the rejected value without its unit (`VLLMValidationError`, 2026-11)."""
+_OTHER_NUMBERS = re.compile(
+    r"\(parameter=[\w.]{1,64}, value=[^()]{0,200}\)|\b(?:code|status(?:_code)?)\\?[\"']?: ?\\?[\"']?[0-9]{3}\b"
+)
+"""Numbers in an error text that count no tokens, or repeat a number without its unit: the suffix of vLLM's texts
+(`VLLMValidationError`), and the status in the error of a server that a gateway quotes (LiteLLM; 2026-11)."""
 _UNKNOWN_WINDOW = 128_000
 """Assumed context window in tokens if neither the error text nor the model table states one."""
 _MARGIN = 64
@@ -136,7 +139,7 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
 
     The counts in `known` replace numbers that the error text lacks.
     """
-    fault = structs.replace(fault, message=_ECHOED_VALUE.sub("", fault.message))
+    fault = structs.replace(fault, message=_OTHER_NUMBERS.sub("", fault.message))
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
     if (size := _MESSAGE_BYTES.search(text)) is not None:
         return _find_message_bytes(int(size[1]), int(size[2]), known)
