@@ -35,6 +35,7 @@ from anthropic_proxy.cli.routes import routes
 from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.cli.service import service
 from anthropic_proxy.cli.usage import usage
+from anthropic_proxy.cli.version import version
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
 from anthropic_proxy.platforms.signals import restore_default_signals
 
@@ -76,6 +77,7 @@ commands.command(lint_stream)
 commands.command(service)
 commands.command(import_settings, name="import")
 commands.command(completion)
+commands.command(version)
 add_examples(commands)
 commands.register_install_completion_command(help="Install the completion script for your shell.")
 

@@ -49,7 +49,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "explain request.json --body",
         "explain - --json < request.json",
     ),
-    "replay": ("replay req_01JD8QWK5T", "replay req_01JD8QWK5T --model openai/gpt-4.1"),
+    "replay": ("replay req_01JD8QWK5T", "replay --last --model openai/gpt-4.1"),
     "routes": (
         "routes list",
         "routes explain request.json",
@@ -59,6 +59,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "service": ("service install", "service status"),
     "import": ("import config.yaml --dry-run", "import config.json"),
     "completion": ("completion bash",),
+    "version": ("version",),
 }
 """Name of a command → example command lines, without the name of the program."""
 

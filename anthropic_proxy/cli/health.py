@@ -1,13 +1,14 @@
 """Command `health`: checks if a proxy runs on this machine, for containers and scripts."""
 
 import os
+from datetime import datetime
 from typing import Annotated
 
 from cyclopts import Parameter
 
 
 def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """Check whether a proxy answers on port PORT of this machine. Exit status 0: yes; 2: no. For containers.
+    """Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.
 
     Parameters
     ----------
@@ -23,3 +24,10 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     proxy = require_proxy(settings)
     if as_json:
         Output().write_json({"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at})
+        return
+    started = (
+        f", started {datetime.fromisoformat(proxy.started_at).astimezone():%Y-%m-%d %H:%M %Z}"
+        if proxy.started_at
+        else ""
+    )
+    Output().write_line(f"anthropic-proxy {proxy.version} responds at {proxy.address}{started}.")

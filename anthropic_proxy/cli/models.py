@@ -6,7 +6,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -18,6 +18,7 @@ from anthropic_proxy.installation import build_extra_install_command
 if TYPE_CHECKING:
     from anthropic_proxy.cli.model_overview import ModelFacts, ModelPrice, ProviderModels, TokenPrices
     from anthropic_proxy.cli.output import Column, Output
+    from anthropic_proxy.routing.providers import Provider
     from anthropic_proxy.settings import Settings
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
@@ -93,7 +94,7 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
     word, _, model = name.partition("/")
     provider = find_provider(word, settings)
     if provider is None:
-        raise _unknown_provider(name, [row.prefix for row in find_registry(settings)])
+        raise _unknown_provider(name, find_registry(settings))
     services = await open_services(settings)
     try:
         offered = await (
@@ -162,12 +163,17 @@ def _write_price_source(output: "Output", settings: "Settings | None") -> None:
             output.write_notice(problem, "!", "warn")
 
 
-def _unknown_provider(name: str, known: Sequence[str]) -> ConfigurationError:
+def _unknown_provider(name: str, rows: "Iterable[Provider]") -> ConfigurationError:
+    from fnmatch import fnmatch  # noqa: PLC0415
+
     from anthropic_proxy.settings.values import find_similar_choice  # noqa: PLC0415
 
-    nearest = find_similar_choice(name.lower(), known)
+    prefixes, model = [row.prefix for row in rows], name.lower()
+    known = ((row.prefix, pattern.lower()) for row in rows for pattern in (*row.known_models, *row.model_id_patterns))
+    owner = next((prefix for prefix, pattern in known if fnmatch(model, pattern)), "")
+    nearest = f"{owner}/{model}" if owner else find_similar_choice(model, prefixes)
     return ConfigurationError(
-        f'There is no provider "{name}". The providers are: {", ".join(known)}. '
+        f'There is no provider "{name}". The providers are: {", ".join(prefixes)}. '
         + (f"Did you mean:  anthropic-proxy models {nearest}" if nearest else "More:  anthropic-proxy models --help")
     )
 

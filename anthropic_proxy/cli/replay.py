@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def replay(
-    request: str,
+    request: str | None = None,
     /,
     *,
+    last: Annotated[bool, Parameter(negative="")] = False,
     model: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -27,6 +28,8 @@ def replay(
     ----------
     request
         Id of the stored request: `req_…`.
+    last
+        Send the last stored request to a model again.
     model
         Model to request instead of the model in the stored text.
     as_json
@@ -38,14 +41,22 @@ def replay(
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
     from anthropic_proxy.upstream.local_server import stream_message  # noqa: PLC0415
 
+    if request is None and not last:
+        raise ConfigurationError(
+            "REQUEST is missing. Use the id of a stored request, or --last. More:  anthropic-proxy replay --help"
+        )
+    if request is not None and last:
+        raise ConfigurationError(f"--last and {request} exclude each other. Use one of them.")
     settings = load_settings(os.environ, PROVIDERS)
     body = _build_body(settings, request, model)
     with open_proxy(settings) as proxy:
         print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)
 
 
-def _build_body(settings: "Settings", request: str, model: str | None) -> bytes:
-    """Return the stored body of the request with the id `request`, streamed. `model`: replaces its model; None: kept.
+def _build_body(settings: "Settings", request: str | None, model: str | None) -> bytes:
+    """Return the stored body of a request, streamed.
+
+    `request`: id of the request; None: the last one to a model. `model`: replaces its model; None: kept.
 
     Raises `ConfigurationError` if the body is not stored completely, or if the request has no reply of a model.
     """
@@ -53,7 +64,7 @@ def _build_body(settings: "Settings", request: str, model: str | None) -> bytes:
     from anthropic_proxy.cli.stored_requests import require_stored_body, require_stored_request  # noqa: PLC0415
     from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH  # noqa: PLC0415
 
-    row = require_stored_request(settings, request)
+    row = require_stored_request(settings, request, path=EXCHANGE_PATH)
     if row.path != EXCHANGE_PATH:
         raise ConfigurationError(
             f"{row.id} is a request to {row.path}. Only requests to {EXCHANGE_PATH} can be sent again."

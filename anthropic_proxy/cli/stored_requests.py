@@ -64,17 +64,18 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
     return body.data
 
 
-def require_stored_request(settings: Settings, request_id: str | None) -> StoredRequest:
+def require_stored_request(settings: Settings, request_id: str | None, path: str = "") -> StoredRequest:
     """Return the stored request with the id `request_id`, or the last stored request for None.
 
-    Raises `ConfigurationError` if there is no such request.
+    `path`: URL path of the last request; "": any. Raises `ConfigurationError` if there is no such request.
     """
+    selection = RequestSelection(values={"path": path} if path else {})
     with open_ledger_for_reading(settings) as connection:
         if connection is not None:
             found = (
                 find_stored_request(connection, request_id)
                 if request_id
-                else next(iter(list_stored_requests(connection, RequestSelection(), 1)), None)
+                else next(iter(list_stored_requests(connection, selection, 1)), None)
             )
             if found is not None:
                 return found

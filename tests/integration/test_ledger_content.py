@@ -206,6 +206,19 @@ def test_a_stored_request_is_sent_again(folder: Path, proxy: Proxy, stored: dict
         assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
         assert ended.stderr.startswith(model)
     wait_for(lambda: count_texts(folder, b"Say exactly: sent twice") == 3)
+    rejected = proxy.client().post("/v1/complete", json={})
+    read_texts(folder, rejected.headers["request-id"])
+    ended = run_command("replay", "--last", directory=folder, settings=settings)
+    assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
+    for words, message in (
+        (
+            ("replay",),
+            "REQUEST is missing. Use the id of a stored request, or --last. More:  anthropic-proxy replay --help",
+        ),
+        (("replay", request_id, "--last"), f"--last and {request_id} exclude each other. Use one of them."),
+    ):
+        ended = run_command(*words, directory=folder, settings=settings)
+        assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
 
 
 def test_nothing_is_stored_by_default(tmp_path: Path, stored: dict[str, str]) -> None:

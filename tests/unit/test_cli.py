@@ -1,6 +1,7 @@
 """The command line: options, addresses, and errors at the start."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy import __version__
 from anthropic_proxy.cli import commands
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.listen import format_url, open_listener
@@ -122,6 +124,19 @@ def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
     ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": str(free_port())})
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+
+
+def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy:
+        ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": proxy.url.rpartition(":")[2]})
+    assert (ended.returncode, ended.stderr) == (0, "")
+    start = f"anthropic-proxy {__version__} responds at {proxy.url}, started "
+    assert re.fullmatch(rf"{re.escape(start)}\d{{4}}-\d\d-\d\d \d\d:\d\d \S+\.\n", ended.stdout), ended.stdout
+
+
+def test_the_version_is_a_command_too(tmp_path: Path) -> None:
+    texts = [run("anthropic_proxy", word, directory=tmp_path, settings={}).stdout for word in ("version", "--version")]
+    assert texts == [f"anthropic-proxy {__version__}\n"] * 2
 
 
 def test_several_workers_are_announced_once(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def _introduce(request: DemoRequest, setup_variables: Sequence[str]) -> str:
 
 
 def _explain(setup_variables: Sequence[str]) -> str:
-    return f"For a real model, put {setup_variables[0]}=… into a file named .env and start the proxy again."
+    variable = setup_variables[0]
+    return f"For a real model, run anthropic-proxy init, or put {variable}=… into .env, and start the proxy again."
 
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")

@@ -148,6 +148,19 @@ def test_an_unknown_provider_is_named_with_the_nearest(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "full_name"),
+    [("gpt-4.1", "openai/gpt-4.1"), ("Gemini-2.5-Pro", "gemini/gemini-2.5-pro"), ("grok-3", "xai/grok-3")],
+)
+def test_a_model_without_its_provider_is_named_with_it(tmp_path: Path, model: str, full_name: str) -> None:
+    ended = run_command("models", model, directory=tmp_path)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f'✕ There is no provider "{model}". The providers are: {", ".join([*OFFERED_PREFIXES, "demo", "litellm"])}. '
+        f"Did you mean:  anthropic-proxy models {full_name}\n",
+    )
+
+
 def test_the_models_of_a_vendor_are_not_listed_for_another_address(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}/v1"
     settings = {**OPENAI, "OPENAI_BASE_URL": address, "OPENAI_KNOWN_MODELS": "own-model"}

@@ -295,8 +295,8 @@ async def test_the_text_states_what_it_is_and_how_to_configure_a_provider() -> N
     choice = await complete("hello", FILES)
     assert choice["message"]["content"] == (
         "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.\n\n"
-        "For a real model, put OPENAI_API_KEY=… into a file named .env and start the proxy again. Other variables for "
-        "this: GEMINI_API_KEY, OLLAMA_API_BASE.\n\n"
+        "For a real model, run anthropic-proxy init, or put OPENAI_API_KEY=… into .env, and start the proxy again. "
+        "Other variables for this: GEMINI_API_KEY, OLLAMA_API_BASE.\n\n"
         "It calls your tools for a few plain requests only: list the files here · read a.txt · run `echo hi` · What's "
         "the weather in Paris?"
     )
@@ -328,7 +328,7 @@ async def test_the_result_is_repeated_and_then_it_stops() -> None:
     assert choice["finish_reason"] == "stop"
     assert choice["message"]["content"] == (
         "get_weather returned:\n\n17 degrees and drizzle\n\n(The demonstration repeats tool results. For a real model, "
-        "put OPENAI_API_KEY=… into a file named .env and start the proxy again.)"
+        "run anthropic-proxy init, or put OPENAI_API_KEY=… into .env, and start the proxy again.)"
     )
 
 
