@@ -8,7 +8,10 @@ PAGE = DOCS / "guide/install.md"
 EXTRAS = {
     "vertex": "Vertex AI: Google Cloud credentials",
     "fetch": "`FETCH_URLS`: web pages as text",
+    "dashboard": "the [dashboard](dashboard.md)",
     "prices": "prices of models, and costs of requests",
+    "postgres": "PostgreSQL for the [usage ledger](ledger.md) and [virtual keys](team.md)",
+    "redis": "limits of [several instances](several-instances.md) in Redis or Valkey",
     "import": "`anthropic-proxy import` of a YAML file",
     "oidc": "[sign-in](sign-in.md) to the dashboard with an identity provider",
     "otel": "[traces](observability.md#traces) with OpenTelemetry",
