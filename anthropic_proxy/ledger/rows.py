@@ -99,6 +99,11 @@ class Row(Struct, gc=False):
     worker: int = 0
 
 
+def is_rejected_by_limit(row: Row) -> bool:
+    """Return True if a limit or budget of a key or team rejected the request, so that no provider was called."""
+    return row.error_type == "rate_limit_error" and not row.provider and row.outcome_class == "error"
+
+
 class RowBuilder:
     """Builder of rows of the table `requests`.
 

@@ -1,7 +1,8 @@
 """`LedgerWriter`: stores finished requests from a queue in the database, in a thread of its own.
 
 The entries of the queue are receipts, the records of requests. A batch is stored in one transaction: the rows of
-`requests`, their hourly sums, and their texts, so that the tables always agree. A failed batch is kept and written
+`requests`, their hourly sums, and their texts, so that the tables always agree. Of the requests that a limit of their
+key rejects, only one a minute is a row; the sums have all of them. A failed batch is kept and written
 later. While PostgreSQL is unavailable, batches wait in a file (`Spool`).
 """
 
@@ -36,10 +37,11 @@ from anthropic_proxy.ledger.hourly import add_hourly_sums, sum_rows_by_hour
 from anthropic_proxy.ledger.price_source import find_price_source
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.ledger.retention import Retention
-from anthropic_proxy.ledger.rows import Row, RowBuilder
+from anthropic_proxy.ledger.rows import Row, RowBuilder, is_rejected_by_limit
 from anthropic_proxy.ledger.session_hours import add_session_sums, sum_sessions
 from anthropic_proxy.ledger.spool import Block, Spool
 from anthropic_proxy.ledger.tables import contents, requests
+from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import Cost, Receipt
 from anthropic_proxy.settings import Settings
 
@@ -49,6 +51,7 @@ MAX_BATCH_ROWS_WITH_TEXTS = 50
 """Maximum number of requests in one transaction if texts are stored, because redaction needs time."""
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays in seconds after successive failed transactions. The last delay is repeated."""
+_MAX_REJECTED_KEYS = 10_000
 _FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 _insert_requests = TableInsertion(requests, Row.__struct_fields__, astuple)
 _insert_contents = TableInsertion(contents, contents.c.keys(), itemgetter(*contents.c.keys()))
@@ -90,6 +93,8 @@ class LedgerWriter:
         self._batch: list[Row] = []
         self._texts: dict[str, list[ContentRow]] = {}
         """Request id → rows of the table `contents`, for the requests of the present batch."""
+        self._latest_rejections: dict[str, int] = {}
+        """Label of a key → minute of the latest row of a request that a limit of this key rejected."""
         self._failed_attempts = 0
         self._spool = _open_spool(self._settings)
         """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
@@ -247,12 +252,28 @@ class LedgerWriter:
             ids = [row.id for row in rows]
             known = {found[0] for found in connection.query(select(requests.c.id).where(requests.c.id.in_(ids)))}
             rows = [row for row in rows if row.id not in known]
+        stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
+        if stored:
+            _insert_requests.execute(connection, stored)
         if rows:
-            _insert_requests.execute(connection, rows)
             add_hourly_sums(connection, sum_rows_by_hour(rows, self._instance))
             add_session_sums(connection, sum_sessions(rows, self._instance))
-        if texts := [text for row in rows for text in self._texts.get(row.id, ())]:
+        if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
             _insert_contents.execute(connection, texts)
+
+    def _is_new_rejection(self, row: Row) -> bool:
+        """Return True once for each key and minute.
+
+        Clients repeat a request until their limit has room again. Rows of all attempts would be most of the ledger.
+        """
+        minute = row.started_at // (60 * MICROSECONDS)
+        if self._latest_rejections.get(row.key_label) == minute:
+            return False
+        self._latest_rejections.pop(row.key_label, None)
+        self._latest_rejections[row.key_label] = minute
+        if len(self._latest_rejections) > _MAX_REJECTED_KEYS:
+            del self._latest_rejections[next(iter(self._latest_rejections))]
+        return True
 
     def _open(self) -> DriverConnection:
         """Return the connection to the database, which is opened again if the SQLite file was removed or replaced."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, text
 
+from anthropic_proxy.ledger.checks import find_database_problems
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.ledger.price_source import find_price_package_version
@@ -16,7 +17,16 @@ from anthropic_proxy.ledger.tables import requests
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
 from anthropic_proxy.settings import Secret, Settings
-from tests.support.ledger import NOON, UNKNOWN_COST, count_rows, new_receipt, read_hourly, read_rows, running_ledger
+from tests.support.ledger import (
+    NOON,
+    UNKNOWN_COST,
+    count_rows,
+    new_receipt,
+    read_hourly,
+    read_rows,
+    reading,
+    running_ledger,
+)
 
 
 async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
@@ -303,6 +313,31 @@ async def test_headers_of_clients_without_access_are_not_stored(database: Settin
         ledger.wait_written(5)
     assert {(row["project"], row["session"], row["agent"]) for row in read_rows(database)} == {("", "", "")}
     assert len(read_hourly(database)) == 1
+
+
+async def test_requests_that_limits_of_keys_reject_are_in_the_sums_and_one_a_minute_is_a_row(
+    database: Settings,
+) -> None:
+    rejected = {"outcome": "error", "error_type": "rate_limit_error", "status": 429, "provider": "", "model": ""}
+    rejections = [
+        new_receipt(number, client=Client(key), started_at=NOON + 2 * number, session="s1", **rejected)
+        for number, key in zip(range(2_000), "ab" * 1_000, strict=True)
+    ]
+    by_provider = {**rejected, "provider": "groq", "model": "small"}
+    others = [new_receipt(number, started_at=NOON + 2 * number, **by_provider) for number in range(2_000, 2_030)]
+    with running_ledger(database) as ledger:
+        await ledger.record(*rejections[:700])
+        ledger.wait_written(700)
+        await ledger.record(*rejections[700:], *others)
+        ledger.wait_written(2_030)
+    rows = read_rows(database)
+    assert sum(row["provider"] == "groq" for row in rows) == 30
+    assert sum(row["provider"] == "" for row in rows) == 2 * 67, "two keys, in 67 minutes"
+    sums = [row for row in read_hourly(database) if row["provider"] == ""]
+    assert {row["key_label"] for row in sums} == {"a", "b"}
+    assert (sum(row["requests"] for row in sums), sum(row["errors"] for row in sums)) == (2_000, 2_000)
+    with reading(database) as engine, engine.connect() as connection:
+        assert list(find_database_problems(connection)) == []
 
 
 class _Name(str):

@@ -146,6 +146,12 @@ LOWER_BOUNDS = [
     "You passed 91800 input characters and requested 64000 output tokens. However, the model's context length is only "
     "65536 tokens, resulting in a maximum input length of 1536 tokens (at most 9216 characters). Please reduce the "
     "length of the input prompt. (parameter=input_text, value=91800)",
+    # the same in the error of LiteLLM, and of a gateway that prints the error of OpenAI's SDK
+    'litellm.BadRequestError: Hosted_vllmException - {"error":{"message":"You passed 1537 input tokens and requested '
+    "64000 output tokens. However, the model's context length is only 65536 tokens, resulting in a maximum input "
+    'length of 1536 tokens. (parameter=input_tokens, value=1537)","type":"BadRequestError","code":400}}',
+    "Error code: 400 - {'error': {'message': 'You passed 1537 input tokens and requested 64000 output tokens. However, "
+    "the context length is only 65536 tokens, resulting in a maximum input length of 1536 tokens.', 'code': 400}}",
     "max_tokens=128000cannot be greater than max_model_len=max_total_tokens=65536. Please request fewer output tokens. "
     "(parameter=max_tokens, value=128000)",
 ]
@@ -156,6 +162,13 @@ LOWER_BOUNDS = [
 def test_a_count_of_a_part_of_the_input_is_not_used_as_its_length(text: str, parameter: str | None) -> None:
     status, _, cause = refused(text, param=parameter)
     assert (status, cause) == (400, UpstreamErrorCause(kind="output_limit", max_tokens=40_472, context_window=65_536))
+
+
+def test_a_total_that_must_be_less_than_the_window_is_lowered() -> None:
+    """SiliconFlow, code 20015: the total is the input and `max_tokens`."""
+    text = "max_total_tokens (84000) must be less than or equal to max_seq_len (65536)"
+    cause = UpstreamErrorCause(kind="output_limit", max_tokens=45_472, context_window=65_536)
+    assert refused(text, code=20_015)[::2] == (400, cause)
 
 
 MESSAGE_SIZE = "total message size 2306631 exceeds limit 2097152"
