@@ -29,6 +29,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.outcomes import log_internal_error, record_client, record_failure
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.recording import start_recording
+from anthropic_proxy.exchange.resources import RESOURCE_PATHS, open_resource
 from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
@@ -193,6 +194,15 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
     await sink.send_response(200, msgspec.json.encode(entry))
 
 
+async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve batches, files and skills: forward the request to the preferred provider, if it has them."""
+    method = request.receipt.method if request.receipt else "GET"
+    async with admitted_token_count_request(services, request), open_resource(services, request, method) as resource:
+        await sink.send_route_response(
+            RouteResponse(status=resource.status, headers=resource.headers, body=resource.body)
+        )
+
+
 async def build_root_response(services: Services, request: RouteRequest) -> RouteResponse:
     """Return the response to `GET /`: a web page for browsers, a JSON message for other clients.
 
@@ -242,6 +252,9 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
 MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 """HTTP method → endpoint, for all URL paths below `/v1/models/`."""
 
+RESOURCE_ENDPOINTS: Mapping[str, Endpoint] = dict.fromkeys(("GET", "POST", "DELETE"), send_resource)
+"""HTTP method → endpoint, for the URL paths of batches, files and skills."""
+
 
 def remove_repeated_v1(path: str) -> str:
     """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged.
@@ -259,6 +272,8 @@ def find_endpoint(method: str, path: str) -> Endpoint:
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = MODEL_ENDPOINTS
+    elif methods is None and RESOURCE_PATHS.fullmatch(path):
+        methods = RESOURCE_ENDPOINTS
     if methods is None:
         raise path_not_found_error(path)
     if method not in methods:

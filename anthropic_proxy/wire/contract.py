@@ -316,6 +316,21 @@ class RelayWire(Wire[DialectT]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
 
     @abstractmethod
+    def encode_batch(self, body: bytes, dialect: DialectT, resolve_model: Callable[[str, str], str]) -> bytes:
+        """Return the body that creates a batch, with the model of each request replaced.
+
+        `resolve_model` returns the provider's id of a model. Its first argument is the path of the field, for errors.
+        Raises `msgspec.DecodeError` for invalid JSON.
+        """
+
+    @abstractmethod
+    def remove_results_host(self, body: bytes) -> bytes:
+        """Return a batch, or a list of batches, with only the path of each `results_url`.
+
+        A client requests this URL with the key that it sends to the proxy.
+        """
+
+    @abstractmethod
     def replace_reply_model(self, reply: bytes, model: str) -> bytes:
         """Return a message body, or the start of a stream, with its `model` replaced by the given name."""
 

@@ -5,6 +5,7 @@ content that the provider would reject, such as signatures of other providers. D
 `Dialect`. The methods of the class are explained in `RelayWire` (`wire/contract.py`).
 """
 
+from anthropic_proxy.wire.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.inspector import (
     RelayInspector,
@@ -32,6 +33,8 @@ class AnthropicWire(RelayWire[Dialect]):
     decode_error = staticmethod(decode_error)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
+    encode_batch = staticmethod(encode_batch)
+    remove_results_host = staticmethod(remove_results_host)
     replace_reply_model = staticmethod(replace_reply_model)
     remove_message_start = staticmethod(remove_message_start)
     split_after_message_end = staticmethod(split_after_message_end)

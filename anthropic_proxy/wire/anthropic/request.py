@@ -187,13 +187,20 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
         if member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
-            for message in json_spans.find_elements(body, member.value, member.end):
-                edits += _of_message(body, message, dialect)
+            edits += find_message_edits(body, member, dialect)
         elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
             edits += _of_system(body, member)
     return edits + json_spans.build_removal_edits(members, kept)
+
+
+def find_message_edits(body: bytes, messages: JsonSpan, dialect: Dialect) -> list[Edit]:
+    """Return the edits that remove content which the provider would reject from a JSON list of messages."""
+    edits: list[Edit] = []
+    for message in json_spans.find_elements(body, messages.value, messages.end):
+        edits += _of_message(body, message, dialect)
+    return edits
 
 
 def _holds(body: bytes, mark: bytes) -> bool:

@@ -22,6 +22,7 @@ from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.catalog import Catalog
@@ -777,7 +778,8 @@ def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
     first, second = (json.loads(request.body)["messages"] for _, request, _ in streets.sent)
     assert first == messages
     assert [block["type"] for block in second[1]["content"]] == ["text"]
-    assert proxy.receipts[0].notes
+    assert proxy.receipts[0].notes == [FidelityNote("approximated", "thinking", "anthropic refused it: drop thinking")]
+    assert "~ anthropic: thinking approximated" in " ".join(proxy.log.getvalue().split())
     again = ask(
         ProxyHarness(Streets(*[refusal(400, text="Invalid `signature` in `thinking` block")] * 3), **KEY),
         messages=messages,

@@ -1,0 +1,289 @@
+"""Batches, files and skills of Anthropic behind the proxy, with the official SDK over real sockets."""
+
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from aiohttp import web
+
+from tests.support.fakes.server import JOURNAL, RequestLog, Running, serving
+from tests.support.sdk import open_sdk
+from tests.support.secret_canaries import new_canary
+from tests.support.server_process import Proxy, running_proxy
+
+KEY, SECRET = new_canary("sk-ant-fake-"), "sk-ant-of-the-client-0123456789"
+MODELS = {"claude-opus-5-5", "claude-sonnet-5-5"}
+LARGE = b"0123456789abcdef" * (1 << 18)
+CREATED = "2026-11-23T00:00:00Z"
+
+
+class Resources:
+    """A strict server of the three APIs, which keeps batches, files and skills in memory."""
+
+    def __init__(self) -> None:
+        self.numbers = itertools.count(1)
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, tuple[dict[str, Any], bytes]] = {}
+        self.skills: dict[str, dict[str, Any]] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.keys: set[str] = set()
+        self.host = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.method, request.path_qs))
+        self.keys.add(request.headers.get("x-api-key", ""))
+        if request.headers.get("x-api-key") not in (KEY, SECRET):
+            return refuse(401, "authentication_error", f"invalid x-api-key {request.headers.get('x-api-key')}")
+        if request.headers.get("anthropic-version") not in ("2023-06-01", "2026-10-21"):
+            return refuse(400, "invalid_request_error", "anthropic-version: header is required")
+        kind, *rest = request.path.removeprefix("/v1/").removeprefix("messages/").split("/")
+        serve = {"batches": self.serve_batch, "files": self.serve_file, "skills": self.serve_skill}[kind]
+        return await serve(request, rest)
+
+    async def serve_batch(self, request: web.Request, rest: list[str]) -> web.StreamResponse:
+        if not rest and request.method == "POST":
+            entries = (await request.json())["requests"]
+            if unknown := [entry["params"]["model"] for entry in entries if entry["params"]["model"] not in MODELS]:
+                return refuse(404, "not_found_error", f"model: {unknown[0]}")
+            name = f"msgbatch_{next(self.numbers)}"
+            counts = dict.fromkeys(("canceled", "errored", "expired", "processing", "succeeded"), 0)
+            self.batches[name] = {
+                "id": name,
+                "type": "message_batch",
+                "created_at": CREATED,
+                "expires_at": CREATED,
+                "processing_status": "ended",
+                "request_counts": counts | {"succeeded": len(entries)},
+                "results_url": f"http://{request.host}/v1/messages/batches/{name}/results",
+                "entries": entries,
+            }
+            return web.json_response(self.batches[name])
+        if not rest:
+            batches = list(self.batches.values())
+            return web.json_response({"data": batches, "has_more": False, "first_id": None, "last_id": None})
+        batch = self.batches.get(rest[0])
+        if batch is None:
+            return refuse(404, "not_found_error", f"Message Batch with ID {rest[0]} not found")
+        if rest[1:] == ["results"]:
+            response = web.StreamResponse(headers={"content-type": "application/x-jsonl"})
+            await response.prepare(request)
+            for entry in batch["entries"]:
+                line = {"custom_id": entry["custom_id"], "result": {"type": "canceled"}}
+                await response.write(json.dumps(line).encode() + b"\n")
+            return response
+        if rest[1:] == ["cancel"]:
+            if request.method != "POST" or await request.read():
+                return refuse(400, "invalid_request_error", "cancel has no body")
+            batch["processing_status"] = "canceling"
+        if request.method == "DELETE":
+            del self.batches[rest[0]]
+            return web.json_response({"id": rest[0], "type": "message_batch_deleted"})
+        return web.json_response(batch)
+
+    async def serve_file(self, request: web.Request, rest: list[str]) -> web.StreamResponse:
+        if not rest and request.method == "POST":
+            part = await (await request.multipart()).next()
+            assert part is not None
+            content, name = await part.read(), f"file_{next(self.numbers)}"
+            facts = {"id": name, "type": "file", "filename": part.filename, "mime_type": "text/html"}
+            facts |= {"size_bytes": len(content), "created_at": CREATED, "downloadable": True}
+            self.files[name] = facts, content
+            return web.json_response(facts)
+        if not rest:
+            return web.json_response({"data": [facts for facts, _ in self.files.values()], "has_more": False})
+        if rest[0] not in self.files:
+            return refuse(404, "not_found_error", f"File {rest[0]} not found")
+        facts, content = self.files[rest[0]]
+        if rest[1:] == ["content"]:
+            return web.Response(body=content, headers={"content-type": "text/html"})
+        if request.method == "DELETE":
+            del self.files[rest[0]]
+            return web.json_response({"id": rest[0], "type": "file_deleted"})
+        return web.json_response(facts)
+
+    async def serve_skill(self, request: web.Request, rest: list[str]) -> web.StreamResponse:
+        if not rest and request.method == "POST":
+            names = [part.filename async for part in await request.multipart() if part.name == "files[]"]
+            name = f"skill_{next(self.numbers)}"
+            self.skills[name] = {
+                "id": name,
+                "type": "skill",
+                "display_title": names[0],
+                "source": "custom",
+                "created_at": CREATED,
+                "updated_at": CREATED,
+                "latest_version": "1",
+            }
+            return web.json_response(self.skills[name])
+        if not rest:
+            return web.json_response({"data": list(self.skills.values()), "has_more": False, "next_page": None})
+        if rest[0] not in self.skills:
+            return refuse(404, "not_found_error", f"Skill {rest[0]} not found")
+        if request.method == "DELETE":
+            del self.skills[rest[0]]
+            return web.json_response({"id": rest[0], "type": "skill_deleted"})
+        return web.json_response(self.skills[rest[0]])
+
+
+def refuse(status: int, kind: str, text: str) -> web.Response:
+    body = {"type": "error", "error": {"type": kind, "message": text}, "request_id": "req_upstream"}
+    return web.json_response(body, status=status, headers={"request-id": "req_upstream"})
+
+
+@pytest.fixture(scope="module")
+def resources() -> Resources:
+    return Resources()
+
+
+@pytest.fixture(scope="module")
+def upstream(resources: Resources) -> Iterator[Running]:
+    application = web.Application(client_max_size=1 << 26)
+    application[JOURNAL] = RequestLog()
+    application.router.add_route("*", "/{path:.*}", resources.answer)
+    with serving(application) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxy(upstream: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    settings = {
+        "ANTHROPIC_API_KEY": KEY,
+        "ANTHROPIC_UPSTREAM_URL": upstream.url,
+        "PREFERRED_PROVIDER": "anthropic",
+        "OPENAI_API_KEY": "sk-unused-0123456789",
+        "MODEL_HAIKU": "openai/gpt-5.5",
+    }
+    with running_proxy(tmp_path_factory.mktemp("proxy"), settings) as running:
+        yield running
+        assert "Traceback" not in running.log
+
+
+@pytest.fixture
+def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
+    with open_sdk(base_url=proxy.url, api_key=SECRET, max_retries=0) as client:
+        yield client
+
+
+def entry(name: str, model: str) -> Any:
+    messages = [{"role": "user", "content": "Hello"}]
+    return {"custom_id": name, "params": {"model": model, "max_tokens": 5, "messages": messages}}
+
+
+def test_a_batch_is_created_listed_read_cancelled_and_deleted(
+    client: anthropic.Anthropic, resources: Resources
+) -> None:
+    names = [
+        "claude-opus-5-5",
+        "anthropic/claude-opus-5-5",
+        "claude-anthropic/claude-sonnet-5-5",
+        "claude-opus-5-5[1m]",
+    ]
+    created = client.messages.batches.create(requests=[entry(str(at), name) for at, name in enumerate(names)])
+    sent = [entry["params"]["model"] for entry in resources.batches[created.id]["entries"]]
+    assert sent == ["claude-opus-5-5", "claude-opus-5-5", "claude-sonnet-5-5", "claude-opus-5-5"]
+    assert [batch.id for batch in client.messages.batches.list(limit=5)] == [created.id]
+    assert client.messages.batches.retrieve(created.id).results_url == f"/v1/messages/batches/{created.id}/results"
+    assert [result.custom_id for result in client.messages.batches.results(created.id)] == ["0", "1", "2", "3"]
+    assert client.messages.batches.cancel(created.id).processing_status == "canceling"
+    assert client.messages.batches.delete(created.id).id == created.id
+    assert resources.keys == {KEY}
+    assert ("GET", "/v1/messages/batches?limit=5") in resources.requests
+
+
+def test_a_batch_with_a_model_of_another_provider_is_refused_unsent(
+    client: anthropic.Anthropic, resources: Resources
+) -> None:
+    before = len(resources.requests)
+    for model, mapped in (("claude-haiku-5-5", "openai/gpt-5.5"), ("openai/gpt-4.1", "openai/gpt-4.1")):
+        with pytest.raises(anthropic.BadRequestError) as caught:
+            client.messages.batches.create(requests=[entry("a", "claude-opus-5-5"), entry("b", model)])
+        assert caught.value.body["error"]["message"] == (  # type: ignore[index]
+            f"requests.1.params.model: {model!r} is mapped to {mapped}. A batch is sent to anthropic, so each of its "
+            "models must be one of anthropic."
+        )
+    assert len(resources.requests) == before
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"requests": [{"params": {"model": "a'])
+def test_a_batch_that_is_no_json_is_refused(proxy: Proxy, body: bytes) -> None:
+    response = proxy.client().post("/v1/messages/batches", content=body, headers={"x-api-key": SECRET})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("The request body is not valid JSON: ")
+
+
+def test_a_repeated_key_hides_no_model(proxy: Proxy) -> None:
+    body = '{"requests":[{"custom_id":"a","params":{"model":"claude-opus-5-5","model":"openai/gpt-4.1"}}]}'
+    response = proxy.client().post("/v1/messages/batches", content=body, headers={"x-api-key": SECRET})
+    assert response.status_code == 400
+    assert "'openai/gpt-4.1' is mapped to openai/gpt-4.1" in response.json()["error"]["message"]
+
+
+def test_a_file_is_uploaded_listed_downloaded_and_deleted(
+    client: anthropic.Anthropic, proxy: Proxy, resources: Resources
+) -> None:
+    uploaded = client.beta.files.upload(file=("page.html", io.BytesIO(LARGE), "text/html"))
+    assert (uploaded.filename, uploaded.size_bytes) == ("page.html", len(LARGE))
+    assert resources.files[uploaded.id][1] == LARGE
+    assert proxy.client().get("/v1/files?beta=true&limit=3", headers={"x-api-key": SECRET}).status_code == 200
+    assert resources.requests[-1] == ("GET", "/v1/files?beta=true&limit=3")
+    assert [file.id for file in client.beta.files.list()] == [uploaded.id]
+    assert client.beta.files.retrieve_metadata(uploaded.id).id == uploaded.id
+    download = client.beta.files.download(uploaded.id)
+    assert download.read() == LARGE
+    assert download.headers["content-disposition"] == "attachment"
+    assert download.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert client.beta.files.delete(uploaded.id).id == uploaded.id
+    with pytest.raises(anthropic.NotFoundError) as caught:
+        client.beta.files.retrieve_metadata(uploaded.id)
+    assert caught.value.body["error"] == {  # type: ignore[index]
+        "type": "not_found_error",
+        "message": f"File {uploaded.id} not found",
+    }
+
+
+def test_a_skill_is_created_listed_read_and_deleted(client: anthropic.Anthropic) -> None:
+    files = [("greet/SKILL.md", io.BytesIO(b"---\nname: greet\n---\n"), "text/markdown")]
+    created = client.beta.skills.create(files=files)
+    assert [skill.id for skill in client.beta.skills.list()] == [created.id]
+    assert client.beta.skills.retrieve(created.id).id == created.id
+    assert client.beta.skills.delete(created.id).id == created.id
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/files/../models", "/v1/files/a%2f..%2f..%2fadmin", "/v1/skills/a/", "/v1/filesystem"]
+)
+def test_no_other_path_is_forwarded(proxy: Proxy, resources: Resources, path: str) -> None:
+    before = len(resources.requests)
+    response = proxy.client().get(path, headers={"x-api-key": SECRET})
+    assert response.status_code == 404 or response.url.path == "/v1/models"
+    assert [seen for _, seen in resources.requests[before:] if not re.match("/v1/models", seen)] == []
+
+
+def test_the_proxy_s_own_key_is_required_and_not_sent(upstream: Running, resources: Resources, tmp_path: Path) -> None:
+    settings = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_UPSTREAM_URL": upstream.url, "PROXY_API_KEY": "our-own-key-01234"}
+    with running_proxy(tmp_path, settings) as proxy:
+        refused = proxy.client().get("/v1/files", headers={"x-api-key": "another-key-01234"})
+        assert refused.status_code == 401
+        with open_sdk(base_url=proxy.url, api_key="our-own-key-01234", max_retries=0) as client:
+            assert list(client.beta.skills.list()) == []
+    assert resources.keys == {KEY}
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/batches", "/v1/files/file_1/content", "/v1/skills"])
+def test_without_anthropic_the_404_says_why(tmp_path: Path, path: str) -> None:
+    with running_proxy(tmp_path, {"OPENAI_API_KEY": "sk-unused-0123456789"}) as proxy:
+        response = proxy.client().get(path)
+    assert (response.status_code, response.json()["error"]) == (
+        404,
+        {
+            "type": "not_found_error",
+            "message": f"{path!r} is served only if Anthropic is the preferred provider, because no other provider has "
+            "batches, files and skills of the Messages API. The preferred provider is openai.",
+        },
+    )
