@@ -32,6 +32,8 @@ class Adaptations:
         self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
+        self._refused: list[bytes] = []
+        """Digests of thinking signatures to remember once a request without them succeeds."""
         self._lasting: list[tuple[str, str]] = []
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
 
@@ -57,6 +59,7 @@ class Adaptations:
         fields = dict.fromkeys(error.parameter or _name_field(adaptation.name) for adaptation in adaptations)
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += [adaptation.name for adaptation in adaptations]
+        self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
         self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
         return adapted
 
@@ -69,6 +72,8 @@ class Adaptations:
         for model, name in self._lasting:
             await self._services.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
+        self._services.observations.remember_refused_signatures(self._refused)
+        self._refused.clear()
 
 
 async def apply_stored_adaptations(services: Services, target: Target, used_names: list[str]) -> Target:

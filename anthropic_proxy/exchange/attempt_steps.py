@@ -103,7 +103,8 @@ class AttemptSteps:
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
             report.clear_notes()
-            call = build_relay_call(self._incoming, request, target, self._services.new_id)
+            refused = self._services.observations.refused_signatures
+            call = build_relay_call(self._incoming, request, target, self._services.new_id, refused)
             scale = run.token_scale
             return AttemptState(target=target, call=call, credential=credential, token_scale=scale, is_relay=True)
         if request.decode_error is not None:

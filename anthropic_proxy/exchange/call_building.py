@@ -15,7 +15,7 @@ is the factor that corrects the estimates for a model.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct, structs
 
@@ -168,7 +168,11 @@ def build_call(
 
 
 def build_relay_call(
-    incoming: ClientRequest, request: MessagesRequest, target: Target, new_id: Callable[[str], str]
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    new_id: Callable[[str], str],
+    refused_signatures: Collection[bytes] = frozenset(),
 ) -> Call[BaseDialect]:
     """Return the `Call` (input of the wire) for a relay, to which the client's request is forwarded.
 
@@ -191,6 +195,7 @@ def build_relay_call(
         context_window=target.capabilities.context_window if target.capabilities.known else None,
         max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
         has_proxy_signatures=request.has_proxy_signatures,
+        refused_signatures=refused_signatures,
         estimate_input_tokens=functools.partial(_estimate, request, incoming),
     )
 

@@ -5,6 +5,8 @@ the ratio of real to estimated tokens, which corrects estimates. Both expire aft
 `find_adaptations` and `find_token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
 """
 
+from collections.abc import Iterable
+
 from anthropic_proxy.plugins.storage import Store
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
@@ -14,6 +16,8 @@ MIN_SCALE, MAX_SCALE = 0.7, 1.6
 """Minimum and maximum token scale. A value outside is replaced by the nearer limit.
 
 Larger deviations come from errors, or from text that the provider adds to the prompt."""
+MAX_SIGNATURES = 16_384
+"""Maximum number of remembered thinking signatures, of all conversations together."""
 MIN_RECORDED_TOKENS = 1_000
 """Minimum estimated input tokens of a request from which the token scale is computed. In smaller requests, text that
 the provider adds to the prompt would distort the ratio."""
@@ -29,6 +33,15 @@ class ModelObservations:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.refused_signatures: dict[bytes, None] = {}
+        """Digests of thinking signatures that a provider has rejected, oldest first. The conversations that contain
+        them need no rejected call in each later turn."""
+
+    def remember_refused_signatures(self, digests: Iterable[bytes]) -> None:
+        """Remember digests of rejected thinking signatures. Of more than `MAX_SIGNATURES`, the oldest are forgotten."""
+        self.refused_signatures |= dict.fromkeys(digests)
+        while len(self.refused_signatures) > MAX_SIGNATURES:
+            del self.refused_signatures[next(iter(self.refused_signatures))]
 
     async def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored request changes (adaptations) of a model, oldest first. Empty: none."""

@@ -11,7 +11,7 @@ describe the server: its endpoints, and the content that it accepts. Fields `sen
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
@@ -84,6 +84,8 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """URL query of the client request, without `?`. Used by relays only."""
     has_proxy_signatures: bool = True
     """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
+    refused_signatures: Collection[bytes] = frozenset()
+    """Digests of thinking signatures that the provider has rejected. Used by relays only."""
     client_tool_names: Mapping[str, str] = {}
     """Tool name sent upstream → different tool name of the client."""
     new_id: Callable[[str], str]
@@ -269,6 +271,8 @@ class Adaptation(Struct, frozen=True):
     another wire of the provider."""
     persistent: bool = True
     """True if the change is stored for later requests to the model. False: it applies to this request only."""
+    refused_signatures: tuple[bytes, ...] = ()
+    """Digests of the thinking signatures of the request. Thinking with these is left out of later requests."""
 
 
 class Wire(ABC, Generic[DialectT]):

@@ -9,7 +9,7 @@ import msgspec
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
-from anthropic_proxy.wire.anthropic.request import find_message_edits
+from anthropic_proxy.wire.anthropic.request import Removals, find_message_edits
 
 _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
 
@@ -54,7 +54,7 @@ def _find_edits_of_params(
             if (model := resolve_model(name)) != name:
                 edits.append(Edit(member.value, member.end, msgspec.json.encode(model)))
         elif member.key == "messages" and body[member.value] == ord("["):
-            edits += find_message_edits(body, member, dialect)
+            edits += find_message_edits(body, member, Removals(dialect))
     return edits
 
 

@@ -21,7 +21,7 @@ from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
-from anthropic_proxy.wire.anthropic.request import has_system_messages
+from anthropic_proxy.wire.anthropic.request import has_system_messages, list_signature_digests
 from anthropic_proxy.wire.anthropic.usage import decode_members, decode_usage, read_members, read_string_member
 from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
@@ -158,7 +158,7 @@ def _is_object(body: bytes) -> bool:
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that avoids a rejected thinking signature or `system` message. None: no change applies."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
-        return Adaptation(_DROP_THINKING, persistent=False)
+        return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=list_signature_digests(call))
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
         return Adaptation(_REMIND)

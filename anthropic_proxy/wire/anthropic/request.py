@@ -4,7 +4,9 @@ The edits replace `model`, and remove content that the provider would reject or 
 signatures of other providers, and the client's `metadata`.
 """
 
+import hashlib
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -55,11 +57,21 @@ class _Block(Struct):
     citations: Raw = Raw()
 
 
+class Removals(Struct, frozen=True):
+    """What is removed from messages: content that the server of `dialect` would reject."""
+
+    dialect: Dialect
+    provider: str = ""
+    refused_signatures: Collection[bytes] = frozenset()
+    """Digests of thinking signatures that the provider has rejected."""
+
+
 class _Messages(Struct):
     messages: list[dict[str, Raw]] = []
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_messages = msgspec.json.Decoder(_Messages).decode
 _decode_block = msgspec.json.Decoder(_Block).decode
 
@@ -106,6 +118,26 @@ def has_system_messages(body: bytes) -> bool:
         return any(message.get("role") == _SYSTEM for message in _decode_messages(body).messages)
     except (msgspec.DecodeError, RecursionError):
         return False
+
+
+def list_signature_digests(call: Call[Dialect]) -> tuple[bytes, ...]:
+    """Return digests of the signatures of all thinking blocks in the client request."""
+    try:
+        contents = [message.get("content", _NO_CONTENT) for message in _decode_messages(call.client_body).messages]
+        lists = [_decode_list(content) for content in contents if bytes(content).startswith(b"[")]
+        blocks = [_read(bytes(block)) for blocks in lists for block in blocks]
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+    return tuple(_digest(call.provider, signature) for block in blocks if (signature := _signature_of(block)))
+
+
+def _signature_of(block: _Block) -> str:
+    value = {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type)
+    return value if isinstance(value, str) else ""
+
+
+def _digest(provider: str, signature: str) -> bytes:
+    return hashlib.blake2b(f"{provider} {signature}".encode(errors="replace"), digest_size=16).digest()
 
 
 def _encode_body(call: Call[Dialect]) -> bytes:
@@ -177,7 +209,8 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
-    reads = marked or not dialect.sends_past_thinking
+    reads = marked or not dialect.sends_past_thinking or bool(call.refused_signatures)
+    removals = Removals(dialect, call.provider, call.refused_signatures)
     if not (call.is_renamed or reads or not dialect.forwards_metadata):
         return []
     members = json_spans.find_members(body)
@@ -187,7 +220,7 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
         if member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
-            edits += find_message_edits(body, member, dialect)
+            edits += find_message_edits(body, member, removals)
         elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
@@ -195,11 +228,11 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     return edits + json_spans.build_removal_edits(members, kept)
 
 
-def find_message_edits(body: bytes, messages: JsonSpan, dialect: Dialect) -> list[Edit]:
+def find_message_edits(body: bytes, messages: JsonSpan, removals: Removals) -> list[Edit]:
     """Return the edits that remove content which the provider would reject from a JSON list of messages."""
     edits: list[Edit] = []
     for message in json_spans.find_elements(body, messages.value, messages.end):
-        edits += _of_message(body, message, dialect)
+        edits += _of_message(body, message, removals)
     return edits
 
 
@@ -207,23 +240,26 @@ def _holds(body: bytes, mark: bytes) -> bool:
     return body.rfind(mark) >= 0  # from its end a long text is searched at a quarter of what `in` costs
 
 
-def _of_message(body: bytes, message: JsonSpan, dialect: Dialect) -> list[Edit]:
+def _of_message(body: bytes, message: JsonSpan, removals: Removals) -> list[Edit]:
+    dialect = removals.dialect
     text = body[message.value : message.end]
     searched = dialect.verifies_signatures and _SEARCHED in text
-    if not (searched or _MARK in text or not dialect.sends_past_thinking) or not text.startswith(b"{"):
+    thinks = bool(removals.refused_signatures) or not dialect.sends_past_thinking
+    if not (searched or thinks or _MARK in text) or not text.startswith(b"{"):
         return []
     edits: list[Edit] = []
     for member in json_spans.find_members(body, message.value, message.end):
         if member.key == "content" and body[member.value] == ord("["):
-            edits += _of_content(body, member, dialect)
+            edits += _of_content(body, member, removals)
     return edits
 
 
-def _of_content(body: bytes, content: JsonSpan, dialect: Dialect) -> list[Edit]:
+def _of_content(body: bytes, content: JsonSpan, removals: Removals) -> list[Edit]:
+    dialect = removals.dialect
     parts = json_spans.find_elements(body, content.value, content.end)
     blocks = [_read(body[part.value : part.end]) for part in parts]
     dropped = _find_unsealed(blocks) if dialect.verifies_signatures else set()
-    kept = [not _is_refused(block, dropped, dialect) for block in blocks]
+    kept = [not _is_refused(block, dropped, removals) for block in blocks]
     if not any(kept) and parts:
         return [Edit(content.value, content.end, _EMPTY)]
     edits = json_spans.build_removal_edits(parts, kept)
@@ -241,11 +277,13 @@ def _read(text: bytes) -> _Block:
         return _Block()
 
 
-def _is_refused(block: _Block, dropped: set[Any], dialect: Dialect) -> bool:
-    if block.type == "thinking":
-        return not dialect.sends_past_thinking or _is_ours(block.signature)
-    if block.type == "redacted_thinking":
-        return not dialect.sends_past_thinking or _is_ours(block.data)
+def _is_refused(block: _Block, dropped: set[Any], removals: Removals) -> bool:
+    if block.type in ("thinking", "redacted_thinking"):
+        signature = _signature_of(block)
+        if not removals.dialect.sends_past_thinking or _is_ours(signature):
+            return True
+        refused = removals.refused_signatures
+        return bool(refused) and _digest(removals.provider, signature) in refused
     if block.type == "web_search_tool_result":
         return block.tool_use_id in dropped
     return block.type == "server_tool_use" and block.id in dropped

@@ -26,10 +26,12 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.model_observations import MAX_SIGNATURES, ModelObservations
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
 from anthropic_proxy.server.responses import encode_events
 from anthropic_proxy.settings import load_settings
+from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.wire import anthropic
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
@@ -786,6 +788,42 @@ def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
     )
     assert again.error is not None
     assert again.error.status == 400
+
+
+def test_later_turns_leave_out_only_the_thinking_that_was_refused() -> None:
+    streets = Streets(
+        refusal(400, "invalid_request_error", "messages.1.content.0: Invalid `signature` in `thinking` block")
+    )
+    proxy = ProxyHarness(streets, **KEY)
+
+    def turn(signature: str, text: str) -> list[dict[str, Any]]:
+        thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
+        return [
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": [thinking, {"type": "text", "text": text}]},
+        ]
+
+    last = [{"role": "user", "content": "Go on"}]
+    history = turn("of-another-server", "One")
+    assert ask(proxy, messages=history + last).error is None
+    assert len(streets.sent) == 2
+    history += turn("of-anthropic", "Two")
+    assert ask(proxy, messages=history + last).error is None
+    assert len(streets.sent) == 3
+    sent = json.loads(streets.sent[-1][1].body)["messages"]
+    assert [block["type"] for block in sent[1]["content"]] == ["text"]
+    assert sent[2:] == history[2:] + last
+    other = turn("of-anthropic-too", "Three") + last
+    assert ask(proxy, messages=other).error is None
+    assert json.loads(streets.sent[-1][1].body)["messages"] == other
+
+
+def test_the_number_of_remembered_signatures_is_bounded() -> None:
+    observations = ModelObservations(MemoryStore())
+    observations.remember_refused_signatures(b"%d" % number for number in range(MAX_SIGNATURES + 5))
+    assert len(observations.refused_signatures) == MAX_SIGNATURES
+    assert b"4" not in observations.refused_signatures
+    assert b"5" in observations.refused_signatures
 
 
 def test_a_disconnected_client_ends_the_relayed_call() -> None:
