@@ -82,14 +82,13 @@ async def apply_stored_adaptations(services: Services, target: Target, used_name
     The list `used_names` is cleared and receives the names of these changes.
     """
     used_names.clear()
-    for _ in range(2):  # a retired default model, then its successor
+    observations, model = services.observations, ""
+    while target.model != model:  # again for the successor of a retired default model, which has no successor itself
         model = target.model
-        for name in await services.observations.find_adaptations(target.upstream, model):
+        for name in await observations.find_adaptations(target.upstream, model):
             if (adapted := _apply_adaptation(services, target, name)) is not None:
                 target = adapted
                 used_names.append(name)
-        if target.model == model:
-            break
     return target
 
 

@@ -32,7 +32,7 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve_route
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import RelayWire, UpstreamResponse, read_body
+from anthropic_proxy.wire.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
 
 RESOURCE_PATHS = re.compile(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
@@ -71,8 +71,8 @@ async def open_resource(services: Services, incoming: ClientRequest, method: str
             "the provider, so that every virtual key would see and delete those of the others."
         )
     target = resolve_route(RoutingQuery(f"{preferred.prefix}/x"), services.settings, services.catalog).targets[0]
-    if method == "POST" and incoming.path == BATCHES_PATH:
-        incoming = await _with_mapped_models(services, incoming, target)
+    if isinstance(target.wire, RelayWire) and method == "POST" and incoming.path == BATCHES_PATH:
+        incoming = await _with_mapped_models(services, incoming, target, target.wire)
     request = MessagesRequest(model=target.model, messages=[])
     call = build_relay_call(incoming, request, target, services.new_id)
     credential = find_client_credential(services, incoming, preferred) or services.credentials.next_credential(
@@ -114,10 +114,10 @@ async def open_resource(services: Services, incoming: ClientRequest, method: str
         records.end_attempt()
 
 
-async def _with_mapped_models(services: Services, incoming: ClientRequest, target: Target) -> ClientRequest:
-    wire, known = target.wire, dict[str, str]()
-    if not isinstance(wire, RelayWire):
-        raise InternalError("a batch is forwarded by a relay")
+async def _with_mapped_models(
+    services: Services, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
+) -> ClientRequest:
+    known: dict[str, str] = {}
 
     def resolve(path: str, model: str) -> str:
         if model not in known:

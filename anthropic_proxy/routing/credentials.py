@@ -66,8 +66,8 @@ class Credentials:
         """Provider name → headers of its keys, in order."""
         self._cooldown_ends: dict[str, float] = {}
         """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
-        self._replaced_keys: dict[str, tuple[Secret, ...]] = {}
-        """Provider name → key that was read again, and replaces the key of the settings."""
+        self._keys: dict[str, Sequence[Secret]] = dict(settings.keys)
+        """Provider name → its keys. A key that was read again replaces that of the settings."""
         self._read_at = dict.fromkeys(settings.key_sources, clock())
         """Provider name → clock time of the last read of its key file or key command."""
         self._unchanged_at: dict[str, float] = {}
@@ -91,11 +91,9 @@ class Credentials:
         None: the proxy has no key for this provider, and does not have to send one. Raises `AuthenticationFailed` if a
         required key is missing.
         """
-        source = self._settings.key_sources.get(provider.name)
-        age_limit = source.refresh_seconds if source is not None else None
-        if source and age_limit is not None and self._clock() - self._read_at[provider.name] >= age_limit:
-            self._start_read(provider.name, source)
-        keys = self._keys_of(provider.name)
+        if self._read_at:
+            self._refresh_if_due(provider.name)
+        keys = self._keys.get(provider.name, ())
         if keys:
             headers = self._headers.get(provider.name)
             if headers is None:
@@ -129,7 +127,7 @@ class Credentials:
         """
         if provider.key_source != "settings":
             return 1
-        return max(len(self._keys_of(provider.name)) - 1, 0)
+        return max(len(self._keys.get(provider.name, ())) - 1, 0)
 
     def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
         """Start the cooldown of an API key, or discard an access token, if `error` concerns this key or token.
@@ -142,7 +140,7 @@ class Credentials:
                 and error.status == 401
                 and self._tokens[provider.key_source].invalidate_token(credential)
             )
-        keys = self._keys_of(provider.name)
+        keys = self._keys.get(provider.name, ())
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
@@ -162,13 +160,19 @@ class Credentials:
         if source is None or credential is None:
             return False
         rejected = credential.value.removeprefix(self._find_header(provider)[1])
-        if all(key.reveal() != rejected for key in self._keys_of(provider.name)):
+        if all(key.reveal() != rejected for key in self._keys.get(provider.name, ())):
             return True  # another request has replaced it meanwhile
         unchanged_at = self._unchanged_at.get(provider.name)
         is_due = unchanged_at is None or self._clock() - unchanged_at >= UNCHANGED_KEY_RETRY_SECONDS
         if is_due or provider.name in self._reads:
             await asyncio.shield(self._start_read(provider.name, source))
-        return all(key.reveal() != rejected for key in self._keys_of(provider.name))
+        return all(key.reveal() != rejected for key in self._keys.get(provider.name, ()))
+
+    def _refresh_if_due(self, name: str) -> None:
+        source = self._settings.key_sources.get(name)
+        age_limit = source.refresh_seconds if source is not None else None
+        if source is not None and age_limit is not None and self._clock() - self._read_at[name] >= age_limit:
+            self._start_read(name, source)
 
     def _start_read(self, name: str, source: KeySource) -> "asyncio.Task[None]":
         task = self._reads.get(name)
@@ -190,20 +194,17 @@ class Credentials:
         except TimeoutError:
             self._report(f"{name}: the key is unchanged, because {source.origin} did not end.")
             return
-        if key.reveal() == self._keys_of(name)[0].reveal():
+        if key.reveal() == self._keys[name][0].reveal():
             return
         if self.on_new_key is not None:
             self.on_new_key(key.reveal())
-        self._replaced_keys[name] = (key,)
+        self._keys[name] = (key,)
         self._headers.pop(name, None)
         del self._unchanged_at[name]
 
     def _report(self, problem: str) -> None:
         if self.on_problem is not None:
             self.on_problem(problem)
-
-    def _keys_of(self, name: str) -> Sequence[Secret]:
-        return self._replaced_keys.get(name) or self._settings.keys.get(name, ())
 
     def start_cooldown(self, key: str, seconds: float) -> None:
         """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
@@ -220,7 +221,7 @@ class Credentials:
         A key is not used during its cooldown. Keys without a cooldown are not in the list.
         """
         now = self._clock()
-        ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._keys_of(provider))
+        ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._keys.get(provider, ()))
         return [end - now for end in ends if end > now]
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:

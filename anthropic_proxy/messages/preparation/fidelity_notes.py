@@ -93,13 +93,20 @@ def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fide
         notes.append(TASK_BUDGET)
     if any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)
-    late = [message for message in request.messages if message.role == "system"]
-    if any(message.clear_at == "next_user_message" for message in late):
+    # loops, because this runs for each request: a generator costs a call for each item
+    cleared = configured = False
+    for message in request.messages:
+        if message.role == "system":
+            cleared = cleared or message.clear_at == "next_user_message"
+            configured = configured or bytes(message.output_config) not in _NO_CONFIG
+    if cleared:
         notes.append(_CLEARED_LATER)
-    if any(bytes(message.output_config) not in _NO_CONFIG for message in late):
+    if configured:
         notes.append(_LATE_CONFIG)
-    if any(tool.allowed_callers and "direct" not in tool.allowed_callers for tool in request.tools):
-        notes.append(_CALLED_BY_CODE)
+    for tool in request.tools:
+        if tool.allowed_callers and "direct" not in tool.allowed_callers:
+            notes.append(_CALLED_BY_CODE)
+            break
     return notes
 
 

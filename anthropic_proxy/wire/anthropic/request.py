@@ -82,9 +82,12 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     Content that the provider would reject is removed, and the client's credentials are not forwarded.
     """
     query = f"?{call.client_query}" if call.client_query else ""
+    body = _edited(call) if call.client_body else b""
+    if not call.dialect.accepts_system_messages and has_system_messages(body):
+        body = _send_reminders(body)
     return UpstreamRequest(
         path=call.client_path + query,
-        body=_encode_body(call) if call.client_body else b"",
+        body=body,
         headers=_headers(call),
         trace_headers=_trace_headers(call),
         method="POST" if call.client_body else "GET",
@@ -140,10 +143,8 @@ def _digest(provider: str, signature: str) -> bytes:
     return hashlib.blake2b(f"{provider} {signature}".encode(errors="replace"), digest_size=16).digest()
 
 
-def _encode_body(call: Call[Dialect]) -> bytes:
-    body = _edited(call)
-    if call.dialect.accepts_system_messages or not has_system_messages(body):
-        return body
+def _send_reminders(body: bytes) -> bytes:
+    """Return the body with each `system` message as text of a user message."""
     try:
         return _with_reminders(body)
     except json_spans.RepeatedKeyError:
@@ -209,8 +210,9 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
-    reads = marked or not dialect.sends_past_thinking or bool(call.refused_signatures)
-    removals = Removals(dialect, call.provider, call.refused_signatures)
+    reads = marked or not dialect.sends_past_thinking
+    if call.refused_signatures:
+        reads = True
     if not (call.is_renamed or reads or not dialect.forwards_metadata):
         return []
     members = json_spans.find_members(body)
@@ -220,6 +222,7 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
         if member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
+            removals = Removals(dialect, call.provider, call.refused_signatures)
             edits += find_message_edits(body, member, removals)
         elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
