@@ -115,6 +115,7 @@ class StoredRequest(Struct, frozen=True, kw_only=True):
     tool_results: int
     tool_errors: int
     malformed_replies: int
+    method: str
 
     @property
     def all_input_tokens(self) -> int:

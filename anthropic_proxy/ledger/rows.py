@@ -27,7 +27,7 @@ MAX_ERROR_CHARACTERS = 2_000
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
 _LABELS = (
-    *("client.name", "project", "session", "agent", "user_agent", "path", "requested_model"),
+    *("client.name", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
     *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type"),
 )
 """Attributes of a receipt with names that many requests share."""
@@ -58,6 +58,7 @@ class Row(Struct, gc=False):
     session: str = ""
     agent: str = ""
     user_agent: str = ""
+    method: str = ""
     path: str = ""
     stream: bool = False
     requested_model: str = ""
@@ -138,10 +139,17 @@ class RowBuilder:
         if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
             names = (names[0], "", "", "", *names[4:])
         labels = map(self._labels.__getitem__, names)
-        row.key_label, row.project, row.session, row.agent, row.user_agent, row.path, row.requested_model, *used = (
-            labels
-        )
-        row.provider, row.prefix, row.model, row.route, row.route_reason, row.outcome, row.error_type = used
+        row.key_label, row.project, row.session, row.agent, row.user_agent, row.method, row.path, *models = labels
+        (
+            row.requested_model,
+            row.provider,
+            row.prefix,
+            row.model,
+            row.route,
+            row.route_reason,
+            row.outcome,
+            row.error_type,
+        ) = models
         row.client = row.user_agent.partition("/")[0]
 
     def _redact(self, texts: Sequence[str]) -> Sequence[str]:

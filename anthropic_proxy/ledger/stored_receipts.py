@@ -6,6 +6,7 @@ JSON texts.
 
 import msgspec
 
+from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
 from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
@@ -36,6 +37,7 @@ def to_receipt(row: StoredRequest) -> Receipt:
         request_id=row.id,
         client=Client(name=row.key_label),
         started_at=row.started_at / MICROSECONDS,
+        method=row.method or ("POST" if row.path == EXCHANGE_PATH else "–"),
         path=row.path,
         requested_model=row.requested_model,
         provider=row.provider,

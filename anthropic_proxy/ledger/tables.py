@@ -110,6 +110,7 @@ requests = Table(
     _text("reply_blocks"),
     _text("route"),
     *map(_count, TOOL_COUNTS),
+    _text("method"),
     Index("requests_by_time", "started_at"),
     *(_index_facet(facet) for facet in FACETS),
 )
@@ -117,6 +118,7 @@ requests = Table(
 
 - `id`: the `request-id` that the client received. `client`: product name in the user agent. `key_label`: `local`, or a
   label of the key that the client presented.
+- `method`: HTTP method of the client; "": an earlier version stored the request.
 - `route`: name of the `[[routes]]` table that chose the target; "": none, or an earlier version stored the request.
 - `failed_attempts`, `notes`, `adaptations`, `attempt_times`, `reply_blocks`: JSON texts; "" for an
   empty list.

@@ -26,7 +26,7 @@ from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.server.request_limits import reject_ambiguous_framing, require_within_limits
 from anthropic_proxy.settings import Settings
 
-PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version"})
+PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello"})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""

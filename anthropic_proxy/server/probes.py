@@ -1,6 +1,6 @@
-"""Probes of the server: `/health`, `/livez`, `/readyz` and `/version`. They need no key and contain no secret.
+"""Probes of the server: `/health`, `/livez`, `/readyz`, `/version`, `/api/hello`. They need no key and have no secret.
 
-A probe is a request by which a load balancer or a command checks the server. `/livez` shows that the event loop runs,
+A probe is a request by which a load balancer, command or client checks the server. `/livez` shows that the event loop runs,
 `/readyz` that requests are accepted. No probe waits for a database or another server.
 """
 
@@ -57,6 +57,11 @@ async def get_version(services: Services, request: ClientRequest, sink: AsgiSink
     await _send(request, sink, 200, {"name": "anthropic-proxy", **_version(services)})
 
 
+async def get_hello(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /api/hello`, a greeting: Claude Code 2.1.330 sends `HEAD /api/hello` at each interactive start."""
+    await _send(request, sink, 200, {"message": "hello"})
+
+
 def _version(services: Services) -> dict[str, object]:
     return {"version": __version__, "started_at": format_utc_time(services.started_at)}
 
@@ -71,6 +76,7 @@ PROBES: Mapping[str, Callable[[Services, ClientRequest, AsgiSink], Awaitable[Non
     "/livez": get_livez,
     "/readyz": get_readyz,
     "/version": get_version,
+    "/api/hello": get_hello,
 }
 """URL path of a probe → function that serves GET and HEAD requests for the path."""
 

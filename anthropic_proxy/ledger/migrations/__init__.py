@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-NEWEST_VERSION = "0009"
+NEWEST_VERSION = "0010"
 """Version of the schema that the module `tables` describes."""
 _FOLDER = Path(__file__).parent
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import run_command
+from tests.support.dashboard import wait_for_request
 from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS
@@ -157,3 +158,24 @@ def test_a_web_page_of_another_site_cannot_read_the_views(tmp_path: Path) -> Non
     with running_proxy(tmp_path, {}) as proxy:
         for path in ("/api/requests/recent", "/api/requests/live"):
             assert proxy.client().get(path, headers={"origin": "https://example.com"}).status_code == 403
+
+
+def test_stored_requests_have_the_method_of_the_client(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {"DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}) as proxy:
+        client = proxy.client()
+        post(proxy)
+        client.head("/first")
+        client.get("/second")
+        last = client.delete("/v1/models/third")
+        wait_for_request(client, last.headers["request-id"])
+        proxy.stop()
+        words = ("logs", "--no-follow", "--json")
+        settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}", **port_of(proxy)}
+        ended = run_command(*words, directory=tmp_path, settings=settings)
+    entries = list(map(json.loads, ended.stdout.splitlines()))
+    assert [(entry["method"], entry["path"]) for entry in entries] == [
+        ("POST", "/v1/messages"),
+        ("HEAD", "/first"),
+        ("GET", "/second"),
+        ("DELETE", "/v1/models/third"),
+    ]

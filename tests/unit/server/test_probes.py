@@ -50,3 +50,22 @@ async def test_redis_is_reported_with_the_effect_on_limits(policy: Literal["open
     assert await ask() == (200, {"status": "ready", "checks": {"server": "ok", "redis": "ok"}})
     store.available = False
     assert await ask() == (200, {"status": "ready", "checks": {"server": "ok", "redis": condition}})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("settings", [{}, {"PROXY_API_KEY": "a-key-of-this-proxy"}], ids=["open", "with a key"])
+async def test_the_greeting_of_claude_code_gets_200_and_leaves_no_record(method: str, settings: dict[str, str]) -> None:
+    """Claude Code 2.1.330 sends `HEAD /api/hello` at each interactive start."""
+    proxy, sent = ProxyHarness(lambda *_: FakeResponse(500), **settings), list[MutableMapping[str, Any]]()
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": "/api/hello", "headers": [(b"host", b"localhost")]}
+    await serve_request(proxy.services, {**scope, "query_string": b"", "client": ("127.0.0.1", 5)}, receive, send)
+    assert sent[0]["status"] == 200
+    assert json.loads(sent[1]["body"]) == {"message": "hello"}
+    assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
