@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.access.rules import MAX_COUNTER_AMOUNT, Budget, Rules, find_period_end
 from anthropic_proxy.access.virtual_keys import Team, VirtualKey
-from anthropic_proxy.ledger.prices import NANO_DOLLARS
+from anthropic_proxy.money import format_amount
 from anthropic_proxy.plugins import Limit
 
 MINUTE_SECONDS = 60.0
@@ -141,7 +141,7 @@ def format_counter_amount(amount: int, budget: Budget) -> str:
 
     `amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens.
     """
-    return f"${amount / NANO_DOLLARS:,.2f}" if budget.unit == "usd" else f"{amount:,} tokens"
+    return format_amount(amount) if budget.unit == "usd" else f"{amount:,} tokens"
 
 
 def _build_limits(scope: Scope, estimate: Amounts, now: float) -> Iterator[KeyLimit]:

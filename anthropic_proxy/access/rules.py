@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger.prices import NANO_DOLLARS
+from anthropic_proxy.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.settings.route_format import NAME_PATTERN
 
 Unit = Literal["usd", "tokens"]
@@ -164,7 +164,7 @@ def decode_budget(text: str) -> Budget:
 
 def _format_amount(amount: float, unit: Unit) -> str:
     """Return `amount`, in US dollars or tokens, as text for messages: `$50.00`, `2,000,000 tokens`."""
-    return f"${amount:,.2f}" if unit == "usd" else f"{amount:,.0f} tokens"
+    return format_amount(amount * NANO_DOLLARS) if unit == "usd" else f"{amount:,.0f} tokens"
 
 
 def find_period_end(period: Period, now: datetime) -> datetime | None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from anthropic_proxy.access.limits import Scope, build_budget_counter, format_counter_amount
 from anthropic_proxy.access.rules import Budget
-from anthropic_proxy.ledger.prices import NANO_DOLLARS
+from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.plugins import Store
 
 _MAX_COUNTERS = 200

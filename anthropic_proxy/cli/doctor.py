@@ -190,7 +190,9 @@ async def _show_run(
 
 def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price: float | None) -> tuple[str, str]:
     """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
-    shown = f", about ${price:.3f}" if price else ""
+    from anthropic_proxy.money import NANO_DOLLARS, format_amount  # noqa: PLC0415
+
+    shown = f", about {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.money import format_price
 
 if TYPE_CHECKING:
     from anthropic_proxy.cli.model_overview import ModelFacts, ModelPrice, ProviderModels, TokenPrices
@@ -132,13 +133,13 @@ def _write_price(output: "Output", price: "ModelPrice | None") -> None:
     rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
     output.write_table([Column(titles[0]), *(Column(title, True) for title in titles[1:])], rows)
     searches = price.web_search_per_1000
-    note = f" 1,000 web searches by the provider: ${_dollars(searches)}." if searches else ""
+    note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
     output.write_line(output.paint(f"  US dollars per million tokens.{note} Source: {price.source}", "quiet"))
 
 
 def _list_amounts(prices: "TokenPrices") -> list[str]:
     amounts = (prices.input, prices.cached_input, prices.output, prices.cache_write, prices.cache_write_1h)
-    return [f"${_dollars(amount)}" if amount else "free" for amount in (*amounts, prices.thinking)]
+    return [format_price(amount) for amount in (*amounts, prices.thinking)]
 
 
 def _write_price_source(output: "Output", settings: "Settings | None") -> None:
@@ -205,7 +206,7 @@ def _price_cells(price: "ModelPrice | None") -> list[str]:
     """
     if price is None or not any((price.input, price.cached_input, price.output)):
         return ["unknown" if price is None else "free"] * 3
-    return [_dollars(amount) for amount in (price.input, price.cached_input, price.output)]
+    return [format_price(amount).removeprefix("$") for amount in (price.input, price.cached_input, price.output)]
 
 
 def describe_price(price: "ModelPrice | None") -> str:
@@ -214,14 +215,9 @@ def describe_price(price: "ModelPrice | None") -> str:
     Prices are in dollars per million tokens. None: `unknown`. All prices 0: `free`.
     """
     cells = _price_cells(price)
-    return cells[0] if cells[0] in ("free", "unknown") else "".join(f"{f'${cell}':<8}" for cell in cells).rstrip()
-
-
-def _dollars(amount: float) -> str:
-    """Return a price in dollars as text with at least two decimals: `2.00`, `0.075`."""
-    text = f"{amount:.4f}".rstrip("0")
-    whole, _, decimals = text.partition(".")
-    return f"{whole}.{decimals.ljust(2, '0')}"
+    if cells[0] == cells[-1] and cells[0] in ("free", "unknown"):
+        return cells[0]
+    return "".join(f"{cell if cell == 'free' else f'${cell}':<8}" for cell in cells).rstrip()
 
 
 def _name_tiers(tiers: Sequence[str], *, is_short: bool) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.ledger.export import build_request_object, to_dollars
+from anthropic_proxy.ledger.export import build_request_object
 from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.stored_receipts import list_failed_attempts, list_notes
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.log.lines import escape_unprintable
+from anthropic_proxy.money import format_cost
 
 _LABEL_COLUMNS = 15
 _SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~", "warn"), "dropped": ("✕", "error")}
@@ -102,7 +103,7 @@ def _describe_cost(row: StoredRequest) -> str:
         reason = row.price_source or f"no price for {_name_target(row)}"
         text = f"unknown: {reason}. Set it in anthropic-proxy.toml, [prices]"
     else:
-        text = f"${to_dollars(row.cost):f} ({row.price_source})" if row.cost else "free"
+        text = f"{format_cost(row.cost)} ({row.price_source})" if row.cost else "free"
     if row.requested_cost and row.requested_cost != row.cost:
-        text += f"; at the price of {row.requested_model}: ${to_dollars(row.requested_cost):f}"
+        text += f"; at the price of {row.requested_model}: {format_cost(row.requested_cost)}"
     return text

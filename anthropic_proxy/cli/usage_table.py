@@ -10,10 +10,10 @@ from decimal import Decimal
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.ledger.price_source import describe_price_list, has_price_package
-from anthropic_proxy.ledger.prices import NANO_DOLLARS
-from anthropic_proxy.ledger.queries import UsageGroup, UsageRange
+from anthropic_proxy.ledger.queries import NOT_SENT, UsageGroup, UsageRange
 from anthropic_proxy.ledger.sums import UsageSums, add_up
 from anthropic_proxy.ledger.usage_export import build_usage_object, name_group, tabulate_usage
+from anthropic_proxy.money import format_cost
 from anthropic_proxy.settings import Settings
 
 _TITLES: Mapping[str, str] = {
@@ -26,8 +26,8 @@ _TITLES: Mapping[str, str] = {
     "route": "Route",
 }
 _UNNAMED: Mapping[str, str] = {
-    "model": "no model called",
-    "provider": "no provider called",
+    "model": NOT_SENT,
+    "provider": NOT_SENT,
     "project": "no project",
     "session": "no session",
     "route": "no route",
@@ -85,11 +85,10 @@ class UsageReport:
             text += f", {total.errors:,} failed"
         if total.cancelled:
             text += f", {total.cancelled:,} cancelled"
-        known = "at least " if total.unknown_cost_requests else ""
-        text += f", cost {'unknown' if total.known_cost is None else known + _dollars(total.cost)}."
+        text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}."
         if total.requested_cost:
-            known = "at least " if total.unknown_requested_cost_requests else ""
-            text += f" At the prices of the requested models: {known}{_dollars(total.requested_cost)}."
+            requested = format_cost(total.requested_cost, total.unknown_requested_cost_requests)
+            text += f" At the prices of the requested models: {requested}."
         return text
 
     def _write_rows(self) -> None:
@@ -101,13 +100,21 @@ class UsageReport:
             format_tokens([sums.output_tokens for sums in everything]),
         ]
         names = [*(name_group(self._settings, self._by, group) or _UNNAMED.get(self._by, "") for group in shown), "all"]
+        costs = [format_cost(sums.cost, sums.unknown_cost_requests) for sums in everything]
         bars = [*self._draw_bars(shown), ""]
         titles = ["Requests", "Cached", "Input", "Output", "Cost"]
         if shows_tools := self._by == "model" and bool(self._total.tool_errors):
             titles.append("Tool errors")
         rows = [
-            [name, f"{sums.requests:,}", *cells, _cost(sums), *([_tool_errors(sums)] if shows_tools else ()), bar]
-            for name, sums, *cells, bar in zip(names, everything, *tokens, bars, strict=True)
+            [
+                name,
+                f"{sums.requests:,}",
+                *cells,
+                cost,
+                *([_tool_errors(sums)] if shows_tools else ()),
+                bar,
+            ]
+            for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, bars, strict=True)
         ]
         columns = [
             Column(_TITLES[self._by], can_be_cut=True),  # clients choose names of up to 200 characters
@@ -156,14 +163,6 @@ def _format_count(count: int, highest: int) -> str:
     return f"{count:,}"
 
 
-def _cost(sums: UsageSums) -> str:
-    if sums.unknown_cost_requests:
-        return f">{_dollars(sums.cost)}" if sums.cost else "unknown"
-    if sums.cost:
-        return _dollars(sums.cost)
-    return "free" if sums.all_tokens else "–"
-
-
 def _tool_errors(sums: UsageSums) -> str:
     """Return the number of failed tools and their share of all tool results: `12, 3.5 %`."""
     if not sums.tool_errors:
@@ -176,14 +175,6 @@ def _format_value(value: object) -> str:
     if value is None:
         return "unknown"
     return format(value, "f") if isinstance(value, Decimal) else str(value)
-
-
-def _dollars(nano_dollars: int) -> str:
-    """Return an amount in nano-dollars as text in dollars: `$26.38`, below a cent with two digits: `$0.0021`."""
-    amount = nano_dollars / NANO_DOLLARS
-    if amount == 0 or amount >= 0.01:
-        return f"${amount:,.2f}"
-    return f"${amount:.2g}" if amount >= 0.0001 else "<$0.0001"
 
 
 def _count(count: int, noun: str) -> str:

@@ -22,6 +22,8 @@ HEIGHT = 190
 MAX_SERIES = 5
 """Maximum number of series, apart from the series `others`, which has the sum of the remaining ones."""
 _MAX_X_LABELS = {WIDE: 8, NARROW: 4}
+_MAX_DOTS = 3
+"""Maximum number of values of a line that are all drawn as dots."""
 _POINT = re.compile(r"-?[0-9.]+")
 _STYLE = Style(label_font_size=11, major_label_font_size=11)
 
@@ -119,12 +121,16 @@ def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
         *_bands(chart.bands, positions, width - float(shift)),
     ]
     for series, group in zip(chart.series, groups, strict=False):
+        if chart.is_line:
+            pieces += _dots(series, chart, axis_y, positions)
         pieces += _line(series, group, scale) if chart.is_line else _bars(series, group, chart.columns, scale)
         if series.name == chart.area:
             pieces += _area(series, group, axis_y, scale)
+    previous = ""
     for index, (column, x) in enumerate(zip(chart.columns, positions, strict=False)):
-        if index % step == 0:
+        if index % step == 0 and column.label != previous:
             pieces.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 3}">{escape(column.label)}</text>')
+            previous = column.label
     pieces += _links(chart.columns, positions, width - float(shift))
     return Markup("".join([*pieces, "</g></svg>"]))
 
@@ -215,6 +221,20 @@ def _line(series: Series, group: ElementTree.Element, scale: float) -> Iterator[
     role = escape(series.role)
     for path in group.iter("path"):
         yield f'<path class="line l-{role}" data-series="{escape(series.name)}" d="{_scale(path, scale)}"/>'
+
+
+def _dots(series: Series, chart: Chart, axis: ElementTree.Element, positions: Sequence[float]) -> Iterator[str]:
+    """Yield SVG for a dot at each value without a neighbor, and for all dots of a series with few values.
+
+    A line shows no single value. `positions`: horizontal positions of the columns in pixels.
+    """
+    known = {index: value for index, value in enumerate(series.values) if value is not None}
+    heights = [float(_POINT.findall(path.get("d", ""))[1]) for path in axis.iter("path")]
+    bottom, top, highest = max(heights), min(heights), _axis_values(chart)[-1]
+    for index, value in known.items():
+        if len(known) <= _MAX_DOTS or not {index - 1, index + 1} & known.keys():
+            place = f'cx="{positions[index]:.1f}" cy="{bottom - (bottom - top) * value / highest:.1f}" r="3"'
+            yield f'<circle class="l-{escape(series.role)}" data-series="{escape(series.name)}" {place}/>'
 
 
 def _area(series: Series, group: ElementTree.Element, axis: ElementTree.Element, scale: float) -> Iterator[str]:

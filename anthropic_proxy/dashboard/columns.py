@@ -50,7 +50,7 @@ def _number(value: int) -> str:
 
 
 def _cost(row: StoredRequest) -> str:
-    return formats.cost_or_free(row.cost) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
+    return formats.money(row.cost) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
 
 
 def _requested_cost(row: StoredRequest) -> str:

@@ -14,6 +14,7 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.capability_matrix import Matrix, MatrixCell, MatrixColumn
 from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunTomlTable
 from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.settings import Settings
 
 _NEVER = "The doctor has not run yet."
@@ -115,9 +116,9 @@ def _describe_failure(run: DoctorRun, now: float) -> str:
 def _describe_cost(run: DoctorRun) -> str:
     """Return requests and price of a complete run: `41 requests, $0.003`. An unknown price is left out."""
     requests = formats.plural(run.requests, "request")
-    return (
-        f"{requests}, {formats.plural(run.tokens, 'token')}" if run.price is None else f"{requests}, ${run.price:.3f}"
-    )
+    if run.price is None:
+        return f"{requests}, {formats.plural(run.tokens, 'token')}"
+    return f"{requests}, {formats.money(run.price * NANO_DOLLARS)}"
 
 
 def _build_table(run: DoctorRun) -> Matrix:

@@ -63,9 +63,10 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
     rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
     names = {one.error_type: KINDS.get(one.error_type, (find_error_kind(one.error_type), "others")) for one in errors}
-    return draw_group_chart(
+    drawn = draw_group_chart(
         structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names
     )
+    return structs.replace(drawn, empty_text="No failed requests in this range.")
 
 
 def find_incidents(

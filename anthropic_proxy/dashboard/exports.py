@@ -55,7 +55,7 @@ def export_table(
 
 def _tabulate_usage(context: PageContext) -> ExportTable:
     """Return numbers of requests, tokens and costs of each period and model in the time range as a table."""
-    periods = divide_range(context.query)
+    periods = divide_range(context.charted_query)
     found = queries.sum_model_periods(context.connection, context.selection, periods.seconds)
     rows = [
         [format_time(one.start * MICROSECONDS), one.model.provider, one.model.model, *_values(one.model.sums)]
@@ -76,7 +76,7 @@ def _values(sums: Any) -> list[Any]:
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
     """Return failed requests by provider and type of error, with the message of the latest one, as a table."""
-    errors = count_errors(context.connection, context.selection, divide_range(context.query).seconds)
+    errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
     found = list_errors(context.connection, errors)
     titles = ["provider", "status", "error_type", "requests", "first_at", "last_at", "error", "latest_request"]
     rows = [

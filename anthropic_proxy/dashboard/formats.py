@@ -6,9 +6,8 @@ another unit. Times count from the epoch. An unknown value (None) has the text `
 
 from datetime import datetime
 
-from anthropic_proxy.ledger.prices import NANO_DOLLARS
-from anthropic_proxy.ledger.sums import known_cost_or_none
 from anthropic_proxy.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.money import format_amount, format_cost
 
 UNKNOWN = "–"
 """Text for a value that is not known."""
@@ -31,44 +30,23 @@ def short_count(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
-def money(nanodollars: int | None, *, exact: bool = False) -> str:
-    """Return an amount in nano-dollars as text in dollars: `$3.22`. An unknown amount (None) becomes `unknown`.
+def money(nano_dollars: float | None) -> str:
+    """Return a cost in nano-dollars as text, in the notation of the command line."""
+    return format_cost(nano_dollars)
 
-    With `exact`, amounts below ten dollars have four decimals.
+
+def chart_money(nano_dollars: float) -> str:
+    """Return an amount in nano-dollars as text for a chart and its table, in which nothing is `0`, as on the axis."""
+    return format_amount(nano_dollars, zero="0")
+
+
+def cost_with_unknown(nano_dollars: int, unknown_requests: int) -> str:
+    """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.010, 99 unknown`.
+
+    `nano_dollars` is the sum of the known costs, and `unknown_requests` is the number of requests with an unknown cost.
     """
-    if nanodollars is None:
-        return "unknown"
-    dollars = nanodollars / NANO_DOLLARS
-    if nanodollars and dollars < 0.00005:
-        return "<$0.0001"
-    if exact and dollars < 10:
-        return f"${dollars:.4f}"
-    return f"${dollars:.3f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
-
-
-def money_from_float(nanodollars: float) -> str:
-    """Return an amount in nano-dollars as text in dollars, as `money` does. Fractions of a nano-dollar are dropped."""
-    return money(int(nanodollars))
-
-
-def cost_or_free(nanodollars: int | None, *, exact: bool = False) -> str:
-    """Return a cost in nano-dollars as text in dollars. The cost 0 becomes `free`, an unknown one (None) `unknown`.
-
-    With `exact`, costs below ten dollars have four decimals.
-    """
-    return "free" if nanodollars == 0 else money(nanodollars, exact=exact)
-
-
-def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
-    """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.01, 99 unknown`.
-
-    `nanodollars` is the sum of the known costs, and `unknown_requests` is the number of requests with an unknown cost.
-    `free` is the text for a total cost of 0.
-    """
-    amount = known_cost_or_none(nanodollars, unknown_requests)
-    if unknown_requests and amount:
-        return f"≥ {money(amount)}, {unknown_requests:,} unknown"
-    return free if amount == 0 else money(amount)
+    text = format_cost(nano_dollars, unknown_requests)
+    return f"{text}, {unknown_requests:,} unknown" if unknown_requests and nano_dollars else text
 
 
 def seconds(microseconds: float | None) -> str:

@@ -57,8 +57,8 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     if key is None:
         return None
     context = limit_to_key(context, key)
-    periods, chosen = divide_range(context.query), context.selection
-    by_period = queries.sum_periods(context.connection, chosen, periods.seconds, "model")
+    periods, chosen = divide_range(context.charted_query), context.selection
+    by_period = queries.sum_periods(context.connection, context.model_selection, periods.seconds, "model")
     total = add_up(row.sums for row in by_period)
     team = find_team(context.connection, key.team) if key.team else None
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
@@ -117,7 +117,7 @@ def _draw_chart(periods: Periods, rows: Sequence[PeriodSums], total: UsageSums) 
     `rows`: sums of each model in each period. `total`: sums of the whole range.
     """
     if total.cost:
-        return draw_group_chart(periods, rows, lambda sums: sums.cost, formats.money_from_float)
+        return draw_group_chart(periods, rows, lambda sums: sums.cost, formats.chart_money)
     return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count)
 
 
@@ -131,7 +131,7 @@ def _summarize(key: VirtualKey, total: UsageSums, now: float) -> str:
 
 
 def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
-    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests, free="$0.00")
+    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests)
     return [
         Figure("Requests", formats.count(total.requests), "in this range"),
         Figure("Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")),

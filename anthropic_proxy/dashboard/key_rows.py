@@ -193,7 +193,7 @@ def format_cost(sums: UsageSums) -> str:
     """Return the total cost of the requests in `sums` as text in dollars. Without requests, the text is `–`."""
     if not sums.requests:
         return formats.UNKNOWN
-    return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests, free="$0.00")
+    return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
 
 
 def _describe_far_expiry(key: VirtualKey, now: float) -> str:

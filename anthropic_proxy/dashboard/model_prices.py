@@ -6,7 +6,6 @@ the first table (`PriceRow`). `compare_costs` returns the second table, with a `
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
@@ -19,6 +18,7 @@ from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.ledger.price_source import describe_price_list, find_price_source
 from anthropic_proxy.ledger.prices import Price, Rates
 from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.money import format_price
 
 _MAX_REQUESTED = 5
 _MAX_COMPARED = 12
@@ -114,7 +114,7 @@ def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
     if price is None:
         return PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")
     longer = "; ".join(
-        f"above {above:,} tokens: {_rate(rates.input)} in, {_rate(rates.output)} out"
+        f"above {above:,} tokens: {format_price(rates.input)} in, {format_price(rates.output)} out"
         for above, rates in price.long_contexts
     )
     source = "local: free" if price.source == "local" else price.source
@@ -129,26 +129,17 @@ def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
 
 
 def _list_rates(rates: Rates) -> list[str]:
-    return [_rate(getattr(rates, name)) for name in _RATES]
-
-
-def _rate(dollars: Decimal) -> str:
-    """Return a price in dollars per million tokens as text: `$2.00`, `$0.125`, `free`."""
-    if not dollars:
-        return "free"
-    return f"${dollars:.2f}" if dollars == round(dollars, 2) else f"${dollars.normalize():f}"
+    return [format_price(getattr(rates, name)) for name in _RATES]
 
 
 def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
     difference = cost - total.cost
     if total.unknown_cost_requests:
-        return ComparedCost(model=name, cost=formats.cost_or_free(cost), difference=formats.UNKNOWN, sign="")
+        return ComparedCost(model=name, cost=formats.money(cost), difference=formats.UNKNOWN, sign="")
     share = f" ({difference / total.cost:+.0%})".replace("%", " %") if total.cost else ""
     amount = formats.money(abs(difference))
     text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
-    return ComparedCost(
-        model=name, cost=formats.cost_or_free(cost), difference=text, sign="ok" if difference < 0 else ""
-    )
+    return ComparedCost(model=name, cost=formats.money(cost), difference=text, sign="ok" if difference < 0 else "")
 
 
 def _explain_unknown(costs: ModelCosts, asked: str) -> str:

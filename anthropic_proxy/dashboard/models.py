@@ -8,7 +8,7 @@ tokens would have had with other models.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.model_prices import compare_costs, describe_price_sources, list_prices
@@ -16,10 +16,12 @@ from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, memoize_result
 from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.dashboard.sorting import SortableColumn, sort_rows
+from anthropic_proxy.dashboard.usage_charts import explain_missing_cost
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, ModelSums, PeriodSums
 from anthropic_proxy.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.sums import UsageSums, add_up
 
 
@@ -64,9 +66,9 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
 
     If a table or chart cannot be built, the page shows a message in its place.
     """
-    periods, costs = divide_range(context.query), ModelCosts(context.settings)
+    periods, costs = divide_range(context.charted_query), ModelCosts(context.settings)
     by_period = memoize_result(
-        lambda: queries.measure_model_performance(context.connection, context.selection, periods.seconds)
+        lambda: queries.measure_model_performance(context.connection, context.model_selection, periods.seconds)
     )
     found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
     by_model = memoize_result(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
@@ -80,9 +82,10 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         verdict = "The requests of this range cannot be added up."
 
     def draw_costs() -> DrawnChart:
-        return draw_group_chart(
-            periods, by_model(), lambda sums: sums.cost, formats.money_from_float, _list_model_roles(found())
+        drawn = draw_group_chart(
+            periods, by_model(), lambda sums: sums.cost, formats.chart_money, _list_model_roles(found())
         )
+        return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     return {
         "verdict": verdict + ("" if isinstance(used, FailedPanel) else _name_slowest(costs, used)),
@@ -167,9 +170,7 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "total95": formats.seconds(find_percentile(used.durations, 0.95)),
         "speed": formats.UNKNOWN if used.speed is None else formats.count(used.speed),
         "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
-        "requested_cost": formats.cost_with_unknown(
-            sums.requested_cost, sums.unknown_requested_cost_requests, free="$0.00"
-        ),
+        "requested_cost": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
         "href": context.query.link("/dashboard/requests", facets=facets, measure="", compared="", order=""),
     }
 
@@ -182,5 +183,5 @@ def _list_model_roles(found: Sequence[ModelSums]) -> dict[str, tuple[str, str]]:
     for one in found:
         role = next(free, "others") if one.provider in used else one.provider or "others"
         used.add(one.provider)
-        roles.setdefault(one.model, (one.model or "none", role))
+        roles.setdefault(one.model, (one.model or NOT_SENT, role))
     return roles

@@ -31,6 +31,7 @@ from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod
 from anthropic_proxy.ledger.error_queries import count_errors, list_errors
 from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.request_queries import list_stored_requests
 from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
@@ -43,13 +44,13 @@ class _Queries:
     """Results of database queries that several panels of the page use. Each query runs at most once."""
 
     def __init__(self, context: PageContext) -> None:
-        connection, chosen = context.connection, context.selection
-        self.periods, self.costs = divide_range(context.query), ModelCosts(context.settings)
+        connection, chosen = context.connection, context.model_selection
+        self.periods, self.costs = divide_range(context.charted_query), ModelCosts(context.settings)
         seconds = self.periods.seconds
         self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
         self.sums = memoize_result(lambda: _sum_each(self.periods, self.by_model()))
         self.latencies = memoize_result(lambda: queries.group_latencies(self.by_model(), _find_period))
-        self.errors = memoize_result(lambda: count_errors(connection, chosen, seconds))
+        self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
 
     def build_incident_bands(self) -> list[Band]:
         """Return the incidents of the time range as labeled bands for charts."""
@@ -98,7 +99,7 @@ def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
 
 def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
     before = queries.count_requests_in_previous_range(
-        context.connection, context.selection, int(context.now * MICROSECONDS)
+        context.connection, context.model_selection, int(context.now * MICROSECONDS)
     )
     return build_figures(context, found.periods, list(found.sums().values()), found.latencies(), before)
 
@@ -152,13 +153,16 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
     span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
     if not total.requests:
         return escape(f"{span} there were no requests.")
-    cost = formats.money(total.known_cost)
     text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
+    cost = escape(formats.money(total.known_cost))
+    if not total.cost:
+        known = "" if total.unknown_cost_requests else f" and {'was' if total.requests == 1 else 'were'} <b>{cost}</b>"
+    else:
+        known = f" and cost <b>{cost}</b>"
     if total.unknown_cost_requests:
         unknown = formats.plural(total.unknown_cost_requests, "request")
-        known = "" if total.known_cost is None else f" and cost <b>{escape(cost)}</b>"
         return Markup(f"{text}{known}; the cost of {unknown} is unknown.")
-    return Markup(f"{text} and cost <b>{escape(cost)}</b>.")
+    return Markup(f"{text}{known}.")
 
 
 def _sum_each(periods: Periods, by_model: Sequence[ModelPeriod]) -> dict[int, UsageSums]:
@@ -189,13 +193,13 @@ def _draw_week(context: PageContext) -> WeekGrid:
     query = context.query
     names: Sequence[str] = ("cost",)
     counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
-    text: Callable[[float], str] = formats.money_from_float
+    text: Callable[[float], str] = formats.chart_money
     if query.measure == "tokens":
         names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
         counted, text = (lambda one: one.all_tokens), formats.short_count
     elif query.measure == "requests":
         names, counted, text = ("requests",), (lambda one: one.requests), formats.count
-    hours = queries.sum_periods(context.connection, context.selection, HOUR_SECONDS, sum_names=names)
+    hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
     return draw_week(query, hours, counted, text)
 
 
@@ -205,7 +209,7 @@ def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: M
     return [
         {
             "provider": row.provider,
-            "prefix": costs.find_prefix(row.provider) or "not sent",
+            "prefix": costs.find_prefix(row.provider) or NOT_SENT,
             "model": row.model,
             "requests": row.sums.requests,
             "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),

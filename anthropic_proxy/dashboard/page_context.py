@@ -9,18 +9,20 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from anthropic_proxy.dashboard.view_query import ViewQuery
 from anthropic_proxy.ledger.dashboard_records import LedgerExtent
 from anthropic_proxy.ledger.facets import FACETS
+from anthropic_proxy.ledger.queries import MAX_SHORT_RANGE_HOURS
 from anthropic_proxy.ledger.request_queries import RequestSelection
-from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.plugins import Receipt, Store
 from anthropic_proxy.plugins.setup import ModelFeatures, Setup
 from anthropic_proxy.settings import Settings
 
+_FIVE_MINUTES = 300
 ResultT = TypeVar("ResultT")
 
 
@@ -65,9 +67,30 @@ class PageContext(Struct, frozen=True, kw_only=True):
     """Time range that a search reads, in microseconds since the epoch. None: the whole range in the URL."""
 
     @property
+    def charted_query(self) -> ViewQuery:
+        """Parameters of the URL, with the time range of the charts.
+
+        The range is that of the URL, but a young ledger has no earlier requests: during its first three hours, a range
+        until now begins with the hour of its first request, and has at least one hour. Its charts then have periods of
+        five minutes.
+        """
+        query, first = self.query, self.facts.first_hour
+        if first is None or query.range_name in ("", "yesterday"):
+            return query
+        start = min(first * HOUR_SECONDS, query.end // _FIVE_MINUTES * _FIVE_MINUTES - HOUR_SECONDS)
+        if start <= query.start or query.end - start > MAX_SHORT_RANGE_HOURS * HOUR_SECONDS:
+            return query
+        return structs.replace(query, start=start)
+
+    @property
+    def model_selection(self) -> RequestSelection:
+        """The same as `selection`, without requests that named no model: these are not part of a success rate."""
+        return structs.replace(self.selection, has_model=True)
+
+    @property
     def selection(self) -> RequestSelection:
         """Condition for database queries: the time range, the filters and the search text of the page."""
-        query = self.query
+        query = self.charted_query
         start, end = self.searched or (query.start * MICROSECONDS, query.end * MICROSECONDS)
         return RequestSelection(
             start=start,

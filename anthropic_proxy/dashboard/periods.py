@@ -16,6 +16,7 @@ from anthropic_proxy.dashboard.view_query import ViewQuery
 from anthropic_proxy.ledger.dashboard_records import PeriodSums
 from anthropic_proxy.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.ledger.local_periods import find_period_number, find_period_start, list_period_starts
+from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
 
@@ -29,6 +30,8 @@ class DrawnChart(Struct, frozen=True):
     chart: Chart
     drawing: Markup
     rows: Sequence[Sequence[str]]
+    empty_text: str = "No requests in this range."
+    """Text in the place of a chart without values."""
 
     @property
     def titles(self) -> Sequence[str]:
@@ -99,7 +102,7 @@ def draw_group_chart(
         totals[row.group] = totals.get(row.group, 0) + extract_value(row.sums)
     ranked = sorted((name for name, total in totals.items() if total), key=lambda name: -totals[name])
     shown = ranked if len(ranked) <= MAX_SERIES + 1 else ranked[:MAX_SERIES]
-    names = {name: (names_and_roles or {}).get(name, (name or "none", name or "none")) for name in shown}
+    names = {name: (names_and_roles or {}).get(name, (name or NOT_SENT, name or "none")) for name in shown}
     others = ("others", "others")
     values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in names.values()}
     for row in rows:
@@ -167,7 +170,7 @@ def draw_median_latency_chart(
     series = []
     for group in sorted(counts, key=lambda one: -counts[one])[:MAX_SERIES]:
         values = [find_percentile(latencies.get((start, (group,)), {}), 0.5) for start in periods.starts]
-        series.append(Series(names.get(group, group) or "none", group or "none", values))
+        series.append(Series(names.get(group, group) or NOT_SENT, group or "none", values))
     return _draw_lines(periods, series, formats.seconds, formats.seconds, bands)
 
 
@@ -177,7 +180,7 @@ def draw_speed_chart(
     """Return a chart of the output tokens per second, with lines for at most `MAX_SERIES` groups of requests."""
     groups = sorted({group for _, (group,) in speeds}, key=lambda one: list(names).index(one) if one in names else 99)
     series = [
-        Series(names.get(group, group) or "none", group, [speeds.get((start, (group,))) for start in periods.starts])
+        Series(names.get(group, group) or NOT_SENT, group, [speeds.get((start, (group,))) for start in periods.starts])
         for group in groups[:MAX_SERIES]
     ]
     return _draw_lines(periods, series, formats.rate, formats.count)
@@ -242,7 +245,8 @@ def _finish(
     table = [
         [column.title.partition(", ")[0].partition(": ")[0], *row] for column, row in zip(columns, rows, strict=True)
     ]
-    return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table)
+    empty_text = "No replies in this range." if is_line else "No requests in this range."
+    return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table, empty_text)
 
 
 def _add_incident(text: str, label: str) -> str:

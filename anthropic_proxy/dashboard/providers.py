@@ -75,7 +75,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
     """Return name of a provider → numbers of its requests and errors, and its times to first token."""
-    connection, chosen, periods = context.connection, context.selection, divide_range(context.query)
+    connection, chosen, periods = context.connection, context.selection, divide_range(context.charted_query)
     speeds: dict[str, dict[int, Histogram]] = {}
     for (start, (name,)), histogram in queries.collect_latencies(
         connection, chosen, periods.seconds, ("provider",)

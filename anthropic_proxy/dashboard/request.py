@@ -151,7 +151,7 @@ def _figures(row: StoredRequest) -> list[Figure]:
     ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
     requested = "price of the requested model unknown"
     if row.requested_cost is not None:
-        requested = f"{formats.money(row.requested_cost, exact=True)} at the requested model’s price"
+        requested = f"{formats.money(row.requested_cost)} at the requested model’s price"
     first = formats.seconds(row.first_token or None)
     return [
         Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
@@ -166,7 +166,7 @@ def _figures(row: StoredRequest) -> list[Figure]:
             formats.count(row.output_tokens),
             f"{speed}{ending}",
         ),
-        Figure("Cost", formats.money(row.cost, exact=True), requested),
+        Figure("Cost", formats.money(row.cost), requested),
     ]
 
 
@@ -240,7 +240,7 @@ def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
         number, amount = numbers[kind], costs.get(kind)
         if number or kind in ("input", "output"):
             each = formats.money(round(amount * 1_000_000 / number)) if amount and number else ""
-            cost = formats.money(amount, exact=True) if amount else ""
+            cost = formats.money(amount) if amount else ""
             found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), formats.count(number), each, cost))
     return [*found, *searches]
 
@@ -261,4 +261,4 @@ def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[To
         whole if row.cost is None else min(whole, row.cost),
         f"{formats.money(price.calculate_search_cost(1_000))} per 1,000",
     )
-    return cost, [TokenCost("web search", "", formats.count(count), each, formats.money(cost, exact=True))]
+    return cost, [TokenCost("web search", "", formats.count(count), each, formats.money(cost))]

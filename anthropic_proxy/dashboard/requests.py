@@ -22,6 +22,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger.dashboard_queries import sum_periods
 from anthropic_proxy.ledger.facet_counts import MAX_COUNTED_REQUESTS, count_facets
 from anthropic_proxy.ledger.facets import FACETS
+from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.request_queries import (
     StoredRequest,
     find_stored_request,
@@ -165,13 +166,13 @@ def _name_value(name: str, value: str) -> str:
         return OUTCOME_TITLES.get(value, (value,))[0]
     if name == "session" and len(value) > _MAX_SESSION_CHARACTERS:
         return f"{value[:8]}…{value[-6:]}"
-    return value or "none"
+    return value or (NOT_SENT if name in ("provider", "model") else "none")
 
 
 def _active(query: ViewQuery) -> Sequence[Mapping[str, str]]:
     """Return the active filters of the page, each with its text and the link that removes it."""
     found = [
-        {"text": f"{FACET_TITLES[name]}: {value or 'none'}", "href": query.link_without_facet(name)}
+        {"text": f"{FACET_TITLES[name]}: {_name_value(name, value)}", "href": query.link_without_facet(name)}
         for name, value in query.facets.items()
     ]
     if query.has_notes:
@@ -185,7 +186,7 @@ def _chart(context: PageContext) -> DrawnChart | None:
     """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
     if not context.selection.has_hourly_sums and not context.selection.is_short_range:
         return None
-    periods = divide_range(context.query)
+    periods = divide_range(context.charted_query)
     rows = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
     return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
 
@@ -193,9 +194,12 @@ def _chart(context: PageContext) -> DrawnChart | None:
 def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
     query = context.query
     if not context.selection.has_hourly_sums:
-        return f"{'More than ' if has_more else ''}{formats.plural(shown, 'request')} match the filters."
+        return f"{'More than ' if has_more else ''}{_count_matches(shown)}."
     count = sum(
         row.sums.requests for row in sum_periods(context.connection, context.selection, 0, sum_names=("requests",))
     )
-    verb = "match the filters" if query.is_filtered else "in this range"
-    return f"{formats.plural(count, 'request')} {verb}."
+    return f"{_count_matches(count) if query.is_filtered else formats.plural(count, 'request') + ' in this range'}."
+
+
+def _count_matches(count: int) -> str:
+    return f"{formats.plural(count, 'request')} {'matches' if count == 1 else 'match'} the filters"

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.columns import COLUMNS, DEFAULT_COLUMNS, RequestColumn
+from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import Receipt
@@ -68,7 +69,7 @@ def build_finished_row(
         id=row.id,
         time=formats.day_and_time(row.started_at) if with_day else formats.clock_time(row.started_at),
         full_time=formats.full_time(row.started_at),
-        prefix=row.prefix or row.provider or ("not sent" if is_exchange else row.path),
+        prefix=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
         model=row.model,
         provider=row.provider,
         subtitle=f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model",

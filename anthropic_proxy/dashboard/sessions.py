@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from markupsafe import Markup
+from msgspec import structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Chart, ChartColumn, Series, draw_chart
@@ -16,8 +17,11 @@ from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart
 from anthropic_proxy.dashboard.request import find_context_window
 from anthropic_proxy.dashboard.rows import build_finished_row
+from anthropic_proxy.dashboard.usage_charts import explain_missing_cost
 from anthropic_proxy.ledger import session_queries as queries
 from anthropic_proxy.ledger.request_queries import StoredRequest
+from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
+from anthropic_proxy.money import format_cost
 
 MAX_SESSIONS = 100
 """Maximum number of sessions that the page Sessions lists, the latest ones."""
@@ -27,6 +31,8 @@ MIN_SHARE_OF_LIMIT = 0.1
 The line would make lower values flat.
 """
 _MAX_COLUMNS = 60
+_CLOSE_SECONDS = 600
+"""Time between the first and the last request of a chart, below which the axis shows seconds."""
 _MAX_ROWS = 100
 
 
@@ -37,19 +43,21 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     """
     found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
     rows = found.rows
-    highest = max((row.max_context for row in rows), default=0) or 1
+    models = queries.find_latest_models(context.connection, rows)
+    windows = {one.model: one.context_window for one in context.describe_models(sorted(set(models.values())))}
     sessions = [
         {
             "id": row.session,
+            "name": name_session(row),
             "project": row.project,
             "requests": formats.count(row.sums.requests),
             "errors": row.sums.errors,
             "started": formats.day_and_time(row.started_at),
             "length": formats.seconds(row.last_at - row.started_at),
             "context": formats.count(row.max_context),
-            "share": row.max_context / highest,
+            **_compare_with_window(row.max_context, windows.get(models.get(row.session, ""))),
             "output": formats.count(row.sums.output_tokens),
-            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests, free="$0.00"),
+            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
         }
         for row in rows
     ]
@@ -74,22 +82,25 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     if not rows or total is None:
         return None
     length = rows[-1].started_at + rows[-1].duration - total.started_at
-    since = formats.day_and_time(total.started_at)
     count = total.sums.requests
-    verdict = f"{formats.plural(count, 'request')} in {formats.seconds(length)}, since {since}."
+    verdict = f"{formats.plural(count, 'request')} in {formats.seconds(length)}."
     if count > len(rows):
         verdict += f" The charts show the latest {formats.count(len(rows))}."
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     shown = rows[: -_MAX_ROWS - 1 : -1]
     agents = ["", *sorted({row.agent for row in rows if row.agent})]
-    window = find_context_window(context, rows[-1])
+    served = [row for row in rows if row.all_input_tokens]
+    window = find_context_window(context, served[-1]) if served else None
     return {
-        "title": f"Session {session}",
+        "title": name_session(total),
         "session": session,
         "verdict": verdict,
-        "figures": _figures(total, rows[-1].all_input_tokens, window),
+        "figures": _figures(total, served[-1].all_input_tokens if served else 0, window),
         "context_chart": _chart(rows, "Context per request", _context_values(rows), formats.short_count, window),
-        "cost_chart": _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.money_from_float),
+        "cost_chart": structs.replace(
+            _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.chart_money),
+            empty_text=explain_missing_cost(total.sums),
+        ),
         "groups": [
             (agent, [build_finished_row(row, with_day=True) for row in shown if row.agent == agent]) for agent in agents
         ],
@@ -99,20 +110,39 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     }
 
 
+def name_session(row: queries.SessionRow) -> str:
+    """Return a name for a session, whose id means nothing to a user: `checkout-api, 21 Nov, 13:42`."""
+    return f"{row.project or 'Session'}, {formats.day_and_time(row.started_at)}"
+
+
+def _compare_with_window(tokens: int, window: int | None) -> Mapping[str, Any]:
+    """Return `tokens` as a share of the context window of a model, for a bar and as text. None: unknown."""
+    if not window:
+        return {"share": None, "window": ""}
+    return {
+        "share": min(tokens / window, 1.0),
+        "window": f"{formats.percent(tokens, window)} of {formats.short_count(window)}",
+    }
+
+
 def _figures(total: queries.SessionRow, latest_context: int, window: int | None) -> list[Figure]:
     sums = total.sums
     known = sums.requests - sums.unknown_cost_requests
     each = "no price is known"
-    if sums.known_cost is not None and known:
+    if sums.known_cost and known:
         each = f"{formats.money(sums.known_cost // known)} per request"
+    elif sums.known_cost is not None:
+        each = "of all requests"
+    if sums.unknown_cost_requests and sums.known_cost:
+        each += f"; {sums.unknown_cost_requests:,} unknown"
     latest = f"{formats.count(latest_context)} in the latest request"
     if window:
-        share = formats.percent(latest_context, window)
-        latest += f", {share} of the window of {formats.count(window)}"
+        whole = formats.short_count(window)
+        latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
     share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
     return [
         Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
-        Figure("Cost", formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests), each),
+        Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
         Figure(
             "Largest context",
             formats.count(total.max_context),
@@ -123,16 +153,17 @@ def _figures(total: queries.SessionRow, latest_context: int, window: int | None)
     ]
 
 
-def _context_values(rows: list[StoredRequest]) -> list[float]:
-    return [float(row.all_input_tokens) for row in rows]
+def _context_values(rows: list[StoredRequest]) -> list[float | None]:
+    """Return the input tokens of each request. None: it failed, so that nothing was counted."""
+    return [float(row.all_input_tokens) or None for row in rows]
 
 
-def _cost_values(rows: list[StoredRequest], whole: int) -> list[float]:
+def _cost_values(rows: list[StoredRequest], whole: int) -> list[float | None]:
     """Return the cost of the session, in nano-dollars, up to and including each request in `rows`.
 
     `whole`: cost of all requests of the session, also of those before `rows`.
     """
-    total, values = whole - sum(row.cost or 0 for row in rows), []
+    total, values = whole - sum(row.cost or 0 for row in rows), list[float | None]()
     for row in rows:
         total += row.cost or 0
         values.append(float(total))
@@ -142,7 +173,7 @@ def _cost_values(rows: list[StoredRequest], whole: int) -> list[float]:
 def _chart(
     rows: list[StoredRequest],
     name: str,
-    values: list[float],
+    values: list[float | None],
     text: Callable[[float], str],
     limit: int | None = None,
 ) -> DrawnChart:
@@ -153,16 +184,17 @@ def _chart(
     """
     step = -(-len(rows) // _MAX_COLUMNS)
     picked = list(range(0, len(rows), step))
+    shown = [formats.UNKNOWN if (value := values[index]) is None else text(value) for index in picked]
     columns = [
         ChartColumn(
-            formats.clock_time(rows[index].started_at)[:5],
-            f"{formats.clock_time(rows[index].started_at)}: {name} = {text(values[index])}",
+            label,
+            f"{formats.clock_time(rows[index].started_at)}: {name} = {shown_value}",
             f"/dashboard/requests/{rows[index].id}",
         )
-        for index in picked
+        for index, label, shown_value in zip(picked, _label_times([rows[i] for i in picked]), shown, strict=True)
     ]
     series = [Series(name, "context", [values[index] for index in picked])] if any(values) else []
-    if series and limit and max(values) >= limit * MIN_SHARE_OF_LIMIT:
+    if series and limit and max(filter(None, values)) >= limit * MIN_SHARE_OF_LIMIT:
         series.append(Series("context window", "limit", [float(limit)] * len(picked), formats.count(limit)))
     chart = Chart(
         label=f"{name}. The table below has the same values.",
@@ -173,5 +205,15 @@ def _chart(
         area=name,
     )
     limits = [one.total for one in series[1:]]
-    table = [[formats.clock_time(rows[index].started_at), text(values[index]), *limits] for index in picked]
+    times = [formats.clock_time(rows[index].started_at) for index in picked]
+    table = [[when, value, *limits] for when, value in zip(times, shown, strict=True)]
     return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table)
+
+
+def _label_times(rows: list[StoredRequest]) -> list[str]:
+    """Return the times of `rows` for an axis: with seconds if they are close together, with days if they are far."""
+    span = (rows[-1].started_at - rows[0].started_at) / MICROSECONDS
+    if span > DAY_SECONDS / 2:
+        return [formats.day_and_time(row.started_at) for row in rows]
+    length = 8 if span < _CLOSE_SECONDS else 5
+    return [formats.clock_time(row.started_at)[:length] for row in rows]

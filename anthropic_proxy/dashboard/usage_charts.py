@@ -7,6 +7,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from msgspec import structs
+
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import (
@@ -19,7 +21,7 @@ from anthropic_proxy.dashboard.periods import (
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.ledger.sums import UsageSums, add_up_groups
+from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
 
 MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
 """Pairs: measure as value of `by` in the URL, and title of its chart."""
@@ -57,20 +59,29 @@ def draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[M
         return _kinds(periods, model_periods, lambda one: count_tokens_by_kind(one.model.sums), formats.short_count)
     if measure == "requests":
         rows = queries.sum_periods(
-            context.connection, context.selection, periods.seconds, "outcome_class", ("requests",)
+            context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
         )
         return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
     if measure == "provider":
-        return draw_group_chart(
-            periods, sum_periods_by_provider(model_periods), lambda sums: sums.cost, formats.money_from_float
+        drawn = draw_group_chart(
+            periods, sum_periods_by_provider(model_periods), lambda sums: sums.cost, formats.chart_money
         )
-    costs = ModelCosts(context.settings)
-    return _kinds(
-        periods,
-        model_periods,
-        lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
-        formats.money_from_float,
-    )
+    else:
+        costs = ModelCosts(context.settings)
+        drawn = _kinds(
+            periods,
+            model_periods,
+            lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
+            formats.chart_money,
+        )
+    return structs.replace(drawn, empty_text=explain_missing_cost(add_up(one.model.sums for one in model_periods)))
+
+
+def explain_missing_cost(sums: UsageSums) -> str:
+    """Return the text in the place of a chart of costs, if no cost above zero is known."""
+    if not sums.requests:
+        return "No requests in this range."
+    return "No price of the used models is known." if sums.unknown_cost_requests else "All requests were free."
 
 
 def sum_periods_by_provider(model_periods: Iterable[ModelPeriod]) -> list[PeriodSums]:

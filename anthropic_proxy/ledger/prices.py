@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from anthropic_proxy.ledger.price_source import LoadedPrices, find_price_source
+from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router.provider_setup import find_base_url
 from anthropic_proxy.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_service_tier
@@ -26,8 +27,6 @@ from anthropic_proxy.settings import ConfiguredPrice, Settings, TokenPriceFields
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-NANO_DOLLARS = 1_000_000_000
-"""Number of nano-dollars in one US dollar."""
 _NANO_DOLLARS_PER_MICRO_DOLLAR = 1_000
 _CLOUD_ADDRESS = "//ollama.com"
 """Address of Ollama's paid servers, to which a local Ollama can forward requests."""

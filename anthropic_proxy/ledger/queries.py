@@ -22,6 +22,8 @@ GroupName = Literal["day", "hour", "model", "requested", "provider", "project", 
 provider.
 """
 GROUP_NAMES: Sequence[str] = get_args(GroupName)
+NOT_SENT = "not sent"
+"""Name of the provider and the model of requests that were sent to none."""
 MAX_SHORT_RANGE_HOURS = 3
 """Maximum length in hours of a time range for which sums are added up from single requests."""
 _COLUMNS: Mapping[str, Sequence[str]] = {

@@ -45,6 +45,10 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
     """
 
+    has_model: bool = False
+    """True to select only requests that named a model. A request with another path, or without a valid body, named
+    none."""
+
     @property
     def has_hourly_sums(self) -> bool:
         """True if the table `hourly` has every column of the filters, so that its sums can be used."""
@@ -171,7 +175,8 @@ def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[Co
     """
     # a table of hourly sums has no columns for a text search
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
-    return conditions + [sums.c[name] == value for name, value in chosen.values.items()]
+    conditions += [sums.c[name] == value for name, value in chosen.values.items()]
+    return [*conditions, hourly.c.requested_model != ""] if chosen.has_model else conditions
 
 
 def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
@@ -179,6 +184,8 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
     column = requests.c
     conditions: list[ColumnElement[bool]] = [column.started_at >= chosen.start, column.started_at < chosen.end]
     conditions += [value_condition(name, value) for name, value in chosen.values.items()]
+    if chosen.has_model:
+        conditions.append(column.requested_model != "")
     return conditions + search_conditions(chosen, column)
 
 

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
     StoredRequest,
     list_stored_requests,
     request_conditions,
+    value_condition,
 )
 from anthropic_proxy.ledger.sums import UsageSums, request_sums, session_sums, to_sums
 from anthropic_proxy.ledger.tables import SESSION_KEYS, requests, session_hours
@@ -81,6 +82,19 @@ def list_session_requests(connection: Connection, session: str) -> list[StoredRe
     """
     chosen = RequestSelection(values={"session": session})
     return list_stored_requests(connection, chosen, MAX_SESSION_REQUESTS)[::-1]
+
+
+def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
+    """Return session id → id with prefix of the model that served its latest request.
+
+    A session is missing if this request was sent to no model.
+    """
+    column = requests.c
+    latest = [and_(value_condition("session", row.session), column.started_at == row.last_at) for row in rows]
+    if not latest:
+        return {}
+    query = select(column.session, column.prefix, column.provider, column.model).where(or_(*latest), column.model != "")
+    return {row.session: f"{row.prefix or row.provider}/{row.model}" for row in connection.execute(query)}
 
 
 def _session_columns() -> list[ColumnElement[Any]]:

@@ -32,7 +32,7 @@ INDENT = " " * 10
 """Indentation of the second and further lines of an entry."""
 
 _INDEX = re.compile(r"\d+")
-_PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'"})
+_PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
 
 _CLIENT_FIELDS = (

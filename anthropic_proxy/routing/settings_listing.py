@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.money import format_price
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router import choose_preferred_provider_name, list_tier_mappings
@@ -89,7 +90,7 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
     for route in settings.routes:
         rows.append(SettingRow(route.targets_setting, ", ".join(route.targets), route.origin, ""))
     for price in settings.prices:
-        text = f"${price.table.input:g} in, ${price.table.output:g} out, per million tokens"
+        text = f"{format_price(price.table.input)} in, {format_price(price.table.output)} out, per million tokens"
         rows.append(SettingRow(f'[prices."{price.pattern}"]', text, price.origin, ""))
     return rows
 

@@ -1,7 +1,7 @@
 """Probes of the server: `/health`, `/livez`, `/readyz`, `/version`, `/api/hello`. They need no key and have no secret.
 
-A probe is a request by which a load balancer, command or client checks the server. `/livez` shows that the event loop runs,
-`/readyz` that requests are accepted. No probe waits for a database or another server.
+A probe is a request by which a load balancer, command or client checks the server. `/livez` shows that the event loop
+runs, `/readyz` that requests are accepted. No probe waits for a database or another server.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

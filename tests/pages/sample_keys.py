@@ -14,7 +14,7 @@ from anthropic_proxy.access.limits import build_budget_counter, list_scopes
 from anthropic_proxy.access.rules import Rules, decode_budget
 from anthropic_proxy.access.virtual_keys import Team, VirtualKey
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.prices import NANO_DOLLARS
+from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.stores import open_store

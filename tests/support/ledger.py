@@ -94,9 +94,12 @@ def destroy_ledger(directory: Path) -> None:
 
 
 class RunningLedger:
-    """A queue with its writer on a database, without pauses. `cost`: None: that of the prices of the settings."""
+    """A queue with its writer on a database, without pauses.
 
-    def __init__(self, settings: Settings, cost: Cost | None = UNKNOWN_COST, **options: Any) -> None:
+    `cost`: the cost of each request, or a function of the receipt; None: that of the prices of the settings.
+    """
+
+    def __init__(self, settings: Settings, cost: Cost | CalculateCost | None = UNKNOWN_COST, **options: Any) -> None:
         self.settings = settings
         self.warnings: list[str] = []
         self.queue = ReceiptQueue(self._run, batch_seconds=0.001, **options)
@@ -114,7 +117,9 @@ class RunningLedger:
 
     def _new_calculator(self, settings: Settings) -> CalculateCost:
         known = self._cost
-        return CostCalculator(settings).calculate if known is None else lambda _: known
+        if isinstance(known, Cost):
+            return lambda _: known
+        return CostCalculator(settings).calculate if known is None else known
 
     async def record(self, *receipts: Receipt) -> None:
         for receipt in receipts:

@@ -16,7 +16,8 @@ from anthropic_proxy.lab.doctor.dialect_row import FoundServer, describe_evidenc
 from anthropic_proxy.lab.doctor.findings import Diagnosis, ProbeTotals
 from anthropic_proxy.lab.doctor.remedies import Fix
 from anthropic_proxy.lab.doctor.rows import ROWS, find_context_window, find_max_output
-from anthropic_proxy.ledger.prices import NANO_DOLLARS, PriceList, TokenCounts
+from anthropic_proxy.ledger.prices import PriceList, TokenCounts
+from anthropic_proxy.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.redaction import redact_json_value, redact_secrets
 from anthropic_proxy.settings import Settings
 
@@ -54,7 +55,7 @@ class Report(Struct, kw_only=True):
         """Cost of the run as one line: requests, seconds, tokens, and the price if it is known."""
         totals = self.totals
         tokens = totals.input_tokens + totals.output_tokens
-        shown = "" if self.price is None else f", ${self.price:.3f}"
+        shown = "" if self.price is None else f", {format_amount(self.price * NANO_DOLLARS)}"
         return f"{format_count(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
 
     @property

@@ -7,7 +7,15 @@ from anthropic_proxy.dashboard import formats
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "unknown"), (0, "$0.00"), (1_000, "<$0.0001"), (28_900_000, "$0.029"), (26_380_000_000, "$26.38")],
+    [
+        (None, "unknown"),
+        (0, "free"),
+        (1_000, "<$0.001"),
+        (43_000_000, "$0.043"),
+        (1_240_000_000, "$1.24"),
+        (99_600_000, "$0.10"),
+        (26_380_000_000, "$26.38"),
+    ],
 )
 def test_money(value: int | None, text: str) -> None:
     assert formats.money(value) == text

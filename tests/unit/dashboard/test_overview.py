@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,31 @@ from anthropic_proxy.dashboard.panels import FailedPanel
 from anthropic_proxy.dashboard.remedies import TEXTS, find_remedy
 from anthropic_proxy.ledger.dashboard_records import ErrorGroup
 from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.plugins import Cost
 from anthropic_proxy.settings import Settings
-from tests.support.ledger import new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 from tests.support.paths import ROOT
+
+
+def local_time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%H:%M}"
+
 
 LIMIT = "groq rate limit reached: 12,000 tokens per minute for this key."
 
 
 @contextmanager
-def overview_of(settings: Settings, logged: list[str] | None = None, **query: str) -> Iterator[dict[str, Any]]:
+def overview_of(
+    settings: Settings, logged: list[str] | None = None, now: float = NOON + 3_600, **query: str
+) -> Iterator[dict[str, Any]]:
     """Yield the values of the page, an hour after the stored requests."""
     with reading(settings) as engine, engine.connect() as connection:
         values = {name: [value] for name, value in query.items()}
         log = (logged if logged is not None else []).append
-        yield dict(build_overview_page(build_context("/dashboard", connection, settings, values, log_condition=log)))
+        yield dict(
+            build_overview_page(build_context("/dashboard", connection, settings, values, now=now, log_condition=log))
+        )
 
 
 async def store_failures(settings: Settings, count: int, **fields: Any) -> None:
@@ -82,7 +93,7 @@ async def test_a_panel_that_fails_leaves_the_others(tmp_path: Path) -> None:
         connection.execute(text("ALTER TABLE requests RENAME COLUMN error_type TO removed"))
     engine.dispose()
     logged: list[str] = []
-    with overview_of(settings, logged) as page:
+    with overview_of(settings, logged, now=NOON + 4 * 3_600) as page:
         failed = {name: panel.message for name, panel in page.items() if isinstance(panel, FailedPanel)}
         assert page["verdict"].startswith("In the last 24 hours 2 of 5 requests succeeded")
         assert page["usage"].rows != []
@@ -97,6 +108,57 @@ async def test_a_panel_that_fails_leaves_the_others(tmp_path: Path) -> None:
         "The dashboard cannot show the figures",
         "The dashboard cannot show first tokens",
     ]
+
+
+async def show_first_minutes(settings: Settings, *receipts: Any) -> None:
+    with running_ledger(settings, cost=Cost(0, None, "local")) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+
+
+async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    first = NOON + 25 * 60
+    await show_first_minutes(settings, *(new_receipt(number, started_at=first + 70 * number) for number in range(3)))
+    with overview_of(settings, now=first + 300) as page:
+        assert page["usage_title"] == "Cost per 5 minutes"
+        assert page["usage"].empty_text == "All requests were free."
+        assert page["usage"].chart.series == []
+        assert page["speed"].chart.columns[0].label == local_time(NOON - 1_800)
+        assert len(page["speed"].chart.columns) == 13
+        assert page["speed"].drawing.count("<circle") == 4, "p50 and p95, wide and narrow"
+        assert [figure.value for figure in page["figures"]][:3] == ["3", "100.0 %", "free"]
+        assert page["verdict"] == "In the last 24 hours 3 of 3 requests succeeded and were <b>free</b>."
+    with overview_of(settings, now=first + 4 * 3_600) as page:
+        assert page["usage_title"] == "Cost per hour"
+
+
+async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    other = new_receipt(
+        *(2,),
+        method="GET",
+        path="/nothing",
+        requested_model="",
+        provider="",
+        prefix="",
+        model="",
+        outcome="error",
+        status=404,
+        error_type="not_found_error",
+        error="Nothing is served at '/nothing'.",
+        input_tokens=0,
+        output_tokens=0,
+    )
+    await show_first_minutes(settings, new_receipt(1), other)
+    with overview_of(settings) as page:
+        assert page["verdict"] == "In the last 24 hours 1 of 1 request succeeded and was <b>free</b>."
+        assert [figure.value for figure in page["figures"]][:2] == ["1", "100.0 %"]
+        assert [notice.text for notice in page["notices"]] == ["1 request failed at the proxy with 404, not found."]
+        assert [(row.prefix, row.subtitle) for row in page["latest"]] == [
+            ("GET /nothing", "no model"),
+            ("groq", "requested: haiku-4-5"),
+        ]
 
 
 def test_remedies_are_those_of_the_catalog() -> None:

@@ -81,7 +81,7 @@ async def _count_work(path: str, directory: Path, count: int) -> tuple[int, int,
     """Return the function calls, SQLite instructions and rows of `hourly` of a page."""
     settings = await _fill(directory, count)
     with reading(settings) as engine, engine.connect() as connection:
-        context = build_context(path, connection, settings, {"range": ["90d"]})
+        context = build_context(path, connection, settings, {"range": ["90d"]}, now=NOON + 4 * 3_600)
         PAGES[path].build(context)  # imports, and compiled statements
         with _counting(connection) as counts:
             PAGES[path].build(context)

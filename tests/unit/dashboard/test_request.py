@@ -35,10 +35,10 @@ async def tokens_of(settings: Settings, cost: Cost) -> list[TokenCost]:
 @pytest.mark.parametrize("cost", [Cost(28_860_000, None, "genai-prices")])
 async def test_the_cost_is_divided_by_kind_of_token(tmp_path: Path, cost: Cost) -> None:
     assert await tokens_of(Settings(data_directory=tmp_path / "data"), cost) == [
-        TokenCost("cache read", "cache-read", "41,472", "$0.50", "$0.0207"),
-        TokenCost("input", "input", "2,118", "$2.00", "$0.0042"),
-        TokenCost("output", "output", "400", "$8.00", "$0.0032"),
-        TokenCost("thinking", "thinking", "86", "$8.00", "$0.0007"),
+        TokenCost("cache read", "cache-read", "41,472", "$0.50", "$0.021"),
+        TokenCost("input", "input", "2,118", "$2.00", "$0.004"),
+        TokenCost("output", "output", "400", "$8.00", "$0.003"),
+        TokenCost("thinking", "thinking", "86", "$8.00", "<$0.001"),
     ]
 
 
@@ -68,8 +68,7 @@ async def test_billed_searches_have_their_own_cost(tmp_path: Path, cost: Cost, f
     assert [one.price for one in tokens] == found
     assert (tokens[-1].name, tokens[-1].tokens) == ("web search", "2" if "2 web" in cost.source else "1")
     assert (
-        tokens[-1].cost
-        == {48_860_000: "$0.0200", 24_430_000: "$0.0100", 5_000_000: "$0.0050", None: "$0.0200"}[cost.cost]
+        tokens[-1].cost == {48_860_000: "$0.020", 24_430_000: "$0.010", 5_000_000: "$0.005", None: "$0.020"}[cost.cost]
     )
 
 

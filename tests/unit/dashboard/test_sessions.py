@@ -1,0 +1,94 @@
+"""Pages of sessions: names, share of the context window, failed requests and unknown costs."""
+
+from pathlib import Path
+from typing import Any
+
+from anthropic_proxy.dashboard.formats import clock_time, day_and_time
+from anthropic_proxy.dashboard.sessions import build_session_page, build_sessions_page
+from anthropic_proxy.plugins import Cost
+from anthropic_proxy.plugins.setup import ModelFeatures
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
+from tests.support.page_context import build_context
+
+FAILED: dict[str, Any] = {
+    "outcome": "error",
+    "status": 529,
+    "error_type": "overloaded_error",
+    "error": "groq: overloaded",
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "first_token_seconds": None,
+}
+STARTED = day_and_time(NOON * 1_000_000)
+
+
+async def pages_of(
+    directory: Path, *fields: dict[str, Any], project: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of the list and of the page of a session, whose model has a window of 200,000 tokens."""
+    settings = Settings(data_directory=directory / "data")
+    receipts = [
+        new_receipt(number, **{"session": "0f6c2a1e", "project": project, "started_at": NOON + 9 * number, **one})
+        for number, one in enumerate(fields)
+    ]
+    known = {"small": Cost(43_000_000, None, "own"), "local": Cost(0, None, "local")}
+    with running_ledger(settings, cost=lambda receipt: known.get(receipt.model, UNKNOWN_COST)) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+    with reading(settings) as engine, engine.connect() as connection:
+        window = ModelFeatures(
+            model="groq/small",
+            provider="groq",
+            context_window=200_000,
+            max_output=None,
+            tools=True,
+            images=True,
+            documents=True,
+            efforts=(),
+            has_thinking_budget=False,
+            web_search="none",
+            web_fetch="none",
+            source="list",
+        )
+        found = [
+            build(build_context(path, connection, settings, query, describe_models=lambda _: [window]))
+            for build, path, query in (
+                (build_sessions_page, "/dashboard/sessions", {}),
+                (build_session_page, "/dashboard/session", {"session": ["0f6c2a1e"]}),
+            )
+        ]
+    return dict(found[0] or {}), dict(found[1] or {})
+
+
+async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) -> None:
+    unpriced = {"model": "new"}
+    listed, page = await pages_of(tmp_path, {}, FAILED | unpriced, unpriced, {}, unpriced)
+    assert [(one.label, one.value, one.note) for one in page["figures"]][:3] == [
+        ("Requests", "5", "1 error"),
+        ("Cost", "≥ $0.086", "$0.043 per request; 3 unknown"),
+        ("Largest context", "100", "1 % of the window of 200 k; 100 in the latest request"),
+    ]
+    assert page["context_chart"].chart.series[0].values == [100.0, None, 100.0, 100.0, 100.0]
+    assert [row[1] for row in page["context_chart"].rows] == ["100", "–", "100", "100", "100"]
+    times = [clock_time((NOON + 9 * number) * 1_000_000) for number in range(5)]
+    assert [column.label for column in page["context_chart"].chart.columns] == times, (
+        "with seconds, so that they differ"
+    )
+    assert listed["sessions"][0]["cost"] == "≥ $0.086, 3 unknown"
+
+
+async def test_a_session_is_named_by_its_project_and_start(tmp_path: Path) -> None:
+    listed, page = await pages_of(tmp_path / "named", {"input_tokens": 50_000}, {}, project="checkout-api")
+    assert (page["title"], listed["sessions"][0]["name"]) == (f"checkout-api, {STARTED}",) * 2
+    assert listed["sessions"][0]["window"] == "25 % of 200 k"
+    assert listed["sessions"][0]["share"] == 0.25
+    listed, page = await pages_of(tmp_path / "unnamed", {}, FAILED | {"provider": "", "prefix": "", "model": ""})
+    assert (page["title"], listed["sessions"][0]["name"]) == (f"Session, {STARTED}",) * 2
+    assert listed["sessions"][0]["share"] is None, "the latest request was sent to no model"
+
+
+async def test_a_free_session_has_no_chart_of_costs(tmp_path: Path) -> None:
+    _, page = await pages_of(tmp_path, {"model": "local"})
+    assert page["cost_chart"].empty_text == "All requests were free."
+    assert [(one.label, one.value, one.note) for one in page["figures"]][1] == ("Cost", "free", "of all requests")
