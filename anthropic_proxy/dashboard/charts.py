@@ -16,12 +16,16 @@ from markupsafe import Markup, escape
 from msgspec import Struct
 from pygal.style import Style  # type: ignore[import-untyped]
 
-WIDE, NARROW = 640, 340
-"""Widths of the wide and the narrow drawing of a chart, in pixels. The style sheet shows one of them."""
+FULL, WIDE, NARROW = 1040, 640, 340
+"""Widths of the drawings of a chart, in pixels. The style sheet shows one of them, so that letters keep their size.
+
+Only a chart in a panel as wide as the page has the first one.
+"""
+_NAMES = {FULL: "full", WIDE: "broad", NARROW: "narrow"}
 HEIGHT = 190
 MAX_SERIES = 5
 """Maximum number of series, apart from the series `others`, which has the sum of the remaining ones."""
-_MAX_X_LABELS = {WIDE: 8, NARROW: 4}
+_MAX_X_LABELS = {FULL: 13, WIDE: 8, NARROW: 4}
 _MAX_DOTS = 3
 """Maximum number of values of a line that are all drawn as dots."""
 _POINT = re.compile(r"-?[0-9.]+")
@@ -70,17 +74,17 @@ class Chart(Struct, frozen=True, kw_only=True):
     """Function that returns the text of a value on the axis."""
     is_line: bool = False
     bands: Sequence[Band] = ()
+    is_full_width: bool = False
+    """True if the panel of the chart is as wide as the page."""
     area: str = ""
     """Name of the series with a filled area below its line. "": no series."""
 
 
 def draw_chart(chart: Chart) -> Markup:
-    """Return `chart` as two SVG elements, a wide one and a narrow one for phones.
-
-    The style sheet of the page shows one of them.
-    """
+    """Return `chart` as SVG elements of different widths. The style sheet of the page shows one of them."""
     plot = _render(chart)
-    return Markup("").join(_draw(chart, plot, width) for width in (WIDE, NARROW))
+    widths = (FULL, WIDE, NARROW) if chart.is_full_width else (WIDE, NARROW)
+    return Markup("").join(_draw(chart, plot, width) for width in widths)
 
 
 def draw_sparkline(values: Sequence[float | None]) -> Markup:
@@ -113,9 +117,9 @@ def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
     positions = [scale * float(text.get("x", "0")) for text in axis_x.iter("text")]
     step = -(-len(positions) // _MAX_X_LABELS[width])
     shift = _POINT.findall(plot.get("transform", "0"))[0]
-    name = "broad" if width == WIDE else "narrow"
     pieces = [
-        f'<svg class="chart {name}" viewBox="0 0 {width} {HEIGHT}" role="group" aria-label="{escape(chart.label)}">',
+        f'<svg class="chart {_NAMES[width]}" viewBox="0 0 {width} {HEIGHT}" role="group" '
+        f'aria-label="{escape(chart.label)}">',
         f'<g transform="translate({float(shift):.0f} 0)">',
         *_axis(axis_y, scale),
         *_bands(chart.bands, positions, width - float(shift)),

@@ -4,6 +4,7 @@ Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in
 another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
 """
 
+import time
 from datetime import datetime
 
 from anthropic_proxy.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
@@ -12,6 +13,10 @@ from anthropic_proxy.money import format_amount, format_cost
 UNKNOWN = "–"
 """Text for a value that is not known."""
 _MINUTE = 60
+_COLORED_PROVIDERS = frozenset(
+    ("openai", "google", "gemini", "vertex", "anthropic", "ollama", "groq", "moonshot", "xai", "litellm", "demo")
+)
+"""Providers with a color of their own in the style sheet."""
 
 
 def count(value: float | None) -> str:
@@ -104,6 +109,16 @@ def local_datetime(microseconds: float) -> datetime:
     return datetime.fromtimestamp(microseconds / MICROSECONDS).astimezone()
 
 
+def changes_clocks(start: int, end: int) -> bool:
+    """Return True if the zone of the server has different offsets from UTC at two times, in seconds since the epoch."""
+    return time.localtime(start).tm_gmtoff != time.localtime(end).tm_gmtoff
+
+
+def describe_zone(start: int, end: int) -> str:
+    """Return the time zone of the server in a time range, in seconds since the epoch: `CET`, or `CEST and CET`."""
+    return " and ".join(dict.fromkeys(time.strftime("%Z", time.localtime(when)) for when in (start, end)))
+
+
 def clock_time(microseconds: float) -> str:
     """Return the time of day of a time in microseconds since the epoch: `13:42:09`."""
     return f"{local_datetime(microseconds):%H:%M:%S}"
@@ -113,6 +128,11 @@ def day_and_time(microseconds: float) -> str:
     """Return day and time of a time in microseconds since the epoch: `20 Nov, 08:12`."""
     when = local_datetime(microseconds)
     return f"{when.day} {when:%b, %H:%M}"
+
+
+def long_time(seconds: float | None) -> str:
+    """Return a time in seconds since the epoch like `full_time`. None: ""."""
+    return "" if seconds is None else full_time(seconds * MICROSECONDS)
 
 
 def full_time(microseconds: float) -> str:
@@ -138,3 +158,10 @@ def shorten(text: str, characters: int = 120) -> str:
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun in the right form: `1 request`, `1,284 requests`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def provider_role(name: str) -> str:
+    """Return the CSS class of the color of a provider. An own server has one of four colors, chosen by its name."""
+    if not name or name in _COLORED_PROVIDERS:
+        return name or "none"
+    return f"own-{sum(name.encode()) % 4 + 1}"

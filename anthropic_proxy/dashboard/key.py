@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.access.descriptions import describe_changes, format_time
+from anthropic_proxy.access.descriptions import describe_changes
 from anthropic_proxy.access.queries import find_key, find_team, list_audit_entries
 from anthropic_proxy.access.virtual_keys import AuditEntry, VirtualKey
 from anthropic_proxy.dashboard import formats
@@ -117,15 +117,15 @@ def _draw_chart(periods: Periods, rows: Sequence[PeriodSums], total: UsageSums) 
     `rows`: sums of each model in each period. `total`: sums of the whole range.
     """
     if total.cost:
-        return draw_group_chart(periods, rows, lambda sums: sums.cost, formats.chart_money)
-    return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count)
+        return draw_group_chart(periods, rows, lambda sums: sums.cost, formats.chart_money, is_full_width=True)
+    return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, is_full_width=True)
 
 
 def _summarize(key: VirtualKey, total: UsageSums, now: float) -> str:
     state = {
         "active": "",
-        "expired": f"Rejected since {format_time(key.expires_at)}. ",
-        "revoked": f"Rejected since {format_time(key.revoked_at)}. ",
+        "expired": f"Rejected since {formats.long_time(key.expires_at)}. ",
+        "revoked": f"Rejected since {formats.long_time(key.revoked_at)}. ",
     }[key.find_status(now)]
     return f"{state}{formats.plural(total.requests, 'request')} in this range."
 
@@ -146,9 +146,17 @@ def _list_facts(key: VirtualKey) -> Sequence[tuple[str, str]]:
 
     Of its secret texts, only the beginning and end are shown; only their hashes are stored.
     """
-    facts = [("Id", key.id), ("Owner", key.owner), ("Team", key.team), ("Created", format_time(key.created_at) or "")]
-    facts += [("Expires", format_time(key.expires_at) or "never"), ("Revoked", format_time(key.revoked_at) or "")]
+    facts = [
+        ("Id", key.id),
+        ("Owner", key.owner),
+        ("Team", key.team),
+        ("Created", formats.long_time(key.created_at)),
+    ]
+    facts += [
+        ("Expires", formats.long_time(key.expires_at) or "never"),
+        ("Revoked", formats.long_time(key.revoked_at)),
+    ]
     for each in key.hashes:
-        end = "" if each.expires_at is None else f", until {format_time(each.expires_at)}"
-        facts.append(("Text", f"{each.hint}, from {format_time(each.created_at)}{end}"))
+        end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
+        facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
     return [(title, value) for title, value in facts if value]

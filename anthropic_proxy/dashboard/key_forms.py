@@ -13,11 +13,12 @@ import msgspec
 from msgspec import UNSET, Struct, structs
 
 from anthropic_proxy.access.administration import Changes, KeyAdministration, KeyChange
-from anthropic_proxy.access.descriptions import describe_field_value, describe_unknown_routes, format_time
+from anthropic_proxy.access.descriptions import describe_field_value, describe_unknown_routes
 from anthropic_proxy.access.periods import decode_duration, decode_expiry
 from anthropic_proxy.access.rule_texts import NONE, RULE_NAMES, decode_rule_texts, encode_rule_texts
 from anthropic_proxy.access.rules import Rules
 from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.digests import digest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.settings import Settings
@@ -138,7 +139,7 @@ def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Ch
     if form.action == "revoke":
         return {"status": (form.key.find_status(now), "revoked")}
     seconds = decode_duration("overlap", form.fields["overlap"])
-    end = f"valid until {format_time(now + seconds)}" if seconds else "ends at once"
+    end = f"valid until {formats.long_time(now + seconds)}" if seconds else "ends at once"
     return {"text": (f"{hint}, {end}", "a new text, shown after the confirmation")}
 
 
@@ -161,7 +162,7 @@ def _apply(form: KeyForm, administration: KeyAdministration, now: float) -> None
         form.key, form.key_text = administration.rotate_key(form.target, seconds, form.key)
         form.done = f"Key {form.key.label} has a new text."
         if seconds:
-            form.done += f" The old one is valid until {format_time(now + seconds)}."
+            form.done += f" The old one is valid until {formats.long_time(now + seconds)}."
     else:
         form.key = administration.revoke_key(form.target)
         form.done = f"Key {form.key.label} is revoked."

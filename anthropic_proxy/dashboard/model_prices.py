@@ -17,7 +17,7 @@ from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.ledger.price_source import describe_price_list, find_price_source
 from anthropic_proxy.ledger.prices import Price, Rates
-from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger.sums import UsageSums, add_up
 from anthropic_proxy.money import format_price
 
 _MAX_REQUESTED = 5
@@ -75,13 +75,17 @@ def compare_costs(
     """
     if not total.all_tokens:
         return None
+    # the actual cost and the other costs are of the same requests: those of models whose prices were always known
+    priced = add_up(one.sums for one in used_models if not one.sums.unknown_cost_requests)
+    left_out = total.requests - priced.requests if priced.all_tokens else 0
+    total = priced if priced.all_tokens else total
     asked = context.query.compared
     prices = dict(_candidates(context, costs, used_models))
     rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
     shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
     return {
         "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
-        "is_partial": bool(total.unknown_cost_requests),
+        "left_out": left_out,
         "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
         "asked": asked,
         "problem": _explain_unknown(costs, asked) if asked and prices.get(asked) is None else "",

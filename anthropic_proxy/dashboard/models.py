@@ -181,7 +181,7 @@ def _list_model_roles(found: Sequence[ModelSums]) -> dict[str, tuple[str, str]]:
     free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
     used: set[str] = set()
     for one in found:
-        role = next(free, "others") if one.provider in used else one.provider or "others"
+        role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
         used.add(one.provider)
         roles.setdefault(one.model, (one.model or NOT_SENT, role))
     return roles

@@ -9,7 +9,7 @@ from msgspec import Struct
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.error_kinds import find_error_kind
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.remedies import CATALOG, find_remedy
+from anthropic_proxy.dashboard.remedies import find_remedy
 from anthropic_proxy.ledger.dashboard_records import ErrorGroup
 from anthropic_proxy.ledger.model_costs import ModelCosts
 
@@ -24,8 +24,8 @@ class Notice(Struct, frozen=True):
     href: str = ""
     link: str = ""
     remedy: str = ""
-    entry: str = ""
-    """Section of the error catalog: `docs/fix/errors.md#rate-limit`. "": no section."""
+    help_link: str = ""
+    """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
 
 
 def list_setup_notices(context: PageContext) -> list[Notice]:
@@ -58,5 +58,5 @@ def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGrou
         href=href,
         link=link,
         remedy=remedy.text if remedy else "",
-        entry=f"{CATALOG}#{remedy.entry}" if remedy else "",
+        help_link=remedy.link if remedy else "",
     )

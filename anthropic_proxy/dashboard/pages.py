@@ -125,6 +125,7 @@ _KINDS = (
     PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers_page),
     PageKind("/dashboard/settings", "Settings", "settings.html", configuration.build_settings_page, adds_up=False),
 )
+_NO_PAGE = PageKind("", "", "error.html", lambda _: None)
 PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
 """URL path → page with this path."""
 
@@ -310,7 +311,7 @@ class Pages:
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
         role = find_client_role(request.client) if session is None else session.role
         return {
-            "title": kind.section,
+            "title": kind.section or "Dashboard",
             "section": kind.section,
             "pages": select_navigation_entries(role, list_navigation_entries(self._gateway.settings)),
             "user": session,
@@ -327,6 +328,10 @@ class Pages:
             "edit_refusal": explain_settings_refusal(request, session, self._gateway.settings),
             "live": True,
         }
+
+    def render_error(self, request: RouteRequest, session: Session | None, error: ClientError) -> RouteResponse:
+        """Return a page with the navigation and the message of `error`."""
+        return self._fail(request, self._frame(_NO_PAGE, request, session), error.status, error.message)
 
     def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
         return render_page(request, "error.html", {**frame, "live": False, "message": message}, status=status)

@@ -63,12 +63,13 @@ class Periods(Struct, frozen=True):
         `texts` has one text for each period. A description consists of the time of the period and this text. The links
         lead to the page at `path`, with the period as its time range.
         """
-        found = []
+        found, changes = [], formats.changes_clocks(self.starts[0], self.end)
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
             left = formats.local_datetime(start * MICROSECONDS)
             right = formats.local_datetime(end * MICROSECONDS)
-            title = f"{left:%H:%M} to {right:%H:%M}" if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
+            span = f"{left:%H:%M %Z} to {right:%H:%M %Z}" if changes else f"{left:%H:%M} to {right:%H:%M}"
+            title = span if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
             label = f"{left:%H:%M}" if self.seconds <= 3_600 else f"{left.day} {left:%b}"
             href = self.query.link_to_range(start, end, path)
             found.append(ChartColumn(label, f"{title}{text}", href, is_incomplete=end > self.query.end))
@@ -91,6 +92,8 @@ def draw_group_chart(
     extract_value: Callable[[UsageSums], float],
     format_value: Callable[[float], str],
     names_and_roles: Mapping[str, tuple[str, str]] | None = None,
+    *,
+    is_full_width: bool = False,
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each group of requests.
 
@@ -109,11 +112,15 @@ def draw_group_chart(
         if row.group in ranked:
             series = values.setdefault(names.get(row.group, others), {})
             series[row.start] = series.get(row.start, 0) + extract_value(row.sums)
-    return draw_stacked_chart(periods, values, format_value)
+    return draw_stacked_chart(periods, values, format_value, is_full_width=is_full_width)
 
 
 def draw_stacked_chart(
-    periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], format_value: Callable[[float], str]
+    periods: Periods,
+    values: Mapping[tuple[str, str], Mapping[int, float]],
+    format_value: Callable[[float], str],
+    *,
+    is_full_width: bool = False,
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each series of `values`.
 
@@ -131,7 +138,7 @@ def draw_stacked_chart(
         listed = sorted(((name, value) for name, value in cells if value), key=lambda cell: -cell[1])
         texts.append(f", {format_value(total)}" + _listed([(name, format_value(value)) for name, value in listed]))
         rows.append([format_value(value) for _, value in cells])
-    return _finish(periods, series, texts, rows, format_value, is_line=False)
+    return _finish(periods, series, texts, rows, format_value, is_line=False, is_full_width=is_full_width)
 
 
 def draw_percentile_chart(
@@ -170,7 +177,7 @@ def draw_median_latency_chart(
     series = []
     for group in sorted(counts, key=lambda one: -counts[one])[:MAX_SERIES]:
         values = [find_percentile(latencies.get((start, (group,)), {}), 0.5) for start in periods.starts]
-        series.append(Series(names.get(group, group) or NOT_SENT, group or "none", values))
+        series.append(Series(names.get(group, group) or NOT_SENT, formats.provider_role(group), values))
     return _draw_lines(periods, series, formats.seconds, formats.seconds, bands)
 
 
@@ -180,7 +187,11 @@ def draw_speed_chart(
     """Return a chart of the output tokens per second, with lines for at most `MAX_SERIES` groups of requests."""
     groups = sorted({group for _, (group,) in speeds}, key=lambda one: list(names).index(one) if one in names else 99)
     series = [
-        Series(names.get(group, group) or NOT_SENT, group, [speeds.get((start, (group,))) for start in periods.starts])
+        Series(
+            names.get(group, group) or NOT_SENT,
+            formats.provider_role(group),
+            [speeds.get((start, (group,))) for start in periods.starts],
+        )
         for group in groups[:MAX_SERIES]
     ]
     return _draw_lines(periods, series, formats.rate, formats.count)
@@ -224,6 +235,7 @@ def _finish(
     unit: Callable[[float], str],
     *,
     is_line: bool,
+    is_full_width: bool = False,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
     labels = {number: band.label for band in bands for number in range(band.first, band.last + 1)}
@@ -240,6 +252,7 @@ def _finish(
         columns=columns,
         unit=lambda value: unit(value) if value else "0",
         is_line=is_line,
+        is_full_width=is_full_width,
         bands=bands,
     )
     table = [

@@ -13,6 +13,7 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.capability_matrix import build_matrix
 from anthropic_proxy.dashboard.charts import draw_sparkline
 from anthropic_proxy.dashboard.doctor_panel import build_doctor_panel
+from anthropic_proxy.dashboard.error_kinds import MIN_INCIDENT_SHARE
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.panels import FailedPanel, build_panel
 from anthropic_proxy.dashboard.periods import divide_range
@@ -21,6 +22,8 @@ from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_per
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins.setup import ProviderSetup
+
+_NOTHING = "Nothing to do."
 
 
 class ProviderRow(Struct, frozen=True, kw_only=True):
@@ -40,6 +43,8 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     errors: str = formats.UNKNOWN
     p50: str = formats.UNKNOWN
     p95: str = formats.UNKNOWN
+    failures: str = ""
+    """Link to the failed requests of the provider, if they are many. "": they are not."""
     line: Markup = Markup("")
     """Small chart (SVG) of the median time to first token over the time range."""
 
@@ -59,7 +64,8 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     """
     figures = build_panel(context, "the figures of providers", lambda: _collect_figures(context))
     known: Mapping[str, _Figures] = {} if isinstance(figures, FailedPanel) else figures
-    rows = [_build_row(provider, known.get(provider.name)) for provider in context.setup.providers]
+    unused = [one for one in context.setup.providers if one.state == "unset" and one.name not in known]
+    rows = [_build_row(context, one, known.get(one.name)) for one in context.setup.providers if one not in unused]
     order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
     rows.sort(key=lambda row: order[row.sign])
     doctor = build_doctor_panel(context.settings, context.now)
@@ -67,6 +73,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
         "verdict": _summarize(context, rows, len(doctor.remedies)),
         "figures": figures,
         "rows": rows,
+        "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
         "problems": [*context.setup.problems, *context.setup.advice],
         "doctor": doctor,
         "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
@@ -92,7 +99,7 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
     return found
 
 
-def _build_row(provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
+def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
     sign, role, state, remedy = _describe_state(provider)
     row = ProviderRow(
         name=provider.name,
@@ -101,14 +108,33 @@ def _build_row(provider: ProviderSetup, figures: _Figures | None) -> ProviderRow
         role=role,
         state=state,
         address=provider.base_url.partition("://")[2] or provider.base_url or formats.UNKNOWN,
-        key=provider.detail or formats.UNKNOWN,
+        key=_describe_key(provider),
         remedy=remedy,
-        is_quiet=provider.state == "unset" or remedy == "Nothing to do.",
+        is_quiet=provider.state == "unset" or remedy == _NOTHING,
     )
-    return row if figures is None else _add_figures(row, figures)
+    return row if figures is None else _add_figures(context, row, figures)
 
 
-def _add_figures(row: ProviderRow, figures: _Figures) -> ProviderRow:
+def _describe_key(provider: ProviderSetup) -> str:
+    """Return the masked keys of a provider. A server of the user may need none; its address has a column of its own."""
+    if provider.key_count or provider.state != "ready":
+        return provider.detail or formats.UNKNOWN
+    return "no key" if provider.detail in ("", provider.base_url) else f"no key; {provider.detail}"
+
+
+def _add_figures(context: PageContext, row: ProviderRow, figures: _Figures) -> ProviderRow:
+    errors, requests = figures.sums.errors, figures.sums.requests
+    has_failures = row.remedy == _NOTHING and errors >= MIN_INCIDENT_SHARE * requests and errors > 0
+    if has_failures:
+        verb = "was" if errors == 1 else "were"
+        row = structs.replace(
+            row,
+            remedy=f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.",
+            is_quiet=False,
+            failures=context.query.link(
+                "/dashboard/requests", facets={**context.query.facets, "outcome": "error", "provider": row.name}
+            ),
+        )
     return structs.replace(
         row,
         requests=formats.count(figures.sums.requests),
@@ -134,7 +160,7 @@ def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
         verb, count = "is" if skipped == 1 else "are", formats.plural(provider.key_count, "key")
         text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
         return ("!", "warn", "cooldown", text) if skipped == provider.key_count else ("✓", "ok", "ready", text)
-    return "✓", "ok", "ready", "Nothing to do."
+    return "✓", "ok", "ready", _NOTHING
 
 
 def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) -> str:

@@ -33,10 +33,13 @@ def load_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = (
-        "count short_count money seconds percent rate clock_time day_and_time full_time ago plural UNKNOWN".split()  # noqa: SIM905
+    functions = (
+        *(formats.count, formats.short_count, formats.money, formats.seconds, formats.percent, formats.rate),
+        *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
+        *(formats.plural, formats.provider_role),
     )
-    environment.globals |= {name: getattr(formats, name) for name in names}
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals["UNKNOWN"] = formats.UNKNOWN
     environment.globals |= {"version": __version__, "assets": load_assets(), "session_link": session_link}
     environment.globals["DEFAULT_COLUMNS"] = DEFAULT_COLUMNS
     environment.tests["failed"] = lambda panel: isinstance(panel, FailedPanel)

@@ -13,8 +13,9 @@ from msgspec import Struct
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.remedies import CATALOG, find_remedy
+from anthropic_proxy.dashboard.remedies import find_remedy
 from anthropic_proxy.dashboard.rows import decode_json_list, describe_outcome
+from anthropic_proxy.dashboard.stored_texts import format_reply, format_request
 from anthropic_proxy.dashboard.timeline import (
     build_timeline,
     list_attempts,
@@ -76,12 +77,15 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "tokens": _tokens(context, row),
         "older": older,
         "newer": newer,
-        "content": [(kind.capitalize(), *_shorten(stored[kind])) for kind in ("request", "reply") if kind in stored],
+        "content": [
+            (kind.capitalize(), *_shorten(stored[kind], form(stored[kind].data)))
+            for kind, form in (("request", format_request), ("reply", format_reply))
+            if kind in stored
+        ],
         "replay_problem": _find_replay_problem(row, stored.get("request")),
-        "sent": _shorten(stored["sent"]) if "sent" in stored else None,
+        "sent": _shorten(stored["sent"], format_request(stored["sent"].data)) if "sent" in stored else None,
         "events": list_client_events(row),
         "remedy": find_remedy(row, ModelCosts(context.settings).find_api_key_variable(row.provider)),
-        "catalog": CATALOG,
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
         "window": _describe_window(context, row),
@@ -178,9 +182,9 @@ def _first_token_note(row: StoredRequest) -> str:
     return f"{share} · {formats.seconds(lost)} in failed attempts" if lost else share
 
 
-def _shorten(stored: StoredContent) -> tuple[str, str]:
-    """Return the size of a stored text, with the portion that is shown or stored, and the text to show."""
-    text, size = stored.data.decode("utf-8", "replace"), f"{formats.count(stored.size)} bytes"
+def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:
+    """Return the size of a stored text, with the portion that is shown or stored, and the portion of `text` to show."""
+    size = f"{formats.count(stored.size)} bytes"
     if stored.is_cut:
         size += f", the first {formats.count(MAX_CONTENT_BYTES)} are stored"
     if len(text) > MAX_TEXT_CHARACTERS:

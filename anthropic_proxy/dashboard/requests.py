@@ -188,7 +188,9 @@ def _chart(context: PageContext) -> DrawnChart | None:
         return None
     periods = divide_range(context.charted_query)
     rows = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
-    return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+    return draw_group_chart(
+        periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES, is_full_width=True
+    )
 
 
 def _summarize(context: PageContext, shown: int, has_more: bool) -> str:

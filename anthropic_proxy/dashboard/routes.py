@@ -103,8 +103,21 @@ class Dashboard:
             form_route("/dashboard/settings/edit", self._change_setting),
             *self._doctor.routes(),
             *(KeyFormRoutes(self._open_pages).routes() if has_keys else ()),
-            page_route("/dashboard/{rest*}", _report_missing),
+            page_route("/dashboard/{rest*}", self._report_missing),
         ]
+
+    async def _report_missing(self, request: RouteRequest) -> RouteResponse:
+        """Return a page with the navigation which says that the dashboard has no page at this URL path."""
+        error = UnknownModel(f"The dashboard has no page {request.path[:200]!r}.")
+        if not self._settings.virtual_keys and request.path.startswith("/dashboard/keys"):
+            error = UnknownModel(
+                "Virtual keys are off. With VIRTUAL_KEYS=true, each client has a key of its own, with limits, budgets "
+                "and costs. Set it in .env and start the proxy again."
+            )
+        session, pages, _ = await self._open_pages(request)
+        if session is None and not request.client.name:
+            raise error
+        return await asyncio.to_thread(pages.render_error, request, session, error)
 
     def _find_settings(self) -> Settings:
         return self._gateway.settings if self._gateway is not None else self._settings
@@ -203,10 +216,6 @@ class Dashboard:
         return redirect(
             target, set_cookie=[encode_views_cookie(changed, is_https=is_https(request, self._find_settings()))]
         )
-
-
-async def _report_missing(request: RouteRequest) -> RouteResponse:
-    raise UnknownModel(f"The dashboard has no page {request.path[:200]!r}.")
 
 
 async def _send_asset(request: RouteRequest) -> RouteResponse:

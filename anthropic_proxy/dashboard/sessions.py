@@ -89,7 +89,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     shown = rows[: -_MAX_ROWS - 1 : -1]
     agents = ["", *sorted({row.agent for row in rows if row.agent})]
-    served = [row for row in rows if row.all_input_tokens]
+    served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
     window = find_context_window(context, served[-1]) if served else None
     return {
         "title": name_session(total),
@@ -155,7 +155,7 @@ def _figures(total: queries.SessionRow, latest_context: int, window: int | None)
 
 def _context_values(rows: list[StoredRequest]) -> list[float | None]:
     """Return the input tokens of each request. None: it failed, so that nothing was counted."""
-    return [float(row.all_input_tokens) or None for row in rows]
+    return [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
 
 
 def _cost_values(rows: list[StoredRequest], whole: int) -> list[float | None]:

@@ -62,12 +62,17 @@ def draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[M
             context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
         )
         return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+    costs = ModelCosts(context.settings)
     if measure == "provider":
+        names = {one.model.provider for one in model_periods if one.model.provider}
         drawn = draw_group_chart(
-            periods, sum_periods_by_provider(model_periods), lambda sums: sums.cost, formats.chart_money
+            periods,
+            sum_periods_by_provider(model_periods),
+            lambda sums: sums.cost,
+            formats.chart_money,
+            {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names},
         )
     else:
-        costs = ModelCosts(context.settings)
         drawn = _kinds(
             periods,
             model_periods,

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.client_keys import find_credentials, find_matching_key
+from anthropic_proxy.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -26,7 +27,7 @@ from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.server.request_limits import reject_ambiguous_framing, require_within_limits
 from anthropic_proxy.settings import Settings
 
-PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello"})
+PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", ERROR_CATALOG_PATH})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from anthropic_proxy import __version__
+from anthropic_proxy.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.errors import (
     InvalidRequest,
     MethodNotAllowed,
@@ -48,7 +49,7 @@ from anthropic_proxy.server.probes import PROBES
 from anthropic_proxy.server.request_body import pop_complete_body, read_body
 from anthropic_proxy.server.request_limits import decode_headers
 from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
-from anthropic_proxy.server.web_page import SECURITY_HEADERS, build_setup_view, render_web_page
+from anthropic_proxy.server.web_page import SECURITY_HEADERS, build_setup_view, render_error_catalog, render_web_page
 from anthropic_proxy.services import Services
 from anthropic_proxy.trace_context import TRACEPARENT, TraceContext, read_trace_context
 
@@ -223,6 +224,14 @@ async def build_root_response(services: Services, request: RouteRequest) -> Rout
     return RouteResponse(headers=headers, body=render_web_page(command, view, paths).encode())
 
 
+async def build_error_catalog_response(services: Services, request: RouteRequest) -> RouteResponse:
+    """Return the page with cause and remedy of each error. It is the same for every client."""
+    headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
+    return RouteResponse(headers=headers, body=render_error_catalog().encode())
+
+
+get_error_catalog = partial(send_built_in_route, build_error_catalog_response)
+"""Serve `GET` and `HEAD` of the error catalog."""
 get_root = partial(send_built_in_route, build_root_response)
 """Serve `GET /` and `HEAD /` with the response of `build_root_response`."""
 
@@ -244,6 +253,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/messages/count_tokens": {"POST": post_count_tokens},
     "/v1/models": {"GET": get_models},
     "/": {"GET": get_root, "HEAD": get_root},
+    ERROR_CATALOG_PATH: {"GET": get_error_catalog, "HEAD": get_error_catalog},
     **{path: {"GET": probe, "HEAD": probe} for path, probe in PROBES.items()},
     request_views.RECENT_PATH: {"GET": request_views.get_recent_requests},
     request_views.LIVE_PATH: {"GET": request_views.get_live_requests},

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.error_catalog import PAGE, find_entry
+from anthropic_proxy.errors import ProxyError, UpstreamError
 from anthropic_proxy.messages.events import (
     BlockStart,
     BlockStop,
@@ -37,9 +38,6 @@ from anthropic_proxy.messages.models import MessagesResponse
 
 MAX_RETRY_AFTER_SECONDS = 3600
 """Maximum value of the response header `retry-after`, in seconds. A longer delay is lowered to this maximum."""
-
-ERROR_CATALOG = "docs/fix/errors.md"
-"""Path in the repository of the documentation page with cause and remedy of each error."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -121,14 +119,17 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
 
 
 def error_help_headers(error: ProxyError) -> dict[str, str]:
-    """Return the header `x-proxy-help`, which names the section of the documentation about an error.
+    """Return the header `x-proxy-help`: the entry about an error on the page that the proxy serves, else its section.
 
-    `x-proxy-help: docs/fix/errors.md#upstream-refused`
+    `x-proxy-help: /help/errors#rate-limit`
     """
+    provider = isinstance(error, UpstreamError)
+    if entry := find_entry(error.status, error.error_type, error.message, is_of_provider=provider):
+        return {"x-proxy-help": f"{PAGE}#{entry}"}
     # a class of a plugin has no section, but its base class has one
     known = next(base for base in type(error).__mro__ if base.__module__.startswith("anthropic_proxy."))
     section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
-    return {"x-proxy-help": f"{ERROR_CATALOG}#{section}"}
+    return {"x-proxy-help": f"{PAGE}#{section}"}
 
 
 def json_headers(request_id: str) -> dict[str, str]:

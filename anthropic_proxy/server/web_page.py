@@ -1,17 +1,22 @@
-"""Web page at `/` for browsers: command that starts Claude Code, model mapping, state of the providers, links.
+"""Web pages of the server: the page at `/` for browsers, and the error catalog.
+
+The page at `/` has the command that starts Claude Code, the model mapping, the state of the providers, and links.
 
 `render_web_page` returns the HTML. A `SetupView` contains the models and providers to show: the backend model of each
 Claude tier (haiku, sonnet, opus, fable), and the state of the providers. The page has no script and contains no keys.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from functools import cache
 from hashlib import sha256
 from html import escape
 
 from msgspec import Struct
 
 from anthropic_proxy import __version__
+from anthropic_proxy.error_catalog import load_sections
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.readiness import Readiness, find_readiness, group_tier_mappings
 from anthropic_proxy.routing.router import TierMapping, find_preferred_provider
@@ -39,8 +44,11 @@ code { font: 13px/20px ui-monospace, monospace; }
 pre { margin: 0 0 8px; padding: 8px 12px; background: var(--sunken); border-radius: 6px; white-space: pre-wrap; }
 ul { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 4px 24px; }
 a { color: var(--accent); } a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { padding: 0 0 16px; }
+article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
+.catalog section { grid-template-columns: 160px minmax(0, 1fr); }
 .ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .quiet { color: var(--muted); }
-@media (max-width: 640px) { main { padding: 16px; } section { grid-template-columns: 1fr; }
+@media (max-width: 640px) { main { padding: 16px; } section, .catalog section { grid-template-columns: 1fr; }
   td, th { display: block; padding-right: 0; } td.quiet { padding-bottom: 8px; } }
 """.strip()
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
@@ -95,7 +103,34 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
     `view` is None if the client of this request may not see models and providers. The page links only to
     `accessible_paths`.
     """
-    body = "\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths]))
+    return _document("\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths])))
+
+
+@cache
+def render_error_catalog() -> str:
+    """Return the HTML of the page with cause and remedy of each error."""
+    lines = ['<main class="catalog">', f"<header><h1>Errors <small>anthropic-proxy {__version__}</small></h1></header>"]
+    lines.append(
+        "<p>Cause and remedy of each error. Search this page for the first words of your message; … stands for a name, "
+        "a number or an address.</p>"
+    )
+    for section in load_sections():
+        lines.append(f'<section id="{section.slug}"><h2>{escape(section.title)}</h2><div>')
+        lines.append(f'<p class="quiet">{_inline(section.meaning)}</p>')
+        for entry in section.entries:
+            lines.append(f'<article id="{entry.slug}"><h3>{escape(entry.title)}</h3>')
+            lines.append(f"<p><b>Cause.</b> {_inline(entry.cause)}</p><p><b>Remedy.</b> {_inline(entry.remedy)}</p>")
+            lines += [f'<p class="quiet">{escape(text)}</p>' for text in entry.texts]
+            lines.append("</article>")
+        lines.append("</div></section>")
+    return _document("\n".join([*lines, "</main>"]))
+
+
+def _inline(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _document(body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

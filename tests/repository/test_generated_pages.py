@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.dashboard.remedies import TEXTS, find_remedy
+from anthropic_proxy.dashboard.remedies import find_remedy
+from anthropic_proxy.error_catalog import PAGE as CATALOG_PAGE
+from anthropic_proxy.error_catalog import RULES_OF_BOTH, RULES_OF_PROVIDERS, RULES_OF_PROXY, load_sections
 from anthropic_proxy.errors import ClientError, MissingExtra, ProxyError, UpstreamError
 from anthropic_proxy.ledger.dashboard_records import ErrorGroup
-from anthropic_proxy.server.responses import ERROR_CATALOG, error_help_headers
+from anthropic_proxy.server.responses import error_help_headers
 from tests.site.error_page import NO_STATUS, PAGE, Entry, entries
 from tests.site.generated import PAGES, stale_pages
 from tests.site.pages import DOCS, anchors
 from tests.site.raised_errors import error_classes, raised_messages
 from tests.site.reference_pages import documented_settings, known_settings
 from tests.site.start_pages import ProviderStart, providers
-from tests.support.paths import ROOT
 from tests.support.startup_summary import startup_lines
+
+WITH_RULE = {rule.entry for rule in (*RULES_OF_BOTH, *RULES_OF_PROVIDERS, *RULES_OF_PROXY)}
+"""Entries of the catalog to which a failed request can belong."""
 
 
 def test_generated_pages_agree_with_the_code() -> None:
@@ -52,9 +56,12 @@ def test_addresses_in_the_catalog_are_unique() -> None:
 @pytest.mark.parametrize("error_class", error_classes().values(), ids=lambda found: found.__name__)
 def test_the_help_header_of_each_error_class_leads_to_a_section(error_class: type[ProxyError]) -> None:
     error = error_class.__new__(error_class)
+    error.message = ""
     page, _, section = error_help_headers(error)["x-proxy-help"].partition("#")
-    assert page == ERROR_CATALOG
-    assert section in anchors((ROOT / page).read_text("utf-8"))
+    assert page == CATALOG_PAGE
+    served = [slug for one in load_sections() for slug in (one.slug, *(entry.slug for entry in one.entries))]
+    assert section in served
+    assert set(served) <= anchors(PAGE.read_text("utf-8")), "the page of the documentation has the same addresses"
 
 
 def test_the_reference_of_settings_has_every_variable() -> None:
@@ -102,5 +109,5 @@ def test_the_dashboard_shows_no_error_with_the_remedy_of_another_one(entry: Entr
         group = ErrorGroup(provider, error_class.error_type, error_class.status, 1, 0, 0, text, "req_1")
         remedy = find_remedy(group)
         # a title is not a complete message
-        allowed = [entry.slug] if entry.slug in TEXTS and entry.messages else [entry.slug, ""]
+        allowed = [entry.slug] if entry.slug in WITH_RULE and entry.messages else [entry.slug, ""]
         assert (remedy.entry if remedy else "") in allowed, message

@@ -18,6 +18,7 @@ from tests.site.pages import DOCS
 
 PAGES: dict[Path, Callable[[], str]] = {
     error_page.PAGE: error_page.written_page,
+    error_page.DATA: error_page.written_catalog,
     install_page.PAGE: install_page.written_page,
     readme.PAGE: readme.written_readme,
     readme.VERSION_PICTURE: readme.written_version_picture,

@@ -46,7 +46,7 @@ class Ending(FairQueue):
 
 def advised(section: str, others: dict[str, str] | None = None) -> dict[str, str]:
     """Return the expected headers: that of a section of the error catalog, and others."""
-    return {"x-proxy-help": f"docs/fix/errors.md#{section}", **(others or {})}
+    return {"x-proxy-help": f"/help/errors#{section}", **(others or {})}
 
 
 async def answer(
@@ -104,7 +104,7 @@ async def answer(
             (
                 *(404, "not_found_error"),
                 "Nothing is served at '/v1/message'. The main endpoint is POST /v1/messages.",
-                advised("unknown-model"),
+                advised("path-not-found"),
             ),
         ),
         (
@@ -113,7 +113,7 @@ async def answer(
                 *(404, "not_found_error"),
                 "Nothing is served at '/dashboard'. The main endpoint is POST /v1/messages. The dashboard is not "
                 "installed. Install it and start the proxy again: python3 scripts/setup.py dashboard",
-                advised("unknown-model"),
+                advised("path-not-found"),
             ),
         ),
         (
@@ -129,7 +129,7 @@ async def answer(
                 413,
                 "request_too_large",
                 "The body has 33554433 bytes; 33554432 are allowed (32 MB).",
-                advised("request-too-large"),
+                advised("body-too-large"),
             ),
         ),
         (
@@ -175,7 +175,7 @@ async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
     )
     proxy.services = structs.replace(services, queue=Ending(None))
     text = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
-    assert await answer(proxy) == (503, "api_error", text, advised("shutting-down", {"retry-after": "1"}))
+    assert await answer(proxy) == (503, "api_error", text, advised("proxy-stops", {"retry-after": "1"}))
     proxy.services = structs.replace(services, policies=[Limited()])
     text = "The budget of local is spent. It begins again in 90 s."
     assert await answer(proxy) == (429, "rate_limit_error", text, advised("limit-reached", {"retry-after": "90"}))

@@ -214,7 +214,7 @@ const start = (name, action, time) => { clearTimeout(timers[name]); timers[name]
 function lose(signedOut) {
   root.classList.add("disconnected");
   const line = document.querySelector("#stale");
-  const since = `Not updated since ${new Date(freshAt).toLocaleTimeString()}`;
+  const since = `Not updated since ${new Date(freshAt).toLocaleTimeString([], { timeZoneName: "short" })}`;
   line.textContent = signedOut ? `${since}: the session has ended. Reload the page to sign in.`
     : `${since}: the connection to the proxy is lost. Connecting again …`;
   line.hidden = false;

@@ -1,8 +1,13 @@
 """Numbers on the pages: units, and shares that never round to all or nothing."""
 
+import time
+
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.periods import divide_range
+from anthropic_proxy.dashboard.view_query import read_view_query
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,28 @@ def test_a_short_count(value: float, text: str) -> None:
 )
 def test_a_sum_names_the_requests_with_an_unknown_cost(cost: int, unknown: int, text: str) -> None:
     assert formats.cost_with_unknown(cost, unknown) == text
+
+
+def test_the_zone_of_the_server_is_named_also_when_clocks_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(time, "tzset"):
+        pytest.skip("platform: the time zone of a process cannot be set")
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        noon, days = 1_792_843_200, 86_400  # 24 October 2026, 12:00 UTC; clocks change in the following night
+        assert formats.full_time(noon * 1_000_000) == "2026-10-24 14:00:00 CEST"
+        assert formats.full_time((noon + days) * 1_000_000) == "2026-10-25 13:00:00 CET"
+        assert formats.describe_zone(noon, noon + days) == "CEST and CET"
+        assert formats.describe_zone(noon + days, noon + 2 * days) == "CET"
+        query = {"from": ["2026-10-25T00:00Z"], "to": ["2026-10-25T02:00Z"]}
+        periods = divide_range(read_view_query("/dashboard", query, noon + days))
+        titles = [
+            column.title
+            for column in structs.replace(
+                periods, seconds=3_600, starts=[noon + 12 * 3_600, noon + 13 * 3_600]
+            ).build_columns(["", ""])
+        ]
+        assert titles == ["02:00 CEST to 02:00 CET", "02:00 CET to 03:00 CET"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()

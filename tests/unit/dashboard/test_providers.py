@@ -8,9 +8,10 @@ import pytest
 from anthropic_proxy.dashboard.models import build_models_page
 from anthropic_proxy.dashboard.panels import FailedPanel
 from anthropic_proxy.dashboard.providers import build_providers_page
+from anthropic_proxy.plugins import Cost
 from anthropic_proxy.plugins.setup import ProviderSetup, Setup
 from anthropic_proxy.settings import Settings
-from tests.support.ledger import NOON, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 
 FAILURE = "groq returned HTTP 503."
@@ -23,7 +24,7 @@ def setup_of(**fields: Any) -> Setup:
 @pytest.mark.parametrize(
     ("fields", "state", "remedy", "verdict"),
     [
-        ({}, "ready", "Nothing to do.", "1 provider ready."),
+        ({}, "ready", "1 of 3 requests was answered with an error.", "1 provider ready."),
         (
             {"open_seconds": 12.0, "failure": FAILURE},
             "blocked",
@@ -82,3 +83,39 @@ async def test_a_model_has_total_times_and_the_speed_of_its_output(tmp_path: Pat
     (row,) = page["rows"]
     assert (row["p50"], row["p95"], row["total50"], row["total95"]) == ("0.51 s", "1.95 s", "1.47 s", "3.15 s")
     assert row["speed"] == "100", "200 tokens in 2 s after the first tokens, without the failed request"
+
+
+async def test_unused_providers_are_one_line_and_keys_are_no_addresses(tmp_path: Path) -> None:
+    own = ProviderSetup(
+        name="own", prefix="own", state="ready", detail="http://127.0.0.1:9/v1", base_url="http://127.0.0.1:9/v1"
+    )
+    listed = ProviderSetup(
+        name="ollama", prefix="ollama", state="ready", detail="3 models", base_url="http://localhost"
+    )
+    unused = ProviderSetup(name="google", prefix="gemini", state="unset", remedy="GEMINI_API_KEY is not set.")
+    keyed = ProviderSetup(name="groq", prefix="groq", state="ready", detail="…1234, .env", key_count=1)
+    page = await build_page(tmp_path, Setup(providers=[own, listed, unused, keyed]))
+    assert [(row.name, row.address, row.key, row.remedy) for row in page["rows"]] == [
+        ("own", "127.0.0.1:9/v1", "no key", "Nothing to do."),
+        ("ollama", "localhost", "no key; 3 models", "Nothing to do."),
+        ("groq", "–", "…1234, .env", "1 of 3 requests was answered with an error."),
+    ]
+    assert page["unused"] == [("google", "gemini", "GEMINI_API_KEY is not set.")]
+    assert "outcome=error&provider=groq" in page["rows"][2].failures
+
+
+async def test_the_costs_at_other_models_are_of_the_same_requests(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    costs = {"small": Cost(50_000_000, None, "own")}
+    with running_ledger(settings, cost=lambda receipt: costs.get(receipt.model, UNKNOWN_COST)) as ledger:
+        await ledger.record(
+            new_receipt(1, input_tokens=100_000), new_receipt(2, model="unpriced", input_tokens=9_000_000)
+        )
+        ledger.wait_written(2)
+    with reading(settings) as engine, engine.connect() as connection:
+        query = {"at": ["openai/gpt-4.1"]}
+        page = build_models_page(build_context("/dashboard/models", connection, settings, query, now=NOON + 7_200))
+    comparison = page["comparison"]
+    (row,) = [row for row in comparison["rows"] if row.model == "openai/gpt-4.1"]
+    assert (comparison["actual"], comparison["left_out"]) == ("$0.050", 1)
+    assert (row.cost, row.difference) == ("$0.20", "+$0.15 (+300 %)")

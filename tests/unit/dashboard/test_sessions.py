@@ -63,7 +63,7 @@ async def pages_of(
 
 async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) -> None:
     unpriced = {"model": "new"}
-    listed, page = await pages_of(tmp_path, {}, FAILED | unpriced, unpriced, {}, unpriced)
+    listed, page = await pages_of(tmp_path, {}, FAILED | unpriced, unpriced, unpriced, {})
     assert [(one.label, one.value, one.note) for one in page["figures"]][:3] == [
         ("Requests", "5", "1 error"),
         ("Cost", "≥ $0.086", "$0.043 per request; 3 unknown"),

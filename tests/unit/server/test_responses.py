@@ -196,8 +196,8 @@ class TestErrors:
         class TooManyTokens(LimitReached):
             """An error of a plugin."""
 
-        assert error_help_headers(UriTooLong("long")) == {"x-proxy-help": "docs/fix/errors.md#uri-too-long"}
-        assert error_help_headers(TooManyTokens("no")) == {"x-proxy-help": "docs/fix/errors.md#limit-reached"}
+        assert error_help_headers(UriTooLong("long")) == {"x-proxy-help": "/help/errors#uri-too-long"}
+        assert error_help_headers(TooManyTokens("no")) == {"x-proxy-help": "/help/errors#limit-reached"}
 
 
 def test_a_message_is_one_object() -> None:
