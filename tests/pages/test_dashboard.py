@@ -190,7 +190,7 @@ def test_a_lost_connection_is_shown_until_it_is_back(browser: Browser, proxy: Pr
     tab.route("**/dashboard/**", lambda route: route.abort())
     tab.clock.run_for(80_000)  # the stream was silent for longer than the server allows
     expect(line).to_have_text(
-        re.compile(r"^Not updated since \d+:\d+:\d+ .M: the connection to the proxy is lost\. Connecting again …$")
+        re.compile(r"^Not updated since \d+:\d+:\d+ .M \S+: the connection to the proxy is lost\. Connecting again …$")
     )
     tab.clock.run_for(20_000)
     expect(line).to_be_visible()
