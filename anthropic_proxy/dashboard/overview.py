@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
+from msgspec import structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Band
@@ -24,7 +25,13 @@ from anthropic_proxy.dashboard.periods import (
     draw_speed_chart,
 )
 from anthropic_proxy.dashboard.rows import TableRow, build_finished_row, build_running_row
-from anthropic_proxy.dashboard.usage_charts import MEASURES, draw_cached_share, draw_usage, find_chart_title
+from anthropic_proxy.dashboard.usage_charts import (
+    MEASURES,
+    draw_cached_share,
+    draw_usage,
+    explain_missing_cost,
+    find_chart_title,
+)
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES
 from anthropic_proxy.dashboard.week_grid import MIN_HOURS, WeekGrid, draw_week
 from anthropic_proxy.ledger import dashboard_queries as queries
@@ -182,14 +189,14 @@ def _long_charts(
     if query.hours < MIN_HOURS:
         return {"week": None}
     return {
-        "week": build_panel(context, "hours of the week", lambda: _draw_week(context)),
+        "week": build_panel(context, "hours of the week", lambda: _draw_week(context, add_up(sums().values()))),
         "week_title": f"{find_chart_title(query.measure)} by weekday and hour",
         "cached": build_panel(context, "cached input", lambda: draw_cached_share(periods, list(sums().values()))),
         "cached_title": f"Input read from cache per {periods.length_name}",
     }
 
 
-def _draw_week(context: PageContext) -> WeekGrid:
+def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
     query = context.query
     names: Sequence[str] = ("cost",)
     counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
@@ -200,7 +207,10 @@ def _draw_week(context: PageContext) -> WeekGrid:
     elif query.measure == "requests":
         names, counted, text = ("requests",), (lambda one: one.requests), formats.count
     hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
-    return draw_week(query, hours, counted, text)
+    drawn = draw_week(query, hours, counted, text)
+    if query.measure in ("tokens", "requests"):
+        return drawn
+    return structs.replace(drawn, empty_text=explain_missing_cost(total))
 
 
 def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:

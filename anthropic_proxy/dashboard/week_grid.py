@@ -47,6 +47,8 @@ class WeekGrid(Struct, frozen=True):
     """Titles of the table columns after the column with the weekday: `00:00` to `23:00`."""
     rows: Sequence[Sequence[str]]
     """Rows of the table: weekday, and one text for each hour of the day."""
+    empty_text: str = "No requests in this range."
+    """Text in the place of a grid without values."""
 
 
 def draw_week(

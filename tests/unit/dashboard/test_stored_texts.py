@@ -41,6 +41,14 @@ READ = 'Tool call Read\n{\n  "file_path": "/etc/hosts"\n}'
         ),
         (events({"type": "error", "error": {"type": "api_error", "message": "gone"}}), "Error\ngone"),
         (
+            events(
+                {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "beg"}},
+            )
+            + b'event: content_block_delta\ndata: {"type": "content_bl',
+            "Text\nbeg",
+        ),
+        (
             b'{"type":"error","error":{"message":"no"}}',
             '{\n  "type": "error",\n  "error": {\n    "message": "no"\n  }\n}',
         ),

@@ -101,6 +101,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "tool_results": 6,
         "tool_errors": 2,
         "malformed_replies": 1,
+        "method": "POST",
         "input_tokens": 100,
         "cache_read_tokens": 7,
         "cache_write_tokens": 8,
