@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_CHECK_STEPS = 300_000
 """Maximum steps of one check of a reply. A step applies a schema or keyword to a value and takes some microseconds. An
 ordinary reply of 100,000 characters takes 20,000 to 40,000 steps."""
+_FREE_CHECK_STEPS, _CHECK_STEPS_PER_BYTE = 30_000, 8
+"""Steps of a check for any input, and steps for each byte of the schema and of the JSON. References multiply, so a
+small schema can take any number of steps. An ordinary check takes less than one step for each byte."""
 _FIELD = "output_config.format.schema"
 _FENCE = "```"
 
@@ -40,6 +43,7 @@ class ReplySchema:
         from anthropic_proxy.messages.json_validation import load_validator  # noqa: PLC0415
 
         self._max_steps = max_steps
+        self._schema_bytes = len(schema)
         budget = WorkBudget(_FIELD, purpose="read", max_steps=max_steps, max_steps_here=max_steps_here)
         self._validator: Validator = load_validator(schema, budget)
 
@@ -53,12 +57,11 @@ class ReplySchema:
         if found is None:
             return ExtractedJson(text, "it is no JSON" if text.strip() else "it is empty")
         json, value = found
-        return ExtractedJson(json, self._find_problem(value))
-
-    def _find_problem(self, value: Any) -> str:
         from anthropic_proxy.messages.json_validation import find_violation  # noqa: PLC0415
 
-        return find_violation(self._validator, value, WorkBudget(_FIELD, purpose="check", max_steps=self._max_steps))
+        steps = _FREE_CHECK_STEPS + _CHECK_STEPS_PER_BYTE * (self._schema_bytes + len(json))
+        budget = WorkBudget(_FIELD, purpose="check", max_steps=min(steps, self._max_steps))
+        return ExtractedJson(json, find_violation(self._validator, value, budget))
 
 
 def _candidates(text: str) -> list[str]:

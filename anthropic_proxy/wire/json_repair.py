@@ -56,7 +56,7 @@ class FrameRepair:
 
 def repair_json(text: Raw | bytes) -> bytes:
     """Return JSON text as valid UTF-8. Invalid bytes and lone surrogate escapes are replaced by U+FFFD."""
-    return replace_lone_surrogates(bytes(text).decode(errors="replace"))[0].encode()
+    return replace_lone_surrogates(bytes(text).decode(errors="replace").encode())[0]
 
 
 def decode_repaired(text: Raw | bytes) -> Any:

@@ -12,6 +12,8 @@ QUICK = (
     "forced tool: 300 strings of 4 MB",
     "reply schema: definitions that double on 30 levels",
     "8,000 turns with one id",
+    "2,000,000 keys without a model, /v1/messages",
+    "2,000,000 keys without a model, /v1/messages/count_tokens",
     "reply: '```json\\n' × 60,000 in one piece",
     "provider: a trailer of 50 MB",
     "client: HTTP/1.0 with Upgrade and chunks",

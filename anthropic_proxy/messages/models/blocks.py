@@ -6,7 +6,7 @@ Schema.
 """
 
 import re
-from collections.abc import Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import get_args
 
 import msgspec
@@ -18,6 +18,7 @@ from anthropic_proxy.messages.models.block_structs import (
     Block,
     SearchResultBlock,
     ServerToolUseBlock,
+    Source,
     TextBlock,
     ToolResultBlock,
     ToolSearchResultBlock,
@@ -47,7 +48,6 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _decode_block = msgspec.json.Decoder(Block).decode
 _decode_blocks = msgspec.json.Decoder(list[Block]).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
 _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) if kind is not UnknownBlock)
@@ -82,9 +82,21 @@ def decode_blocks(content: Raw, path: str) -> list[Block]:
     return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
 
 
-def non_null_fields(raw: Raw | bytes) -> dict[str, Raw]:
-    """Return the fields of a JSON object, except fields with the value null. In the Messages API, null means absent."""
-    return {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
+def build_fields_decoder(names: Iterable[str]) -> Callable[[Raw | bytes], dict[str, Raw]]:
+    """Return a function that returns these fields of a JSON object, except fields with the value null.
+
+    In the Messages API, null means absent. Other fields are skipped, because a dict of all of them takes about 20 times
+    the size of the object.
+    """
+    attributes = {f"field{index}": name for index, name in enumerate(sorted(set(names)))}
+    fields = msgspec.defstruct("Fields", [(attribute, Raw, ABSENT) for attribute in attributes], rename=attributes)
+    decode = msgspec.json.Decoder(fields).decode
+
+    def decode_fields(raw: Raw | bytes) -> dict[str, Raw]:
+        found = zip(attributes.values(), msgspec.structs.astuple(decode(raw)), strict=True)
+        return {name: value for name, value in found if len(value) and memoryview(value)[0] != _NULL}
+
+    return decode_fields
 
 
 def decode_string(raw: Raw) -> str | None:
@@ -160,6 +172,12 @@ def is_json_text_too_deep(text: bytes) -> bool:
     return False
 
 
+_decode_block_fields = build_fields_decoder(
+    ["type", *(name for kind in get_args(Block) for name in kind.__struct_encode_fields__)]
+)
+_decode_source_fields = build_fields_decoder(Source.__struct_encode_fields__)
+
+
 def _read_block(raw: Raw, path: str) -> Block:
     """Decode one content block field by field. A block of unknown type becomes an `UnknownBlock`.
 
@@ -167,7 +185,7 @@ def _read_block(raw: Raw, path: str) -> Block:
     """
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)
-    fields = non_null_fields(raw)
+    fields = _decode_block_fields(raw)
     if "type" not in fields:
         raise missing_field_error(f"{path}.type")
     kind = decode_string(fields["type"])
@@ -178,7 +196,7 @@ def _read_block(raw: Raw, path: str) -> Block:
             raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}")
         return UnknownBlock(kind, raw)
     if "source" in fields and is_json_object(fields["source"]):
-        fields["source"] = Raw(msgspec.json.encode(non_null_fields(fields["source"])))
+        fields["source"] = Raw(msgspec.json.encode(_decode_source_fields(fields["source"])))
     encoded = msgspec.json.encode(fields)
     try:
         block: Block = _decode_block(encoded)

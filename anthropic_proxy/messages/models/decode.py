@@ -22,13 +22,13 @@ from anthropic_proxy.messages.models.field_decoding import (
     are_messages_valid,
     decode_body_at_once,
     decode_field_by_field,
+    find_utf8_error,
     is_content_valid,
 )
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
 from anthropic_proxy.messages.models.new_blocks import list_new_blocks
-from anthropic_proxy.messages.models.structs import (
-    MessagesRequest,
-)
+from anthropic_proxy.messages.models.raw_kinds import MAX_MEMBERS, has_too_many_members
+from anthropic_proxy.messages.models.structs import MessagesRequest
 from anthropic_proxy.messages.models.tools import decode_tools
 from anthropic_proxy.messages.models.validation_errors import (
     missing_field_error,
@@ -42,9 +42,6 @@ _MIN_COUNTED_BYTES = 1 << 21
 """Body size in bytes from which the objects of `_MAX_COUNTS` are counted. A smaller body cannot exceed the limits."""
 _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
 """Maximum number of stop sequences in a request, and maximum number of their characters together."""
-_UTF8_CHECK_BYTES = 1 << 16
-"""Number of bytes that are checked for valid UTF-8 at a time. Larger pieces need fresh memory pages, which cost more
-than the check."""
 _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
 _CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
@@ -67,6 +64,8 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
     Raises `UnsupportedFeature` for the fields `thread` and `compaction`, because the proxy stores no conversations.
     """
     repairs: list[str] = []
+    if has_too_many_members(body):
+        raise InvalidRequest(f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.")
     if len(body) >= _MIN_COUNTED_BYTES:
         _require_bounded_counts(body)
     try:
@@ -110,7 +109,7 @@ def _read(body: bytes, repairs: list[str]) -> RequestBody:
         read = decode_body_at_once(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return decode_field_by_field(body, repairs)
-    if _is_utf8(body) and is_content_valid(read.system):
+    if find_utf8_error(body) is None and is_content_valid(read.system):
         if (clean := as_clean_messages(read.messages)) is not None:
             read.messages = clean
             return read
@@ -190,17 +189,3 @@ def _require_bounded_counts(body: bytes) -> None:
 
 def _is_given(raw: Raw) -> bool:
     return raw is not ABSENT and (len(raw) > len(b"null") or bytes(raw) not in (b"null", b"[]"))
-
-
-def _is_utf8(body: bytes) -> bool:
-    view, start, end = memoryview(body), 0, len(body)
-    try:
-        while start < end:
-            cut = min(start + _UTF8_CHECK_BYTES, end)
-            while cut < end and view[cut] & 0xC0 == 0x80 and cut > start + _UTF8_CHECK_BYTES - 4:
-                cut -= 1
-            str(view[start:cut], "utf-8")
-            start = cut
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -4,6 +4,7 @@
 characters. `decode_body_at_once` is faster, but accepts only a valid body.
 """
 
+import codecs
 import re
 
 import msgspec
@@ -13,9 +14,9 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.models.block_structs import ABSENT, Block
 from anthropic_proxy.messages.models.blocks import (
     are_well_formed,
+    build_fields_decoder,
     decode_blocks,
     decode_string,
-    non_null_fields,
 )
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
 from anthropic_proxy.messages.models.structs import (
@@ -35,6 +36,9 @@ from anthropic_proxy.messages.models.validation_errors import (
 
 _LIST = b"["[0]
 _NO_TEXT = Raw(b'""')
+_UTF8_CHECK_BYTES = 1 << 16
+"""Number of bytes that are checked for valid UTF-8 at a time. Larger pieces need fresh memory pages, which cost more
+than the check."""
 _INTEGERS = frozenset({"max_tokens", "top_k"})
 _OPTIONAL_FIELDS = frozenset({"metadata", "service_tier"})
 """Fields of the body without effect on the reply. A value of the wrong type is dropped."""
@@ -72,6 +76,8 @@ decode_body_at_once = msgspec.json.Decoder(RequestBody).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
+_decode_body_fields = build_fields_decoder(RequestBody.__struct_encode_fields__)
+_decode_message_fields = build_fields_decoder(Message.__struct_encode_fields__)
 
 
 def decode_field_by_field(body: bytes, repairs: list[str]) -> RequestBody:
@@ -97,43 +103,57 @@ def is_content_valid(content: str | list[Block] | None) -> bool:
     return are_well_formed(content) if type(content) is list else True
 
 
-_ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+_SURROGATES = re.compile(
+    rb"\\(?:\\|u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2})))"
 )
-"""Pattern of a JSON escape: a pair of surrogates, a lone surrogate (group 1), or another escape."""
+"""Pattern of JSON escapes: a backslash, a pair of surrogates, or a lone surrogate (group 1)."""
 
 
-def replace_lone_surrogates(text: str) -> tuple[str, int]:
+def replace_lone_surrogates(text: bytes) -> tuple[bytes, int]:
     """Return JSON text with U+FFFD in place of lone surrogates, and the number of replacements."""
-    lone = 0
+    replaced, end, lone = bytearray(), 0, 0
+    for escape in _SURROGATES.finditer(text):
+        if escape[1] is not None:
+            replaced += memoryview(text)[end : escape.start()]
+            replaced += b"\\ufffd"
+            end = escape.end()
+            lone += 1
+    return (bytes(replaced + memoryview(text)[end:]), lone) if lone else (text, 0)
 
-    def replace(match: re.Match[str]) -> str:
-        nonlocal lone
-        lone += match[1] is not None
-        return match[0] if match[1] is None else "\\ufffd"
 
-    return (_ESCAPE.sub(replace, text), lone) if "\\u" in text else (text, 0)
+def find_utf8_error(text: bytes) -> tuple[str, int] | None:
+    """Return the reason and the place of the first byte that is not UTF-8. None: the text is valid."""
+    view, start, end = memoryview(text), 0, len(text)
+    try:
+        while start < end:
+            cut = min(start + _UTF8_CHECK_BYTES, end)
+            while cut < end and view[cut] & 0xC0 == 0x80 and cut > start + _UTF8_CHECK_BYTES - 4:
+                cut -= 1
+            str(view[start:cut], "utf-8")
+            start = cut
+    except UnicodeDecodeError as error:
+        return error.reason, start + error.start
+    return None
 
 
 def _read_object(body: bytes) -> dict[str, Raw]:
     try:
-        return non_null_fields(body)
+        return _decode_body_fields(body)
     except msgspec.ValidationError:
         raise InvalidRequest("The request body must be a JSON object.") from None
 
 
 def _repair_encoding(body: bytes, repairs: list[str]) -> bytes:
     """Return the body without byte order mark and lone surrogates. Raises `InvalidRequest` if it is not UTF-8."""
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The request body is not valid UTF-8: {error.reason} (byte {error.start}).") from None
-    if not text.strip():
+    if (error := find_utf8_error(body)) is not None:
+        raise InvalidRequest(f"The request body is not valid UTF-8: {error[0]} (byte {error[1]}).")
+    body = body.removeprefix(codecs.BOM_UTF8)
+    if not body or body.isspace():
         raise InvalidRequest("The request body is empty; it must be a JSON object.")
-    text, lone = replace_lone_surrogates(text)
+    body, lone = replace_lone_surrogates(body)
     if lone:
         repairs.append(f"{lone} lone surrogate{'s' if lone > 1 else ''} replaced by U+FFFD")
-    return text.encode()
+    return body
 
 
 def _read_fields(given: dict[str, Raw], repairs: list[str]) -> RequestBody:
@@ -174,7 +194,7 @@ def _read_message(raw: Raw, path: str) -> Message:
             return message
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)
-    fields = non_null_fields(raw)
+    fields = _decode_message_fields(raw)
     if "output_config" in fields:
         fields.setdefault("content", _NO_TEXT)
     for name in ("role", "content"):

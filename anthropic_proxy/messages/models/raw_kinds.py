@@ -1,11 +1,18 @@
 """Functions for `Raw` values, which are JSON text that is not decoded.
 
 `is_string_or_absent` and `is_json_object` detect the JSON type by the first character. `json_string` encodes a text as
-a JSON string.
+a JSON string. `has_too_many_members` limits the work of decoding.
 """
+
+import re
 
 import msgspec
 from msgspec import Raw
+
+MAX_MEMBERS = 250_000
+"""Maximum number of list elements and object members in a request body. Decoding one takes up to 250 bytes and 2 µs,
+and a call of the decoder blocks all other threads until it returns."""
+_STRING = re.compile(rb'"[^"]*+"?')
 
 _ABOVE_STRINGS = bytearray(b"#")
 """Upper bound of JSON strings. A `Raw` below it is a string or absent, because `"` is the lowest first character of a
@@ -23,6 +30,20 @@ def is_string_or_absent(raw: Raw) -> bool:
 def is_json_object(raw: Raw) -> bool:
     """Return True if the `Raw` value is a JSON object."""
     return raw >= _MIN_OBJECT
+
+
+def has_too_many_members(text: bytes) -> bool:
+    """Return True if JSON text has more than `MAX_MEMBERS` commas outside of its strings. It is not decoded."""
+    if text.count(b",") < MAX_MEMBERS:
+        return False
+    text = text.replace(rb"\\", b"").replace(rb"\"", b"")  # then each quote begins or ends a string
+    members = end = 0
+    for string in _STRING.finditer(text):
+        members += text.count(b",", end, string.start())
+        end = string.end()
+        if members >= MAX_MEMBERS:
+            return True
+    return members + text.count(b",", end) >= MAX_MEMBERS
 
 
 def json_string(text: str) -> Raw:

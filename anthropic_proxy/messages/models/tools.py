@@ -16,11 +16,11 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.models.blocks import (
     MAX_SCHEMA_BYTES,
     TOO_DEEP_MESSAGE,
+    build_fields_decoder,
     decode_string,
     find_schema_error,
     find_schema_size_error,
     is_json_text_too_deep,
-    non_null_fields,
 )
 from anthropic_proxy.messages.models.raw_kinds import is_json_object
 from anthropic_proxy.messages.models.structs import Tool
@@ -45,6 +45,7 @@ _OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "
 
 _decode_tool = msgspec.json.Decoder(Tool).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
+_decode_fields = build_fields_decoder(set(Tool.__struct_encode_fields__) - {"px.source"})
 
 
 class _Source(bytes):
@@ -152,7 +153,7 @@ def _finish(tool: Tool, source: bytes) -> Tool:
 def _decode_field_by_field(raw: Raw, path: str) -> Tool:
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)
-    fields = non_null_fields(raw)
+    fields = _decode_fields(raw)
     foreign = "type" in fields and decode_string(fields["type"]) != "custom"
     optional = _OPTIONAL_FIELDS | {"description", "input_schema"} if foreign else _OPTIONAL_FIELDS
     tool, _ = decode_lenient_fields(fields, _decode_tool, optional, path)

@@ -5,6 +5,7 @@ converts an exception of the JSON library. `wrong_type_error` and `missing_field
 `decode_lenient_fields` drops optional fields of a wrong type instead of raising an error.
 """
 
+import functools
 import re
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
@@ -29,7 +30,6 @@ _WORDS = {
     "array": "a list",
     "object": "an object",
 }
-_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _MAX_SHOWN_CHARACTERS = 60
 """Maximum characters of an invalid value in an error message."""
@@ -94,12 +94,18 @@ def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> Inva
     return InvalidRequest(f"{where or 'body'}: {what}, got {short_json(_value_at(raw, steps))}")
 
 
+@functools.lru_cache(maxsize=256)
+def _field_decoder(name: str) -> Callable[[Raw], Any]:
+    """Return a function that decodes one field of an object as its attribute `value`, and skips all other fields."""
+    return msgspec.json.Decoder(msgspec.defstruct("Field", [("value", Raw)], rename={"value": name})).decode
+
+
 def _value_at(raw: Raw | bytes, steps: list[str]) -> Raw:
     """Return the JSON text at a path inside `raw`. `steps`: the keys and indexes of the path."""
     value = Raw(raw)
     try:
         for step in steps:
-            value = _decode_list(value)[int(step)] if step.isdigit() else _decode_object(value)[step]
-    except (msgspec.DecodeError, KeyError, IndexError, RecursionError, UnicodeDecodeError):
+            value = _decode_list(value)[int(step)] if step.isdigit() else _field_decoder(step)(value).value
+    except (msgspec.DecodeError, IndexError, RecursionError, UnicodeDecodeError):
         pass
     return value

@@ -1,9 +1,10 @@
 """All attacks, in the order of the table."""
 
 from tests.attacks.lab import Row
+from tests.attacks.rows.bodies import BODIES
 from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
 
-ROWS: tuple[Row, ...] = (*SCHEMAS, *CONVERSATIONS, *REPLIES, *HTTP)
+ROWS: tuple[Row, ...] = (*SCHEMAS, *CONVERSATIONS, *BODIES, *REPLIES, *HTTP)

@@ -27,6 +27,7 @@ from anthropic_proxy.messages.models import (
     decode_nested_content,
     decode_request,
     decode_request_or_envelope,
+    scan_request,
 )
 from anthropic_proxy.messages.models.block_structs import MAX_STRAY_PERCENT_SIGNS
 from tests.support.messages import exactly
@@ -633,6 +634,80 @@ def test_a_body_of_too_many_parts_is_refused_before_it_is_read(body: dict[str, A
     whole = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}], **body}
     with pytest.raises(InvalidRequest, match=exactly(what)):
         decode_request(json.dumps(whole).encode())
+
+
+TOO_MANY_MEMBERS = "The request body contains more than 250,000 list elements and object members."
+KEYS = b",".join(b'"k%d":1' % number for number in range(260_000))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{%b}" % KEYS,
+        b'{"model":1,%b}' % KEYS,
+        body(tools=[1] * 260_000),
+        body(mcp_servers=[1] * 260_000),
+        body(stop_sequences=["a"] * 260_000),
+        body(messages=[HELLO] * 130_000).replace(b'"role"', b'"r\\u006fle"'),
+        body(messages=[{"role": "user", "content": [{"type": "tool_result", "content": [[]] * 260_000}]}]),
+    ],
+    ids=["keys", "wrong model", "tools", "servers", "sequences", "escaped keys", "result"],
+)
+def test_a_body_of_too_many_members_is_refused_before_it_is_decoded(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert refusal(data) == TOO_MANY_MEMBERS
+        assert scan_request(data) is None
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_unknown_keys_of_an_invalid_object_take_no_memory() -> None:
+    """Bodies below the limit of members: what is unknown is skipped, also by the decoding that finds the error."""
+    keys = KEYS[:400_000].rpartition(b",")[0]
+    bodies = {
+        b"{%b}": "model: Field required",
+        b'{"model":1,%b}': "model: Input should be a string, got 1",
+        b'{"model":"m","max_tokens":1,"messages":[{%b}]}': "messages.0.role: Field required",
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[{%b}]}]}': (
+            "messages.0.content.0.type: Field required"
+        ),
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[{"type":"text","text":1,%b}]}]}': (
+            "messages.0.content.0.text: Input should be a string, got 1"
+        ),
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[{"type":"image","source":{%b}}]}]}': (
+            "messages.0.content.0.source.type: Field required"
+        ),
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],"tools":[{%b}]}': (
+            "tools.0.name: Field required"
+        ),
+    }
+    for form, message in bodies.items():
+        data = form % keys
+        tracemalloc.start()
+        assert refusal(data) == message
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 3 * len(data), message
+
+
+@pytest.mark.parametrize("escape", [rb"\n", rb"\ud800", rb"\\", rb"\u0041", rb"\ud83d\ude00"])
+def test_the_escapes_of_a_repaired_text_take_no_memory_each(escape: bytes) -> None:
+    text = rb"\ud800" + escape * (400_000 // len(escape))
+    data = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"%b"}]}' % text
+    tracemalloc.start()
+    request = decode_request(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    found = request.messages[0].content
+    assert found == json.loads(b'"%b"' % text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert peak < 8 * len(data)
+
+
+def test_commas_in_a_text_are_no_members() -> None:
+    text = ',"\\' * 300_000
+    assert read(messages=[{"role": "user", "content": text}]).messages[0].content == text
 
 
 def test_text_that_quotes_many_messages_is_no_crowd() -> None:

@@ -177,7 +177,7 @@ async def test_a_schema_without_a_bound_for_its_check_is_refused_by_its_name() -
     assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
     assert others > 5, "nobody else was served while the reply was checked"
     assert sink.error.message == (
-        "output_config.format.schema: it needs more than 300,000 steps to check; that is the limit. Refer to "
+        "output_config.format.schema: it needs more than 64,400 steps to check; that is the limit. Refer to "
         "fewer definitions from each other, or list fewer alternatives."
     )
 
@@ -196,11 +196,11 @@ async def test_a_schema_without_a_bound_for_its_check_is_refused_by_its_name() -
     ],
 )
 def test_whatever_makes_a_check_long_counts(schema: dict[str, Any]) -> None:
-    shape = ReplySchema(json.dumps(schema).encode(), max_steps=40_000)
+    shape = ReplySchema(json.dumps(schema).encode(), max_steps=30_000)
     with pytest.raises(
         InvalidRequest,
         match=exactly(
-            "output_config.format.schema: it needs more than 40,000 steps to check; that is the limit. Refer "
+            "output_config.format.schema: it needs more than 30,000 steps to check; that is the limit. Refer "
             "to fewer definitions from each other, or list fewer alternatives."
         ),
     ):

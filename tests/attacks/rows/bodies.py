@@ -1,0 +1,64 @@
+"""Bodies of 25 MB with millions of fields, list elements or escapes. Most are invalid, so they are decoded twice."""
+
+from collections.abc import Callable
+
+from tests.attacks.lab import Attack, Row
+from tests.faults.client import Answer
+
+_NUMBERS = b"1," * 12_000_000 + b"1"
+_HEAD = b'{"model":"openai/gpt-4.1","max_tokens":9,'
+_VALID = _HEAD + b'"messages":[{"role":"user","content":"x"}],'
+
+
+def _keys() -> bytes:
+    return b",".join(map(b'"k%d":1'.__mod__, range(2_000_000)))
+
+
+def _blocks(blocks: bytes) -> bytes:
+    return _HEAD + b'"messages":[{"role":"user","content":[%b]}]}' % blocks
+
+
+_BODIES: dict[str, Callable[[], bytes]] = {
+    "2,000,000 keys without a model": lambda: b"{%b}" % _keys(),
+    "2,000,000 keys with a model of a wrong type": lambda: b'{"model":1,%b}' % _keys(),
+    "2,000,000 keys in a message without a role": lambda: _HEAD + b'"messages":[{%b}]}' % _keys(),
+    "2,000,000 keys in a tool without a name": lambda: _VALID + b'"tools":[{%b}]}' % _keys(),
+    "2,000,000 keys in a block of a wrong type": lambda: _blocks(b'{"type":"text","text":1,%b}' % _keys()),
+    "2,000,000 keys in a source without a type": lambda: _blocks(b'{"type":"image","source":{%b}}' % _keys()),
+    "12,000,000 numbers as messages": lambda: _HEAD + b'"messages":[%b]}' % _NUMBERS,
+    "12,000,000 numbers as tools": lambda: _VALID + b'"tools":[%b]}' % _NUMBERS,
+    "12,000,000 numbers as MCP servers": lambda: _VALID + b'"mcp_servers":[%b]}' % _NUMBERS,
+    "12,000,000 numbers as the system prompt": lambda: _VALID + b'"system":[%b]}' % _NUMBERS,
+    "12,000,000 numbers as a tool result": lambda: _blocks(
+        b'{"type":"tool_result","tool_use_id":"a","content":[%b]}' % _NUMBERS
+    ),
+    "6,000,000 stop sequences": lambda: _VALID + b'"stop_sequences":[%b"a"]}' % (b'"a",' * 6_000_000),
+    "700,000 messages with escapes in their keys": lambda: (
+        _HEAD + b'"messages":[%b{"role":"user","content":"x"}]}' % (b'{"r\\u006fle":"user","content":"x"},' * 700_000)
+    ),
+    "4,000,000 lone surrogates": lambda: _blocks(b'{"type":"text","text":"%b"}' % (b"\\ud800" * 4_000_000)),
+    "a lone surrogate and 12,000,000 escapes": lambda: _blocks(
+        b'{"type":"text","text":"\\ud800%b"}' % (b"\\n" * 12_000_000)
+    ),
+    "a lone surrogate and 6,000,000 escaped backslashes": lambda: _blocks(
+        b'{"type":"text","text":"\\ud800%b"}' % (b"\\\\\\\\" * 6_000_000)
+    ),
+    "25 MB without a model, with one emoji": lambda: (
+        b'{"messages":[{"role":"user","content":"\xf0\x9f\x98\x80%b"}]}' % (b"a" * 25_000_000)
+    ),
+}
+
+
+def _post(build: Callable[[], bytes], path: str) -> Callable[[Attack], list[Answer]]:
+    return lambda attack: [attack.post(build(), path)]
+
+
+BODIES: tuple[Row, ...] = tuple(
+    Row(
+        name=f"{name}, {path}",
+        run=_post(build, path),
+        input_mib=0 if ",000,000 keys" in name or "numbers" in name else 25,
+    )
+    for name, build in _BODIES.items()
+    for path in ("/v1/messages", "/v1/messages/count_tokens")
+)
