@@ -29,6 +29,7 @@ from anthropic_proxy.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", ERROR_CATALOG_PATH})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
+_READING_METHODS = frozenset({"GET", "HEAD"})
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -59,6 +60,11 @@ async def authenticate(
     require_within_limits(scope, headers)
     if scope["path"] in PUBLIC_PATHS:
         return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
+    if settings.monitor_api_keys:
+        number = find_matching_key(find_credentials(headers), settings.monitor_api_keys)
+        if number is not None:
+            _require_monitored(scope)
+            return Client(name=f"monitor key {number}", role="monitor")
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
             _require_allowed_path(client, scope["path"])
@@ -128,6 +134,13 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
     if number is None:
         raise AuthenticationFailed("The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False)
     return Client(name=f"key {number}")
+
+
+def _require_monitored(scope: Mapping[str, Any]) -> None:
+    """Raise `PermissionDenied` for a request that a monitor key does not permit."""
+    path = scope["path"]
+    if scope["method"] not in _READING_METHODS or not (path == "/metrics" or path.startswith("/api/")):
+        raise PermissionDenied("A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.")
 
 
 def _require_allowed_path(client: Client, path: str) -> None:

@@ -188,6 +188,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     admin_api_keys: Sequence[Secret] = ()
     """`ADMIN_API_KEY`: keys for the administration of virtual keys (`/admin/…`) and the dashboard, with `virtual_keys`.
     """
+    monitor_api_keys: Sequence[Secret] = ()
+    """`MONITOR_API_KEY`: keys that only read `/metrics` and the paths below `/api/`."""
     oidc: OidcSettings | None = None
     """`OIDC_…`: identity provider for the sign-in to the dashboard. None: users sign in with keys only."""
     dashboard_url: str = ""
@@ -322,8 +324,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         return bool(self.trace_exporters)
 
     def reveal_proxy_keys(self) -> Sequence[str]:
-        """Return the unredacted keys accepted from clients (`PROXY_API_KEY`, `ADMIN_API_KEY`)."""
-        return [key.reveal() for key in (*self.proxy_api_keys, *self.admin_api_keys)]
+        """Return the unredacted keys accepted from clients (`PROXY_API_KEY`, `ADMIN_API_KEY`, `MONITOR_API_KEY`)."""
+        return [key.reveal() for key in (*self.proxy_api_keys, *self.admin_api_keys, *self.monitor_api_keys)]
 
     def reveal_all_secrets(self) -> Sequence[str]:
         """Return the unredacted text of every provider key, proxy key and other secret, so that logs can hide them."""

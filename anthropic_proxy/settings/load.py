@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings import provider_tables, values
 from anthropic_proxy.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.settings.environment import (
@@ -124,8 +125,20 @@ def _load_fields(
     with sources.errors.collect():
         fields["oidc"] = load_oidc(sources)
     with sources.errors.collect():
+        _require_own_monitor_keys(fields)
+    with sources.errors.collect():
         _require_models(fields, sources, providers)
     return {**fields, **_load_of_providers(sources, providers)}
+
+
+def _require_own_monitor_keys(fields: Mapping[str, Any]) -> None:
+    others = {"PROXY_API_KEY": fields.get("proxy_api_keys", ()), "ADMIN_API_KEY": fields.get("admin_api_keys", ())}
+    monitor = {key.reveal() for key in fields.get("monitor_api_keys", ())}
+    for variable, keys in others.items():
+        if not monitor.isdisjoint(key.reveal() for key in keys):
+            raise ConfigurationError(
+                f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key."
+            )
 
 
 def _find(
@@ -277,6 +290,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
     ("virtual_keys", values.decode_boolean, False, ("VIRTUAL_KEYS",)),
     ("admin_api_keys", values.decode_keys, True, ("ADMIN_API_KEY",)),
+    ("monitor_api_keys", values.decode_keys, True, ("MONITOR_API_KEY",)),
     ("allow_unauthenticated", values.decode_boolean, False, ("ALLOW_UNAUTHENTICATED",)),
     ("allowed_hosts", values.decode_hosts, True, ("ALLOWED_HOSTS",)),
     ("serve_demo", values.decode_boolean, False, ("SERVE_DEMO",)),

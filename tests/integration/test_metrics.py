@@ -51,6 +51,29 @@ def test_who_may_ask_may_read_it(settings: dict[str, str], tmp_path: Path) -> No
         assert refused.headers["allow"] == "GET, HEAD"
 
 
+def test_a_monitor_key_reads_metrics_and_the_ledger_only(settings: dict[str, str], tmp_path: Path) -> None:
+    own, monitor = "own-0123456789abcdef", "monitor-0123456789abcdef"
+    database = {"DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}
+    with running_proxy(tmp_path, {**settings, **database, "PROXY_API_KEY": own, "MONITOR_API_KEY": monitor}) as proxy:
+        client = proxy.client()
+        client.headers["x-api-key"] = monitor
+        for path in (METRICS, "/api/openapi.json", "/api/requests/recent"):
+            assert client.get(path).status_code == 200, path
+        refused = [client.post(MESSAGES, json=ask("Hello")), client.get("/v1/models"), client.get("/admin/keys")]
+        refused += [client.get("/dashboard"), client.post("/dashboard/login", data={"key": monitor})]
+        for answer in refused:
+            assert error_of(answer) == (
+                403,
+                "permission_error",
+                "A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.",
+            )
+        del client.headers["x-api-key"]
+        signed_in = client.post("/dashboard/login", data={"key": monitor})
+        assert "set-cookie" not in signed_in.headers
+        proxy.stop()
+        assert monitor not in proxy.log
+
+
 def test_a_scrape_is_logged_at_debug_level_only(settings: dict[str, str], tmp_path: Path) -> None:
     for level, lines in (("info", 0), ("debug", 1)):
         with running_proxy(tmp_path, {**settings, "LOG_LEVEL": level}) as proxy:

@@ -316,6 +316,16 @@ def test_no_error_and_no_warning_shows_a_secret(variable, value):
     assert not re.search("0123456789|hunter2hunter2", text)
 
 
+@pytest.mark.parametrize("other", ["PROXY_API_KEY", "ADMIN_API_KEY"])
+def test_a_monitor_key_is_a_key_of_its_own(other):
+    assert refusal(**{other: "first-0123456789,shared-0123456789", "MONITOR_API_KEY": "shared-0123456789"}) == (
+        f"MONITOR_API_KEY has a key of {other}. It only reads /metrics and /api/: choose another key."
+    )
+    settings = load({other: "first-0123456789", "MONITOR_API_KEY": "one-0123456789, two-0123456789"})
+    assert [key.reveal() for key in settings.monitor_api_keys] == ["one-0123456789", "two-0123456789"]
+    assert {"one-0123456789", "two-0123456789"} <= {*settings.reveal_all_secrets()}
+
+
 def test_a_key_with_a_space_is_refused_without_being_shown():
     message = refusal(OPENAI_API_KEY="sk-secret one")
     assert message.startswith("OPENAI_API_KEY contains a character that is invalid in a key")

@@ -15,10 +15,17 @@ from tests.support.messages import exactly
 KEYS = {"PROXY_API_KEY": "first-key-123456,second-key-123456"}
 
 
-async def ask(settings: dict[str, str], path: str = "/v1/messages", peer: str = "127.0.0.1", **headers: str) -> Client:
+async def ask(
+    settings: dict[str, str],
+    path: str = "/v1/messages",
+    peer: str = "127.0.0.1",
+    method: str = "POST",
+    **headers: str,
+) -> Client:
     named = {"host": "localhost:8082", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope: dict[str, Any] = {
         "path": path,
+        "method": method,
         "client": (peer, 50_000),
         "headers": [(name.encode(), value.encode()) for name, value in named.items()],
     }
@@ -58,6 +65,49 @@ async def test_a_key_is_read_from_either_header(headers: dict[str, str], name: s
 async def test_without_one_of_the_keys_nobody_is_let_in(headers: dict[str, str]) -> None:
     with pytest.raises(AuthenticationFailed):
         await ask(KEYS, **headers)
+
+
+MONITOR = {"MONITOR_API_KEY": "monitor-key-123456,monitor-key-234567"}
+MONITOR_REFUSAL = "A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else."
+
+
+@pytest.mark.parametrize("settings", [MONITOR, {**KEYS, **MONITOR}, {**MONITOR, "VIRTUAL_KEYS": "true"}])
+@pytest.mark.parametrize("path", ["/metrics", "/api/usage", "/api/requests/live", "/api/openapi.json"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_monitor_key_reads_metrics_and_api_from_any_address(
+    settings: dict[str, str], path: str, method: str
+) -> None:
+    client = await ask(settings, path, "203.0.113.9", method, authorization="Bearer monitor-key-234567")
+    assert client == Client(name="monitor key 2", role="monitor")
+
+
+@pytest.mark.parametrize("settings", [MONITOR, {**KEYS, **MONITOR}, {**MONITOR, "VIRTUAL_KEYS": "true"}])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/messages"),
+        ("POST", "/v1/messages/count_tokens"),
+        ("GET", "/v1/models"),
+        ("GET", "/dashboard"),
+        ("GET", "/dashboard/login"),
+        ("GET", "/admin/keys"),
+        ("POST", "/api/requests"),
+        ("DELETE", "/metrics"),
+        ("GET", "/metrics/"),
+        ("GET", "/apis"),
+    ],
+)
+async def test_a_monitor_key_opens_nothing_else(settings: dict[str, str], method: str, path: str) -> None:
+    with pytest.raises(PermissionDenied, match=exactly(MONITOR_REFUSAL)):
+        await ask(settings, path, "127.0.0.1", method, x_api_key="monitor-key-123456")
+
+
+async def test_a_monitor_key_changes_nothing_for_others() -> None:
+    assert (await ask(MONITOR, x_api_key="sk-ant-of-the-client")).credential_forwardable
+    with pytest.raises(PermissionDenied):
+        await ask(MONITOR, peer="203.0.113.9", x_api_key="monitor-key-12345")
+    with pytest.raises(AuthenticationFailed):
+        await ask({**KEYS, **MONITOR}, "/metrics", x_api_key="monitor-key-12345")
 
 
 @pytest.mark.parametrize(
