@@ -25,6 +25,7 @@ from anthropic_proxy.cli.client_variables import (
 from anthropic_proxy.cli.output import shorten_home
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.settings_paths import managed_claude_settings_paths
+from anthropic_proxy.settings.text_file import read_bounded_file
 
 # Tests with version 2.1.328: `--settings` overrides all files except those managed by the organization.
 # If `--settings` is repeated, the last one counts.
@@ -165,7 +166,7 @@ def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str
 
 def _read_object(file: Path) -> dict[str, Any] | None:
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8-sig"))
+        content: Any = json.loads(read_bounded_file(file).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -8,11 +8,11 @@ they began. TLS 1.2 is the minimum version, and HTTP/1.1 the only protocol. The 
 import asyncio
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
+from anthropic_proxy.settings.text_file import read_bounded_file
 
 WriteText = Callable[[str], None]
 """Function that writes a line to the log."""
@@ -97,7 +97,7 @@ def _require_mark(name: str, variable: str, mark: bytes, content: str) -> None:
     message.
     """
     try:
-        text = Path(name).read_bytes()
+        text = read_bounded_file(name)
     except OSError as error:
         raise ConfigurationError(
             f'{variable} is "{name}": {describe_os_error(error)}. Use the path of a PEM file with the {content}.'

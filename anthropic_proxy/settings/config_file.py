@@ -21,7 +21,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.file_format import ModelTable
 from anthropic_proxy.settings.sources import FoundSetting
-from anthropic_proxy.settings.text_file import read_settings_file
+from anthropic_proxy.settings.text_file import decode_toml, read_settings_file
 from anthropic_proxy.settings.values import find_similar_choice, invalid_setting_error, join_with_or, redact_and_shorten
 
 CONFIG_FILE = "anthropic-proxy.toml"
@@ -55,18 +55,8 @@ class ConfigFile:
 
     def _read(self, path: str | None) -> None:
         self._text = "" if path is None else read_settings_file(path, self.warnings)
-        if not self._text:
-            return
-        import tomllib  # noqa: PLC0415  # most installations have no file
-
-        try:
-            self.contents = tomllib.loads(self._text)
-        except tomllib.TOMLDecodeError as error:
-            problem, _, position = str(error).removesuffix(")").rpartition(" (at ")
-            if not problem:
-                problem, position = str(error), ""
-            where = f"{self.path}, {position}, " if position.startswith("line") else f"{self.path} "
-            raise ConfigurationError(f"{where}is not valid TOML: {problem}.") from None
+        if self._text:
+            self.contents = decode_toml(self._text, self.path)
 
     def describe_origin(self, path: KeyPath) -> str:
         """Return the file and line of a key, for lists of settings: `anthropic-proxy.toml line 4`.

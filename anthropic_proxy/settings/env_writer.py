@@ -18,6 +18,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.file_lock import locked_folder
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings.masking import is_secret_variable
+from anthropic_proxy.settings.text_file import read_bounded_file
 
 _NEW_FILE_MODE = 0o600
 """Permissions of a new file: only its owner may read the keys."""
@@ -93,7 +94,7 @@ def read_text(file: Path) -> str:
     Raises `ConfigurationError` if the file cannot be read.
     """
     try:
-        return file.read_bytes().decode("utf-8") if file.exists() else ""
+        return read_bounded_file(file).decode("utf-8") if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = describe_os_error(error) if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{file} cannot be read: {reason}.") from None

@@ -19,6 +19,7 @@ from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, format_key
 from anthropic_proxy.settings.fields import KeySource, Secret
 from anthropic_proxy.settings.file_format import KeyReference
 from anthropic_proxy.settings.sources import FoundSetting, Sources
+from anthropic_proxy.settings.text_file import MAX_KEY_BYTES, read_bounded_file
 from anthropic_proxy.settings.values import decode_keys, redact_and_shorten
 
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0
@@ -140,7 +141,7 @@ def _read_key_file(folder: Path, name: str) -> tuple[str, str, str]:
     """Return three texts: the key in a file, the problem, and always "". Either the key or the problem is ""."""
     path = folder / os.path.expanduser(name)
     try:
-        text = path.read_text(encoding="utf-8-sig").strip()
+        text = read_bounded_file(path, MAX_KEY_BYTES).decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return "", "is not UTF-8 text", ""
     except OSError as error:

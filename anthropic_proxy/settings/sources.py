@@ -6,13 +6,15 @@ or file and line) for error messages.
 
 import io
 import re
+from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import ReferencedVariable, Secret
-from anthropic_proxy.settings.text_file import read_settings_file
+from anthropic_proxy.settings.text_file import MAX_ENV_BYTES, read_settings_file
 
 _PLACEHOLDER = re.compile(
     r"""
@@ -28,6 +30,8 @@ _PLACEHOLDER = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_MAX_VALUE_CHARACTERS = 1 << 20
+"""Maximum number of characters of all values of `.env` together. References to other variables can double them."""
 _QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
 _COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
@@ -190,21 +194,30 @@ class Sources:
         return found if kept else None
 
     def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
-        text = read_settings_file(env_file, self._warnings)
+        text = read_settings_file(env_file, self._warnings, MAX_ENV_BYTES)
         if not text:
             return
         from dotenv.parser import parse_stream  # noqa: PLC0415  # imported only if there is a file
         from dotenv.variables import parse_variables  # noqa: PLC0415
 
         known: dict[str, str | None] = {}
+        scope = ChainMap({**self._environ}, known)  # type: ignore[arg-type]  # `ChainMap` is invariant
+        characters = 0
         for binding in parse_stream(io.StringIO(text)):
             line = _first_line(binding.original.string, binding.original.line)
             if binding.error:
                 self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was ignored.")
             elif binding.key is not None and binding.value is not None:
-                scope = {**known, **self._environ}
-                value = "".join(atom.resolve(scope) for atom in parse_variables(binding.value)).strip()
-                known[binding.key] = value
+                parts = []
+                for atom in parse_variables(binding.value):
+                    parts.append(atom.resolve(scope))
+                    characters += len(parts[-1])
+                    if characters > _MAX_VALUE_CHARACTERS:
+                        raise ConfigurationError(
+                            f"{env_file}, line {line}: the values have more than {_MAX_VALUE_CHARACTERS:,} characters "
+                            "with the variables that they refer to."
+                        )
+                known[binding.key] = value = "".join(parts).strip()
                 yield binding.key, _Given(value, f"{env_file} line {line}")
 
 

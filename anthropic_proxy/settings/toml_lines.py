@@ -7,9 +7,13 @@ The parser of the standard library (`tomllib`) does not report them. `find_key_l
 import tomllib
 from collections.abc import Iterator, Mapping
 
+_MIN_PARSED_CHARACTERS = 1 << 20
+
 
 def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
     """Return the line number, from 1, of each table header and key in a valid TOML text.
+
+    The keys behind very long statements are missing, because each further line of a statement parses it again.
 
     The keys of the result are paths. The path of a table in a list contains its index: `routes[0]`.
     """
@@ -46,12 +50,16 @@ def _add_indexes(path: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -
 def _split_statements(text: str) -> Iterator[tuple[int, str]]:
     """Yield line number and text of each statement (table header or assignment) of a TOML text."""
     pending: list[str] = []
+    left = _MIN_PARSED_CHARACTERS + 2 * len(text)
     for number, line in enumerate(text.split("\n"), 1):
         pending.append(line)
         statement = "\n".join(pending)
         if not pending[0].strip() or pending[0].lstrip().startswith("#"):
             pending.clear()
             continue
+        left -= len(statement)
+        if left < 0:
+            return
         try:
             tomllib.loads(statement)
         except tomllib.TOMLDecodeError:

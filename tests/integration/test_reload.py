@@ -99,6 +99,16 @@ def test_wrong_settings_change_nothing_and_are_named(configured: Configured, ope
         configured.file.write_bytes(b"BIG_MODEL=\xff")
         assert ".env is not UTF-8" in reload(proxy, "The current settings stay active")
         assert model_of(proxy, openai) == "gpt-4.1"
+        configured.write()
+        nested, pipe = "nests tables or lists deeper than 50 levels.", "cannot be read: it is no regular file."
+        config = tmp_path / "anthropic-proxy.toml"
+        config.write_text("a=" + "[" * 100_000)
+        assert reload(proxy, nested).endswith(f"anthropic-proxy.toml {nested} The current settings stay active.")
+        config.unlink()
+        configured.file.unlink()
+        os.mkfifo(configured.file)
+        assert reload(proxy, pipe).endswith(f".env {pipe} The current settings stay active.")
+        assert model_of(proxy, openai) == "gpt-4.1"
         assert "Traceback" not in proxy.log
 
 

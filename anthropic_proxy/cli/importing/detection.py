@@ -34,6 +34,10 @@ def read_configuration(content: bytes, input_name: str) -> ImportPlan:
         return _read(text, input_name)
     except (AttributeError, TypeError, KeyError, IndexError) as error:
         raise ConfigurationError(f"{input_name} has an unexpected structure. {_SUPPORTED}") from error
+    except RecursionError:
+        raise _reject(input_name, "it nests lists or objects too deeply") from None
+    except ValueError:  # Python's limit of digits
+        raise _reject(input_name, "a number has too many digits") from None
 
 
 def _read(text: str, name: str) -> ImportPlan:

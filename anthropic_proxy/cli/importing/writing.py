@@ -19,6 +19,7 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.settings.config_file import CONFIG_FILE
 from anthropic_proxy.settings.env_text import decode_env_text
+from anthropic_proxy.settings.text_file import decode_toml, read_settings_file
 
 ENV_FILE = ".env"
 """Name of the file with the variables, in the working directory."""
@@ -73,12 +74,7 @@ def _add_variables(path: Path, text: str, variables: Mapping[str, str]) -> FileA
 
 
 def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:
-    import tomllib  # noqa: PLC0415  # needed by this command alone
-
-    try:
-        present = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path.name} is not valid TOML: {error}.") from None
+    present = decode_toml(text, path.name)
     providers = present.get("providers", {})
     routes = {route.get("name"): route for route in present.get("routes", [])}
     tables = [
@@ -110,12 +106,7 @@ def _quote(value: str) -> str:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise ConfigurationError(f"{path.name} cannot be read: {describe_os_error(error)}.") from None
+    return read_settings_file(str(path), [])
 
 
 def _append(path: Path, text: str) -> None:

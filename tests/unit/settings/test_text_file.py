@@ -1,0 +1,124 @@
+"""Settings files of any content and kind: each gives one line that names the file and the reason, and ends soon."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.settings.toml_lines import find_key_lines
+from tests.support.command_line import OPENAI, run_command
+
+ENDLESS = pytest.mark.skipif(not Path("/dev/zero").exists(), reason="platform: it has no /dev/zero")
+NESTED = "anthropic-proxy.toml nests tables or lists deeper than 50 levels."
+PROVIDER = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
+
+
+def load(folder: Path, env: str = "", config: str = "") -> Settings:
+    (folder / ".env").write_text(env)
+    (folder / "anthropic-proxy.toml").write_text(config)
+    return load_settings({"HOME": "/home/ann"}, PROVIDERS, env_file=str(folder / ".env"))
+
+
+def refusal(folder: Path, env: str = "", config: str = "") -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder, env, config)
+    assert len(caught.value.messages) == 1
+    return caught.value.messages[0].replace(f"{folder}{os.sep}", "")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("a=" + "[" * 100_000, NESTED),
+        ("a=" + "[" * 51 + "]" * 51, NESTED),
+        ("a=" + "{a=" * 100_000, NESTED),
+        (".".join("a" * 100_000) + "=1", NESTED),
+        (
+            "[" + " . ".join(["'a b'"] * 100_000) + "]",
+            NESTED,
+        ),
+        ("a=" + "1" * 5_000, "anthropic-proxy.toml is not valid TOML: a number has too many digits."),
+        ("a=1" * 2_000_000, "anthropic-proxy.toml cannot be read: it has more than 4,194,304 bytes."),
+    ],
+    ids=["lists", "51 lists", "tables", "dotted key", "dotted header", "digits", "size"],
+)
+def test_a_configuration_file_that_cannot_be_decoded_is_an_error(tmp_path: Path, config: str, message: str) -> None:
+    assert refusal(tmp_path, config=config) == message
+
+
+def test_an_address_with_many_dots_is_no_nesting(tmp_path: Path) -> None:
+    address = "http://" + ".".join(["a"] * 60) + "/v1"
+    assert load(tmp_path, config=PROVIDER.replace("http://localhost:8000/v1", address)).configured_providers
+
+
+def test_the_lines_of_a_file_are_found_by_work_in_proportion_to_its_length() -> None:
+    lines = find_key_lines("a = 1\nb = [\n" + '"m",\n' * 40_000 + "]\nc = 1\n")
+    assert lines == {("a",): 1}
+    assert find_key_lines("a = 1\nb = [\n" + '"m",\n' * 400 + "]\nc = 1\n") == {("a",): 1, ("b",): 2, ("c",): 404}
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            "A=0123456789\n" + "A=${A}${A}\n" * 30,
+            ".env, line 17: the values have more than 1,048,576 characters with the variables that they refer to.",
+        ),
+        (
+            f"A={'x' * 60_000}\n" + "B=${A}\n" * 100,
+            ".env, line 18: the values have more than 1,048,576 characters with the variables that they refer to.",
+        ),
+        ("A=1\n" * 100_000, ".env cannot be read: it has more than 262,144 bytes."),
+    ],
+    ids=["doubling", "repeated", "size"],
+)
+def test_an_env_file_that_grows_is_an_error(tmp_path: Path, env: str, message: str) -> None:
+    assert refusal(tmp_path, env=env) == message
+
+
+def test_variables_refer_to_the_environment_first_and_to_earlier_lines(tmp_path: Path) -> None:
+    settings = load(tmp_path, env="HOME=/ignored\nA=gpt\nBIG_MODEL=${A}-4o\nSEARCH_URL=http://host${HOME}/${NONE:-x}\n")
+    assert (settings.big_model, settings.search_url) == ("gpt-4o", "http://host/home/ann/x")
+
+
+@ENDLESS
+@pytest.mark.parametrize("name", [".env", "anthropic-proxy.toml"])
+@pytest.mark.parametrize("kind", ["endless", "pipe"])
+def test_a_settings_file_that_is_no_regular_file_is_an_error(tmp_path: Path, name: str, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    assert caught.value.messages == (f"{tmp_path / name} cannot be read: it is no regular file.",)
+
+
+@ENDLESS
+@pytest.mark.parametrize("kind", ["endless", "pipe", "large"])
+def test_a_key_file_without_a_bound_gives_no_key(tmp_path: Path, kind: str) -> None:
+    key = tmp_path / "key"
+    if kind == "pipe":
+        os.mkfifo(key)
+    elif kind == "large":
+        key.write_text("k" * 70_000)
+    else:
+        key.symlink_to("/dev/zero")
+    settings = load(tmp_path, config=PROVIDER + 'api_key = { file = "key" }\n')
+    reason = "it has more than 65,536 bytes" if kind == "large" else "it is no regular file"
+    assert f"cannot be read: {reason}." in settings.key_problems["vllm"]
+
+
+@ENDLESS
+@pytest.mark.parametrize("variable", ["TLS_CERT_FILE", "TLS_KEY_FILE"])
+def test_a_tls_file_without_an_end_is_an_error(tmp_path: Path, variable: str) -> None:
+    (tmp_path / "tls.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    files = {"TLS_CERT_FILE": "tls.pem", "TLS_KEY_FILE": "tls.pem", variable: "/dev/zero"}
+    ended = run_command("serve", "--port", "0", directory=tmp_path, settings={**OPENAI, **files})
+    content = "private key" if variable == "TLS_KEY_FILE" else "certificate"
+    assert f'{variable} is "/dev/zero": it is no regular file. Use the path of a PEM file with the {content}.' in (
+        ended.stderr.replace("\n", " ")
+    )
