@@ -154,8 +154,10 @@ class RelayStream:
         try:
             if chunk := await self._read():
                 data = self._pop_complete_frames(chunk)
-                if relevant := self._wire.select_frames_to_inspect(data):
-                    self._inspect(relevant)
+                relevant = self._wire.select_frames_to_inspect(data)
+                if relevant and (invalid := self._inspect(relevant)) is not None:
+                    self._end_with_error(invalid[1])
+                    data = data[: self._find_frame(invalid[0], data)]
                 if events := data.count(_BLOCK_DELTA):
                     self._content_bytes += len(data) - events * self._delta_frame_bytes
                     if relevant and _BLOCK_DELTA not in relevant:
@@ -245,10 +247,10 @@ class RelayStream:
             return pending + b"\n\n" if self.stop_reason != before else b""
         return pending
 
-    def _inspect(self, relevant: bytes) -> None:
+    def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamProtocolError] | None:
         """Decode those of the forwarded frames that may contain token usage, a stop reason or an error.
 
-        `relevant`: the bytes of these frames.
+        `relevant`: the bytes of these frames. Return the first frame that clients cannot decode, with its error.
         """
         if not self._begun:
             self._begun = True
@@ -258,10 +260,22 @@ class RelayStream:
         for frame in (*reader.feed(relevant), *reader.finish()):
             try:
                 deltas = self._decoder.decode_frame(frame)
+            except UpstreamProtocolError as error:
+                return frame, error
             except UpstreamError as error:
                 self.failure = self.failure or error
             else:
                 self._remember(deltas)
+        return None
+
+    def _find_frame(self, frame: bytes, data: bytes) -> int:
+        """Return the position of a frame in the bytes of several."""
+        start = 0
+        for border in _BORDER.finditer(data):
+            if frame in [*new_frame_reader(self._wire.framing).feed(data[start : border.end()])]:
+                break
+            start = border.end()
+        return start
 
     def _remember(self, deltas: list[Delta]) -> None:
         for delta in deltas:
@@ -276,6 +290,7 @@ _BLOCK_DELTA = b'"content_block_delta"'
 _EVENT_LINE = b"event: content_block_delta\n"
 _DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'
 """SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
+_BORDER = re.compile(rb"\r?\n\r?\n|\r\r")
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 

@@ -8,6 +8,7 @@ the description of the server, so that the next request avoids an error. `find_a
 `apply_adaptation` returns the changed dialect.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -155,6 +156,15 @@ def _is_object(body: bytes) -> bool:
     return True
 
 
+def _is_decodable(frame: bytes) -> bool:
+    """Return True if clients can decode an SSE event. They accept more than `msgspec`, for example lone surrogates."""
+    try:
+        json.loads(frame.decode())
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that avoids a rejected thinking signature or `system` message. None: no change applies."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
@@ -223,10 +233,17 @@ class RelayInspector(Decoder):
         self.finished = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return usage and stop reason of one SSE event. Raises `UpstreamError` for an error event."""
+        """Return usage and stop reason of one SSE event. Raises `UpstreamError` for an error event.
+
+        Raises `UpstreamProtocolError` for an event that clients cannot decode.
+        """
         try:
+            str(frame, "utf-8")  # the decoder skips unknown fields, whatever their bytes are
             event = _decode_event(frame)
         except DECODE_ERRORS:
+            if not _is_decodable(frame):
+                provider = self._call.provider
+                raise UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider) from None
             self.finished = self._read_kind(frame).type == "message_stop" or self.finished
             return self._keep_tier(_read_odd(frame, self._billed_tier))
         if event.refuses:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -698,6 +698,64 @@ def test_a_broken_stream_is_reported_once_by_the_exchange() -> None:
     )
     assert sink.stream.startswith(b"".join(STREAM[:4]) + b"event: error\n")
     assert sink.stream.count(b"event: error") == 1
+
+
+DEEP = b'{"type":"message_delta","delta":' + b"[" * 100_000
+BROKEN_FRAMES = [
+    b"event: message_delta\ndata: no JSON\n\n",
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":3},\n\n',
+    b'data: {"type":"message_stop","x":"\xff"}\n\n',
+    b"data: " + DEEP + b"\n\n",
+    b"data: " + DEEP + b"]" * 100_000 + b"}\n\n",
+    b'data: {"error":\ndata: {"message":}}\n\n',
+    b"event: message_stop\r\ndata: {\r\n\r\n",
+]
+BROKEN_REPORT = {
+    "type": "error",
+    "error": {"type": "api_error", "message": "anthropic sent an event that is not JSON."},
+    "request_id": "req_1",
+}
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN_FRAMES)))
+@given(points=st.lists(st.integers(0, 300_000), max_size=6))
+@settings(max_examples=10)
+def test_a_stream_with_an_event_that_no_client_can_read_ends_with_an_error(number: int, points: list[int]) -> None:
+    before, behind = b"".join(STREAM[:5]), b"".join(STREAM[5:])
+    received, answer = passed([STREAM[0], *cut(before[len(STREAM[0]) :] + BROKEN_FRAMES[number] + behind, points)])
+    start, _, report = received.partition(b"event: error\ndata: ")
+    assert before.startswith(start)
+    assert start.endswith(b"\n\n")
+    assert json.loads(report) == BROKEN_REPORT
+    assert str(answer.failure) == "anthropic sent an event that is not JSON."
+
+
+def test_the_events_before_one_that_no_client_can_read_are_delivered() -> None:
+    for broken in BROKEN_FRAMES:
+        received, _ = passed([STREAM[0], b"".join(STREAM[1:5]) + broken + b"".join(STREAM[5:])])
+        assert received.startswith(b"".join(STREAM[:5]) + b"event: error\n"), broken[:60]
+        assert received.count(b"event:") == 6
+
+
+def test_a_message_with_its_stop_reason_ends_well_before_an_event_that_no_client_can_read() -> None:
+    received, answer = passed([*STREAM[:6], BROKEN_FRAMES[-1]])
+    assert received == b"".join(STREAM[:6]) + b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    assert answer.failure is None
+
+
+def test_a_stream_that_begins_with_an_event_that_no_client_can_read_is_an_error_response() -> None:
+    broken = b"event: message_start\ndata: {\n\n"
+    sink = ask(ProxyHarness(Streets(*(FakeResponse(200, broken, *STREAM) for _ in range(2))), **KEY), stream=True)
+    assert sink.stream == b""
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.message) == (502, "anthropic sent an event that is not JSON.")
+
+
+def test_escapes_that_only_some_decoders_reject_pass_unchanged() -> None:
+    odd = STREAM[5].replace(b'"max_tokens"', b'"max_tokens", "note": "\\ud800"')
+    received, answer = passed([*STREAM[:5], odd, STREAM[6]])
+    assert received == b"".join([*STREAM[:5], odd, STREAM[6]])
+    assert answer.failure is None
 
 
 def test_a_cache_warm_up_is_the_api_s_to_answer() -> None:
