@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.platforms.file_lock import locked_folder
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import find_registry
@@ -210,8 +211,8 @@ def find_latest_start(data_directory: Path) -> float:
 
 def _load(file: Path) -> DoctorRun | None:
     try:
-        run = msgspec.json.decode(file.read_bytes(), type=DoctorRun)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        run = decode_json(file.read_bytes(), DoctorRun)
+    except (OSError, InvalidJson):
         return None
     return run if run.version == _VERSION else None
 

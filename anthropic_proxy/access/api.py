@@ -22,6 +22,7 @@ from anthropic_proxy.access.rules import Budget, Rules
 from anthropic_proxy.access.spending import read_spending
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.ledger.api import ApiQuery, require_database_text
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 from anthropic_proxy.settings import Settings
@@ -260,8 +261,8 @@ def _change_team(request: RouteRequest, administration: KeyAdministration) -> An
 
 def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:
     try:
-        return msgspec.json.decode(request.body, type=kind)
-    except msgspec.DecodeError as error:
+        return decode_json(request.body, kind)
+    except InvalidJson as error:
         raise InvalidRequest(f"The body is not valid: {error}. The fields are in /admin/openapi.json.") from None
 
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from anthropic_proxy.dashboard.digests import digest
 from anthropic_proxy.dashboard.oidc_roles import OidcUser, resolve_role
 from anthropic_proxy.dashboard.permissions import Role
+from anthropic_proxy.json_decoding import decode_json
 from anthropic_proxy.plugins import Store
 from anthropic_proxy.settings import Settings
 
@@ -101,9 +102,12 @@ class BrowserSessions:
         text, used_at = await asyncio.gather(store.get(place), store.get(_use_of(place)))
         if text is None or text == _ENDED or used_at is None or place in self._unsaved_ends:
             return None
-        stored, now = msgspec.json.decode(text, type=_StoredSession), self._clock()
+        try:
+            stored, last_use, now = decode_json(text, _StoredSession), float(used_at), self._clock()
+        except ValueError:  # a damaged store
+            return None
         session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None
-        if session is not None and now >= float(used_at) + _USE_INTERVAL_SECONDS:
+        if session is not None and now >= last_use + _USE_INTERVAL_SECONDS:
             await store.put(_use_of(place), repr(now), IDLE_SECONDS)
         return session
 

@@ -14,13 +14,13 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard.reloads import reload_settings
 from anthropic_proxy.doctor_run import DoctorRun
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.platforms.child_process import background_popen_options, end_process, proxy_command
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.plugins import Gateway
@@ -227,12 +227,12 @@ class DoctorProcesses:
             raise InvalidRequest(f"The doctor cannot start: {error}") from None
         try:
             output, errors = process.communicate(timeout=_ESTIMATE_SECONDS)
-            return msgspec.json.decode(output, type=Estimate)
+            return decode_json(output, Estimate)
         except subprocess.TimeoutExpired:
             raise InvalidRequest(
                 f"The doctor did not respond within {_ESTIMATE_SECONDS:g} s. {_IN_A_TERMINAL}"
             ) from None
-        except msgspec.DecodeError:
+        except InvalidJson:
             problem = _STOPPING if self._is_stopping else _find_error(errors, process.returncode)
             problem = redact_secrets(problem, self._list_secrets())
             raise InvalidRequest(f"The doctor cannot start: {problem}") from None

@@ -6,13 +6,13 @@ returns the value of a header `Set-Cookie` that stores the views.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.json_decoding import decode_json
 
 VIEWS_COOKIE = "anthropic_proxy_views"
 """Name of the cookie with the saved views."""
@@ -49,8 +49,8 @@ EXAMPLES: Sequence[SavedView] = (
 def decode_views_cookie(cookie: str) -> list[SavedView]:
     """Return the saved views in the value of a cookie. The list is empty if the value is invalid."""
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cookie.encode("ascii")), type=list[SavedView])
-    except (ValueError, binascii.Error):  # also `msgspec.DecodeError`
+        return decode_json(base64.urlsafe_b64decode(cookie.encode("ascii")), list[SavedView])
+    except ValueError:  # also `InvalidJson` and `binascii.Error`
         return []
 
 

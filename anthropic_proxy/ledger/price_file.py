@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings.env_writer import replace_file
 
@@ -52,12 +53,12 @@ def read_prices(file: Path) -> StoredPrices | None:
     try:
         with file.open("rb") as stream:
             content = stream.read(2 * MAX_PRICE_BYTES)
-        stored = msgspec.json.decode(content, type=StoredPrices)
+        stored = decode_json(content, StoredPrices)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InvalidPrices(f"it cannot be read ({describe_os_error(error)})") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except InvalidJson:
         raise InvalidPrices("it is incomplete or was changed") from None
     if stored.version != _VERSION:
         raise InvalidPrices(f"it has the format version {stored.version}, this program reads {_VERSION}")

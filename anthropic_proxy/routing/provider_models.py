@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router.provider_setup import find_base_url
 from anthropic_proxy.settings import Settings
@@ -83,8 +83,8 @@ async def query_chat_models(
     if response.status != 200:
         raise _refusal(provider, response)
     try:
-        entries = list(_find_entries(msgspec.json.decode(body)))
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        entries = list(_find_entries(decode_json(body)))
+    except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
     return list({model.id: model for model in map(_decode_entry, entries) if _can_chat(model.id, provider)}.values())

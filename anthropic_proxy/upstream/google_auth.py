@@ -27,6 +27,7 @@ from anthropic_proxy.errors import (
     UpstreamUnreachable,
 )
 from anthropic_proxy.platforms.os_errors import clean_error_text, describe_os_error
+from anthropic_proxy.settings.text_file import read_bounded_file
 from anthropic_proxy.wire.contract import Credential
 
 RENEW_BEFORE_EXPIRY_SECONDS = 225.0
@@ -188,7 +189,14 @@ class GoogleCredentials:
             credentials.refresh(request)
         except exceptions.GoogleAuthError as error:
             raise self._failure(error) from error
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # an invalid credentials file
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as error:  # an invalid credentials file
             raise self._refusal(error) from error
         return AccessToken(self._credential(credentials), project, _end_of(credentials))
 
@@ -200,6 +208,7 @@ class GoogleCredentials:
         if self._file is None:
             unscoped, project = library.default(request=request)
         else:
+            read_bounded_file(self._file)  # the library itself has no limit
             unscoped, project = library.load_credentials_from_file(self._file, request=request)
         credentials = library.credentials.with_scopes_if_required(unscoped, [_SCOPE])
         if project is None and self._needs_project and hasattr(credentials, "get_project_id"):

@@ -6,13 +6,13 @@ the proxy. Only the standard library is imported, so that commands start quickly
 """
 
 import http.client
-import json
 import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
+from anthropic_proxy.json_decoding import decode_json
 
 PROBE_TIMEOUT_SECONDS = 2.0
 """Maximum number of seconds for a request by `get_json` or `is_credential_rejected`."""
@@ -29,7 +29,7 @@ def get_json(host: str, port: int, path: str, token: str = "", certificate_file:
         try:
             connection.request("GET", path, headers=_headers(token))
             response = connection.getresponse()
-            return json.loads(response.read()) if response.status == http.client.OK else None
+            return decode_json(response.read()) if response.status == http.client.OK else None
         except (OSError, http.client.HTTPException, ValueError):
             return None
 
@@ -60,14 +60,14 @@ def stream_message(
             connection.request("POST", "/v1/messages", body, headers)
             response = connection.getresponse()
             if response.status != http.client.OK:
-                raise _error(json.loads(response.read()))
+                raise _error(decode_json(response.read()))
             for line in response:
                 if line.startswith(b"data:"):
-                    event: dict[str, Any] = json.loads(line[5:])
+                    event: dict[str, Any] = decode_json(line[5:])
                     if event["type"] == "error":
                         raise _error(event)
                     yield event
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise UpstreamUnreachable(f"The connection to the proxy at {host}:{port} broke: {error}") from None
 
 
@@ -83,7 +83,7 @@ def stream_events(
             connection.request("GET", path, headers=_headers(token))
             response = connection.getresponse()
             if response.status != http.client.OK:
-                raise _error(json.loads(response.read()))
+                raise _error(decode_json(response.read()))
             name = ""
             for line in response:
                 if line.startswith(b"event: "):

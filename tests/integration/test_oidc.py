@@ -19,6 +19,7 @@ from tests.support.waiting import wait_for
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 START = "/dashboard/oidc/start"
 RETRY = "Sign in again."
+CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 INVALID = "The identity provider sent an ID token that is not valid: "
 MESSAGES = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
 PAGES = ("", "/requests", "/sessions", "/models", "/requests/{id}", "/session?session={session}")
@@ -304,6 +305,13 @@ def test_user_info_of_another_user_is_rejected(team: Team) -> None:
 def test_an_error_of_the_provider_is_shown(team: Team) -> None:
     team.provider.error = "access_denied"
     require_rejection(team, f"The identity provider refused the sign-in: not today. {RETRY}")
+
+
+@pytest.mark.parametrize("body", [b'{"id_token":' + b"[" * 100_000, b'{"id_token":"\xff"}', b"no JSON", b"[]"])
+def test_a_body_that_is_no_json_object_is_an_error_of_the_provider(team: Team, body: bytes) -> None:
+    team.provider.token_reply = body
+    message = f"The identity provider answered {team.provider.issuer}/token with HTTP 200. {CHECK_ISSUER}"
+    require_rejection(team, message, status=502)
 
 
 def test_a_response_is_accepted_once_and_only_in_the_browser_that_began(team: Team) -> None:

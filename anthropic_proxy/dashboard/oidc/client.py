@@ -24,6 +24,7 @@ from anthropic_proxy.dashboard.oidc.id_token import UnknownKeyError, decode_key_
 from anthropic_proxy.dashboard.oidc_errors import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError
 from anthropic_proxy.dashboard.oidc_roles import find_claim_texts
 from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.plugins import Gateway
 from anthropic_proxy.settings import OidcSettings
 
@@ -264,8 +265,8 @@ class OidcClient:
         except UpstreamError as error:
             raise OidcError(f"The identity provider cannot be reached: {error.message}. {RETRY}", status=502) from None
         try:
-            document = msgspec.json.decode(reply.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            document = decode_json(reply.body)
+        except InvalidJson:
             document = None
         if reply.status == 200 and isinstance(document, dict):
             return document

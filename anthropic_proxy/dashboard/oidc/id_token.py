@@ -47,7 +47,9 @@ def decode_key_set(document: Mapping[str, Any]) -> KeySet:
     usable: list[Key] = []
     for key in listed if isinstance(listed, list) else []:
         if isinstance(key, dict) and key.get("kty") in _KEY_TYPES and key.get("use", "sig") == "sig":
-            with suppress(JoseError, ValueError, TypeError, KeyError):  # RFC 7517, section 5: ignore unknown keys
+            with suppress(
+                JoseError, ValueError, TypeError, KeyError, RecursionError
+            ):  # RFC 7517, section 5: ignore unknown keys
                 usable += KeySet.import_key_set({"keys": [key]}).keys
     if not usable:
         raise OidcError(f"The identity provider has no usable keys for signatures. {CHECK_ISSUER}", status=502)
@@ -73,7 +75,7 @@ def verify_id_token(
         token = jwt.decode(id_token, keys, algorithms=[algorithm])
     except InvalidKeyIdError:
         raise UnknownKeyError from None
-    except (JoseError, ValueError, TypeError):
+    except (JoseError, ValueError, TypeError, RecursionError):
         raise _invalid("its signature does not match a key of the provider") from None
     options = {"iss": {"essential": True, "value": issuer}, "aud": {"essential": True, "value": client_id}}
     parameters = {"nonce": nonce, "client_id": client_id, "access_token": access_token}
@@ -89,7 +91,7 @@ def _read_header(text: str) -> Mapping[str, Any]:
     """Return the header of the signed token `text`. The signature is not checked."""
     try:
         return dict(jws.extract_compact(text.encode()).protected)
-    except (JoseError, ValueError):
+    except (JoseError, ValueError, RecursionError):
         raise _invalid("it is not a signed token") from None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.platforms.file_lock import locked_folder
 from anthropic_proxy.routing.catalog.table import ModelCapabilities
 
@@ -79,12 +80,12 @@ def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedMod
         return {}, ()
     file = directory / FILE_NAME
     try:
-        content = msgspec.json.decode(file.read_bytes(), type=_File)
+        content = decode_json(file.read_bytes(), _File)
     except FileNotFoundError:
         return {}, ()
     except OSError as error:
         return {}, (f"{file} cannot be read and is ignored ({error.strerror}). {_REMEDY}",)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except InvalidJson as error:
         return {}, (f"{file} is not valid and is ignored ({error}). {_REMEDY}",)
     if content.version != _VERSION:
         return {}, (f"{file} has the version {content.version} and is ignored. {_REMEDY}",)

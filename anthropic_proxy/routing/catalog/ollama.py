@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.routing.catalog.table import ModelCapabilities
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, read_body
 
@@ -149,8 +150,8 @@ class OllamaModelSource:
     async def _query(self, request: UpstreamRequest, kind: type[Reply], seconds: float) -> Reply | None:
         try:
             async with asyncio.timeout(seconds):
-                return msgspec.json.decode(await self._read(request), type=kind)
-        except (ProxyError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+                return decode_json(await self._read(request), kind)
+        except (ProxyError, TimeoutError, InvalidJson):
             return None
 
     async def _read(self, request: UpstreamRequest) -> bytes:
@@ -171,7 +172,7 @@ def _can_chat(tag: _Tag) -> bool:
 
 def _positive_int(value: Raw) -> int | None:
     try:
-        number = msgspec.json.decode(value, type=float)
-    except msgspec.DecodeError:
+        number = decode_json(bytes(value), float)
+    except InvalidJson:
         return None
     return int(number) if number > 0 else None

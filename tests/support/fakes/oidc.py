@@ -48,6 +48,8 @@ class FakeProvider:
         self.user_info_subject = ""
         """Subject in the user info. "": that of the ID token."""
         self.sends_issuer = True
+        self.token_reply = b""
+        """Body of the token endpoint. b"": a valid one."""
         self.error = ""
         self.problems: list[str] = []
         self.key_requests = 0
@@ -185,10 +187,11 @@ class _Requests(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         form = {name: values[0] for name, values in parse_qs(body).items()}
-        self._send(*self.server.provider.exchange(form, self.headers.get("authorization", "")))
+        status, found = self.server.provider.exchange(form, self.headers.get("authorization", ""))
+        self._send(status, self.server.provider.token_reply or found)
 
-    def _send(self, status: int, body: Claims, **headers: str) -> None:
-        data = json.dumps(body).encode()
+    def _send(self, status: int, body: Claims | bytes, **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
             self.send_header(name, value)

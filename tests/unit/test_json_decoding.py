@@ -1,0 +1,139 @@
+"""JSON that another program wrote, at the places that decode it: nothing in it raises an unexpected exception."""
+
+import base64
+import threading
+from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc import jws
+from joserfc.jwk import RSAKey
+
+from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
+from anthropic_proxy.dashboard.oidc.id_token import decode_key_set, verify_id_token
+from anthropic_proxy.dashboard.oidc_errors import OidcError
+from anthropic_proxy.dashboard.saved_views import decode_views_cookie
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.ledger.price_file import InvalidPrices, read_prices
+from anthropic_proxy.routing.catalog import load_learned_models
+from anthropic_proxy.routing.catalog.learned import FILE_NAME
+from anthropic_proxy.routing.provider_models import query_chat_models
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.stores.memory import MemoryStore
+from anthropic_proxy.upstream.local_server import get_json, stream_message
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.support.harness import FakeResponse
+from tests.support.messages import exactly
+
+DEEP = b'{"version":' + b"[" * 100_000
+BODIES = [DEEP, DEEP + b"]" * 100_000 + b"}", b'{"version":"\xff"}', b"no JSON", b"", b"9" * 5_000, b'"\\ud800"']
+each_body = pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+
+
+@each_body
+def test_only_one_exception_is_raised(body: bytes) -> None:
+    with pytest.raises(InvalidJson):
+        decode_json(body, dict[str, int])
+    with pytest.raises(InvalidJson):
+        decode_json(body.decode(errors="surrogateescape"), dict[str, int])
+
+
+def test_the_exception_has_the_reason() -> None:
+    with pytest.raises(InvalidJson, match=exactly("it is nested too deeply")):
+        decode_json(DEEP)
+    with pytest.raises(InvalidJson, match=exactly("Expected `int`, got `str` - at `$[0]`")):
+        decode_json(b'["a"]', list[int])
+
+
+KEY = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
+KEYS = decode_key_set({"keys": [KEY.as_dict(private=False)]})
+
+
+def verify(token: str) -> None:
+    verify_id_token(token, KEYS, issuer="i", client_id="c", nonce="n", access_token="", now=0.0)
+
+
+@pytest.mark.parametrize("deep", [DEEP, DEEP + b"]" * 100_000 + b"}"], ids=["open", "closed"])
+def test_an_id_token_with_deep_json_is_rejected(deep: bytes) -> None:
+    invalid = "The identity provider sent an ID token that is not valid: "
+    header = base64.urlsafe_b64encode(deep).rstrip(b"=").decode()
+    with pytest.raises(OidcError, match=exactly(f"{invalid}it is not a signed token. Sign in again.")):
+        verify(f"{header}.e30.AA")
+    # the library accepts tokens of some thousand bytes
+    signed = jws.serialize_compact({"alg": "RS256", "kid": "usable"}, deep[:3_000], KEY)
+    reason = "its signature does not match a key of the provider. Sign in again."
+    with pytest.raises(OidcError, match=exactly(f"{invalid}{reason}")):
+        verify(signed)
+
+
+@each_body
+async def test_a_session_in_a_damaged_store_has_ended(body: bytes) -> None:
+    class Damaged(MemoryStore):
+        async def get(self, key: str) -> str | None:
+            return body.decode(errors="replace")
+
+    settings = Settings(proxy_api_keys=(Secret("first-key"),))
+    sessions = BrowserSessions(lambda: settings, Damaged, lambda: 0.0)
+    assert await sessions.find("cookie") is None
+
+
+@each_body
+def test_a_cookie_with_invalid_views_has_none(body: bytes) -> None:
+    assert decode_views_cookie(base64.urlsafe_b64encode(body).decode()) == []
+
+
+@each_body
+async def test_the_model_list_of_a_provider_is_an_error(body: bytes) -> None:
+    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, body)
+
+    provider = next(provider for provider in PROVIDERS if provider.prefix == "openai")
+    with pytest.raises(UpstreamProtocolError, match="openai answered the query for its models with something else"):
+        await query_chat_models(provider, Settings(), send, None, 5.0)
+
+
+@each_body
+def test_a_file_that_another_program_has_changed_is_ignored(body: bytes, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(body)
+    models, warnings = load_learned_models(tmp_path, date(2026, 11, 21))
+    assert (models, len(warnings)) == ({}, 1)
+    (tmp_path / "prices.json").write_bytes(body)
+    with pytest.raises(InvalidPrices, match=exactly("it is incomplete or was changed")):
+        read_prices(tmp_path / "prices.json")
+
+
+class _Server(HTTPServer):
+    body = b""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_POST = do_GET
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@each_body
+def test_another_program_on_the_port_of_the_proxy_is_no_proxy(body: bytes) -> None:
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        server.body = body
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            assert get_json("127.0.0.1", server.server_port, "/health") is None
+            server.body = b"data: " + body + b"\n\n"
+            with pytest.raises(UpstreamUnreachable):
+                list[Any](stream_message("127.0.0.1", server.server_port, b"{}", ""))
+        finally:
+            server.shutdown()
+            thread.join()
