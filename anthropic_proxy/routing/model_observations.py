@@ -7,6 +7,7 @@ the ratio of real to estimated tokens, which corrects estimates. Both expire aft
 
 from collections.abc import Iterable
 
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.plugins.storage import Store
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
@@ -63,7 +64,7 @@ class ModelObservations:
     async def find_token_scale(self, provider: str, model: str) -> float:
         """Return the ratio of real to estimated input tokens of a model. 1.0: unknown."""
         known = await self.store.get(_scale_key(provider, model))
-        return float(known) if known else 1.0
+        return _decode_scale(known) or 1.0
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
         """Update the ratio of real to estimated input tokens of a model, after a reply.
@@ -73,10 +74,18 @@ class ModelObservations:
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
         key, scale = _scale_key(provider, model), min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
-        known = await self.store.get(key)
-        if known:
-            scale = float(known) * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
+        if known := _decode_scale(await self.store.get(key)):
+            scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
         await self.store.put(key, f"{scale:.4f}", RETENTION_SECONDS)
+
+
+def _decode_scale(text: str | None) -> float | None:
+    """Return a stored ratio. None: it is missing, or damaged."""
+    try:
+        scale = decode_json(text or "", float)
+    except InvalidJson:
+        return None
+    return scale if MIN_SCALE <= scale <= MAX_SCALE else None
 
 
 def _scale_key(provider: str, model: str) -> str:

@@ -222,9 +222,9 @@ class FallbackStore:
             return is_data_error(error)
         return True
 
-    def _fail(self, error: BaseException, keys: Sequence[str] = ()) -> None:
+    def _fail(self, error: BaseException, keys: Sequence[str] = (), effect: str = "its amounts are dropped") -> None:
         if is_data_error(error):
-            message = f"{describe_data_error(error, self._address, keys)} Until then, its amounts are dropped."
+            message = f"{describe_data_error(error, self._address, keys)} Until then, {effect}."
             if message != self._data_problem:
                 self._data_problem = message
                 self._warn(message)
@@ -268,7 +268,7 @@ class FallbackStore:
                 pause = MIN_PAUSE_SECONDS
                 seconds = HEARTBEAT_SECONDS
             except FAILURES as error:
-                self._fail(error)
+                self._fail(error, self.redis.heartbeat_keys, "processes do not count each other")
                 seconds, pause = pause, min(pause * 2, MAX_PAUSE_SECONDS)
             self._wake.clear()
             try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import structs
 
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.stores.fallback import FallbackStore
 from anthropic_proxy.stores.redis.failures import FAILURES
 from anthropic_proxy.workers.ipc import SharedObservation
@@ -28,7 +29,6 @@ MAX_RECONNECT_DELAY_SECONDS = 5.0
 """Maximum pause before the next attempt to connect. The pause is random."""
 MAX_UNSENT_OBSERVATIONS = 10_000
 """Maximum number of observations that wait for Redis. Above it, new ones are dropped."""
-_decode = msgspec.json.Decoder(SharedObservation).decode
 
 
 class InstanceSharing:
@@ -90,7 +90,7 @@ class InstanceSharing:
         while True:
             try:
                 await self._receive()
-            except (*FAILURES, ValueError):  # also a message of another version
+            except Exception:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
                 await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
 
     async def _receive(self) -> None:
@@ -101,7 +101,7 @@ class InstanceSharing:
                 await messages.subscribe(redis.observation_channel)
                 stored = await redis.list_observations()
             for seconds, text in stored:
-                self._apply(structs.replace(_decode(text), lifetime_seconds=seconds))
+                self._apply_text(text, seconds)
             is_checked = False
             while True:
                 message = await messages.get_message(ignore_subscribe_messages=True, timeout=IDLE_SECONDS_BEFORE_PING)
@@ -113,4 +113,13 @@ class InstanceSharing:
                 if message is not None and message["type"] == "message":
                     sender, _, text = str(message["data"]).partition(" ")
                     if sender != redis.process_id:
-                        self._apply(_decode(text))
+                        self._apply_text(text)
+
+    def _apply_text(self, text: str, lifetime_seconds: float | None = None) -> None:
+        try:
+            observation = decode_json(text, SharedObservation)
+        except InvalidJson:  # a message of another version, or damaged
+            return
+        if lifetime_seconds is not None:
+            observation = structs.replace(observation, lifetime_seconds=lifetime_seconds)
+        self._apply(observation)

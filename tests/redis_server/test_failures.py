@@ -41,19 +41,23 @@ class Instances:
         """Open stores that know each other."""
         stores = []
         for _ in range(count):
-            store = FallbackStore(
-                RedisStore(url or self.server.url, "test"),
-                fails_open=fails_open,
-                address=f"127.0.0.1:{self.server.port}",
-                warn=self.warnings.append,
-            )
-            self._stack.push_async_callback(store.close)
+            store = self.new_store(fails_open=fails_open, url=url)
             store.start()
             await wait_for_async(lambda store=store: bool(store.redis.generation) or not store.state.available)
             stores.append(store)
         if count > 1:
             await wait_for_async(lambda: all(store.state.processes == count for store in stores))
         return stores
+
+    def new_store(self, *, fails_open: bool = True, url: str = "") -> FallbackStore:
+        store = FallbackStore(
+            RedisStore(url or self.server.url, "test"),
+            fails_open=fails_open,
+            address=f"127.0.0.1:{self.server.port}",
+            warn=self.warnings.append,
+        )
+        self._stack.push_async_callback(store.close)
+        return store
 
     @property
     def name(self) -> str:
@@ -270,6 +274,36 @@ async def test_wrong_data_of_one_limit_concern_no_other_limit_and_no_recovery(in
         "of value. Delete the wrong data, or change REDIS_PREFIX. Until then, its amounts are dropped."
     )
     assert len(instances.warnings) == 3, "the failure and the recovery are the others"
+
+
+async def test_wrong_data_of_the_heartbeat_are_named_and_limits_stay_in_use(instances: Instances) -> None:
+    instances.server.command("SET", "{test}:processes:", "text")
+    store = instances.new_store()
+    store.start()
+    await wait_for_async(lambda: bool(instances.warnings))
+    assert (await store.reserve(LIMITS)).is_held
+    assert store.state.available
+    assert instances.warnings == [
+        f"{instances.name} has wrong data for one of {{test}}:processes:, {{test}}:generation:: WRONGTYPE Operation "
+        "against a key holding the wrong kind of value. Delete the wrong data, or change REDIS_PREFIX. Until then, "
+        "processes do not count each other."
+    ]
+
+
+async def test_a_value_that_is_not_utf_8_is_a_value(instances: Instances) -> None:
+    (store,) = await instances.open(1)
+    await store.redis.client.set("{test}:value:a", b"\xff\xfe")
+    assert await store.get("a") == "\ufffd\ufffd"
+    assert (await store.reserve(LIMITS)).is_held
+    assert instances.warnings == []
+
+
+async def test_a_damaged_observation_does_not_hide_the_others(instances: Instances) -> None:
+    (store,) = await instances.open(1)
+    await store.redis.publish_observation("good", "{}", 60.0)
+    for name, text in (("empty", b""), ("words", b"no time"), ("binary", b"\xff \xff")):
+        await store.redis.client.hset("{test}:observations:", name, text)  # type: ignore[arg-type]
+    assert [each.text for each in await store.redis.list_observations()] == ["{}"]
 
 
 async def test_wrong_data_of_one_limit_do_not_end_the_reservations_of_others(instances: Instances) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 
+from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.plugins.storage import Store, StoreUnavailable
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.routing.rules.request_facts import RequestFacts
@@ -60,8 +61,8 @@ class RouteBalancer:
     async def record_latency(self, target: Target, seconds: float) -> None:
         """Add the time until the first content of a reply, in seconds, to the average latency of a target."""
         key = _latency_key(target)
-        stored = await self._find(key)
-        average = seconds if stored is None else seconds * _NEW_MEASUREMENT + float(stored) * (1 - _NEW_MEASUREMENT)
+        stored = _decode_latency(await self._find(key))
+        average = seconds * _NEW_MEASUREMENT + stored * (1 - _NEW_MEASUREMENT) if stored else seconds
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
@@ -106,7 +107,7 @@ class RouteBalancer:
         stored = await asyncio.gather(*map(self._find, keys))  # at the same time: a store may be on another host
         kept = stored[-1] if len(stored) > len(targets) else None
         ranks = {
-            target: (prefixed_model_id(target) != kept, float(latency or 0))
+            target: (prefixed_model_id(target) != kept, _decode_latency(latency))
             for target, latency in zip(targets, stored, strict=False)
         }
         return sorted(targets, key=ranks.__getitem__)
@@ -127,6 +128,14 @@ class RouteBalancer:
 def prefixed_model_id(target: Target) -> str:
     """Return the model id of a target with the prefix of its provider: `openai/gpt-4.1`."""
     return f"{target.provider.prefix}/{target.model}"
+
+
+def _decode_latency(text: str | None) -> float:
+    """Return a stored time to the first token. 0: it is missing, or damaged."""
+    try:
+        return decode_json(text or "0", float)
+    except InvalidJson:
+        return 0.0
 
 
 def _latency_key(target: Target) -> str:

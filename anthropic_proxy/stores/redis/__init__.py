@@ -8,6 +8,7 @@ errors of redis-py.
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ PROCESS_SECONDS = 30
 """Time in seconds after its last heartbeat during which a process counts as running."""
 MAX_RENEWED = 100
 """Maximum number of reservations of one `RedisStore.renew`, a script during which Redis runs no other command."""
+
+
+_OBSERVATION = re.compile(r"\d+(\.\d+)? ")
+"""Matches the beginning of a stored observation: the time of its expiry."""
 
 
 class StoredObservation(NamedTuple):
@@ -72,6 +77,7 @@ class RedisStore:
             socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
+            encoding_errors="replace",
             client_name="anthropic-proxy",
         )
         self.client: Redis = Redis.from_pool(self._pool)
@@ -219,10 +225,15 @@ class RedisStore:
             pipeline.execute_command("HGETALL", key)
             (seconds, microseconds), rows = await pipeline.execute()
         now = int(seconds) + int(microseconds) / 1_000_000
-        found = {name: row.split(" ", 1) for name, row in rows.items()}
+        found = {name: row.split(" ", 1) for name, row in rows.items() if _OBSERVATION.match(row)}
         if expired := [name for name, (expires_at, _) in found.items() if float(expires_at) <= now]:
             await self.client.hdel(key, *expired)
         return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
+
+    @property
+    def heartbeat_keys(self) -> list[str]:
+        """Keys in Redis that a heartbeat reads and writes."""
+        return [self._name_key("processes", ""), self._name_key("generation", "")]
 
     async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
         """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
@@ -230,10 +241,9 @@ class RedisStore:
         If `is_recorded` is False, Redis replies without recording the heartbeat. `since` is the `time` of an earlier
         reply. The reply then states, as `recent`, the number of processes that sent a heartbeat after that time.
         """
-        keys = [self._name_key("processes", ""), self._name_key("generation", "")]
         # `since` is the `HeartbeatReply.time` of an earlier reply, from which heartbeats are counted
         words = [self.process_id if is_recorded else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
-        return HeartbeatReply(*await self._pipeline.run_script("heartbeat", keys, words))
+        return HeartbeatReply(*await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words))
 
     async def close(self) -> None:
         """Close all connections to Redis."""

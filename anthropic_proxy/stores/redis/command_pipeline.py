@@ -18,7 +18,9 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError
+
+from anthropic_proxy.platforms.os_errors import describe_os_error
 
 REPLY_TIMEOUT_SECONDS = 1.0
 """Maximum time for a reply of Redis to a message, including a new connection."""
@@ -82,11 +84,18 @@ class CommandPipeline:
                 async with _limit_wait():
                     await self._send(calls)
             except (RedisError, OSError, TimeoutError) as error:
-                # each of the other calls would wait for its own timeout
-                failed, self._waiting = [*calls, *self._waiting], []
-                for *_, future in failed:
-                    if not future.done():
-                        future.set_exception(error)
+                self._fail(calls, error)
+            except Exception as error:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
+                # the rest of the reply would be read as the reply to the next command
+                await self._client.connection_pool.disconnect()
+                self._fail(calls, InvalidResponse(describe_os_error(error)))
+
+    def _fail(self, calls: Sequence[_Call], error: Exception) -> None:
+        # each of the other calls would wait for its own timeout
+        failed, self._waiting = [*calls, *self._waiting], []
+        for *_, future in failed:
+            if not future.done():
+                future.set_exception(error)
 
     async def _send(self, calls: Sequence[_Call]) -> None:
         results = await self._execute(calls)

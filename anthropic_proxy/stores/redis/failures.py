@@ -13,6 +13,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     DataError,
+    InvalidResponse,
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
@@ -89,6 +90,8 @@ def describe_failure(error: BaseException, address: str) -> str:
             return f"{subject} did not answer within {REPLY_TIMEOUT_SECONDS:g} s."
         case MovedError():
             return f"{subject} is a node of a cluster without these keys. Set REDIS_URL to {error.host}:{error.port}."
+        case InvalidResponse():
+            return f"{subject} sent a reply that cannot be decoded: {text}."
         case ResponseError():
             return _describe_response(subject, text)
         case _ if "timeout" in text.lower() or not text:

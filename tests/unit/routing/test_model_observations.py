@@ -14,6 +14,8 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.model_listing import list_models
+from anthropic_proxy.routing.model_observations import ModelObservations
+from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.fake_upstream import KEYS, FakeUpstream, frame, reply
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.messages import exactly
@@ -58,6 +60,16 @@ async def test_one_odd_reply_moves_the_estimate_only_a_little_and_never_out_of_r
     assert await counted(proxy, LONG) == pytest.approx(before * 1.15, rel=0.01)
     await ask_and_learn(proxy, 30)
     assert await counted(proxy, LONG) == pytest.approx(before * 1.6, rel=0.01)
+
+
+@pytest.mark.parametrize("text", ["text", "", "nan", "1e400", "-1", "[" * 100_000])
+async def test_a_damaged_observation_in_the_store_counts_as_missing(text: str) -> None:
+    store = MemoryStore()
+    observations = ModelObservations(store)
+    await store.put("scale:openai/m", text, 60.0)
+    assert await observations.find_token_scale("openai", "m") == 1.0
+    await observations.record_token_count("openai", "m", 100_000, 110_000)
+    assert await observations.find_token_scale("openai", "m") == 1.1
 
 
 async def test_small_requests_teach_nothing() -> None:

@@ -1,0 +1,54 @@
+"""A server on the address of Redis whose replies cannot be decoded: one line in the log, and the store stays in use."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from anthropic_proxy.plugins.storage import Limit
+from anthropic_proxy.stores.fallback import FallbackStore
+from anthropic_proxy.stores.redis import RedisStore
+from tests.support.waiting import wait_for_async
+
+LIMIT = Limit("key/a/requests", "rate", 1, 2, 60.0)
+
+
+@asynccontextmanager
+async def replying(reply: bytes) -> AsyncIterator[int]:
+    """Yield the port of a server that accepts connections, and answers each other command with `reply`."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while command := await reader.read(65_536):
+                for part in command.split(b"*")[1:]:
+                    is_greeting = any(word in part for word in (b"HELLO", b"CLIENT", b"SELECT"))
+                    writer.write(b"+OK\r\n" if is_greeting else reply)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "reply", [b"*1\r\n" * 100_000, b":x\r\n", b"%1\r\n*0\r\n+a\r\n"], ids=["deep", "number", "map"]
+)
+async def test_replies_that_cannot_be_decoded_are_a_failure_of_redis(
+    reply: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    warnings: list[str] = []
+    async with replying(reply) as port:
+        store = FallbackStore(
+            RedisStore(f"redis://127.0.0.1:{port}/0", "test"),
+            fails_open=True,
+            address=f"127.0.0.1:{port}",
+            warn=warnings.append,
+        )
+        first, second, third = [await store.reserve([LIMIT]) for _ in range(3)]
+        assert (first.is_held, second.is_held, third.is_held) == (True, True, False)
+        await wait_for_async(lambda: not store.state.available)
+        await store.close()
+    assert warnings[0].startswith(f"Redis at 127.0.0.1:{port} sent a reply that cannot be decoded: ")
+    assert "This process counts limits by itself until Redis is available." in warnings[0]
+    assert caplog.records == []
