@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.fields import Secret, Settings
 
 _SCHEMES = ("http", "https")
@@ -73,13 +74,12 @@ def find_color_setting(environ: Mapping[str, str]) -> bool | None:
     return False if environ.get("TERM") == "dumb" else None
 
 
-def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[str]]:
-    """Return the HTTP proxies that the environment sets, and warnings about unsupported proxies.
+def find_proxies(environ: Mapping[str, str]) -> dict[str, Secret]:
+    """Return the HTTP proxies that the environment sets: scheme of a base URL (`http`, `https`) → proxy for it.
 
-    The proxies are a mapping from the scheme of a base URL (`http`, `https`) to the proxy for it.
+    Raises `ConfigurationError` for a proxy of another kind, because requests would bypass it.
     """
     proxies: dict[str, Secret] = {}
-    warnings: dict[str, None] = {}
     for scheme in _SCHEMES:
         for name in (f"{scheme}_proxy", "all_proxy"):
             variable, address = _find_variable(environ, name)
@@ -87,12 +87,13 @@ def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[st
                 continue
             address = address if "://" in address else f"http://{address}"
             kind = urlsplit(address).scheme.lower()
-            if kind in _SCHEMES:
-                proxies[scheme] = Secret(address, f"{variable} in the environment")
-            else:
-                warnings[f"{variable} names a {kind} proxy, which is not supported: use an http or https proxy."] = None
+            if kind not in _SCHEMES:
+                raise ConfigurationError(
+                    f"{variable} names a {kind} proxy, which is not supported. Use an http or https proxy, or unset it."
+                )
+            proxies[scheme] = Secret(address, f"{variable} in the environment")
             break
-    return proxies, list(warnings)
+    return proxies
 
 
 def find_no_proxy_setting(environ: Mapping[str, str]) -> str:

@@ -61,9 +61,11 @@ def load_settings(
     configured = provider_tables.load_provider_fields(tables, file, sources, runs_commands=runs_now)
     own: dict[str, Any] = {"configured_providers": tables, "search": search, "prices": load_prices(file, sources)}
     own["routes"] = load_routes(file, sources)
+    proxies: Mapping[str, Secret] = {}
+    with sources.errors.collect():
+        proxies = find_proxies(environ)
     sources.errors.require_empty()
     fields |= traces | {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
-    proxies, proxy_warnings = find_proxies(environ)
     others = _load_others(sources, providers)
     return Settings(
         **fields,
@@ -79,7 +81,7 @@ def load_settings(
         raw_values=sources.given,
         warnings=(
             *(*file.warnings, *list_ignored_table_warnings(search, file, sources), *sources.list_warnings()),
-            *(*_find_misspellings(sources, providers), *proxy_warnings, *trace_warnings),
+            *(*_find_misspellings(sources, providers), *trace_warnings),
         ),
     )
 

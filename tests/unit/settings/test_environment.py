@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_data_path
 
-from anthropic_proxy.errors import ShuttingDown
+from anthropic_proxy.errors import ConfigurationError, ShuttingDown
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Secret, Settings, export_to_litellm, load_settings
 from anthropic_proxy.upstream.http import HttpTransport
@@ -56,10 +56,22 @@ def test_proxies_are_found_by_scheme(environ: dict[str, str], proxies: dict[str,
     assert "secret-of-the-proxy" not in repr(settings)
 
 
-def test_a_proxy_of_another_kind_is_left_out_aloud() -> None:
-    settings = load(ALL_PROXY="socks5://127.0.0.1:1080")
-    assert not settings.http_proxies
-    assert [warning for warning in settings.warnings if "ALL_PROXY" in warning and "socks5" in warning]
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"])
+@pytest.mark.parametrize("kind", ["socks5", "socks5h", "SOCKS4", "ftp"])
+def test_a_proxy_of_another_kind_is_an_error_so_that_no_request_bypasses_it(variable: str, kind: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(**{variable: f"{kind}://ann:secret-of-the-proxy@127.0.0.1:1080"})
+    assert caught.value.messages == (
+        f"{variable} names a {kind.lower()} proxy, which is not supported. Use an http or https proxy, or unset it.",
+    )
+
+
+def test_a_proxy_of_another_kind_is_ignored_behind_one_that_takes_precedence() -> None:
+    settings = load(ALL_PROXY="socks5://127.0.0.1:1080", HTTP_PROXY=PROXY, HTTPS_PROXY=PROXY)
+    assert {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()} == {
+        "http": PROXY,
+        "https": PROXY,
+    }
 
 
 def test_a_file_does_not_set_the_outgoing_proxy(tmp_path: Path) -> None:
