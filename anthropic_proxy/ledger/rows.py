@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from anthropic_proxy.ledger.attempt_times import build_attempt_times, shorten_attempt_errors
 from anthropic_proxy.ledger.block_times import build_block_times
+from anthropic_proxy.ledger.tables import HOURLY_KEYS, SESSION_KEYS
 from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.plugins import Cost, Receipt
@@ -32,6 +33,10 @@ _LABELS = (
 )
 """Attributes of a receipt with names that many requests share."""
 _read_labels = attrgetter(*_LABELS)
+CHOSEN_BY_PROXY = frozenset({"key_label", "outcome_class"})
+"""Key columns of the sums whose values a client without access cannot choose. All others are "" in its rows, because
+each new value would add a row to the sums."""
+_HIDDEN_LABELS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - CHOSEN_BY_PROXY
 _MAX_CACHED_LABELS = 10_000
 """Maximum number of names that are kept with their stored texts."""
 _TOKENS = (
@@ -135,9 +140,8 @@ class RowBuilder:
     def _set_labels(self, row: Row, receipt: Receipt) -> None:
         """Set the columns of `row` with names that many requests share, such as the model."""
         names = _read_labels(receipt)
-        # anyone can send these headers without access, and each new value would add a row to the hourly sums
         if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
-            names = (names[0], "", "", "", *names[4:])
+            names = tuple("" if label in _HIDDEN_LABELS else name for label, name in zip(_LABELS, names, strict=True))
         labels = map(self._labels.__getitem__, names)
         row.key_label, row.project, row.session, row.agent, row.user_agent, row.method, row.path, *models = labels
         (

@@ -201,7 +201,8 @@ class Sources:
         from dotenv.variables import parse_variables  # noqa: PLC0415
 
         known: dict[str, str | None] = {}
-        scope = ChainMap({**self._environ}, known)  # type: ignore[arg-type]  # `ChainMap` is invariant
+        environ: dict[str, str | None] = {**self._environ}
+        scope = ChainMap(environ, known)
         characters = 0
         for binding in parse_stream(io.StringIO(text)):
             line = _first_line(binding.original.string, binding.original.line)

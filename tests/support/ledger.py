@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, func, make_url, select, text
+from sqlalchemy import Engine, Table, create_engine, func, make_url, select, text
 
 from anthropic_proxy.ledger.costs import CostCalculator
 from anthropic_proxy.ledger.database import open_for_reading
@@ -168,6 +168,6 @@ def read_hourly(settings: Settings) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in connection.execute(select(hourly).order_by(*keys))]
 
 
-def count_rows(settings: Settings) -> int:
+def count_rows(settings: Settings, table: Table = requests) -> int:
     with reading(settings) as engine, engine.connect() as connection:
-        return connection.execute(select(func.count()).select_from(requests)).scalar_one()
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -12,8 +12,8 @@ from anthropic_proxy.ledger.checks import find_database_problems
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.ledger.price_source import find_price_package_version
-from anthropic_proxy.ledger.rows import RowBuilder
-from anthropic_proxy.ledger.tables import requests
+from anthropic_proxy.ledger.rows import CHOSEN_BY_PROXY, RowBuilder
+from anthropic_proxy.ledger.tables import HOURLY_KEYS, SESSION_KEYS, requests, session_hours
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
 from anthropic_proxy.settings import Secret, Settings
@@ -339,6 +339,19 @@ async def test_requests_that_limits_of_keys_reject_are_in_the_sums_and_one_a_min
     assert (sum(row["requests"] for row in sums), sum(row["errors"] for row in sums)) == (2_000, 2_000)
     with reading(database) as engine, engine.connect() as connection:
         assert list(find_database_problems(connection)) == []
+
+
+@pytest.mark.parametrize("error_type", ["authentication_error", "permission_error"])
+@pytest.mark.parametrize("column", sorted({*HOURLY_KEYS, *SESSION_KEYS} - CHOSEN_BY_PROXY - {"provider"}))
+async def test_a_client_without_access_cannot_add_rows_to_the_sums(
+    database: Settings, column: str, error_type: str
+) -> None:
+    refused = {"outcome": "error", "error_type": error_type, "status": 403, "provider": "", "session": "s"}
+    with running_ledger(database) as ledger:
+        await ledger.record(*(new_receipt(number, **{**refused, column: f"v{number}"}) for number in range(5)))
+        ledger.wait_written(5)
+    assert [row["requests"] for row in read_hourly(database)] == [5]
+    assert count_rows(database, session_hours) == 1
 
 
 class _Name(str):
