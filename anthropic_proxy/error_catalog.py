@@ -124,7 +124,8 @@ RULES_OF_PROVIDERS: Sequence[Rule] = (
     Rule(
         "invalid-reply",
         "violates HTTP|with an unexpected body|continued a tool call|a tool call without a name|sent an invalid message"
-        "|sent invalid JSON|the reply was not streamed|the reply is compressed|is not a valid status for a reply",
+        "|sent invalid JSON|sent an event that is not JSON|the reply was not streamed|the reply is compressed"
+        "|is not a valid status for a reply",
         status=502,
     ),
     Rule("rejected-key", status=401),
