@@ -99,7 +99,6 @@ def list_secret_encodings(secrets: Iterable[str]) -> Sequence[str]:
 
     Callers search a text for these forms first, because `redact_secrets` is slower.
     """
-    # callers first search a text for these forms, because `redact_secrets` is slower
     return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]
 
 
@@ -121,7 +120,6 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
 
     Secrets that are too short are not searched.
     """
-    # some providers quote the key in an error
     for secret in filter(_is_redactable, secrets):
         error.message = _redact_secret(error.message, secret)
         error.args = (error.message,)

@@ -11,7 +11,7 @@ from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.ledger.price_source import find_price_source, has_price_package
 from anthropic_proxy.ledger.prices import PriceList, TokenCounts
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.settings import ConfiguredRoute, Settings
 
 EXTRA = "prices"
@@ -64,7 +64,7 @@ def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]
     for rule in settings.routes:
         if rule.balance == "cost":
             try:
-                targets = resolve_route(RoutingQuery("claude", rule=rule), settings, Catalog()).targets
+                targets = build_route(RoutingQuery("claude", rule=rule), settings, Catalog()).targets
             except ClientError:
                 continue  # the start-up summary contains the error
             for target in targets:

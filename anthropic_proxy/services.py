@@ -20,7 +20,7 @@ from msgspec import Struct, field, structs
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.log import Log
-from anthropic_proxy.log.in_progress import RequestsInProgress
+from anthropic_proxy.log.in_progress import SharedRequestTable
 from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.plugins import LedgerState, Plugin, Policy, Recorder, Store, Tracer
@@ -34,7 +34,7 @@ from anthropic_proxy.routing.router import (
     RouteCache,
     RoutingQuery,
     apply_capability_rules,
-    resolve_route,
+    build_route,
     should_query_ollama,
 )
 from anthropic_proxy.routing.rules import RouteRules
@@ -144,7 +144,7 @@ class Services(Struct, frozen=True, kw_only=True):
     """Limits, budgets and values that workers or instances share."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     """Object that returns freed memory of this process to the system. A reload keeps it."""
-    in_progress: RequestsInProgress = field(default_factory=RequestsInProgress)
+    in_progress: SharedRequestTable = field(default_factory=SharedRequestTable)
     """List of the running client requests, which is logged if this process stops responding."""
 
     async def close(self) -> None:
@@ -165,7 +165,7 @@ async def open_services(
     log: Log | None = None,
     receipts: ReceiptQueues | None = None,
     heap_trimmer: HeapTrimmer | None = None,
-    in_progress: RequestsInProgress | None = None,
+    in_progress: SharedRequestTable | None = None,
     plugins: Sequence[Plugin] = (),
     worker_index_and_count: tuple[int, int] = (0, 1),
     previous: Services | None = None,
@@ -253,7 +253,7 @@ def prefetch_tier_model_limits(services: Services) -> None:
     """Query the limits of the models for Claude tiers (opus …) in the background, before a request needs them."""
     for tier in TIERS:
         try:
-            targets = resolve_route(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
+            targets = build_route(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
         except ClientError:
             continue  # the start-up summary contains the error
         for target in targets:

@@ -80,7 +80,7 @@ class KeyTable:
         """Return the entry for `key_hash`, the hash of the text that a client sent. `UNKNOWN`: no key has this text."""
         return self._entries.get(key_hash, UNKNOWN)
 
-    def find_key(self, key_id: str) -> VirtualKey | None:
+    def find_key_by_id(self, key_id: str) -> VirtualKey | None:
         """Return the virtual key with the id `key_id`. None: there is no such key."""
         return self._keys.get(key_id)
 

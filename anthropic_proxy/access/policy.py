@@ -102,7 +102,7 @@ class KeyPolicy:
         """
         if request.client.role != "member":
             return None
-        key = self._table.find_key(request.client.key_id)
+        key = self._table.find_key_by_id(request.client.key_id)
         if key is None:
             raise KeysUnavailable
         scopes = list_scopes(key, self._table.find_team(key.team) if key.team else None)

@@ -151,7 +151,6 @@ class App:
 
         The supervisor calls this method before its workers reload their settings.
         """
-        # called in the supervisor (parent process of the workers) before its workers reload
         settings = self._read()
         if settings is not None:
             self._log_changes(settings)

@@ -141,7 +141,6 @@ def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict
     Settings that the option `--model` in `arguments` overrides are left out. If `level` is the option `--settings`, the
     result is empty, because the user chose its values for this run.
     """
-    # The user chose the values of the option `--settings` for this run.
     if level.source == _OPTION:
         return {}
     ignored = ("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL") if has_model_option(arguments) else ()

@@ -107,13 +107,13 @@ def _list_prices(services: "Services") -> _Prices:
     """Return the present prices of the models to which tiers and routes of the settings refer."""
     from anthropic_proxy.cli.model_overview import find_model_price  # noqa: PLC0415
     from anthropic_proxy.errors import ClientError  # noqa: PLC0415
-    from anthropic_proxy.routing.router import RoutingQuery, list_tier_mappings, resolve_route  # noqa: PLC0415
+    from anthropic_proxy.routing.router import RoutingQuery, build_route, list_tier_mappings  # noqa: PLC0415
 
     rows = list_tier_mappings(services.settings, services.catalog)
     names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
     for rule in services.settings.routes:
         try:
-            route = resolve_route(RoutingQuery("claude", rule=rule), services.settings, services.catalog)
+            route = build_route(RoutingQuery("claude", rule=rule), services.settings, services.catalog)
         except ClientError:
             continue  # the command `routes list` contains the error
         names += [f"{target.provider.prefix}/{target.model}" for target in route.targets]

@@ -82,10 +82,10 @@ def list_exported_requests(context: PageContext) -> list[StoredRequest]:
 
 
 def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tuple[Sequence[_Placed], bool, bool]:
-    """Return one page of requests with their positions, and True or False for later and for earlier rows in the list.
+    """Return one page of requests with their positions, and whether older and newer ones are in the list.
 
-    `order`: sort order; None: by time. `limit`: maximum number of requests. A complete request id in the search is
-    found outside the time range and the filters too.
+    `order`: sort order; None: by time. In another order, `older` means after this page, and `newer` before it. `limit`:
+    maximum number of requests. A complete request id in the search is found outside the time range and the filters too.
     """
     query = context.query
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):

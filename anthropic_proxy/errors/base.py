@@ -39,7 +39,6 @@ class ProxyError(Exception):
 
         A traceback keeps the request body in memory. Call this after the error was reported.
         """
-        # a traceback keeps the request body in memory
         error: BaseException | None = self
         while error is not None:  # its frames refer to the error: a cycle that only the garbage collector frees
             error.__traceback__ = None

@@ -12,7 +12,7 @@ from datetime import date
 from msgspec import structs
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamErrorCause
-from anthropic_proxy.exchange.encoding import run_on_loop_or_in_thread
+from anthropic_proxy.exchange.loop_or_thread import run_on_loop_or_in_thread
 from anthropic_proxy.exchange.not_found import rejects_configured_model
 from anthropic_proxy.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.routing.router import Target, find_successor, switch_wire

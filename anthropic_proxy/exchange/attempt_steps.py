@@ -21,16 +21,16 @@ from anthropic_proxy.exchange.call_building import (
     resolve_target_limits,
 )
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import (
-    MAX_REPLY_BYTES_ON_LOOP,
-    decode_reply_schema,
-    is_large_request,
-    run_on_loop_or_in_thread,
-)
 from anthropic_proxy.exchange.error_messages import (
     decode_error_response,
     idle_timeout_error,
     require_api_response,
+)
+from anthropic_proxy.exchange.loop_or_thread import (
+    MAX_REPLY_BYTES_ON_LOOP,
+    decode_reply_schema,
+    is_large_request,
+    run_on_loop_or_in_thread,
 )
 from anthropic_proxy.exchange.media_inlining import new_media_inliner
 from anthropic_proxy.exchange.relay import RelayStream

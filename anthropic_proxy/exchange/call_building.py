@@ -21,7 +21,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import MAX_STEPS_ON_LOOP
+from anthropic_proxy.exchange.loop_or_thread import MAX_STEPS_ON_LOOP
 from anthropic_proxy.messages.models import MessagesRequest, Tool, decode_request_or_envelope
 from anthropic_proxy.messages.preparation import (
     STATED_WINDOW_MARGIN,

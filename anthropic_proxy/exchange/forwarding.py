@@ -23,8 +23,8 @@ from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large_request
 from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
+from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, is_large_request
 from anthropic_proxy.exchange.not_found import add_not_found_cause
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.route_choice import choose_route
@@ -33,7 +33,7 @@ from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_e
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
-from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
 
@@ -96,7 +96,7 @@ async def list_models(services: Services, incoming: ClientRequest) -> JsonReply 
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
         return None
     request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
-    target = resolve_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
+    target = build_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
     if not target.dialect.has_model_list:
         return None
     try:

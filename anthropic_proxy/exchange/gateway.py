@@ -24,7 +24,7 @@ from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, Receipt, Store
 from anthropic_proxy.plugins.setup import ModelFeatures, Setup
 from anthropic_proxy.routing.model_listing import list_models
-from anthropic_proxy.routing.router import RoutingQuery, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, build_route
 from anthropic_proxy.routing.setup_description import describe_setup
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
@@ -74,7 +74,7 @@ class ExchangeGateway:
         Raises `UnknownModel`.
         """
         services = self._current_services()
-        route = resolve_route(RoutingQuery(model), services.settings, services.catalog)
+        route = build_route(RoutingQuery(model), services.settings, services.catalog)
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:

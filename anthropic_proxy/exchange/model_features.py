@@ -8,7 +8,7 @@ from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.exchange.call_building import resolve_target_limits
 from anthropic_proxy.plugins.setup import ModelFeatures
 from anthropic_proxy.routing.catalog import ModelCapabilities
-from anthropic_proxy.routing.router import RoutingQuery, Target, build_server_name, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, build_server_name
 from anthropic_proxy.services import Services
 
 
@@ -20,7 +20,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
     found = []
     for name in names:
         try:
-            target = resolve_route(RoutingQuery(name), services.settings, services.catalog).targets[0]
+            target = build_route(RoutingQuery(name), services.settings, services.catalog).targets[0]
         except ClientError:
             continue
         used: list[str] = []
@@ -58,7 +58,7 @@ def _find_place(services: Services, name: str, kind: str, *, has_own: bool) -> L
     `provider`: also if the provider runs the tool only on another of its APIs. `has_own`: True if the proxy can run it.
     """
     query = RoutingQuery(name, frozenset((kind,)))
-    target = resolve_route(query, services.settings, services.catalog).targets[0]
+    target = build_route(query, services.settings, services.catalog).targets[0]
     if target.is_relayed or kind in target.dialect.server_tools:
         return "provider"
     return "proxy" if has_own else "none"

@@ -9,7 +9,7 @@ import asyncio
 from anthropic_proxy.errors import ProxyError, ShuttingDown
 from anthropic_proxy.exchange.admission import Admissions
 from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
-from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
+from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.outcomes import (
     log_internal_error,
     record_client,

@@ -55,7 +55,7 @@ class RelayStream:
         self.ending: Event | None = None
         """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
         self.complete = False
-        """True if nothing is left to read except the bytes of `open`."""
+        """True if nothing is left to read except the bytes that `wait_for_content` has received."""
         self._wire = wire
         self._requested_model = call.requested_model if call.is_renamed else None
         self._response = response

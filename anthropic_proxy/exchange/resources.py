@@ -23,14 +23,14 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.error_messages import decode_error_response, idle_timeout_error, require_api_response
+from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
-from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
 
@@ -70,7 +70,7 @@ async def open_resource(services: Services, incoming: ClientRequest, method: str
             f"{incoming.path!r} is not served for virtual keys: batches, files and skills belong to the API key of "
             "the provider, so that every virtual key would see and delete those of the others."
         )
-    target = resolve_route(RoutingQuery(f"{preferred.prefix}/x"), services.settings, services.catalog).targets[0]
+    target = build_route(RoutingQuery(f"{preferred.prefix}/x"), services.settings, services.catalog).targets[0]
     if isinstance(target.wire, RelayWire) and method == "POST" and incoming.path == BATCHES_PATH:
         incoming = await _with_mapped_models(services, incoming, target, target.wire)
     request = MessagesRequest(model=target.model, messages=[])
@@ -121,7 +121,7 @@ async def _with_mapped_models(
 
     def resolve(path: str, model: str) -> str:
         if model not in known:
-            found = resolve_route(RoutingQuery(model), services.settings, services.catalog).targets[0]
+            found = build_route(RoutingQuery(model), services.settings, services.catalog).targets[0]
             if found.provider is not target.provider:
                 raise InvalidRequest(
                     f"{path}: {model!r} is mapped to {found.provider.prefix}/{found.model}. A batch is sent to "

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.exchange.call_building import find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
+from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.preparation import server_tool_kinds
 from anthropic_proxy.messages.tokens import EstimateCache

@@ -16,7 +16,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, Usage
 from anthropic_proxy.messages.fidelity import FidelityReport

@@ -62,7 +62,6 @@ def shorten_attempt_errors(text: str) -> str:
     """
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
-    # an API key that is cut off would not be recognized later
     cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in _decode(text)]
     return msgspec.json.encode(cut).decode()
 

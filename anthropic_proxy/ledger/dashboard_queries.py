@@ -63,7 +63,6 @@ def count_requests_in_previous_range(connection: Connection, selection: RequestS
     """
     is_single = selection.is_short_range or not selection.has_hourly_sums
     start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
-    # of a range that ends later than `now`, only the length until `now` counts
     end = min(selection.end if is_single else selection.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
     before = structs.replace(selection, start=2 * start - end, end=start)
     first_hour = start // MICROSECONDS_PER_HOUR if is_single else -(-before.start // MICROSECONDS_PER_HOUR)

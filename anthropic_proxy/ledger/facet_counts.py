@@ -46,7 +46,6 @@ def count_facets(
     partial_columns = []
     read: dict[str, tuple[Mapping[str, Counter[str]], bool]] = {}
     for column in columns:
-        # without the filter on the column itself, so that the user can choose another value
         other = structs.replace(
             selection, values={key: value for key, value in selection.values.items() if key != column}
         )

@@ -46,7 +46,6 @@ def round_end_to_hour(end: int) -> int:
     because the start of a range is rounded down too. The range then keeps its length. This concerns only time zones
     with half or quarter hours.
     """
-    # a full hour of local time is rounded down, which matters in time zones with half hours
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
 
@@ -69,7 +68,6 @@ def build_period_number(seconds: ColumnElement[Any], length: int, start: int, en
     """
     if length <= MAX_UTC_SECONDS:
         return seconds // length
-    # clocks may change between `start` and `end`, the time range of the query
     *changes, (_, last) = _list_offsets(start, end)
     shift = case(*((seconds < until, offset) for until, offset in changes), else_=last) if changes else last
     return (seconds + shift) // length

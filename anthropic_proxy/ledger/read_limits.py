@@ -39,7 +39,7 @@ def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
     """
 
     @event.listens_for(engine, "connect")
-    def set_limit(connection: DBAPIConnection, _: object) -> None:
+    def set_statement_timeout(connection: DBAPIConnection, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
             end = time.monotonic() + seconds
             connection.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)

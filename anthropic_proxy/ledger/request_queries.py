@@ -219,7 +219,6 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
     is therefore reduced to the hours from the first to the last with this value in the hourly sums. It still contains
     all requests that match. A filter by `outcome_class` alone does not shorten the range.
     """
-    # the index of a column does not contain its most common value, so fewer rows are read in this way
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
         values = {name: value for name, value in chosen.values.items() if name in keys}
         if any(COMMON_VALUES.get(name) == value and name != "outcome_class" for name, value in values.items()):

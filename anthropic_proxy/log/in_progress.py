@@ -1,7 +1,7 @@
 """Running client requests of a worker process, in memory that the supervisor of the workers can read.
 
 A blocked worker cannot send its requests to the supervisor, so each request is written into shared memory at its start.
-This memory has slots for the 32 newest requests, and a count of heartbeats. `RequestsInProgress` writes the memory.
+This memory has slots for the 32 newest requests, and a count of heartbeats. `SharedRequestTable` writes the memory.
 `read_heartbeat_count` and `describe_requests` read it.
 """
 
@@ -28,7 +28,7 @@ _write_slot = Struct(f"{_TEXT_BYTES}s{MAX_FIELD_LENGTH}s").pack_into
 _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
-class RequestsInProgress:
+class SharedRequestTable:
     """List of the running client requests of this process, and its count of heartbeats, in shared memory.
 
     `shared_memory` is the memory that the supervisor can read. None: private memory, until `use_shared_memory` is

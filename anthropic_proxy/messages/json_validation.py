@@ -1,6 +1,6 @@
 """Validation of JSON values by a JSON Schema (draft 2020-12), with a limit on the work.
 
-`load_validator` decodes a schema, and `find_violation` returns the error in a value. Both count their steps in a
+`build_validator` decodes a schema, and `find_violation` returns the error in a value. Both count their steps in a
 `WorkBudget`, which raises an error above its limit. They use the library `jsonschema` with three changes:
 
 - Patterns in a schema are not checked, because a client's pattern could block the process.
@@ -44,7 +44,7 @@ _Keyword = Callable[[Any, Any, Any, Any], "Iterator[ValidationError] | None"]
 _budget: ContextVar[WorkBudget] = ContextVar("work budget of the current validation")
 
 
-def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
+def build_validator(schema: bytes, budget: WorkBudget) -> Validator:
     """Return a validator for a schema in JSON.
 
     Raises `InvalidRequest` if the schema is invalid, or if its check needs more work than `budget` allows.

@@ -40,12 +40,12 @@ class ReplySchema:
 
     def __init__(self, schema: bytes, *, max_steps: int = MAX_CHECK_STEPS, max_steps_here: int | None = None) -> None:
         # imported for the first schema only: most processes need no validation
-        from anthropic_proxy.messages.json_validation import load_validator  # noqa: PLC0415
+        from anthropic_proxy.messages.json_validation import build_validator  # noqa: PLC0415
 
         self._max_steps = max_steps
         self._schema_bytes = len(schema)
         budget = WorkBudget(_FIELD, purpose="read", max_steps=max_steps, max_steps_here=max_steps_here)
-        self._validator: Validator = load_validator(schema, budget)
+        self._validator: Validator = build_validator(schema, budget)
 
     def extract_json(self, text: str) -> ExtractedJson:
         """Return the JSON in the text of a reply, with the error of its validation by the schema.

@@ -150,7 +150,6 @@ class Store(Protocol):
         If neither `settle` nor `renew` is called, the amounts are removed again after `lease_seconds`. Only amounts of
         the kind `rate` still count for the period of their limit.
         """
-        # a `rate` amount counts for the period of its limit, also without `renew`
         ...
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:

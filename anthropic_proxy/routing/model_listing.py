@@ -15,13 +15,13 @@ from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
     RoutingQuery,
+    build_route,
     describe_missing_key,
     find_capabilities,
     find_preferred_provider,
     find_retirement,
     find_server_tools,
     list_tier_mappings,
-    resolve_route,
 )
 from anthropic_proxy.routing.router.model_names import DEFAULT_MODEL_SUFFIX, choose_models, find_tier
 from anthropic_proxy.settings import TIERS, Settings
@@ -71,7 +71,7 @@ def list_models(settings: Settings, catalog: Catalog, today: date | None = None)
 def find_model(requested: str, settings: Settings, catalog: Catalog, today: date | None = None) -> ModelEntry:
     """Return the entry of one model, for `GET /v1/models/<id>`.
 
-    Raises `UnknownModel` if no provider is known to have the model, and the errors of `resolve_route`.
+    Raises `UnknownModel` if no provider is known to have the model, and the errors of `build_route`.
     """
     today = today or date.today()
     for entry in list_models(settings, catalog, today):
@@ -81,7 +81,7 @@ def find_model(requested: str, settings: Settings, catalog: Catalog, today: date
     choice = choose_models(requested, preferred, settings, catalog)[0]
     if choice.note and find_tier(requested) is None:
         raise UnknownModel(f"model: {requested!r} is not available. GET /v1/models lists the available models.")
-    target = resolve_route(RoutingQuery(requested), settings, catalog).targets[0]
+    target = build_route(RoutingQuery(requested), settings, catalog).targets[0]
     display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
     entry = _entry((requested, display_name), target.provider, target.model, target.capabilities, settings)
     has_successor = choice.model_setting.endswith(DEFAULT_MODEL_SUFFIX)

@@ -7,7 +7,7 @@ with the other processes of the server.
 
 from typing import Protocol
 
-from anthropic_proxy.log.in_progress import RequestsInProgress
+from anthropic_proxy.log.in_progress import SharedRequestTable
 from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.server.http1.lifecycle import HttpApplication
 
@@ -18,7 +18,7 @@ class Peer(Protocol):
     A fact is, for example, that an API key is in cooldown.
     """
 
-    in_progress: RequestsInProgress
+    in_progress: SharedRequestTable
     """Client requests in progress in this process, and the heartbeat of this process."""
 
     @property

@@ -41,7 +41,6 @@ async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink)
     A failed database or Redis does not change the status. Otherwise a load balancer would remove all instances of the
     proxy, because they share the failed service.
     """
-    # all instances share a failed dependency: with another status, a load balancer would remove all of them
     draining = services.in_progress.draining
     checks = {"server": "draining" if draining else "ok"}
     if services.ledger_state is not None:

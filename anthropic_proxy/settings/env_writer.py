@@ -117,7 +117,6 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
         mode = target.stat().st_mode & 0o7777 if target.exists() else _NEW_FILE_MODE
         is_open = bool(mode & _OTHER_USERS) and has_keys and sys.platform != "win32"
         temporary.chmod(mode & ~_OTHER_USERS if is_open else mode)
-        # in one step: readers get the old or the new content
         temporary.replace(target)
     except OSError as error:
         with suppress(OSError):

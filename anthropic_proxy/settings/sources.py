@@ -105,7 +105,6 @@ class Sources:
         `is_list` is True, the field `items` of the result has the comma-separated values, without placeholders.
         """
         self.requested_variables.extend(variables)
-        # the environment takes precedence over `.env`, also with an alias
         for find in (self._find_in_environment, self.file.get):
             for variable in variables:
                 given = find(variable)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.log.in_progress import RequestsInProgress
+from anthropic_proxy.log.in_progress import SharedRequestTable
 from anthropic_proxy.log.request_feed import RequestFeed
 from anthropic_proxy.metrics import (
     Gauges,
@@ -67,7 +67,7 @@ class WorkerPeer:
     ) -> None:
         self.totals = MetricsTotals(contains_secret)
         """Metrics of this process: counters of finished exchanges and of errors."""
-        self.in_progress = RequestsInProgress()
+        self.in_progress = SharedRequestTable()
         """Client requests in progress, and the heartbeat of this process. The supervisor can read both."""
         self.requests = RequestFeed(secrets)
         """Recent and running client requests of all processes."""

@@ -7,10 +7,10 @@ from anthropic_proxy.routing.catalog import build_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
+    build_route,
     choose_preferred_provider_name,
     find_preferred_provider,
     list_tier_mappings,
-    resolve_route,
 )
 from anthropic_proxy.routing.router.model_names import choose_models
 from anthropic_proxy.settings import list_variables, load_settings
@@ -30,7 +30,7 @@ def goes_to(asked, settings, pulled=None):
     catalogue = build_catalog(pulled)
     (choice, *_) = choose_models(asked, find_preferred_provider(settings, catalogue), settings, catalogue)
     try:
-        target = resolve_route(RoutingQuery(asked), settings, catalogue).targets[0]
+        target = build_route(RoutingQuery(asked), settings, catalogue).targets[0]
     except UnsupportedFeature:
         assert not choice.provider.wires
     else:

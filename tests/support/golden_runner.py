@@ -22,7 +22,7 @@ from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.server.responses import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.http import join_url
@@ -101,7 +101,7 @@ def _resolve_target(folder: Path) -> Target:
     if row.offered_to_users:
         environ["PREFERRED_PROVIDER"] = row.name
     settings = load_settings({**environ, **fields.get("settings", {})}, PROVIDERS, env_file=None)
-    target = resolve_route(RoutingQuery(_read(read_request(folder)).model), settings, Catalog()).targets[0]
+    target = build_route(RoutingQuery(_read(read_request(folder)).model), settings, Catalog()).targets[0]
     capabilities = {name: _frozen(value) for name, value in fields.get("capabilities", {}).items()}
     changes = {name: _frozen(value) for name, value in fields.get("dialect", {}).items()}
     return structs.replace(

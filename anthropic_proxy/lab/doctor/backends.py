@@ -12,9 +12,9 @@ from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     Target,
+    build_route,
     describe_missing_key,
     find_server_override,
-    resolve_route,
 )
 from anthropic_proxy.routing.router.model_names import find_tier
 from anthropic_proxy.services import Services
@@ -110,7 +110,7 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
             f'There is no provider "{name}". The providers are: {", ".join(known)}. A model needs a prefix: '
             f"openai/{name}. " + (f"Did you mean:  anthropic-proxy doctor {nearest}" if nearest else "")
         )
-    route = resolve_route(RoutingQuery(name), services.settings, services.catalog)
+    route = build_route(RoutingQuery(name), services.settings, services.catalog)
     return [
         next(
             (
@@ -140,7 +140,7 @@ def _require_some(provider: Provider, found: list[Backend]) -> list[Backend]:
 
 def _resolve(services: Services, model: str) -> Sequence[Target]:
     try:
-        return resolve_route(RoutingQuery(model), services.settings, services.catalog).targets
+        return build_route(RoutingQuery(model), services.settings, services.catalog).targets
     except ClientError:
         return ()
 

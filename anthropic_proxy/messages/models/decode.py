@@ -16,7 +16,7 @@ from anthropic_proxy.messages.models.blocks import (
     find_schema_error,
 )
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
-from anthropic_proxy.messages.models.fast_path import as_clean_messages
+from anthropic_proxy.messages.models.clean_messages import as_clean_messages
 from anthropic_proxy.messages.models.field_decoding import (
     RequestBody,
     are_messages_valid,

@@ -57,7 +57,6 @@ def implied_toolsets(request: MessagesRequest) -> list[Tool]:
 
     Clients of an older beta list their MCP servers in `mcp_servers`, but send no toolsets.
     """
-    # clients of the older beta `mcp-client-2025-04-04` list MCP servers in `mcp_servers`, but send no toolsets
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
 

@@ -28,7 +28,7 @@ from anthropic_proxy.messages.models import (
     name_url,
 )
 from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
-from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_supported_media
+from anthropic_proxy.messages.models.clean_messages import AUDIO_VIDEO_PREFIXES, is_supported_media
 from anthropic_proxy.messages.preparation.block_text import join_text_blocks, new_text_block, to_upstream_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, notes_on_blocks
 
@@ -86,7 +86,6 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
     texts = []
     for block in blocks:
         for sent in to_upstream_blocks(block):
-            # the billing line has a random value per session, which would make prompt caches useless
             kept = _without_billing(sent) if isinstance(sent, TextBlock) else None
             if kept is not None and len(kept.text) > EMPTY_STRING_LENGTH:
                 texts.append(kept)

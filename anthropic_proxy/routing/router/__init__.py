@@ -1,8 +1,8 @@
-"""Selection of the providers and models for a client request, by the function `resolve_route`.
+"""Selection of the providers and models for a client request, by the function `build_route`.
 
 The module `model_names` finds the provider and model for a requested model id. The module `targets` adds the wire (API)
 and the base URL. All of them together are a target, to which an upstream call is sent. The module `provider_setup`
-finds base URLs and missing keys. `RouteCache` caches the results of `resolve_route`.
+finds base URLs and missing keys. `RouteCache` caches the results of `build_route`.
 """
 
 from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities
@@ -15,13 +15,13 @@ from anthropic_proxy.routing.router.targets import (
     RoutingQuery,
     Target,
     TierMapping,
+    build_route,
     choose_preferred_provider_name,
     find_preferred_provider,
     find_retirement,
     find_server_tools,
     find_successor,
     list_tier_mappings,
-    resolve_route,
     should_query_ollama,
     switch_wire,
 )
@@ -34,6 +34,7 @@ __all__ = [
     "Target",
     "TierMapping",
     "apply_capability_rules",
+    "build_route",
     "build_server_name",
     "choose_preferred_provider_name",
     "describe_missing_key",
@@ -47,7 +48,6 @@ __all__ = [
     "list_rule_problems_and_warnings",
     "list_tier_mappings",
     "resolve_model_name_and_tier",
-    "resolve_route",
     "should_query_ollama",
     "switch_wire",
 ]

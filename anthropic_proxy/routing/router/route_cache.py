@@ -5,7 +5,7 @@ dry runs and the command `doctor`.
 """
 
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.router.targets import Route, RoutingQuery, resolve_route
+from anthropic_proxy.routing.router.targets import Route, RoutingQuery, build_route
 from anthropic_proxy.settings import Settings
 
 _MAX_ENTRIES = 1_024
@@ -23,9 +23,9 @@ class RouteCache:
         """True if any route returned by this cache is relayed."""
 
     def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-        """Return the route of a client request from the cache, or from the function `resolve_route`.
+        """Return the route of a client request from the cache, or from the function `build_route`.
 
-        Raises the `ClientError` of `resolve_route`.
+        Raises the `ClientError` of `build_route`.
         """
         cached = self._cached
         if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
@@ -33,7 +33,7 @@ class RouteCache:
         routes = cached[3]
         route = routes.get(query)
         if route is None:
-            route = resolve_route(query, settings, catalog)
+            route = build_route(query, settings, catalog)
             self.some_relayed = self.some_relayed or route.is_relayed
             if len(routes) < _MAX_ENTRIES:
                 routes[query] = route

@@ -1,4 +1,4 @@
-"""`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
+"""`build_route`: finds the route of a client request, the list of targets for the upstream calls.
 
 A `Target` is a provider, model, wire (API) and base URL. A `Route` has the target to call first, and its fallbacks.
 `switch_wire` returns a target with another API. A relayed target receives the client's body with few changes. An
@@ -120,7 +120,7 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     """One error text per target or fallback that cannot serve requests, for example without a key."""
 
 
-def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+def build_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
     """Return the route of a client request: its targets (provider and model) in the order of the calls.
 
     Raises `ClientError` with a remedy if no target can serve the request.

@@ -38,7 +38,7 @@ class Condition(Struct, frozen=True, eq=False):
     """The required value as text for users: `input above 200,000 tokens`."""
     is_met: Callable[[RequestFacts], bool]
     """Returns True if a request meets the condition."""
-    describe: Callable[[RequestFacts], str]
+    describe_value: Callable[[RequestFacts], str]
     """Returns the actual value of a request as text for users: `the input has about 1,234 tokens`."""
 
 
@@ -115,10 +115,10 @@ def _compile_names(route: ConfiguredRoute) -> list[Condition]:
 def _name_condition(
     name: str, texts: Sequence[str], pattern: TextPattern, read: Callable[[RequestFacts], str]
 ) -> Condition:
-    def describe(facts: RequestFacts) -> str:
+    def describe_value(facts: RequestFacts) -> str:
         return f"the {name} is {text}" if (text := read(facts)) else f"there is no {name}"
 
-    return Condition(name, f"{name} {join_with_or(texts)}", lambda facts: pattern.matches(read(facts)), describe)
+    return Condition(name, f"{name} {join_with_or(texts)}", lambda facts: pattern.matches(read(facts)), describe_value)
 
 
 def _compile_headers(route: ConfiguredRoute) -> list[Condition]:
@@ -133,11 +133,11 @@ def _header_condition(name: str, texts: Sequence[str], pattern: TextPattern) -> 
     def is_met(facts: RequestFacts) -> bool:
         return (text := facts.headers.get(name)) is not None and pattern.matches(text)
 
-    def describe(facts: RequestFacts) -> str:
+    def describe_value(facts: RequestFacts) -> str:
         text = facts.headers.get(name)
         return "the header is absent" if text is None else f"the header is {text or 'empty'}"
 
-    return Condition(f"header {name}", f"header {name} {join_with_or(texts)}", is_met, describe)
+    return Condition(f"header {name}", f"header {name} {join_with_or(texts)}", is_met, describe_value)
 
 
 def _compile_time(route: ConfiguredRoute) -> list[Condition]:
@@ -152,12 +152,12 @@ def _compile_time(route: ConfiguredRoute) -> list[Condition]:
         day, minute = facts.local_weekday_and_minute(zone)
         return any(_contains(period, day, minute, days) for period in periods)
 
-    def describe(facts: RequestFacts) -> str:
+    def describe_value(facts: RequestFacts) -> str:
         day, minute = facts.local_weekday_and_minute(zone)
         return f"it is {_DAY_NAMES[day]} {minute // 60:02}:{minute % 60:02}{place}"
 
     place = f" ({zone})" if zone else ""
-    return [Condition("time", f"time {' on '.join(filter(None, words))}{place}", is_met, describe)]
+    return [Condition("time", f"time {' on '.join(filter(None, words))}{place}", is_met, describe_value)]
 
 
 def _contains(period: TimePeriod, day: int, minute: int, days: frozenset[int]) -> bool:

@@ -68,9 +68,9 @@ class RouteRules:
         for compiled in self._routes:
             failed = next((each for each in compiled.conditions if not each.is_met(facts)), None)
             if failed is None:
-                met = [f"{each.requirement}: {each.describe(facts)}" for each in compiled.conditions]
+                met = [f"{each.requirement}: {each.describe_value(facts)}" for each in compiled.conditions]
                 return [*checks, RouteCheck(compiled.route, met=met)]
-            checks.append(RouteCheck(compiled.route, f"needs {failed.requirement}, but {failed.describe(facts)}"))
+            checks.append(RouteCheck(compiled.route, f"needs {failed.requirement}, but {failed.describe_value(facts)}"))
         return checks
 
 

@@ -241,7 +241,6 @@ class RedisStore:
         If `is_recorded` is False, Redis replies without recording the heartbeat. `since` is the `time` of an earlier
         reply. The reply then states, as `recent`, the number of processes that sent a heartbeat after that time.
         """
-        # `since` is the `HeartbeatReply.time` of an earlier reply, from which heartbeats are counted
         words = [self.process_id if is_recorded else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
         return HeartbeatReply(*await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words))
 

@@ -42,7 +42,6 @@ class CodeExecutionDecoder:
         """
         began: list[Block] = []
         if not self._open:
-            # No program is waiting for its result: a call block with empty code comes first.
             began = self.decode_program(ExecutableCode(id=result.id))
         key = result.id if result.id in self._open else next(reversed(self._open))
         identifier = self._open.pop(key)

@@ -55,7 +55,7 @@ class GroundingDecoder:
         self._cited: list[tuple[str, list[WebSource]]] = []
         self._searches = 0
 
-    def record_tool_call(self, use: ServerToolCall) -> None:
+    def begin_search(self, use: ServerToolCall) -> None:
         """Record that Gemini called one of Google's own tools, with the search queries of the call.
 
         Gemini sends the citations of a text after the text itself. After the call, `feed_delta` therefore buffers text,

@@ -182,7 +182,7 @@ class GeminiDecoder(Decoder):
             self._read_call(part.function_call, signature, deltas)
         elif part.tool_call is not None:
             if self._sources is not None:
-                self._sources.record_tool_call(part.tool_call)
+                self._sources.begin_search(part.tool_call)
         elif part.executable_code is not None:
             self._emit_blocks(self._programs.decode_program(part.executable_code), deltas)
         elif part.code_execution_result is not None:

@@ -42,7 +42,6 @@ def encode_mcp_server(
     server = servers.get(name)
     if server is None:
         raise InvalidRequest(f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url")
-    # The API has no list of forbidden tools, so a toolset that only disables single tools is unsupported.
     allowed = _allowed(toolset)
     if allowed == []:
         notes.append(FidelityNote("dropped", f"mcp_servers.{name}", "none of its tools is enabled"))

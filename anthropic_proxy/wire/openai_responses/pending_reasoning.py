@@ -29,7 +29,6 @@ class PendingReasoning:
         Buffering begins with the first piece that has a signature. `item_has_text` is True if the reasoning item has
         text.
         """
-        # Buffering starts with the first piece that has a signature.
         if not self.buffered and not thought.signature:
             return False
         self.buffered.append((thought, item_has_text))

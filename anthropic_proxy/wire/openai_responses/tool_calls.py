@@ -62,7 +62,6 @@ class ToolCallItemDecoder:
         """
         if self._began or self._ended or not item.name:
             return
-        # Custom tool calls and parallel wrappers (one call that contains several) start only when they are complete.
         self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
         if self._streams:
             self._began = True
@@ -78,8 +77,6 @@ class ToolCallItemDecoder:
             return
         if self._began:
             deltas.append(ToolArgs(self._key, fragment))
-        # The call starts only when it is complete. Other calls drop fragments before the start, because complete
-        # arguments follow.
         elif not self._streams:
             self._held.append(fragment)
         else:

@@ -72,7 +72,6 @@ def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
         if not (inner := _decode_text(text)):
             break
         text = inner.strip()
-    # Text between start and end marker of a call is complete, so unfinished strings are not closed.
     if between_markers:
         return _repair(text, closes_strings=False) if text.startswith("{") else None
     begin, end = text.find("{"), text.rfind("}") + 1

@@ -103,7 +103,6 @@ class ThinkingTagParser:
         held, self._held = self._held, ""
         if self._state == "thinking":
             self._emit(held, deltas)
-            # The text was taken for reasoning, although it had no tag.
             if is_text_reply and self._doubtful:
                 deltas.append(Text("".join(self._doubtful)))
             self._doubtful = []

@@ -28,7 +28,7 @@ from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.model_observations import MAX_SIGNATURES, ModelObservations
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.server.responses import encode_events
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.stores.memory import MemoryStore
@@ -45,7 +45,7 @@ ASKED, TARGET = "claude-sonnet-4-5", "claude-opus-5-5"
 
 def target_of(model: str = ASKED, **dialect: Any) -> Target:
     settings = load_settings({"ANTHROPIC_API_KEY": "k", "PREFERRED_PROVIDER": "anthropic"}, PROVIDERS, env_file=None)
-    target = resolve_route(RoutingQuery(model), settings, Catalog()).targets[0]
+    target = build_route(RoutingQuery(model), settings, Catalog()).targets[0]
     return structs.replace(target, dialect=structs.replace(target.dialect, **dialect))
 
 

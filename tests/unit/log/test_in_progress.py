@@ -2,7 +2,7 @@
 
 from anthropic_proxy.log.in_progress import (
     SHARED_MEMORY_BYTES,
-    RequestsInProgress,
+    SharedRequestTable,
     describe_requests,
     read_heartbeat_count,
 )
@@ -10,7 +10,7 @@ from anthropic_proxy.log.in_progress import (
 
 def test_requests_are_described_from_shared_memory() -> None:
     board = memoryview(bytearray(SHARED_MEMORY_BYTES))
-    ours = RequestsInProgress()
+    ours = SharedRequestTable()
     ours.use_shared_memory(board)
     assert describe_requests(board) == ""
     first = ours.add_request("req_1", "POST", "/v1/messages")
@@ -26,7 +26,7 @@ def test_requests_are_described_from_shared_memory() -> None:
 
 
 def test_more_requests_than_slots_are_left_out() -> None:
-    ours = RequestsInProgress()
+    ours = SharedRequestTable()
     numbers = [ours.add_request(f"req_{number}", "POST", "/" + "x" * 5_000) for number in range(100)]
     for number in numbers:
         ours.set_model(number, "\ud800é" * 5_000)
@@ -41,7 +41,7 @@ def test_more_requests_than_slots_are_left_out() -> None:
 
 
 def test_a_request_in_a_used_slot_has_no_model_of_another() -> None:
-    ours = RequestsInProgress()
+    ours = SharedRequestTable()
     for number in range(40):
         one = ours.add_request(f"req_{number}", "GET", "/")
         ours.set_model(one, "a-model")
@@ -52,7 +52,7 @@ def test_a_request_in_a_used_slot_has_no_model_of_another() -> None:
 
 def test_heartbeats_are_counted() -> None:
     board = memoryview(bytearray(SHARED_MEMORY_BYTES))
-    ours = RequestsInProgress(board)
+    ours = SharedRequestTable(board)
     assert read_heartbeat_count(board) == 0
     for _ in range(300):
         ours.write_heartbeat()

@@ -14,7 +14,7 @@ from anthropic_proxy.log import Log
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, build_route
 from anthropic_proxy.server.endpoints import serve_request
 from anthropic_proxy.server.responses import receipt_headers
 from anthropic_proxy.settings import Settings, load_settings
@@ -82,7 +82,7 @@ def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
 )
 def test_a_route_has_a_policy(environ: dict[str, str], model: str, policy: str) -> None:
     settings = load(OPENAI_API_KEY="k", **environ)
-    assert resolve_route(RoutingQuery(model), settings, Catalog()).fidelity == policy
+    assert build_route(RoutingQuery(model), settings, Catalog()).fidelity == policy
 
 
 def test_another_policy_is_refused_at_start() -> None:

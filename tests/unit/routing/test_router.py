@@ -11,9 +11,9 @@ from anthropic_proxy.routing.model_listing import find_model, list_models
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
+    build_route,
     find_preferred_provider,
     list_tier_mappings,
-    resolve_route,
     should_query_ollama,
 )
 from anthropic_proxy.routing.router.model_names import choose_models, find_tier
@@ -39,8 +39,8 @@ def goes_to(asked, settings, catalogue=None):
 
 @pytest.mark.parametrize("asked", ["openai/gpt-5.5", "openai/GPT-5.5", "OpenAI/Gpt-5.5"])
 def test_the_case_of_a_model_s_name_changes_nothing_but_the_name(asked):
-    target = resolve_route(RoutingQuery(asked), load(OPENAI_API_KEY="sk"), Catalog()).targets[0]
-    usual = resolve_route(RoutingQuery("openai/gpt-5.5"), load(OPENAI_API_KEY="sk"), Catalog()).targets[0]
+    target = build_route(RoutingQuery(asked), load(OPENAI_API_KEY="sk"), Catalog()).targets[0]
+    usual = build_route(RoutingQuery("openai/gpt-5.5"), load(OPENAI_API_KEY="sk"), Catalog()).targets[0]
     assert target.model == asked.split("/")[1]
     assert (target.wire, target.dialect) == (usual.wire, usual.dialect)
 
@@ -184,7 +184,7 @@ def test_start_up_asks_ollama_where_the_answer_matters():
 @pytest.mark.parametrize("asked", ["", "  ", "[1m]", "openai/", "claude-openai/", "x" * 513])
 def test_an_id_that_names_no_model_is_refused(asked):
     with pytest.raises(InvalidRequest, match=r"^model: "):
-        resolve_route(RoutingQuery(asked), load(OPENAI_API_KEY="o"), Catalog())
+        build_route(RoutingQuery(asked), load(OPENAI_API_KEY="o"), Catalog())
 
 
 @pytest.mark.parametrize(
@@ -227,24 +227,24 @@ def test_a_tier_is_a_word_of_its_own(name, tier):
     ],
 )
 def test_the_reason_is_a_sentence(environ, asked, why):
-    assert resolve_route(RoutingQuery(asked), load(**environ), Catalog()).reason == why
+    assert build_route(RoutingQuery(asked), load(**environ), Catalog()).reason == why
 
 
 def test_the_reason_names_file_and_line(tmp_path):
     path = tmp_path / ".env"
     path.write_text("# mine\n\nOPENAI_API_KEY=o\nBIG_MODEL=gpt-4o\n")
     settings = load_settings({}, PROVIDERS, env_file=str(path))
-    assert f"BIG_MODEL ({path} line 4)" in resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).reason
+    assert f"BIG_MODEL ({path} line 4)" in build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).reason
     assert list_tier_mappings(settings, Catalog())[1].reason == f"BIG_MODEL, {path} line 4"
 
 
 def test_what_the_user_may_not_expect_is_noted_for_the_log():
     settings = load(OPENAI_API_KEY="o", PREFERRED_PROVIDER="google", BIG_MODEL="mine")
-    (note,) = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).notes
+    (note,) = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).notes
     assert note.startswith("mine: neither google nor a model list has it")
-    (note,) = resolve_route(RoutingQuery("mine"), load(OPENAI_API_KEY="o"), Catalog()).notes
+    (note,) = build_route(RoutingQuery("mine"), load(OPENAI_API_KEY="o"), Catalog()).notes
     assert note == "mine: an unlisted name is sent to the preferred provider: openai"
-    assert not resolve_route(RoutingQuery("claude-sonnet-4-6"), load(OPENAI_API_KEY="o"), Catalog()).notes
+    assert not build_route(RoutingQuery("claude-sonnet-4-6"), load(OPENAI_API_KEY="o"), Catalog()).notes
 
 
 def names(route):
@@ -256,16 +256,16 @@ def test_fallbacks_of_a_tier_follow_each_once():
         **ALL_KEYS,
         FALLBACK_SONNET="groq/llama-3.3-70b-versatile, gpt-4.1, xai/grok-3, groq/llama-3.3-70b-versatile",
     )
-    route = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
+    route = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert names(route) == ["openai/gpt-4.1", "groq/llama-3.3-70b-versatile", "xai/grok-3"]
-    assert names(resolve_route(RoutingQuery("claude-haiku-4-5"), settings, Catalog())) == ["openai/gpt-4.1-mini"]
-    assert names(resolve_route(RoutingQuery("openai/gpt-4.1"), settings, Catalog())) == ["openai/gpt-4.1"]
+    assert names(build_route(RoutingQuery("claude-haiku-4-5"), settings, Catalog())) == ["openai/gpt-4.1-mini"]
+    assert names(build_route(RoutingQuery("openai/gpt-4.1"), settings, Catalog())) == ["openai/gpt-4.1"]
     assert list_tier_mappings(settings, Catalog())[1].fallbacks == ("groq/llama-3.3-70b-versatile", "xai/grok-3")
 
 
 def test_a_target_that_cannot_chat_is_passed_over_where_another_is_configured():
     settings = load(OPENAI_API_KEY="o", BIG_MODEL="groq/whisper-large-v3", FALLBACK_SONNET="groq/llama-9")
-    route = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
+    route = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert names(route) == ["groq/llama-9"]
     assert "does not support chat" in route.notes[0]
 
@@ -277,9 +277,9 @@ def test_every_provider_of_the_table_can_be_spoken_to():
 def test_litellm_has_no_models_of_its_own_for_the_tiers():
     settings = load(PREFERRED_PROVIDER="litellm", SMALL_MODEL="command-r")
     with pytest.raises(InvalidRequest) as caught:
-        resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
+        build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert caught.value.message.startswith("litellm has no default models. Set BIG_MODEL")
-    assert names(resolve_route(RoutingQuery("claude-haiku-4-5"), settings, Catalog())) == ["litellm/command-r"]
+    assert names(build_route(RoutingQuery("claude-haiku-4-5"), settings, Catalog())) == ["litellm/command-r"]
     assert [bool(row.problems) for row in list_tier_mappings(settings, Catalog())[:2]] == [False, True]
 
 
@@ -312,7 +312,7 @@ def test_litellm_gets_its_own_providers_with_their_prefix_and_anything_under_its
 @pytest.mark.parametrize("asked", ["mistral/", "litellm/"])
 def test_a_foreign_prefix_alone_names_no_model(asked):
     with pytest.raises(InvalidRequest, match="names a provider but no model"):
-        resolve_route(RoutingQuery(asked), load(**ALL_KEYS), Catalog())
+        build_route(RoutingQuery(asked), load(**ALL_KEYS), Catalog())
 
 
 def test_no_prefix_of_litellm_is_one_of_ours_or_a_fragment():
@@ -329,7 +329,7 @@ def test_a_name_in_the_list_of_the_preferred_provider_is_not_litellm_s():
 
 
 def test_addresses_of_pictures_never_reach_litellm():
-    (target,) = resolve_route(RoutingQuery("bedrock/us.anthropic.claude-opus-4"), load(), Catalog()).targets
+    (target,) = build_route(RoutingQuery("bedrock/us.anthropic.claude-opus-4"), load(), Catalog()).targets
     assert target.provider.transport == "litellm"
     assert isinstance(target.dialect, openai_chat.Dialect)
     assert not target.dialect.accepts_image_urls
@@ -340,7 +340,7 @@ def test_addresses_of_pictures_never_reach_litellm():
 @pytest.mark.parametrize("prefix", ["", "groq/", "claude-groq/"])
 def test_audio_models_are_refused_for_chat(model, prefix):
     with pytest.raises(InvalidRequest) as caught:
-        resolve_route(RoutingQuery(prefix + model), load(GROQ_API_KEY="g"), Catalog())
+        build_route(RoutingQuery(prefix + model), load(GROQ_API_KEY="g"), Catalog())
     assert caught.value.message == (
         f"groq/{model} transcribes audio and does not support chat. One that does is groq/openai/gpt-oss-120b. "
         "Chat models of groq:  anthropic-proxy models groq"
@@ -358,7 +358,7 @@ def test_an_audio_model_in_a_setting_is_a_problem_that_the_mapping_shows():
 
 @pytest.mark.parametrize("row", [row for row in PROVIDERS if row.wires], ids=lambda row: row.name)
 def test_a_target_has_all_that_a_call_needs(row):
-    (target,) = resolve_route(RoutingQuery(f"{row.prefix}/some-model"), load(), Catalog()).targets
+    (target,) = build_route(RoutingQuery(f"{row.prefix}/some-model"), load(), Catalog()).targets
     assert target.provider is row
     assert target.model == "some-model"
     assert target.base_url.startswith(row.base_url) or row.regional_urls
@@ -367,7 +367,7 @@ def test_a_target_has_all_that_a_call_needs(row):
 
 def test_an_address_of_the_user_s_wins():
     settings = load(GROQ_BASE_URL="http://gateway.example.org/groq/")
-    (target,) = resolve_route(RoutingQuery("groq/x"), settings, Catalog()).targets
+    (target,) = build_route(RoutingQuery("groq/x"), settings, Catalog()).targets
     assert target.base_url == "http://gateway.example.org/groq"
 
 
@@ -383,7 +383,7 @@ def test_an_address_of_the_user_s_wins():
 )
 def test_vertex_is_called_at_its_location(location, host):
     settings = load(VERTEX_PROJECT="my-project", **({"VERTEX_LOCATION": location} if location else {}))
-    (target,) = resolve_route(RoutingQuery("vertex_ai/gemini-2.5-pro"), settings, Catalog()).targets
+    (target,) = build_route(RoutingQuery("vertex_ai/gemini-2.5-pro"), settings, Catalog()).targets
     place = f"/projects/my-project/locations/{location or 'us-central1'}/publishers/google"
     assert target.base_url == f"https://{host}/v1{place}"
 
@@ -402,7 +402,7 @@ def test_vertex_is_called_at_its_location(location, host):
 def test_an_address_of_the_user_s_gets_what_google_s_have(variable, given, address):
     prefix = {"VERTEX": "vertex_ai", "GEMINI": "gemini", "OPENAI": "openai"}[variable.split("_")[0]]
     settings = load(VERTEX_PROJECT="p", VERTEX_LOCATION="global", **{variable: given})
-    (target,) = resolve_route(RoutingQuery(f"{prefix}/some-model"), settings, Catalog()).targets
+    (target,) = build_route(RoutingQuery(f"{prefix}/some-model"), settings, Catalog()).targets
     assert target.base_url.removesuffix("/publishers/google") == address
 
 
@@ -421,8 +421,8 @@ def test_the_rules_for_models_only_change_fields_that_the_dialect_has(row, model
     for config in row.wires.values():
         for rule in config.model_rules:
             assert set(rule.dialect_fields) <= set(config.dialect.__struct_fields__)
-    first = resolve_route(RoutingQuery(f"{row.prefix}/{model}"), load(), Catalog()).targets[0].dialect
-    assert resolve_route(RoutingQuery(f"{row.prefix}/{model}"), load(), Catalog()).targets[0].dialect is first
+    first = build_route(RoutingQuery(f"{row.prefix}/{model}"), load(), Catalog()).targets[0].dialect
+    assert build_route(RoutingQuery(f"{row.prefix}/{model}"), load(), Catalog()).targets[0].dialect is first
 
 
 def test_rows_are_of_one_mould():
@@ -437,7 +437,7 @@ def test_rows_are_of_one_mould():
 
 def test_the_error_of_a_provider_without_a_key_names_the_variable():
     settings = load(PREFERRED_PROVIDER="groq")
-    target = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).targets[0]
+    target = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).targets[0]
     with pytest.raises(
         AuthenticationFailed,
         match=exactly(
@@ -457,7 +457,7 @@ def test_the_list_of_models_has_claude_s_ids_first_and_aliases_that_route():
     assert "claude-groq/openai/gpt-oss-120b" in ids
     assert "claude-groq/mine" in ids
     assert not [name for name in ids if "whisper" in name or "xai/" in name or "gemini/" in name]
-    assert all(resolve_route(RoutingQuery(name), settings, Catalog()).targets for name in ids)
+    assert all(build_route(RoutingQuery(name), settings, Catalog()).targets for name in ids)
     sonnet = entries[1]
     assert (sonnet.display_name, sonnet.max_input_tokens) == ("Claude Sonnet 5.5 → openai/gpt-4.1", 1_047_576)
 
@@ -546,7 +546,7 @@ def test_a_search_is_asked_for_in_the_language_in_which_the_provider_searches(
 ) -> None:
     keys = dict.fromkeys(("OPENAI_API_KEY", "XAI_API_KEY", "GROQ_API_KEY", "GEMINI_API_KEY"), "sk-0123456789abcdef")
     settings = load_settings(keys | environ, PROVIDERS, env_file=None)
-    (target,) = resolve_route(RoutingQuery(model, SEARCH), settings, Catalog()).targets
+    (target,) = build_route(RoutingQuery(model, SEARCH), settings, Catalog()).targets
     assert type(target.wire).__module__.rpartition(".")[2] == wire
 
 
@@ -557,7 +557,7 @@ def test_the_demo_is_not_served_beside_a_configured_provider(asked, home):
     model = asked.removeprefix("claude-").removesuffix("[1m]").rpartition("/")[2]
     expected = f"model: demo/{model} is not served: the preferred provider is {home}. SERVE_DEMO=true serves both."
     for find in (
-        lambda: resolve_route(RoutingQuery(asked), settings, Catalog()),
+        lambda: build_route(RoutingQuery(asked), settings, Catalog()),
         lambda: find_model(asked, settings, Catalog()),
     ):
         with pytest.raises(UnknownModel) as caught:
@@ -568,15 +568,15 @@ def test_the_demo_is_not_served_beside_a_configured_provider(asked, home):
 
 def test_serve_demo_serves_and_lists_the_demo_beside_a_provider():
     settings = load(OPENAI_API_KEY="o", SERVE_DEMO="true")
-    assert names(resolve_route(RoutingQuery("demo/x"), settings, Catalog())) == ["demo/x"]
-    assert names(resolve_route(RoutingQuery("claude-demo/demo"), settings, Catalog())) == ["demo/demo"]
+    assert names(build_route(RoutingQuery("demo/x"), settings, Catalog())) == ["demo/x"]
+    assert names(build_route(RoutingQuery("claude-demo/demo"), settings, Catalog())) == ["demo/demo"]
     assert "claude-demo/demo" in [entry.id for entry in list_models(settings, Catalog())]
-    assert names(resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())) == ["openai/gpt-4.1"]
+    assert names(build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())) == ["openai/gpt-4.1"]
 
 
 @pytest.mark.parametrize("environ", [{}, {"PREFERRED_PROVIDER": "demo"}])
 def test_the_demo_is_served_where_it_is_the_backend(environ):
-    assert names(resolve_route(RoutingQuery("demo/x"), load(**environ), Catalog())) == ["demo/x"]
+    assert names(build_route(RoutingQuery("demo/x"), load(**environ), Catalog())) == ["demo/x"]
 
 
 def test_the_demo_in_a_setting_is_an_error_of_the_setting():
@@ -584,10 +584,10 @@ def test_the_demo_in_a_setting_is_an_error_of_the_setting():
     refused = "demo/demo is not served: the preferred provider is openai. SERVE_DEMO=true serves both."
     expected = f"BIG_MODEL, environment: {refused}"
     with pytest.raises(InvalidRequest) as caught:
-        resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
+        build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert caught.value.message == expected
     assert list_tier_mappings(settings, Catalog())[1].problems == (expected,)
-    route = resolve_route(RoutingQuery("claude-haiku-4-5"), settings, Catalog())
+    route = build_route(RoutingQuery("claude-haiku-4-5"), settings, Catalog())
     assert names(route) == ["openai/gpt-4.1-mini"]
     assert route.notes == [f"FALLBACK_HAIKU, environment: {refused}"]
 
@@ -596,6 +596,6 @@ def test_the_demo_in_a_setting_is_an_error_of_the_setting():
 @pytest.mark.parametrize("variable", ["BIG_MODEL", "MODEL_SONNET", "FALLBACK_SONNET"])
 def test_the_names_of_preferred_provider_are_prefixes_in_settings(prefix, goes, variable):
     settings = load(OPENAI_API_KEY="o", GEMINI_API_KEY="g", VERTEX_PROJECT="p", **{variable: f"{prefix}/g"})
-    targets = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).targets
+    targets = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).targets
     assert f"{targets[-1].provider.prefix}/{targets[-1].model}" == goes
     assert targets[-1].model_setting == f"{variable}, environment"

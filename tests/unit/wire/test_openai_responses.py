@@ -18,7 +18,7 @@ from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, build_route
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
@@ -139,13 +139,13 @@ def test_the_model_decides_and_never_the_address(model: str, wire: Any, address:
     environ = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": address}
     for asked, spoken in (("auto", wire), ("chat", openai_chat), ("responses", openai_responses)):
         settings = load_settings({**environ, "OPENAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert resolve_route(RoutingQuery(f"openai/{model}"), settings, Catalog()).targets[0].wire is spoken.WIRE
+        assert build_route(RoutingQuery(f"openai/{model}"), settings, Catalog()).targets[0].wire is spoken.WIRE
 
 
 def test_xai_has_the_responses_wire_by_setting() -> None:
     for asked, spoken in (("auto", openai_chat), ("responses", openai_responses)):
         settings = load_settings({"XAI_API_KEY": "k", "XAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert resolve_route(RoutingQuery("xai/grok-4.6"), settings, Catalog()).targets[0].wire is spoken.WIRE
+        assert build_route(RoutingQuery("xai/grok-4.6"), settings, Catalog()).targets[0].wire is spoken.WIRE
 
 
 # Complete replies of providers

@@ -16,7 +16,7 @@ from msgspec import structs
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, build_route
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat, tool_call_repair
 from anthropic_proxy.wire.tool_call_repair import (
@@ -451,7 +451,7 @@ def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None
 
 def dialect_of(model: str, **settings: str) -> Any:
     return (
-        resolve_route(RoutingQuery(model), load_settings(settings, PROVIDERS, env_file=None), Catalog())
+        build_route(RoutingQuery(model), load_settings(settings, PROVIDERS, env_file=None), Catalog())
         .targets[0]
         .dialect
     )

@@ -13,7 +13,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.router import RoutingQuery, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, build_route
 from anthropic_proxy.upstream.contract import SearchResult
 from tests.support.harness import FakeResponse, RecordingSink
 from tests.support.platform_marks import needs_timer_signal
@@ -156,7 +156,7 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
     built: Any = proxy(script, Tripping(), BIG_MODEL="openai/gpt-4.1", FALLBACK_SONNET="openai/gpt-4o")
-    route = resolve_route(RoutingQuery("claude-sonnet-4-5"), built.services.settings, built.services.catalog)
+    route = build_route(RoutingQuery("claude-sonnet-4-5"), built.services.settings, built.services.catalog)
     built.upstreams = [target.upstream for target in route.targets]
     message = message_of(await built.post(tools=[SEARCH], stream=True))
     assert message.content[-1].text == "Cold."

@@ -10,7 +10,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.catalog.table import _read_row, load_model_rows
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route, switch_wire
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, switch_wire
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_responses
 
@@ -213,7 +213,7 @@ def aim(server: str, model: str) -> Target:
     environ = {"OPENAI_BASE_URL": ADDRESSES[server]} if server in ADDRESSES else {}
     prefix = "openai" if environ else server
     settings = load_settings({"VERTEX_PROJECT": "p", **environ}, PROVIDERS, env_file=None)
-    return resolve_route(RoutingQuery(f"{prefix}/{model}"), settings, Catalog()).targets[0]
+    return build_route(RoutingQuery(f"{prefix}/{model}"), settings, Catalog()).targets[0]
 
 
 @pytest.mark.parametrize(

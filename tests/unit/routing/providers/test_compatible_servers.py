@@ -11,7 +11,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.catalog import build_catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, Target, find_server_override, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, find_server_override
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import join_url
 from anthropic_proxy.wire import openai_chat, openai_responses
@@ -31,7 +31,7 @@ def load(address: str | None, **settings: str) -> Settings:
 
 
 def aim(address: str | None, model: str = "gpt-4.1", **settings: str) -> Target:
-    return resolve_route(RoutingQuery(f"openai/{model}"), load(address, **settings), build_catalog()).targets[0]
+    return build_route(RoutingQuery(f"openai/{model}"), load(address, **settings), build_catalog()).targets[0]
 
 
 def dialect_of(address: str | None, model: str, **settings: str) -> openai_chat.Dialect | openai_responses.Dialect:
@@ -287,5 +287,5 @@ def test_the_address_of_a_messages_api_is_found_from_that_of_its_chat_completion
         PROVIDERS,
         env_file=None,
     )
-    target = resolve_route(RoutingQuery("claude-opus-4-5"), settings, build_catalog()).targets[0]
+    target = build_route(RoutingQuery("claude-opus-4-5"), settings, build_catalog()).targets[0]
     assert join_url(target.base_url, "/v1/messages") == called

@@ -16,9 +16,9 @@ from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     Target,
+    build_route,
     choose_preferred_provider_name,
     find_preferred_provider,
-    resolve_route,
 )
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.startup import log_startup_summary
@@ -60,7 +60,7 @@ def load(text: str = TWO_SERVERS, **environ: str) -> Settings:
 
 
 def target_of(model: str, settings: Settings) -> Target:
-    return resolve_route(RoutingQuery(model), settings, Catalog()).targets[0]
+    return build_route(RoutingQuery(model), settings, Catalog()).targets[0]
 
 
 def dialect_of(model: str, settings: Settings) -> openai_chat.Dialect:
@@ -94,7 +94,7 @@ def test_a_prefix_is_accepted_everywhere(requested: str, setting: dict[str, str]
 
 def test_fallbacks_may_be_providers_of_the_file() -> None:
     settings = load(OPENROUTER_API_KEY="k", BIG_MODEL="vllm/a", FALLBACK_OPUS="openrouter/b,vllm/c")
-    targets = resolve_route(RoutingQuery("claude-opus-5"), settings, Catalog()).targets
+    targets = build_route(RoutingQuery("claude-opus-5"), settings, Catalog()).targets
     assert [f"{target.provider.name}/{target.model}" for target in targets] == ["vllm/a", "openrouter/b", "vllm/c"]
 
 
@@ -195,10 +195,10 @@ def test_another_ollama_uses_its_installed_models() -> None:
     settings = load('[providers.box]\nbase_url = "http://box:11434"\nwire = "ollama"\n', PREFERRED_PROVIDER="box")
     catalog = Catalog({"box": ("large", "small")})
     assert find_preferred_provider(settings, catalog).name == "box"
-    assert resolve_route(RoutingQuery("claude-opus-5"), settings, catalog).targets[0].model == "large"
-    assert resolve_route(RoutingQuery("claude-haiku-5"), settings, catalog).targets[0].model == "small"
+    assert build_route(RoutingQuery("claude-opus-5"), settings, catalog).targets[0].model == "large"
+    assert build_route(RoutingQuery("claude-haiku-5"), settings, catalog).targets[0].model == "small"
     with pytest.raises(ClientError) as caught:
-        resolve_route(RoutingQuery("claude-opus-5"), settings, Catalog())
+        build_route(RoutingQuery("claude-opus-5"), settings, Catalog())
     assert caught.value.message == (
         "box has no default models. Set BIG_MODEL and SMALL_MODEL, for example to box/<model>"
     )

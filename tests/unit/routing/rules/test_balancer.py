@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.routing.rules import RouteBalancer
 from anthropic_proxy.settings import ConfiguredRoute
 from anthropic_proxy.stores.memory import MemoryStore
@@ -25,7 +25,7 @@ class Balanced:
         text = f'[[routes]]\nname = "r"\ntargets = ["{A}", "{B}", "{C}"]\n{fields}\n'
         self.settings = load_routes(folder, text, GROQ_API_KEY="gsk-test")
         self.rule: ConfiguredRoute = self.settings.routes[0]
-        route = resolve_route(RoutingQuery("claude-opus-5", rule=self.rule), self.settings, Catalog())
+        route = build_route(RoutingQuery("claude-opus-5", rule=self.rule), self.settings, Catalog())
         self.targets: Sequence[Target] = route.targets
         self.now = 0.0
         self.store = MemoryStore(clock=lambda: self.now)
