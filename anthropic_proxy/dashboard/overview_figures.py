@@ -14,6 +14,7 @@ from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import Periods
 from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.ledger.sums import UsageSums, add_up
+from anthropic_proxy.money import format_cost
 
 Latencies = Mapping[tuple[int, tuple[str, ...]], Histogram]
 """(beginning of a period in seconds since the epoch, values of the group) → histogram of the times to first token."""
@@ -44,7 +45,7 @@ def build_figures(
     succeeded = formats.percent(total.succeeded, total.requests, 1)
     others = formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else "")
     change = _compare(total.requests, previous_requests)
-    spent = formats.money(total.known_cost) if total.requests else formats.UNKNOWN
+    spent = format_cost(total.cost, total.unknown_cost_requests) if total.requests else formats.UNKNOWN
     return [
         Figure(
             "Requests", formats.count(total.requests), change, draw_sparkline([one.requests for one in sums]), listed

@@ -170,7 +170,9 @@ def _figures(row: StoredRequest) -> list[Figure]:
             formats.count(row.output_tokens),
             f"{speed}{ending}",
         ),
-        Figure("Cost", formats.money(row.cost), requested),
+        Figure("Cost", formats.money(row.cost), requested)
+        if context or row.output_tokens
+        else Figure("Cost", formats.UNKNOWN, "no tokens"),
     ]
 
 

@@ -44,7 +44,7 @@ code { font: 13px/20px ui-monospace, monospace; }
 pre { margin: 0 0 8px; padding: 8px 12px; background: var(--sunken); border-radius: 6px; white-space: pre-wrap; }
 ul { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 4px 24px; }
 a { color: var(--accent); } a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { padding: 0 0 16px; }
+h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { margin: 0 0 20px; scroll-margin-top: 32px; }
 article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
 .catalog section { grid-template-columns: 160px minmax(0, 1fr); }
 .ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .quiet { color: var(--muted); }

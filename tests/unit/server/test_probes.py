@@ -69,3 +69,29 @@ async def test_the_greeting_of_claude_code_gets_200_and_leaves_no_record(method:
     assert sent[0]["status"] == 200
     assert json.loads(sent[1]["body"]) == {"message": "hello"}
     assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
+
+
+async def test_the_help_header_of_an_error_leads_to_its_entry_on_a_page_without_a_key() -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(500), PROXY_API_KEY="a-key-of-this-proxy")
+
+    async def ask(path: str) -> tuple[dict[str, str], str]:
+        sent = list[MutableMapping[str, Any]]()
+
+        async def receive() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")]}
+        await serve_request(proxy.services, {**scope, "query_string": b"", "client": ("127.0.0.1", 5)}, receive, send)
+        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return headers, b"".join(part.get("body", b"") for part in sent).decode()
+
+    headers, _ = await ask("/v1/models")
+    page, _, entry = headers["x-proxy-help"].partition("#")
+    assert (page, entry) == ("/help/errors", "proxy-key-missing")
+    headers, text = await ask(page)
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    article = text.partition(f'<article id="{entry}">')[2].partition("</article>")[0]
+    assert "<b>Remedy.</b> Give the client one of the keys of <code>PROXY_API_KEY</code>" in article
