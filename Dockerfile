@@ -23,6 +23,7 @@ RUN install -d -m 0750 -o 65532 -g 65532 /data
 # The port mapping restricts access to the container, so the proxy has to accept clients that are not on loopback.
 ENV PATH=/opt/proxy/bin:$PATH \
     HOME=/app \
+    ANTHROPIC_PROXY_CONFIG=/app \
     XDG_DATA_HOME=/data \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

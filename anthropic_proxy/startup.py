@@ -12,6 +12,7 @@ from textwrap import wrap
 from anthropic_proxy import __version__
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.health import slots_per_worker
+from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.readiness import (
     Readiness,
     ReadyProvider,
@@ -24,6 +25,8 @@ from anthropic_proxy.routing.readiness import (
 from anthropic_proxy.routing.router import find_preferred_provider, list_tier_mappings
 from anthropic_proxy.server.auth import claude_code_command
 from anthropic_proxy.services import Services
+from anthropic_proxy.settings import list_variables
+from anthropic_proxy.settings.place import find_unread_files
 
 UNKNOWN_ADDRESS = "http://<the address above>"
 """Placeholder in the start-up summary for an unknown URL. Another ASGI server (uvicorn) then runs the application
@@ -54,6 +57,10 @@ def log_startup_summary(
         return
     for line in _title(services, where):
         log.write_line(line)
+    if services.settings.files:
+        log.write_line(f"  settings: {', '.join(services.settings.files)}")
+    for line in _describe_unread_files(services):
+        log.write_line(line, level="warning")
     for warning in services.settings.warnings:
         for line in _signed(log, "!", "warn", warning):
             log.write_line(line, level="warning")
@@ -90,6 +97,15 @@ def _title(services: Services, where: str) -> Iterator[str]:
         yield f"{line}{' ' * gap}{shown}"
 
 
+def _describe_unread_files(services: Services) -> Iterator[str]:
+    """Yield lines about settings files in the current directory, which is not their place."""
+    unread = find_unread_files(services.settings.env_file, list_variables(find_registry(services.settings)))
+    if unread is not None:
+        yield from _signed(services.log, "!", "warn", unread.sentence)
+        if unread.move_command:
+            yield f"    {unread.move_command}"
+
+
 def _write_summary(services: Services, address: str, workers: int, exposure: str, today: date) -> None:
     """Log the start-up summary as one JSON object, and each warning as another JSON object."""
     settings, catalog = services.settings, services.catalog
@@ -102,12 +118,14 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
         address=address,
         dashboard=f"{address}{DASHBOARD_PATH}" if address and services.routes.find(DASHBOARD_PATH) else "",
         workers=workers,
+        settings_files=settings.files,
         preferred_provider=find_preferred_provider(settings, catalog).name,
         mapping=mapping,
         ready=[_describe_provider(provider) for provider in found.ready],
         not_set=found.unset,
     )
-    for text in (*warnings, *problems, *([exposure] if exposure else [])):
+    unread = [line.strip(" !") for line in _describe_unread_files(services)]
+    for text in (*unread, *warnings, *problems, *([exposure] if exposure else [])):
         services.log.write_line(text, level="warning")
 
 
@@ -222,7 +240,7 @@ def _first_steps(services: Services) -> Iterator[str]:
     yield from _signed(log, "!", "warn", text)
     yield ""
     steps = (
-        ("anthropic-proxy init", "asks two questions and writes .env"),
+        ("anthropic-proxy init", "asks two questions and writes the settings"),
         ("OLLAMA_API_BASE=http://host:11434", "if Ollama runs on another host (none at localhost)"),
         ('anthropic-proxy ask "hello"', "sends one request to the demo"),
     )

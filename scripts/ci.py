@@ -264,6 +264,14 @@ def soak(*options: str) -> None:
     _run_module("tests.soak", *options)
 
 
+def strangers(*options: str) -> None:
+    """Run commands and servers in directories with hostile files, as an installed program and in a checkout.
+
+    Options go to pytest.
+    """
+    _run_module("pytest", "tests/strangers", "-n", "2", *options)
+
+
 def _run_module(name: str, *options: str) -> None:
     _set_up("dev")
     become(PYTHON, "-m", name, *options)

@@ -39,7 +39,7 @@ def tiers() -> dict[str, Tier]:
     """Return all tiers. Steps that measure the machine's time or processor stand alone in their group."""
     merge = (
         (readme_test_command(),),
-        (*part("e2e", "packages", "pages", "redis", "databases"), "python3 scripts/check.py --static"),
+        (*part("e2e", "packages", "pages", "redis", "databases", "strangers"), "python3 scripts/check.py --static"),
     )
     nightly = (
         part("hidden-posix"),

@@ -14,6 +14,7 @@ from cyclopts import CycloptsError
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.ask import ask
 from anthropic_proxy.cli.code import code, run
+from anthropic_proxy.cli.command_settings import take_global_options
 from anthropic_proxy.cli.completion import completion
 from anthropic_proxy.cli.config import config
 from anthropic_proxy.cli.db import db
@@ -88,7 +89,7 @@ def main() -> None:
     An error is written as messages to stderr, and ends the process with status 1 or 2.
     """
     try:
-        words = sys.argv[1:]
+        words = take_global_options(sys.argv[1:])
         require_known_command(commands, words)
         if words and words[0] != "serve" and not words[0].startswith("-"):
             restore_default_signals()  # `serve` installs its own handlers

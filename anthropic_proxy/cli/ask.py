@@ -4,13 +4,13 @@ It uses the proxy that runs on this machine, or starts one for this command.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.errors import ConfigurationError
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
@@ -38,14 +38,12 @@ def ask(
         Print the events of the reply as JSON, one per line.
     """
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
     from anthropic_proxy.upstream.local_server import stream_message  # noqa: PLC0415
 
     text = sys.stdin.read() if question is None else question
     if not text.strip():
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"')
-    settings = load_settings(os.environ, PROVIDERS)
+    settings = load_command_settings()
     with open_proxy(settings) as proxy:
         print_reply(
             stream_message(proxy.host, proxy.port, _encode_request(text, model), proxy.token, proxy.certificate_file),

@@ -4,7 +4,6 @@ They use the proxy that runs on this machine. If there is none, they start a pro
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -134,10 +134,8 @@ def _open_proxy() -> AbstractContextManager["LocalProxy"]:
     The settings are those of the environment and `.env`.
     """
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    return open_proxy(load_settings(os.environ, PROVIDERS))
+    return open_proxy(load_command_settings())
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:

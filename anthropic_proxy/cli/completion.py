@@ -3,10 +3,11 @@
 `complete_providers` returns the model prefixes of providers, which are completed too.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
+
+from anthropic_proxy.cli.command_settings import load_command_settings
 
 if TYPE_CHECKING:
     from cyclopts.completion import CompletionContext
@@ -34,11 +35,11 @@ def complete_providers(_context: "CompletionContext") -> Sequence[str]:
     They include the providers of the configuration file if the settings are valid.
     """
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS, find_registry  # noqa: PLC0415
-    from anthropic_proxy.settings import Settings, load_settings  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import find_registry  # noqa: PLC0415
+    from anthropic_proxy.settings import Settings  # noqa: PLC0415
 
     try:
-        settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+        settings = load_command_settings()
     except ConfigurationError:
         settings = Settings()
     return [row.prefix for row in find_registry(settings)]

@@ -4,17 +4,22 @@
 """
 
 import asyncio
-import os
 import sys
 from datetime import date
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import describe_files, load_command_settings
+
+if TYPE_CHECKING:
+    from anthropic_proxy.settings import Settings
+
 config = Commands(name="config", help="Show the settings with their sources, or check them.", help_epilogue="")
 """Group of the commands `config show` and `config check`."""
 _NO_PROVIDER = "No provider is configured, so the demo replies. It has no model. Next:  anthropic-proxy init"
+_UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 
@@ -34,36 +39,48 @@ def show(
     from anthropic_proxy.cli.output import Column, Output  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.routing.settings_listing import list_settings  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+    from anthropic_proxy.settings import list_variables  # noqa: PLC0415
+    from anthropic_proxy.settings.place import find_unread_files  # noqa: PLC0415
 
-    settings, output = load_settings(os.environ, PROVIDERS, runs_commands=False), Output()
+    settings, output = load_command_settings(), Output()
     rows = list_settings(settings)
     shown = [row for row in rows if all_settings or row.source != "default"]
     if as_json:
-        output.write_json({"settings": shown})
+        output.write_json({"files": settings.files, "settings": shown})
         return
     if shown:
         columns = [Column("Setting"), Column("Value"), Column("Source", role="quiet"), Column("Default", role="quiet")]
         output.write_table(columns, [(row.name, row.value or "–", row.source, row.default or "–") for row in shown])
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
+    output.write_notice(describe_files(settings))
+    if (unread := find_unread_files(settings.env_file, list_variables(PROVIDERS))) is not None:
+        output.write_notice(unread.sentence, "!", "warn")
+        if unread.move_command:
+            sys.stderr.write(f"    {unread.move_command}\n")
 
 
 @config.command
-def check(*, as_json: _AsJson = False) -> None:
+def check(
+    *, reads_keys: Annotated[bool, Parameter(name="--keys", negative="")] = False, as_json: _AsJson = False
+) -> None:
     """Check the settings. Exit status: 0 without findings, 1 with warnings or missing keys, 2 for an invalid setting.
 
     Parameters
     ----------
+    reads_keys
+        Read the key files and run the key commands of anthropic-proxy.toml too, and report those that give no key.
     as_json
         Print one JSON object instead.
     """
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
+    from anthropic_proxy.settings.key_references import UNRESOLVED_KEY  # noqa: PLC0415
 
     output = Output()
     try:
-        problems, warnings = asyncio.run(_find())
+        settings = load_command_settings(resolves_keys=reads_keys)
+        problems, warnings = asyncio.run(_find(settings))
     except ConfigurationError as error:
         if not as_json:
             raise
@@ -79,10 +96,12 @@ def check(*, as_json: _AsJson = False) -> None:
             output.write_notice(warning, "!", "warn")
         if not problems and not warnings:
             output.write_line(f"  {output.paint('✓', 'ok')} The settings are valid. No provider was called.")
+        if UNRESOLVED_KEY in settings.reveal_all_secrets():
+            output.write_notice(f"{_UNREAD_KEYS}  anthropic-proxy config check --keys")
     sys.exit(1 if problems or warnings else 0)
 
 
-async def _find() -> tuple[list[str], list[str]]:
+async def _find(settings: "Settings") -> tuple[list[str], list[str]]:
     """Return two lists of sentences: problems of the settings, which prevent requests, and warnings.
 
     The only network request is to the Ollama server, if Ollama is the preferred provider.
@@ -90,14 +109,11 @@ async def _find() -> tuple[list[str], list[str]]:
     from msgspec import structs  # noqa: PLC0415
 
     from anthropic_proxy.plugin_packages import require_installed_plugins  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.routing.readiness import list_problems_and_warnings  # noqa: PLC0415
     from anthropic_proxy.routing.router import find_preferred_provider  # noqa: PLC0415
     from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
     from anthropic_proxy.services import open_services, require_route_prices  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS)
     require_auth_if_exposed(settings)
     require_route_prices(settings)
     require_installed_plugins(settings)

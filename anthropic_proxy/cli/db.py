@@ -3,15 +3,16 @@
 `upgrade`, `check` and `export` are the functions of the commands.
 """
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
+
 if TYPE_CHECKING:
-    from anthropic_proxy.settings import Settings
+    pass
 
 db = Commands(name="db", help="Migrate, check or export the database of the usage ledger.", help_epilogue="")
 """Group of the commands `db upgrade`, `db check` and `db export`."""
@@ -33,7 +34,7 @@ def upgrade() -> None:
     from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure  # noqa: PLC0415
     from anthropic_proxy.ledger.migrations import NEWEST_VERSION  # noqa: PLC0415
 
-    settings, output = _load_settings(), Output()
+    settings, output = load_command_settings(), Output()
     place = describe_database_location(find_database_url(settings))
     try:
         open_for_writing(settings).dispose()
@@ -53,7 +54,7 @@ def check() -> None:
     from anthropic_proxy.ledger.checks import find_database_problems  # noqa: PLC0415
     from anthropic_proxy.ledger.database import describe_database_location, find_database_url  # noqa: PLC0415
 
-    settings, output = _load_settings(), Output()
+    settings, output = load_command_settings(), Output()
     with open_ledger_for_reading(settings) as connection:
         problems = [] if connection is None else [*find_database_problems(connection)]
     for problem in problems:
@@ -85,17 +86,10 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
     )
     from anthropic_proxy.ledger.request_queries import stream_stored_requests  # noqa: PLC0415
 
-    with open_ledger_for_reading(_load_settings()) as connection:
+    with open_ledger_for_reading(load_command_settings()) as connection:
         rows = () if connection is None else stream_stored_requests(connection)
         if form == "csv":
             write_csv(sys.stdout, REQUEST_TITLES, map(list_request_values, rows))
             return
         for row in rows:
             sys.stdout.write(encode_json(build_request_object(row)).decode() + "\n")
-
-
-def _load_settings() -> "Settings":
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
-
-    return load_settings(os.environ, PROVIDERS, runs_commands=False)

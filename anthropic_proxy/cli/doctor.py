@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.errors import ConfigurationError
 
@@ -92,7 +93,7 @@ def _run(options: _Options) -> int:
     from anthropic_proxy.cli.doctor_storage import store_results  # noqa: PLC0415
     from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends  # noqa: PLC0415
 
-    settings = _load_settings()
+    settings = load_command_settings(resolves_keys=True)
     _require_writable(options.report)
     if options.is_attached:
         stop_process_when_stdin_ends()
@@ -105,13 +106,6 @@ def _run(options: _Options) -> int:
     finally:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
     return result.exit_status
-
-
-def _load_settings() -> "Settings":
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
-
-    return load_settings(os.environ, PROVIDERS)
 
 
 @asynccontextmanager
@@ -204,7 +198,7 @@ def _print_estimate(options: _Options) -> None:
 
     from anthropic_proxy.lab.doctor import estimate_price, estimate_totals  # noqa: PLC0415
 
-    settings = _load_settings()
+    settings = load_command_settings()
 
     async def find_backends() -> "Sequence[Backend]":
         async with _open_backends(settings, options) as (_, found):

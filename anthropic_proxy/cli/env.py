@@ -3,13 +3,14 @@
 `find_shell` returns the shell of the user, and `format_set_command` the command that sets one variable.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+
+from anthropic_proxy.cli.command_settings import load_command_settings
 
 Shell = Literal["sh", "fish", "powershell", "cmd"]
 """Family of shells with the same syntax. `sh` includes bash and zsh."""
@@ -31,10 +32,9 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.local_proxy import LocalProxy, client_token, find_proxy, require_accepted_credential  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import copy_environment, load_settings  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    settings = load_command_settings()
     running = find_proxy(settings)
     if running is not None:
         require_accepted_credential(running)

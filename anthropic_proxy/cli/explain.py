@@ -6,7 +6,6 @@ requests are in the ledger, the database of requests.
 
 import asyncio
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
+
+from anthropic_proxy.cli.command_settings import load_command_settings
 
 if TYPE_CHECKING:
     from anthropic_proxy.cli.explanation import Explanation
@@ -107,10 +108,8 @@ def _read_stored(request_id: str | None, option: str) -> tuple[bytes, str]:
     `request_id`: None: the last stored request. `option`: command-line option that needs the body, for error messages.
     """
     from anthropic_proxy.cli.stored_requests import require_stored_body, require_stored_request  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    settings = load_command_settings()
     row = require_stored_request(settings, request_id)
     remedy = " Explain a file with the request body:  anthropic-proxy explain FILE"
     return require_stored_body(settings, row, option, remedy), row.id
@@ -123,10 +122,8 @@ def _explain_stored(request_id: str | None, as_json: bool) -> int:
     """
     from anthropic_proxy.cli.stored_explanation import StoredExplanation  # noqa: PLC0415
     from anthropic_proxy.cli.stored_requests import require_stored_request  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    row = require_stored_request(load_settings(os.environ, PROVIDERS, runs_commands=False), request_id)
+    row = require_stored_request(load_command_settings(), request_id)
     explanation = StoredExplanation(row)
     if as_json:
         explanation.write_json()
@@ -142,10 +139,8 @@ def _build(content: bytes, name: str, model: str | None) -> "Explanation":
     """
     from anthropic_proxy.cli.explanation import Explanation  # noqa: PLC0415
     from anthropic_proxy.cli.input_file import describe_input  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS)
+    settings = load_command_settings()
     fields, result, head = dry_run_request(settings, content, describe_input(Path(name)), model)
     return Explanation(settings, fields, result, head)
 

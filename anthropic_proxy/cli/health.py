@@ -1,10 +1,11 @@
 """Command `health`: checks if a proxy runs on this machine, for containers and scripts."""
 
-import os
 from datetime import datetime
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from anthropic_proxy.cli.command_settings import load_command_settings
 
 
 def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
@@ -17,10 +18,8 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     """
     from anthropic_proxy.cli.local_proxy import require_proxy  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    settings = load_command_settings()
     proxy = require_proxy(settings)
     if as_json:
         Output().write_json({"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at})

@@ -20,7 +20,7 @@ def import_settings(
     """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
 
     The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
-    proxy. Lines are added to the files of the working directory; existing ones are never changed. Keys are copied only
+    proxy. Lines are added to the settings files in their folder; existing ones are never changed. Keys are copied only
     from a .env. For other formats, the new lines refer to the variables that contain the keys. Rules that depend on
     the request become [[routes]]. Entries that are not copied as they are get a line that says what happens to them.
 
@@ -35,9 +35,11 @@ def import_settings(
     from anthropic_proxy.cli.importing.writing import prepare_files  # noqa: PLC0415
     from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
+    from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
 
     plan = read_configuration(read_input(file), describe_input(file))
-    files = prepare_files(plan, Path())
+    files = prepare_files(plan, require_settings_folder(copy_environment()))
     output = Output()
     _write_summary(output, plan, describe_input(file), dry_run=dry_run)
     _write_additions(output, files)

@@ -4,15 +4,14 @@
 server that the proxy does not know. The settings of such a server are also written into `anthropic-proxy.toml`.
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from getpass import getpass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.errors import ConfigurationError, UpstreamError
 
@@ -79,13 +78,14 @@ class _Setup:
     def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
         from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
         from anthropic_proxy.settings import ENV_FILE, copy_environment, load_settings  # noqa: PLC0415
+        from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
 
         self._output, self._is_interactive = output, is_interactive
         self._skip_test, self._is_confirmed = skip_test, is_confirmed
         self._environ: Mapping[str, str] = copy_environment()
-        self._file = Path(ENV_FILE)
-        self._settings: Settings = load_settings(os.environ, PROVIDERS)
-        self._in_file: Settings = load_settings({}, PROVIDERS, runs_commands=False)
+        self._file = require_settings_folder(self._environ) / ENV_FILE
+        self._settings: Settings = load_command_settings()
+        self._in_file: Settings = load_settings({}, PROVIDERS, env_file=self._settings.env_file)
 
     def run(self, name: str | None, key_variable: str | None) -> int:
         """Ask for missing values, test them and write the lines. Return the exit status."""

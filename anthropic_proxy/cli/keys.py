@@ -4,7 +4,6 @@ Each command has a function, such as `create` and `rotate` (replace the text of 
 several keys share, and `audit` lists the changes.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App as Commands
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.key_options import RuleOptions
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def create(
 
     expiry = decode_expiry("--expires", expires, time.time())
     chosen = Rules(**(rules or RuleOptions()).decode())
-    settings = _load_settings()
+    settings = load_command_settings()
     with _administering(settings) as administration:
         key = VirtualKey(id="", label=label, owner=owner, team=team, rules=chosen, expires_at=expiry)
         created, text = administration.create_key(key)
@@ -80,7 +80,7 @@ def list_(*, as_json: _AsJson = False) -> None:
     from anthropic_proxy.cli.key_tables import write_keys  # noqa: PLC0415
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
 
-    with open_ledger_for_reading(_load_settings()) as connection:
+    with open_ledger_for_reading(load_command_settings()) as connection:
         found = [] if connection is None else list_keys(connection)
     write_keys(found, as_json=as_json)
 
@@ -101,7 +101,7 @@ def show(key: str, *, as_json: _AsJson = False) -> None:
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
     from anthropic_proxy.errors import UnknownModel  # noqa: PLC0415
 
-    settings = _load_settings()
+    settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         if connection is None:
             raise UnknownModel("There are no keys. Create one:  anthropic-proxy keys create LABEL")
@@ -146,7 +146,7 @@ def change(
     names = {name: value for name, value in given.items() if value is not None}
     expires_at = UNSET if expires is None else decode_expiry("--expires", expires, time.time())
     wanted = KeyChange(expires_at=expires_at, rules=(rules or RuleOptions()).decode(), **names)
-    with _administering(settings := _load_settings()) as administration:
+    with _administering(settings := load_command_settings()) as administration:
         changed = administration.change_key(key, wanted)
     write_key(changed)
     _warn_of_unknown_routes(changed.rules, settings)
@@ -170,7 +170,7 @@ def rotate(key: str, *, overlap: str = "0m", as_json: _AsJson = False) -> None:
     from anthropic_proxy.access.periods import decode_duration  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.key_tables import write_new_key  # noqa: PLC0415
 
-    seconds, settings = decode_duration("--overlap", overlap), _load_settings()
+    seconds, settings = decode_duration("--overlap", overlap), load_command_settings()
     with _administering(settings) as administration:
         rotated, text = administration.rotate_key(key, seconds)
     write_new_key(rotated, text, "rotated", settings, as_json=as_json)
@@ -187,7 +187,7 @@ def revoke(key: str) -> None:
     """
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
 
-    with _administering(_load_settings()) as administration:
+    with _administering(load_command_settings()) as administration:
         revoked = administration.revoke_key(key)
     output = Output()
     output.write_line(f"  {output.paint('✓', 'ok')} Key {revoked.label} is revoked.")
@@ -207,7 +207,7 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     from anthropic_proxy.cli.key_tables import write_team  # noqa: PLC0415
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
 
-    settings = _load_settings()
+    settings = load_command_settings()
     if changes := (rules or RuleOptions()).decode():
         with _administering(settings) as administration:
             found = administration.change_team(name, changes)
@@ -242,7 +242,7 @@ def audit(
     if as_json and as_csv:
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
     beginning = time.time() - decode_duration("--since", since)
-    with open_ledger_for_reading(_load_settings()) as connection:
+    with open_ledger_for_reading(load_command_settings()) as connection:
         entries = [] if connection is None else list_audit_entries(connection, since=beginning)
     write_audit_entries(entries, "json" if as_json else "csv" if as_csv else "table")
 
@@ -302,10 +302,3 @@ def _read_spending(settings: "Settings", key: "VirtualKey") -> "Sequence[Spendin
             await store.close()
 
     return asyncio.run(read()) if key.rules.budgets else ()
-
-
-def _load_settings() -> "Settings":
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
-
-    return load_settings(os.environ, PROVIDERS, runs_commands=False)

@@ -4,12 +4,12 @@ Older requests come from the ledger, the database of requests. `--live` opens a 
 the requests for `--errors`.
 """
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,12 +49,10 @@ def logs(
     as_json
         Print one JSON object per request.
     """
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     if not 0 <= number <= MAX_LINES:
         raise ConfigurationError(f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.')
-    settings = load_settings(os.environ, PROVIDERS)
+    settings = load_command_settings()
     if live:
         _show_requests(settings)
         return

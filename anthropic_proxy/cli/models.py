@@ -4,13 +4,13 @@
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.installation import build_extra_install_command
@@ -55,11 +55,9 @@ async def _show_mapping(output: "Output", as_json: bool) -> int:
     `as_json`: print one JSON object instead.
     """
     from anthropic_proxy.cli.model_overview import list_tier_groups, query_all_providers  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.services import open_services  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    services = await open_services(load_settings(os.environ, PROVIDERS))
+    services = await open_services(load_command_settings(resolves_keys=True))
     try:
         tiers, offered = await list_tier_groups(services), await query_all_providers(services)
     finally:
@@ -87,11 +85,10 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
     `name`: `openai` or `openai/gpt-4.1`. `as_json`: print one JSON object instead.
     """
     from anthropic_proxy.cli.model_overview import find_provider, query_provider, query_provider_model  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS, find_registry  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import find_registry  # noqa: PLC0415
     from anthropic_proxy.services import open_services  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS)
+    settings = load_command_settings(resolves_keys=True)
     word, _, model = name.partition("/")
     provider = find_provider(word, settings)
     if provider is None:

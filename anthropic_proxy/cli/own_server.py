@@ -7,7 +7,6 @@
 import re
 from getpass import getpass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -18,8 +17,9 @@ from anthropic_proxy.cli.importing.writing import FilesToWrite, prepare_files
 from anthropic_proxy.cli.setup_plan import KeyTestResult, check_key, describe_tier_overrides
 from anthropic_proxy.errors import ConfigurationError, UpstreamError
 from anthropic_proxy.routing.providers import Provider, find_registry
-from anthropic_proxy.settings import ConfiguredProvider, Settings
+from anthropic_proxy.settings import ConfiguredProvider, Settings, copy_environment
 from anthropic_proxy.settings.masking import mask_env_lines
+from anthropic_proxy.settings.place import require_settings_folder
 from anthropic_proxy.settings.sources import FoundSetting
 from anthropic_proxy.settings.values import decode_keys, decode_model, decode_url
 
@@ -57,7 +57,7 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
         variable = f"{name.upper().replace('-', '_')}_API_KEY" if key else ""
         plan.servers[name] = ServerTable(base_url=address, key_variable=variable, models={model: {}})
         plan.variables = {"PREFERRED_PROVIDER": name, **({variable: key} if key else {})}
-        files = prepare_files(plan, Path())
+        files = prepare_files(plan, require_settings_folder(copy_environment()))
         return find_registry(files.settings).find(name), files
     return None
 

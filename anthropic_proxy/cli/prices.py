@@ -4,7 +4,6 @@ A running proxy uses the stored list for its next requests.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
+
+from anthropic_proxy.cli.command_settings import load_command_settings
 
 if TYPE_CHECKING:
     from anthropic_proxy.cli.model_overview import ModelPrice
@@ -43,10 +44,8 @@ def update(
     as_json
         Print the result as one JSON object.
     """
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    sys.exit(asyncio.run(_update(load_settings(os.environ, PROVIDERS), source, as_json)))
+    sys.exit(asyncio.run(_update(load_command_settings(), source, as_json)))
 
 
 async def _update(settings: "Settings", source: str, as_json: bool) -> int:

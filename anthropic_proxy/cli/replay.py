@@ -1,10 +1,10 @@
 """Command `replay`: sends a stored request again through the proxy on this machine, and prints the reply."""
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ def replay(
     """
     from anthropic_proxy.cli.ask import print_reply  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
     from anthropic_proxy.upstream.local_server import stream_message  # noqa: PLC0415
 
     if request is None and not last:
@@ -47,7 +45,7 @@ def replay(
         )
     if request is not None and last:
         raise ConfigurationError(f"--last and {request} exclude each other. Use one of them.")
-    settings = load_settings(os.environ, PROVIDERS)
+    settings = load_command_settings()
     body = _build_body(settings, request, model)
     with open_proxy(settings) as proxy:
         print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)

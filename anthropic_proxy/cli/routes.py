@@ -3,7 +3,6 @@
 `list_routes` and `explain` are the functions of the commands.
 """
 
-import os
 import textwrap
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
+
+from anthropic_proxy.cli.command_settings import load_command_settings
 
 if TYPE_CHECKING:
     from anthropic_proxy.cli.output import Output
@@ -33,10 +34,9 @@ def list_routes(*, as_json: _AsJson = False) -> None:
         Print one JSON object instead.
     """
     from anthropic_proxy.cli.output import Column, Output  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import CONFIG_FILE, load_settings  # noqa: PLC0415
+    from anthropic_proxy.settings import CONFIG_FILE  # noqa: PLC0415
 
-    settings, output = load_settings(os.environ, PROVIDERS, runs_commands=False), Output()
+    settings, output = load_command_settings(), Output()
     if as_json:
         output.write_json({"routes": [_encode(route) for route in settings.routes]})
         return
@@ -87,12 +87,10 @@ def explain(
     from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.exchange.dry_run import DryRunClient  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     sender = DryRunClient(key=key, team=team, headers=dict(map(_decode_header, header or ())))
     moment = None if at is None else _decode_time(at)
-    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    settings = load_command_settings()
     fields, result, _ = dry_run_request(
         settings,
         read_input(file),

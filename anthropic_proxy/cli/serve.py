@@ -1,11 +1,11 @@
 """Command `serve`: reads the settings, and starts the HTTP server of the proxy."""
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -53,15 +53,16 @@ def serve(
         stop_timeout_seconds=settings.stop_timeout_seconds,
         drain_delay_seconds=settings.drain_delay_seconds,
         tls_files=_find_tls_files(settings),
-        watched_files=_list_settings_files() if watch_config else (),
+        watched_files=_list_settings_files(settings) if watch_config else (),
         stops_at_end_of_input=attached,
     )
 
 
-def _list_settings_files() -> tuple[str, ...]:
-    from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE  # noqa: PLC0415
+def _list_settings_files(settings: "Settings") -> tuple[str, ...]:
+    from anthropic_proxy.settings.config_file import resolve_config_file_path  # noqa: PLC0415
 
-    return ENV_FILE, CONFIG_FILE
+    files = settings.env_file, resolve_config_file_path(settings.env_file)
+    return tuple(file for file in files if file is not None)
 
 
 def _app_loader(settings: "Settings") -> "LoadWorkerApp":
@@ -78,13 +79,11 @@ def _load_settings(host: str | None, port: int | None, *, attached: bool) -> "Se
     """
     from msgspec.structs import replace  # noqa: PLC0415
 
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
     from anthropic_proxy.server.listen import MAX_PORT  # noqa: PLC0415
     from anthropic_proxy.services import require_route_prices  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS)
+    settings = load_command_settings()
     require_route_prices(settings)
     if host:
         settings = replace(settings, host=host.strip("[]"))

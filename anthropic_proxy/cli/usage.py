@@ -3,10 +3,11 @@
 The data comes from the ledger, the database of client requests.
 """
 
-import os
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+
+from anthropic_proxy.cli.command_settings import load_command_settings
 
 Grouping = Literal["model", "day", "project", "session", "key", "provider", "route"]
 """Values of the option `--by`: the property by which requests are summed."""
@@ -52,11 +53,9 @@ def _write(by: Grouping, since: str, until: str, form: Literal["json", "csv", "t
     from anthropic_proxy.cli.usage_table import UsageReport  # noqa: PLC0415
     from anthropic_proxy.ledger.periods import resolve_usage_range  # noqa: PLC0415
     from anthropic_proxy.ledger.queries import sum_usage  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     chosen = resolve_usage_range(since, until, datetime.now(UTC))
-    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by)
     report = UsageReport(settings, by, groups)

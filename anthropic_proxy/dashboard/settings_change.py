@@ -39,6 +39,8 @@ class Proposal(Struct, frozen=True, kw_only=True):
 
     row: SettingRow
     value: str
+    file: Path
+    """Path of the file `.env`."""
     text: str
     """New content of the file `.env`, with the change."""
     before: str
@@ -63,14 +65,17 @@ class Proposal(Struct, frozen=True, kw_only=True):
 def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
     """Return the settings that users may change in the dashboard, by name.
 
-    A setting in the environment of the process is left out, because it would override the value in `.env`.
+    A setting in the environment of the process is left out, because it would override the value in `.env`. The result
+    is empty if the proxy reads no files.
     """
+    if settings.env_file is None:
+        return {}
     keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
     return {
         row.name: row
         for row in list_settings(settings)
         if (row.name in keys or _EDITABLE.fullmatch(row.name))
-        and (row.source == "default" or row.source.startswith(ENV_FILE))
+        and (row.source == "default" or row.source.startswith(f"{settings.env_file} line "))
     }
 
 
@@ -80,7 +85,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     Raises `InvalidRequest` for an invalid name or value.
     """
     row = list_editable_settings(settings).get(name)
-    if row is None:
+    if row is None or settings.env_file is None:
         raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
     value = value.strip()
     if len(value) > MAX_VALUE_CHARACTERS or not value.isprintable():
@@ -89,15 +94,17 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         raise InvalidRequest(
             f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value."
         )
+    file = Path(settings.env_file)
     try:
-        before = read_text(Path(ENV_FILE))
+        before = read_text(file)
         text = update_env_text(before, name, value)
-        warnings = _check(text)
+        warnings = _check(text, file)
     except ConfigurationError as error:
         raise InvalidRequest(error.message) from None
     return Proposal(
         row=row,
         value=value,
+        file=file,
         text=text,
         before=digest(before),
         difference=_compare(name, before, text),
@@ -112,33 +119,34 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
     has changed since then.
     """
     try:
-        with locked_for_change(Path(ENV_FILE)):
-            before = read_text(Path(ENV_FILE))
+        proposal.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked_for_change(proposal.file):
+            before = read_text(proposal.file)
             if not proposal.before == digest(before) == expected_digest:
                 raise InvalidRequest(
                     f"Another change of .env was written after this preview, so {proposal.row.name} was not written. "
                     "Check its value and show the change again."
                 )
             if before:
-                replace_file(Path(BACKUP_FILE), before, has_keys=True)
-            replace_file(Path(ENV_FILE), proposal.text, has_keys=proposal.is_secret)
+                replace_file(proposal.file.with_name(BACKUP_FILE), before, has_keys=True)
+            replace_file(proposal.file, proposal.text, has_keys=proposal.is_secret)
     except ConfigurationError as error:
         raise InvalidRequest(f"{error.message} Nothing was changed.") from None
 
 
-def _check(text: str) -> Sequence[str]:
-    """Load the settings with `text` as content of `.env`, and return their warnings.
+def _check(text: str, file: Path) -> Sequence[str]:
+    """Load the settings with `text` as content of `.env`, and return their warnings. `file`: its path.
 
     Raises `ConfigurationError` if the settings are invalid.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / ENV_FILE).write_text(text, encoding="utf-8", newline="")
-        if Path(CONFIG_FILE).exists():
-            shutil.copyfile(CONFIG_FILE, folder / CONFIG_FILE)
+        if (config_file := file.with_name(CONFIG_FILE)).exists():
+            shutil.copyfile(config_file, folder / CONFIG_FILE)
         path = str(folder / ENV_FILE)
         try:
-            found = load_settings(copy_environment(), PROVIDERS, env_file=path, runs_commands=False).warnings
+            found = load_settings(copy_environment(), PROVIDERS, env_file=path).warnings
         except ConfigurationError as error:
             raise ConfigurationError(" ".join(_shorten(message, folder) for message in error.messages)) from None
     return [_shorten(warning, folder) for warning in found]

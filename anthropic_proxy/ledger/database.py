@@ -7,6 +7,8 @@ exist.
 """
 
 import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,13 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.backup import create_private_file, write_backup
-from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version, upgrade_schema
+from anthropic_proxy.ledger.migrations import (
+    NEWEST_VERSION,
+    OWN_TABLES,
+    find_schema_version,
+    is_known_version,
+    upgrade_schema,
+)
 from anthropic_proxy.ledger.place import find_sqlite_file
 from anthropic_proxy.settings import Settings
 
@@ -30,6 +38,7 @@ _SILENCE_MILLISECONDS = 10_000
 """Time in milliseconds without a TCP acknowledgment after which the PostgreSQL server counts as disconnected."""
 _CACHE_KIBIBYTES = 16_384
 """Maximum cache in KiB of a SQLite connection that only reads."""
+_MAX_LISTED_TABLES = 3
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
 
@@ -92,10 +101,13 @@ def open_for_reading(settings: Settings) -> Engine:
 def open_for_writing(settings: Settings) -> Engine:
     """Return a SQLAlchemy engine for writing to the ledger, for use in one thread.
 
-    Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version.
+    Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version, and
+    `ConfigurationError` for a database of another program.
     """
     url = find_database_url(settings)
     file = find_database_file(url)
+    if file is not None:
+        _require_own_file(file)
     engine = _open_postgres(url) if file is None else _open_sqlite(url, file)
     try:
         migrate(engine, file)
@@ -119,6 +131,8 @@ def migrate(engine: Engine, file: Path | None) -> str:
         return version
     with engine.begin() as connection:
         if file is None:
+            if version is None:
+                _require_own_database(connection, describe_database_location(engine.url))
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION_LOCK})
             connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
         version = find_schema_version(connection)  # another process may have migrated meanwhile
@@ -129,6 +143,41 @@ def migrate(engine: Engine, file: Path | None) -> str:
                 write_backup(file, version)
             upgrade_schema(connection)
     return version or ""
+
+
+def _require_own_file(file: Path) -> None:
+    """Raise `ConfigurationError` if a SQLite file has tables of another program. The file is only read."""
+    if not file.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_SECONDS)) as connection:
+            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
+            tables = [str(name) for (name,) in connection.execute(query)]
+    except sqlite3.Error:
+        return  # the next use of the file reports it
+    if not {*OWN_TABLES} <= {*tables}:
+        _require_no_tables(tables, str(file), "")
+
+
+def _require_own_database(connection: Connection, place: str) -> None:
+    """Raise `ConfigurationError` if a PostgreSQL database without our schema has tables of another program."""
+    if connection.execute(text("SELECT to_regnamespace(:schema)"), {"schema": SCHEMA}).scalar() is not None:
+        return
+    query = (
+        "SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') "
+        "ORDER BY schemaname, tablename"
+    )
+    tables = [str(name) for (name,) in connection.execute(text(query))]
+    _require_no_tables(tables, place, f", or create the schema for it yourself:  CREATE SCHEMA {SCHEMA}")
+
+
+def _require_no_tables(tables: Sequence[str], place: str, other_remedy: str) -> None:
+    if tables:
+        listed = ", ".join(tables[:_MAX_LISTED_TABLES]) + (", …" if len(tables) > _MAX_LISTED_TABLES else "")
+        raise ConfigurationError(
+            f"The database {place} belongs to another program: it has tables ({listed}), and none of the ledger. "
+            f"Nothing was created. Set DATABASE_URL to a database of its own{other_remedy or '.'}"
+        )
 
 
 def has_tables(connection: Connection, place: str) -> bool:

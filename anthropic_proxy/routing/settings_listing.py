@@ -12,10 +12,11 @@ from anthropic_proxy.money import format_price
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router import choose_preferred_provider_name, list_tier_mappings
-from anthropic_proxy.settings import Settings, list_variables
+from anthropic_proxy.settings import Secret, Settings, list_variables
 from anthropic_proxy.settings.config_file import format_key_path
 from anthropic_proxy.settings.defaults import list_defaults
 from anthropic_proxy.settings.file_format import DEFAULT_WIRE
+from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.settings.masking import mask_setting
 
 _MODEL_VARIABLES = {"BIG_MODEL": "sonnet", "SMALL_MODEL": "haiku"}
@@ -72,7 +73,7 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         source = settings.origins[table.base_url_setting]
         rows.append(SettingRow(table.base_url_setting, table.base_url, source, ""))
         if table.has_key:
-            keys = ", ".join(map(str, settings.keys.get(table.name, ())))
+            keys = ", ".join(map(_show_key, settings.keys.get(table.name, ())))
             rows.append(SettingRow(table.api_key_setting, keys, settings.origins[table.api_key_setting], ""))
         if table.known_models:
             name = table.format_setting_name("models")
@@ -84,7 +85,10 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
     for name, variable in settings.referenced_variables.items():
         rows.append(SettingRow(name, ", ".join(map(str, variable.keys)), variable.origin, ""))
     if settings.search is not None:
-        texts = {"service": settings.search.service, "api_key": str(settings.search.key or "")}
+        texts = {
+            "service": settings.search.service,
+            "api_key": _show_key(settings.search.key) if settings.search.key else "",
+        }
         names = {f"{field} of [search]": text for field, text in texts.items()}
         rows += [SettingRow(name, text, settings.origins[name], "") for name, text in names.items() if text]
     for route in settings.routes:
@@ -93,6 +97,10 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         text = f"{format_price(price.table.input)} in, {format_price(price.table.output)} out, per million tokens"
         rows.append(SettingRow(f'[prices."{price.pattern}"]', text, price.origin, ""))
     return rows
+
+
+def _show_key(key: Secret) -> str:
+    return UNRESOLVED_KEY if key.reveal() == UNRESOLVED_KEY else str(key)
 
 
 def _show_value(value: object) -> str:

@@ -4,7 +4,7 @@ The module `fields` defines the settings. `sources` finds the text of each setti
 builds the `Settings` object, and `reader` does so at start and at each reload.
 """
 
-from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile
+from anthropic_proxy.settings.config_file import ConfigFile
 from anthropic_proxy.settings.environment import (
     copy_environment,
     export_to_litellm,
@@ -32,8 +32,9 @@ from anthropic_proxy.settings.file_format import (
 from anthropic_proxy.settings.load import list_variables, load_settings
 from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.otel_variables import export_to_otel
+from anthropic_proxy.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.settings.provider_variables import ProviderVariables
-from anthropic_proxy.settings.reader import ENV_FILE, SettingsReader, find_changed_variables
+from anthropic_proxy.settings.reader import SettingsReader, find_changed_variables
 from anthropic_proxy.settings.route_format import (
     BALANCE_TEXTS,
     TARGETS_SETTING,
@@ -75,6 +76,7 @@ __all__ = [
     "export_to_litellm",
     "export_to_otel",
     "find_changed_variables",
+    "find_env_file",
     "find_listen_host_option",
     "list_condition_texts",
     "list_variables",
@@ -83,4 +85,5 @@ __all__ = [
     "normalize_service_tier",
     "python_safe_path_for_workers",
     "remove_python_safe_path",
+    "use_settings_folder",
 ]

@@ -20,12 +20,11 @@ from msgspec import Struct
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.file_format import ModelTable
+from anthropic_proxy.settings.place import CONFIG_FILE
 from anthropic_proxy.settings.sources import FoundSetting
 from anthropic_proxy.settings.text_file import decode_toml, read_settings_file
 from anthropic_proxy.settings.values import find_similar_choice, invalid_setting_error, join_with_or, redact_and_shorten
 
-CONFIG_FILE = "anthropic-proxy.toml"
-"""Name of the configuration file, in the folder of `.env`."""
 _MAX_LISTED_NAMES = 12
 SCHEMA_FILE = Path(__file__).with_name("anthropic-proxy.schema.json")
 """JSON Schema of the configuration file, in the package."""
@@ -82,7 +81,7 @@ class ConfigFile:
 
         The decoders in `settings.values` accept this object.
         """
-        return FoundSetting(format_key_path(path), text, self.describe_origin(path), (text,), path[-1])
+        return FoundSetting(format_key_path(path), text, self.describe_origin(path), (text,), toml_key=path[-1])
 
     def invalid_value_error(
         self, path: KeyPath, value: object, allowed: str, suggestion: str = ""

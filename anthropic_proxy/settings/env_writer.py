@@ -43,6 +43,10 @@ def append_variables(file: Path, values: Mapping[str, str]) -> bool:
     If a variable contains a key, other users of the machine lose the permission to read the file. The result is True if
     they had this permission before. Raises `ConfigurationError` if the file cannot be written.
     """
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
     with locked_for_change(file):
         text = read_text(file)
         for name, value in values.items():

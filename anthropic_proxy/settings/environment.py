@@ -1,6 +1,6 @@
 """Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
 
-`find_color_setting`, `find_proxies` and `find_data_directory` read such variables. `export_to_litellm` copies variables
+`find_color_setting` and `find_proxies` read such variables. `export_to_litellm` copies variables
 of `.env` into the environment, where the library LiteLLM reads them. `find_listen_host_option` returns the listen
 address on the command line of another server, such as uvicorn.
 
@@ -9,11 +9,9 @@ modules from the current directory. The worker inherits the variable, and remove
 """
 
 import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from anthropic_proxy.errors import ConfigurationError
@@ -157,19 +155,3 @@ def _export(settings: Settings, exported: MutableMapping[str, Secret] | None) ->
     if exported is not None:
         exported.clear()
         exported.update(fresh)
-
-
-def find_data_directory(environ: Mapping[str, str]) -> Path | None:
-    """Return the directory for data of this user, such as learned limits of models. None: no home directory."""
-    # equals `platformdirs.user_data_path`, which would delay each start by about 10 ms
-    name = "anthropic-proxy"
-    if sys.platform == "win32":
-        local = environ.get("LOCALAPPDATA")
-        return Path(local, name) if local else None
-    home = environ.get("HOME")
-    if sys.platform == "darwin":
-        return Path(home, "Library", "Application Support", name) if home else None
-    chosen = environ.get("XDG_DATA_HOME", "").strip()
-    if chosen:
-        return Path(chosen, name)
-    return Path(home, ".local", "share", name) if home else None

@@ -249,8 +249,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     Not set: `otlp` if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
     """
     otel_variables: Mapping[str, Secret] = {}
-    """Variable → text, for variables `OTEL_…` that are set only in `.env`. They are copied to the environment, where
-    the OpenTelemetry SDK reads them."""
+    """Variable → text, for variables `OTEL_…` that are set only in `.env`, and absolute paths of files. They are copied
+    to the environment, where the OpenTelemetry SDK reads them."""
     color: bool | None = None
     """True if the log is always colored, False if never (`FORCE_COLOR`, `NO_COLOR`, `TERM=dumb`).
 
@@ -306,6 +306,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Includes keys.
     """
+    env_file: str | None = None
+    """Path of `.env`, which may not exist. `anthropic-proxy.toml` is in the same folder. None: no files are read."""
+    files: Sequence[str] = ()
+    """Absolute paths of the settings files that were read."""
     warnings: Sequence[str] = ()
     """Warning texts to log at start, for example about ignored placeholders or removed quotes."""
 

@@ -32,6 +32,8 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MIN_KEY_CHARACTERS = 16
 _DETAILS = "For details:  anthropic-proxy config check"
+UNRESOLVED_KEY = "not read"
+"""Stands for a key in a file or from a command while nothing is sent."""
 
 
 class ResolvedKeys(Struct, frozen=True):
@@ -49,10 +51,10 @@ class ResolvedKeys(Struct, frozen=True):
     """File or command that the keys were read from. None: a variable, or there are no keys."""
 
 
-def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_commands: bool) -> ResolvedKeys:
+def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, resolves_keys: bool) -> ResolvedKeys:
     """Return the API keys for a reference in the configuration file, or the reason why there are none.
 
-    If `runs_commands` is False, no command is run, so the result for a reference to a command is empty. Raises
+    If `resolves_keys` is False, no command is run and no key file is read: their key is `UNRESOLVED_KEY`. Raises
     `ConfigurationError` for an invalid reference.
     """
     reference = file.decode_table(path, KeyReference)
@@ -67,11 +69,13 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
                 problem_details=f"{reference.env} is not set ({where}). Set it in .env or in the environment.",
             )
         return ResolvedKeys(decode_keys(found))
+    if not resolves_keys:
+        return ResolvedKeys((Secret(UNRESOLVED_KEY, where),))
     folder = os.path.dirname(os.path.abspath(file.path))
     if reference.file is not None:
         kind, origin = "file", f"the file {redact_and_shorten(reference.file)} ({where})"
         source = KeySource(origin=origin, folder=folder, file=reference.file, refresh_seconds=refresh_seconds)
-    elif runs_commands and reference.command:
+    elif reference.command:
         kind, origin = "command", f"the command {redact_and_shorten(reference.command[0])} ({where})"
         source = KeySource(origin=origin, folder=folder, command=reference.command, refresh_seconds=refresh_seconds)
     else:
@@ -79,7 +83,8 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
     text, problem, output = _read(source)
     if problem:
         return ResolvedKeys(
-            problem=f"the {kind} of {where}, {problem}. {_DETAILS}", problem_details=f"{origin} {problem}{output}."
+            problem=f"the {kind} of {where}, {problem}. {_DETAILS} --keys",
+            problem_details=f"{origin} {problem}{output}.",
         )
     decode_keys(FoundSetting(origin, text, file.describe_origin(path), (text,)))
     return ResolvedKeys((Secret(text, origin),), source=source)
@@ -100,7 +105,7 @@ def read_key_again(source: KeySource) -> Secret:
 def _read(source: KeySource) -> tuple[str, str, str]:
     """Return the key, the problem and the error text of a command. Either the key or the problem is ""."""
     if source.command:
-        return _run_key_command(source.command)
+        return _run_key_command(source.command, Path(source.folder))
     return _read_key_file(Path(source.folder), source.file)
 
 
@@ -149,17 +154,19 @@ def _read_key_file(folder: Path, name: str) -> tuple[str, str, str]:
     return text, "" if text else "is empty", ""
 
 
-def _run_key_command(command: Sequence[str]) -> tuple[str, str, str]:
-    """Run a command that writes an API key.
+def _run_key_command(command: Sequence[str], folder: Path) -> tuple[str, str, str]:
+    """Run a command that writes an API key, in the folder of the settings files.
 
     Return three texts: the key, the problem, and the error text of the command. Without a problem, the last two are "".
     """
-    program = shutil.which(command[0])
+    named = os.path.expanduser(command[0])
+    program = shutil.which(folder / named if os.path.dirname(named) else named)
     if program is None:
         return "", "was not found", ""
     try:
         ended = subprocess.run(
             [program, *command[1:]],
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=KEY_COMMAND_TIMEOUT_SECONDS,

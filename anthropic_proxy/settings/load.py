@@ -4,6 +4,7 @@
 fields of `Settings` that have one variable each, with their decoder.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -13,13 +14,13 @@ from anthropic_proxy.settings import provider_tables, values
 from anthropic_proxy.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.settings.environment import (
     find_color_setting,
-    find_data_directory,
     find_no_proxy_setting,
     find_proxies,
 )
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.oidc_variables import load_oidc
 from anthropic_proxy.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
+from anthropic_proxy.settings.place import find_data_directory
 from anthropic_proxy.settings.price_tables import load_prices
 from anthropic_proxy.settings.provider_variables import BuiltInProviders, ProviderVariables
 from anthropic_proxy.settings.route_tables import load_routes
@@ -44,21 +45,23 @@ _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", 
 
 
 def load_settings(
-    environ: Mapping[str, str], built_in: BuiltInProviders, *, env_file: str | None = ".env", runs_commands: bool = True
+    environ: Mapping[str, str], built_in: BuiltInProviders, *, env_file: str | None = None, resolves_keys: bool = False
 ) -> Settings:
     """Return the settings from the environment, which takes precedence, `.env` and the configuration file.
 
-    If `env_file` is None, no files are read. Raises one `ConfigurationError` with all errors.
+    If `env_file` is None, no files are read. If `resolves_keys` is False, key files are not read and key commands not
+    run, and their keys cannot be sent. Raises one `ConfigurationError` with all errors.
     """
     sources = Sources(environ, env_file)
-    file = ConfigFile(resolve_config_file_path(env_file), sources.errors)
+    config_file = resolve_config_file_path(env_file)
+    file = ConfigFile(config_file, sources.errors)
     tables = provider_tables.load_provider_tables(file, sources.errors)
     providers = built_in.with_configured_providers(tables, file, sources.errors)
     fields = _load_fields(sources, providers, provider_tables.list_provider_table_names(file))
     traces, trace_warnings = load_trace_fields(sources)
-    runs_now = runs_commands and not sources.errors
-    search = load_search_service(file, sources, runs_commands=runs_now)
-    configured = provider_tables.load_provider_fields(tables, file, sources, runs_commands=runs_now)
+    resolves_now = resolves_keys and not sources.errors
+    search = load_search_service(file, sources, resolves_keys=resolves_now)
+    configured = provider_tables.load_provider_fields(tables, file, sources, resolves_keys=resolves_now)
     own: dict[str, Any] = {"configured_providers": tables, "search": search, "prices": load_prices(file, sources)}
     own["routes"] = load_routes(file, sources)
     proxies: Mapping[str, Secret] = {}
@@ -70,6 +73,8 @@ def load_settings(
     return Settings(
         **fields,
         **own,
+        env_file=env_file,
+        files=tuple(os.path.abspath(path) for path in (env_file, config_file) if path and os.path.isfile(path)),
         referenced_variables=sources.referenced_variables,
         color=find_color_setting(environ),
         data_directory=find_data_directory(environ),
@@ -247,8 +252,8 @@ def _log_level(found: FoundSetting) -> str:
     return values.decode_choice(found, {**{word: word for word in _LOG_LEVELS}, **_OTHER_LOG_LEVELS}, _LOG_LEVELS)
 
 
-def _text(found: FoundSetting) -> str:
-    return found.text
+def _credentials(found: FoundSetting) -> str:
+    return found.text if "{" in found.text else values.decode_path(found)  # the file, or its contents
 
 
 def _location(found: FoundSetting) -> str:
@@ -281,7 +286,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("use_vertex_auth", values.decode_boolean, False, ("USE_VERTEX_AUTH",)),
     ("vertex_project", _project, False, ("VERTEX_PROJECT", "VERTEX_PROJECT_ID")),
     ("vertex_location", _location, False, ("VERTEX_LOCATION",)),
-    ("google_credentials_file", _text, False, ("GOOGLE_APPLICATION_CREDENTIALS",)),
+    ("google_credentials_file", _credentials, False, ("GOOGLE_APPLICATION_CREDENTIALS",)),
     (
         "ollama_context_length",
         lambda found: values.decode_integer(found, 1, _MAX_TOKENS, "tokens"),
@@ -298,8 +303,8 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("serve_demo", values.decode_boolean, False, ("SERVE_DEMO",)),
     ("host", _host, False, ("HOST",)),
     ("port", lambda found: values.decode_integer(found, 1, 65_535, ""), False, ("PORT",)),
-    ("tls_certificate_file", _text, False, ("TLS_CERT_FILE",)),
-    ("tls_key_file", _text, False, ("TLS_KEY_FILE",)),
+    ("tls_certificate_file", values.decode_path, False, ("TLS_CERT_FILE",)),
+    ("tls_key_file", values.decode_path, False, ("TLS_KEY_FILE",)),
     ("fidelity", _choice(*_FIDELITIES), False, ("FIDELITY",)),
     ("check_context_window", values.decode_boolean, False, ("CHECK_WINDOW",)),
     ("search_url", values.decode_url, False, ("SEARCH_URL",)),

@@ -11,7 +11,7 @@ from typing import Any
 
 from anthropic_proxy.settings.fields import Secret, Settings
 from anthropic_proxy.settings.sources import Sources
-from anthropic_proxy.settings.values import redact_and_shorten
+from anthropic_proxy.settings.values import decode_path, redact_and_shorten
 
 OTEL_PREFIX = "OTEL_"
 """Beginning of the names of all variables of OpenTelemetry."""
@@ -22,6 +22,12 @@ _PROTOCOL = "http/protobuf"
 """The supported value of `OTEL_EXPORTER_OTLP_PROTOCOL`, which is also the default of the specification."""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PASSED_ON = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG")
+_FILES = tuple(
+    f"OTEL_EXPORTER_OTLP_{signal}{file}"
+    for signal in ("", "TRACES_")
+    for file in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+)
+"""Variables with the path of a file. The SDK would search a relative path in the current directory."""
 _MIN_SECRET_CHARACTERS = 8
 
 
@@ -52,6 +58,7 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
         for name, given in sources.find_variables_only_in_env_file(()).items()
         if name.startswith(OTEL_PREFIX)
     }
+    variables |= {found.variable: Secret(decode_path(found)) for found in map(sources.find_foreign, _FILES) if found}
     return {"trace_exporters": exporters, "otel_variables": variables}, warnings
 
 
@@ -69,9 +76,15 @@ def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, S
 
 
 def export_to_otel(settings: Settings) -> None:
-    """Copy variables of OpenTelemetry from `.env` to `os.environ`, where its SDK reads them. Existing ones are kept."""
+    """Copy variables of OpenTelemetry to `os.environ`, where its SDK reads them.
+
+    Those of `.env` do not replace existing ones. Paths of files are made absolute.
+    """
     for name, secret in settings.otel_variables.items():
-        os.environ.setdefault(name, secret.reveal())
+        if name in _FILES:
+            os.environ[name] = secret.reveal()
+        else:
+            os.environ.setdefault(name, secret.reveal())
 
 
 def _find_exporters(sources: Sources) -> tuple[tuple[str, ...] | None, list[str]]:

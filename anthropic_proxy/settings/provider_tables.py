@@ -52,7 +52,7 @@ def list_provider_table_names(file: ConfigFile) -> Sequence[str]:
 
 
 def load_provider_fields(
-    tables: Sequence[ConfiguredProvider], file: ConfigFile, sources: Sources, *, runs_commands: bool
+    tables: Sequence[ConfiguredProvider], file: ConfigFile, sources: Sources, *, resolves_keys: bool
 ) -> dict[str, dict[str, Any]]:
     """Return fields of `Settings`, such as keys and base URLs, for the providers of the configuration file.
 
@@ -75,7 +75,7 @@ def load_provider_fields(
 
             sources.origins[table.api_key_setting] = file.describe_origin((*path, "api_key"))
             with sources.errors.collect():
-                resolved = resolve_keys(file, (*path, "api_key"), sources, runs_commands=runs_commands)
+                resolved = resolve_keys(file, (*path, "api_key"), sources, resolves_keys=resolves_keys)
                 if resolved.keys:
                     keys[table.name] = resolved.keys
                     if resolved.source is not None:

@@ -11,10 +11,8 @@ import msgspec
 
 from anthropic_proxy.settings.fields import FIXED_VARIABLES, Settings
 from anthropic_proxy.settings.load import FIELD_VARIABLES, load_settings
+from anthropic_proxy.settings.place import find_env_file
 from anthropic_proxy.settings.provider_variables import BuiltInProviders
-
-ENV_FILE = ".env"
-"""Path of the settings file, relative to the working directory."""
 
 
 class SettingsReader:
@@ -26,6 +24,7 @@ class SettingsReader:
     def __init__(self, providers: BuiltInProviders, overrides: Mapping[str, object] | None = None) -> None:
         # a copy: otherwise values that `export_to_litellm` adds would override an edited `.env` at a reload
         self._environ = dict(os.environ)
+        self._env_file = find_env_file(self._environ)
         self._providers = providers
         self._overrides = overrides or {}
         self._fixed: Mapping[str, object] | None = None
@@ -37,7 +36,7 @@ class SettingsReader:
         Settings in `FIXED_VARIABLES` keep their values until the next start. Raises `ConfigurationError` for an invalid
         value.
         """
-        settings = load_settings(self._environ, self._providers, env_file=ENV_FILE)
+        settings = load_settings(self._environ, self._providers, env_file=self._env_file, resolves_keys=True)
         settings = msgspec.structs.replace(settings, **self._overrides)
         if self._fixed is None:
             fields = msgspec.structs.asdict(settings)

@@ -14,18 +14,18 @@ from anthropic_proxy.settings.sources import Sources
 _PATH = ("search",)
 
 
-def load_search_service(file: ConfigFile, sources: Sources, *, runs_commands: bool) -> SearchService | None:
+def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> SearchService | None:
     """Return the search service of the configuration file. None: the table `[search]` is missing or invalid.
 
     Errors are added to those of `sources`.
     """
     with sources.errors.collect():
         if file.find_value(_PATH) is not None:
-            return _load(file, file.decode_table(_PATH, SearchTable), sources, runs_commands=runs_commands)
+            return _load(file, file.decode_table(_PATH, SearchTable), sources, resolves_keys=resolves_keys)
     return None
 
 
-def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, runs_commands: bool) -> SearchService:
+def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, resolves_keys: bool) -> SearchService:
     required = "base_url" if table.service == "searxng" else "api_key"
     if file.find_value((*_PATH, required)) is None:
         raise ConfigurationError(
@@ -39,7 +39,7 @@ def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, runs_comman
     if table.api_key is not None:
         from anthropic_proxy.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
 
-        resolved = resolve_keys(file, (*_PATH, "api_key"), sources, runs_commands=runs_commands)
+        resolved = resolve_keys(file, (*_PATH, "api_key"), sources, resolves_keys=resolves_keys)
         key = next(iter(resolved.keys), None)
     for field in ("service", "api_key"):
         if file.find_value((*_PATH, field)) is not None:

@@ -5,6 +5,7 @@ or file and line) for error messages.
 """
 
 import io
+import os
 import re
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -48,6 +49,8 @@ class FoundSetting(Struct, frozen=True):
     items: tuple[str, ...] = ()
     """Values of a comma-separated list, without placeholders. A setting with one value has one item."""
 
+    folder: str | None = None
+    """Folder of the settings files, to which a relative path in the text refers. None: there is none."""
     toml_key: str = ""
     """Key in the configuration file, such as `base_url`, if the text comes from this file.
 
@@ -79,6 +82,8 @@ class Sources:
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
         self._environ = environ
+        self.folder = None if env_file is None else os.path.dirname(os.path.abspath(env_file))
+        """Absolute path of the folder of the settings files. None: no files are read."""
         self._warnings: list[str] = []
         self._placeholders: dict[str, list[str]] = {}
         self.errors = ErrorList()
@@ -126,6 +131,11 @@ class Sources:
         keys, origin = (tuple(map(Secret, found.items)), found.origin) if found else ((), "not set")
         self.referenced_variables[variable] = ReferencedVariable(keys, origin)
         return found
+
+    def find_foreign(self, variable: str) -> FoundSetting | None:
+        """Return the text of a variable that a library reads. None: it is not set."""
+        given = self._find_in_environment(variable) or self.file.get(variable)
+        return None if given is None else FoundSetting(variable, given.text, given.origin, folder=self.folder)
 
     def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
         """Add a warning for each alias of a setting with another text than the found one, because it is ignored."""
@@ -186,7 +196,7 @@ class Sources:
     def _keep(self, variable: str, given: _Given, is_list: bool) -> FoundSetting | None:
         values = [value.strip() for value in given.text.split(",")] if is_list else [given.text]
         kept = tuple(value for value in values if value and not _PLACEHOLDER.search(value))
-        found = FoundSetting(variable, given.text, given.origin, kept)
+        found = FoundSetting(variable, given.text, given.origin, kept, self.folder)
         if placeholders := sum(1 for value in values if value) - len(kept):
             listed = f"{placeholders} of {variable}" if kept else variable
             self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(listed)

@@ -5,9 +5,12 @@ a field of `Settings`. Functions such as `redact_and_shorten` and `join_with_or`
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
+
+from msgspec import structs
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.fields import Secret
@@ -128,6 +131,14 @@ def decode_url_without_path(found: FoundSetting) -> str:
     return url
 
 
+def decode_path(found: FoundSetting) -> str:
+    """Return the absolute path of a file. A relative path refers to the folder of the settings files."""
+    path = os.path.expanduser(found.text)
+    if not os.path.isabs(path) and found.folder is None:
+        raise invalid_setting_error(found, "Use an absolute path, because there is no folder for settings files.")
+    return os.path.normpath(os.path.join(found.folder or "", path))
+
+
 def decode_database_url(found: FoundSetting) -> Secret:
     """Return the address of a SQLite or PostgreSQL database, or `off`. It may contain a password, so it is a secret."""
     scheme, separator, place = found.text.partition("://")
@@ -138,7 +149,11 @@ def decode_database_url(found: FoundSetting) -> Secret:
         raise invalid_setting_error(
             found, "Use sqlite:///path/of/a/file, postgresql://user:password@host/database, or off."
         )
-    return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+    text = found.text
+    if is_sqlite:
+        name, question_mark, options = place.removeprefix("/").partition("?")
+        text = f"sqlite:///{decode_path(structs.replace(found, text=name))}{question_mark}{options}"
+    return Secret(text, f"{found.variable} {found.origin_phrase}")
 
 
 def decode_redis_url(found: FoundSetting) -> Secret:

@@ -65,7 +65,12 @@ def require_runs(image: Image, folder: Path) -> None:
     root, data = folder / "image", folder / "volume"
     data.mkdir()
     os.chown(data, 65532, 65532)
-    own = {"PATH": f"{root}/opt/proxy/bin:/usr/bin:/bin", "HOME": f"{root}/app", "XDG_DATA_HOME": f"{root}/data"}
+    own = {
+        "PATH": f"{root}/opt/proxy/bin:/usr/bin:/bin",
+        "HOME": f"{root}/app",
+        "ANTHROPIC_PROXY_CONFIG": f"{root}/app",
+        "XDG_DATA_HOME": f"{root}/data",
+    }
     environment = {**image.environment(), **own, "PORT": str(free_port())}
     command = ["unshare", "-m", "sh", "-c", SCRIPT, "sh", str(root), str(data)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)

@@ -109,7 +109,13 @@ class Instance(Program):
     ) -> None:
         folder = directory / f"instance-{number}"
         folder.mkdir()
-        environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(version.checkout), **settings}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "ANTHROPIC_PROXY_CONFIG": str(folder),
+            "PYTHONPATH": str(version.checkout),
+            **settings,
+        }
         command = [version.python, "-m", "anthropic_proxy", "serve", "--port", str(port)]
         super().__init__(command, folder, environment, "proxy")
         self.address = f"127.0.0.1:{port}"

@@ -39,7 +39,12 @@ class Fleet:
 
     def run_command(self, *words: str, version: Version = THIS_VERSION) -> str:
         """Run a command of the proxy with the settings of the instances. Return its standard output."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": str(version.checkout)}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),
+            "ANTHROPIC_PROXY_CONFIG": str(self.directory),
+            "PYTHONPATH": str(version.checkout),
+        }
         done = subprocess.run(
             [version.python, "-m", "anthropic_proxy", *words],
             cwd=self.directory,

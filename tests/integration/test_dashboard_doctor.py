@@ -13,7 +13,7 @@ import pytest
 from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import FOLDER_NAME, DoctorRun, find_folder
 from anthropic_proxy.routing.catalog.learned import FILE_NAME
-from anthropic_proxy.settings.environment import find_data_directory
+from anthropic_proxy.settings.place import find_data_directory
 from tests.support.command_line import run_command
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ

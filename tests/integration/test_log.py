@@ -21,7 +21,12 @@ UNHEARD = 1_500
 
 def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
-    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "--port", str(port)],
         cwd=tmp_path,

@@ -57,7 +57,13 @@ def window(
     directory: Path, settings: Mapping[str, str], shell: str, workers: int, disposition: str = "SIG_DFL"
 ) -> Iterator[Window]:
     """Start a server in a terminal in which the shell begins with this disposition of SIGHUP."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), **settings}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "ANTHROPIC_PROXY_CONFIG": str(directory),
+        "PYTHONPATH": str(ROOT),
+        **settings,
+    }
     master, slave = pty.openpty()
     with hold_port() as port:
         command = f"{sys.executable} -m anthropic_proxy serve --port {port} --workers {workers}"

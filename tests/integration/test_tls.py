@@ -38,7 +38,13 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def run_command(folder: Path, settings: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **settings}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "ANTHROPIC_PROXY_CONFIG": str(folder),
+        "PYTHONPATH": str(ROOT),
+        **settings,
+    }
     command = [sys.executable, "-m", "anthropic_proxy", *words]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False

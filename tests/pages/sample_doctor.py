@@ -15,7 +15,7 @@ from anthropic_proxy.doctor_run import (
 )
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.environment import find_data_directory
+from anthropic_proxy.settings.place import find_data_directory
 
 _ROWS = (
     ("key, address", "✓ 0.29 s", "✓ 0.31 s"),

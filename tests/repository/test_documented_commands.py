@@ -69,7 +69,13 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 
 def environment(clone: Path, port: int) -> dict[str, str]:
-    own = {"PATH": os.environ["PATH"], "HOME": str(clone), "PYTHONPATH": str(ROOT), "PORT": str(port)}
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(clone),
+        "ANTHROPIC_PROXY_CONFIG": str(clone),
+        "PYTHONPATH": str(ROOT),
+        "PORT": str(port),
+    }
     return {**own, **_NOBODY, "NO_COLOR": "1"}
 
 

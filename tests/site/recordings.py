@@ -49,7 +49,13 @@ def run_on_terminal(words: Sequence[str], folder: Path, settings: Mapping[str, s
     """Run a command on a terminal of `COLUMNS` and return the lines that are visible at its end, with colors."""
     reader, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 50, COLUMNS, 0, 0))
-    own = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(DOCS.parent), "TERM": "xterm"}
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "ANTHROPIC_PROXY_CONFIG": str(folder),
+        "PYTHONPATH": str(DOCS.parent),
+        "TERM": "xterm",
+    }
     command = [sys.executable, "-m", "anthropic_proxy", *words]
     with subprocess.Popen(
         command, cwd=folder, env={**own, "TZ": "UTC", **settings}, stdout=terminal, stderr=terminal

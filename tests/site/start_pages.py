@@ -27,7 +27,8 @@ You need a checkout of this repository and Python 3.11 or newer ([Installation](
 
 ## 2. Settings
 
-Write these lines into the file `.env` in the checkout:
+Write these lines into the file `.env` in the checkout, or in
+[the folder of an installed program](../guide/configuration.md#where-the-files-belong):
 
 ```
 {settings}

@@ -26,12 +26,15 @@ sys.exit(int(os.environ.get("EXIT_STATUS", "0")))
 def run_command(
     *words: str, directory: Path, settings: Mapping[str, str] = OPENAI, stdin: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the proxy in a directory, which is also its home and the first directory of PATH.
+    """Run a command of the proxy in a directory with its settings files.
+
+    The directory is also its home and the first directory of PATH.
 
     Unless the settings have a PORT, it is one at which no proxy runs. `config` and `serve`, the default, report on the
     variables, and get none.
     """
     own = {"PATH": f"{directory}:{os.environ['PATH']}", "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    own["ANTHROPIC_PROXY_CONFIG"] = str(directory)
     if words and words[0] not in ("config", "serve"):
         own["PORT"] = reserve_closed_port()
     environment = {**own, **settings}

@@ -125,6 +125,7 @@ def running_proxy(
         measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         path = os.pathsep.join((str(ROOT), str(Path(__file__).with_name("event_loop_monitor"))))
         own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
+        own["ANTHROPIC_PROXY_CONFIG"] = str(directory)
         own[PAUSE_VARIABLE] = str(pause_file())
         environment = {**own, **measured, "DATABASE_URL": "off", **settings}
         log_file = directory / f"proxy-{port}.log"

@@ -38,7 +38,13 @@ def answer_questions(
     """
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
     ours, theirs = pty.openpty()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "ANTHROPIC_PROXY_CONFIG": str(directory),
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+    }
     environment["PORT"] = reserve_closed_port()  # a proxy of the user is not found
     environment |= settings
     if can_fork(environment):

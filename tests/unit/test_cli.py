@@ -25,7 +25,12 @@ WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "subprocess.CompletedProcess[str]":
     if words[0] == "anthropic_proxy":
         return run_command(*words[1:], directory=directory, settings=settings)
-    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "ANTHROPIC_PROXY_CONFIG": str(directory),
+        "PYTHONPATH": str(ROOT),
+    }
     return subprocess.run(
         [sys.executable, "-m", *words],
         cwd=directory,
@@ -83,7 +88,12 @@ def test_the_address_is_one_to_type(host: str, address: str) -> None:
 
 
 def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
-    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "--port", "0", "--host", "0.0.0.0"],
         cwd=tmp_path,
@@ -109,7 +119,12 @@ def test_output_without_a_reader_is_no_error(words: list[str], tmp_path: Path) -
         ended = subprocess.run(
             [sys.executable, "-m", "anthropic_proxy", *words],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=writer,
             stderr=subprocess.PIPE,
             timeout=WAIT_SECONDS,

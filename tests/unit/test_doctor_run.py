@@ -113,7 +113,11 @@ def test_tables_of_the_configuration_file_change_the_digest(
     digests = []
     for file, key in ((text, before), (text.replace(old, new), before.replace(old, new))):
         Path("anthropic-proxy.toml").write_text(file, "utf-8")
-        digests.append(doctor_run.digest_backend_settings(load_settings({"OWN_KEY": key}, PROVIDERS)))
+        digests.append(
+            doctor_run.digest_backend_settings(
+                load_settings({"OWN_KEY": key}, PROVIDERS, env_file=".env", resolves_keys=True)
+            )
+        )
     assert digests[0] != digests[1]
 
 
@@ -130,6 +134,8 @@ def test_a_key_that_a_command_writes_may_rotate_but_its_failure_changes_the_dige
     digests = []
     for key in ("some-key-of-test-1234", "some-key-of-test-5678", ""):
         Path("key").write_text(key, "utf-8")
-        digests.append(doctor_run.digest_backend_settings(load_settings({}, PROVIDERS)))
+        digests.append(
+            doctor_run.digest_backend_settings(load_settings({}, PROVIDERS, env_file=".env", resolves_keys=True))
+        )
     assert digests[0] == digests[1]
     assert digests[0] != digests[2]

@@ -43,7 +43,8 @@ def test_nothing_set_gives_the_defaults():
 
 
 def test_a_missing_file_is_no_file(tmp_path):
-    assert load_settings({}, PROVIDERS, env_file=str(tmp_path / "none")) == Settings()
+    file = str(tmp_path / "none")
+    assert load_settings({}, PROVIDERS, env_file=file) == Settings(env_file=file)
 
 
 def test_a_folder_in_place_of_the_file_is_an_error(tmp_path):
@@ -421,7 +422,7 @@ def test_the_example_has_every_variable_once_and_no_other():
 
 def test_the_example_copied_as_it_is_sets_nothing(tmp_path):
     settings = load({}, "\n".join(example_lines()), tmp_path)
-    assert settings == Settings(warnings=settings.warnings)
+    assert settings == Settings(warnings=settings.warnings, env_file=settings.env_file, files=settings.files)
     assert len(settings.warnings) == 1
 
 

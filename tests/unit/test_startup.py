@@ -36,12 +36,13 @@ UNSET = list_unset_names("openai", "ollama", "anthropic")
 def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("\nOPENAI_API_KEY=sk-0123456789ab4f2a\n\nBIG_MODEL=gpt-4.1\n", encoding="utf-8")
-    settings = load_settings({}, PROVIDERS)
+    settings = load_settings({}, PROVIDERS, env_file=".env")
     proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
     services = structs.replace(proxy.services, settings=settings, catalog=build_catalog(["a", "b", "c"]))
     log_startup_summary(services, ADDRESS, NOW)
     assert proxy.log.getvalue().splitlines() == [
         f"anthropic-proxy {__version__}   http://127.0.0.1:8082",
+        f"  settings: {tmp_path}/.env",
         "",
         "  haiku           → openai/gpt-4.1-mini       SMALL_MODEL, default",
         "  sonnet, opus …  → openai/gpt-4.1            BIG_MODEL, .env line 4",
@@ -58,7 +59,7 @@ def test_nothing_set() -> None:
         "  ! No provider is configured, so the demo replies: it streams and calls tools, but has no model."
     )
     assert lines[4:] == [
-        "  Next:  anthropic-proxy init                   asks two questions and writes .env",
+        "  Next:  anthropic-proxy init                   asks two questions and writes the settings",
         "         OLLAMA_API_BASE=http://host:11434      if Ollama runs on another host (none at localhost)",
         '         anthropic-proxy ask "hello"            sends one request to the demo',
     ]
@@ -357,7 +358,7 @@ def test_the_first_steps_fit_a_narrow_terminal() -> None:
     log_startup_summary(structs.replace(proxy.services, log=Log(stream, columns=60)), ADDRESS, BEFORE)
     assert stream.getvalue().splitlines()[-6:] == [
         "  Next:  anthropic-proxy init",
-        "           asks two questions and writes .env",
+        "           asks two questions and writes the settings",
         "         OLLAMA_API_BASE=http://host:11434",
         "           if Ollama runs on another host",
         '         anthropic-proxy ask "hello"',

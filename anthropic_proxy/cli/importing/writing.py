@@ -16,13 +16,10 @@ from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.settings.config_file import CONFIG_FILE
+from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.settings.env_text import decode_env_text
 from anthropic_proxy.settings.text_file import decode_toml, read_settings_file
 
-ENV_FILE = ".env"
-"""Name of the file with the variables, in the working directory."""
 _PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
 
 
@@ -62,7 +59,7 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
         checked = Path(name)
         (checked / ENV_FILE).write_text(env_text + env_addition.added, "utf-8")
         (checked / CONFIG_FILE).write_text(config_text + config_addition.added, "utf-8")
-        settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE), runs_commands=False)
+        settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE))
     return FilesToWrite((env_addition, config_addition), settings)
 
 
@@ -111,6 +108,7 @@ def _read(path: Path) -> str:
 
 def _append(path: Path, text: str) -> None:
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with open(descriptor, "a", encoding="utf-8") as stream:
             stream.write(text)

@@ -22,7 +22,7 @@ service = App(name="service", help="Run the proxy in the background, started at 
 
 @service.command
 def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] = False) -> None:
-    """Install and start the service for the working directory and its .env.
+    """Install and start the service with the settings files in their folder.
 
     A service that is already installed is replaced. The new service runs this version of the proxy with this Python.
 
@@ -40,6 +40,7 @@ def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] 
         for command in found.install_commands:
             output.write_line(f"# {' '.join(command)}")
         return
+    Path(found.directory).mkdir(mode=0o700, parents=True, exist_ok=True)
     found.install()
     output.write_line(f"Installed {output.paint(str(found.path), 'type')}. The proxy runs, and starts at each login.")
     for advice in found.advice:
@@ -75,5 +76,7 @@ def status() -> None:
 
 def _find_service() -> "Service":
     from anthropic_proxy.cli.service.control import find_service  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
+    from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
 
-    return find_service(sys.platform, Path.cwd())
+    return find_service(sys.platform, require_settings_folder(copy_environment()))

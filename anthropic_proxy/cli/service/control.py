@@ -7,7 +7,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import platformdirs
 from msgspec import Struct
@@ -36,6 +36,8 @@ class Service(Struct, frozen=True):
     The commands start the program, stop it and query its state.
     """
 
+    directory: PurePath
+    """Folder of the settings files."""
     path: Path
     text: str
     encoding: str
@@ -92,7 +94,7 @@ class Service(Struct, frozen=True):
 def find_service(platform: str, directory: Path) -> Service:
     """Return the background service for the operating system `platform` (a value of `sys.platform`).
 
-    The service need not be installed. It runs in the working directory `directory`.
+    The service need not be installed. `directory` is the folder of the settings files.
     Raises `ConfigurationError` if the platform or this Python is not supported.
     """
     interpreter = Path(sys.executable)
@@ -114,6 +116,7 @@ def find_service(platform: str, directory: Path) -> Service:
 def _systemd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Service:
     folder = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return Service(
+        directory=definition.directory,
         path=folder / "systemd" / "user" / _UNIT,
         text=encode_systemd_unit(definition),
         encoding="utf-8",
@@ -135,6 +138,7 @@ def _launchd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
     domain = f"gui/{user_account(environ)}"
     Path(definition.log_file).parent.mkdir(parents=True, exist_ok=True)
     return Service(
+        directory=definition.directory,
         path=path,
         text=encode_launchd_agent(definition),
         encoding="utf-8",
@@ -150,6 +154,7 @@ def _windows(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
     path = Path(platformdirs.user_data_dir(SERVICE_NAME, appauthor=False)) / "task.xml"
     Path(definition.log_file).parent.mkdir(parents=True, exist_ok=True)
     return Service(
+        directory=definition.directory,
         path=path,
         text=encode_windows_task(definition),
         encoding="utf-16",

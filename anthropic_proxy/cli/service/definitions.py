@@ -114,7 +114,7 @@ class ServiceDefinition(Struct, frozen=True):
     interpreter: PurePath
     """Path of the Python interpreter with the installed package."""
     directory: PurePath
-    """Working directory, with `.env` and `anthropic-proxy.toml`."""
+    """Folder of the settings files `.env` and `anthropic-proxy.toml`, which is also the working directory."""
     log_file: PurePath
     """Path of the log file on systems without a journal."""
     search_path: str = ""
@@ -125,7 +125,8 @@ class ServiceDefinition(Struct, frozen=True):
     @property
     def arguments(self) -> tuple[str, ...]:
         """Command-line arguments with which the Python interpreter starts the proxy."""
-        return ("-P", "-m", "anthropic_proxy", "serve")  # -P: import nothing from the working directory
+        # -P: import nothing from the working directory
+        return ("-P", "-m", "anthropic_proxy", "serve", "--config", str(self.directory))
 
 
 def encode_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:
@@ -191,7 +192,8 @@ def encode_launchd_agent(definition: ServiceDefinition) -> str:
 
 def encode_windows_task(definition: ServiceDefinition) -> str:
     """Return an XML task that runs the proxy on Windows without a window (Task Scheduler Schema, version 1.2)."""
-    program = f'"{definition.interpreter}" {" ".join(definition.arguments)} >> "{definition.log_file}" 2>&1'
+    *words, directory = definition.arguments
+    program = f'"{definition.interpreter}" {" ".join(words)} "{directory}" >> "{definition.log_file}" 2>&1'
     arguments = escape(f'--headless cmd.exe /d /s /c "{program}"')
     return _TASK.format(
         name=SERVICE_NAME,

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 NEWEST_VERSION = "0010"
 """Version of the schema that the module `tables` describes."""
+OWN_TABLES = ("alembic_version", "requests", "hourly")
+"""Tables that every version of the schema has. Other programs also have a table `alembic_version`."""
 _FOLDER = Path(__file__).parent
 
 
@@ -18,7 +20,8 @@ def find_schema_version(connection: "Connection") -> str | None:
     """Return the schema version of the database of `connection`. None: the database has no tables of the ledger."""
     from sqlalchemy import inspect, text  # noqa: PLC0415
 
-    if not inspect(connection).has_table("alembic_version"):
+    inspector = inspect(connection)
+    if not all(inspector.has_table(name) for name in OWN_TABLES):
         return None
     version: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return version

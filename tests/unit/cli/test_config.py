@@ -38,7 +38,10 @@ def test_set_values_have_their_source_and_default_and_keys_are_masked(tmp_path: 
         ],
     )
     unset = len(list_variables(PROVIDERS)) - 4
-    assert ended.stderr == f"  {unset} settings are not set. Show them with:  anthropic-proxy config show --all\n"
+    assert ended.stderr == (
+        f"  {unset} settings are not set. Show them with:  anthropic-proxy config show --all\n"
+        f"  Settings files: {tmp_path}/.env\n"
+    )
 
 
 def test_all_settings_are_listed_with_defaults(tmp_path: Path) -> None:
@@ -126,6 +129,12 @@ def test_check_shows_the_error_text_of_a_key_command(tmp_path: Path) -> None:
         f'[providers.a]\nbase_url = "http://localhost:9/v1"\nmodels = ["x"]\napi_key = {{ command = {command} }}\n'
     )
     ended = run_command("config", "check", directory=tmp_path, settings={"PREFERRED_PROVIDER": "a"})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        0,
+        "  ✓ The settings are valid. No provider was called.\n",
+        "  Keys in files and from commands were not read. Check them too:  anthropic-proxy config check --keys\n",
+    )
+    ended = run_command("config", "check", "--keys", directory=tmp_path, settings={"PREFERRED_PROVIDER": "a"})
     assert (ended.returncode, ended.stdout, ended.stderr.split()) == (
         1,
         "",

@@ -21,7 +21,7 @@ from anthropic_proxy.routing.catalog.learned import FILE_NAME
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.services import open_services
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.environment import find_data_directory
+from anthropic_proxy.settings.place import find_data_directory
 from tests.support.command_line import run_command
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ
@@ -134,7 +134,13 @@ def test_a_run_that_cannot_be_stored_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_results_that_cannot_be_printed_are_stored(tmp_path: Path) -> None:
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
     with serving(new_server("groq")) as groq, serving(new_server("local")) as local, open("/dev/full", "w") as full:
         ended = subprocess.run(
             [sys.executable, "-m", "anthropic_proxy", "doctor", "--report", "report.json"],

@@ -53,10 +53,10 @@ def test_a_key_of_the_environment_is_found_and_only_the_provider_is_written(tmp_
     result, *others = screen.lines[-5 - len(new) :]
     assert ACCEPTED.fullmatch(result)
     assert others == [
-        "  New lines of .env:",
+        f"  New lines of {tmp_path}/.env:",
         *(f"    {line}" for line in new),
         "  Write them? [Y/n] ",
-        f"  ✓ Added {len(new)} line{'s' if len(new) > 1 else ''} to .env.",
+        f"  ✓ Added {len(new)} line{'s' if len(new) > 1 else ''} to {tmp_path}/.env.",
         "  Next:  anthropic-proxy code",
     ]
     assert (tmp_path / ".env").read_text().splitlines() == new
@@ -122,7 +122,7 @@ def test_existing_lines_stay_and_differences_are_reported(tmp_path: Path, openai
     after = "".join(f"{line}\n" for line in (before, f"OPENAI_API_KEY={openai_chat.KEY}", *list_model_lines()))
     assert (tmp_path / ".env").read_text() == after
     again = run_command(*words, directory=tmp_path, settings=settings)
-    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, "  .env needs no new line.")
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, f"  {tmp_path}/.env needs no new line.")
     assert (tmp_path / ".env").read_text() == after
 
 
@@ -212,7 +212,7 @@ def test_a_written_value_is_read_unchanged(value: str, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     append_variables(file, {"GOOGLE_APPLICATION_CREDENTIALS": value})
     settings = load_settings({}, PROVIDERS, env_file=str(file))
-    assert settings.google_credentials_file == value.strip()
+    assert settings.raw_values["GOOGLE_APPLICATION_CREDENTIALS"].reveal() == value.strip()
 
 
 def test_a_file_keeps_its_mode_its_line_ends_and_its_link(tmp_path: Path) -> None:
@@ -228,8 +228,9 @@ def test_a_file_keeps_its_mode_its_line_ends_and_its_link(tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_written_is_an_error_without_a_trace(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot be written: no such file\.$"):
-        append_variables(tmp_path / "missing" / ".env", {"BIG_MODEL": "o3"})
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"/file/\.env cannot be written: file exists\.$"):
+        append_variables(tmp_path / "file/.env", {"BIG_MODEL": "o3"})
 
 
 def test_a_file_that_others_can_read_is_restricted_when_it_gets_a_key(tmp_path: Path, openai: Running) -> None:
@@ -241,7 +242,7 @@ def test_a_file_that_others_can_read_is_restricted_when_it_gets_a_key(tmp_path: 
     ended = run_command(*words, directory=tmp_path, settings=settings)
     assert (ended.returncode, ended.stderr) == (
         0,
-        "  ! Other users could read .env. Now only its owner can, because it contains a key.\n",
+        f"  ! Other users could read {file}. Now only its owner can, because it contains a key.\n",
     )
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -285,11 +286,12 @@ def test_another_compatible_server_becomes_a_table_of_the_configuration_file(tmp
     assert (screen.status, key in text, WRONG_KEY in text) == (0, False, False)
     assert "Did you mean:  openai\n" in " ".join(text.split(" "))
     assert "rejected the key (401)." in text
-    assert text[text.index("  New lines of .env") :] == (
-        f"  New lines of .env:\n    PREFERRED_PROVIDER=own\n    OWN_API_KEY=…{key[-4:]}\n"
-        f'  New lines of anthropic-proxy.toml:\n    [providers.own]\n    base_url = "{running.url}/v1"\n'
+    assert text[text.index("  New lines of ") :] == (
+        f"  New lines of {tmp_path}/.env:\n    PREFERRED_PROVIDER=own\n    OWN_API_KEY=…{key[-4:]}\n"
+        f'  New lines of {tmp_path}/anthropic-proxy.toml:\n    [providers.own]\n    base_url = "{running.url}/v1"\n'
         '    api_key = { env = "OWN_API_KEY" }\n    models = ["gpt-4.1"]\n'
-        "  Write them? [Y/n] \n  ✓ Added the lines to .env and anthropic-proxy.toml.\n  Next:  anthropic-proxy code\n"
+        f"  Write them? [Y/n] \n  ✓ Added the lines to {tmp_path}/.env and {tmp_path}/anthropic-proxy.toml.\n"
+        "  Next:  anthropic-proxy code\n"
     )
     written = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
     assert (written.preferred_provider, written.base_urls) == ("own", {"own": f"{running.url}/v1"})

@@ -82,7 +82,13 @@ def following(directory: Path, proxy: Proxy, *words: str) -> "Iterator[subproces
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "logs", *words],
         cwd=directory,
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), **port_of(proxy)},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "ANTHROPIC_PROXY_CONFIG": str(directory),
+            "PYTHONPATH": str(ROOT),
+            **port_of(proxy),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

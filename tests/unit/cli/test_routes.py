@@ -127,7 +127,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.endswith(("_KEY", "_URL", "_MODEL"))]:
         monkeypatch.delenv(name)
-    for name, value in {**KEYS, "HOME": str(tmp_path)}.items():
+    for name, value in {**KEYS, "HOME": str(tmp_path), "ANTHROPIC_PROXY_CONFIG": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
 
     def run_here(*words: str, request: str = "") -> str:

@@ -17,7 +17,7 @@ from anthropic_proxy.dashboard.doctor_processes import DoctorProcesses, Estimate
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import Gateway
 from anthropic_proxy.settings import Settings
-from anthropic_proxy.settings.environment import find_data_directory
+from anthropic_proxy.settings.place import find_data_directory
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_for_async
 
@@ -32,7 +32,13 @@ def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if name in _SYSTEM_VARIABLES}
     for name in os.environ:
         monkeypatch.delenv(name)
-    own = {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path), "PYTHONPATH": str(ROOT), "PREFERRED_PROVIDER": "demo"}
+    own = {
+        "HOME": str(tmp_path),
+        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
+        "LOCALAPPDATA": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "PREFERRED_PROVIDER": "demo",
+    }
     for name, value in {**kept, **own}.items():
         monkeypatch.setenv(name, value)
 

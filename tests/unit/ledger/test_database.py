@@ -207,3 +207,41 @@ def _count_in_another_process(file: Path | None) -> int:
     )
     command = [sys.executable, "-c", script, str(file)]
     return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+
+
+FOREIGN_TABLES = ("CREATE TABLE users (name TEXT)", "CREATE TABLE alembic_version (version_num TEXT)")
+
+
+@pytest.mark.parametrize("migrates", [False, True])
+def test_a_database_of_another_program_is_refused_before_anything_is_created(
+    database: Settings, migrates: bool
+) -> None:
+    url = find_database_url(database)
+    file = find_database_file(url)
+    if file is not None:
+        file.parent.mkdir(parents=True)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for statement in FOREIGN_TABLES[: 1 + migrates]:
+            connection.execute(text(statement))
+        if migrates:
+            connection.execute(text(f"INSERT INTO alembic_version VALUES ('{NEWEST_VERSION}')"))
+    before = b"" if file is None else file.read_bytes()
+    with pytest.raises(ConfigurationError) as caught:
+        open_for_writing(database)
+    listed = ", ".join(("alembic_version", "users")[1 - migrates :])
+    remedy = f", or create the schema for it yourself:  CREATE SCHEMA {SCHEMA}" if file is None else "."
+    assert caught.value.message == (
+        f"The database {describe_database_location(url)} belongs to another program: it has tables ({listed}), and "
+        f"none of the ledger. Nothing was created. Set DATABASE_URL to a database of its own{remedy}"
+    )
+    if file is not None:
+        assert file.read_bytes() == before
+        assert [path.name for path in file.parent.iterdir()] == [file.name]
+        engine.dispose()
+        return
+    with engine.begin() as connection:
+        assert SCHEMA not in inspect(connection).get_schema_names()
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+    engine.dispose()
+    open_for_writing(database).dispose()

@@ -145,7 +145,7 @@ def with_key_file(tmp_path, entry='{ file = "key" }'):
     (tmp_path / "anthropic-proxy.toml").write_text(
         f'[providers.gateway]\nbase_url = "http://127.0.0.1:9/v1"\napi_key = {entry}\n', encoding="utf-8"
     )
-    settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"), resolves_keys=True)
     clock, problems = Clock(), []
     pool = Credentials(settings, clock=clock)
     pool.on_problem = problems.append

@@ -10,6 +10,7 @@ import pytest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
 from tests.support.paths import ROOT
 from tests.support.provider_lists import name_choices
 
@@ -186,7 +187,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def load(text: str, env_file_text: str = "", **environ: str) -> Settings:
     Path(CONFIG_FILE).write_text(text, encoding="utf-8")
     Path(".env").write_text(env_file_text, encoding="utf-8")
-    return load_settings(environ, PROVIDERS)
+    return load_settings(environ, PROVIDERS, env_file=".env", resolves_keys=True)
 
 
 @pytest.mark.parametrize(("text", "message"), INVALID)
@@ -237,10 +238,10 @@ def test_a_key_in_a_file() -> None:
 
 
 def test_a_key_from_a_command() -> None:
-    def run(code: str, **options: bool) -> Settings:
+    def run(code: str, *, resolves_keys: bool = True) -> Settings:
         command = json.dumps([sys.executable, "-c", code])
         Path(CONFIG_FILE).write_text(f"{VLLM}api_key = {{ command = {command} }}\n", encoding="utf-8")
-        return load_settings({}, PROVIDERS, **options)
+        return load_settings({}, PROVIDERS, env_file=".env", resolves_keys=resolves_keys)
 
     assert [key.reveal() for key in run("print('key-of-the-command')").keys["vllm"]] == ["key-of-the-command"]
     failed = run("import sys; sys.exit('locked')")
@@ -248,10 +249,10 @@ def test_a_key_from_a_command() -> None:
     assert failed.key_problem_details == {"vllm": f"{where} ended with status 1: locked."}
     assert failed.key_problems == {
         "vllm": "the command of providers.vllm.api_key in anthropic-proxy.toml, line 3, ended with status 1. "
-        "For details:  anthropic-proxy config check"
+        "For details:  anthropic-proxy config check --keys"
     }
-    skipped = run("raise SystemExit(9)", runs_commands=False)
-    assert (skipped.keys, skipped.key_problems) == ({}, {})
+    skipped = run("raise SystemExit(9)", resolves_keys=False)
+    assert ([key.reveal() for key in skipped.keys["vllm"]], skipped.key_problems) == ([UNRESOLVED_KEY], {})
     with pytest.raises(ConfigurationError) as caught:
         run("print('two words')")
     assert caught.value.message.startswith(f"{where} contains a character that is invalid in a key")
@@ -287,10 +288,10 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
     assert len(examples) >= 2
     for example in examples:
         Path(CONFIG_FILE).write_text(example, encoding="utf-8")
-        settings = load_settings({}, PROVIDERS, runs_commands=False)
+        settings = load_settings({}, PROVIDERS, env_file=".env")
         assert bool(settings.configured_providers) == ("[providers." in example)
         assert (settings.search is not None) == ("[search]" in example)
 
 
 def test_a_missing_file_changes_nothing() -> None:
-    assert load_settings({}, PROVIDERS) == Settings()
+    assert load_settings({}, PROVIDERS, env_file=".env") == Settings(env_file=".env")

@@ -36,7 +36,7 @@ StartLimitBurst=5
 
 [Service]
 Type=exec
-ExecStart="/home/a b/.venv/bin/python" -P -m anthropic_proxy serve
+ExecStart="/home/a b/.venv/bin/python" -P -m anthropic_proxy serve --config "/home/a b/50%% <&>"
 WorkingDirectory=/home/a b/50%% <&>
 Environment=PYTHONUNBUFFERED=1
 Environment="PATH=/usr/bin:/opt/\"x\""
@@ -85,7 +85,15 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 def test_the_launchd_agent() -> None:
     assert plistlib.loads(encode_launchd_agent(POSIX).encode()) == {
         "Label": "anthropic-proxy",
-        "ProgramArguments": ["/home/a b/.venv/bin/python", "-P", "-m", "anthropic_proxy", "serve"],
+        "ProgramArguments": [
+            "/home/a b/.venv/bin/python",
+            "-P",
+            "-m",
+            "anthropic_proxy",
+            "serve",
+            "--config",
+            "/home/a b/50% <&>",
+        ],
         "WorkingDirectory": "/home/a b/50% <&>",
         "EnvironmentVariables": {"PYTHONUNBUFFERED": "1", "PATH": '/usr/bin:/opt/"x"'},
         "RunAtLoad": True,
@@ -106,6 +114,7 @@ def test_the_windows_task() -> None:
     }
     arguments = (
         r'--headless cmd.exe /d /s /c ""C:\Users\A & B\.venv\Scripts\python.exe" -P -m anthropic_proxy serve'
+        r' --config "C:\Users\A & B\proxy"'
         r' >> "C:\Users\A & B\service.log" 2>&1"'
     )
     expected = {

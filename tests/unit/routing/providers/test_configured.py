@@ -56,7 +56,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def load(text: str = TWO_SERVERS, **environ: str) -> Settings:
     Path(CONFIG_FILE).write_text(text, encoding="utf-8")
-    return load_settings(environ, PROVIDERS)
+    return load_settings(environ, PROVIDERS, env_file=".env", resolves_keys=True)
 
 
 def target_of(model: str, settings: Settings) -> Target:
@@ -211,6 +211,7 @@ def test_the_start_up_summary() -> None:
     log_startup_summary(services, ADDRESS, NOW)
     assert proxy.log.getvalue().splitlines() == [
         f"anthropic-proxy {__version__}   http://127.0.0.1:8082",
+        f"  settings: {Path.cwd()}/anthropic-proxy.toml",
         "",
         "  haiku           → vllm/qwen3-small          SMALL_MODEL, default",
         "  sonnet, opus …  → vllm/Qwen/Qwen3-32B       BIG_MODEL, default",

@@ -1,0 +1,75 @@
+"""Settings of a command, from the environment and from the settings files in their one place.
+
+`take_global_options` removes the options that every command accepts from a command line. `load_command_settings`
+returns the settings.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from anthropic_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.settings import Settings
+
+_CONFIG = "--config"
+_VERBOSE = ("-v", "--verbose")
+_STARTERS = ("code", "run")
+"""Commands that pass their arguments to another program. Options of the proxy come before these arguments."""
+_names_files: ContextVar[bool] = ContextVar("names_files", default=False)
+"""True if the user wants the names of the files that were read (`-v`)."""
+
+
+def take_global_options(words: Sequence[str]) -> list[str]:
+    """Return the command line without `--config DIR` and `-v`, which apply to this process.
+
+    They may be before or after the name of the command, but not after `--`. Raises `ConfigurationError` if the folder
+    is missing.
+    """
+    kept: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        name, joined, value = word.partition("=")
+        if word == "--" or (kept and kept[0] in _STARTERS and (name != _CONFIG or len(kept) > 1)):
+            return [*kept, word, *remaining]
+        if name == _CONFIG:
+            folder = value if joined else next(remaining, "")
+            if not folder:
+                raise ConfigurationError(f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.")
+            from anthropic_proxy.settings import use_settings_folder  # noqa: PLC0415  # --help needs none of it
+
+            use_settings_folder(folder)
+        elif word in _VERBOSE:
+            _names_files.set(True)
+        else:
+            kept.append(word)
+    return kept
+
+
+def load_command_settings(*, resolves_keys: bool = False) -> "Settings":
+    """Return the settings of a command.
+
+    `resolves_keys` is True for a command that sends requests to providers itself: key commands are run. Raises
+    `ConfigurationError` for invalid settings.
+    """
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.settings import copy_environment, find_env_file, load_settings  # noqa: PLC0415
+
+    environ = copy_environment()
+    settings = load_settings(environ, PROVIDERS, env_file=find_env_file(environ), resolves_keys=resolves_keys)
+    if _names_files.get():
+        sys.stderr.write(f"  {describe_files(settings)}\n")
+    return settings
+
+
+def describe_files(settings: "Settings") -> str:
+    """Return the settings files that were read, as a line for the user."""
+    if settings.files:
+        return f"Settings files: {', '.join(settings.files)}"
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
+    from anthropic_proxy.settings.place import find_settings_folder  # noqa: PLC0415
+
+    folder = find_settings_folder(copy_environment())
+    return f"Settings files: none in {folder}" if folder else "Settings files: none, because there is no home directory"

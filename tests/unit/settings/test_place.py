@@ -1,0 +1,131 @@
+"""The one folder with the settings files, and files of the current directory that are not read."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import list_variables, load_settings
+from anthropic_proxy.settings.place import (
+    UnreadFiles,
+    find_checkout,
+    find_data_directory,
+    find_env_file,
+    find_settings_folder,
+    find_unread_files,
+    find_user_folder,
+)
+from tests.support.command_line import run_command
+from tests.support.paths import ROOT
+
+NAMES = list_variables(PROVIDERS)
+
+
+def test_a_named_folder_takes_precedence_and_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    for given in ("own", "./own/", str(tmp_path / "own")):
+        assert find_settings_folder({"ANTHROPIC_PROXY_CONFIG": given}) == tmp_path / "own"
+    with pytest.raises(ConfigurationError) as caught:
+        find_settings_folder({"ANTHROPIC_PROXY_CONFIG": "none"})
+    assert caught.value.message == (
+        f'ANTHROPIC_PROXY_CONFIG is "none", but there is no folder {tmp_path}/none. Create it, or name another.'
+    )
+
+
+def test_a_checkout_has_its_own_files() -> None:
+    assert find_checkout() == ROOT
+    assert find_settings_folder({"HOME": "/home/ada"}) == ROOT
+    assert find_env_file({"HOME": "/home/ada"}) == (".env" if Path.cwd() == ROOT else str(ROOT / ".env"))
+
+
+def test_the_folders_of_the_user_are_those_of_platformdirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for environ in (dict(os.environ), {**os.environ, "XDG_CONFIG_HOME": "/one", "XDG_DATA_HOME": "/two"}):
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        assert find_user_folder(environ) == platformdirs.user_config_path("anthropic-proxy", appauthor=False)
+        assert find_data_directory(environ) == platformdirs.user_data_path("anthropic-proxy", appauthor=False)
+    assert find_user_folder({"HOME": "", "LOCALAPPDATA": ""}) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="platform: the command is one of PowerShell")
+def test_the_files_of_another_directory_are_named_with_a_command_that_moves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, place = tmp_path / "my project", tmp_path / "home/.config/anthropic-proxy"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    env_file = str(place / ".env")
+    assert find_unread_files(env_file, NAMES) is None
+    (project / ".env").write_text("SECRET_KEY_BASE=1\n# PORT=1\n")
+    assert find_unread_files(env_file, NAMES) is None  # none of our settings
+    (project / ".env").write_text("SECRET_KEY_BASE=1\n export PORT = 3000\n")
+    unread = find_unread_files(env_file, NAMES)
+    listed = f"{project}/.env is not read, because settings files belong in {place}."
+    assert unread is not None
+    assert unread.sentence == f"{listed} If you trust it, use it by the option  --config .   Or move it:"
+    (project / "anthropic-proxy.toml").touch()
+    unread = find_unread_files(env_file, NAMES)
+    assert unread is not None
+    subprocess.run(["sh", "-c", unread.move_command], check=True, cwd="/")
+    assert {path.name for path in place.iterdir()} == {".env", "anthropic-proxy.toml"}
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert find_unread_files(env_file, NAMES) is None
+    shutil.copy(place / ".env", project)
+    assert find_unread_files(env_file, NAMES) == UnreadFiles(
+        f"{listed} If you trust it, use it by the option  --config .", ""
+    )
+    assert find_unread_files(str(project / ".env"), NAMES) is None
+
+
+def test_relative_paths_begin_at_the_folder_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text(
+        "TLS_CERT_FILE=tls/one.pem\nTLS_KEY_FILE=/tls/one.key\nDATABASE_URL=sqlite:///data/one.sqlite3?timeout=1\n"
+        "OTEL_EXPORTER_OTLP_CERTIFICATE=ca.pem\n"
+    )
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": "key.json", "OTEL_EXPORTER_OTLP_CLIENT_KEY": "own.key"}
+    settings = load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env"))
+    assert settings.tls_certificate_file == str(tmp_path / "tls/one.pem")
+    assert settings.tls_key_file == "/tls/one.key"
+    assert settings.google_credentials_file == str(tmp_path / "key.json")
+    assert settings.database_url is not None
+    assert settings.database_url.reveal() == f"sqlite:///{tmp_path}/data/one.sqlite3?timeout=1"
+    assert {name: secret.reveal() for name, secret in settings.otel_variables.items()} == {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem"),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(tmp_path / "own.key"),
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"TLS_CERT_FILE": "one.pem"}, PROVIDERS)
+    assert caught.value.message == (
+        'TLS_CERT_FILE is "one.pem". Use an absolute path, because there is no folder for settings files. '
+        "Set in the environment."
+    )
+
+
+def test_every_command_accepts_the_folder_before_and_after_its_name(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / ".env").write_text("BIG_MODEL=gpt-5.5\n")
+    for words in (
+        ("--config", "own", "-v", "usage"),
+        ("usage", "-v", "--config=own"),
+        ("keys", "list", "--config", str(own), "-v"),
+    ):
+        done = run_command(*words, directory=tmp_path)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (0, f"  Settings files: {own}/.env")
+    done = run_command("--config", "none", "usage", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f'✕ --config is "none", but there is no folder {tmp_path}/none. Create it, or name another.\n',
+    )
+    done = run_command("usage", "--config", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "✕ --config has no value. Use the folder with .env and anthropic-proxy.toml.\n",
+    )
