@@ -34,9 +34,15 @@ _METHOD_REFUSED = re.compile(r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w
 """Pattern of error texts about the HTTP method. They indicate a wrong URL path: a server that answers every path with a
 web page, such as Open WebUI, rejects `POST`."""
 _OTHER_OBJECTS = re.compile(
-    r"\b(?:files?|responses?|items?|containers?|vectors?|conversations?|threads?|cached|batch|images?)\b", re.IGNORECASE
+    r"\b(?:files?|responses?|items?|containers?|vectors?|conversations?|threads?|cached?|batch|images?)\b",
+    re.IGNORECASE,
 )
 """Words for objects other than models that a request names by id. A 404 with such a word is not about the model."""
+_OBJECT_WITH_ID = re.compile(
+    r"\bcached?\b|\bwith id\b|\b(?:resp|file|conv|thread|batch|vs|item|msg)[-_]\w{6,}", re.IGNORECASE
+)
+"""Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
+(recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
 _WIRE_ADVICE = re.compile(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
 """Pattern of the advice that the wire for the Responses API adds to an error message. The advice is removed, so that
 only the provider's own text is examined."""
@@ -88,7 +94,7 @@ def _is_about_address(error: UpstreamError, target: Target, settings: Settings) 
     ):
         return False
     text = _words_of(error, target)
-    if error.parameter == "model" or target.model in text or _MODEL_WORDS.search(text):
+    if error.parameter == "model" or target.model in text or _MODEL_WORDS.search(text) or _OBJECT_WITH_ID.search(text):
         return False
     return len(text) <= _MAX_ROUTE_ERROR_CHARACTERS and (
         not text or _NOT_SERVED.search(text) is not None or _METHOD_REFUSED.search(text) is not None

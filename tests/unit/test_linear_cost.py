@@ -37,9 +37,9 @@ from anthropic_proxy.wire.failures import (
     decode_error_body,
     find_rejected_parameter,
     find_replacement_effort,
-    is_policy_refusal,
     rejects_developer_role,
 )
+from anthropic_proxy.wire.failures.kinds import is_policy_refusal
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from anthropic_proxy.wire.tool_call_repair import (
     OPENED_THINKING_TAGS,

@@ -20,7 +20,7 @@ __all__ = [
     "decode_error_body",
     "find_rejected_parameter",
     "find_replacement_effort",
-    "is_policy_refusal",
+    "find_reply_end",
     "read_error_object",
     "redact_key_patterns",
     "rejects_developer_role",
@@ -62,14 +62,19 @@ def build_upstream_error(
     )
 
 
-def is_policy_refusal(fault: UpstreamFault) -> bool:
-    """Return True if the provider refused the request because of its content.
+def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = False) -> Stop | None:
+    """Return the end of the reply that a provider reports as an error. None: the error is a failure.
 
-    The client then receives a reply with the stop reason `refusal`, and no other provider is tried.
+    The ends are: a refusal of the content, a reached output limit and, if content was received (`has_content`), a full
+    context window. The client receives a reply with this stop reason, and no other provider is tried.
     """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
-    return kinds.is_policy_refusal(fault)
+    if kinds.is_policy_refusal(fault):
+        return build_blocked_reply_stop(provider, fault.message or "content policy")
+    if kinds.reached_output_limit(fault):
+        return Stop("max_tokens")
+    return Stop("model_context_window_exceeded") if has_content and kinds.names_full_context(fault) else None
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:

@@ -10,10 +10,9 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.failures import (
-    build_blocked_reply_stop,
     build_upstream_error,
     decode_error_body,
-    is_policy_refusal,
+    find_reply_end,
 )
 from anthropic_proxy.wire.gemini.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.gemini.dialect import Dialect
@@ -41,10 +40,10 @@ class GeminiWire(Wire[Dialect]):
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
+        """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it ends."""
         fault = decode_error_body(status, headers, body)
-        if is_policy_refusal(fault):
-            return [Usage(output_tokens=0), build_blocked_reply_stop(call.provider, fault.message)]
+        if (end := find_reply_end(fault, call.provider)) is not None:
+            return [Usage(output_tokens=0), end]
         return build_upstream_error(
             fault,
             call.provider,

@@ -15,7 +15,7 @@ from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import (
     build_blocked_reply_stop,
     build_upstream_error,
-    is_policy_refusal,
+    find_reply_end,
     read_error_object,
 )
 from anthropic_proxy.wire.gemini.code_execution import CodeExecutionDecoder
@@ -127,8 +127,8 @@ class GeminiDecoder(Decoder):
         if reply.error is not None and not self._stopped:
             fault = read_error_object({"error": reply.error}, None, {})
             call = self._call
-            if is_policy_refusal(fault):
-                deltas += self._stop(build_blocked_reply_stop(call.provider, fault.message))
+            if (end := find_reply_end(fault, call.provider, has_content=self._answered)) is not None:
+                deltas += self._stop(end)
                 return
             asked = call.request.max_tokens
             raise build_upstream_error(

@@ -1,8 +1,8 @@
 """Decoding of Ollama's error responses: `decode_error` returns an `UpstreamError` with advice for the user.
 
 The advice is a command or setting, such as `ollama pull` for a model that is not installed. A fault is a decoded error.
-`classify_fault` converts it to the error for the client. `decode_refusal` converts a refusal because of content to a
-reply.
+`classify_fault` converts it to the error for the client. `decode_reply_end` converts an error that ends a reply, such
+as a refusal, to a reply.
 """
 
 import re
@@ -16,10 +16,9 @@ from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import (
     UpstreamFault,
-    build_blocked_reply_stop,
     build_upstream_error,
     decode_error_body,
-    is_policy_refusal,
+    find_reply_end,
     read_error_object,
 )
 from anthropic_proxy.wire.ollama.context_window import resolve_context_window
@@ -43,9 +42,9 @@ class _SignIn(msgspec.Struct):
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
+    """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it stands for."""
     fault = decode_error_body(status, headers, body)
-    if (reply := decode_refusal(fault, call)) is not None:
+    if (reply := decode_reply_end(fault, call)) is not None:
         return reply
     error = classify_fault(fault, call)
     if error.status == 401 and (address := _sign_in(body)):
@@ -53,17 +52,15 @@ def decode_error(
     return error
 
 
-def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of a reply with the stop reason `refusal` if the server refused the content.
+def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False) -> list[Delta] | None:
+    """Return the deltas of the reply that an error stands for, such as a refusal. None: the error is a failure.
 
-    None: the error has another reason.
+    `has_content`: True if content of the reply arrived before the error.
     """
-    fault = _unwrapped(fault)
-    return (
-        [Usage(output_tokens=0), build_blocked_reply_stop(call.provider, fault.message)]
-        if is_policy_refusal(fault)
-        else None
-    )
+    end = find_reply_end(_unwrapped(fault), call.provider, has_content=has_content)
+    if end is None:
+        return None
+    return [end] if has_content else [Usage(output_tokens=0), end]
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:

@@ -20,7 +20,7 @@ from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.ollama.context_window import resolve_context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
-from anthropic_proxy.wire.ollama.errors import classify_fault, decode_refusal
+from anthropic_proxy.wire.ollama.errors import classify_fault, decode_reply_end
 from anthropic_proxy.wire.ollama.frames import (
     ABSENT,
     Frame,
@@ -58,6 +58,7 @@ class OllamaDecoder(Decoder):
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._mender = ToolCallRepair(call, names=dialect.repairs_tool_names)
         self._mends_arguments = dialect.repairs_tool_arguments
+        self._has_content = False
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -106,13 +107,14 @@ class OllamaDecoder(Decoder):
     def _read(self, read: Frame) -> list[Delta]:
         if read.error is not ABSENT:
             fault = read_error_object({"error": decode_repaired(read.error)}, None, {})
-            if (reply := decode_refusal(fault, self._call)) is None:
+            if (reply := decode_reply_end(fault, self._call, has_content=self._has_content)) is None:
                 raise classify_fault(fault, self._call)
             self.finished = True
             return [*self.flush_pending(), *reply]
         deltas: list[Delta] = []
         part = read.message
         if part is not None:
+            self._has_content = self._has_content or bool(part.thinking or part.content or part.tool_calls)
             if part.thinking:
                 self._read_thinking(part.thinking, deltas)
             if part.content:

@@ -13,9 +13,8 @@ from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import (
     UpstreamFault,
-    build_blocked_reply_stop,
     build_upstream_error,
-    is_policy_refusal,
+    find_reply_end,
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
@@ -28,10 +27,15 @@ space or after a marker."""
 _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
-def decode_reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of the reply that an error contains, such as a refusal. None: the error contains no reply."""
-    if is_policy_refusal(fault):
-        return [build_blocked_reply_stop(call.provider, fault.message or "content policy")]
+def decode_reply_in_error(
+    fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False
+) -> list[Delta] | None:
+    """Return the deltas of the reply that an error contains, such as a refusal. None: the error contains no reply.
+
+    `has_content`: True if content of the reply arrived before the error.
+    """
+    if (end := find_reply_end(fault, call.provider, has_content=has_content)) is not None:
+        return [end]
     if fault.failed_generation is None or _UNREADABLE not in fault.codes:
         return None
     if any(is_truncated_object(text) for text in _OBJECTS.findall(fault.failed_generation)):

@@ -82,6 +82,7 @@ class ChatDecoder(Decoder):
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
         self._tag = dialect.signature_tag
         self._answered = False  # whether any choice was seen
+        self._has_content = False
         self._stop: Stop | None = None
         self._stop_emitted = False
         self._unreadable: UnreadableReply | None = None
@@ -171,6 +172,7 @@ class ChatDecoder(Decoder):
             piece = choice.delta or choice.message
             if piece is not None:
                 self._read_piece(piece, deltas)
+                self._has_content = self._has_content or bool(deltas or piece.content)
             if choice.finish_reason:
                 self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
@@ -314,7 +316,7 @@ class ChatDecoder(Decoder):
 
     def _fail(self, error: Any) -> list[Delta]:
         fault = read_error_object({"error": error}, 200, {})
-        reply = decode_reply_in_error(fault, self._call)
+        reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
         if reply is None:
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []

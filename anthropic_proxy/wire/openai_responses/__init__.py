@@ -10,10 +10,10 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
-from anthropic_proxy.wire.failures import decode_error_body
+from anthropic_proxy.wire.failures import decode_error_body, find_reply_end
 from anthropic_proxy.wire.openai_responses.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.errors import classify_fault, decode_refusal
+from anthropic_proxy.wire.openai_responses.errors import classify_fault
 from anthropic_proxy.wire.openai_responses.request import encode_request
 from anthropic_proxy.wire.openai_responses.stream import ResponsesDecoder
 
@@ -36,10 +36,10 @@ class ResponsesWire(Wire[Dialect]):
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
+        """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it ends."""
         fault = decode_error_body(status, headers, body)
-        reply = decode_refusal(fault, call)
-        return classify_fault(fault, call) if reply is None else reply
+        end = find_reply_end(fault, call.provider)
+        return classify_fault(fault, call) if end is None else [end]
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
         """Return True, because servers of this API download images and documents from URLs."""

@@ -1,8 +1,8 @@
-"""Errors of servers with the Responses API: converts them to errors for the client, or to a reply.
+"""Errors of servers with the Responses API: converts them to errors for the client.
 
-`decode_error_object` decodes an error inside a response into a fault, the decoded error. `decode_refusal` converts a
-refusal because of content to a reply. `classify_fault` converts any other fault to the error for the client. It marks
-an error about rejected reasoning, and adds advice if the server does not have this API.
+`decode_error_object` decodes an error inside a response into a fault, the decoded error. `classify_fault`
+converts a fault to the error for the client. It marks an error about rejected reasoning, and adds advice if the server
+does not have this API.
 """
 
 import re
@@ -11,13 +11,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import (
     UpstreamFault,
-    build_blocked_reply_stop,
     build_upstream_error,
-    is_policy_refusal,
     read_error_object,
 )
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
@@ -59,16 +56,6 @@ def decode_error_object(error: Any) -> UpstreamFault:
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
         return replace(fault, status=400)
     return fault
-
-
-def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of a reply with the stop reason `refusal` if a content policy is the cause.
-
-    None: the error has another cause.
-    """
-    if is_policy_refusal(fault):
-        return [build_blocked_reply_stop(call.provider, fault.message or "content policy")]
-    return None
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:

@@ -6,9 +6,10 @@ from typing import Any
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.wire.contract import Call, Decoder
+from anthropic_proxy.wire.failures import find_reply_end
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.errors import classify_fault, decode_error_object, decode_refusal
+from anthropic_proxy.wire.openai_responses.errors import classify_fault, decode_error_object
 from anthropic_proxy.wire.openai_responses.frames import (
     OutputContent,
     OutputItem,
@@ -316,17 +317,17 @@ class ResponsesDecoder(Decoder):
             deltas.append(decode_usage(counts, response.service_tier))
 
     def _fail(self, error: Any) -> list[Delta]:
-        """Raise the `UpstreamError` for an error object. If a policy refused the content, return a reply instead."""
+        """Raise the `UpstreamError` for an error object. If it stands for the end of the reply, return this end."""
         if self._stopped:
             return []
         fault = decode_error_object(error)
-        reply = decode_refusal(fault, self._call)
-        if reply is None:
+        end = find_reply_end(fault, self._call.provider, has_content=bool(self._items))
+        if end is None:
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []
         self._end_open(deltas, reply_ended_early=True)
         self.finished = self._stopped = True
-        return deltas + reply
+        return [*deltas, end]
 
 
 _READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], None]] = {

@@ -151,6 +151,15 @@ async def test_no_model_in_a_404_means_the_address(error_answer: object, model: 
 
 
 @pytest.mark.parametrize(
+    "text", ["Not found: cache content metadata for 123.", "Response with id 'resp_0123456789' not found."]
+)
+async def test_an_object_with_an_id_means_neither_the_address_nor_the_model(text: str) -> None:
+    error_answer = {"error": {"code": 404, "message": text, "status": "NOT_FOUND"}}
+    given = {"GEMINI_API_KEY": "k" * 20, "GEMINI_BASE_URL": "http://127.0.0.1:8000"}
+    assert refusal(await ask(answer(error_answer), **given)) == (404, "not_found_error", f"gemini: {text}")
+
+
+@pytest.mark.parametrize(
     ("error_answer", "shown"),
     [({"detail": "Method Not Allowed"}, " (Method Not Allowed)"), (b"", ""), ({"error": "Method not supported"},
      " (Method not supported)")],

@@ -11,7 +11,13 @@ from anthropic_proxy.wire.failures.kinds.images import (
 )
 from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
 from anthropic_proxy.wire.failures.kinds.quota import find_exhausted_quota
-from anthropic_proxy.wire.failures.kinds.sizes import RATE_LIMIT_WORDS, KnownTokenCounts, find_token_limit_fault
+from anthropic_proxy.wire.failures.kinds.sizes import (
+    RATE_LIMIT_WORDS,
+    KnownTokenCounts,
+    find_token_limit_fault,
+    names_full_context,
+    reached_output_limit,
+)
 
 __all__ = [
     "RATE_LIMIT_WORDS",
@@ -20,6 +26,8 @@ __all__ = [
     "find_image_refusal",
     "find_token_limit_fault",
     "is_policy_refusal",
+    "names_full_context",
+    "reached_output_limit",
     "rejects_tool_result_content",
     "rejects_tool_result_images",
 ]

@@ -55,6 +55,9 @@ OUTPUT_LIMIT_TEXTS = (
 )
 """Error texts for an output limit (`max_tokens`) above the maximum of the model. They are used for errors without
 numbers."""
+_OUTPUT_LIMIT_REACHED = regex(r"\bmax_?\w*tokens or (?:the )?(?:model )?output limit was reached")
+"""Text of OpenAI and Azure, also in streams: Could not finish the message because max_tokens or model output limit was
+reached (openai/openai-python, issue 2886; 2026-11)."""
 RATE_LIMIT_WORDS = re.compile(
     r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit",
     re.IGNORECASE,
@@ -173,6 +176,17 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
     ):
         return None
     return _decide(quantities, window, excess, fault, known)
+
+
+def reached_output_limit(fault: UpstreamFault) -> bool:
+    """Return True if the model reached the output limit before it replied, as OpenAI reports for reasoning models."""
+    return _OUTPUT_LIMIT_REACHED.search(fault.message) is not None
+
+
+def names_full_context(fault: UpstreamFault) -> bool:
+    """Return True if an error says that the context is too long. After content of a reply, the reply has filled it."""
+    text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
+    return not RATE_LIMIT_WORDS.search(text) and (_is_coded(fault) or matches_any(INPUT_OVERFLOW_TEXTS, text))
 
 
 def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
@@ -344,7 +358,10 @@ def _find_in_words(
     fault: UpstreamFault, text: str, quantities: Sequence[Quantity], known: KnownTokenCounts
 ) -> TokenLimitFault | None:
     """Return the result for an error text that states no limit as a number. None: the error has another reason."""
-    if _is_coded(fault) or matches_any(INPUT_OVERFLOW_TEXTS, text):
+    # llama.cpp sends 500 `Context size has been exceeded` to all slots if their common memory is full, also for short
+    # prompts (`update_slots` in server-context.cpp, 2026-11).
+    is_server_error = (fault.status or 0) >= 500 and known.estimate_input() < (known.context_window or _UNKNOWN_WINDOW)
+    if _is_coded(fault) or (matches_any(INPUT_OVERFLOW_TEXTS, text) and not is_server_error):
         return _decide(quantities, None, None, fault, known)
     if matches_any(OUTPUT_LIMIT_TEXTS, text) and known.requested_output > 1 and not _BUDGETS.search(text):
         limit = _LOWERED if known.requested_output > _LOWERED else known.requested_output // 2

@@ -11,10 +11,10 @@ from anthropic_proxy.wire.failures import (
     decode_error_body,
     find_rejected_parameter,
     find_replacement_effort,
-    is_policy_refusal,
     rejects_developer_role,
     rejects_tool_result_content,
 )
+from anthropic_proxy.wire.failures.kinds import is_policy_refusal
 
 ASKED, ESTIMATE = 64_000, 20_000
 
