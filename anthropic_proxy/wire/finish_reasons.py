@@ -51,6 +51,17 @@ def find_finish_kind(reason: str) -> FinishKind:
     return _finish_kind(reason[:_MAX_CHARACTERS])
 
 
+def find_worst_kind(reason: str, native_reason: str) -> FinishKind:
+    """Return the meaning of a finish reason, to which a gateway adds the reason of the provider behind it.
+
+    OpenRouter reports a reply that was cut as `tool_calls` with the native reason `max_output_tokens` (recorded).
+    """
+    kind, native = find_finish_kind(reason), find_finish_kind(native_reason) if native_reason else "unknown"
+    if native == "unreadable" or (native in ("limit", "window", "blocked") and kind in ("end", "calls", "unknown")):
+        return native
+    return kind
+
+
 @lru_cache(maxsize=64)
 def _finish_kind(reason: str) -> FinishKind:
     word = reason.lower().replace("-", "_").replace(" ", "_")

@@ -50,6 +50,8 @@ class ReplyConverter:
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = reply.model_dump(mode="json", exclude_none=True, warnings=False)
         for choice in fields.get("choices", ()):
+            if native := (choice.get("provider_specific_fields") or {}).get("native_finish_reason"):
+                choice["native_finish_reason"] = native
             message = choice.get("delta") or choice.get("message") or {}
             if blocks := message.pop("thinking_blocks", None):
                 message["reasoning_details"] = [self._to_reasoning_detail(block) for block in blocks]

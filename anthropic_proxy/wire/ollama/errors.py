@@ -60,7 +60,8 @@ def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: 
     end = find_reply_end(_unwrapped(fault), call.provider, has_content=has_content)
     if end is None:
         return None
-    return [end] if has_content else [Usage(output_tokens=0), end]
+    # the tokens of a reply that filled the window are estimated, because the server does not count them
+    return [end] if end.reason == "model_context_window_exceeded" else [Usage(output_tokens=0), end]
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:

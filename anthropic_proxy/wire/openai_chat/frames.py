@@ -147,6 +147,8 @@ class Choice(Struct, gc=False):
     """The complete reply, if the response is not streamed."""
     finish_reason: str | None = None
     """Reason for the end of the reply: `stop`, `length`, `tool_calls`, … None: the reply goes on."""
+    native_finish_reason: str | None = None
+    """The reason in the words of the provider behind OpenRouter or LiteLLM, such as `max_output_tokens`."""
     usage: ChatUsage | None = None
     """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
 
@@ -261,11 +263,12 @@ def _usual(content: Any) -> Any:
 
 
 def _usual_choice(choice: dict[str, Any]) -> dict[str, Any]:
-    reason = choice.get("finish_reason")
+    reason, native = choice.get("finish_reason"), choice.get("native_finish_reason")
     return {
         "delta": _usual_piece(choice.get("delta")),
         "message": _usual_piece(choice.get("message")),
         "finish_reason": reason if isinstance(reason, str) else None,
+        "native_finish_reason": native if isinstance(native, str) else None,
         "usage": _usual_counts(choice.get("usage")),
     }
 

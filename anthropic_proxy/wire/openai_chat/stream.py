@@ -20,7 +20,7 @@ from anthropic_proxy.wire.failures import (
     build_upstream_error,
     read_error_object,
 )
-from anthropic_proxy.wire.finish_reasons import find_finish_kind
+from anthropic_proxy.wire.finish_reasons import find_worst_kind
 from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
@@ -83,6 +83,9 @@ class ChatDecoder(Decoder):
         self._tag = dialect.signature_tag
         self._answered = False  # whether any choice was seen
         self._has_content = False
+        self._native_reason = ""
+        self._postponed = ""
+        """Finish reason of a reply with truncated arguments. The token counts decide whether its limit was reached."""
         self._stop: Stop | None = None
         self._stop_emitted = False
         self._unreadable: UnreadableReply | None = None
@@ -132,11 +135,11 @@ class ChatDecoder(Decoder):
             raise self._unreadable
         deltas: list[Delta] = []
         if self._stop is None:
-            if not (self.finished and self._answered):
+            if not (self._postponed or (self.finished and self._answered)):
                 raise UpstreamProtocolError(
                     f"{self._provider} ended its answer before it was complete.", provider=self._provider
                 )
-            self._finish("stop", deltas)
+            self._finish(self._postponed or "stop", deltas, is_last=True)
         self._end_blocks(deltas, reply_ended_early=True)
         self._emit_stop(deltas)
         return self._order(deltas)
@@ -173,6 +176,7 @@ class ChatDecoder(Decoder):
             if piece is not None:
                 self._read_piece(piece, deltas)
                 self._has_content = self._has_content or bool(deltas or piece.content)
+            self._native_reason = choice.native_finish_reason or self._native_reason
             if choice.finish_reason:
                 self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
@@ -251,14 +255,20 @@ class ChatDecoder(Decoder):
             carry = ReasoningState(call_signature=signature, server_digest=digest_base_url(self._call.base_url))
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
-    def _finish(self, reason: str, deltas: list[Delta]) -> None:
+    def _finish(self, reason: str, deltas: list[Delta], *, is_last: bool = False) -> None:
         """Append the end of open content to `deltas`, and store the first finish reason.
 
-        Later finish reasons are ignored.
+        Later finish reasons are ignored. `is_last`: True at the end of the response.
         """
         if self._stop is not None or self._unreadable is not None:
             return
-        kind = find_finish_kind(reason)
+        kind = find_worst_kind(reason, self._native_reason)
+        if kind in {"end", "calls"} and self._calls is not None and self._calls.buffers_truncated_arguments():
+            if not is_last:
+                self._postponed = reason
+                return
+            if self._reaches_limit():
+                kind = "limit"
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
             raise build_upstream_error(fault, self._provider)
@@ -280,8 +290,7 @@ class ChatDecoder(Decoder):
             self._stop = Stop("max_tokens")
         else:
             self._stop = Stop("tool_use" if kind == "calls" else "end_turn")
-        completed = self._calls is not None and self._calls.has_completed_arguments
-        if not completed and (self._stop.reason != "max_tokens" or self._call.context_window is None):
+        if self._stop.reason != "max_tokens" or self._call.context_window is None:
             self._emit_stop(deltas)
 
     def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
@@ -304,8 +313,6 @@ class ChatDecoder(Decoder):
         if self._stop_emitted or self._stop is None:
             return
         self._stop_emitted = True
-        if self._calls is not None and self._calls.has_completed_arguments and self._reaches_limit():
-            self._stop = Stop("max_tokens")
         if self._stop.reason == "max_tokens" and _fills(self._usage, self._call.context_window):
             self._stop = Stop("model_context_window_exceeded")
         deltas.append(self._stop)

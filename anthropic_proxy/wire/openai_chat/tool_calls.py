@@ -52,8 +52,6 @@ class ToolCallDecoder:
         """Number of tool calls begun so far."""
         self.has_incomplete_arguments = False
         """True if a call ended with incomplete arguments."""
-        self.has_completed_arguments = False
-        """True if the proxy added the missing end of truncated arguments."""
         self._ids = ToolCallIds(call)
         self._holds: bool = call.dialect.buffers_tool_arguments
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
@@ -88,6 +86,10 @@ class ToolCallDecoder:
                 call.arguments = []
                 deltas.append(ToolArgs(call.key, text))
 
+    def buffers_truncated_arguments(self) -> bool:
+        """Return True if the buffered arguments of an open call lack their end, which a repair would add."""
+        return self._holds and any(is_truncated_object("".join(call.arguments)) for call in self._open)
+
     def end_complete_calls(self, deltas: list[Delta]) -> None:
         """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
 
@@ -110,8 +112,6 @@ class ToolCallDecoder:
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)
             if is_truncated_object(text) or (reply_ended_early and not text):
                 self.has_incomplete_arguments = True
-            elif self._holds and is_truncated_object("".join(call.arguments)):
-                self.has_completed_arguments = True
 
     def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
         call.name, call.own_name = wire_name, name

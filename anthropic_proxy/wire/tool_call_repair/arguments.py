@@ -24,7 +24,6 @@ _TOKEN = re.compile(
     r"""
     (?P<space>[\s\ufeff]+)
   | (?P<string>"[^"\\]*(?:\\.[^"\\]*)*" | '[^'\\]*(?:\\.[^'\\]*)*')
-  | (?P<open>  "[^"\\]*(?:\\.[^"\\]*)*\Z | '[^'\\]*(?:\\.[^'\\]*)*\Z)
   | (?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.]))
   | (?P<word>[A-Za-z_$][\w$-]*)
   | (?P<mark>[{}\[\]:,])
@@ -57,8 +56,8 @@ def is_json_object(text: str) -> bool:
 def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
     """Return the arguments of a tool call as a valid JSON object. None: they cannot be repaired with certainty.
 
-    `between_markers`: True if `text` stood between the start and end marker of a call. It is then complete, so an
-    unfinished string in it is not closed.
+    An unfinished string is never closed, because its end may be missing: the client would write half a file.
+    `between_markers`: True if `text` stood between the start and end marker of a call.
 
     >>> repair_arguments('{"path": "a",}')
     '{"path": "a"}'
@@ -73,16 +72,16 @@ def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
             break
         text = inner.strip()
     if between_markers:
-        return _repair(text, closes_strings=False) if text.startswith("{") else None
+        return _repair(text) if text.startswith("{") else None
     begin, end = text.find("{"), text.rfind("}") + 1
     if begin < 0 or _QUOTED.search(text, 0, begin):
         return None
-    if whole := _repair(text[begin:], closes_strings=True):
+    if whole := _repair(text[begin:]):
         return whole
     inside = text[begin:end]
     if not inside or _QUOTED.search(text, end):
         return None
-    return _find_repeated(inside) or _repair(inside, closes_strings=False)
+    return _find_repeated(inside) or _repair(inside)
 
 
 def _decode_text(text: str) -> str | None:
@@ -119,12 +118,12 @@ class _Token(NamedTuple):
     value: Any
 
 
-def _repair(text: str, *, closes_strings: bool) -> str | None:
+def _repair(text: str) -> str | None:
     """Return the library's repair of a text that starts with a brace.
 
     None: the repair has other tokens than the text, or it failed.
     """
-    tokens = _read_words(text, closes_strings=closes_strings)
+    tokens = _read_words(text)
     if tokens is None:
         return None
     import json_repair  # noqa: PLC0415  # most servers never need it
@@ -137,20 +136,19 @@ def _repair(text: str, *, closes_strings: bool) -> str | None:
         mended.encode()
     except (ValueError, RecursionError):  # a lone surrogate raises a ValueError too
         return None
-    return mended if _read_words(mended, closes_strings=False) == tokens else None
+    return mended if _read_words(mended) == tokens else None
 
 
-def _read_words(text: str, *, closes_strings: bool) -> list[_Token] | None:
+def _read_words(text: str) -> list[_Token] | None:
     """Return the tokens of a text without commas and without closing brackets at its end.
 
-    None: the text has invalid tokens, or too deep nesting. `closes_strings`: True if an unfinished string at the end
-    counts as a string.
+    None: the text has invalid tokens, an unfinished string, or too deep nesting.
     """
     tokens: list[_Token] = []
     position = depth = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
-        if match is None or (match.lastgroup == "open" and not closes_strings):
+        if match is None:
             return None
         position = match.end()
         depth += (match.group() in _OPENERS) - (match.group() in _CLOSERS)
@@ -179,8 +177,7 @@ def _read_token(kind: str, value: str, *, names: bool) -> _Token | None:
         if names:
             return _Token("string", value)
         return _Token(kind, _LITERALS[value]) if value in _LITERALS else None
-    body = value[1:] if kind == "open" else value[1:-1]
-    return _Token("string", json.loads('"' + _ESCAPE.sub(_as_json, body) + '"', strict=False))
+    return _Token("string", json.loads('"' + _ESCAPE.sub(_as_json, value[1:-1]) + '"', strict=False))
 
 
 def _as_json(escape: re.Match[str]) -> str:

@@ -53,6 +53,13 @@ def test_arguments_are_the_body_and_nothing_that_a_client_could_set() -> None:
     assert (arguments["num_retries"], arguments["max_retries"], arguments["timeout"]) == (0, 0, 300.0)
 
 
+def test_the_native_finish_reason_is_kept() -> None:
+    fields = {"finish_reason": "tool_calls", "provider_specific_fields": {"native_finish_reason": "max_output_tokens"}}
+    answer = SimpleNamespace(model_dump=lambda **_: {"choices": [fields]})
+    (choice,) = ReplyConverter().convert_to_chat_completion(answer)["choices"]
+    assert (choice["finish_reason"], choice["native_finish_reason"]) == ("tool_calls", "max_output_tokens")
+
+
 def test_signed_reasoning_goes_back_as_it_came() -> None:
     chunks = [
         {"type": "thinking", "thinking": "let me "},

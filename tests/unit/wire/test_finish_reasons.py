@@ -14,7 +14,7 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.finish_reasons import find_finish_kind
+from anthropic_proxy.wire.finish_reasons import find_finish_kind, find_worst_kind
 from anthropic_proxy.wire.input_counts import split_input_tokens
 
 REQUEST = {
@@ -53,6 +53,26 @@ def new_call(wire: Any, **dialect: Any) -> Call:
 @pytest.mark.parametrize(("kind", "reason"), [(kind, one) for kind, words in KINDS.items() for one in words.split()])
 def test_the_kind_of_a_reason(kind: str, reason: str) -> None:
     assert find_finish_kind(reason) == kind
+
+
+@pytest.mark.parametrize(
+    ("reason", "native", "kind"),
+    [
+        ("tool_calls", "max_output_tokens", "limit"),
+        ("stop", "MAX_TOKENS", "limit"),
+        ("stop", "model_context_window_exceeded", "window"),
+        ("stop", "SAFETY", "blocked"),
+        ("error", "MALFORMED_FUNCTION_CALL", "unreadable"),
+        ("stop", "UNEXPECTED_TOOL_CALL", "unreadable"),
+        ("tool_calls", "STOP", "calls"),
+        ("length", "completed", "limit"),
+        ("content_filter", "max_output_tokens", "blocked"),
+        ("stop", "", "end"),
+        ("stop", "something_new", "end"),
+    ],
+)
+def test_the_native_reason_behind_a_gateway_counts_if_it_is_worse(reason: str, native: str, kind: str) -> None:
+    assert find_worst_kind(reason, native) == kind
 
 
 def chat(reason: str, arguments: str, *, streams: bool) -> str | None:
@@ -160,6 +180,43 @@ def test_gemini(reason: str, expected: str) -> None:
         gemini.WIRE.new_decoder(new_call(gemini)).decode_body(body),
     ):
         assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
+
+
+FULL = {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}
+LIMITED = {"message": "Could not finish the message because max_tokens or model output limit was reached."}
+TEXTS: dict[Any, dict[str, Any]] = {
+    openai_chat: {"choices": [{"index": 0, "delta": {"content": "Once"}}]},
+    ollama: {"message": {"role": "assistant", "content": "Once"}, "done": False},
+    gemini: {"candidates": [{"content": {"parts": [{"text": "Once"}]}}]},
+    openai_responses: {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Once"},
+}
+"""A frame with text, by wire."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(FULL, "model_context_window_exceeded"), (LIMITED, "max_tokens")], ids=["full", "limited"]
+)
+@pytest.mark.parametrize("wire", TEXTS, ids=lambda wire: wire.__name__.rpartition(".")[2])
+def test_an_error_about_tokens_after_text_ends_the_reply(wire: Any, error: dict[str, Any], expected: str) -> None:
+    decoder = wire.WIRE.new_decoder(new_call(wire))
+    failed = {"error": error} | ({"type": "error"} if wire is openai_responses else {})
+    deltas = [delta for frame in (TEXTS[wire], failed) for delta in decoder.decode_frame(json.dumps(frame).encode())]
+    reply = fold([*deltas, *decoder.decode_end()], message_id="m", model="m", signature="")
+    assert (reply.stop_reason, [json.loads(bytes(block))["text"] for block in reply.content]) == (expected, ["Once"])
+
+
+@pytest.mark.parametrize("wire", TEXTS, ids=lambda wire: wire.__name__.rpartition(".")[2])
+def test_an_error_about_a_full_context_before_any_content_has_no_invented_numbers(wire: Any) -> None:
+    error = wire.WIRE.decode_error(new_call(wire), 500, {}, json.dumps({"error": FULL}).encode())
+    assert isinstance(error, UpstreamError)
+    assert (error.status, error.error_type, error.cause) == (500, "api_error", None)
+    assert error.message == "p: Context size has been exceeded."
+
+
+@pytest.mark.parametrize("wire", TEXTS, ids=lambda wire: wire.__name__.rpartition(".")[2])
+def test_a_reached_output_limit_as_status_400_is_a_reply(wire: Any) -> None:
+    deltas = wire.WIRE.decode_error(new_call(wire), 400, {}, json.dumps({"error": LIMITED}).encode())
+    assert fold(deltas, message_id="m", model="m", signature="").stop_reason == "max_tokens"
 
 
 @pytest.mark.parametrize(
