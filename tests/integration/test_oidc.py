@@ -93,7 +93,17 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 def team(shared: Team) -> Team:
     """The team, with a provider that changes nothing."""
     fresh = FakeProvider(shared.provider.issuer)
-    for name in ("user", "change", "sign", "published", "is_thin", "user_info_subject", "sends_issuer", "error"):
+    for name in (
+        "user",
+        "change",
+        "sign",
+        "published",
+        "is_thin",
+        "user_info_subject",
+        "sends_issuer",
+        "error",
+        "token_reply",
+    ):
         setattr(shared.provider, name, getattr(fresh, name))
     return shared
 

@@ -28,7 +28,12 @@ from anthropic_proxy.messages.models.block_structs import (
     WebSearchResultBlock,
 )
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
-from anthropic_proxy.messages.models.validation_errors import missing_field_error, validation_error, wrong_type_error
+from anthropic_proxy.messages.models.validation_errors import (
+    missing_field_error,
+    require_bounded_members,
+    validation_error,
+    wrong_type_error,
+)
 
 MAX_JSON_DEPTH = 200
 """Maximum nesting of lists and objects in a schema or in the input of a tool call. Deeper JSON is rejected with 400."""
@@ -79,6 +84,7 @@ def decode_blocks(content: Raw, path: str) -> list[Block]:
             return blocks
     if memoryview(content)[0] != _LIST:
         raise wrong_type_error(path, "a string or a list of blocks", content)
+    require_bounded_members(bytes(content))
     return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
 
 

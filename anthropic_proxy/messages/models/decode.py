@@ -27,19 +27,18 @@ from anthropic_proxy.messages.models.field_decoding import (
 )
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
 from anthropic_proxy.messages.models.new_blocks import list_new_blocks
-from anthropic_proxy.messages.models.raw_kinds import MAX_MEMBERS, has_too_many_members
+from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES
 from anthropic_proxy.messages.models.structs import MessagesRequest
 from anthropic_proxy.messages.models.tools import decode_tools
 from anthropic_proxy.messages.models.validation_errors import (
     missing_field_error,
+    require_bounded_members,
     wrong_type_error,
 )
 
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
 """Rows: name of the counted objects, bytes in each such object, maximum number in a body. A body with more objects is
 rejected. JSON strings cannot contain these bytes, because their quotes are escaped."""
-_MIN_COUNTED_BYTES = 1 << 21
-"""Body size in bytes from which the objects of `_MAX_COUNTS` are counted. A smaller body cannot exceed the limits."""
 _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
 """Maximum number of stop sequences in a request, and maximum number of their characters together."""
 _GLOBAL_REGION = b'"global"'
@@ -64,9 +63,8 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
     Raises `UnsupportedFeature` for the fields `thread` and `compaction`, because the proxy stores no conversations.
     """
     repairs: list[str] = []
-    if has_too_many_members(body):
-        raise InvalidRequest(f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.")
-    if len(body) >= _MIN_COUNTED_BYTES:
+    if len(body) >= MIN_COUNTED_BYTES:
+        require_bounded_members(body)
         _require_bounded_counts(body)
     try:
         read = _read(body, repairs)

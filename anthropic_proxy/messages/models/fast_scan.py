@@ -16,7 +16,7 @@ from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
 from anthropic_proxy.messages.models.new_blocks import list_new_blocks
-from anthropic_proxy.messages.models.raw_kinds import has_too_many_members
+from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES, has_too_many_members
 from anthropic_proxy.messages.models.structs import MessagesRequest
 from anthropic_proxy.messages.models.tools import decode_tools
 
@@ -100,7 +100,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
 
     None: the body may be invalid, so `decode_request` must decode it.
     """
-    if has_too_many_members(body):
+    if len(body) >= MIN_COUNTED_BYTES and has_too_many_members(body):
         return None
     try:
         read = _read(body)

@@ -31,6 +31,7 @@ from anthropic_proxy.messages.models.structs import (
 from anthropic_proxy.messages.models.validation_errors import (
     decode_lenient_fields,
     missing_field_error,
+    require_bounded_members,
     wrong_type_error,
 )
 
@@ -85,6 +86,7 @@ def decode_field_by_field(body: bytes, repairs: list[str]) -> RequestBody:
 
     A description of each replaced character or dropped field is added to `repairs`.
     """
+    require_bounded_members(body)
     body = _repair_encoding(body, repairs)
     try:
         return _read_fields(_read_object(body), repairs)

@@ -8,6 +8,8 @@ In an older beta of the API, `McpToolPermissions` restricts the tools of a serve
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.messages.models.raw_kinds import has_too_many_members
+
 
 class McpToolPermissions(Struct):
     """Permissions for the tools of one MCP server, set in the server's definition (beta `mcp-client-2025-04-04`)."""
@@ -43,6 +45,8 @@ def decode_mcp_servers(raw: Raw) -> list[McpServer]:
     An entry of a wrong type raises no error: it becomes a server with the name "" and the URL "". If the field itself
     is not a list, the result is one such server.
     """
+    if has_too_many_members(bytes(raw)):
+        return [_NO_SERVER]
     try:
         return [_read_server(server) for server in msgspec.json.decode(raw, type=list[Raw])]
     except msgspec.ValidationError:

@@ -27,6 +27,7 @@ from anthropic_proxy.messages.models.structs import Tool
 from anthropic_proxy.messages.models.validation_errors import (
     decode_lenient_fields,
     missing_field_error,
+    require_bounded_members,
     wrong_type_error,
 )
 
@@ -93,6 +94,7 @@ def _read_list_cached(source: _Source) -> ToolList:
 def _read_list(source: bytes) -> list[Tool]:
     if source[0] != _LIST:
         raise wrong_type_error("tools", "a list", Raw(source))
+    require_bounded_members(source)
     raws = _decode_raws(source)
     tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
     names = [tool.name for tool in tools if tool.name]

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.models.raw_kinds import MAX_MEMBERS, has_too_many_members
 
 T = TypeVar("T")
 
@@ -43,6 +44,12 @@ def short_json(value: Any) -> str:
         return "a deep value"
     text = encoded[: 4 * _MAX_SHOWN_CHARACTERS + 4].decode(errors="ignore")
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
+
+
+def require_bounded_members(text: bytes) -> None:
+    """Raise `InvalidRequest` for JSON text with more than `MAX_MEMBERS` list elements and object members."""
+    if has_too_many_members(text):
+        raise InvalidRequest(f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.")
 
 
 def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:

@@ -238,7 +238,7 @@ class RelayInspector(Decoder):
         Raises `UpstreamProtocolError` for an event that clients cannot decode.
         """
         try:
-            str(frame, "utf-8")  # the decoder skips unknown fields, whatever their bytes are
+            frame.isascii() or str(frame, "utf-8")  # the decoder skips unknown fields, whatever their bytes are
             event = _decode_event(frame)
         except DECODE_ERRORS:
             if not _is_decodable(frame):

@@ -30,6 +30,7 @@ from anthropic_proxy.messages.models import (
     scan_request,
 )
 from anthropic_proxy.messages.models.block_structs import MAX_STRAY_PERCENT_SIGNS
+from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES
 from tests.support.messages import exactly
 
 HELLO = {"role": "user", "content": "hi"}
@@ -646,21 +647,35 @@ KEYS = b",".join(b'"k%d":1' % number for number in range(260_000))
         b"{%b}" % KEYS,
         b'{"model":1,%b}' % KEYS,
         body(tools=[1] * 260_000),
-        body(mcp_servers=[1] * 260_000),
-        body(stop_sequences=["a"] * 260_000),
+        body(mcp_servers=[1] * 1_050_000),
+        body(stop_sequences=["a"] * 500_000),
         body(messages=[HELLO] * 130_000).replace(b'"role"', b'"r\\u006fle"'),
-        body(messages=[{"role": "user", "content": [{"type": "tool_result", "content": [[]] * 260_000}]}]),
+        body(messages=[{"role": "user", "content": [{"type": "tool_result", "content": [[]] * 600_000}]}]),
+        body(messages=[1] * 260_000),
+        body(system=[1] * 260_000),
     ],
-    ids=["keys", "wrong model", "tools", "servers", "sequences", "escaped keys", "result"],
+    ids=["keys", "wrong model", "tools", "servers", "sequences", "escaped keys", "result", "messages", "system"],
 )
 def test_a_body_of_too_many_members_is_refused_before_it_is_decoded(data: bytes) -> None:
     tracemalloc.start()
     try:
         assert refusal(data) == TOO_MANY_MEMBERS
-        assert scan_request(data) is None
-        assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
+        if len(data) >= MIN_COUNTED_BYTES:
+            assert scan_request(data) is None
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
     finally:
         tracemalloc.stop()
+
+
+def test_the_elements_of_a_list_in_a_smaller_body_take_no_memory_each() -> None:
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [1] * 300_000}
+    request = read(messages=[{"role": "user", "content": [result]}], mcp_servers=[1] * 300_000)
+    (message,) = request.messages
+    assert len(request.mcp_servers) == 1
+    (block,) = message.content
+    assert isinstance(block, ToolResultBlock)
+    with pytest.raises(InvalidRequest, match=exactly(TOO_MANY_MEMBERS)):
+        decode_nested_content(block.content)
 
 
 def test_the_unknown_keys_of_an_invalid_object_take_no_memory() -> None:
