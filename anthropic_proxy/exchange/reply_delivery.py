@@ -130,8 +130,9 @@ class ReplyDelivery:
             else:
                 await self._fold(answer)
             # several calls count the same input repeatedly
-            is_repeated = isinstance(answer, RepeatableStream) and answer.repeated
-            if self._writer.estimate and isinstance(answer, UpstreamStream | RepeatableStream) and not is_repeated:
+            if self._writer.estimate and (
+                isinstance(answer, UpstreamStream) or (isinstance(answer, RepeatableStream) and not answer.repeated)
+            ):
                 await self._record_token_scale()
         finally:
             self._watchdog.stop()  # complete or failed: a disconnect has no effect now

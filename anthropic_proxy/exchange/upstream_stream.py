@@ -141,10 +141,9 @@ class UpstreamStream:
         """
         return self._decoder.continuation_token
 
-    @property
     def begins_with_thinking(self) -> bool:
-        """True if the content that `wait_for_content` found is only thinking."""
-        return all(isinstance(delta, Thinking | Usage) for delta in self._first)
+        """Return True if the content that `wait_for_content` found is only thinking."""
+        return {Thinking, Usage}.issuperset(map(type, self._first))
 
     async def wait_for_content(self) -> None:
         """Wait until the first content of the reply has arrived, which the next `read` returns.

@@ -39,9 +39,12 @@ async def open_reply(
     stream, state = opened.stream, opened.state
     if isinstance(stream, RelayStream):
         return stream
-    decoded = OpenedStream(stream, state, opened.run)
     reply_schema = state.reply_schema
-    if reply_schema is None and not (state.proxy_tools or ahead) and stream.continuation is None:
-        return RepeatableStream(attempts, decoded) if stream.begins_with_thinking else stream
+    is_one_call = reply_schema is None and not (state.proxy_tools or ahead) and stream.continuation is None
+    if is_one_call and not stream.begins_with_thinking():
+        return stream
+    decoded = OpenedStream(stream, state, opened.run)
+    if is_one_call:
+        return RepeatableStream(attempts, decoded)
     reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, decoded, ahead)
     return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, services.background)
