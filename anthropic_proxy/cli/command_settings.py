@@ -5,8 +5,9 @@ returns the settings.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import ConfigurationError
@@ -48,28 +49,57 @@ def take_global_options(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def load_command_settings(*, resolves_keys: bool = False) -> "Settings":
-    """Return the settings of a command.
+def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> "Settings":
+    """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself.
 
-    `resolves_keys` is True for a command that sends requests to providers itself: key commands are run. Raises
-    `ConfigurationError` for invalid settings.
+    A folder that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
+    sends requests to providers itself: key files are read and key commands run. Raises `ConfigurationError` for invalid
+    settings.
     """
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.settings import copy_environment, find_env_file, load_settings  # noqa: PLC0415
+    from anthropic_proxy.settings.place import CONFIG_VARIABLE  # noqa: PLC0415
 
     environ = copy_environment()
-    settings = load_settings(environ, PROVIDERS, env_file=find_env_file(environ), resolves_keys=resolves_keys)
+    env_file = find_env_file(environ)
+    looks = of_running_proxy and not environ.get(CONFIG_VARIABLE)
+    settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys and not looks)
+    if looks:
+        settings = _load_of_running_proxy(settings, environ, resolves_keys=resolves_keys) or (
+            load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=True) if resolves_keys else settings
+        )
     if _names_files.get():
         sys.stderr.write(f"  {describe_files(settings)}\n")
     return settings
+
+
+def _load_of_running_proxy(own: "Settings", environ: Mapping[str, str], *, resolves_keys: bool) -> "Settings | None":
+    """Return the settings of the proxy that runs on PORT, and name their source. None: no proxy, or the same settings.
+
+    `own` are the settings of the command.
+    """
+    from msgspec import structs  # noqa: PLC0415
+
+    from anthropic_proxy.cli.running_proxy import (  # noqa: PLC0415
+        describe_source,
+        find_running_proxy,
+        load_settings_of,
+    )
+
+    proxy, source = find_running_proxy(own), describe_source(own)
+    if proxy is None or proxy == source:
+        return None
+    settings = load_settings_of(proxy, environ, resolves_keys=resolves_keys)
+    names = [*proxy.variables, *proxy.keys]
+    listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
+    sys.stderr.write(f"  Settings of the running proxy (port {own.port}): {', '.join(listed) or 'defaults'}\n")
+    return structs.replace(settings, host=own.host, port=own.port)
 
 
 def describe_files(settings: "Settings") -> str:
     """Return the settings files that were read, as a line for the user."""
     if settings.files:
         return f"Settings files: {', '.join(settings.files)}"
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-    from anthropic_proxy.settings.place import find_settings_folder  # noqa: PLC0415
-
-    folder = find_settings_folder(copy_environment())
-    return f"Settings files: none in {folder}" if folder else "Settings files: none, because there is no home directory"
+    if settings.env_file is None:
+        return "Settings files: none, because there is no home directory"
+    return f"Settings files: none in {Path(settings.env_file).absolute().parent}"

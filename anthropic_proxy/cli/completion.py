@@ -39,7 +39,7 @@ def complete_providers(_context: "CompletionContext") -> Sequence[str]:
     from anthropic_proxy.settings import Settings  # noqa: PLC0415
 
     try:
-        settings = load_command_settings()
+        settings = load_command_settings(of_running_proxy=False)
     except ConfigurationError:
         settings = Settings()
     return [row.prefix for row in find_registry(settings)]

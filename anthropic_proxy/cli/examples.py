@@ -16,8 +16,10 @@ MAIN_EXAMPLES = """Examples:
 - anthropic-proxy ask "hello": ask a model one question
 - anthropic-proxy doctor: examine the configured backends
 
-Settings come from the environment and from .env in the working directory.
+Settings come from the environment and from .env in one folder, which config show names.
 All of them: anthropic-proxy config show --all.
+
+Every command accepts --config DIR, the folder of .env and anthropic-proxy.toml, and -v, which names the files read.
 
 In a checkout, python3 scripts/serve.py takes the same options as serve."""
 """Text with examples at the end of the help of the main command."""

@@ -84,7 +84,7 @@ class _Setup:
         self._skip_test, self._is_confirmed = skip_test, is_confirmed
         self._environ: Mapping[str, str] = copy_environment()
         self._file = require_settings_folder(self._environ) / ENV_FILE
-        self._settings: Settings = load_command_settings()
+        self._settings: Settings = load_command_settings(of_running_proxy=False)
         self._in_file: Settings = load_settings({}, PROVIDERS, env_file=self._settings.env_file)
 
     def run(self, name: str | None, key_variable: str | None) -> int:

@@ -42,20 +42,22 @@ def serve(
     attached
         Write the address to standard output, and stop when standard input ends; for programs that start the proxy.
     """
-    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415  # --help needs none
+    from anthropic_proxy.cli.running_proxy import recorded  # noqa: PLC0415  # --help needs none
+    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415
 
     settings = _load_settings(host, port, attached=attached)
-    run_server(
-        _app_loader(settings),
-        host=settings.host,
-        port=settings.port,
-        workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
-        stop_timeout_seconds=settings.stop_timeout_seconds,
-        drain_delay_seconds=settings.drain_delay_seconds,
-        tls_files=_find_tls_files(settings),
-        watched_files=_list_settings_files(settings) if watch_config else (),
-        stops_at_end_of_input=attached,
-    )
+    with recorded(settings):
+        run_server(
+            _app_loader(settings),
+            host=settings.host,
+            port=settings.port,
+            workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
+            stop_timeout_seconds=settings.stop_timeout_seconds,
+            drain_delay_seconds=settings.drain_delay_seconds,
+            tls_files=_find_tls_files(settings),
+            watched_files=_list_settings_files(settings) if watch_config else (),
+            stops_at_end_of_input=attached,
+        )
 
 
 def _list_settings_files(settings: "Settings") -> tuple[str, ...]:
@@ -83,7 +85,7 @@ def _load_settings(host: str | None, port: int | None, *, attached: bool) -> "Se
     from anthropic_proxy.server.listen import MAX_PORT  # noqa: PLC0415
     from anthropic_proxy.services import require_route_prices  # noqa: PLC0415
 
-    settings = load_command_settings()
+    settings = load_command_settings(of_running_proxy=False)
     require_route_prices(settings)
     if host:
         settings = replace(settings, host=host.strip("[]"))

@@ -32,7 +32,7 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MIN_KEY_CHARACTERS = 16
 _DETAILS = "For details:  anthropic-proxy config check"
-UNRESOLVED_KEY = "not read"
+UNRESOLVED_KEY = "not-read"
 """Stands for a key in a file or from a command while nothing is sent."""
 
 

@@ -1,0 +1,78 @@
+"""Commands that describe: they describe the proxy that runs, wherever they are started."""
+
+import json
+from pathlib import Path
+
+from tests.support.command_line import run_command
+from tests.support.fakes.openai_chat.server import KEY
+from tests.support.fakes.server import Running
+from tests.support.server_process import running_proxy
+
+REQUEST = {"model": "claude-sonnet-5-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
+ROUTE = """
+[[routes]]
+name = "short"
+when = { input_below = 1000 }
+targets = ["openai/gpt-4o"]
+"""
+
+
+def test_commands_in_a_foreign_directory_describe_the_running_proxy(openai: Running, tmp_path: Path) -> None:
+    folder, foreign = tmp_path / "proxy", tmp_path / "foreign"
+    for each in (folder, foreign):
+        each.mkdir()
+    (folder / ".env").write_text("SMALL_MODEL=gpt-4o-mini\n")
+    (folder / "anthropic-proxy.toml").write_text(ROUTE)
+    (foreign / ".env").write_text("BIG_MODEL=o3\nPREFERRED_PROVIDER=demo\n")
+    (foreign / "request.json").write_text(json.dumps(REQUEST))
+    given = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "BIG_MODEL": "gpt-5.5"}
+    with running_proxy(folder, given) as proxy:
+        here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(folder), "ANTHROPIC_PROXY_CONFIG": ""}
+
+        def describe(*words: str, **more: str) -> tuple[int, str, str]:
+            done = run_command(*words, directory=foreign, settings={**here, **more})
+            assert KEY not in done.stdout + done.stderr
+            return done.returncode, done.stdout, done.stderr
+
+        source = (
+            f"  Settings of the running proxy (port {here['PORT']}): {folder}/.env, {folder}/anthropic-proxy.toml, "
+            "DATABASE_URL, BIG_MODEL, OPENAI_BASE_URL, OPENAI_API_KEY of its environment\n"
+        )
+        code, output, notices = describe("config", "show", "--json")
+        assert (code, sorted(notices.split())) == (0, sorted(source.split()))
+        shown = {row["name"]: (row["value"], row["source"]) for row in json.loads(output)["settings"]}
+        assert shown["BIG_MODEL"] == ("gpt-5.5", "environment")
+        assert shown["SMALL_MODEL"] == ("gpt-4o-mini", f"{folder}/.env line 1")
+        assert shown["OPENAI_API_KEY"] == ("…", "environment")
+        assert json.loads(output)["files"] == [f"{folder}/.env", f"{folder}/anthropic-proxy.toml"]
+
+        code, output, _ = describe("models", "--json")
+        assert (code, {row["facts"]["model"] for row in json.loads(output)["mapping"]}) == (
+            0,
+            {"openai/gpt-5.5", "openai/gpt-4o-mini"},
+        )
+        assert "OPENAI_API_KEY is set in the environment of the running proxy only." in output
+        code, output, _ = describe("models", "openai", "--json", OPENAI_API_KEY=KEY)
+        assert (code, json.loads(output)["problem"]) == (0, "")
+
+        code, output, _ = describe("explain", "request.json", "--json")
+        assert (code, json.loads(output)["target"]) == (0, "openai/gpt-4o")
+        code, output, _ = describe("routes", "explain", "request.json", "--json")
+        assert (code, json.loads(output)["route"]) == (0, "short")
+        code, output, _ = describe("doctor", "--dry-run", "--json")
+        assert (code, sorted(json.loads(output)["models"])) == (0, ["openai/gpt-4o-mini", "openai/gpt-5.5"])
+        assert describe("config", "check", "--json")[0] == 0
+        (named,) = (folder / ".local/share/anthropic-proxy/servers").rglob("*.json")
+        assert KEY not in named.read_text()
+        assert named.stat().st_mode & 0o777 == 0o600
+        named.chmod(0o666)  # another user could have written it
+        assert "gpt-5.5" not in describe("config", "show")[1]
+        named.chmod(0o600)
+
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own/.env").write_text("BIG_MODEL=o1\n")
+        _, output, notices = describe("config", "show", "--config", str(tmp_path / "own"))
+        assert "o1" in output
+        assert "running proxy" not in notices
+    assert not list((folder / ".local/share/anthropic-proxy/servers").rglob("*.json"))
+    assert "running proxy" not in describe("config", "show")[2]
