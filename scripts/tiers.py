@@ -44,8 +44,10 @@ def tiers() -> dict[str, Tier]:
     nightly = (
         part("hidden-posix"),
         ("python3 scripts/test.py --thorough -m hypothesis", "python3 scripts/test.py -n 2 -m slow"),
-        part("growth", "faults", "litellm", "fuzz all 300000", "differential", "deployment", "docs", "prometheus"),
-        part("audit", "engine", "e2e-all"),
+        part(
+            *("growth", "faults", "litellm", "fuzz all 300000", "differential", "deployment", "docs", "prometheus"),
+            *("audit", "engine"),
+        ),
         *(part(name) for name in ("attacks", "soak 2", "fleet outages", "fleet limits")),
         part("bench --quick --wires --features --rounds 1"),  # for the replies, all of which are checked
     )
