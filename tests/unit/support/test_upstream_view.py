@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.wire.anthropic import Dialect
 from tests.support.prompt_cache import SESSION, text
 from tests.support.sessions import TOOLS, EncodingStyle, Session, SessionStep, encoding_styles, session_steps, sessions
 from tests.support.upstream_view import decode_seen, expect
 
 STEPS = session_steps()
-RELAYS = [step for step in STEPS if step.wire == "anthropic"]
+RELAYS = [step for step in STEPS if isinstance(step.dialect, Dialect) and step.dialect.accepts_system_messages]
+"""Servers of the Messages API that receive all messages. The others receive system messages as reminders."""
 SPEAKERS = [step for step in STEPS if step.wire != "anthropic"]
 
 
