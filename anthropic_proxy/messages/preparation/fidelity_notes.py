@@ -94,14 +94,17 @@ def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fide
     if any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)
     # loops, because this runs for each request: a generator costs a call for each item
-    cleared = configured = False
+    cleared, late_config = False, b""
     for message in request.messages:
         if message.role == "system":
             cleared = cleared or message.clear_at == "next_user_message"
-            configured = configured or bytes(message.output_config) not in _NO_CONFIG
+            if len(message.output_config):
+                late_config = bytes(message.output_config)  # earlier ones concern earlier replies
     if cleared:
         notes.append(_CLEARED_LATER)
-    if configured:
+    # Claude Code repeats the effort of the request
+    effort = request.output_config.effort if request.output_config is not None else None
+    if late_config.translate(None, b" ") not in (*_NO_CONFIG, b'{"effort":"%b"}' % (effort or "").encode()):
         notes.append(_LATE_CONFIG)
     for tool in request.tools:
         if tool.allowed_callers and "direct" not in tool.allowed_callers:
