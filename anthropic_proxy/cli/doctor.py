@@ -186,7 +186,7 @@ def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price
     """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
     from anthropic_proxy.money import NANO_DOLLARS, format_amount  # noqa: PLC0415
 
-    shown = f", about {format_amount(price * NANO_DOLLARS)}" if price else ""
+    shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
 
