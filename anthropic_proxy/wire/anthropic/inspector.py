@@ -29,6 +29,8 @@ from anthropic_proxy.wire.failures import build_upstream_error, decode_error_bod
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, repair_json
 
 _OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
+_DONE = b"[DONE]"
+"""Data of the last event of servers that also have the API Chat Completions. Clients skip it: it has no name."""
 """Byte strings of the SSE events to decode. Each event with usage, an end or an error contains one of them. The first
 has no quotes, because some servers name an event only in its `event:` line."""
 _EVENT_END = b"\n\n"
@@ -241,6 +243,8 @@ class RelayInspector(Decoder):
             frame.isascii() or str(frame, "utf-8")  # the decoder skips unknown fields, whatever their bytes are
             event = _decode_event(frame)
         except DECODE_ERRORS:
+            if frame == _DONE:
+                return []
             if not _is_decodable(frame):
                 provider = self._call.provider
                 raise UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider) from None

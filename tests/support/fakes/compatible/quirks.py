@@ -106,7 +106,7 @@ QUIRKS: dict[str, Quirk] = {
         (_refuse_field("max_tokens"),), ("max_completion_tokens",), limit_field="max_completion_tokens"
     ),
     "no_developer": Quirk(
-        (_refuse_role,), ("max_completion_tokens",), model="gpt-6-mine", limit_field="max_completion_tokens"
+        (_refuse_role,), ("max_completion_tokens",), model="gpt-6-luna-mine", limit_field="max_completion_tokens"
     ),
     "no_parallel_calls": Quirk((_refuse_field("parallel_tool_calls"),)),
     "no_images": Quirk(facts=Model(65_536, 65_536, schemas=True)),
