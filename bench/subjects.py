@@ -168,7 +168,8 @@ def start_nginx(
 def bare_environment() -> dict[str, str]:
     """Return the minimum environment of a process: without keys, settings and HTTP proxies."""
     kept = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|SYSTEMROOT")
-    return {name: value for name, value in os.environ.items() if kept.fullmatch(name)}
+    own = {"ANTHROPIC_PROXY_CONFIG": str(Path(__file__).parent)}  # has no settings files
+    return {**own, **{name: value for name, value in os.environ.items() if kept.fullmatch(name)}}
 
 
 DIRECT = Subject(name="direct", translates=False, start=None)

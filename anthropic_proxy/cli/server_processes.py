@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends
@@ -90,5 +91,6 @@ def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, liste
     )  # the kernel closes `control` when this process ends, also after SIGKILL
     target = partial(serve_supervised, load_app, config, worker_control)
     with python_safe_path_for_workers():
-        ChangeReload(uvicorn.Config("", log_level="warning", reload=True), target=target, sockets=[listener]).run()
+        watched = uvicorn.Config("", log_level="warning", reload=True, reload_dirs=[str(Path(__file__).parents[1])])
+        ChangeReload(watched, target=target, sockets=[listener]).run()
     control.close()

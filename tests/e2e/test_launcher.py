@@ -20,6 +20,7 @@ def run_code(claude: Path, work: Path, *arguments: str) -> "subprocess.Completed
     environment = {
         "PATH": f"{claude.parent}:{os.environ['PATH']}",
         "HOME": str(home),
+        "ANTHROPIC_PROXY_CONFIG": str(home),
         "TMPDIR": str(home),
         "PYTHONPATH": str(ROOT),
         "OLLAMA_API_BASE": nowhere,

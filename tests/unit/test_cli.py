@@ -15,7 +15,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.listen import format_url, open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
-from tests.support.server_process import ending, free_port, running_proxy
+from tests.support.server_process import ending, free_port, reserve_closed_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS
 
 COMMANDS = f"The commands are: {', '.join(name for name in commands if not name.startswith('-'))}."
@@ -261,3 +261,12 @@ def test_the_help_of_each_command_ends_with_its_own_examples(name: str, tmp_path
     lines = [line.strip() for line in examples.splitlines() if line.strip()]
     assert lines
     assert all(line.startswith(f"• anthropic-proxy {name}") for line in lines)
+
+
+def test_python_m_imports_no_modules_of_the_current_directory(tmp_path: Path) -> None:
+    for name in ("msgspec", "cyclopts", "dotenv", "httptools"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')\n")
+    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PORT": reserve_closed_port()}
+    command = [sys.executable, "-m", "anthropic_proxy", "usage"]
+    done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
