@@ -92,8 +92,8 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     await keys.settled()
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
-        "The key 'ci' has used up its budget of $0.010 per day. It is renewed at 2026-11-22T00:00:00Z. Another budget:  "
-        "anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+        "The key 'ci' has used up its budget of $0.010 per day. It is renewed at 2026-11-22T00:00:00Z. "
+        "Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
     )
     assert (spent.retry_after, spent.should_retry) == (12 * 3600.0, False)
     await keys.admit(key, **FREE)
@@ -377,6 +377,6 @@ async def test_a_budget_counts_the_searches_of_a_provider_also_in_a_tier_without
     await keys.settled()
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
-        "The key 'ci' has used up its budget of $0.010 per day. It is renewed at 2026-11-22T00:00:00Z. Another budget:  "
-        "anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+        "The key 'ci' has used up its budget of $0.010 per day. It is renewed at 2026-11-22T00:00:00Z. "
+        "Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
     )
