@@ -48,11 +48,11 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(462, 954, 10236, 185, 18, 26, 22),
-    "Gemini": Work(463, 968, 10470, 228, 15, 23, 0),
-    "Ollama": Work(498, 1254, 9879, 195, 10, 23, 0),
-    "Responses": Work(476, 982, 10704, 183, 18, 27, 19),
-    "Messages (relay)": Work(313, 315, 315, 142, 0, 8, 0),
+    "Chat Completions": Work(480, 973, 10287, 185, 18, 26, 22),
+    "Gemini": Work(478, 984, 10518, 229, 15, 23, 0),
+    "Ollama": Work(513, 1302, 9927, 195, 10, 23, 0),
+    "Responses": Work(492, 999, 10753, 184, 18, 27, 19),
+    "Messages (relay)": Work(325, 327, 327, 143, 0, 8, 0),
 }
 
 
