@@ -11,7 +11,7 @@ step means that this process did not run, so it does not count.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -86,9 +86,11 @@ class CommandPipeline:
             except (RedisError, OSError, TimeoutError) as error:
                 self._fail(calls, error)
             except Exception as error:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
-                # the rest of the reply would be read as the reply to the next command
-                await self._client.connection_pool.disconnect()
                 self._fail(calls, InvalidResponse(describe_os_error(error)))
+                # the rest of the reply would be read as the reply to the next command
+                with suppress(RedisError, OSError, TimeoutError):
+                    async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                        await self._client.connection_pool.disconnect()
 
     def _fail(self, calls: Sequence[_Call], error: Exception) -> None:
         # each of the other calls would wait for its own timeout

@@ -28,9 +28,9 @@ from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, repair_json
 
-_OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
 _DONE = b"[DONE]"
 """Data of the last event of servers that also have the API Chat Completions. Clients skip it: it has no name."""
+_OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
 """Byte strings of the SSE events to decode. Each event with usage, an end or an error contains one of them. The first
 has no quotes, because some servers name an event only in its `event:` line."""
 _EVENT_END = b"\n\n"

@@ -40,6 +40,8 @@ _MARK = f'"{SIGNATURE_PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
 """Beginning of a block type that occurs in web search results and citations of them. A message without it has no such
 blocks."""
+_THINKING = b'thinking"'
+"""End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _BILLING = "x-anthropic-billing-header:"
 _EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
@@ -210,9 +212,7 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
-    reads = marked or not dialect.sends_past_thinking
-    if call.refused_signatures:
-        reads = True
+    reads = marked or not dialect.sends_past_thinking or (bool(call.refused_signatures) and _holds(body, _THINKING))
     if not (call.is_renamed or reads or not dialect.forwards_metadata):
         return []
     members = json_spans.find_members(body)
@@ -247,7 +247,7 @@ def _of_message(body: bytes, message: JsonSpan, removals: Removals) -> list[Edit
     dialect = removals.dialect
     text = body[message.value : message.end]
     searched = dialect.verifies_signatures and _SEARCHED in text
-    thinks = bool(removals.refused_signatures) or not dialect.sends_past_thinking
+    thinks = not dialect.sends_past_thinking or (bool(removals.refused_signatures) and _THINKING in text)
     if not (searched or thinks or _MARK in text) or not text.startswith(b"{"):
         return []
     edits: list[Edit] = []

@@ -41,6 +41,7 @@ def test_bash_completes_files_and_providers(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("ANTHROPIC_PROXY_CONFIG", str(tmp_path))
     script = run_command("completion", "bash", directory=tmp_path).stdout
     for command in ("explain", "lint-stream", "import"):
         assert complete(script, "anthropic-proxy", command, "req") == ["request.json"]

@@ -19,7 +19,8 @@ PROVIDER = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
 def load(folder: Path, env: str = "", config: str = "") -> Settings:
     (folder / ".env").write_text(env)
     (folder / "anthropic-proxy.toml").write_text(config)
-    return load_settings({"HOME": "/home/ann"}, PROVIDERS, env_file=str(folder / ".env"))
+    environ = {"HOME": "/home/ann"}
+    return load_settings(environ, PROVIDERS, env_file=str(folder / ".env"), resolves_keys=True)
 
 
 def refusal(folder: Path, env: str = "", config: str = "") -> str:

@@ -248,7 +248,7 @@ async def test_without_a_project_the_variable_is_named(google: Running, tmp_path
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (None, "was not found"),
+        (None, "no such file"),
         ("{", "not a valid json file"),
         ("[]", "attribute"),
         ('{"type": "service_account"}', "service account"),
