@@ -84,7 +84,10 @@ async def test_a_signal_amid_100_replies_tears_none(
     assert {events_of(answer)[-1] for answer in answers[:50]} == {"message_stop"}
     assert {events_of(answer)[-1] for answer in answers[50:90]} == {"error"}
     assert all(b"text_delta" in answer.body for answer in answers[50:90])
-    for answer in answers[90:]:
+    # a stream that waits for long begins with pings, so on a busy machine its end is an event
+    begun = [answer for answer in answers[95:] if answer.status == 200]
+    assert {events_of(answer)[-1] for answer in begun} <= {"error"}
+    for answer in [each for each in answers[90:] if each not in begun]:
         assert answer.status == 503
         assert answer.json["type"] == "error"
         assert b"retry-after: 1\r\n" in answer.head
