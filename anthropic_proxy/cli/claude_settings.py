@@ -9,7 +9,7 @@ the organization. If the option is repeated, only the last one has an effect.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class ClaudeSettings(Struct, frozen=True):
     content: Mapping[str, Any]
     is_managed: bool = False
     """True if the file is managed by the organization. No option overrides such a file."""
+    is_of_project: bool = False
+    """True if the file is in the current directory, where a stranger may have written it."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,17 +62,22 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
     Raises `ConfigurationError` for an invalid `option`, but ignores invalid files.
     """
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
-    project = directory / ".claude"
-    files = [home / "settings.json", project / "settings.json", project / "settings.local.json"]
-    found = [(file, False) for file in files] + [(file, True) for file in managed_claude_settings_paths(environ)]
-    levels = [
-        ClaudeSettings(shorten_home(str(file), environ), content, is_managed)
-        for file, is_managed in found
-        if (content := _read_object(file)) is not None
+    user_file = home / "settings.json"
+    project_files = [directory / ".claude" / name for name in ("settings.json", "settings.local.json")]
+
+    def read(files: Iterable[Path], *, is_managed: bool = False, is_of_project: bool = False) -> list[ClaudeSettings]:
+        return [
+            ClaudeSettings(shorten_home(str(file), environ), content, is_managed, is_of_project)
+            for file in files
+            if (content := _read_object(file)) is not None
+        ]
+
+    return [
+        *read([user_file]),
+        *read([file for file in project_files if file != user_file], is_of_project=True),
+        *([] if option is None else [ClaudeSettings(_OPTION, _read_option(option, directory))]),
+        *read(managed_claude_settings_paths(environ), is_managed=True),
     ]
-    if option is not None:
-        levels.append(ClaudeSettings(_OPTION, _read_option(option, directory)))
-    return sorted(levels, key=lambda level: level.is_managed)
 
 
 def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

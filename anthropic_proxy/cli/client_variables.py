@@ -39,20 +39,27 @@ suffix."""
 
 
 def client_variables(
-    proxy: LocalProxy, environ: Mapping[str, str], arguments: Sequence[str] = (), model: str = ""
+    proxy: LocalProxy,
+    environ: Mapping[str, str],
+    arguments: Sequence[str] = (),
+    model: str = "",
+    effective: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the environment variables that make a client use `proxy`: address, credential and limits of the model.
 
-    A limit that the user has set in `environ` is left out of the result, so that the value of the user stays in use.
+    `environ`: variables of the user. Hosts of NO_PROXY and custom headers of the result are from there only.
+    `effective`: variables that the client would use, if files of a project can change them. A limit that is set there
+    is left out of the result, so that it stays in use.
     """
-    variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ)}
+    effective = environ if effective is None else effective
+    variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ, effective)}
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
-        if has_credential_header(environ.get(CREDENTIAL_HEADERS, "")):
-            variables[CREDENTIAL_HEADERS] = _drop_credential_headers(environ[CREDENTIAL_HEADERS])
-    optional = _find_limits(proxy, _requested_models(environ, arguments, model))
+        if any(has_credential_header(place.get(CREDENTIAL_HEADERS, "")) for place in (environ, effective)):
+            variables[CREDENTIAL_HEADERS] = _drop_credential_headers(environ.get(CREDENTIAL_HEADERS, ""))
+    optional = _find_limits(proxy, _requested_models(effective, arguments, model))
     optional["CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"] = "1"
-    return variables | {name: value for name, value in optional.items() if name not in environ}
+    return variables | {name: value for name, value in optional.items() if name not in effective}
 
 
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
@@ -88,13 +95,13 @@ def _drop_credential_headers(headers: str) -> str:
     return "\n".join(line for line in headers.splitlines() if not _CREDENTIAL_HEADER.match(line))
 
 
-def _bypass_http_proxies(host: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with which a client calls `host` without the HTTP proxy of the user.
+def _bypass_http_proxies(host: str, environ: Mapping[str, str], effective: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which a client calls `host` without an HTTP proxy.
 
-    Empty: `environ` has no HTTP proxy. Claude Code would otherwise send even requests to this machine to the HTTP
-    proxy.
+    Empty: neither `environ`, the variables of the user, nor `effective`, those of the client, have an HTTP proxy.
+    Claude Code would otherwise send even requests to this machine to the HTTP proxy.
     """
-    if not any(environ.get(name) or environ.get(name.lower()) for name in _HTTP_PROXIES):
+    if not any(place.get(name) or place.get(name.lower()) for place in (environ, effective) for name in _HTTP_PROXIES):
         return {}
     hosts = [entry.strip() for name in _UNPROXIED for entry in environ.get(name, "").split(",") if entry.strip()]
     return dict.fromkeys(_UNPROXIED, ",".join(dict.fromkeys([*hosts, host])))

@@ -54,8 +54,9 @@ def code(*arguments: _Arguments) -> None:
     environ = copy_environment()
     levels = read_claude_settings(environ, Path.cwd(), option)
     with _open_proxy() as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
+        own = effective_environment([level for level in levels if not level.is_of_project], environ)
         effective = effective_environment(levels, environ)
-        variables = client_variables(proxy, effective, others, find_selected_model(levels))
+        variables = client_variables(proxy, own, others, find_selected_model(levels), effective)
         for level in levels:
             _report(level, variables, others, proxy.address)
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that

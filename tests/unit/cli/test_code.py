@@ -217,6 +217,34 @@ def test_requests_to_the_proxy_bypass_the_http_proxy_of_the_user(directory: Path
         assert (variables["NO_PROXY"], variables["no_proxy"]) == ("example.com,127.0.0.1", "example.com,127.0.0.1")
 
 
+@pytest.mark.parametrize("name", ["settings.json", "settings.local.json"])
+def test_no_host_and_no_header_of_a_project_is_passed_on(directory: Path, port: str, name: str) -> None:
+    hostile = {"NO_PROXY": "*", "no_proxy": "*", "ANTHROPIC_CUSTOM_HEADERS": "x-other: 1\nX-Api-Key: other"}
+    write_settings(directory / "project/.claude" / name, {"env": {"HTTPS_PROXY": "http://127.0.0.1:9", **hostile}})
+    named = named_lines(f"~/project/.claude/{name}", ["ANTHROPIC_CUSTOM_HEADERS"], port)
+    expected = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "ANTHROPIC_CUSTOM_HEADERS": ""}
+    ended = run_in_project(directory, port)
+    assert ended.stderr == named
+    for variables in (read_call(ended.stdout)[1], read_session(ended.stdout)["env"]):
+        assert {name: variables.get(name) for name in expected} == expected
+    own = {"HTTPS_PROXY": "http://127.0.0.1:8", "NO_PROXY": "example.com"}
+    write_settings(directory / ".claude/settings.json", {"env": {"ANTHROPIC_CUSTOM_HEADERS": "x-team: 7"}})
+    expected |= dict.fromkeys(("NO_PROXY", "no_proxy"), "example.com,127.0.0.1")
+    ended = run_in_project(directory, port, **own)
+    assert ended.stderr == named
+    for variables in (read_call(ended.stdout)[1], read_session(ended.stdout)["env"]):
+        assert {name: variables.get(name) for name in expected} == {**expected, "ANTHROPIC_CUSTOM_HEADERS": "x-team: 7"}
+
+
+def test_the_settings_of_the_home_directory_are_those_of_the_user_and_named_once(directory: Path, port: str) -> None:
+    headers = {"ANTHROPIC_CUSTOM_HEADERS": "x-team: 7\nX-Api-Key: other"}
+    write_settings(directory / ".claude/settings.json", {"env": headers})
+    settings = {**OPENAI, "PORT": port}
+    ended = run_command("code", directory=directory, settings=settings)
+    assert ended.stderr == named_lines("~/.claude/settings.json", headers, port)
+    assert read_session(ended.stdout)["env"]["ANTHROPIC_CUSTOM_HEADERS"] == "x-team: 7"
+
+
 @pytest.mark.parametrize(
     ("version", "text"),
     [
