@@ -5,7 +5,6 @@ They use the proxy that runs on this machine. If there is none, they start a pro
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -123,7 +122,10 @@ def _find_program(name: str, remedy: str) -> str:
 
     Raises `ConfigurationError` with the text `remedy` if the program is missing.
     """
-    program = shutil.which(name)
+    from anthropic_proxy.platforms.programs import find_program  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
+
+    program = find_program(name, copy_environment())
     if program is None:
         raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
     return program

@@ -6,7 +6,6 @@ reference, or the reason why there are none.
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.programs import find_program
 from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.settings.environment import copy_environment
 from anthropic_proxy.settings.fields import KeySource, Secret
 from anthropic_proxy.settings.file_format import KeyReference
 from anthropic_proxy.settings.sources import FoundSetting, Sources
@@ -160,7 +161,7 @@ def _run_key_command(command: Sequence[str], folder: Path) -> tuple[str, str, st
     Return three texts: the key, the problem, and the error text of the command. Without a problem, the last two are "".
     """
     named = os.path.expanduser(command[0])
-    program = shutil.which(folder / named if os.path.dirname(named) else named)
+    program = find_program(str(folder / named) if os.path.dirname(named) else named, copy_environment())
     if program is None:
         return "", "was not found", ""
     try:

@@ -18,7 +18,8 @@ _PRINT_CALL = """#!{python}
 import json, os, sys
 files = [word for before, word in zip(sys.argv, sys.argv[1:]) if before == "--settings"]
 settings = [json.load(open(file)) for file in files]
-print(json.dumps({{"arguments": sys.argv[1:], "environment": dict(os.environ), "settings": settings}}))
+call = {{"program": sys.argv[0], "arguments": sys.argv[1:], "environment": dict(os.environ), "settings": settings}}
+print(json.dumps(call))
 sys.exit(int(os.environ.get("EXIT_STATUS", "0")))
 """
 
@@ -53,7 +54,7 @@ def run_command(
 
 
 def install_program(directory: Path, name: str) -> None:
-    """Install a program that prints its arguments and its environment as JSON and exits with EXIT_STATUS.
+    """Install a program that prints its path, arguments and environment as JSON and exits with EXIT_STATUS.
 
     The JSON also contains the contents of the files that its option `--settings` names.
     """

@@ -21,6 +21,7 @@ from anthropic_proxy.cli.service.definitions import (
 )
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.programs import find_program, windows_system_program
 from anthropic_proxy.platforms.user_account import user_account
 from anthropic_proxy.settings import copy_environment
 
@@ -152,6 +153,7 @@ def _launchd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
 
 def _windows(definition: ServiceDefinition, environ: Mapping[str, str]) -> Service:
     path = Path(platformdirs.user_data_dir(SERVICE_NAME, appauthor=False)) / "task.xml"
+    schtasks = windows_system_program("schtasks.exe", environ)
     Path(definition.log_file).parent.mkdir(parents=True, exist_ok=True)
     return Service(
         directory=definition.directory,
@@ -159,14 +161,14 @@ def _windows(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
         text=encode_windows_task(definition),
         encoding="utf-16",
         install_commands=[
-            ("schtasks", "/Create", "/TN", SERVICE_NAME, "/XML", str(path), "/F"),
-            ("schtasks", "/Run", "/TN", SERVICE_NAME),
+            (schtasks, "/Create", "/TN", SERVICE_NAME, "/XML", str(path), "/F"),
+            (schtasks, "/Run", "/TN", SERVICE_NAME),
         ],
         uninstall_commands=[
-            ("schtasks", "/End", "/TN", SERVICE_NAME),
-            ("schtasks", "/Delete", "/TN", SERVICE_NAME, "/F"),
+            (schtasks, "/End", "/TN", SERVICE_NAME),
+            (schtasks, "/Delete", "/TN", SERVICE_NAME, "/F"),
         ],
-        status_command=("schtasks", "/Query", "/TN", SERVICE_NAME, "/FO", "CSV", "/NH"),
+        status_command=(schtasks, "/Query", "/TN", SERVICE_NAME, "/FO", "CSV", "/NH"),
         running_text="Running",
         log_command=f'Get-Content -Wait "{definition.log_file}"',
     )
@@ -180,7 +182,7 @@ _BUILDERS: Mapping[str, Callable[[ServiceDefinition, Mapping[str, str]], Service
 
 
 def _call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise ConfigurationError(f"{command[0]} was not found: this system has no known service manager.") from None
+    program = find_program(command[0], copy_environment())
+    if program is None:
+        raise ConfigurationError(f"{command[0]} was not found: this system has no known service manager.")
+    return subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)

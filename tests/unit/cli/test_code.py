@@ -266,6 +266,22 @@ def test_an_outdated_claude_code_is_reported(tmp_path: Path, version: str, text:
     assert (ended.returncode, ended.stderr) == (0, text)
 
 
+@pytest.mark.parametrize("search_path", [":{home}", ".:{home}", "{home}:", "project:bin:{home}"])
+def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: str, search_path: str) -> None:
+    for folder in ("project", "project/project", "project/bin"):
+        (directory / folder).mkdir()
+        for name in ("claude", "own"):
+            install_program(directory / folder, name)
+    (directory / "own").symlink_to(directory / "claude")
+    settings = {**OPENAI, "HOME": str(directory), "PORT": port, "PATH": search_path.format(home=directory)}
+    for words in (("code",), ("run", "own")):
+        ended = run_command(*words, directory=directory / "project", settings=settings)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert json.loads(ended.stdout)["program"] == str(directory / ("claude" if words == ("code",) else "own"))
+    ended = run_command("run", "none", directory=directory / "project", settings=settings)
+    assert (ended.returncode, ended.stderr) == (2, '✕ There is no program "none" in PATH.\n')
+
+
 def test_a_missing_program_has_its_remedy(tmp_path: Path) -> None:
     ended = run_command("code", directory=tmp_path, settings={"PATH": "/nonexistent"})
     assert (ended.returncode, ended.stderr) == (

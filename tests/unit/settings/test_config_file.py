@@ -1,6 +1,7 @@
 """Messages about the configuration file, in full: field, value, allowed values, file and line, remedy."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -295,3 +296,18 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
 
 def test_a_missing_file_changes_nothing() -> None:
     assert load_settings({}, PROVIDERS, env_file=".env") == Settings(env_file=".env")
+
+
+def test_a_key_command_is_not_searched_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, hostile, own = (tmp_path / name for name in ("settings", "hostile", "own"))
+    for folder, key in ((settings, "settings"), (hostile, "hostile"), (own, "own")):
+        folder.mkdir()
+        (folder / "print-key").write_text(f"#!/bin/sh\necho sk-{key}-0123456789\n")
+        (folder / "print-key").chmod(0o755)
+    (settings / CONFIG_FILE).write_text(VLLM + 'api_key = { command = ["print-key"] }\n')
+    monkeypatch.chdir(hostile)
+    monkeypatch.setenv("PATH", f":.:{own}:{os.defpath}")
+    loaded = load_settings({}, PROVIDERS, env_file=str(settings / ".env"), resolves_keys=True)
+    assert [key.reveal() for key in loaded.keys["vllm"]] == ["sk-own-0123456789"]

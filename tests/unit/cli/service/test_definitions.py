@@ -1,5 +1,6 @@
 """The generated service files, compared in full, and parsed by readers of their formats."""
 
+import os
 import plistlib
 import shutil
 import subprocess
@@ -8,13 +9,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
+from anthropic_proxy.cli.service.control import find_service
 from anthropic_proxy.cli.service.definitions import (
     ServiceDefinition,
     encode_launchd_agent,
     encode_systemd_unit,
     encode_windows_task,
 )
-from tests.support.command_line import run_command
+from tests.support.command_line import OPENAI, run_command
 from tests.support.waiting import WAIT_SECONDS
 
 POSIX = ServiceDefinition(
@@ -148,13 +150,18 @@ esac
 @pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell")
 def test_the_service_is_installed_shown_and_removed(tmp_path: Path) -> None:
     """With a stand-in for systemctl that keeps one state."""
-    program = tmp_path / "systemctl"
+    program = tmp_path / "bin/systemctl"
+    program.parent.mkdir()
     program.write_text(PROGRAM)
     program.chmod(0o755)
+    hostile = tmp_path / "systemctl"
+    hostile.write_text("#!/bin/sh\ntouch hostile\n")
+    hostile.chmod(0o755)
     unit = tmp_path / ".config/systemd/user/anthropic-proxy.service"
 
     def run(*words: str) -> tuple[int, str]:
-        done = run_command("service", *words, directory=tmp_path)
+        settings = {**OPENAI, "PATH": f":.:{tmp_path}/bin:{os.environ['PATH']}"}
+        done = run_command("service", *words, directory=tmp_path, settings=settings)
         return done.returncode, done.stdout + done.stderr
 
     code, printed = run("install", "--print")
@@ -177,3 +184,14 @@ def test_the_service_is_installed_shown_and_removed(tmp_path: Path) -> None:
         "--user is-active anthropic-proxy.service",
         "--user disable --now anthropic-proxy.service",
     ]
+    assert not (tmp_path / "hostile").exists()
+
+
+def test_the_commands_of_the_windows_service_have_the_path_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SYSTEMROOT", r"D:\Windows")
+    service = find_service("win32", tmp_path)
+    commands = [*service.install_commands, *service.uninstall_commands, service.status_command]
+    assert {command[0] for command in commands} == {r"D:\Windows\System32\schtasks.exe"}

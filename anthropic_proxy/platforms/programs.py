@@ -1,0 +1,65 @@
+"""Search for programs in the absolute folders of PATH.
+
+The current directory is not searched, because a stranger may have written its files. Windows and `shutil.which` search
+it first, and an empty or relative folder in PATH begins there too.
+"""
+
+import ntpath
+import os
+import posixpath
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+
+_DEFAULT_ENDINGS = ".COM;.EXE;.BAT;.CMD"
+
+
+def find_program(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return the path of the program `name`. None: there is no such program.
+
+    A name with a folder is a path, relative to the current directory.
+    """
+    return next((path for path in list_program_paths(name, environ, sys.platform) if _is_program(path)), None)
+
+
+def list_program_paths(name: str, environ: Mapping[str, str], platform: str) -> Iterator[str]:
+    """Yield the paths that can be the program `name` on `platform` (a value of `sys.platform`)."""
+    is_windows = platform == "win32"
+    paths = ntpath if is_windows else posixpath
+    endings = [""]
+    if is_windows:
+        known = [ending for ending in environ.get("PATHEXT", _DEFAULT_ENDINGS).split(";") if ending]
+        if not name.lower().endswith(tuple(map(str.lower, known))):
+            endings = known
+    folders = [""]
+    if name in ("", ".", ".."):
+        folders = []
+    elif not paths.dirname(name):
+        given = environ.get("PATH", "" if is_windows else posixpath.defpath)
+        folders = [folder.strip('"') if is_windows else folder for folder in given.split(paths.pathsep)]
+        folders = [folder for folder in folders if _is_absolute(folder, is_windows=is_windows)]
+    for folder in folders:
+        for ending in endings:
+            yield paths.join(folder, name + ending)
+
+
+def windows_system_program(name: str, environ: Mapping[str, str]) -> str:
+    """Return the path of a program of Windows, such as `schtasks.exe`."""
+    given = environ.get("SYSTEMROOT") or environ.get("SystemRoot") or ""  # its spelling in a copy
+    root = given if _is_absolute(given, is_windows=True) else r"C:\Windows"
+    return ntpath.join(root, "System32", name)
+
+
+def _is_absolute(folder: str, *, is_windows: bool) -> bool:
+    if not is_windows:
+        return posixpath.isabs(folder)
+    drive, rest = ntpath.splitdrive(folder)
+    # `\bin` begins at the drive of the current directory, `C:bin` at the current directory of the drive
+    return drive.startswith("\\\\") or (bool(drive) and rest.startswith(("\\", "/")))
+
+
+def _is_program(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.X_OK)
+    except (OSError, ValueError):
+        return False
