@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.settings import Settings
@@ -29,8 +29,6 @@ from anthropic_proxy.settings.masking import mask_setting
 FOLDER_NAME = "doctor"
 """Name of the folder with the files, in the data directory of the user."""
 _CURRENT, _COMPLETE, _STOP = "current-run.json", "last-run.json", "stop"
-_PROBE_SECONDS = 0.05
-"""Seconds for which `is_running` tries to get the lock. Another caller may hold it for a moment."""
 _ATTEMPTS, _PAUSE_SECONDS = 10, 0.05
 _VERSION = 1
 
@@ -185,10 +183,7 @@ def is_running(data_directory: Path) -> bool:
     if not os.path.exists(find_folder(data_directory) / _CURRENT):  # `Path.exists` raises for an unreadable folder
         return False
     try:
-        with locked_folder(find_folder(data_directory), _PROBE_SECONDS):
-            return False
-    except TimeoutError:
-        return True
+        return is_folder_locked(find_folder(data_directory))
     except OSError:
         return False
 

@@ -138,7 +138,7 @@ def _open_proxy() -> AbstractContextManager["LocalProxy"]:
     """
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
 
-    return open_proxy(load_command_settings())
+    return open_proxy(load_command_settings(needs_all=False))
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:

@@ -49,12 +49,15 @@ def take_global_options(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> "Settings":
+def load_command_settings(
+    *, resolves_keys: bool = False, of_running_proxy: bool = True, needs_all: bool = True
+) -> "Settings":
     """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself.
 
     A folder that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
-    sends requests to providers itself: key files are read and key commands run. Raises `ConfigurationError` for invalid
-    settings.
+    sends requests to providers itself: key files are read and key commands run. `needs_all` is False for a command that
+    only sends requests to the running proxy: settings with a credential that only its environment has may be missing.
+    Raises `ConfigurationError` for invalid or missing settings.
     """
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.settings import copy_environment, find_env_file, load_settings  # noqa: PLC0415
@@ -65,7 +68,7 @@ def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool
     looks = of_running_proxy and not environ.get(CONFIG_VARIABLE)
     settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys and not looks)
     if looks:
-        settings = _load_of_running_proxy(settings, environ, resolves_keys=resolves_keys) or (
+        settings = _load_of_running_proxy(settings, environ, resolves_keys=resolves_keys, needs_all=needs_all) or (
             load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=True) if resolves_keys else settings
         )
     if _names_files.get():
@@ -73,7 +76,9 @@ def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool
     return settings
 
 
-def _load_of_running_proxy(own: "Settings", environ: Mapping[str, str], *, resolves_keys: bool) -> "Settings | None":
+def _load_of_running_proxy(
+    own: "Settings", environ: Mapping[str, str], *, resolves_keys: bool, needs_all: bool
+) -> "Settings | None":
     """Return the settings of the proxy that runs on PORT, and name their source. None: no proxy, or the same settings.
 
     `own` are the settings of the command.
@@ -89,7 +94,7 @@ def _load_of_running_proxy(own: "Settings", environ: Mapping[str, str], *, resol
     proxy, source = find_running_proxy(own), describe_source(own)
     if proxy is None or proxy == source:
         return None
-    settings = load_settings_of(proxy, environ, resolves_keys=resolves_keys)
+    settings = load_settings_of(proxy, own.port, environ, resolves_keys=resolves_keys, needs_all=needs_all)
     names = [*proxy.variables, *proxy.keys]
     listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
     sys.stderr.write(f"  Settings of the running proxy (port {own.port}): {', '.join(listed) or 'defaults'}\n")

@@ -41,7 +41,8 @@ class _Options(NamedTuple):
     learns: bool
     """True: store the results."""
     is_attached: bool
-    """True: the parent process holds the lock of stored runs, and this process stops when its standard input ends."""
+    """True: the parent process is a proxy, whose settings this process has. During a run, it holds the lock of stored
+    runs, and this process stops when its standard input ends."""
 
 
 def doctor(
@@ -76,8 +77,9 @@ def doctor(
     dry_run
         Print the models and the expected cost, and send nothing.
     attached
-        Stop when standard input ends. The dashboard uses this option when it starts the command. It then holds the lock
-        that allows only one stored run at a time.
+        The dashboard uses this option when it starts the command: examine what the settings of this process configure,
+        not the proxy that runs on PORT. The dashboard holds the lock that allows only one stored run at a time. The run
+        stops when standard input ends.
     """
     options = _Options(names, not yes, dialect, as_json, report, learn, attached)
     if dry_run:
@@ -93,7 +95,7 @@ def _run(options: _Options) -> int:
     from anthropic_proxy.cli.doctor_storage import store_results  # noqa: PLC0415
     from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends  # noqa: PLC0415
 
-    settings = load_command_settings(resolves_keys=True)
+    settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
     _require_writable(options.report)
     if options.is_attached:
         stop_process_when_stdin_ends()
@@ -198,7 +200,7 @@ def _print_estimate(options: _Options) -> None:
 
     from anthropic_proxy.lab.doctor import estimate_price, estimate_totals  # noqa: PLC0415
 
-    settings = load_command_settings()
+    settings = load_command_settings(of_running_proxy=not options.is_attached)
 
     async def find_backends() -> "Sequence[Backend]":
         async with _open_backends(settings, options) as (_, found):

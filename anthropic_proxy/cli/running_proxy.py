@@ -13,15 +13,18 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder
 from anthropic_proxy.platforms.user_account import is_written_by_user_only
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import choose_preferred_provider_name
-from anthropic_proxy.settings import Settings, list_variables, load_settings
+from anthropic_proxy.settings import ErrorList, Settings, list_variables, load_settings
 from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
 
 _FILE_NAME = "settings.json"
+_LOCK_SECONDS = 1.0
+"""Maximum seconds for which a server waits for the lock. A command that checks for a server may delay it."""
 _OF_EACH_PROCESS = ("HOST", "PORT")
 """Settings that a command has for itself: it has found the proxy by them."""
 
@@ -32,9 +35,9 @@ class RunningProxy(Struct, frozen=True):
     env_file: str | None
     """Absolute path of its `.env`, which may not exist. None: it reads no files."""
     variables: Mapping[str, str]
-    """Settings in its environment, without keys."""
+    """Settings in its environment whose values have no credential."""
     keys: Sequence[str]
-    """Names of the settings in its environment that are keys or contain them."""
+    """Names of the other settings in its environment, and of variables to which the configuration file refers."""
 
 
 def describe_source(settings: Settings) -> RunningProxy:
@@ -61,7 +64,7 @@ def recorded(settings: Settings) -> Iterator[None]:
         with suppress(OSError, TimeoutError):
             if folder is not None:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                stack.enter_context(locked_folder(folder, 0.0))
+                stack.enter_context(locked_folder(folder, _LOCK_SECONDS))
                 file = folder / _FILE_NAME
                 file.unlink(missing_ok=True)
                 file.touch(mode=0o600)
@@ -76,30 +79,42 @@ def find_running_proxy(settings: Settings) -> RunningProxy | None:
     if folder is None or not is_written_by_user_only(file := folder / _FILE_NAME):
         return None
     with suppress(OSError, msgspec.MsgspecError):
-        try:
-            with locked_folder(folder, 0.0):
-                return None  # the server has ended
-        except TimeoutError:
+        if is_folder_locked(folder):  # else the server has ended
             return msgspec.json.decode(file.read_bytes(), type=RunningProxy)
     return None
 
 
-def load_settings_of(proxy: RunningProxy, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:
-    """Return the settings of a running proxy, as far as they are known here.
+def load_settings_of(
+    proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool, needs_all: bool
+) -> Settings:
+    """Return the settings of the running proxy on `port`, as far as they are known here.
 
     A key that only its environment has is replaced by `UNRESOLVED_KEY`. If the command sends requests
-    (`resolves_keys`), such a provider has no key, with the reason.
+    (`resolves_keys`), such a provider has no key, with the reason. Another setting whose value is not in the record has
+    no substitute: unless `needs_all` is False, `ConfigurationError` is raised.
     """
-    own = {*list_variables(PROVIDERS), *proxy.variables, *proxy.keys} - {*_OF_EACH_PROCESS}
+    variables = list_variables(PROVIDERS)
+    own = {*variables, *proxy.variables, *proxy.keys} - {*_OF_EACH_PROCESS}
     kept = {name: text for name, text in environ.items() if name not in own}
     here = {name: environ[name] for name in proxy.keys if environ.get(name)}
-    unknown = {name: UNRESOLVED_KEY for name in proxy.keys if name not in here and is_secret_variable(name)}
+    missing = [name for name in proxy.keys if name not in here]
+    # a variable that is no setting is one to which a key of the configuration file refers
+    unknown = {name: UNRESOLVED_KEY for name in missing if is_secret_variable(name) or name not in variables}
+    errors = ErrorList()
+    for name in sorted({*missing} - {*unknown}) if needs_all else ():
+        with errors.collect():
+            raise ConfigurationError(
+                f"{name} is set in the environment of the running proxy (port {port}) only. Commands do not know its "
+                "value, because it contains a credential. Set it in the environment of this command too."
+            )
+    errors.require_empty()
     given = {**kept, **proxy.variables, **here, **unknown}
     settings = load_settings(given, PROVIDERS, env_file=proxy.env_file, resolves_keys=resolves_keys)
     problems = {
-        provider.name: f"{provider.key_variable} is set in the environment of the running proxy only. Set it here too."
-        for provider in PROVIDERS
-        if provider.key_variable in unknown
+        provider: f"{keys[0].origin.partition(' ')[0]} is set in the environment of the running proxy only. "
+        "Set it here too."
+        for provider, keys in settings.keys.items()
+        if keys[0].reveal() == UNRESOLVED_KEY
     }
     if not resolves_keys or not problems:
         return settings

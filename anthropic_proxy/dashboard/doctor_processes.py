@@ -222,7 +222,7 @@ class DoctorProcesses:
 
     def _estimate(self) -> Estimate:
         try:
-            process = self._open_process("--dry-run", "--json", stdin=subprocess.DEVNULL)
+            process = self._open_process("--dry-run", "--json", "--attached", stdin=subprocess.DEVNULL)
         except _StartFailed as error:
             raise InvalidRequest(f"The doctor cannot start: {error}") from None
         try:

@@ -1,4 +1,7 @@
-"""Lock of a folder (`locked_folder`), so that only one thread or process at a time replaces a file in it."""
+"""Lock of a folder (`locked_folder`), so that only one thread or process at a time replaces a file in it.
+
+`is_folder_locked` checks if any holds the lock.
+"""
 
 import errno
 import os
@@ -12,6 +15,8 @@ from pathlib import Path
 LOCK_SECONDS = 5.0
 """Maximum seconds of the wait for a lock."""
 _RETRY_SECONDS = 0.02
+_CHECK_SECONDS = 0.1
+"""Maximum seconds for which a check waits on Windows for the end of another check."""
 _WINDOWS_LOCK_FILE = ".anthropic-proxy.lock"
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 """Error numbers of file systems without locks, such as some network file systems."""
@@ -28,6 +33,18 @@ def locked_folder(folder: Path, timeout_seconds: float | None = None) -> Iterato
     try:
         _lock(descriptor, LOCK_SECONDS if timeout_seconds is None else timeout_seconds)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def is_folder_locked(folder: Path) -> bool:
+    """Return True if a thread or process holds the lock of a folder. Simultaneous calls do not affect each other.
+
+    A call may delay `locked_folder` for a moment. Raises `OSError` if the folder cannot be opened.
+    """
+    descriptor = _open(folder)
+    try:
+        return _is_locked(descriptor)
     finally:
         os.close(descriptor)
 
@@ -55,6 +72,14 @@ if sys.platform == "win32":
             return False
         return True
 
+    def _is_locked(descriptor: int) -> bool:
+        # there is no shared lock: another check ends within this time
+        try:
+            _lock(descriptor, _CHECK_SECONDS)
+        except TimeoutError:
+            return True
+        return False
+
 else:
     import fcntl
 
@@ -62,8 +87,14 @@ else:
         return os.open(folder, os.O_RDONLY)
 
     def _try_lock(descriptor: int) -> bool:
+        return _try_flock(descriptor, fcntl.LOCK_EX)
+
+    def _is_locked(descriptor: int) -> bool:
+        return not _try_flock(descriptor, fcntl.LOCK_SH)
+
+    def _try_flock(descriptor: int, kind: int) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -339,3 +339,20 @@ def test_the_stored_run_of_another_version_is_ignored(tmp_path: Path) -> None:
         page = proxy.client().get(PAGE)
     assert (page.status_code, line_of(page)) == (200, NEVER)
     assert DoctorRun(started_at=1.0).version == 1
+
+
+def test_the_doctor_examines_the_proxy_of_its_dashboard_and_not_the_one_on_another_port(tmp_path: Path) -> None:
+    other, own = tmp_path / "other", tmp_path / "own"
+    for folder in (other, own):
+        folder.mkdir()
+    user = {"HOME": str(tmp_path), "ANTHROPIC_PROXY_CONFIG": ""}
+    with serving(new_server("groq")) as server, running_proxy(other, settings_of(server, **user)) as on_port:
+        models = {"BIG_MODEL": "openai/gpt-oss-20b", "SMALL_MODEL": "openai/gpt-oss-20b"}
+        settings = settings_of(server, **user, **models, PORT=on_port.url.rpartition(":")[2])
+        with running_proxy(own, settings) as proxy:  # its port is that of the option --port
+            client = proxy.client()
+            assert "Models: groq/openai/gpt-oss-20b " in text_of(client.get(FORM))
+            start(client)
+            wait_for_end(client)
+    asked = {exchange.body["model"] for exchange in server.journal.exchanges if exchange.body}
+    assert asked == {"openai/gpt-oss-20b"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support.command_line import run_command
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
-from tests.support.server_process import running_proxy
+from tests.support.server_process import free_port, running_proxy
 
 REQUEST = {"model": "claude-sonnet-5-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
 ROUTE = """
@@ -76,3 +76,64 @@ def test_commands_in_a_foreign_directory_describe_the_running_proxy(openai: Runn
         assert "running proxy" not in notices
     assert not list((folder / ".local/share/anthropic-proxy/servers").rglob("*.json"))
     assert "running proxy" not in describe("config", "show")[2]
+
+
+HIDDEN = {
+    "DATABASE_URL": "postgresql://proxy:password-of-the-ledger-1@127.0.0.1:{port}/ledger",
+    "REDIS_URL": "redis://:password-of-redis-2@127.0.0.1:{port}/0",
+    "GOOGLE_APPLICATION_CREDENTIALS": '{{"type": "service_account", "private_key": "private-key-3"}}',
+}
+"""Settings whose names are not those of keys, and whose values have a credential. No server is at `port`."""
+CREDENTIALS = ("password-of-the-ledger-1", "password-of-redis-2", "private-key-3", KEY)
+TABLE = """
+[providers.own]
+base_url = "{url}/v1"
+api_key = {{ env = "OWN_SERVER" }}
+models = ["gpt-4.1"]
+"""
+
+
+def test_a_setting_with_a_credential_of_the_server_only_is_never_replaced_by_its_default(
+    openai: Running, tmp_path: Path
+) -> None:
+    port = free_port()
+    hidden = {name: text.format(port=port) for name, text in HIDDEN.items()}
+    (tmp_path / "anthropic-proxy.toml").write_text(TABLE.format(url=openai.url))
+    with running_proxy(tmp_path, {**hidden, "OWN_SERVER": KEY, "PREFERRED_PROVIDER": "own"}) as proxy:
+        own = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(tmp_path), "ANTHROPIC_PROXY_CONFIG": ""}
+
+        def run(*words: str, **more: str) -> tuple[int, list[str]]:
+            done = run_command(*words, directory=tmp_path, settings={**own, **more})
+            assert not [secret for secret in CREDENTIALS if secret in done.stdout + done.stderr]
+            return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("✕")]
+
+        (named,) = (tmp_path / ".local/share/anthropic-proxy/servers").rglob("*.json")
+        assert not [secret for secret in CREDENTIALS if secret in named.read_text()]
+        errors = [
+            f"✕ {name} is set in the environment of the running proxy (port {own['PORT']}) only. Commands do not know "
+            "its value, because it contains a credential. Set it in the environment of this command too."
+            for name in hidden
+        ]
+        for words in (
+            ("usage",),
+            ("keys", "list"),
+            ("doctor", "--dry-run"),
+            ("models",),
+            ("logs",),
+            ("config", "show"),
+        ):
+            assert run(*words) == (2, sorted(errors)), words
+        assert run("usage", **{**hidden, "DATABASE_URL": ""}) == (2, [errors[0]])
+        code, (error,) = run("usage", **hidden)
+        assert (code, error.partition(": ")[0]) == (2, "✕ The ledger PostgreSQL 127.0.0.1/ledger cannot be read")
+        for words in (("health",), ("env",), ("ask", "hello"), ("run", "true")):  # they only send requests to the proxy
+            assert run(*words) == (0, []), words
+
+        def describe_own(**more: str) -> str:
+            done = run_command("models", "own", "--json", directory=tmp_path, settings={**own, **hidden, **more})
+            problem = json.loads(done.stdout)["problem"]
+            assert isinstance(problem, str)
+            return problem
+
+        assert "OWN_SERVER is set in the environment of the running proxy only." in describe_own()
+        assert describe_own(OWN_SERVER=KEY) == ""
