@@ -13,7 +13,7 @@ from msgspec import structs
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.exchange.recording import record_upstream_request
 from anthropic_proxy.messages.deltas import Usage
-from anthropic_proxy.messages.usage import clamp_count
+from anthropic_proxy.messages.usage import clamp_count, sum_usages
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
@@ -36,6 +36,8 @@ class AttemptRecords:
         self._open: UpstreamAttempt | None = None
         self._uncounted: UpstreamAttempt | None = None
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
+        self.unread_usage = Usage()
+        """Token usage of attempts that failed before their first content. The reply to the client does not count it."""
 
     def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
         """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces.
@@ -74,6 +76,12 @@ class AttemptRecords:
                 _set_usage(self._open, usage)
         self.end_attempt()
 
+    def count_unread_reply(self, usage: Usage) -> None:
+        """Record the token usage of the open attempt, which has failed before its first content."""
+        if self._open is not None:
+            _set_usage(self._open, usage)
+            self.unread_usage = sum_usages(self.unread_usage, usage)
+
     def end_attempt(self) -> None:
         """Record that the open attempt ended without an error. Does nothing if no attempt is open."""
         if self._open is not None:
@@ -81,13 +89,13 @@ class AttemptRecords:
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:
-        """Record the token usage of the last attempt: `usage`, the sum of all attempts so far, minus the earlier ones.
+        """Record the token usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts.
 
         Call this only for a reply that consists of several upstream calls. Without it, `finish_last_attempt` calculates
         the usage of the last attempt.
         """
         last, self._uncounted = self._receipt.attempts[-1], None
-        _set_usage(last, usage)
+        _set_usage(last, sum_usages(self.unread_usage, usage))
         self._subtract_earlier_attempts(last)
 
     def finish_last_attempt(self) -> None:
@@ -122,6 +130,8 @@ class AttemptRecords:
 
 
 def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
+    if usage.repeated_input is not None:
+        usage = sum_usages(usage.repeated_input, usage)
     attempt.input_tokens, attempt.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
     attempt.cache_read_tokens, attempt.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
     attempt.cache_write_1h_tokens = usage.cache_write_1h_tokens or 0

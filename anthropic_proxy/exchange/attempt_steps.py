@@ -10,7 +10,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import InternalError
+from anthropic_proxy.errors import InternalError, UpstreamError
 from anthropic_proxy.exchange.adaptation import Adaptations
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import (
@@ -192,7 +192,12 @@ class AttemptSteps:
                 wire, call, response, self._watchdog, background, report=report, stop_filter=stop_filter
             )
         if 200 <= response.status < 300:
-            await stream.wait_for_content()
+            try:
+                await stream.wait_for_content()
+            except UpstreamError:
+                if isinstance(stream, UpstreamStream):
+                    self._records.count_unread_reply(stream.unread_usage)
+                raise
             return stream
         body = await read_error_body(response, self._watchdog)
         headers, large = add_missing_date(response.headers, self._services.clock), len(body) > MAX_REPLY_BYTES_ON_LOOP

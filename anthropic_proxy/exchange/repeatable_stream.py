@@ -9,11 +9,11 @@ from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.opened_stream import OpenedStream
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.messages.deltas import Delta, Thinking, Usage
-from anthropic_proxy.messages.usage import merge_latest, sum_usages
+from anthropic_proxy.messages.usage import mark_input_repeated, merge_latest, sum_usages
 
 
 class RepeatableStream:
-    """Stream of the reply of one upstream call. Its token usage is the sum of the call and its repetition."""
+    """Stream of the reply of one upstream call. Its usage is that of the repetition, with the input of both calls."""
 
     def __init__(self, attempts: Attempts, opened: OpenedStream[UpstreamStream]) -> None:
         self._attempts = attempts
@@ -21,10 +21,9 @@ class RepeatableStream:
         """The upstream call that is read, and its attempt."""
         self.may_send_again = True
         """True while only thinking was read, and the call was not repeated."""
-        self.repeated = False
         self._usage = Usage()
-        self._spent = Usage()
-        """Token usage of the failed call."""
+        self._spent: Usage | None = None
+        """Token usage of the failed call. None: the call was not repeated."""
 
     @property
     def default_signature(self) -> str:
@@ -48,16 +47,15 @@ class RepeatableStream:
         except UnreadableReply as error:
             if not self.may_send_again:
                 raise
-            self.repeated = True
             await self.close()
-            self._spent, self._usage = self._usage, Usage()
-            self.opened = await self._attempts.repeat_call(self.opened, error, self._spent)
+            self.opened = await self._attempts.repeat_call(self.opened, error, self._usage)
+            self._spent, self._usage = mark_input_repeated(self._usage), Usage()
             self.may_send_again = False
             return []
         for place, delta in enumerate(deltas or ()):
             if isinstance(delta, Usage):
                 self._usage = merge_latest(self._usage, delta)
-                if self.repeated and deltas is not None:
+                if self._spent is not None and deltas is not None:
                     deltas[place] = sum_usages(self._spent, self._usage)
             elif not isinstance(delta, Thinking):
                 self.may_send_again = False

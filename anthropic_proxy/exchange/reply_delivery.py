@@ -28,7 +28,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.messages.usage import clamp_count
+from anthropic_proxy.messages.usage import clamp_count, sum_usages
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.router import Route
@@ -129,10 +129,8 @@ class ReplyDelivery:
                 await self._stream(answer)
             else:
                 await self._fold(answer)
-            # several calls count the same input repeatedly
-            if self._writer.estimate and (
-                isinstance(answer, UpstreamStream) or (isinstance(answer, RepeatableStream) and not answer.repeated)
-            ):
+            # the calls of a tool loop have further input, which the estimate does not count
+            if self._writer.estimate and isinstance(answer, UpstreamStream | RepeatableStream):
                 await self._record_token_scale()
         finally:
             self._watchdog.stop()  # complete or failed: a disconnect has no effect now
@@ -296,14 +294,18 @@ class ReplyDelivery:
     def _fill_receipt(self) -> None:
         """Copy token usage, stop reason and HTTP status into the receipt, the record of the request."""
         writer, receipt = self._writer, self._receipt
-        totals = writer.totals
-        receipt.input_tokens, receipt.output_tokens = totals.input_tokens, totals.output_tokens
-        receipt.cache_read_tokens = totals.cache_read_input_tokens
-        receipt.cache_write_tokens = totals.cache_creation_input_tokens
-        if totals.cache_creation:
-            receipt.cache_write_1h_tokens = totals.cache_creation["ephemeral_1h_input_tokens"]
-        receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
-        receipt.billed_searches = clamp_count(writer.usage.billed_searches)
+        totals, other = writer.totals, self._attempts.records.unread_usage
+        if writer.usage.repeated_input is not None:
+            other = sum_usages(other, writer.usage.repeated_input)
+        receipt.input_tokens = totals.input_tokens + clamp_count(other.input_tokens)
+        receipt.output_tokens = totals.output_tokens + clamp_count(other.output_tokens)
+        receipt.cache_read_tokens = totals.cache_read_input_tokens + clamp_count(other.cache_read_tokens)
+        receipt.cache_write_tokens = totals.cache_creation_input_tokens + clamp_count(other.cache_write_tokens)
+        long = totals.cache_creation["ephemeral_1h_input_tokens"] if totals.cache_creation else 0
+        receipt.cache_write_1h_tokens = long + clamp_count(other.cache_write_1h_tokens)
+        thinking = totals.output_tokens_details["thinking_tokens"]
+        receipt.thinking_tokens = thinking + clamp_count(other.thinking_tokens)
+        receipt.billed_searches = clamp_count(writer.usage.billed_searches) + clamp_count(other.billed_searches)
         receipt.service_tier = writer.usage.billed_tier or ""
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":

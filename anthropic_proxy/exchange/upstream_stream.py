@@ -21,6 +21,7 @@ from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, Usage
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.services import BackgroundWork
 from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
 from anthropic_proxy.wire.framing import FrameReader, new_frame_reader
@@ -111,6 +112,8 @@ class UpstreamStream:
         )
         """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
         self._first: list[Delta] = []
+        self.unread_usage = Usage()
+        """Token usage of a response that has failed before its first content."""
         self._failure: UpstreamError | None = None
         self._broken: UpstreamError | None = None
         """Error of the connection. It is raised only if the response is incomplete."""
@@ -152,9 +155,16 @@ class UpstreamStream:
         """
         first: list[Delta] = []
         has_content = False
-        while not has_content and (deltas := await self.read()) is not None:
-            first += deltas
-            has_content = any(map(_has_content, deltas))
+        try:
+            while not has_content and (deltas := await self.read()) is not None:
+                first += deltas
+                # of a failed reply that is not streamed, the client gets nothing, so the call may be retried
+                has_content = any(map(_has_content, deltas)) and not (self._reader is None and self._failure)
+        except UpstreamError:
+            for delta in first:
+                if isinstance(delta, Usage):
+                    self.unread_usage = merge_latest(self.unread_usage, delta)
+            raise
         self._first = first
 
     async def read(self) -> list[Delta] | None:
@@ -285,9 +295,9 @@ class UpstreamStream:
         if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
             reader = new_frame_reader(self._framing)
             self._decode_frames(reader.feed(body) + reader.finish(), deltas)
-            deltas += self._decoder.decode_end()
         else:
             deltas += self._decoder.decode_body(body)
+        deltas += self._decoder.decode_end()
 
     def _cut(self, stop_filter: StopSequenceFilter, deltas: list[Delta]) -> list[Delta]:
         deltas = stop_filter.feed(deltas)

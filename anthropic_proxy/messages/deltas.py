@@ -99,6 +99,9 @@ class Usage(Struct, frozen=True, kw_only=True):
     billed_tier: str | None = None
     """Service tier by which the provider bills the call, in its own words. Unlike `service_tier`, the client does not
     receive it."""
+    repeated_input: "Usage | None" = None
+    """Input counts of earlier calls for the same reply, which the provider bills in addition to the counts above. The
+    client receives only the counts above: clients derive the size of the conversation from them."""
 
 
 class Stop(Struct, frozen=True):

@@ -1,11 +1,12 @@
 """Token counts of a reply, merged from the usage reports of the provider.
 
 A provider reports counts several times during a reply. `merge_latest` keeps the last value of each count. `sum_usages`
-adds the upstream calls of one reply. `build_usage_body` returns the `usage` for the client, and estimates missing
-counts.
+adds the upstream calls of one reply, and `mark_input_repeated` marks the input of a call that the proxy sends again.
+`build_usage_body` returns the `usage` for the client, and estimates missing counts.
 """
 
 import msgspec
+from msgspec import structs
 
 from anthropic_proxy.messages.deltas import Usage
 from anthropic_proxy.messages.models import UsageBody
@@ -21,8 +22,11 @@ MAX_COUNT = 2**53 - 1
 def merge_latest(before: Usage, new: Usage) -> Usage:
     """Return the combination of two usage reports of one upstream call.
 
-    A count of `new` replaces the count of `before`, unless it is None (not reported).
+    A count of `new` replaces the count of `before`, unless it is None (not reported). If `new` is the first report of a
+    call that repeats the input, it replaces all counts.
     """
+    if new.repeated_input != before.repeated_input:
+        return new
     searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
     long, billed = new.cache_write_1h_tokens, new.billed_searches
     return Usage(
@@ -37,6 +41,7 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
         service_tier=before.service_tier if tier is None else tier,
         billed_searches=before.billed_searches if billed is None else billed,
         billed_tier=before.billed_tier if new.billed_tier is None else new.billed_tier,
+        repeated_input=new.repeated_input,
     )
 
 
@@ -102,6 +107,29 @@ def sum_usages(earlier: Usage, current: Usage) -> Usage:
         service_tier=current.service_tier or earlier.service_tier,
         billed_searches=_sum(earlier.billed_searches, current.billed_searches),
         billed_tier=current.billed_tier or "",
+        repeated_input=_sum_repeated(earlier.repeated_input, current.repeated_input),
+    )
+
+
+def _sum_repeated(earlier: Usage | None, current: Usage | None) -> Usage | None:
+    return current if earlier is None else earlier if current is None else sum_usages(earlier, current)
+
+
+def mark_input_repeated(usage: Usage) -> Usage:
+    """Return the usage of a call with its input counts moved to `repeated_input`, because it is sent again."""
+    counts = Usage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+    )
+    return structs.replace(
+        usage,
+        input_tokens=None,
+        cache_read_tokens=None,
+        cache_write_tokens=None,
+        cache_write_1h_tokens=None,
+        repeated_input=_sum_repeated(usage.repeated_input, counts),
     )
 
 

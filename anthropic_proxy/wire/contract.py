@@ -246,14 +246,18 @@ class Decoder(ABC):
 
     @abstractmethod
     def decode_end(self) -> list[Delta]:
-        """Return the remaining deltas at the end of the stream.
+        """Return the remaining deltas at the end of the stream, or after a complete body.
 
-        Raises `UpstreamProtocolError` if it ended too early.
+        Raises `UpstreamProtocolError` if the response ended too early, and `UnreadableReply` if its finish reason is
+        that the server could not read the model's output. The token counts were returned before.
         """
 
     @abstractmethod
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a complete response body that was not streamed. Raises `UpstreamError`."""
+        """Return the deltas of a complete response body that was not streamed. Raises `UpstreamError`.
+
+        The caller then calls `decode_end`, as after a stream.
+        """
 
     @abstractmethod
     def flush_pending(self) -> list[Delta]:

@@ -262,6 +262,7 @@ class _Reads:
             yield outcome
         elif not self._call.streams_upstream:
             yield self._decoder.decode_body(b"".join(self._chunks))
+            yield self._decoder.decode_end()
         else:
             yield from self._streamed()
 

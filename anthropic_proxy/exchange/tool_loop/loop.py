@@ -21,7 +21,7 @@ from anthropic_proxy.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Message, MessagesRequest
-from anthropic_proxy.messages.usage import sum_usages
+from anthropic_proxy.messages.usage import mark_input_repeated, sum_usages
 
 MAX_CALLS_PER_REPLY = 10
 """Maximum number of upstream calls for one reply. A longer reply ends with the stop reason `pause_turn`, as in the API.
@@ -129,7 +129,7 @@ class ToolLoop:
         In this call, the user message `feedback` follows the reply. Return False without a further call if the reply
         has used up `max_tokens`.
         """
-        self._add_to_history([])
+        self._add_to_history([], repeats_input=True)
         if self._is_exhausted():
             return False
         messages = [*self._request.messages, Message("user", feedback)]
@@ -202,7 +202,7 @@ class ToolLoop:
         further call is allowed, otherwise an empty list.
         """
         usage, self._continuation_count = self._step.usage, self._continuation_count + 1
-        self._end_call(usage)
+        self._end_call(mark_input_repeated(usage))
         if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
             stop_filter = self._stream.opened.stream.stop_filter
             return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
@@ -213,22 +213,22 @@ class ToolLoop:
         self._finished = True
         return [self._usage(), stop]
 
-    def _add_to_history(self, results: Sequence[Delta]) -> None:
+    def _add_to_history(self, results: Sequence[Delta], *, repeats_input: bool = False) -> None:
         """Append the reply blocks of this step and `results` to the next upstream request, and add up its token usage.
 
-        A step is one reply of the model within the loop.
+        A step is one reply of the model within the loop. `repeats_input`: True if the model is called again because of
+        its reply, and not because of tool results.
         """
         content, tokens = self._step.sent_blocks_and_tokens()
         usage = self._step.usage
-        self._end_call(
-            replace(
-                usage,
-                input_tokens=self._attempts.estimate_scaled_tokens(self._request, self._state.token_scale)
-                if usage.input_tokens is None
-                else usage.input_tokens,
-                output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
-            )
+        usage = replace(
+            usage,
+            input_tokens=self._attempts.estimate_scaled_tokens(self._request, self._state.token_scale)
+            if usage.input_tokens is None
+            else usage.input_tokens,
+            output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
         )
+        self._end_call(mark_input_repeated(usage) if repeats_input else usage)
         blocks = [*content, *(result.raw for result in results if isinstance(result, Block))]
         request = without_forced_tool(append_assistant_blocks(self._request, blocks))
         left = None if self._max_tokens is None else max(self._max_tokens - self._output_tokens(), 1)

@@ -68,7 +68,7 @@ class GeminiDecoder(Decoder):
         """True if the only finish reasons so far were normal ends. Old models repeat `STOP` in each frame, and a later
         reason that is no normal end counts."""
         self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` or `decode_body` raises after all deltas, because usage may follow."""
+        """Error that `decode_end` raises after all deltas, because usage may follow."""
         self.finished = False
         """Always False, because Gemini marks no frame as the last. Token counts may follow the finish reason."""
         self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
@@ -106,9 +106,7 @@ class GeminiDecoder(Decoder):
         deltas: list[Delta] = []
         for reply in self._replies_in(body, repair_json):
             self._read(reply, deltas)
-        if self._unreadable is not None:
-            raise self._unreadable
-        if not self._stopped:
+        if not self._stopped and self._unreadable is None:
             if not self._answered:
                 raise self._protocol_error("the reply has no content")
             deltas += self._stop(Stop("end_turn"))

@@ -59,6 +59,8 @@ class OllamaDecoder(Decoder):
         self._mender = ToolCallRepair(call, names=dialect.repairs_tool_names)
         self._mends_arguments = dialect.repairs_tool_arguments
         self._has_content = False
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because the last line also has the token counts."""
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -79,13 +81,16 @@ class OllamaDecoder(Decoder):
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Return the deltas of a complete body. Errors and invalid JSON are handled as by `decode_frame`."""
-        return self._late.feed(self._read(self._decode(body, repair_json))) + self.decode_end()
+        return self._late.feed(self._read(self._decode(body, repair_json)))
 
     def decode_end(self) -> list[Delta]:
         """Check at the end of the response that the reply is complete, and return an empty list.
 
-        Raises `UpstreamProtocolError` if the reply is not complete.
+        Raises `UpstreamProtocolError` if the reply is not complete, and `UnreadableReply` if the server could not read
+        the model's output.
         """
+        if self._unreadable is not None:
+            raise self._unreadable
         if not self.finished:
             raise self._protocol_error("ended its answer before it was complete")
         return []
@@ -164,19 +169,22 @@ class OllamaDecoder(Decoder):
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
             raise classify_fault(fault, self._call)
+        usage: list[Delta] = []
+        if last.prompt_eval_count is not None or last.eval_count is not None:
+            usage.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
         if kind == "unreadable":
             provider = self._call.provider
-            raise UnreadableReply(
+            self._unreadable = UnreadableReply(
                 f"{provider}: the model's reply could not be read ({last.done_reason})", provider=provider
             )
+            deltas += usage
+            return
         if self._text is not None:
             reply_ended_early = kind not in {"end", "calls", "unknown"}
             deltas += self._text.finish(
                 reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
             )
-        if last.prompt_eval_count is not None or last.eval_count is not None:
-            deltas.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
-        deltas.append(self._find_stop(kind, last))
+        deltas += [*usage, self._find_stop(kind, last)]
 
     def _find_stop(self, kind: FinishKind, last: Frame) -> Stop:
         if kind == "blocked":

@@ -124,22 +124,22 @@ class ChatDecoder(Decoder):
                 choice.delta, choice.message = choice.choose_message_or_delta(), None
         deltas = self._order(self._read(chunk, body))
         self.finished = True
-        return deltas + self.decode_end()
+        return deltas
 
     def decode_end(self) -> list[Delta]:
         """Return the deltas that end the reply. Raises `UpstreamProtocolError` if the reply is incomplete.
 
         Raises `UnreadableReply` if the finish reason is that the server could not read the model's output.
         """
-        if self._unreadable is not None:
-            raise self._unreadable
         deltas: list[Delta] = []
-        if self._stop is None:
+        if self._stop is None and self._unreadable is None:
             if not (self._postponed or (self.finished and self._answered)):
                 raise UpstreamProtocolError(
                     f"{self._provider} ended its answer before it was complete.", provider=self._provider
                 )
             self._finish(self._postponed or "stop", deltas, is_last=True)
+        if self._unreadable is not None:
+            raise self._unreadable
         self._end_blocks(deltas, reply_ended_early=True)
         self._emit_stop(deltas)
         return self._order(deltas)

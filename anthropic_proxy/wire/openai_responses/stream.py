@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import find_reply_end
@@ -27,7 +27,7 @@ from anthropic_proxy.wire.openai_responses.output_limit import LocalOutputLimit
 from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, build_reasoning_state
 from anthropic_proxy.wire.openai_responses.server_tool_results import SERVER_TOOL_ITEM_TYPES, ServerToolItemDecoder
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext, ToolCallItemDecoder
-from anthropic_proxy.wire.openai_responses.usage import build_stop, decode_usage
+from anthropic_proxy.wire.openai_responses.usage import build_stop, decode_usage, find_unreadable_reply
 from anthropic_proxy.wire.openai_responses.web_search import WebSearchDecoder
 from anthropic_proxy.wire.signatures import empty_signature, encode_signature
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
@@ -64,6 +64,8 @@ class ResponsesDecoder(Decoder):
         """Index of the output item with the latest text. None: another kind of item followed."""
         self._refusal = ""
         self._stopped = False
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because the last event also has the token counts."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Return the deltas of one event of the stream. Raises `UpstreamError` for an error event or invalid JSON."""
@@ -86,10 +88,15 @@ class ResponsesDecoder(Decoder):
         """Return the deltas of a response that was not streamed. Raises `UpstreamError` for errors and invalid JSON."""
         deltas: list[Delta] = []
         self._read_end(self._decode(decode_response, body), deltas)
-        return self._late.feed(self._limited(deltas)) + self.decode_end()
+        return self._late.feed(self._limited(deltas))
 
     def decode_end(self) -> list[Delta]:
-        """Return an empty list at the end of the stream. Raises `UpstreamProtocolError` if the reply is incomplete."""
+        """Return an empty list at the end of the stream. Raises `UpstreamProtocolError` if the reply is incomplete.
+
+        Raises `UnreadableReply` if the reason is that the server could not read the model's output.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
         if not self._stopped:
             raise self._broken("ended its answer before it was complete")
         return []
@@ -287,6 +294,10 @@ class ResponsesDecoder(Decoder):
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
             error = {"message": f"the response ended as {response.status!r}"}
             raise classify_fault(decode_error_object(error), self._call)
+        self._unreadable = find_unreadable_reply(response, self._call.provider)
+        if self._unreadable is not None:
+            self._read_usage(response, deltas)
+            return
         missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
         items = [self._decode(decode_item, raw) for raw in missing]
         self._search.record_source_titles(items)

@@ -1,6 +1,7 @@
 """Decoder of the end of a Responses reply: token counts and stop reason in the terms of the Messages API.
 
-`decode_usage` returns the delta `Usage`, and `build_stop` the delta `Stop`.
+`decode_usage` returns the delta `Usage`, and `build_stop` the delta `Stop`. `find_unreadable_reply` returns the error
+of a reply that has none.
 """
 
 from anthropic_proxy.errors import UnreadableReply
@@ -39,6 +40,14 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
     return (counts.input_tokens or 0) + (counts.output_tokens or 0) >= window - 1
 
 
+def find_unreadable_reply(response: Response, provider: str) -> UnreadableReply | None:
+    """Return the error of a reply whose end is that the server could not read the model's output, or else None."""
+    reason = response.incomplete_details.reason if response.incomplete_details is not None else None
+    if not reason or find_finish_kind(reason) != "unreadable":
+        return None
+    return UnreadableReply(f"{provider}: the model's reply could not be read ({reason})", provider=provider)
+
+
 def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_incomplete_call: bool) -> Stop:
     """Return the `Stop` delta with the stop reason of a reply that has ended.
 
@@ -47,10 +56,6 @@ def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_inc
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = find_finish_kind(reason) if reason else "unknown"
-    if kind == "unreadable":
-        raise UnreadableReply(
-            f"{call.provider}: the model's reply could not be read ({reason})", provider=call.provider
-        )
     if refusal:
         return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
     if reason and kind == "blocked":

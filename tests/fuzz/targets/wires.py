@@ -71,6 +71,7 @@ def _check(wire_name: str, data: bytes) -> None:
 
 def _whole(decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
     yield decoder.decode_body(payload)
+    yield decoder.decode_end()
 
 
 def _streamed(wire: Wire, decoder: Any, payload: bytes) -> Iterator[list[Delta]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, folded, message_of, reply, text
 from tests.support.tool_loop import frame as chat_frame
@@ -51,7 +52,7 @@ async def test_after_thinking_the_call_is_repeated_within_the_stream() -> None:
     assert [block.type for block in message.content] == ["thinking", "tool_use"]
     assert (message.content[1].name, message.content[1].input) == ("Write", {"path": "a"})
     assert message.stop_reason == "tool_use"
-    assert (message.usage.input_tokens, message.usage.output_tokens) == (60, 19)
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (30, 19)
     assert script.requests[0] == script.requests[1]
     assert [response.closed > 0 for response in script.given] == [True, True]
     (receipt,) = proxy.receipts
@@ -113,7 +114,7 @@ async def test_chat_completions_are_repeated_too(finish: str) -> None:
     script = Script(first, calls(call("Write", path="a"), tokens=(100, 20)))
     message = message_of(await chat_proxy(script).post(tools=[WRITE], stream=True))
     assert [block.type for block in message.content] == ["thinking", "tool_use"]
-    assert (message.usage.input_tokens, message.usage.output_tokens) == (200, 30)
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (100, 30)
 
 
 async def test_a_call_after_a_search_of_the_proxy_is_repeated() -> None:
@@ -127,7 +128,124 @@ async def test_a_call_after_a_search_of_the_proxy_is_repeated() -> None:
         "thinking",
         "text",
     ]
-    assert (message.usage.input_tokens, message.usage.output_tokens) == (350, 25)
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (250, 25)
     (receipt,) = proxy.receipts
+    assert (receipt.input_tokens, receipt.output_tokens) == (350, 25)
     assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(100, 10), (100, 10), (150, 5)]
     assert receipt.failed_attempts == ["openai 502"]
+
+
+def usage_of(message: Any) -> tuple[int, int, int]:
+    return message.usage.input_tokens, message.usage.cache_read_input_tokens, message.usage.output_tokens
+
+
+async def test_the_client_is_told_the_cached_input_of_the_last_call_only() -> None:
+    def counted(part: dict[str, Any], finish: str, **counts: int) -> list[bytes]:
+        candidate = {"content": {"parts": [part]}}
+        end = {"candidates": [{"finishReason": finish}], "usageMetadata": {"promptTokenCount": 1000, **counts}}
+        return [b"data: %b\n\n" % json.dumps(one).encode() for one in ({"candidates": [candidate]}, end)]
+
+    script = Script(
+        counted(THOUGHT, BROKEN, cachedContentTokenCount=900, candidatesTokenCount=7),
+        counted(CALL, "STOP", candidatesTokenCount=5),
+    )
+    proxy = gemini(script)
+    assert usage_of(message_of(await proxy.post(tools=[WRITE], stream=True))) == (1000, 0, 12)
+    (receipt,) = proxy.receipts
+    assert (receipt.input_tokens, receipt.cache_read_tokens, receipt.output_tokens) == (1100, 900, 12)
+    assert [(one.input_tokens, one.cache_read_tokens, one.output_tokens) for one in receipt.attempts] == [
+        (100, 900, 7),
+        (1000, 0, 5),
+    ]
+
+
+async def test_a_repeated_call_that_fails_before_its_content_is_counted_once() -> None:
+    proxy = gemini(Script(failed(), [frame(finish=BROKEN)]))
+    assert error_of(await proxy.post(tools=[WRITE], stream=True)) == {"type": "api_error", "message": MESSAGE}
+    (receipt,) = proxy.receipts
+    assert (receipt.input_tokens, receipt.output_tokens) == (60, 14)
+    assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(30, 7), (30, 7)]
+
+
+def gemini_body(parts: list[Any], finish: str) -> dict[str, Any]:
+    counts = {"promptTokenCount": 30, "candidatesTokenCount": 7}
+    return {"candidates": [{"content": {"parts": parts}, "finishReason": finish}], "usageMetadata": counts}
+
+
+def chat_body(content: str, finish: str) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
+    return {"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37}}
+
+
+def responses_body(text: str, reason: str) -> dict[str, Any]:
+    item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    details = {"status": "incomplete", "incomplete_details": {"reason": reason}} if reason else {"status": "completed"}
+    usage = {"input_tokens": 30, "output_tokens": 7, "total_tokens": 37}
+    return {"id": "resp_1", "output": [item] if text else [], "usage": usage, **details}
+
+
+def ollama_body(content: str, reason: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": content}
+    return {"message": message, "done": True, "done_reason": reason, "prompt_eval_count": 30, "eval_count": 7}
+
+
+CHAT = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
+RESPONSES = {"OPENAI_API_KEY": "sk-test-0123456789"}
+GEMINI = {"GEMINI_API_KEY": "AIza-test-0123456789", "PREFERRED_PROVIDER": "google"}
+OLLAMA = {"PREFERRED_PROVIDER": "ollama"}
+SSE = "data: {}\n\n"
+UNREADABLE = {
+    "gemini": (
+        GEMINI,
+        "gemini/gemini-2.5-pro",
+        SSE,
+        gemini_body([], BROKEN),
+        gemini_body([{"text": "Hi"}], "STOP"),
+    ),
+    "chat": (CHAT, "openai/gpt-5", SSE, chat_body("", "malformed_function_call"), chat_body("Hi", "stop")),
+    "responses": (
+        RESPONSES,
+        "openai/gpt-5",
+        SSE,
+        responses_body("", "malformed_function_call"),
+        responses_body("Hi", ""),
+    ),
+    "ollama": (OLLAMA, "ollama/qwen3", "{}\n", ollama_body("", "malformed_function_call"), ollama_body("Hi", "stop")),
+}
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wire", UNREADABLE)
+async def test_the_tokens_of_an_unreadable_reply_without_content_are_counted(
+    wire: str, stream: bool, recovers: bool
+) -> None:
+    settings, model, framing, *bodies = UNREADABLE[wire]
+    texts = [json.dumps(body) for body in bodies]
+    if stream and wire == "responses":
+        events = [{"type": f"response.{body['status']}", "response": body} for body in bodies]
+        texts = [json.dumps(event) for event in events]
+    if stream:
+        texts = [framing.replace("{}", text) for text in texts]
+    replies = [texts[0], texts[recovers]]
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        if request.path in ("/api/tags", "/api/show"):
+            return FakeResponse(404)
+        return FakeResponse(200, replies.pop(0).encode())
+
+    proxy = ProxyHarness(upstream, **settings)
+    sink = await proxy.post(stream=stream, model=model)
+    if recovers:
+        assert usage_of(message_of(sink)) == (30, 0, 7)
+    (receipt,) = proxy.receipts
+    assert (receipt.input_tokens, receipt.output_tokens) == (60, 14)
+    assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(30, 7), (30, 7)]
+
+
+async def test_an_unreadable_reply_that_is_not_streamed_is_retried_after_any_content() -> None:
+    bodies = [gemini_body([{"text": "I write."}, CALL], BROKEN), gemini_body([{"text": "Hi"}], "STOP")]
+    proxy = gemini(Script(*[[json.dumps(body).encode()] for body in bodies]))
+    message = message_of(await proxy.post(tools=[WRITE]))
+    assert [block.text for block in message.content] == ["Hi"]
+    assert (usage_of(message), proxy.receipts[0].input_tokens) == ((30, 0, 7), 60)

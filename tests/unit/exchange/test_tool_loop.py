@@ -635,7 +635,10 @@ async def test_a_reply_in_pieces_is_one_text(stream: bool) -> None:
     message = message_of(await built.post(model=ARGON, stream=stream))
     assert [block.text for block in message.content] == ["One, two, three."]
     assert message.stop_reason == "end_turn"
-    assert (message.usage.input_tokens, message.usage.output_tokens) == (170, 85)
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (90, 85)
+    (receipt,) = built.receipts
+    assert (receipt.input_tokens, receipt.output_tokens) == (170, 85)
+    assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(10, 60), (70, 20), (90, 5)]
     assert [asked.pop("continuationToken", None) for asked in script.requests] == [None, "dG8=", "dHc="]
     assert script.requests[0] == script.requests[1] == script.requests[2]
 

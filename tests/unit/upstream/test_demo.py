@@ -677,7 +677,8 @@ class Session:
             body += part
             for frame in reader.feed(part) if self._streams else ():
                 deltas += decoder.decode_frame(frame)
-        deltas += decoder.decode_end() if self._streams else decoder.decode_body(body)
+        deltas += [] if self._streams else decoder.decode_body(body)
+        deltas += decoder.decode_end()
         message = fold(deltas, message_id="msg_1", model="x", signature=decoder.default_signature)
         reply: Json = json.loads(msgspec.json.encode(message))
         self.messages.append({"role": "assistant", "content": reply["content"]})

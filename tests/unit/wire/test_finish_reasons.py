@@ -16,6 +16,7 @@ from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.finish_reasons import find_finish_kind, find_worst_kind
 from anthropic_proxy.wire.input_counts import split_input_tokens
+from tests.support.decoding import decode_whole
 
 REQUEST = {
     "model": "m",
@@ -82,7 +83,7 @@ def chat(reason: str, arguments: str, *, streams: bool) -> str | None:
     message = {"role": "assistant", "tool_calls": [{"index": 0, "id": "c", "function": function}]}
     choice = {"index": 0, ("delta" if streams else "message"): message, "finish_reason": reason}
     body = json.dumps({"choices": [choice]}).encode()
-    deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decoder.decode_body(body)
+    deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decode_whole(decoder, body)
     return fold(deltas, message_id="m", model="m", signature="").stop_reason
 
 
@@ -132,7 +133,7 @@ def test_responses(status: str, reason: str | None, item_status: str | None, arg
         events.append({"type": "response.output_item.done", "output_index": 0, "item": done})
         body = {**response, "output": [done]}
         decoder = openai_responses.WIRE.new_decoder(new_call(openai_responses))
-        deltas = decoder.decode_body(json.dumps(body).encode())
+        deltas = decode_whole(decoder, json.dumps(body).encode())
         assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
     events.append({"type": f"response.{status}", "response": response})
     decoder = openai_responses.WIRE.new_decoder(new_call(openai_responses))
@@ -155,7 +156,7 @@ def test_ollama(reason: str | None, expected: str, streams: bool) -> None:
     message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "Read", "arguments": {}}}]}
     body = json.dumps({"message": message, "done": True, "done_reason": reason}).encode()
     decoder = ollama.WIRE.new_decoder(new_call(ollama))
-    deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decoder.decode_body(body)
+    deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decode_whole(decoder, body)
     assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
 
 
@@ -177,7 +178,7 @@ def test_gemini(reason: str, expected: str) -> None:
     body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}).encode()
     for deltas in (
         gemini.WIRE.new_decoder(new_call(gemini)).decode_frame(body),
-        gemini.WIRE.new_decoder(new_call(gemini)).decode_body(body),
+        decode_whole(gemini.WIRE.new_decoder(new_call(gemini)), body),
     ):
         assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
 

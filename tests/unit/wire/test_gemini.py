@@ -23,6 +23,7 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import SSEReader
 from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.wire.json_repair import repair_json
+from tests.support.decoding import decode_whole
 from tests.support.messages import exactly
 from tests.support.paths import GOLDEN
 from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
@@ -111,7 +112,7 @@ def test_complete_streams_are_decoded_without_loss(name: str) -> None:
 @pytest.mark.parametrize("name", GEMINI_REPLIES)
 def test_complete_replies_are_decoded_without_loss(name: str) -> None:
     reply = GEMINI_REPLIES[name]
-    _check_reply(gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(json.dumps(reply).encode()), [reply])
+    _check_reply(decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), json.dumps(reply).encode()), [reply])
 
 
 def _check_reply(deltas: list[Delta], replies: list[Any]) -> None:
@@ -229,7 +230,7 @@ def test_a_reply_that_google_could_not_read_never_ends_normally(reason: str, par
         assert caught.value.retryable
         assert caught.value.message == f"google: the model's reply could not be read ({reason})"
     with pytest.raises(UnreadableReply):
-        gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(a_frame(part, finish=reason))
+        decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), a_frame(part, finish=reason))
 
 
 @pytest.mark.parametrize("reason", [reason for reason in [*ENDED, "SOMETHING_NEW"] if reason != "STOP"])
@@ -253,7 +254,7 @@ def test_a_worse_reason_after_a_normal_end_counts(reasons: list[str], expected: 
     frames = [a_frame({"text": "Well."}, finish=reason) for reason in reasons]
     assert message_of(decoded(*frames))["stop_reason"] == expected
     body = b"[" + b",".join(frames) + b"]"
-    whole = gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(body)
+    whole = decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), body)
     assert message_of(whole)["stop_reason"] == expected
 
 
@@ -274,7 +275,7 @@ def test_what_is_no_reply_is_an_error_worth_another_try(frame: bytes) -> None:
 
 def test_a_body_without_candidates_is_an_error_worth_another_try() -> None:
     with pytest.raises(UpstreamProtocolError) as caught:
-        gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(b'{"candidates": [], "usageMetadata": {}}')
+        decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), b'{"candidates": [], "usageMetadata": {}}')
     assert caught.value.retryable
 
 

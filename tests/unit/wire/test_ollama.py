@@ -20,6 +20,7 @@ from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader
 from anthropic_proxy.wire.ollama.schema import encode_parameters
 from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
+from tests.support.decoding import decode_whole
 from tests.support.fakes.ollama.models import MODELS, Model, find_model
 from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.ollama.shapes import check
@@ -83,7 +84,7 @@ def test_an_empty_entry_of_tool_calls_is_no_call(
     assert decode_stream(body, new_call(*tools, **dialect)) == expected
     whole = {"message": {"content": "Hello", "tool_calls": [entry]}, "done": True}
     decoder = ollama.WIRE.new_decoder(new_call(*tools, stream=False, repairs_tool_names=repairs_names))
-    assert decoder.decode_body(msgspec.json.encode(whole)) == [Text("Hello"), Stop("end_turn")]
+    assert decode_whole(decoder, msgspec.json.encode(whole)) == [Text("Hello"), Stop("end_turn")]
 
 
 # Every request, judged by Ollama's own types and by the stand-in

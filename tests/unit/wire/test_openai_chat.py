@@ -21,6 +21,7 @@ from anthropic_proxy.wire.framing import SSEReader
 from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.openai_chat.frames import ABSENT, REASONING_FIELDS, ChoiceDelta, decode_chunk
 from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
+from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
 from tests.support.golden_runner import find_cases, read_fields
 from tests.support.paths import ROOT
@@ -238,7 +239,7 @@ def test_a_call_that_gets_its_name_after_the_finish_reason_is_complete() -> None
 def test_a_message_with_an_empty_entry_of_tool_calls_is_replaced_by_the_delta() -> None:
     choice = {"message": {"content": "", "tool_calls": [{}]}, "delta": {"content": "Hello"}, "finish_reason": "stop"}
     decoder = openai_chat.WIRE.new_decoder(new_call("look", stream=False))
-    assert decoder.decode_body(msgspec.json.encode({"choices": [choice]})) == [Text("Hello"), Stop("end_turn")]
+    assert decode_whole(decoder, msgspec.json.encode({"choices": [choice]})) == [Text("Hello"), Stop("end_turn")]
 
 
 @pytest.mark.parametrize("tools", [("look",), ("look", "move")])
@@ -285,7 +286,7 @@ def decode_message(message: dict[str, Any], finish: str, call: Call | None = Non
     """Return the deltas of a complete body. `call`: None for a call with one tool."""
     body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
     decoder = openai_chat.WIRE.new_decoder(call or new_call("look", stream=False))
-    return decoder.decode_body(msgspec.json.encode(body))
+    return decode_whole(decoder, msgspec.json.encode(body))
 
 
 def called(deltas: list[Delta]) -> list[tuple[str, Any]]:
@@ -316,7 +317,7 @@ def test_complete_streams_are_decoded_without_loss(name: str) -> None:
 def test_complete_replies_are_decoded_without_loss(name: str) -> None:
     reply = CHAT_REPLIES[name]
     decoder = openai_chat.WIRE.new_decoder(new_call("weather", stream=False))
-    deltas = decoder.decode_body(msgspec.json.encode(reply))
+    deltas = decode_whole(decoder, msgspec.json.encode(reply))
     _check_reply(deltas, [reply["choices"][0]["message"]], reply["usage"])
 
 

@@ -24,6 +24,7 @@ from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
 from anthropic_proxy.wire.openai_responses.output_limit import CHARACTERS_PER_TOKEN, LocalOutputLimit
+from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
 from tests.support.golden_runner import read_fields
 from tests.support.messages import exactly
@@ -162,7 +163,7 @@ def test_complete_streams_are_decoded_without_loss(name: str) -> None:
 def test_complete_replies_are_decoded_without_loss(name: str) -> None:
     answer = RESPONSES[name]
     decoder = openai_responses.WIRE.new_decoder(new_call(tools=[WEATHER], stream=False))
-    _check_reply(decoder.decode_body(msgspec.json.encode(answer)), answer)
+    _check_reply(decode_whole(decoder, msgspec.json.encode(answer)), answer)
 
 
 def _check_reply(deltas: list[Delta], answer: Any) -> None:
@@ -185,7 +186,7 @@ def test_reasoning_returns_before_its_calls_as_it_came(name: str) -> None:
     """Source: OpenAI's guide to reasoning models, keeping reasoning items in context; requests observed 2026-11."""
     answer = RESPONSES[name]
     body = msgspec.json.encode(answer)
-    content = content_of(openai_responses.WIRE.new_decoder(new_call(tools=[WEATHER], stream=False)).decode_body(body))
+    content = content_of(decode_whole(openai_responses.WIRE.new_decoder(new_call(tools=[WEATHER], stream=False)), body))
     ids = [block["id"] for block in content if block["type"] == "tool_use"]
     results = [{"type": "tool_result", "tool_use_id": one, "content": "done"} for one in ids]
     messages = [
@@ -256,7 +257,7 @@ def test_reasoning_that_led_to_a_search_does_not_go_back_without_it() -> None:
     output = [reasoned(1), reasoned(2, "Look."), search, reasoned(3), answer]
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
     decoder = openai_responses.WIRE.new_decoder(new_call(stream=False))  # with or without permission to search
-    content = content_of(decoder.decode_body(msgspec.json.encode({"status": "completed", "output": output})))
+    content = content_of(decode_whole(decoder, msgspec.json.encode({"status": "completed", "output": output})))
     assert [block["type"] for block in content] == [
         *("thinking", "server_tool_use", "web_search_tool_result"),
         *("thinking", "text"),
@@ -270,7 +271,7 @@ def test_reasoning_that_is_too_large_to_carry_is_shown_and_not_sent_back() -> No
     item = {"id": "rs_1", "type": "reasoning", "summary": [{"text": "Long."}], "encrypted_content": "x" * 70_000}
     message = {"type": "message", "content": [{"type": "output_text", "text": "Ok."}]}
     body = msgspec.json.encode({"status": "completed", "output": [item, message]})
-    content = content_of(openai_responses.WIRE.new_decoder(new_call(stream=False)).decode_body(body))
+    content = content_of(decode_whole(openai_responses.WIRE.new_decoder(new_call(stream=False)), body))
     assert content[0]["thinking"] == "Long."
     assert len(content[0]["signature"]) < 100
     history = [{"role": "assistant", "content": content}, {"role": "user", "content": "Go on"}]
@@ -315,7 +316,7 @@ def test_a_field_of_an_unexpected_type_counts_as_not_given(field: str) -> None:
 @pytest.mark.parametrize("status", ["failed", "cancelled", "in_progress", "queued"])
 def test_a_response_that_is_not_complete_is_a_failure(status: str) -> None:
     with pytest.raises(UpstreamError, match=status):
-        openai_responses.WIRE.new_decoder(new_call(stream=False)).decode_body(msgspec.json.encode({"status": status}))
+        decode_whole(openai_responses.WIRE.new_decoder(new_call(stream=False)), msgspec.json.encode({"status": status}))
 
 
 def test_the_end_of_the_bytes_is_no_end() -> None:

@@ -186,13 +186,16 @@ async def test_a_checked_reply_keeps_its_searches_and_is_asked_for_again_with_th
         reply(text(GOOD), tokens=(200, 15)),
     )
     searcher = Searcher()
-    sink = await proxy(script, searcher, **CHAT).post(tools=[SEARCH], stream=stream, max_tokens=100, **FORMAT)
-    message = message_of(sink)
+    built = proxy(script, searcher, **CHAT)
+    message = message_of(await built.post(tools=[SEARCH], stream=stream, max_tokens=100, **FORMAT))
     assert kinds(message) == ["server_tool_use", "web_search_tool_result", "text"]
     assert message.content[-1].text == GOOD
     assert message.content[1].tool_use_id == message.content[0].id
     assert message.usage.server_tool_use.web_search_requests == 1
-    assert (message.usage.input_tokens, message.usage.output_tokens) == (450, 65)
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (300, 65), "without the rejected reply's input"
+    (receipt,) = built.receipts
+    assert (receipt.input_tokens, receipt.output_tokens) == (450, 65)
+    assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(100, 30), (150, 20), (200, 15)]
     assert len(searcher.requests) == 1
     assert [asked["max_tokens"] for asked in script.requests] == [100, 70, 50]
     roles = [one["role"] for one in script.requests[2]["messages"] if one["role"] != "system"]
