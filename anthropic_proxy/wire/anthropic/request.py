@@ -7,6 +7,7 @@ signatures of other providers, and the client's `metadata`.
 import hashlib
 import re
 from collections.abc import Collection
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -73,6 +74,7 @@ class _Messages(Struct):
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
+_USER_ROLES = (_SYSTEM, _USER)
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_messages = msgspec.json.Decoder(_Messages).decode
 _decode_block = msgspec.json.Decoder(_Block).decode
@@ -157,26 +159,44 @@ def _send_reminders(body: bytes) -> bytes:
 
 def _with_reminders(body: bytes) -> bytes:
     messages: list[dict[str, Any]] = []
-    pending: list[Any] = []
-    for message in _decode_messages(body).messages:
-        if message.get("role") == _SYSTEM:
-            reminders = [_as_reminder(block) for block in _read_blocks(message.get("content", _NO_CONTENT))]
-            if messages and messages[-1].get("role") == _USER:
-                messages[-1]["content"] = [*_read_blocks(messages[-1].get("content", _NO_CONTENT)), *reminders]
-            else:
-                pending += reminders
-        elif pending and message.get("role") == _USER:
-            messages.append({**message, "content": [*pending, *_read_blocks(message.get("content", _NO_CONTENT))]})
-            pending = []
-        else:
-            if pending:
-                messages.append({"role": _USER, "content": pending})
-                pending = []
-            messages.append(dict(message))
-    if pending:
-        messages.append({"role": _USER, "content": pending})
+    for _, group in groupby(_decode_messages(body).messages, lambda message: message.get("role") in _USER_ROLES):
+        turn = [*group]
+        messages += _place_reminders(turn) if any(message.get("role") == _SYSTEM for message in turn) else turn
     span = next(member for member in json_spans.find_members(body) if member.key == "messages")
     return json_spans.apply_edits(body, [Edit(span.value, span.end, msgspec.json.encode(messages))])
+
+
+def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
+    """Return consecutive user messages, with the system messages among them as text after the tool results.
+
+    The API rejects a turn of the user in which text precedes a tool result.
+    """
+    contents = [_read_blocks(message.get("content", _NO_CONTENT)) for message in turn]
+    result_counts = [_count_up_to_last_result(blocks) for blocks in contents]
+    last = max((place for place, count in enumerate(result_counts) if count), default=0)
+    placed: list[dict[str, Any]] = []
+    waiting: list[Any] = []
+    for place, (message, blocks) in enumerate(zip(turn, contents, strict=True)):
+        if message.get("role") == _SYSTEM:
+            reminders = [_as_reminder(block) for block in blocks]
+            if placed and place > last:
+                content = placed[-1]["content"] = _read_blocks(placed[-1].get("content", _NO_CONTENT))
+                content += reminders
+            else:
+                waiting += reminders
+        elif waiting and place >= last:
+            count = result_counts[place]
+            placed.append({**message, "content": [*blocks[:count], *waiting, *blocks[count:]]})
+            waiting = []
+        else:
+            placed.append(dict(message))
+    return [*placed, {"role": _USER, "content": waiting}] if waiting else placed
+
+
+def _count_up_to_last_result(blocks: list[Any]) -> int:
+    """Return the number of blocks up to the last tool result. 0: no tool result."""
+    found = [isinstance(block, Raw) and _read(bytes(block)).type == "tool_result" for block in blocks]
+    return len(found) - found[::-1].index(True) if True in found else 0
 
 
 def _read_blocks(content: Any) -> list[Any]:
