@@ -238,8 +238,10 @@ class RelayStream:
         if self._decoder.finished:
             return self._wire.remove_events_after_end(self._behind + self._events.pop_pending())
         before, pending = self.stop_reason, self._events.pop_pending()
-        if relevant := self._wire.select_frames_to_inspect(pending):
-            self._inspect(relevant)
+        relevant = self._wire.select_frames_to_inspect(pending)
+        if relevant and (invalid := self._inspect(relevant)) is not None and self.stop_reason is not None:
+            self._end_with_error(invalid[1])
+            return b""
         try:
             self._decoder.decode_end()
         except UpstreamError as error:
@@ -247,10 +249,11 @@ class RelayStream:
             return pending + b"\n\n" if self.stop_reason != before else b""
         return pending
 
-    def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamProtocolError] | None:
+    def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamError] | None:
         """Decode those of the forwarded frames that may contain token usage, a stop reason or an error.
 
-        `relevant`: the bytes of these frames. Return the first frame that clients cannot decode, with its error.
+        `relevant`: the bytes of these frames. Return the first frame that is not forwarded, with its error: clients
+        cannot decode it, or it is an error after the stop reason, for which clients would drop the complete message.
         """
         if not self._begun:
             self._begun = True
@@ -263,6 +266,8 @@ class RelayStream:
             except UpstreamProtocolError as error:
                 return frame, error
             except UpstreamError as error:
+                if self.stop_reason is not None:
+                    return frame, error
                 self.failure = self.failure or error
             else:
                 self._remember(deltas)

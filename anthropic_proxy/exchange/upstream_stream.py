@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from typing import Protocol
 
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import UnreadableReply, UpstreamError
 from anthropic_proxy.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, Usage
@@ -267,7 +267,7 @@ class UpstreamStream:
     def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
         self._ended = True
         if not (self._stopped or Stop in map(type, deltas)):  # after the stop reason the reply is complete
-            self._failure = self._broken or error
+            self._failure = error if isinstance(error, UnreadableReply) else self._broken or error
 
     async def _read_after_stop(self) -> bytes:
         now = self._watchdog.now()

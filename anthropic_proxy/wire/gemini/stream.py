@@ -119,10 +119,12 @@ class GeminiDecoder(Decoder):
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return _decode_frame(mend(frame))
         except DECODE_ERRORS as error:
+            if self._stopped or self._unreadable is not None:
+                return []
             raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
 
     def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
-        if reply.error is not None and not self._stopped:
+        if reply.error is not None and not self._stopped and self._unreadable is None:
             fault = read_error_object({"error": reply.error}, None, {})
             call = self._call
             if (end := find_reply_end(fault, call.provider, has_content=self._answered)) is not None:

@@ -160,12 +160,19 @@ class ChatDecoder(Decoder):
         try:
             return decode_chunk(mend(data))
         except DECODE_ERRORS as error:
+            if self._has_ended:
+                return Chunk()
             raise UpstreamProtocolError(f"{self._provider} sent invalid JSON.", provider=self._provider) from error
+
+    @property
+    def _has_ended(self) -> bool:
+        """True after a finish reason: a later error concerns only the token counts."""
+        return self._stop is not None or bool(self._postponed) or self._unreadable is not None
 
     def _read(self, chunk: Chunk, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
         if chunk.error is not ABSENT and is_present(chunk.error):
-            if self._stop is not None:  # OpenRouter: an error after the end is redundant
+            if self._has_ended:  # OpenRouter: an error after the end is redundant
                 self._read_usage(chunk, None, deltas, data)
                 return deltas
             return self._fail(decode_repaired(chunk.error))

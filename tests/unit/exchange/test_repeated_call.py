@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
@@ -28,6 +29,13 @@ def frame(*parts: dict[str, Any], finish: str | None = None, output: int = 0, th
 
 def failed(*parts: dict[str, Any]) -> list[bytes]:
     return [frame(*(parts or [THOUGHT])), frame(finish=BROKEN)]
+
+
+@pytest.mark.parametrize("trailing", [UpstreamUnreachable("It broke."), b"data: nonsense\n\n"])
+async def test_a_failure_after_the_finish_reason_does_not_replace_it(trailing: bytes | Exception) -> None:
+    script = Script([*failed(), trailing], called())
+    message = message_of(await gemini(script).post(tools=[WRITE], stream=True))
+    assert [block.type for block in message.content] == ["thinking", "tool_use"]
 
 
 def called() -> list[bytes]:

@@ -242,6 +242,13 @@ def test_a_message_with_an_empty_entry_of_tool_calls_is_replaced_by_the_delta() 
     assert decode_whole(decoder, msgspec.json.encode({"choices": [choice]})) == [Text("Hello"), Stop("end_turn")]
 
 
+def test_an_invalid_frame_after_the_finish_reason_does_not_undo_the_reply() -> None:
+    begun = {"index": 0, "id": "call_1", "function": {"name": "look", "arguments": '{"at": 1'}}
+    body = frames(piece(tool_calls=[begun]), piece("tool_calls")) + b"data: nonsense\n\n"
+    decoded = decode_stream(body, new_call("look", buffers_tool_arguments=True))
+    assert (called(decoded), decoded[-1]) == ([("look", {"at": 1})], Stop("tool_use"))
+
+
 @pytest.mark.parametrize("tools", [("look",), ("look", "move")])
 def test_an_unknown_finish_reason_after_an_empty_entry_is_a_normal_end(tools: tuple[str, ...]) -> None:
     chunks = [piece(content="Hello", tool_calls=[{"index": 0, "id": "call_1"}]), piece("done_for_today")]
