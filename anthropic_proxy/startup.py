@@ -26,7 +26,7 @@ from anthropic_proxy.routing.router import find_preferred_provider, list_tier_ma
 from anthropic_proxy.server.auth import claude_code_command
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import list_variables
-from anthropic_proxy.settings.place import find_unread_files
+from anthropic_proxy.settings.place import describe_unread_files
 
 UNKNOWN_ADDRESS = "http://<the address above>"
 """Placeholder in the start-up summary for an unknown URL. Another ASGI server (uvicorn) then runs the application
@@ -59,9 +59,7 @@ def log_startup_summary(
         log.write_line(line)
     if services.settings.files:
         log.write_line(f"  settings: {', '.join(services.settings.files)}")
-    for line in _describe_unread_files(services):
-        log.write_line(line, level="warning")
-    for warning in services.settings.warnings:
+    for warning in (*_describe_unread_files(services), *services.settings.warnings):
         for line in _signed(log, "!", "warn", warning):
             log.write_line(line, level="warning")
     if worker_count > 1:
@@ -97,13 +95,10 @@ def _title(services: Services, where: str) -> Iterator[str]:
         yield f"{line}{' ' * gap}{shown}"
 
 
-def _describe_unread_files(services: Services) -> Iterator[str]:
-    """Yield lines about settings files in the current directory, which is not their place."""
-    unread = find_unread_files(services.settings.env_file, list_variables(find_registry(services.settings)))
-    if unread is not None:
-        yield from _signed(services.log, "!", "warn", unread.sentence)
-        if unread.move_command:
-            yield f"    {unread.move_command}"
+def _describe_unread_files(services: Services) -> list[str]:
+    """Return a sentence about settings files in the current directory, which is not their place. Empty: no files."""
+    sentence = describe_unread_files(services.settings.env_file, list_variables(find_registry(services.settings)))
+    return [sentence] if sentence else []
 
 
 def _write_summary(services: Services, address: str, workers: int, exposure: str, today: date) -> None:
@@ -124,8 +119,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
         ready=[_describe_provider(provider) for provider in found.ready],
         not_set=found.unset,
     )
-    unread = [line.strip(" !") for line in _describe_unread_files(services)]
-    for text in (*unread, *warnings, *problems, *([exposure] if exposure else [])):
+    for text in (*_describe_unread_files(services), *warnings, *problems, *([exposure] if exposure else [])):
         services.log.write_line(text, level="warning")
 
 

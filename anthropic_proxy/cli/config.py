@@ -40,11 +40,13 @@ def show(
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.routing.settings_listing import list_settings  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.settings import list_variables  # noqa: PLC0415
-    from anthropic_proxy.settings.place import find_unread_files  # noqa: PLC0415
+    from anthropic_proxy.settings.place import describe_unread_files  # noqa: PLC0415
 
     settings, output = load_command_settings(), Output()
     rows = list_settings(settings)
     shown = [row for row in rows if all_settings or row.source != "default"]
+    if unread := describe_unread_files(settings.env_file, list_variables(PROVIDERS)):
+        output.write_notice(unread, "!", "warn")
     if as_json:
         output.write_json({"files": settings.files, "settings": shown})
         return
@@ -54,10 +56,6 @@ def show(
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
     output.write_notice(describe_files(settings))
-    if (unread := find_unread_files(settings.env_file, list_variables(PROVIDERS))) is not None:
-        output.write_notice(unread.sentence, "!", "warn")
-        if unread.move_command:
-            sys.stderr.write(f"    {unread.move_command}\n")
 
 
 @config.command

@@ -7,11 +7,9 @@ not searched, because a stranger may have written its files.
 
 import os
 import re
-import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from anthropic_proxy.errors import ConfigurationError
 
@@ -22,7 +20,7 @@ CONFIG_FILE = "anthropic-proxy.toml"
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _PROJECT = re.compile(r'^name = "anthropic-proxy"$', re.MULTILINE)
 _NAME = "anthropic-proxy"
-_ASSIGNED = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=", re.MULTILINE)
+_ASSIGNED = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=", re.MULTILINE)
 _MAX_EXAMINED_BYTES = 65_536
 
 
@@ -40,6 +38,11 @@ def find_settings_folder(environ: Mapping[str, str]) -> Path | None:
     Raises `ConfigurationError` if `ANTHROPIC_PROXY_CONFIG` names no folder.
     """
     if named := environ.get(CONFIG_VARIABLE, "").strip():
+        if not os.path.isabs(os.path.expanduser(named)):  # the current directory would decide
+            raise ConfigurationError(
+                f'{CONFIG_VARIABLE} is "{named}". Use an absolute path, or one that begins with ~/. '
+                "The option --config accepts a relative path."
+            )
         return _require_folder(CONFIG_VARIABLE, named)
     return find_checkout() or find_user_folder(environ)
 
@@ -90,15 +93,15 @@ def find_data_directory(environ: Mapping[str, str]) -> Path | None:
 def _find_folder_of_user(environ: Mapping[str, str], variable: str, default: str) -> Path | None:
     # equals `platformdirs.user_config_path` and `user_data_path`, which would delay each start by about 10 ms
     if sys.platform == "win32":
-        local = environ.get("LOCALAPPDATA")
-        return Path(local, _NAME) if local else None
-    home = environ.get("HOME")
-    if sys.platform == "darwin":
-        return Path(home, "Library", "Application Support", _NAME) if home else None
+        local = environ.get("LOCALAPPDATA", "")
+        return Path(local, _NAME) if os.path.isabs(local) else None
+    home = environ.get("HOME", "")
     chosen = environ.get(variable, "").strip()
-    if os.path.isabs(chosen):  # the XDG specification ignores a relative path
+    if sys.platform != "darwin" and os.path.isabs(chosen):  # the XDG specification ignores a relative path
         return Path(chosen, _NAME)
-    return Path(home, default, _NAME) if home else None
+    if not os.path.isabs(home):
+        return None
+    return Path(home, "Library/Application Support" if sys.platform == "darwin" else default, _NAME)
 
 
 def _require_folder(name: str, given: str) -> Path:
@@ -115,35 +118,25 @@ def _find_current_directory() -> Path | None:
         return None
 
 
-class UnreadFiles(NamedTuple):
-    """Settings files in the current directory that are not read, described for the user."""
-
-    sentence: str
-    move_command: str
-    """Shell command that moves the files to their place. "": the place already has such a file."""
-
-
-def find_unread_files(env_file: str | None, names: Collection[str]) -> UnreadFiles | None:
-    """Return the settings files of the current directory if they are not the ones that are read. None: there are none.
+def describe_unread_files(env_file: str | None, names: Collection[str]) -> str:
+    """Return a sentence about settings files in the current directory that are not read. "": there are none.
 
     A `.env` counts only if it sets one of `names`, the variables of all settings. `env_file` is the one that is read.
     """
     current = _find_current_directory()
     place = None if env_file is None else Path(os.path.abspath(env_file)).parent
     if current is None or current == place:
-        return None
+        return ""
     found = [path for path in (current / ENV_FILE, current / CONFIG_FILE) if path.is_file()]
     found = [path for path in found if path.name != ENV_FILE or _sets_one_of(path, names)]
     if not found:
-        return None
+        return ""
     verb, it = ("is", "it") if len(found) == 1 else ("are", "them")
     where = "" if place is None else f", because settings files belong in {place}"
-    sentence = (
-        f"{' and '.join(map(str, found))} {verb} not read{where}. If you trust {it}, use {it} by the option  --config ."
-    )
-    if place is None or any((place / path.name).exists() for path in found):
-        return UnreadFiles(sentence, "")
-    return UnreadFiles(f"{sentence}   Or move {it}:", _format_move_command(found, place))
+    move = ""
+    if place is not None and not any((place / path.name).exists() for path in found):
+        move = f"; move {it} there only if you wrote {it}"
+    return f"{' and '.join(map(str, found))} {verb} not read{where}. Use  --config .  if you trust {it}{move}."
 
 
 def _sets_one_of(path: Path, names: Collection[str]) -> bool:
@@ -153,10 +146,3 @@ def _sets_one_of(path: Path, names: Collection[str]) -> bool:
     except OSError:
         return False
     return any(name in names for name in _ASSIGNED.findall(text))
-
-
-def _format_move_command(files: Sequence[Path], place: Path) -> str:
-    if sys.platform == "win32":
-        listed = ",".join(f"'{file}'" for file in files)
-        return f"New-Item -ItemType Directory -Force '{place}'; Move-Item {listed} '{place}'"
-    return f"mkdir -p -m 700 {shlex.quote(str(place))} && mv {shlex.join(map(str, files))} {shlex.quote(f'{place}/')}"

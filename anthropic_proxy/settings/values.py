@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from msgspec import structs
 
@@ -33,6 +33,13 @@ _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(
 _MAX_SHOWN_CHARACTERS = 60
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _REDIS_PREFIX = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_FILE_PARAMETERS = frozenset(
+    {
+        *("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslkeylogfile", "sslrootcert"),
+        *("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"),
+    }
+)
+"""Parameters of a URL that are the path of a file or folder, for libpq (PostgreSQL 18) and redis-py."""
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
@@ -153,6 +160,8 @@ def decode_database_url(found: FoundSetting) -> Secret:
     if is_sqlite:
         name, question_mark, options = place.removeprefix("/").partition("?")
         text = f"sqlite:///{decode_path(structs.replace(found, text=name))}{question_mark}{options}"
+    else:
+        _require_absolute_files(found)
     return Secret(text, f"{found.variable} {found.origin_phrase}")
 
 
@@ -160,14 +169,29 @@ def decode_redis_url(found: FoundSetting) -> Secret:
     """Return the address of a Redis or Valkey server. It may contain a password, so it is a secret."""
     try:
         url = urlsplit(found.text)
-        is_valid = bool(url.path) if url.scheme == "unix" else bool(url.hostname) and url.port != 0
+        is_valid = url.path.startswith("/") if url.scheme == "unix" else bool(url.hostname) and url.port != 0
     except ValueError:
         is_valid = False
     if not is_valid or url.scheme not in _REDIS_SCHEMES:
         raise invalid_setting_error(
             found, "Use redis://user:password@host:6379/0, rediss://… for TLS, or unix:///path/of/a/socket."
         )
+    _require_absolute_files(found)
     return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+
+
+def _require_absolute_files(found: FoundSetting) -> None:
+    # a password may contain `?`, so each one may begin the query
+    for parameter in re.split("[?&]", found.text)[1:]:
+        name, value = map(unquote_plus, parameter.partition("=")[::2])
+        if name not in _FILE_PARAMETERS or not value or os.path.isabs(value):
+            continue
+        if (name, value) == ("sslrootcert", "system"):  # the certificate authorities of the system
+            continue
+        raise ConfigurationError(
+            f'{found.variable} has the parameter {name}="{redact_and_shorten(value)}". Use an absolute path, because '
+            f"the library would search a relative one in the current directory. Set {found.origin_phrase}."
+        )
 
 
 def decode_redis_prefix(found: FoundSetting) -> str:

@@ -39,7 +39,11 @@ def test_commands_in_a_foreign_directory_describe_the_running_proxy(openai: Runn
             "DATABASE_URL, BIG_MODEL, OPENAI_BASE_URL, OPENAI_API_KEY of its environment\n"
         )
         code, output, notices = describe("config", "show", "--json")
-        assert (code, sorted(notices.split())) == (0, sorted(source.split()))
+        unread = (
+            f"  ! {foreign}/.env is not read, because settings files belong in {folder}. "
+            "Use  --config .  if you trust it.\n"
+        )
+        assert (code, sorted(notices.split())) == (0, sorted((source + unread).split()))
         shown = {row["name"]: (row["value"], row["source"]) for row in json.loads(output)["settings"]}
         assert shown["BIG_MODEL"] == ("gpt-5.5", "environment")
         assert shown["SMALL_MODEL"] == ("gpt-4o-mini", f"{folder}/.env line 1")

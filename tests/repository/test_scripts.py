@@ -1,5 +1,6 @@
-"""`scripts/fix.py` with programs in place of ruff and of the generators, which print their arguments."""
+"""Scripts with programs in place of those that they run, which print their arguments."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -41,3 +42,37 @@ def test_fix_runs_each_step_after_a_failure_and_ends_with_the_first_status(
         ["ruff check --fix .", "ruff format .", "tests.site --write"],
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (("--config", "."), ("--config", "{here}")),
+        (("--config=own/", "--port", "."), ("--config={here}/own", "--port", ".")),
+        (("--port", "1", "--config", "../x"), ("--port", "1", "--config", "{above}/x")),
+        (("--config", "~/own", "--config=~/own"), ("--config", "{home}/own", "--config={home}/own")),
+        (("--config",), ("--config",)),
+        (("--config=",), ("--config=",)),
+        (("--config", "/etc/proxy"), ("--config", "/etc/proxy")),
+    ],
+)
+def test_serve_passes_the_folder_of_the_current_directory(
+    given: tuple[str, ...], passed: tuple[str, ...], tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    for folder in (here, tmp_path / "scripts"):
+        folder.mkdir()
+    shutil.copy(ROOT / "scripts/serve.py", tmp_path / "scripts")
+    (tmp_path / "scripts/environments.py").write_text(
+        f"import os\n{ENVIRONMENTS}def become(*words): print(*words[4:])\nos.chdir({str(tmp_path)!r})\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "scripts/serve.py"), *given],
+        check=True,
+        cwd=here,
+        env={**os.environ, "HOME": "/home/ada", "USERPROFILE": "/home/ada"},
+        capture_output=True,
+        text=True,
+    )
+    expected = [word.format(here=here, above=tmp_path, home="/home/ada") for word in passed]
+    assert ended.stdout.split() == expected

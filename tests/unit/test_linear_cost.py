@@ -10,6 +10,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.server.accept_header import prefers_html
 from anthropic_proxy.server.auth import authenticate
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.place import describe_unread_files
 from anthropic_proxy.trace_context import read_trace_context
 from anthropic_proxy.wire import anthropic, ollama, openai_responses
 from anthropic_proxy.wire.failures import (
@@ -116,6 +118,19 @@ def read_calls(parts: Sequence[str]) -> None:
     for part in parts:
         reader.feed(part)
     reader.finish()
+
+
+@pytest.mark.parametrize(("stem", "filler"), [("", "\n"), ("", " "), ("export", "\n"), ("export ", "\t"), ("A", " ")])
+def test_looking_for_settings_in_the_current_directory(
+    stem: str, filler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def look(text: str) -> None:
+        Path(".env").write_text(text)
+        assert describe_unread_files(None, {"PORT"}) == ""
+
+    check_growth(look, filled(stem, filler, "x"), f"{stem!r}, then {filler!r} again and again")
 
 
 @pytest.mark.parametrize("form", [*FORMS, *MORE_FORMS])

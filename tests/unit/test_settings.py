@@ -560,6 +560,45 @@ def test_an_invalid_address_of_redis_names_the_forms():
     )
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "parameter", "path"),
+    [
+        ("DATABASE_URL", "postgresql://u:pa?ss@db/x?sslmode=verify-full&sslrootcert=ca.pem", "sslrootcert", "ca.pem"),
+        ("DATABASE_URL", "postgresql://u:hunter22@db/x?sslcert=./tls/own.crt", "sslcert", "./tls/own.crt"),
+        ("DATABASE_URL", "postgres://db/x?ssl%6Bey=tls%2Fown.key", "sslkey", "tls/own.key"),
+        ("DATABASE_URL", "postgresql+psycopg://db/x?sslcrl=&sslcrldir=crl", "sslcrldir", "crl"),
+        ("DATABASE_URL", "postgresql://db/x?sslcert=/own.crt&sslcert=own.crt", "sslcert", "own.crt"),
+        ("DATABASE_URL", "postgresql://db/x?passfile=~/.pgpass", "passfile", "~/.pgpass"),
+        ("DATABASE_URL", "postgresql://db/x?sslkeylogfile=keys.log", "sslkeylogfile", "keys.log"),
+        ("REDIS_URL", "rediss://:hunter22@redis/0?ssl_ca_certs=ca.pem", "ssl_ca_certs", "ca.pem"),
+        ("REDIS_URL", "rediss://redis/0?ssl_ca_path=certificates", "ssl_ca_path", "certificates"),
+        ("REDIS_URL", "rediss://redis/0?ssl_certfile=a.pem", "ssl_certfile", "a.pem"),
+        ("REDIS_URL", "rediss://redis/0?ssl_keyfile=sk-0123456789abcdef", "ssl_keyfile", "…cdef"),
+    ],
+)
+def test_files_in_an_address_do_not_begin_at_the_current_directory(variable, value, parameter, path):
+    assert refusal(**{variable: value}) == (
+        f'{variable} has the parameter {parameter}="{path}". Use an absolute path, because the library would search a '
+        "relative one in the current directory. Set in the environment."
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://db/x?sslrootcert=/etc/ssl/ca.pem&sslcert=&application_name=ca.pem",
+        "postgresql://db/x?sslmode=verify-full&sslrootcert=system",
+    ],
+)
+def test_absolute_files_in_an_address_are_kept(value):
+    assert load({"DATABASE_URL": value}).database_url.reveal() == value
+
+
+def test_a_socket_of_redis_is_an_absolute_path():
+    assert load({"REDIS_URL": "unix:///run/redis.sock?db=1"}).redis_url.reveal() == "unix:///run/redis.sock?db=1"
+    assert refusal(REDIS_URL="unix:redis.sock").startswith('REDIS_URL is "unix:redis.sock". Use redis://')
+
+
 def test_an_identity_provider_needs_a_client_and_an_encrypted_address(tmp_path):
     client = {"OIDC_ISSUER": "https://login.example.org/realms/a/", "OIDC_CLIENT_ID": "proxy"}
     lists = {"OIDC_SCOPES": "email groups", "OIDC_DOMAINS": "@Example.org", "OIDC_ADMINS": "platform, ann@example.org"}

@@ -1,9 +1,7 @@
 """The one folder with the settings files, and files of the current directory that are not read."""
 
+import json
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import platformdirs
@@ -13,12 +11,11 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import list_variables, load_settings
 from anthropic_proxy.settings.place import (
-    UnreadFiles,
+    describe_unread_files,
     find_checkout,
     find_data_directory,
     find_env_file,
     find_settings_folder,
-    find_unread_files,
     find_user_folder,
 )
 from tests.support.command_line import run_command
@@ -29,14 +26,32 @@ NAMES = list_variables(PROVIDERS)
 
 def test_a_named_folder_takes_precedence_and_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "own").mkdir()
-    for given in ("own", "./own/", str(tmp_path / "own")):
+    for given in (str(tmp_path / "own"), "~/own"):
         assert find_settings_folder({"ANTHROPIC_PROXY_CONFIG": given}) == tmp_path / "own"
     with pytest.raises(ConfigurationError) as caught:
-        find_settings_folder({"ANTHROPIC_PROXY_CONFIG": "none"})
+        find_settings_folder({"ANTHROPIC_PROXY_CONFIG": "~/none"})
     assert caught.value.message == (
-        f'ANTHROPIC_PROXY_CONFIG is "none", but there is no folder {tmp_path}/none. Create it, or name another.'
+        f'ANTHROPIC_PROXY_CONFIG is "~/none", but there is no folder {tmp_path}/none. Create it, or name another.'
     )
+
+
+@pytest.mark.parametrize("given", [".", "own", "./own/", "../own", "~no-such-user/own"])
+def test_the_current_directory_does_not_complete_a_folder_of_the_environment(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        find_settings_folder({"ANTHROPIC_PROXY_CONFIG": given})
+    assert caught.value.message == (
+        f'ANTHROPIC_PROXY_CONFIG is "{given}". Use an absolute path, or one that begins with ~/. '
+        "The option --config accepts a relative path."
+    )
+    relative = {"HOME": "own", "LOCALAPPDATA": "own"}
+    assert (find_user_folder(relative), find_data_directory(relative)) == (None, None)
 
 
 def test_a_checkout_has_its_own_files() -> None:
@@ -54,34 +69,49 @@ def test_the_folders_of_the_user_are_those_of_platformdirs(monkeypatch: pytest.M
     assert find_user_folder({"HOME": "", "LOCALAPPDATA": ""}) is None
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="platform: the command is one of PowerShell")
-def test_the_files_of_another_directory_are_named_with_a_command_that_moves_them(
+def test_the_files_of_another_directory_are_named_and_no_command_moves_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, place = tmp_path / "my project", tmp_path / "home/.config/anthropic-proxy"
     project.mkdir()
+    place.mkdir(parents=True)
     monkeypatch.chdir(project)
     env_file = str(place / ".env")
-    assert find_unread_files(env_file, NAMES) is None
+    for name in ("proxy.env", ".env.local", "anthropic-proxy.toml.bak", ".envrc"):
+        (project / name).write_text("PORT=3000\n")
+    assert describe_unread_files(env_file, NAMES) == ""
     (project / ".env").write_text("SECRET_KEY_BASE=1\n# PORT=1\n")
-    assert find_unread_files(env_file, NAMES) is None  # none of our settings
-    (project / ".env").write_text("SECRET_KEY_BASE=1\n export PORT = 3000\n")
-    unread = find_unread_files(env_file, NAMES)
-    listed = f"{project}/.env is not read, because settings files belong in {place}."
-    assert unread is not None
-    assert unread.sentence == f"{listed} If you trust it, use it by the option  --config .   Or move it:"
+    assert describe_unread_files(env_file, NAMES) == ""  # none of our settings
+    (project / ".env").write_text("SECRET_KEY_BASE=1\n\n export PORT = 3000\n")
+    one = f"{project}/.env is not read, because settings files belong in {place}. Use  --config .  if you trust it"
+    assert describe_unread_files(env_file, NAMES) == f"{one}; move it there only if you wrote it."
     (project / "anthropic-proxy.toml").touch()
-    unread = find_unread_files(env_file, NAMES)
-    assert unread is not None
-    subprocess.run(["sh", "-c", unread.move_command], check=True, cwd="/")
-    assert {path.name for path in place.iterdir()} == {".env", "anthropic-proxy.toml"}
-    assert place.stat().st_mode & 0o777 == 0o700
-    assert find_unread_files(env_file, NAMES) is None
-    shutil.copy(place / ".env", project)
-    assert find_unread_files(env_file, NAMES) == UnreadFiles(
-        f"{listed} If you trust it, use it by the option  --config .", ""
+    assert describe_unread_files(env_file, NAMES) == (
+        f"{project}/.env and {project}/anthropic-proxy.toml are not read, because settings files belong in {place}. "
+        "Use  --config .  if you trust them; move them there only if you wrote them."
     )
-    assert find_unread_files(str(project / ".env"), NAMES) is None
+    (project / "anthropic-proxy.toml").unlink()
+    (place / ".env").touch()
+    assert describe_unread_files(env_file, NAMES) == f"{one}."
+    assert describe_unread_files(None, NAMES) == f"{project}/.env is not read. Use  --config .  if you trust it."
+    assert describe_unread_files(str(project / ".env"), NAMES) == ""
+
+
+@pytest.mark.parametrize("command", [("config", "show"), ("config", "show", "--json")])
+def test_config_show_names_unread_files_on_stderr_only(command: tuple[str, ...], tmp_path: Path) -> None:
+    own, project = tmp_path / "own", tmp_path / "project"
+    for folder in (own, project):
+        folder.mkdir()
+    (project / ".env").write_text("PORT=1\n")
+    done = run_command(*command, directory=project, settings={"ANTHROPIC_PROXY_CONFIG": str(own)})
+    sentence = (
+        f"  ! {project}/.env is not read, because settings files belong in {own}. Use  --config .  if you trust it; "
+        "move it there only if you wrote it."
+    )
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "not read" in line]) == (0, [sentence])
+    assert "not read" not in done.stdout
+    if "--json" in command:
+        assert json.loads(done.stdout)["files"] == []
 
 
 def test_relative_paths_begin_at_the_folder_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
