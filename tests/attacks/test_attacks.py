@@ -14,6 +14,8 @@ QUICK = (
     "8,000 turns with one id",
     "2,000,000 keys without a model, /v1/messages",
     "2,000,000 keys without a model, /v1/messages/count_tokens",
+    "2,000,000 keys in a relayed body",
+    "2,000,000 keys in a request of a batch",
     "reply: '```json\\n' × 60,000 in one piece",
     "provider: a trailer of 50 MB",
     "client: HTTP/1.0 with Upgrade and chunks",

@@ -51,6 +51,7 @@ from anthropic_proxy.messages.models.structs import (
     UsageBody,
 )
 from anthropic_proxy.messages.models.tools import decode_tool
+from anthropic_proxy.messages.models.validation_errors import require_bounded_members
 
 __all__ = [
     "ABSENT",
@@ -99,5 +100,6 @@ __all__ = [
     "is_string_or_absent",
     "json_string",
     "name_url",
+    "require_bounded_members",
     "scan_request",
 ]

@@ -4,8 +4,6 @@
 a JSON string. `has_too_many_members` limits the work of decoding.
 """
 
-import re
-
 import msgspec
 from msgspec import Raw
 
@@ -15,7 +13,11 @@ and a call of the decoder blocks all other threads until it returns."""
 MIN_COUNTED_BYTES = 1 << 21
 """Size of a body in bytes from which its parts are counted before it is decoded. The parts of a smaller one are few, so
 only the lists and objects that may be decoded twice are counted."""
-_STRING = re.compile(rb'"[^"]*+"?')
+_COUNTED_BYTES = 1 << 16
+"""Size of the pieces in which the parts of a text are counted. Other threads run between two pieces."""
+_AS_LIST = bytes.maketrans(b"{}", b"[]")
+_COMMA, _OPEN = b",["
+_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 
 _ABOVE_STRINGS = bytearray(b"#")
 """Upper bound of JSON strings. A `Raw` below it is a string or absent, because `"` is the lowest first character of a
@@ -35,18 +37,31 @@ def is_json_object(raw: Raw) -> bool:
     return raw >= _MIN_OBJECT
 
 
-def has_too_many_members(text: bytes) -> bool:
-    """Return True if JSON text has more than `MAX_MEMBERS` commas outside of its strings. It is not decoded."""
+def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
+    """Return True if JSON text has more than `MAX_MEMBERS` commas outside of its strings. It is not decoded.
+
+    If `counts_nested` is False, only the commas between the members of the outermost list or object count.
+    """
     if len(text) < 2 * MAX_MEMBERS or text.count(b",") < MAX_MEMBERS:
         return False
     text = text.replace(rb"\\", b"").replace(rb"\"", b"")  # then each quote begins or ends a string
-    members = end = 0
-    for string in _STRING.finditer(text):
-        members += text.count(b",", end, string.start())
-        end = string.end()
+    members = depth = 0
+    open_quote = b""
+    for start in range(0, len(text), _COUNTED_BYTES):
+        texts = (open_quote + text[start : start + _COUNTED_BYTES]).split(b'"')
+        open_quote = b"" if len(texts) % 2 else b'"'
+        structure = b"".join(texts[::2]).translate(_AS_LIST, _NO_STRUCTURE)
+        if counts_nested:
+            members += structure.count(b",")
+        else:
+            for character in structure:
+                if character == _COMMA:
+                    members += depth == 1
+                else:
+                    depth += 1 if character == _OPEN else -1
         if members >= MAX_MEMBERS:
             return True
-    return members + text.count(b",", end) >= MAX_MEMBERS
+    return False
 
 
 def json_string(text: str) -> Raw:

@@ -46,9 +46,12 @@ def short_json(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
 
 
-def require_bounded_members(text: bytes) -> None:
-    """Raise `InvalidRequest` for JSON text with more than `MAX_MEMBERS` list elements and object members."""
-    if has_too_many_members(text):
+def require_bounded_members(text: bytes, *, counts_nested: bool = True) -> None:
+    """Raise `InvalidRequest` for JSON text with more than `MAX_MEMBERS` list elements and object members.
+
+    If `counts_nested` is False, only the members of the outermost list or object count.
+    """
+    if has_too_many_members(text, counts_nested=counts_nested):
         raise InvalidRequest(f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.")
 
 

@@ -6,10 +6,12 @@ from functools import partial
 
 import msgspec
 
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
 from anthropic_proxy.wire.anthropic.request import Removals, find_message_edits
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS
 
 _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
 
@@ -18,13 +20,12 @@ def encode_batch(body: bytes, dialect: Dialect, resolve_model: Callable[[str, st
     """Return the body with the model of each request replaced, and without content that the provider would reject.
 
     `resolve_model` returns the provider's id of a model. Its first argument is the path of the field, for errors.
-    Raises `msgspec.DecodeError` for invalid JSON.
+    Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list or object of too many members.
     """
     try:
         return json_spans.apply_edits(body, _find_edits(body, dialect, resolve_model))
     except json_spans.RepeatedKeyError:
-        # the next parser may use another of the repeated values than this one
-        body = msgspec.json.encode(msgspec.json.decode(body))
+        body = json_spans.merge_repeated_keys(body)
         return json_spans.apply_edits(body, _find_edits(body, dialect, resolve_model))
 
 
@@ -74,7 +75,7 @@ def remove_results_host(body: bytes) -> bytes:
                     for each in elements
                     if body[each.value] == ord("{")
                 ]
-    except (msgspec.DecodeError, RecursionError, json_spans.RepeatedKeyError):
+    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
         return body
     edits = [
         Edit(member.value, member.end, b'"%b"' % found[1])

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
@@ -95,7 +95,7 @@ def replace_reply_model(reply: bytes, model: str) -> bytes:
         at, end = data.span(1)
     try:
         return json_spans.apply_edits(reply, _rename(reply, at, end, model))
-    except (msgspec.DecodeError, RecursionError, json_spans.RepeatedKeyError):
+    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
         return reply  # not ours to judge
 
 

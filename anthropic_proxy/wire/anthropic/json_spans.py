@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.messages.models import require_bounded_members
+
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -50,9 +52,12 @@ class Edit(Struct, frozen=True):
 def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[JsonSpan]:
     """Return the position of each member (key and value) of the JSON object in `text[offset:end]`.
 
-    Raises `RepeatedKeyError` for a key with two different values, and `msgspec.DecodeError` for invalid JSON.
+    Raises `RepeatedKeyError` for a key with two different values, `msgspec.DecodeError` for invalid JSON, and
+    `InvalidRequest` for an object of too many members.
     """
-    view = memoryview(text)[offset : len(text) if end is None else end]
+    end = len(text) if end is None else end
+    view = memoryview(text)[offset:end]
+    require_bounded_members(text[offset:end], counts_nested=False)
     values = _decode_object(view)
     found: list[JsonSpan] = []
     position = _after(_OPEN, view, 0)
@@ -71,9 +76,10 @@ def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[J
 def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
     """Return the position of each element of the JSON list in `text[offset:end]`.
 
-    Raises `msgspec.DecodeError` for invalid JSON.
+    Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list of too many elements.
     """
     view = memoryview(text)[offset:end]
+    require_bounded_members(text[offset:end], counts_nested=False)
     found: list[JsonSpan] = []
     position = _after(_OPEN, view, 0)
     for raw in _decode_list(view):
@@ -81,6 +87,15 @@ def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
         found.append(JsonSpan(offset + position, offset + position, offset + stop))
         position = _after(_NEXT, view, stop)
     return found
+
+
+def merge_repeated_keys(text: bytes) -> bytes:
+    """Return JSON text in which each key of an object occurs once, with its last value.
+
+    Other parsers may use another of the repeated values. Raises `InvalidRequest` for too many members in the text.
+    """
+    require_bounded_members(text)
+    return msgspec.json.encode(msgspec.json.decode(text))
 
 
 def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:

@@ -13,10 +13,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.models import require_bounded_members
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS
 from anthropic_proxy.wire.signatures import SIGNATURE_PREFIX
 
 TRACE_HEADERS = ("traceparent", "tracestate")
@@ -51,11 +54,11 @@ _EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
 
 class _Block(Struct):
     type: str = ""
-    id: Any = None
-    tool_use_id: Any = None
-    signature: Any = None
-    data: Any = None
-    text: Any = None
+    id: str | None = None
+    tool_use_id: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    text: str | None = None
     content: Raw = Raw()
     citations: Raw = Raw()
 
@@ -122,25 +125,26 @@ def _trace_headers(call: Call[Dialect]) -> dict[str, str]:
 def has_system_messages(body: bytes) -> bool:
     """Return True if a message of a request has the role `system`."""
     try:
+        require_bounded_members(body)
         return any(message.get("role") == _SYSTEM for message in _decode_messages(body).messages)
-    except (msgspec.DecodeError, RecursionError):
+    except (*DECODE_ERRORS, InvalidRequest):
         return False
 
 
 def list_signature_digests(call: Call[Dialect]) -> tuple[bytes, ...]:
     """Return digests of the signatures of all thinking blocks in the client request."""
     try:
+        require_bounded_members(call.client_body)
         contents = [message.get("content", _NO_CONTENT) for message in _decode_messages(call.client_body).messages]
         lists = [_decode_list(content) for content in contents if bytes(content).startswith(b"[")]
         blocks = [_read(bytes(block)) for blocks in lists for block in blocks]
-    except (msgspec.DecodeError, RecursionError):
+    except (*DECODE_ERRORS, InvalidRequest):
         return ()
     return tuple(_digest(call.provider, signature) for block in blocks if (signature := _signature_of(block)))
 
 
 def _signature_of(block: _Block) -> str:
-    value = {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type)
-    return value if isinstance(value, str) else ""
+    return {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type) or ""
 
 
 def _digest(provider: str, signature: str) -> bytes:
@@ -152,8 +156,8 @@ def _send_reminders(body: bytes) -> bytes:
     try:
         return _with_reminders(body)
     except json_spans.RepeatedKeyError:
-        return _with_reminders(msgspec.json.encode(msgspec.json.decode(body)))
-    except (msgspec.DecodeError, RecursionError):
+        return _with_reminders(json_spans.merge_repeated_keys(body))
+    except DECODE_ERRORS:
         return body  # the server reports the invalid message
 
 
@@ -220,10 +224,9 @@ def _edited(call: Call[Dialect]) -> bytes:
     try:
         return json_spans.apply_edits(call.client_body, _find_edits(call.client_body, call))
     except json_spans.RepeatedKeyError:
-        # the next parser may use another of the repeated values than this one
-        body = msgspec.json.encode(msgspec.json.decode(call.client_body))
+        body = json_spans.merge_repeated_keys(call.client_body)
         return json_spans.apply_edits(body, _find_edits(body, call))
-    except (msgspec.DecodeError, RecursionError):
+    except DECODE_ERRORS:
         return call.client_body  # the API reports the syntax error
 
 
@@ -300,10 +303,10 @@ def _read(text: bytes) -> _Block:
         return _Block()
 
 
-def _is_refused(block: _Block, dropped: set[Any], removals: Removals) -> bool:
+def _is_refused(block: _Block, dropped: set[str | None], removals: Removals) -> bool:
     if block.type in ("thinking", "redacted_thinking"):
         signature = _signature_of(block)
-        if not removals.dialect.sends_past_thinking or _is_ours(signature):
+        if not removals.dialect.sends_past_thinking or signature.startswith(SIGNATURE_PREFIX):
             return True
         refused = removals.refused_signatures
         return bool(refused) and _digest(removals.provider, signature) in refused
@@ -312,17 +315,11 @@ def _is_refused(block: _Block, dropped: set[Any], removals: Removals) -> bool:
     return block.type == "server_tool_use" and block.id in dropped
 
 
-def _is_ours(carried: Any) -> bool:
-    return isinstance(carried, str) and carried.startswith(SIGNATURE_PREFIX)
-
-
-def _find_unsealed(blocks: list[_Block]) -> set[Any]:
+def _find_unsealed(blocks: list[_Block]) -> set[str | None]:
     """Return the ids of web searches that another provider ran. Their results have no `encrypted_content`."""
     results = [block for block in blocks if block.type == "web_search_tool_result"]
     return {
-        block.tool_use_id
-        for block in results
-        if isinstance(block.tool_use_id, str) and _is_unsealed(bytes(block.content))
+        block.tool_use_id for block in results if block.tool_use_id is not None and _is_unsealed(bytes(block.content))
     }
 
 
@@ -344,7 +341,7 @@ def _of_system(body: bytes, system: JsonSpan) -> list[Edit]:
         parts = json_spans.find_elements(body, system.value, system.end)
         texts = [_read(body[part.value : part.end]).text for part in parts]
         return json_spans.build_removal_edits(
-            parts, [not (isinstance(value, str) and value.startswith(_BILLING)) for value in texts]
+            parts, [value is None or not value.startswith(_BILLING) for value in texts]
         )
     value = msgspec.json.decode(text)
     if not isinstance(value, str) or not value.startswith(_BILLING):

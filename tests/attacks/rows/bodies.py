@@ -53,6 +53,26 @@ def _post(build: Callable[[], bytes], path: str) -> Callable[[Attack], list[Answ
     return lambda attack: [attack.post(build(), path)]
 
 
+_RELAYED = b'{"model":"anthropic/claude-opus-5-5","max_tokens":9,"messages":[{"role":"user","content":"x"}],%b}'
+_REQUEST = b'{"custom_id":"a","params":{"model":"claude-opus-5-5","messages":[{"role":"user","content":"x"}]}}'
+_RESOURCES: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "2,000,000 keys in a relayed body": ("/v1/messages", lambda: _RELAYED % _keys()),
+    "2,000,000 keys in a relayed body with a repeated key": (
+        "/v1/messages",
+        lambda: _RELAYED % (b'"a":1,"a":2,"b":{%b}' % _keys()),
+    ),
+    "2,000,000 keys in a batch": ("/v1/messages/batches", lambda: b'{"requests":[%b],%b}' % (_REQUEST, _keys())),
+    "2,000,000 keys in a request of a batch": (
+        "/v1/messages/batches",
+        lambda: b'{"requests":[{"custom_id":"a","params":{"model":"claude-opus-5-5",%b}}]}' % _keys(),
+    ),
+    "8,000,000 objects as the requests of a batch": (
+        "/v1/messages/batches",
+        lambda: b'{"requests":[%b{}]}' % (b"{}," * 8_000_000),
+    ),
+}
+
+
 BODIES: tuple[Row, ...] = tuple(
     Row(
         name=f"{name}, {path}",
@@ -61,4 +81,7 @@ BODIES: tuple[Row, ...] = tuple(
     )
     for name, build in _BODIES.items()
     for path in ("/v1/messages", "/v1/messages/count_tokens")
+) + tuple(
+    Row(name=name, run=_post(build, path), statuses=frozenset({400}), settings={"PREFERRED_PROVIDER": "anthropic"})
+    for name, (path, build) in _RESOURCES.items()
 )

@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import re
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.errors import ClientError, UpstreamError, UpstreamProtocolError
+from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.call_building import build_relay_call
 from anthropic_proxy.exchange.client_request import ClientRequest
@@ -115,6 +116,12 @@ def test_what_is_no_json_is_left_for_the_api_to_judge(body: bytes) -> None:
     assert sent(body, target_of(TARGET)) in (body, body.replace(ASKED.encode(), TARGET.encode()))
 
 
+@pytest.mark.parametrize("field", [b'"\xff":1', b'"messages":[{"content":[{"type":"\xff","x":"px1."}]}]'])
+def test_invalid_utf_8_is_left_for_the_api_to_judge(field: bytes) -> None:
+    body = b'{"model":"%b",%b}' % (ASKED.encode(), field)
+    assert sent(body, target_of(TARGET)) == body
+
+
 def test_a_repeated_key_is_sent_once() -> None:
     body = b'{"model": "a", "max_tokens": 1.50, "model" : "claude-sonnet-4-5", "x": [1, 2]}'
     renamed = json.loads(sent(body, target_of(TARGET)))
@@ -129,6 +136,51 @@ def test_a_large_body_with_many_models_in_it_is_walked_over_once() -> None:
     renamed = json.loads(sent(body, target_of(TARGET)))
     assert renamed["model"] == TARGET
     assert renamed["messages"][0]["content"][-1] == call
+
+
+TOO_MANY_MEMBERS = "The request body contains more than 250,000 list elements and object members."
+MANY_KEYS = b",".join(b'"k%d":1' % number for number in range(260_000))
+DECODED = {
+    "keys": b'{"model":"%b",%b}',
+    "keys of a message": b'{"model":"%b","messages":[{"role":"assistant","content":[],"x":"px1.",%b}]}',
+    "repeated key": b'{"model":"%b","a":1,"a":2,"x":{%b}}',
+}
+"""Bodies with many keys in an object that an edit of the relay decodes."""
+SKIPPED = {
+    "keys of an id": b'{"model":"%b","messages":[{"content":[{"type":"text","id":{%b},"x":"px1."}]}]}',
+    "keys of a user message": b'{"model":"%b","messages":[{"role":"user",%b}]}',
+}
+"""Bodies with many keys in an object that no edit needs."""
+
+
+@pytest.mark.parametrize("body", DECODED.values(), ids=DECODED)
+def test_a_relayed_body_of_too_many_members_is_refused_before_it_is_decoded(body: bytes) -> None:
+    data = body % (ASKED.encode(), MANY_KEYS)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match=exactly(TOO_MANY_MEMBERS)):
+            sent(data, target_of(TARGET))
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("body", SKIPPED.values(), ids=SKIPPED)
+def test_the_members_that_no_edit_needs_take_no_memory(body: bytes) -> None:
+    data, edited = (body % (model.encode(), MANY_KEYS) for model in (ASKED, TARGET))
+    tracemalloc.start()
+    try:
+        assert sent(data, target_of(TARGET, accepts_system_messages=False)) == edited
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_relayed_body_with_many_members_of_many_objects_is_edited() -> None:
+    message = b'{"role":"user","content":[{"type":"text","text":"a"}]}'
+    data = b'{"model":"%b","messages":[%b]}' % (ASKED.encode(), b",".join([message] * 100_000))
+    assert data.count(b",") > 250_000
+    assert sent(data, target_of(TARGET)) == data.replace(ASKED.encode(), TARGET.encode())
 
 
 OURS = st.sampled_from(["oai", "xai", "gem", "vtx", "groq", "kimi", "ds", "oll", "ka", "some-server"]).map(
