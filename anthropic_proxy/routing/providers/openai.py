@@ -61,14 +61,14 @@ _RETIRED = {
         announced_on="2026-10-14",
     ),
     **build_retired_models(
-        "openai-python types/shared/chat_model.py; dev.to/aidriftline (gpt-5.3-codex)",
+        "openai-python 3.54 types/shared/chat_model.py",
         "2026-11-20",
-        ("2027-04-01", "gpt-6.1-sol", ("gpt-5.1", "gpt-5.1-2025-11-13", "gpt-5.3-codex")),
+        ("2027-04-01", "gpt-6.1-sol", ("gpt-5.1", "gpt-5.1-2025-11-13")),
         ("2027-04-01", "gpt-6-luna", ("gpt-5.4-nano", "gpt-5.4-nano-2026-03-17")),
     ),
 }
-"""Models that OpenAI has retired, or will retire. The successors of the last group are our choice: neither source names
-any."""
+"""Models that OpenAI has retired, or will retire. The successors of the last group are our choice: its source names
+none."""
 
 OPENAI = Provider(
     name="openai",

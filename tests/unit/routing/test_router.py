@@ -474,6 +474,8 @@ def test_the_list_of_models_of_anthropic_is_its_own():
         ("openai/gpt-4.1", "2027-01-14", ("retired", "2026-10-14T00:00:00Z", "2027-01-14T00:00:00Z")),
         ("openai/gpt-5.6-sol", "2027-01-14", ("active", None, None)),
         ("openai/o1-mini", "2026-11-23", ("retired", None, "2025-10-27T00:00:00Z")),
+        ("openai/gpt-5.4-nano", "2026-11-23", ("deprecated", None, "2027-04-01T00:00:00Z")),
+        ("openai/gpt-5.3-codex", "2027-04-01", ("active", None, None)),  # no page of OpenAI names an end
         ("gemini/gemini-2.5-pro", "2026-11-23", ("deprecated", None, "2026-12-01T00:00:00Z")),
     ],
 )
