@@ -61,6 +61,9 @@ class Adaptations:
         self._used += [adaptation.name for adaptation in adaptations]
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
         self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
+        if adapted.model != target.model:
+            self._used[:] = [adaptation.name for adaptation in adaptations]
+            return await _apply_stored(self._services, adapted, self._used)
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
@@ -82,13 +85,19 @@ async def apply_stored_adaptations(services: Services, target: Target, used_name
     The list `used_names` is cleared and receives the names of these changes.
     """
     used_names.clear()
-    observations, model = services.observations, ""
-    while target.model != model:  # again for the successor of a retired default model, which has no successor itself
-        model = target.model
-        for name in await observations.find_adaptations(target.upstream, model):
-            if (adapted := _apply_adaptation(services, target, name)) is not None:
-                target = adapted
-                used_names.append(name)
+    return await _apply_stored(services, target, used_names)
+
+
+async def _apply_stored(services: Services, target: Target, used_names: list[str]) -> Target:
+    for name in await services.observations.find_adaptations(target.upstream, target.model):
+        adapted = _apply_adaptation(services, target, name)
+        if adapted is None:
+            continue
+        if adapted.model != target.model:  # a new target, without the changes for the earlier model
+            used_names[:] = [name]
+            return await _apply_stored(services, adapted, used_names)
+        used_names.append(name)
+        target = adapted
     return target
 
 

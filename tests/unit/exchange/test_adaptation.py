@@ -514,6 +514,34 @@ async def test_what_the_successor_refuses_is_remembered_for_the_successor() -> N
     assert [body["model"] for body in server.bodies] == ["gpt-4.1", *["gpt-6-luna"] * 3]
 
 
+async def test_the_successor_gets_its_own_adaptations_at_once_and_none_of_the_retired_model() -> None:
+    refused = {"gpt-4.1": "temperature", "gpt-6-luna": "parallel_tool_calls"}
+    retired = False
+
+    def rule(body: dict[str, Any]) -> tuple[int, Any] | None:
+        if retired and body["model"] == "gpt-4.1":
+            return 404, GONE
+        field = refused[body["model"]]
+        return (400, {"error": {"message": "Unknown parameter", "param": field}}) if field in body else None
+
+    server, tools = Server(rule), [{"name": "f", "input_schema": {"type": "object"}}]
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    fields: dict[str, Any] = {"tools": tools, "tool_choice": choice, "temperature": 0.5}
+    proxy = default_of_openai(server, AFTER)
+    for model in ("claude-sonnet-4-5", "openai/gpt-6-luna"):
+        assert (await proxy.post(model=model, **fields)).error is None
+    retired = True
+    for _ in range(2):
+        assert (await proxy.post(**fields)).error is None
+    learned, luna = ["gpt-4.1", "gpt-4.1", "gpt-6-luna", "gpt-6-luna"], "gpt-6-luna"
+    assert [body["model"] for body in server.bodies] == [*learned, "gpt-4.1", luna, luna]
+    assert [receipt.adaptations for receipt in proxy.receipts] == [
+        ["drop temperature"],
+        ["drop parallel_tool_calls"],
+        *[["model gpt-6-luna", "drop parallel_tool_calls"]] * 2,
+    ]
+
+
 ROLE_REFUSED = [
     (400, {"type": "error", "error": {"message": "unknown variant 'system', expected 'user' or 'assistant'"}}),
     (400, {"error": {"message": "Invalid discriminator value. Expected 'user' | 'assistant'"}}),
