@@ -11,7 +11,7 @@ from datetime import date
 
 from msgspec import structs
 
-from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamErrorCause
+from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamError, UpstreamErrorCause
 from anthropic_proxy.exchange.loop_or_thread import run_on_loop_or_in_thread
 from anthropic_proxy.exchange.not_found import rejects_configured_model
 from anthropic_proxy.messages.fidelity import FidelityNote, Handling
@@ -126,6 +126,8 @@ def _name_field(adaptation: str) -> str:
 
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
     """Return the adaptations that may avoid this upstream error in a retry, those for `error.cause` first."""
+    if isinstance(error, UnreadableReply):
+        return ()  # its text may quote the model
     if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
         return found
     adaptation = target.wire.find_adaptation(call, error)

@@ -70,6 +70,8 @@ def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = F
     """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
+    if fault.is_unreadable_output:
+        return None
     if kinds.is_policy_refusal(fault):
         return build_blocked_reply_stop(provider, fault.message or "content policy")
     if kinds.reached_output_limit(fault):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from anthropic_proxy.errors import (
+    UnreadableReply,
     UpstreamError,
     UpstreamErrorCause,
     UpstreamOverloaded,
@@ -131,6 +132,11 @@ def build_upstream_error(
     The last three parameters are token counts of the request and its model. They are used if the error text has no
     numbers. None or 0: the count is unknown.
     """
+    if fault.is_unreadable_output:
+        return UnreadableReply(
+            f"{provider}: the model's reply could not be read ({fault.message})"[:MAX_MESSAGE_CHARACTERS],
+            provider=provider,
+        )
     if fault.status not in _NO_KINDS:
         shortage = find_token_limit_fault(
             fault,

@@ -4,6 +4,7 @@
 a reply. `wire/failures/classification.py` converts an `UpstreamFault` to the error for the client.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,10 @@ from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.wire.failures.parameter import find_parameter_in_message
 from anthropic_proxy.wire.failures.retry_delay import find_retry_delay
 
+_QUOTING = re.compile(r"\b(?:error parsing tool call|failed to parse input at pos \d+)(?=:)", re.IGNORECASE)
+"""Error texts that are followed by the output of the model, which the server could not parse. Ollama: `error parsing
+tool call: raw='…'` (ollama/ollama issue 12884); llama.cpp: `Failed to parse input at pos 12: …` (ggml-org/llama.cpp
+issue 20761; read 2026-11)."""
 _EXCERPT_CHARACTERS = 200
 """Maximum number of characters of `UpstreamFault.excerpt`."""
 _MESSAGE_CHARACTERS = 4_000
@@ -45,6 +50,8 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     """Context window of the model in tokens (field `n_ctx` of llama.cpp). None: not reported."""
     failed_generation: str | None = None
     """Model output that the server could not parse as a tool call (Groq's `failed_generation`). None: not reported."""
+    is_unreadable_output: bool = False
+    """True if the server could not parse the output of its model, which `message` then does not quote."""
     is_content_filtered: bool = False
     """True if the body has a list of content that a filter found (Z.ai's `contentFilter`)."""
     excerpt: str = ""
@@ -85,6 +92,10 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     outer = content if isinstance(content, dict) else {}
     inner = outer.get("error", content)
     error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
+    value = _message_value(error)
+    quoting = _QUOTING.search(value) if isinstance(value, str) else None
+    if quoting is not None:  # what the model wrote must not decide which failure this is
+        error = {"message": value[: quoting.end()]}
     nested = _nested_in(error)
     named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
     message = _text_of(error, nested)
@@ -104,6 +115,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         input_tokens=_integer(error.get("n_prompt_tokens")),
         context_window=_integer(error.get("n_ctx")),
         failed_generation=_string(error.get("failed_generation")),
+        is_unreadable_output=quoting is not None,
         is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
     )
 

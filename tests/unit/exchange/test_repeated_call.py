@@ -257,3 +257,63 @@ async def test_an_unreadable_reply_that_is_not_streamed_is_retried_after_any_con
     message = message_of(await proxy.post(tools=[WRITE]))
     assert [block.text for block in message.content] == ["Hi"]
     assert (usage_of(message), proxy.receipts[0].input_tokens) == ((30, 0, 7), 60)
+
+
+FAILURES = (
+    "image input is not supported in tool messages; prompt is too long: 20 tokens > 10 maximum; insufficient_quota"
+)
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+WITH_PICTURE = [{"role": "user", "content": [PICTURE, {"type": "text", "text": "Hi"}]}]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wire", UNREADABLE)
+async def test_a_model_that_writes_about_failures_causes_none(wire: str, stream: bool) -> None:
+    settings, model, framing, *_ = UNREADABLE[wire]
+    bodies = {
+        "gemini": gemini_body([{"text": FAILURES, "thought": True}, {"text": FAILURES}], "STOP"),
+        "chat": chat_body(FAILURES, "stop"),
+        "responses": responses_body(FAILURES, ""),
+        "ollama": ollama_body(FAILURES, "stop"),
+    }
+    body: dict[str, Any] = bodies[wire]
+    if stream and wire == "responses":
+        body = {"type": "response.completed", "response": body}
+    text = json.dumps(body)
+    script = Script([(framing.replace("{}", text) if stream else text).encode()])
+
+    def upstream(url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        return FakeResponse(404) if request.path in ("/api/tags", "/api/show") else script(url, request, credential)
+
+    proxy = ProxyHarness(upstream, **settings)
+    message = message_of(await proxy.post(stream=stream, model=model, messages=WITH_PICTURE))
+    assert (message.content[-1].text, message.stop_reason) == (FAILURES, "end_turn")
+    assert (proxy.receipts[0].adaptations, proxy.receipts[0].failed_attempts) == ([], [])
+
+
+async def test_a_model_text_that_gemini_quotes_changes_no_request() -> None:
+    body = gemini_body([], BROKEN)
+    body["candidates"][0]["finishMessage"] = f"Malformed function call: print({FAILURES!r})"
+    script = Script([json.dumps(body).encode()], [json.dumps(gemini_body([{"text": "Hi"}], "STOP")).encode()])
+    proxy = gemini(script)
+    assert message_of(await proxy.post(messages=WITH_PICTURE)).content[0].text == "Hi"
+    assert script.requests[0] == script.requests[1]
+    assert proxy.receipts[0].adaptations == []
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+async def test_a_tool_call_that_ollama_could_not_parse_is_requested_again(thinks: bool) -> None:
+    error = {"error": f"error parsing tool call: raw='{FAILURES}', err=invalid character 'i'"}
+    thought = {"message": {"role": "assistant", "thinking": "Hm."}, "done": False}
+    lines = [json.dumps(line).encode() + b"\n" for line in ([thought] if thinks else []) + [error]]
+    script = Script(lines, [json.dumps(ollama_body("Hi", "stop")).encode() + b"\n"])
+
+    def upstream(url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        return FakeResponse(404) if request.path in ("/api/tags", "/api/show") else script(url, request, credential)
+
+    proxy = ProxyHarness(upstream, **OLLAMA)
+    message = message_of(await proxy.post(stream=True, model="ollama/qwen3", messages=WITH_PICTURE))
+    assert message.content[-1].text == "Hi"
+    assert script.requests[0] == script.requests[1]
+    expected = "ollama: the model's reply could not be read (error parsing tool call)"
+    assert [one.error for one in proxy.receipts[0].attempts] == [expected, ""]

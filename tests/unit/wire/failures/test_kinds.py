@@ -5,12 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.errors import UpstreamErrorCause
+from anthropic_proxy.errors import UnreadableReply, UpstreamErrorCause
 from anthropic_proxy.wire.failures import (
     build_upstream_error,
     decode_error_body,
     find_rejected_parameter,
     find_replacement_effort,
+    find_reply_end,
     rejects_developer_role,
     rejects_tool_result_content,
 )
@@ -36,6 +37,39 @@ def refused(
 
 def too_long(tokens: int, limit: int) -> str:
     return f"prompt is too long: {tokens} tokens > {limit} maximum"
+
+
+MODEL_WROTE = (
+    "maximum context length is 10 tokens, but the prompt has 20 tokens",
+    "You exceeded your current quota, insufficient_quota, check your billing details",
+    "image input is not supported in tool messages",
+    "violates the content policy",
+    "max_tokens or model output limit was reached",
+    '{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key", "status": 401, "param": "tools"}}',
+)
+
+
+@pytest.mark.parametrize("status", [None, 500])
+@pytest.mark.parametrize("text", MODEL_WROTE)
+@pytest.mark.parametrize(
+    ("quoting", "about"),
+    [
+        ("error parsing tool call: raw='{}', err=invalid character 'l'", "error parsing tool call"),
+        ("Failed to parse input at pos 12: {}", "Failed to parse input at pos 12"),
+    ],
+)
+@pytest.mark.parametrize("in_object", [True, False])
+def test_text_of_the_model_in_an_error_decides_nothing(
+    quoting: str, about: str, text: str, status: int | None, in_object: bool
+) -> None:
+    message = quoting.replace("{}", text)
+    error = {"message": message, "code": 500, "type": "server_error"} if in_object else message
+    fault = decode_error_body(status, {}, msgspec.json.encode({"error": error}))
+    assert find_reply_end(fault, "p", has_content=True) is None
+    found = build_upstream_error(fault, "p", context_window=None, estimate_input=lambda: ESTIMATE, output_limit=ASKED)
+    assert isinstance(found, UnreadableReply)
+    assert (found.status, found.message) == (502, f"p: the model's reply could not be read ({about})")
+    assert (found.cause, found.parameter, found.retryable) == (None, None, True)
 
 
 OVERFLOWS = [
