@@ -39,7 +39,11 @@ def tiers() -> dict[str, Tier]:
     """Return all tiers. Steps that measure the machine's time or processor stand alone in their group."""
     merge = (
         (readme_test_command(),),
-        (*part("e2e", "packages", "pages", "redis", "databases", "strangers"), "python3 scripts/check.py --static"),
+        (
+            *part("e2e", "packages", "pages", "redis", "databases", "strangers"),
+            "python3 scripts/check.py --static",
+            "python3 scripts/test.py -n 1 tests/attacks tests/faults tests/fuzz tests/growth",
+        ),
     )
     nightly = (
         part("hidden-posix"),
