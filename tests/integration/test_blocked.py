@@ -92,6 +92,7 @@ def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str],
         client.close()
 
 
+@pytest.mark.slow
 def test_blocked_workers_are_replaced_and_their_requests_logged_while_another_worker_responds(
     settings: dict[str, str], tmp_path: Path
 ) -> None:

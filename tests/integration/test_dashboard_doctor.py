@@ -142,6 +142,7 @@ def test_a_rejected_key_is_listed_with_its_remedy_and_is_never_shown(tmp_path: P
         assert find_leaks(text, [key]) == []
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_run_is_shown_by_every_worker_and_is_started_once(tmp_path: Path) -> None:
     with held_provider() as (server, gate), running_proxy(tmp_path, settings_of(server), serve(2)) as proxy:
@@ -168,6 +169,7 @@ def test_a_run_is_shown_by_every_worker_and_is_started_once(tmp_path: Path) -> N
         assert "Doctor ran" in line_of(wait_for_end(client))
 
 
+@pytest.mark.slow
 def test_a_user_stops_a_run_and_the_results_before_stay(tmp_path: Path) -> None:
     with held_provider() as (server, gate), running_proxy(tmp_path, settings_of(server), serve(2)) as proxy:
         client = proxy.client()
@@ -189,6 +191,7 @@ def test_a_user_stops_a_run_and_the_results_before_stay(tmp_path: Path) -> None:
     assert line_of(page)[-22:] == line_of(before)[-22:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "reason"),
     [(signal.SIGTERM, "The proxy was stopped."), (KILL, "The proxy or the command has ended.")],
@@ -210,6 +213,7 @@ def test_the_run_ends_with_the_proxy_and_the_next_one_explains_it(tmp_path: Path
     assert re.search(failure, text_of(page)), text_of(page)
 
 
+@pytest.mark.slow
 def test_wrong_settings_and_a_missing_folder_are_explained(tmp_path: Path) -> None:
     with serving(new_server("groq")) as server, running_proxy(tmp_path, settings_of(server)) as proxy:
         client = proxy.client()
@@ -237,6 +241,7 @@ def test_wrong_settings_and_a_missing_folder_are_explained(tmp_path: Path) -> No
     assert server.journal.exchanges == []
 
 
+@pytest.mark.slow
 def test_facts_that_cannot_be_stored_are_logged(tmp_path: Path) -> None:
     file = data_of(tmp_path) / FILE_NAME
     with serving(new_server("groq")) as server, running_proxy(tmp_path, settings_of(server)) as proxy:
