@@ -269,7 +269,7 @@ def strangers(*options: str) -> None:
 
     Options go to pytest.
     """
-    _run_module("pytest", "tests/strangers", "-n", "2", *options)
+    _run_module("pytest", "tests/strangers", "-n", "2", "--dist", "loadgroup", *options)
 
 
 def _run_module(name: str, *options: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-_IMPORTED = (
+IMPORTED = (
     "anthropic_proxy.cli",
     "anthropic_proxy.app",
     "anthropic_proxy.ledger.plugin",
@@ -61,7 +61,7 @@ def start_forked(
     `owns_terminal`: the first one is a terminal, and becomes the one of the process, so that Ctrl+C reaches it.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([*_IMPORTED, __name__])
+    processes.set_forkserver_preload([*IMPORTED, __name__])
     process = processes.Process(target=_Command(words, directory, environment, streams, owns_terminal))
     process.start()
     return process
