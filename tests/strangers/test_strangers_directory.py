@@ -423,7 +423,6 @@ def test_a_strangers_directory_decides_nothing(
         ended = {command: user.run(command, directory) for command in COMMANDS}
     else:
         ended = user.run_forked(list(COMMANDS), directory, tmp_path)
-    user.serve(SERVERS[0], directory)
     failed = {
         command: (done.status, done.output[-500:], done.errors[-1000:])
         for command, done in ended.items()
@@ -441,7 +440,7 @@ def test_servers_in_a_directory_with_everything_hostile(user: User, directory: P
     for write in HOSTILE.values():
         write(directory, detector)
     detector.start()
-    for command in (*SERVERS[1:], *(SERVERS_OF_A_CHECKOUT if user.is_checkout else ())):
+    for command in (*SERVERS, *(SERVERS_OF_A_CHECKOUT if user.is_checkout else ())):
         user.serve(command, directory)
     assert detector.find() == set()
 
