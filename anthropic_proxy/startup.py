@@ -113,7 +113,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
         address=address,
         dashboard=f"{address}{DASHBOARD_PATH}" if address and services.routes.find(DASHBOARD_PATH) else "",
         workers=workers,
-        settings_files=settings.files,
+        settings_files=list(settings.files),
         preferred_provider=find_preferred_provider(settings, catalog).name,
         mapping=mapping,
         ready=[_describe_provider(provider) for provider in found.ready],

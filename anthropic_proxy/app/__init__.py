@@ -13,8 +13,9 @@ from anthropic_proxy.app.application import App as App
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.running_proxy import ServerRecord
 from anthropic_proxy.services import require_route_prices
-from anthropic_proxy.settings import SettingsReader
+from anthropic_proxy.settings import SettingsReader, copy_environment, find_listen_port_option
 from anthropic_proxy.workers.link import WorkerLink
 
 EXIT_STARTUP_FAILED = 3
@@ -34,7 +35,9 @@ def load_app(
     """
     reader = SettingsReader(PROVIDERS, overrides)
     settings = require_route_prices(reader.read())
-    return App(settings, address=address, logs_startup=logs_startup, reader=reader, link=link)
+    port = settings.port if address is not None else find_listen_port_option(sys.argv, copy_environment())
+    record = ServerRecord(port if link is None else None)  # the supervisor has that of its workers
+    return App(settings, address=address, logs_startup=logs_startup, reader=reader, link=link, record=record)
 
 
 def app_from_environment() -> App:

@@ -21,6 +21,7 @@ from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.plugin_packages import open_plugins
 from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route
 from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.running_proxy import ServerRecord
 from anthropic_proxy.server.auth import exposure_warning, is_loopback, require_auth_if_exposed
 from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
 from anthropic_proxy.server.response_sink import Receive, Scope, Send
@@ -57,7 +58,8 @@ class App:
     """The ASGI application.
 
     `reader` reads the settings again for a reload. Without it, they cannot be reloaded. `link` connects this process
-    with the other workers of the server. Without it, the process shares no state with them.
+    with the other workers of the server. Without it, the process shares no state with them. `record` tells commands
+    where the settings come from. Without it, commands cannot find this server.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class App:
         reader: SettingsReader | None = None,
         link: WorkerLink | None = None,
         plugins: Sequence[Plugin] | None = None,
+        record: ServerRecord | None = None,
     ) -> None:
         self._settings = settings
+        self._record = record or ServerRecord(None)
         # None: another server, such as uvicorn, runs this application
         self._address = address
         self._logs_startup = logs_startup
@@ -126,6 +130,11 @@ class App:
             exposure_warning=self._exposure(),
         )
         await self.close()
+        await asyncio.to_thread(self._record.open, self._settings)
+
+    def remove_record(self) -> None:
+        """Remove the record by which commands find the server. Called in the supervisor when the server has stopped."""
+        self._record.close()
 
     def log_warning(self, text: str) -> None:
         """Log a warning of the HTTP server or a worker. Keys in the text are redacted."""
@@ -155,6 +164,7 @@ class App:
         if settings is not None:
             self._log_changes(settings)
             self._settings = settings
+            self._record.update(settings)
         return settings is not None
 
     async def reload_settings(self) -> None:
@@ -174,6 +184,7 @@ class App:
             if self._logs_startup:
                 self._log_changes(settings)
             self._settings, self._transports = settings, transports
+            await asyncio.to_thread(self._record.update, settings)
             self._checks_clients = self._address is None and self._logs_startup
             prefetch_tier_model_limits(services)
             if services.catalog is not before.catalog:
@@ -234,6 +245,7 @@ class App:
                 prefetch_tier_model_limits(services)
                 if self._logs_startup:
                     log_startup_summary(services, self._address, exposure_warning=self._exposure())
+                await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
                 self._current = services, self._transports
                 self.peer.start_instance_sharing()
                 gateway = ExchangeGateway(self._current_services, self._calculate_cost, self._request_reload)
@@ -292,6 +304,7 @@ class App:
             await self.peer.stop_instance_sharing()
             await self._current[0].store.close()
         await self._transports.close()
+        await asyncio.to_thread(self._record.close)
         await asyncio.to_thread(self._log.flush)
 
     def _reveal_secrets(self) -> Sequence[str]:

@@ -6,6 +6,7 @@ returns the settings.
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,40 +66,53 @@ def load_command_settings(
 
     environ = copy_environment()
     env_file = find_env_file(environ)
-    looks = of_running_proxy and not environ.get(CONFIG_VARIABLE)
-    settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys and not looks)
-    if looks:
-        settings = _load_of_running_proxy(settings, environ, resolves_keys=resolves_keys, needs_all=needs_all) or (
-            load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=True) if resolves_keys else settings
-        )
+    settings = None
+    if of_running_proxy and not environ.get(CONFIG_VARIABLE):
+        settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys, needs_all=needs_all)
+    settings = settings or load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
     if _names_files.get():
         sys.stderr.write(f"  {describe_files(settings)}\n")
     return settings
 
 
 def _load_of_running_proxy(
-    own: "Settings", environ: Mapping[str, str], *, resolves_keys: bool, needs_all: bool
+    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool, needs_all: bool
 ) -> "Settings | None":
-    """Return the settings of the proxy that runs on PORT, and name their source. None: no proxy, or the same settings.
+    """Return the settings of the proxy that runs on PORT, and name their source unless they are those of the command.
 
-    `own` are the settings of the command.
+    None: there is no such proxy. Settings of the command other than HOST and PORT may be invalid.
     """
     from msgspec import structs  # noqa: PLC0415
 
-    from anthropic_proxy.cli.running_proxy import (  # noqa: PLC0415
-        describe_source,
-        find_running_proxy,
-        load_settings_of,
-    )
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.running_proxy import describe_source, find_running_proxy, load_settings_of  # noqa: PLC0415
+    from anthropic_proxy.settings import find_listen_address, load_settings  # noqa: PLC0415
+    from anthropic_proxy.settings.place import find_data_directory  # noqa: PLC0415
 
-    proxy, source = find_running_proxy(own), describe_source(own)
-    if proxy is None or proxy == source:
+    host, port = find_listen_address(environ, env_file)
+    proxy = find_running_proxy(find_data_directory(environ), port)
+    if proxy is None:
         return None
-    settings = load_settings_of(proxy, own.port, environ, resolves_keys=resolves_keys, needs_all=needs_all)
-    names = [*proxy.variables, *proxy.keys]
-    listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
-    sys.stderr.write(f"  Settings of the running proxy (port {own.port}): {', '.join(listed) or 'defaults'}\n")
-    return structs.replace(settings, host=own.host, port=own.port)
+    settings = load_settings_of(proxy, port, environ, resolves_keys=resolves_keys, needs_all=needs_all)
+    own = None
+    with suppress(ConfigurationError):
+        own = describe_source(load_settings(environ, PROVIDERS, env_file=env_file), proxy.changed)
+    if own != structs.replace(proxy, files=settings.files):
+        names = [*proxy.variables, *proxy.keys]
+        listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
+        sys.stderr.write(f"  Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}\n")
+    known = {**proxy.files, **settings.files}
+    if changed := [file for file in known if proxy.files.get(file) != settings.files.get(file)]:
+        sys.stderr.write(
+            f"  ! {' and '.join(changed)} changed since the proxy's start or last reload. This command shows the new "
+            f"settings, and the proxy (port {port}) uses the earlier ones.\n"
+        )
+    if proxy.changed:
+        sys.stderr.write(
+            f"  ! {' and '.join(proxy.changed)} changed after the start of the proxy (port {port}), which applies the "
+            "change at its next start. This command applies it now.\n"
+        )
+    return structs.replace(settings, host=host, port=port)
 
 
 def describe_files(settings: "Settings") -> str:

@@ -48,7 +48,7 @@ def show(
     if unread := describe_unread_files(settings.env_file, list_variables(PROVIDERS)):
         output.write_notice(unread, "!", "warn")
     if as_json:
-        output.write_json({"files": settings.files, "settings": shown})
+        output.write_json({"files": list(settings.files), "settings": shown})
         return
     if shown:
         columns = [Column("Setting"), Column("Value"), Column("Source", role="quiet"), Column("Default", role="quiet")]

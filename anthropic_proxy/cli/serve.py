@@ -42,22 +42,20 @@ def serve(
     attached
         Write the address to standard output, and stop when standard input ends; for programs that start the proxy.
     """
-    from anthropic_proxy.cli.running_proxy import recorded  # noqa: PLC0415  # --help needs none
-    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415
+    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415  # --help needs none
 
     settings = _load_settings(host, port, attached=attached)
-    with recorded(settings):
-        run_server(
-            _app_loader(settings),
-            host=settings.host,
-            port=settings.port,
-            workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
-            stop_timeout_seconds=settings.stop_timeout_seconds,
-            drain_delay_seconds=settings.drain_delay_seconds,
-            tls_files=_find_tls_files(settings),
-            watched_files=_list_settings_files(settings) if watch_config else (),
-            stops_at_end_of_input=attached,
-        )
+    run_server(
+        _app_loader(settings),
+        host=settings.host,
+        port=settings.port,
+        workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
+        stop_timeout_seconds=settings.stop_timeout_seconds,
+        drain_delay_seconds=settings.drain_delay_seconds,
+        tls_files=_find_tls_files(settings),
+        watched_files=_list_settings_files(settings) if watch_config else (),
+        stops_at_end_of_input=attached,
+    )
 
 
 def _list_settings_files(settings: "Settings") -> tuple[str, ...]:

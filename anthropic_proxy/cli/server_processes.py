@@ -63,8 +63,11 @@ def _run_processes(load_app: LoadWorkerApp, config: ServerConfig, listener: sock
         _serve_with_code_reload(load_app, config, listener)
     elif workers > 1:
         application = load_app(address=config.address)
-        asyncio.run(application.log_startup(workers))
-        sys.exit(Supervisor(load_app, config, listener, workers, application).run())
+        try:
+            asyncio.run(application.log_startup(workers))
+            sys.exit(Supervisor(load_app, config, listener, workers, application).run())
+        finally:
+            application.remove_record()
     else:
         ServerProcess(load_app, config, listener).run()
 

@@ -9,6 +9,7 @@ from anthropic_proxy.settings.environment import (
     copy_environment,
     export_to_litellm,
     find_listen_host_option,
+    find_listen_port_option,
     python_safe_path_for_workers,
     remove_python_safe_path,
 )
@@ -29,7 +30,7 @@ from anthropic_proxy.settings.file_format import (
     PriceTable,
     TokenPriceFields,
 )
-from anthropic_proxy.settings.load import list_variables, load_settings
+from anthropic_proxy.settings.load import find_listen_address, list_variables, load_settings
 from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.otel_variables import export_to_otel
 from anthropic_proxy.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
@@ -77,7 +78,9 @@ __all__ = [
     "export_to_otel",
     "find_changed_variables",
     "find_env_file",
+    "find_listen_address",
     "find_listen_host_option",
+    "find_listen_port_option",
     "list_condition_texts",
     "list_variables",
     "load_settings",

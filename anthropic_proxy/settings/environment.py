@@ -1,8 +1,8 @@
 """Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
 
 `find_color_setting` and `find_proxies` read such variables. `export_to_litellm` copies variables
-of `.env` into the environment, where the library LiteLLM reads them. `find_listen_host_option` returns the listen
-address on the command line of another server, such as uvicorn.
+of `.env` into the environment, where the library LiteLLM reads them. `find_listen_host_option` and
+`find_listen_port_option` return the listen address on the command line of another server, such as uvicorn.
 
 `python_safe_path_for_workers` sets a variable during the start of a worker process, so that the worker imports no
 modules from the current directory. The worker inherits the variable, and removes it by `remove_python_safe_path`.
@@ -10,8 +10,9 @@ modules from the current directory. The worker inherits the variable, and remove
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from anthropic_proxy.errors import ConfigurationError
@@ -104,12 +105,32 @@ def find_listen_host_option(arguments: Sequence[str]) -> str:
 
     A bind address without a host (`--bind=:8082`) returns `0.0.0.0`.
     """
-    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, _, joined = name.partition("=")
-        if option in _BINDING:
-            host = (joined or value).removeprefix("tcp://")
-            return host if option == "--host" else host.rpartition(":")[0].strip("[]") or "0.0.0.0"
-    return ""
+    option, value = _find_option(arguments, _BINDING)
+    host = value.removeprefix("tcp://")
+    return host if option in ("", "--host") else host.rpartition(":")[0].strip("[]") or "0.0.0.0"
+
+
+def find_listen_port_option(arguments: Sequence[str], environ: Mapping[str, str]) -> int | None:
+    """Return the listen port of an ASGI server from its command line. None: unknown, or it listens on no port.
+
+    uvicorn has a default, and a variable in `environ`.
+    """
+    if _find_option(arguments, ("--uds", "--fd"))[0]:
+        return None
+    value = _find_option(arguments, ("--port", "--bind", "-b"))[1].rpartition(":")[2]
+    program = Path(arguments[0]) if arguments else Path()
+    if not value and "uvicorn" in (program.stem, program.parent.name):  # `uvicorn` or `python -m uvicorn`
+        value = environ.get("UVICORN_PORT") or "8000"
+    return int(value) if value.isascii() and value.isdigit() and 0 < int(value[:6]) < 65_536 else None
+
+
+def _find_option(arguments: Sequence[str], names: Collection[str]) -> tuple[str, str]:
+    """Return the first option of a command line that is one of `names`, and its value. Both are "" if there is none."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        option, _, joined = argument.partition("=")
+        if option in names:
+            return option, joined or following
+    return "", ""
 
 
 def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:

@@ -308,8 +308,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
     env_file: str | None = None
     """Path of `.env`, which may not exist. `anthropic-proxy.toml` is in the same folder. None: no files are read."""
-    files: Sequence[str] = ()
-    """Absolute paths of the settings files that were read."""
+    files: Mapping[str, str] = {}
+    """Absolute path → SHA-256 digest of the content, for the settings files that were read."""
     warnings: Sequence[str] = ()
     """Warning texts to log at start, for example about ignored placeholders or removed quotes."""
 

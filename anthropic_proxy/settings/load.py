@@ -1,11 +1,14 @@
 """Construction of `Settings` from the environment, `.env` and the configuration file, at start-up and at each reload.
 
-`load_settings` returns the settings. `list_variables` returns the names of all variables. `FIELD_VARIABLES` lists the
-fields of `Settings` that have one variable each, with their decoder.
+`load_settings` returns the settings, and `find_listen_address` only `HOST` and `PORT`. `list_variables` returns the
+names of all variables. `FIELD_VARIABLES` lists the fields of `Settings` that have one variable each, with their
+decoder.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,6 +29,7 @@ from anthropic_proxy.settings.provider_variables import BuiltInProviders, Provid
 from anthropic_proxy.settings.route_tables import load_routes
 from anthropic_proxy.settings.search_table import list_ignored_table_warnings, load_search_service
 from anthropic_proxy.settings.sources import FoundSetting, Sources
+from anthropic_proxy.settings.text_file import read_bounded_file
 
 SettingT = TypeVar("SettingT")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
@@ -52,8 +56,9 @@ def load_settings(
     If `env_file` is None, no files are read. If `resolves_keys` is False, key files are not read and key commands not
     run, and their keys cannot be sent. Raises one `ConfigurationError` with all errors.
     """
-    sources = Sources(environ, env_file)
     config_file = resolve_config_file_path(env_file)
+    files = _digest_files(env_file, config_file)  # before they are read: a change meanwhile is noticed later
+    sources = Sources(environ, env_file)
     file = ConfigFile(config_file, sources.errors)
     tables = provider_tables.load_provider_tables(file, sources.errors)
     providers = built_in.with_configured_providers(tables, file, sources.errors)
@@ -74,7 +79,7 @@ def load_settings(
         **fields,
         **own,
         env_file=env_file,
-        files=tuple(os.path.abspath(path) for path in (env_file, config_file) if path and os.path.isfile(path)),
+        files=files,
         referenced_variables=sources.referenced_variables,
         color=find_color_setting(environ),
         data_directory=find_data_directory(environ),
@@ -89,6 +94,25 @@ def load_settings(
             *(*_find_misspellings(sources, providers), *trace_warnings),
         ),
     )
+
+
+def find_listen_address(environ: Mapping[str, str], env_file: str | None) -> tuple[str, int]:
+    """Return `HOST` and `PORT`, also if other settings are invalid or `.env` cannot be read.
+
+    Raises `ConfigurationError` if one of the two is invalid.
+    """
+    sources, default = Sources(environ, env_file), Settings()
+    host, port = sources.find_setting("HOST"), sources.find_setting("PORT")
+    return default.host if host is None else _host(host), default.port if port is None else _port(port)
+
+
+def _digest_files(*paths: str | None) -> dict[str, str]:
+    digests = {}
+    for path in paths:
+        if path and os.path.isfile(path):
+            with suppress(OSError):  # the reader of the file reports the error
+                digests[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
+    return digests
 
 
 def _find_other_secrets(
@@ -279,6 +303,10 @@ def _host(found: FoundSetting) -> str:
     return found.text.strip("[]")
 
 
+def _port(found: FoundSetting) -> int:
+    return values.decode_integer(found, 1, 65_535, "")
+
+
 FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...]], ...] = (
     ("big_model", values.decode_model, False, ("BIG_MODEL",)),
     ("middle_model", values.decode_model, False, ("MIDDLE_MODEL",)),
@@ -302,7 +330,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("allowed_hosts", values.decode_hosts, True, ("ALLOWED_HOSTS",)),
     ("serve_demo", values.decode_boolean, False, ("SERVE_DEMO",)),
     ("host", _host, False, ("HOST",)),
-    ("port", lambda found: values.decode_integer(found, 1, 65_535, ""), False, ("PORT",)),
+    ("port", _port, False, ("PORT",)),
     ("tls_certificate_file", values.decode_path, False, ("TLS_CERT_FILE",)),
     ("tls_key_file", values.decode_path, False, ("TLS_KEY_FILE",)),
     ("fidelity", _choice(*_FIDELITIES), False, ("FIDELITY",)),

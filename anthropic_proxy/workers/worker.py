@@ -35,6 +35,10 @@ class WorkerApplication(Application, Protocol):
         """Log the start-up summary of a server with `worker_count` workers. Called in the supervisor."""
         ...
 
+    def remove_record(self) -> None:
+        """Remove the record by which commands find the server. Called in the supervisor when the server has stopped."""
+        ...
+
     def check_settings(self) -> bool:
         """Read the settings again and log the changes. Return False if they are invalid.
 

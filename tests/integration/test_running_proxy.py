@@ -1,12 +1,17 @@
 """Commands that describe: they describe the proxy that runs, wherever they are started."""
 
 import json
+import signal
 from pathlib import Path
+
+import pytest
 
 from tests.support.command_line import run_command
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
-from tests.support.server_process import free_port, running_proxy
+from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
+from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.waiting import wait_for
 
 REQUEST = {"model": "claude-sonnet-5-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
 ROUTE = """
@@ -141,3 +146,99 @@ def test_a_setting_with_a_credential_of_the_server_only_is_never_replaced_by_its
 
         assert "OWN_SERVER is set in the environment of the running proxy only." in describe_own()
         assert describe_own(OWN_SERVER=KEY) == ""
+
+
+SERVE = ("-m", "anthropic_proxy", "serve")
+
+
+def show_settings(proxy: Proxy, folder: Path, **environment: str) -> tuple[dict[str, str], list[str]]:
+    """Return the settings and the lines on stderr of `config show`, from a directory without settings files."""
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(folder), "ANTHROPIC_PROXY_CONFIG": "", **environment}
+    done = run_command("config", "show", "--json", directory=elsewhere, settings=here)
+    assert done.returncode == 0, done.stderr
+    return {row["name"]: row["value"] for row in json.loads(done.stdout)["settings"]}, done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "uvicorn", "server:app", "--port", "{port}"),
+        ("-m", "uvicorn", "app.main:app", "--port={port}", "--workers", "2", "--timeout-worker-healthcheck", "60"),
+        (*SERVE, "--workers", "2"),
+        (*SERVE, "--reload"),
+    ],
+    ids=["uvicorn", "uvicorn with workers", "workers", "reload of code"],
+)
+def test_every_way_to_start_the_server_lets_commands_find_its_settings(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / ".env").write_text("SMALL_MODEL=gpt-4o-mini\n")
+    (tmp_path / ".env").write_text("SMALL_MODEL=o3\n")
+    settings = {"OPENAI_API_KEY": KEY, "BIG_MODEL": "gpt-5.5", "ANTHROPIC_PROXY_CONFIG": str(own)}
+    with running_proxy(tmp_path, settings, command) as proxy:
+        shown, notices = wait_for(lambda: show_settings(proxy, tmp_path), lambda found: "BIG_MODEL" in found[0])
+        assert (shown["BIG_MODEL"], shown["SMALL_MODEL"]) == ("gpt-5.5", "gpt-4o-mini")
+        assert notices == [
+            f"  Settings of the running proxy (port {proxy.url.rpartition(':')[2]}): {own}/.env, BIG_MODEL, "
+            "DATABASE_URL, OPENAI_API_KEY of its environment"
+        ]
+        assert proxy.log.count(f"! {tmp_path}/.env is not read") == 1
+    assert not list((tmp_path / ".local/share/anthropic-proxy/servers").rglob("*.json"))
+
+
+def test_invalid_settings_of_the_command_do_not_matter_if_it_describes_a_running_proxy(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {"OPENAI_API_KEY": KEY, "BIG_MODEL": "gpt-5.5"}) as proxy:
+        shown, _ = show_settings(
+            proxy, tmp_path, FIDELITY="no", OPENAI_BASE_URL="x", BIG_MODEL="a b", PROXY_API_KEY="ü"
+        )
+        assert shown["BIG_MODEL"] == "gpt-5.5"
+        assert "FIDELITY" not in shown
+        done = run_command("usage", directory=tmp_path, settings={"PORT": "x", "ANTHROPIC_PROXY_CONFIG": ""})
+        assert (done.returncode, done.stderr) == (
+            2,
+            '✕ PORT is "x". Use a whole number from 1 to 65535. Set in the environment.\n',
+        )
+
+
+@pytest.mark.skipif(not HAS_SIGHUP, reason=NO_SIGHUP)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_commands_say_that_the_proxy_has_not_read_changed_files(workers: str, tmp_path: Path) -> None:
+    env_file, configuration = tmp_path / ".env", tmp_path / "anthropic-proxy.toml"
+    env_file.write_text("BIG_MODEL=gpt-5.5\n")
+    with running_proxy(tmp_path, {"OPENAI_API_KEY": KEY}, (*SERVE, "--workers", workers)) as proxy:
+        port = proxy.url.rpartition(":")[2]
+
+        def find_notices() -> list[str]:
+            return [line for line in show_settings(proxy, tmp_path)[1] if line.startswith("  !")]
+
+        assert find_notices() == []
+        env_file.write_text("BIG_MODEL=gpt-5.5\n")  # the same content
+        assert find_notices() == []
+        env_file.write_text("BIG_MODEL=o3\nLEDGER_DAYS=7\n")
+        changed = (
+            "changed since the proxy's start or last reload. This command shows the new settings, and the proxy (port "
+            f"{port}) uses the earlier ones."
+        )
+        assert find_notices() == [f"  ! {env_file} {changed}"]
+        configuration.write_text(ROUTE)
+        assert find_notices() == [f"  ! {env_file} and {configuration} {changed}"]
+        proxy.process.send_signal(signal.SIGHUP)
+        fixed = (
+            f"  ! LEDGER_DAYS changed after the start of the proxy (port {port}), which applies the change at its next "
+            "start. This command applies it now."
+        )
+        assert wait_for(find_notices, lambda notices: changed not in str(notices)) == [fixed]
+        configuration.unlink()
+        assert find_notices() == [f"  ! {configuration} {changed}", fixed]
+        env_file.write_text("FIDELITY=x\n")
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "The current settings stay active" in proxy.log)
+        done = run_command("usage", directory=tmp_path, settings={"PORT": port, "ANTHROPIC_PROXY_CONFIG": ""})
+        assert (done.returncode, done.stderr) == (
+            2,
+            f'✕ FIDELITY is "x". Use best-effort or strict. Set in {env_file}, line 1.\n',
+        )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy import doctor_run
-from anthropic_proxy.cli.running_proxy import find_running_proxy, recorded
 from anthropic_proxy.doctor_run import DoctorRun
+from anthropic_proxy.running_proxy import ServerRecord, find_running_proxy
 from anthropic_proxy.settings import Settings
 
 fcntl = pytest.importorskip("fcntl", reason="platform: no flock")
@@ -28,27 +28,23 @@ class SharedLock:
             self._descriptor = None
 
 
-def folder_of(settings: Settings) -> Path:
-    assert settings.data_directory is not None
-    folder = settings.data_directory / "servers" / str(settings.port)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def test_the_check_of_another_command_is_no_running_proxy(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path, port=8082)
-    with recorded(settings):
-        left = (folder_of(settings) / "settings.json").read_bytes()
-        assert find_running_proxy(settings) is not None
-    (folder_of(settings) / "settings.json").write_bytes(left)  # as after SIGKILL
-    checking = SharedLock(folder_of(settings))
-    assert find_running_proxy(settings) is None
+    record, file = ServerRecord(8082), tmp_path / "servers/8082/settings.json"
+    record.open(Settings(data_directory=tmp_path))
+    left = file.read_bytes()
+    assert find_running_proxy(tmp_path, 8082) is not None
+    record.close()
+    assert not file.exists()
+    file.write_bytes(left)  # as after SIGKILL
+    checking = SharedLock(file.parent)
+    assert find_running_proxy(tmp_path, 8082) is None
     checking.release()
 
 
 def test_a_server_waits_for_the_end_of_a_check(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path, port=8082)
-    checking, attempts = SharedLock(folder_of(settings)), 0
+    folder = tmp_path / "servers/8082"
+    folder.mkdir(parents=True)
+    checking, attempts = SharedLock(folder), 0
 
     def note(event: str, values: tuple[Any, ...]) -> None:
         nonlocal attempts
@@ -58,8 +54,10 @@ def test_a_server_waits_for_the_end_of_a_check(tmp_path: Path) -> None:
                 checking.release()
 
     sys.addaudithook(note)  # there is no function that removes it
-    with recorded(settings):
-        assert find_running_proxy(settings) is not None
+    record = ServerRecord(8082)
+    record.open(Settings(data_directory=tmp_path))
+    assert find_running_proxy(tmp_path, 8082) is not None
+    record.close()
 
 
 def test_checks_of_a_run_of_the_doctor_do_not_count_as_a_run(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Record of a running proxy, from which commands learn where its settings come from.
 
-`recorded` writes the record while a server runs, and `find_running_proxy` reads it. `load_settings_of` loads the
-settings. The record has the folder of the settings files and the settings of the environment, without keys. It is in
-the data directory of the user, one folder per port. The server holds the lock of this folder, so that the record of a
-server that has ended is not used.
+A server writes the record by `ServerRecord`, and `find_running_proxy` reads it. `load_settings_of` loads the settings.
+The record has the folder of the settings files, digests of these files, and the settings of the environment, without
+credentials. It is in the data directory of the user, one folder per port. The server holds the lock of this folder, so
+that the record of a server that has ended is not used.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,15 @@ from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder
 from anthropic_proxy.platforms.user_account import is_written_by_user_only
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import choose_preferred_provider_name
-from anthropic_proxy.settings import ErrorList, Settings, list_variables, load_settings
+from anthropic_proxy.settings import (
+    FIXED_VARIABLES,
+    ErrorList,
+    Settings,
+    find_changed_variables,
+    list_variables,
+    load_settings,
+)
+from anthropic_proxy.settings.env_writer import replace_file
 from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
 
@@ -38,44 +47,83 @@ class RunningProxy(Struct, frozen=True):
     """Settings in its environment whose values have no credential."""
     keys: Sequence[str]
     """Names of the other settings in its environment, and of variables to which the configuration file refers."""
+    files: Mapping[str, str]
+    """Path → digest, for the settings files as it has read them."""
+    changed: Sequence[str]
+    """Variables that a reload found changed, and that take effect at its next start."""
 
 
-def describe_source(settings: Settings) -> RunningProxy:
-    """Return where settings come from, in the form of the record."""
+def describe_source(settings: Settings, changed: Sequence[str] = ()) -> RunningProxy:
+    """Return where settings come from, in the form of the record.
+
+    `changed`: variables whose change takes effect at the next start of the server.
+    """
     env_file = None if settings.env_file is None else str(Path(settings.env_file).absolute())
     given = {name: text.reveal() for name, text in settings.raw_values.items() if _is_of_environment(settings, name)}
     plain = {name: text for name, text in given.items() if mask_setting(name, text) == text}
     referenced = [name for name, one in settings.referenced_variables.items() if one.origin == "environment"]
-    return RunningProxy(env_file, plain, [*(name for name in given if name not in plain), *referenced])
+    names = [*(name for name in given if name not in plain), *referenced]
+    return RunningProxy(env_file, plain, names, settings.files, changed)
 
 
 def _is_of_environment(settings: Settings, name: str) -> bool:
     return settings.origins.get(name) == "environment" and name not in _OF_EACH_PROCESS
 
 
-@contextmanager
-def recorded(settings: Settings) -> Iterator[None]:
-    """Write the record of a server with these settings, and remove it afterwards.
+class ServerRecord:
+    """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record."""
 
-    There is no record if the data directory cannot be written, or if another server on this port has one.
-    """
-    folder = _find_folder(settings)
-    with ExitStack() as stack:
-        with suppress(OSError, TimeoutError):
-            if folder is not None:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                stack.enter_context(locked_folder(folder, _LOCK_SECONDS))
-                file = folder / _FILE_NAME
-                file.unlink(missing_ok=True)
-                file.touch(mode=0o600)
-                stack.callback(file.unlink, missing_ok=True)
-                file.write_bytes(msgspec.json.encode(describe_source(settings)))
-        yield
+    def __init__(self, port: int | None) -> None:
+        self._port = port
+        self._held = ExitStack()
+        """Owner of the lock and of the file."""
+        self._file: Path | None = None
+        """None: there is no record."""
+        self._started: Settings | None = None
+        """Settings at the start of the server."""
+
+    def open(self, settings: Settings, *, waits: bool = True) -> None:
+        """Write the record. There is none if the data directory cannot be written, or another process has the lock.
+
+        `waits`: wait for a command that checks the lock, at most `_LOCK_SECONDS`.
+        """
+        folder = _find_folder(settings.data_directory, self._port)
+        if folder is None:
+            return
+        with ExitStack() as stack, suppress(OSError, TimeoutError, ConfigurationError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(locked_folder(folder, _LOCK_SECONDS if waits else 0.0))
+            file = folder / _FILE_NAME
+            file.unlink(missing_ok=True)
+            stack.callback(_remove, file)
+            _write(file, describe_source(settings))
+            self._file, self._started, self._held = file, settings, stack.pop_all()
+
+    def update(self, settings: Settings) -> None:
+        """Replace the record after a reload of the settings."""
+        if self._file is not None and self._started is not None:
+            changed = [name for name in find_changed_variables(self._started, settings) if name in FIXED_VARIABLES]
+            with suppress(ConfigurationError):
+                _write(self._file, describe_source(settings, changed))
+
+    def close(self) -> None:
+        """Remove the record. Called when the server stops."""
+        self._file = None
+        self._held.close()
 
 
-def find_running_proxy(settings: Settings) -> RunningProxy | None:
-    """Return the record of the proxy that runs on the PORT of `settings`. None: there is none."""
-    folder = _find_folder(settings)
+def _write(file: Path, proxy: RunningProxy) -> None:
+    replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        os.unlink(file)
+
+
+def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:
+    """Return the record of the proxy that runs on a port of this machine. None: there is none."""
+    folder = _find_folder(data_directory, port)
     if folder is None or not is_written_by_user_only(file := folder / _FILE_NAME):
         return None
     with suppress(OSError, msgspec.MsgspecError):
@@ -126,6 +174,5 @@ def load_settings_of(
     )
 
 
-def _find_folder(settings: Settings) -> Path | None:
-    directory = settings.data_directory
-    return None if directory is None or not settings.port else directory / "servers" / str(settings.port)
+def _find_folder(data_directory: Path | None, port: int | None) -> Path | None:
+    return None if data_directory is None or not port else data_directory / "servers" / str(port)
