@@ -64,8 +64,9 @@ def explain(
         content, name = _read_stored(name, "--body" if body else "--model")
     else:
         from anthropic_proxy.cli.input_file import read_input  # noqa: PLC0415
+        from anthropic_proxy.server.request_body import MAX_BODY_BYTES  # noqa: PLC0415
 
-        content = read_input(file)
+        content = read_input(file, MAX_BODY_BYTES)
     sys.exit(_explain_body(content, name, model, body=body, as_json=as_json))
 
 

@@ -37,8 +37,9 @@ def import_settings(
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
     from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
+    from anthropic_proxy.settings.text_file import MAX_CONFIG_BYTES  # noqa: PLC0415
 
-    plan = read_configuration(read_input(file), describe_input(file))
+    plan = read_configuration(read_input(file, MAX_CONFIG_BYTES), describe_input(file))
     files = prepare_files(plan, require_settings_folder(copy_environment()))
     output = Output()
     _write_summary(output, plan, describe_input(file), dry_run=dry_run)

@@ -10,19 +10,24 @@ STDIN = "-"
 """File name that means standard input."""
 
 
-def read_input(file: Path) -> bytes:
+def read_input(file: Path, max_bytes: int) -> bytes:
     """Return the bytes of `file`, or of standard input for the name `-`.
 
-    Raises `ConfigurationError` if the file cannot be read.
+    Raises `ConfigurationError` if the file cannot be read, or if there are more than `max_bytes`.
     """
-    if str(file) == STDIN:
-        return sys.stdin.buffer.read()
     try:
-        return file.read_bytes()
+        if str(file) == STDIN:
+            name, content = "standard input", sys.stdin.buffer.read(max_bytes + 1)
+        else:
+            with file.open("rb") as stream:  # a pipe is permitted: `<(command)` of a shell is one
+                name, content = f'"{file}"', stream.read(max_bytes + 1)
     except OSError as error:
         raise ConfigurationError(
             f'"{file}" cannot be read: {describe_os_error(error)}. For standard input, use the name "-".'
         ) from None
+    if len(content) > max_bytes:
+        raise ConfigurationError(f"{name} has more than {max_bytes:,} bytes, the maximum of this command.")
+    return content
 
 
 def describe_input(file: Path) -> str:

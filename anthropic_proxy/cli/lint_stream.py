@@ -22,6 +22,8 @@ EXIT_INVALID = 1
 MAX_SHOWN_OF_ONE_KIND = 3
 """Maximum number of printed violations that have the same rule, and the same text except for its numbers. `--json`
 prints all."""
+MAX_STREAM_BYTES = 64 * 1024 * 1024
+"""Maximum size of a stream, the same as of a reply that the proxy collects."""
 _NUMBER = re.compile(r"\d+")
 
 
@@ -47,7 +49,7 @@ def lint_stream(
     from anthropic_proxy.lab.stream_grammar import EventGrammar  # noqa: PLC0415
 
     grammar, output = EventGrammar(), Output()
-    content = read_input(file)
+    content = read_input(file, MAX_STREAM_BYTES)
     if other := _find_other_format(content):
         _reject(f"{describe_input(file)} is no event stream: it contains {other}")
     grammar.feed_bytes(content)

@@ -87,13 +87,14 @@ def explain(
     from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.exchange.dry_run import DryRunClient  # noqa: PLC0415
+    from anthropic_proxy.server.request_body import MAX_BODY_BYTES  # noqa: PLC0415
 
     sender = DryRunClient(key=key, team=team, headers=dict(map(_decode_header, header or ())))
     moment = None if at is None else _decode_time(at)
     settings = load_command_settings()
     fields, result, _ = dry_run_request(
         settings,
-        read_input(file),
+        read_input(file, MAX_BODY_BYTES),
         describe_input(file),
         model,
         sender=sender,

@@ -17,6 +17,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import should_query_ollama
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.text_file import read_bounded_file
 
 _DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
 """File that `gcloud auth application-default login` writes (cloud.google.com, "How Application Default Credentials
@@ -135,7 +136,7 @@ def _credentials_file(settings: Settings) -> Path:
 def _load(file: Path) -> Any:
     """Return the JSON object of a credentials file. If the file cannot be used, return the reason as a string."""
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_bounded_file(file))
     except OSError as error:
         return describe_os_error(error)
     except (ValueError, RecursionError):

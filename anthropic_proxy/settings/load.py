@@ -72,6 +72,8 @@ def load_settings(
     proxies: Mapping[str, Secret] = {}
     with sources.errors.collect():
         proxies = find_proxies(environ)
+    with sources.errors.collect():
+        _require_absolute_authorities(sources)
     sources.errors.require_empty()
     fields |= traces | {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
     others = _load_others(sources, providers)
@@ -285,6 +287,19 @@ def _location(found: FoundSetting) -> str:
     if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
         raise values.invalid_setting_error(found, "Use a region such as us-central1, or global.")
     return text
+
+
+def _require_absolute_authorities(sources: Sources) -> None:
+    """Raise `ConfigurationError` if files of the current directory would decide which servers are trusted."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        found = sources.find_foreign(name)
+        if found is None:
+            continue
+        paths = found.text.split(os.pathsep) if name == "SSL_CERT_DIR" else [found.text]
+        if not all(os.path.isabs(path) for path in paths if path):
+            raise values.invalid_setting_error(
+                found, "Use an absolute path, because TLS libraries begin a relative one at the current directory."
+            )
 
 
 def _days(found: FoundSetting) -> int:

@@ -159,3 +159,31 @@ def test_every_command_accepts_the_folder_before_and_after_its_name(tmp_path: Pa
         2,
         "✕ --config has no value. Use the folder with .env and anthropic-proxy.toml.\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_accepted"),
+    [
+        ("SSL_CERT_FILE", "certs/ca.pem", False),
+        ("SSL_CERT_FILE", "~/ca.pem", False),
+        ("SSL_CERT_FILE", "/certs/ca.pem", True),
+        ("SSL_CERT_DIR", "certs", False),
+        ("SSL_CERT_DIR", "/certs:certs", False),
+        ("SSL_CERT_DIR", "/certs:/more", True),
+    ],
+)
+def test_certificate_authorities_are_not_read_from_the_current_directory(
+    tmp_path: Path, name: str, text: str, is_accepted: bool
+) -> None:
+    def load() -> object:
+        return load_settings({name: text}, PROVIDERS, env_file=str(tmp_path / ".env"))
+
+    if is_accepted:
+        load()
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert caught.value.message == (
+        f'{name} is "{text}". Use an absolute path, because TLS libraries begin a relative one at the current '
+        "directory. Set in the environment."
+    )
