@@ -140,7 +140,7 @@ async def _count_tokens(services: Services, incoming: ClientRequest, result: Dry
     result.receipt.provider, result.receipt.prefix = target.provider.name, target.provider.prefix
     result.receipt.model = target.model
     try:
-        reply = await forwarding.count_tokens(services, incoming)
+        reply = await forwarding.count_tokens(services, incoming, _DryRunSink(result.receipt).wait_disconnected)
     except NotSent:
         return
     if result.recorded is None:

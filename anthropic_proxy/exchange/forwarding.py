@@ -1,13 +1,15 @@
-"""Functions that forward requests for a token count or a model list to a provider with the Messages API.
+"""Functions that forward requests other than messages to a provider with the Messages API.
 
-Failed requests are not repeated. `count_tokens` and `list_models` return a `JsonReply`: the body and the headers of the
-response to the client.
+`count_tokens` and `list_models` return a `JsonReply`: the body and the headers of the response to the client.
+`call_provider` sends one request; batches, files and skills use it too. Failed requests are not repeated, except with a
+key that was read again.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -23,12 +25,19 @@ from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
-from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, is_large_request
+from anthropic_proxy.exchange.error_messages import (
+    add_address_setting,
+    add_key_setting,
+    decode_error_response,
+    idle_timeout_error,
+    require_api_response,
+)
+from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, is_large_request, run_on_loop_or_in_thread
 from anthropic_proxy.exchange.not_found import add_not_found_cause
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.route_choice import choose_route
-from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES
+from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body
+from anthropic_proxy.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Receipt
@@ -48,6 +57,11 @@ _MODEL_PATHS = re.compile(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
 query."""
 
 
+WaitDisconnected = Callable[[], Awaitable[None]]
+"""Function that waits until the client has disconnected."""
+_Result = TypeVar("_Result")
+
+
 class JsonReply(Struct, frozen=True):
     """Response to a request for a token count or a model list: a JSON body, and headers of the provider."""
 
@@ -57,11 +71,11 @@ class JsonReply(Struct, frozen=True):
     """Provider headers for the client. Empty if the proxy produced the body itself."""
 
 
-async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply:
+async def count_tokens(services: Services, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply:
     """Return the response to `POST /v1/messages/count_tokens`.
 
     The provider counts the tokens if it has this endpoint. Otherwise, or if the provider fails, the proxy returns an
-    estimate.
+    estimate. Raises `ClientDisconnected`.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await services.background.run_in_thread_if_large(
@@ -72,7 +86,9 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     target = await apply_stored_adaptations(services, target, [])
     if target.dialect.has_count_tokens:
         try:
-            return await _call_provider(services, incoming, request, target, COUNT_TIMEOUT_SECONDS)
+            return await _request_json(
+                services, incoming, request, target, wait_disconnected, seconds=COUNT_TIMEOUT_SECONDS
+            )
         except ProxyError as error:
             if request.decode_error is not None:
                 raise
@@ -86,11 +102,13 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
 
 
-async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
+async def list_models(
+    services: Services, incoming: ClientRequest, wait_disconnected: WaitDisconnected
+) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
 
     None: the provider has no list of Claude models, or its response is an error. The caller then sends the proxy's own
-    list.
+    list. Raises `ClientDisconnected`.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
@@ -99,65 +117,122 @@ async def list_models(services: Services, incoming: ClientRequest) -> JsonReply 
     target = build_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
     if not target.dialect.has_model_list:
         return None
+    incoming = structs.replace(incoming, body=b"")
     try:
-        return await _call_provider(
-            services, structs.replace(incoming, body=b""), request, target, LIST_TIMEOUT_SECONDS
-        )
+        return await _request_json(services, incoming, request, target, wait_disconnected, seconds=LIST_TIMEOUT_SECONDS)
     except ProxyError as error:
         if error.status != 404:
             services.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
         return None
 
 
-async def _call_provider(
-    services: Services, incoming: ClientRequest, request: MessagesRequest, target: Target, seconds: float
-) -> JsonReply:
-    provider, pool = target.provider, services.credentials
-    credential = find_client_credential(services, incoming, provider) or pool.next_credential(provider)
-    send = partial(_send, services, incoming, request, target)
-    try:
-        return await send(credential, seconds)
-    except UpstreamError as error:
-        if error.status != 401 or not await pool.replace_rejected_key(provider, credential):
-            raise
-    return await send(pool.next_credential(provider), seconds)
-
-
-async def _send(  # noqa: PLR0917
+async def _request_json(
     services: Services,
     incoming: ClientRequest,
     request: MessagesRequest,
     target: Target,
-    credential: Credential | None,
+    wait_disconnected: WaitDisconnected,
+    *,
     seconds: float,
 ) -> JsonReply:
-    provider = target.provider
     call = build_relay_call(incoming, request, target, services.new_id)
-    records = AttemptRecords(incoming.receipt or _new_receipt(services, incoming), services)
-    upstream_request = records.begin_attempt(target, target.wire.encode_request(call))
+
+    async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
+        require_api_response(response, target)
+        body = await read_body(response, MAX_BODY_BYTES)
+        _require_expected_shape(body, call.client_path, target)
+        return JsonReply(body, forwarded_headers(response.headers))
+
     try:
-        async with asyncio.timeout(seconds):
-            response = await services.transports[provider.transport](target.base_url, upstream_request, credential)
-            records.set_status(response.status)
+        return await call_provider(
+            services, incoming, call, target, read, wait_disconnected=wait_disconnected, total_seconds=seconds
+        )
+    except UpstreamError as error:
+        add_not_found_cause(error, target, call.client_path, services.settings)
+        raise
+
+
+async def call_provider(
+    services: Services,
+    incoming: ClientRequest,
+    call: Call[BaseDialect],
+    target: Target,
+    read: Callable[[UpstreamResponse, Watchdog], Awaitable[_Result]],
+    *,
+    wait_disconnected: WaitDisconnected,
+    total_seconds: float | None = None,
+    method: str | None = None,
+    uses_first_key: bool = False,
+) -> _Result:
+    """Send a client request to a provider, and return the result of `read` for its successful response.
+
+    The call has `total_seconds`. None: it has the time limits of a message, and `read` calls `note_first_byte` of the
+    watchdog after each read. `method` replaces the HTTP method of the wire. If a key is rejected that can be read
+    again, the request is sent once more. Raises `UpstreamError` and `ClientDisconnected`.
+    """
+    provider, pool, timeouts = target.provider, services.credentials, services.settings.timeouts
+    is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
+    request = await run_on_loop_or_in_thread(services, target.wire.encode_request, call, is_large=is_large)
+    request = structs.replace(request, method=method or request.method)
+    receipt = incoming.receipt or Receipt(
+        request_id=incoming.request_id, client=incoming.client, started_at=services.clock()
+    )
+    records = AttemptRecords(receipt, services)
+    watchdog = Watchdog(
+        wait_disconnected=wait_disconnected,
+        on_idle=None,
+        first_byte_seconds=total_seconds or timeouts.first_byte_seconds,
+        idle_seconds=total_seconds or timeouts.idle_seconds,
+    )
+    send = services.transports[provider.transport]
+
+    async def send_once(credential: Credential | None) -> _Result:
+        watchdog.begin_upstream_call()
+        try:
+            response = await send(target.base_url, records.begin_attempt(target, request), credential)
             try:
-                return await _read_answer(target, call, response)
+                records.set_status(response.status)
+                if not 200 <= response.status < 300:
+                    require_api_response(response, target)
+                    body = await read_error_body(response, watchdog)
+                    decode_error_response(target, call, response.status, response.headers, body)
+                    raise InternalError("a relayed error was decoded as a reply")
+                return await read(response, watchdog)
             finally:
                 await response.close()
-    except UpstreamError as error:
-        redact_error(error, [credential.secret] if credential is not None else [])
-        add_not_found_cause(error, target, call.client_path, services.settings)
-        records.fail_attempt(error)
-        raise
-    except TimeoutError:
-        late = UpstreamTimeout(f"{provider.prefix} did not answer within {seconds:g} s", provider=provider.prefix)
-        records.fail_attempt(late)
-        raise late from None
+        except asyncio.CancelledError:
+            if not watchdog.recover_from_idle():
+                raise
+            if total_seconds is None:
+                raise idle_timeout_error(provider.prefix, watchdog.upstream_limit) from None
+            message = f"{provider.prefix} did not answer within {total_seconds:g} s"
+            raise UpstreamTimeout(message, provider=provider.prefix) from None
+
+    may_replace_key = True
+    try:
+        while True:
+            own = find_client_credential(services, incoming, provider)
+            credential = own or pool.next_credential(provider, is_first=uses_first_key)
+            try:
+                return await send_once(credential)
+            except UpstreamError as error:
+                watchdog.end_upstream_call()
+                redact_error(error, [credential.secret] if credential is not None else [])
+                add_key_setting(error, target, credential)
+                add_address_setting(error, target)
+                records.fail_attempt(error)
+                may_replace_key = may_replace_key and error.status == 401
+                if not (may_replace_key and await pool.replace_rejected_key(provider, credential)):
+                    raise
+                may_replace_key = False
+    except asyncio.CancelledError:
+        if watchdog.reason != "gone":
+            raise
+        uncancel()
+        raise ClientDisconnected from None
     finally:
+        watchdog.stop()
         records.end_attempt()
-
-
-def _new_receipt(services: Services, incoming: ClientRequest) -> Receipt:
-    return Receipt(request_id=incoming.request_id, client=incoming.client, started_at=services.clock())
 
 
 class _Counted(Struct):
@@ -182,13 +257,3 @@ def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         name = target.provider.prefix
         raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name) from error
-
-
-async def _read_answer(target: Target, call: Call[BaseDialect], response: UpstreamResponse) -> JsonReply:
-    require_api_response(response, target)
-    body = await read_body(response, MAX_BODY_BYTES)
-    if 200 <= response.status < 300:
-        _require_expected_shape(body, call.client_path, target)
-        return JsonReply(body, forwarded_headers(response.headers))
-    decode_error_response(target, call, response.status, response.headers, body)
-    raise InternalError("a relayed error was decoded as a reply")

@@ -1,38 +1,31 @@
-"""`open_resource`: forwards requests for batches, files and skills to a preferred provider that serves Claude models.
+"""`forward_resource`: forwards requests for batches, files and skills, if the preferred provider serves Claude models.
 
 Other providers have no such resources of the Messages API. The model of each request in a batch is mapped like that of
-`POST /v1/messages`, and must be one of this provider.
+`POST /v1/messages`, by the routes and the settings, and must be one of this provider. All calls use the first of
+several API keys, because the resources of a key are unknown to a key of another workspace.
 """
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from functools import partial
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
-from anthropic_proxy.errors import (
-    InternalError,
-    InvalidRequest,
-    PermissionDenied,
-    UnknownModel,
-    UpstreamError,
-    UpstreamTimeout,
-)
-from anthropic_proxy.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.error_messages import decode_error_response, idle_timeout_error, require_api_response
-from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
+from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied, UnknownModel
+from anthropic_proxy.exchange.call_building import build_relay_call
+from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
+from anthropic_proxy.exchange.error_messages import require_api_response
+from anthropic_proxy.exchange.forwarding import call_provider
+from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.relay import forwarded_headers
+from anthropic_proxy.exchange.route_choice import build_routing_query, choose_rule, find_rule_route
 from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES
-from anthropic_proxy.messages.models import MessagesRequest
-from anthropic_proxy.plugins import Receipt
-from anthropic_proxy.redaction import redact_error
+from anthropic_proxy.exchange.watchdog import Watchdog
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS
 
 RESOURCE_PATHS = re.compile(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
@@ -44,20 +37,11 @@ _SAFE_HEADERS = {
 """Headers that keep a browser from running a downloaded file as a page of the proxy."""
 
 
-class Resource(Struct, frozen=True):
-    """Response of the provider to a request for a batch, file or skill."""
+async def forward_resource(services: Services, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
+    """Forward a request for a batch, file or skill, and send the response to the client.
 
-    status: int
-    headers: Mapping[str, str]
-    body: AsyncIterator[bytes]
-    """Pieces of the body as they arrive. Raises `UpstreamError`."""
-
-
-@asynccontextmanager
-async def open_resource(services: Services, incoming: ClientRequest, method: str) -> AsyncIterator[Resource]:
-    """Forward a request for a batch, file or skill, and return the response, which is closed at the end of the block.
-
-    Raises an error with the status of the provider, or of the proxy if it does not forward the request.
+    Raises an error with the status of the provider, or of the proxy if it does not forward the request, and
+    `ClientDisconnected`.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude:
@@ -71,91 +55,81 @@ async def open_resource(services: Services, incoming: ClientRequest, method: str
             "the provider, so that every virtual key would see and delete those of the others."
         )
     target = build_route(RoutingQuery(f"{preferred.prefix}/x"), services.settings, services.catalog).targets[0]
-    if isinstance(target.wire, RelayWire) and method == "POST" and incoming.path == BATCHES_PATH:
-        incoming = await _with_mapped_models(services, incoming, target, target.wire)
-    request = MessagesRequest(model=target.model, messages=[])
+    wire = target.wire
+    assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
+    if method == "POST" and incoming.path == BATCHES_PATH:
+        incoming = await _with_mapped_models(services, incoming, target, wire)
+    request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False)
     call = build_relay_call(incoming, request, target, services.new_id)
-    credential = find_client_credential(services, incoming, preferred) or services.credentials.next_credential(
-        preferred
+    is_download = incoming.path.endswith("/content")
+
+    async def send(response: UpstreamResponse, watchdog: Watchdog) -> None:
+        if not is_download:
+            require_api_response(response, target)
+        headers = _headers(response, is_download=is_download)
+        if is_download or incoming.path.endswith("/results"):
+            while piece := await response.read():
+                watchdog.note_first_byte()
+                watchdog.writing = True
+                await sink.send_relayed_bytes(piece, headers, is_stream=True, is_last=False)
+                watchdog.upstream_at, watchdog.writing = watchdog.now(), False
+            await sink.send_relayed_bytes(b"", headers, is_stream=True, is_last=True)
+        else:
+            body = await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
+            if incoming.path.startswith(BATCHES_PATH):
+                is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
+                body = await services.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
+            await sink.send_relayed_bytes(body, headers, is_stream=False, is_last=True)
+        watchdog.stop()  # complete: a disconnect has no effect now
+
+    await call_provider(
+        services,
+        incoming,
+        call,
+        target,
+        send,
+        wait_disconnected=sink.wait_disconnected,
+        method=method,
+        uses_first_key=True,
     )
-    records = AttemptRecords(incoming.receipt or _new_receipt(services, incoming), services)
-    timeouts = services.settings.timeouts
-    upstream_request = structs.replace(target.wire.encode_request(call), method=method)
-    upstream_request = records.begin_attempt(target, upstream_request)
-    try:
-        async with asyncio.timeout(timeouts.first_byte_seconds):
-            response = await services.transports[preferred.transport](target.base_url, upstream_request, credential)
-        try:
-            records.set_status(response.status)
-            is_download = incoming.path.endswith("/content") and 200 <= response.status < 300
-            if not is_download:
-                require_api_response(response, target)
-            if not 200 <= response.status < 300:
-                body = await read_body(response, MAX_BODY_BYTES)
-                decode_error_response(target, call, response.status, response.headers, body)
-                raise InternalError("a relayed error was decoded as a reply")
-            pieces = _read(response, timeouts.idle_seconds, preferred.prefix)
-            if incoming.path.startswith(BATCHES_PATH) and not incoming.path.endswith("/results"):
-                pieces = _without_results_host(target, await read_body(response, MAX_BODY_BYTES))
-            yield Resource(response.status, _headers(response, is_download=is_download), pieces)
-        finally:
-            await response.close()
-    except UpstreamError as error:
-        redact_error(error, [credential.secret] if credential is not None else [])
-        records.fail_attempt(error)
-        raise
-    except TimeoutError:
-        late = UpstreamTimeout(
-            f"{preferred.prefix} did not answer within {timeouts.first_byte_seconds:g} s", provider=preferred.prefix
-        )
-        records.fail_attempt(late)
-        raise late from None
-    finally:
-        records.end_attempt()
 
 
 async def _with_mapped_models(
     services: Services, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
-    known: dict[str, str] = {}
+    """Return the request for a new batch with the model of each of its requests mapped to a model of the target."""
+    rules, known = services.route_rules, dict[str, str]()
 
-    def resolve(path: str, model: str) -> str:
-        if model not in known:
-            found = build_route(RoutingQuery(model), services.settings, services.catalog).targets[0]
-            if found.provider is not target.provider:
-                raise InvalidRequest(
-                    f"{path}: {model!r} is mapped to {found.provider.prefix}/{found.model}. A batch is sent to "
-                    f"{target.provider.prefix}, so each of its models must be one of {target.provider.prefix}."
-                )
+    def resolve(path: str, model: str, params: bytes) -> str:
+        if model in known:
+            return known[model]
+        query, rule = RoutingQuery(model), None
+        if rules is not None:
+            try:
+                request = decode_request_or_envelope(params)
+            except ClientError as error:
+                raise InvalidRequest(f"{path}.{error.message}") from None
+            query = build_routing_query(request)
+            rule = choose_rule(services, rules, incoming, request, EstimateCache()).rule
+        found = find_rule_route(services, query, rule).targets[0]
+        if found.provider is not target.provider:
+            field, mapped = f"{path}.model", f"{found.provider.prefix}/{found.model}"
+            mapped += f" by the route {rule.name!r}" if rule is not None else ""
+            raise InvalidRequest(
+                f"{field}: {model!r} is mapped to {mapped}. A batch is sent to {target.provider.prefix}, so each "
+                f"of its models must be one of {target.provider.prefix}."
+            )
+        if rules is None:
             known[model] = found.model
-        return known[model]
+        return found.model
 
     is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
+    encode = partial(wire.encode_batch, incoming.body, target.dialect, resolve)
     try:
-        body = await services.background.run_in_thread_if_large(
-            is_large, wire.encode_batch, incoming.body, target.dialect, resolve
-        )
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        body = await services.background.run_in_thread_if_large(is_large, encode)
+    except DECODE_ERRORS as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     return structs.replace(incoming, body=body)
-
-
-async def _without_results_host(target: Target, body: bytes) -> AsyncIterator[bytes]:
-    if isinstance(target.wire, RelayWire):
-        body = target.wire.remove_results_host(body)
-    yield body
-
-
-async def _read(response: UpstreamResponse, idle_seconds: float, provider: str) -> AsyncIterator[bytes]:
-    while True:
-        try:
-            async with asyncio.timeout(idle_seconds):
-                piece = await response.read()
-        except TimeoutError:
-            raise idle_timeout_error(provider, idle_seconds) from None
-        if not piece:
-            return
-        yield piece
 
 
 def _headers(response: UpstreamResponse, *, is_download: bool) -> dict[str, str]:
@@ -166,7 +140,3 @@ def _headers(response: UpstreamResponse, *, is_download: bool) -> dict[str, str]
     if is_download:
         headers |= {"content-disposition": given.get("content-disposition", "attachment"), **_SAFE_HEADERS}
     return headers
-
-
-def _new_receipt(services: Services, incoming: ClientRequest) -> Receipt:
-    return Receipt(request_id=incoming.request_id, client=incoming.client, started_at=services.clock())

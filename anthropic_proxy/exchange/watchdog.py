@@ -21,6 +21,10 @@ DISCONNECT_CHECK_DELAY_SECONDS = 0.05
 """Delay before the task that waits for a disconnect starts. Shorter exchanges need no task."""
 
 
+class ClientDisconnected(Exception):  # no failure
+    """The client disconnected before its response was complete, so the call to the provider was ended."""
+
+
 class Watchdog:
     """Monitor of one client request: it sends pings, and cancels the request's task after a timeout or disconnect.
 

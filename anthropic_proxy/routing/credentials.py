@@ -85,8 +85,8 @@ class Credentials:
         self._next_positions.update(previous._next_positions)
         self._cooldown_ends.update(previous._cooldown_ends)
 
-    def next_credential(self, provider: Provider) -> Credential | None:
-        """Return the header with a provider's next API key.
+    def next_credential(self, provider: Provider, *, is_first: bool = False) -> Credential | None:
+        """Return the header with a provider's next API key, or with its first one if `is_first` is True.
 
         None: the proxy has no key for this provider, and does not have to send one. Raises `AuthenticationFailed` if a
         required key is missing.
@@ -100,7 +100,7 @@ class Credentials:
                 header, scheme = self._find_header(provider)
                 headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
                 self._headers[provider.name] = headers
-            return headers[self._next(provider.name, keys) if len(keys) > 1 else 0]
+            return headers[0 if is_first or len(keys) == 1 else self._next(provider.name, keys)]
         is_from_settings = provider.key_source == "settings"
         if is_from_settings and (problem := describe_missing_key(provider, self._settings)):
             raise AuthenticationFailed(problem, should_retry=False)

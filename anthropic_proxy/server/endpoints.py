@@ -30,7 +30,8 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.outcomes import log_internal_error, record_client, record_failure
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.recording import start_recording
-from anthropic_proxy.exchange.resources import RESOURCE_PATHS, open_resource
+from anthropic_proxy.exchange.resources import RESOURCE_PATHS, forward_resource
+from anthropic_proxy.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
@@ -88,9 +89,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         endpoint = find_endpoint(receipt.method, receipt.path) if route is None else _bind_route(route, scope)
         body = await _read_body(scope, receive)
         if body is None:
-            receipt.outcome = "cancelled"
-            _finish(services, receipt)
-            return
+            raise ClientDisconnected  # noqa: TRY301
         body_read = True
         request = ClientRequest(request_id=request_id, client=client, headers=headers, body=body, number=number)
         request.trace, request.path, request.receipt = receipt.trace, receipt.path, receipt
@@ -101,6 +100,10 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         if not body_read and "expect" in headers:
             error.closes_connection = True  # after `expect`, the client may or may not send the body
         await _reject(services, receipt, sink, error, headers)
+    except ClientDisconnected:
+        receipt.outcome = "cancelled"
+        receipt.status = sink.status if sink.started else 0
+        _finish(services, receipt)
     except asyncio.CancelledError:
         if not sink.started:
             await _reject(services, receipt, sink, ShuttingDown(), headers)
@@ -169,7 +172,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `POST /v1/messages/count_tokens`: send the provider's count of input tokens, or an estimate."""
     async with admitted_token_count_request(services, request):
-        reply = await forwarding.count_tokens(services, request)
+        reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
     await sink.send_json_reply(reply)
 
 
@@ -178,7 +181,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
 
     If the preferred provider serves Claude models and has a model list, that list is forwarded instead.
     """
-    if reply := await forwarding.list_models(services, request):
+    if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await sink.send_json_reply(reply)
         return
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
@@ -188,7 +191,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404."""
-    if reply := await forwarding.list_models(services, request):
+    if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await sink.send_json_reply(reply)
         return
     entry = find_model(request.path.removeprefix("/v1/models/"), services.settings, services.catalog)
@@ -198,10 +201,8 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
 async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve batches, files and skills: forward the request to the preferred provider, if it has them."""
     method = request.receipt.method if request.receipt else "GET"
-    async with admitted_token_count_request(services, request), open_resource(services, request, method) as resource:
-        await sink.send_route_response(
-            RouteResponse(status=resource.status, headers=resource.headers, body=resource.body)
-        )
+    async with admitted_token_count_request(services, request):
+        await forward_resource(services, request, method, sink)
 
 
 async def build_root_response(services: Services, request: RouteRequest) -> RouteResponse:

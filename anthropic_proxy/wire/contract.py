@@ -324,10 +324,11 @@ class RelayWire(Wire[DialectT]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
 
     @abstractmethod
-    def encode_batch(self, body: bytes, dialect: DialectT, resolve_model: Callable[[str, str], str]) -> bytes:
+    def encode_batch(self, body: bytes, dialect: DialectT, resolve_model: Callable[[str, str, bytes], str]) -> bytes:
         """Return the body that creates a batch, with the model of each request replaced.
 
-        `resolve_model` returns the provider's id of a model. Its first argument is the path of the field, for errors.
+        `resolve_model` returns the provider's id of a model. Its arguments are the path of `params`, for errors, the
+        model and the JSON text of `params`.
         Raises `msgspec.DecodeError` for invalid JSON.
         """
 

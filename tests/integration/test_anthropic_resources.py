@@ -1,10 +1,14 @@
 """Batches, files and skills of Anthropic behind the proxy, with the official SDK over real sockets."""
 
+import asyncio
 import io
 import itertools
 import json
 import re
+import socket
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +17,24 @@ import pytest
 from aiohttp import web
 
 from tests.support.fakes.server import JOURNAL, RequestLog, Running, serving
+from tests.support.process_checks import port_of
 from tests.support.sdk import open_sdk
 from tests.support.secret_canaries import new_canary
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 KEY, SECRET = new_canary("sk-ant-fake-"), "sk-ant-of-the-client-0123456789"
 MODELS = {"claude-opus-5-5", "claude-sonnet-5-5"}
 LARGE = b"0123456789abcdef" * (1 << 18)
+COUNTED = b'{"model":"claude-opus-5-5","messages":[{"role":"user","content":"a"}]}'
 CREATED = "2026-11-23T00:00:00Z"
 
 
 class Resources:
-    """A strict server of the three APIs, which keeps batches, files and skills in memory."""
+    """A strict server of the three APIs, which keeps batches, files and skills in memory.
+
+    Each of its keys belongs to a workspace of its own.
+    """
 
     def __init__(self) -> None:
         self.numbers = itertools.count(1)
@@ -33,18 +43,34 @@ class Resources:
         self.skills: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.keys: set[str] = set()
-        self.host = ""
+        self.accepted = {KEY, SECRET}
+        self.owners: dict[str, str] = {}
+        self.left: list[str] = []
+        """Paths of slow requests whose client disconnected."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.path_qs))
         self.keys.add(request.headers.get("x-api-key", ""))
-        if request.headers.get("x-api-key") not in (KEY, SECRET):
+        if request.headers.get("x-api-key") not in self.accepted:
             return refuse(401, "authentication_error", f"invalid x-api-key {request.headers.get('x-api-key')}")
         if request.headers.get("anthropic-version") not in ("2023-06-01", "2026-10-21"):
             return refuse(400, "invalid_request_error", "anthropic-version: header is required")
         kind, *rest = request.path.removeprefix("/v1/").removeprefix("messages/").split("/")
+        if "slow" in rest or kind == "count_tokens":
+            return await self.wait_for_disconnect(request)
+        if "stalled" in rest or "stalled_error" in rest:
+            return await stall(request, 200 if "stalled" in rest else 500)
+        if rest and self.owners.get(rest[0]) not in (None, request.headers["x-api-key"]):
+            return refuse(404, "not_found_error", f"{rest[0]} is in another workspace")
         serve = {"batches": self.serve_batch, "files": self.serve_file, "skills": self.serve_skill}[kind]
         return await serve(request, rest)
+
+    async def wait_for_disconnect(self, request: web.Request) -> web.StreamResponse:
+        try:
+            await asyncio.sleep(WAIT_SECONDS)
+        finally:
+            self.left.append(request.path)
+        return web.Response()
 
     async def serve_batch(self, request: web.Request, rest: list[str]) -> web.StreamResponse:
         if not rest and request.method == "POST":
@@ -52,6 +78,7 @@ class Resources:
             if unknown := [entry["params"]["model"] for entry in entries if entry["params"]["model"] not in MODELS]:
                 return refuse(404, "not_found_error", f"model: {unknown[0]}")
             name = f"msgbatch_{next(self.numbers)}"
+            self.owners[name] = request.headers["x-api-key"]
             counts = dict.fromkeys(("canceled", "errored", "expired", "processing", "succeeded"), 0)
             self.batches[name] = {
                 "id": name,
@@ -91,6 +118,7 @@ class Resources:
             part = await (await request.multipart()).next()
             assert part is not None
             content, name = await part.read(), f"file_{next(self.numbers)}"
+            self.owners[name] = request.headers["x-api-key"]
             facts = {"id": name, "type": "file", "filename": part.filename, "mime_type": "text/html"}
             facts |= {"size_bytes": len(content), "created_at": CREATED, "downloadable": True}
             self.files[name] = facts, content
@@ -111,6 +139,7 @@ class Resources:
         if not rest and request.method == "POST":
             names = [part.filename async for part in await request.multipart() if part.name == "files[]"]
             name = f"skill_{next(self.numbers)}"
+            self.owners[name] = request.headers["x-api-key"]
             self.skills[name] = {
                 "id": name,
                 "type": "skill",
@@ -131,6 +160,15 @@ class Resources:
         return web.json_response(self.skills[rest[0]])
 
 
+async def stall(request: web.Request, status: int) -> web.StreamResponse:
+    """Send the beginning of a body, and nothing more."""
+    response = web.StreamResponse(status=status, headers={"content-type": "application/json", "content-length": "99"})
+    await response.prepare(request)
+    await response.write(b'{"id":')
+    await asyncio.sleep(WAIT_SECONDS)
+    return response
+
+
 def refuse(status: int, kind: str, text: str) -> web.Response:
     body = {"type": "error", "error": {"type": kind, "message": text}, "request_id": "req_upstream"}
     return web.json_response(body, status=status, headers={"request-id": "req_upstream"})
@@ -143,6 +181,12 @@ def resources() -> Resources:
 
 @pytest.fixture(scope="module")
 def upstream(resources: Resources) -> Iterator[Running]:
+    with serving_resources(resources) as running:
+        yield running
+
+
+@contextmanager
+def serving_resources(resources: Resources) -> Iterator[Running]:
     application = web.Application(client_max_size=1 << 26)
     application[JOURNAL] = RequestLog()
     application.router.add_route("*", "/{path:.*}", resources.answer)
@@ -158,6 +202,7 @@ def proxy(upstream: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "PREFERRED_PROVIDER": "anthropic",
         "OPENAI_API_KEY": "sk-unused-0123456789",
         "MODEL_HAIKU": "openai/gpt-5.5",
+        "UPSTREAM_IDLE_TIMEOUT": "2",
     }
     with running_proxy(tmp_path_factory.mktemp("proxy"), settings) as running:
         yield running
@@ -286,4 +331,166 @@ def test_without_anthropic_the_404_says_why(tmp_path: Path, path: str) -> None:
             "message": f"{path!r} is served only if Anthropic is the preferred provider, because no other provider has "
             "batches, files and skills of the Messages API. The preferred provider is openai.",
         },
+    )
+
+
+def test_all_calls_use_the_first_of_several_keys(upstream: Running, resources: Resources, tmp_path: Path) -> None:
+    settings = {"ANTHROPIC_API_KEY": f"{SECRET},{KEY}", "ANTHROPIC_UPSTREAM_URL": upstream.url}
+    with running_proxy(tmp_path, settings) as proxy, open_sdk(base_url=proxy.url, api_key="any") as client:
+        created = client.messages.batches.create(requests=[entry("a", "claude-opus-5-5")])
+        for _ in range(3):
+            assert client.messages.batches.retrieve(created.id).id == created.id
+        uploaded = client.beta.files.upload(file=("a.txt", io.BytesIO(b"a"), "text/plain"))
+        assert client.beta.files.download(uploaded.id).read() == b"a"
+        assert client.beta.files.delete(uploaded.id).id == uploaded.id
+        assert client.messages.batches.delete(created.id).id == created.id
+    assert resources.owners[created.id] == resources.owners[uploaded.id] == SECRET
+
+
+def test_the_error_for_a_rejected_key_names_its_setting(upstream: Running, tmp_path: Path) -> None:
+    key = new_canary("sk-ant-old-")
+    settings = {"ANTHROPIC_API_KEY": key, "ANTHROPIC_UPSTREAM_URL": upstream.url}
+    with (
+        running_proxy(tmp_path, settings) as proxy,
+        open_sdk(base_url=proxy.url, api_key="any") as client,
+        pytest.raises(anthropic.AuthenticationError) as caught,
+    ):
+        client.messages.batches.list()
+    message = caught.value.body["error"]["message"]  # type: ignore[index]
+    assert message == (
+        f"anthropic: the key is not accepted sk-…{key[-4:]}. The key comes from ANTHROPIC_API_KEY in the environment; "
+        "the client's own key was ignored."
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/batches/stalled", "/v1/files/stalled"])
+def test_a_response_that_stalls_ends_with_an_error(proxy: Proxy, path: str) -> None:
+    response = proxy.client().get(path, headers={"x-api-key": SECRET})
+    assert (response.status_code, response.json()["error"]) == (
+        504,
+        {
+            "type": "timeout_error",
+            "message": "anthropic sent no data for 2 s; UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set this "
+            "limit.",
+        },
+    )
+
+
+def test_an_error_whose_body_stalls_keeps_its_status(proxy: Proxy) -> None:
+    response = proxy.client().get("/v1/skills/stalled_error", headers={"x-api-key": SECRET})
+    assert (response.status_code, response.json()["error"]) == (
+        500,
+        {"type": "api_error", "message": "anthropic returned HTTP 500"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/files/slow"),
+        ("POST", "/v1/messages/batches/slow/cancel"),
+        ("DELETE", "/v1/skills/slow"),
+        ("GET", "/v1/files/slow/content"),
+        ("POST", "/v1/messages/count_tokens"),
+    ],
+)
+def test_a_disconnected_client_ends_the_call(proxy: Proxy, resources: Resources, method: str, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=WAIT_SECONDS) as client:
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nx-api-key: {SECRET}\r\nContent-Length: {len(COUNTED)}"
+        client.sendall(head.encode() + b"\r\n\r\n" + COUNTED)
+        wait_for(lambda: (method, path) in resources.requests)
+        if method == "GET":  # a client may end its direction and still read the response, so this one resets
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: path in resources.left)
+    if "count" not in path:  # counts are logged at level debug
+        wait_for(lambda: re.search(f"{method} {path} .*– client left before the reply", proxy.log))
+
+
+@pytest.mark.slow
+def test_an_upload_that_stalls_ends_with_an_error(proxy: Proxy) -> None:
+    with socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=WAIT_SECONDS) as client:
+        client.sendall(b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nonly this")
+        received = client.recv(65_536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["error"] == {
+        "type": "invalid_request_error",
+        "message": "The body was not complete in time: 9 bytes were received.",
+    }
+
+
+def test_a_batch_of_many_keys_is_refused_unsent(proxy: Proxy, resources: Resources) -> None:
+    before = len(resources.requests)
+    keys = ",".join(f'"k{number}":1' for number in range(300_000))
+    body = f'{{"requests":[{{"custom_id":"a","params":{{"model":"claude-opus-5-5",{keys}}}}}]}}'
+    response = proxy.client().post("/v1/messages/batches", content=body, headers={"x-api-key": SECRET})
+    assert (response.status_code, response.json()["error"]) == (
+        400,
+        {
+            "type": "invalid_request_error",
+            "message": "The request body contains more than 250,000 list elements and object members.",
+        },
+    )
+    assert len(resources.requests) == before
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/batches", "/v1/files/file_1/content", "/v1/skills"])
+def test_virtual_keys_are_refused_with_the_reason(upstream: Running, tmp_path: Path, path: str) -> None:
+    settings = {
+        "ANTHROPIC_API_KEY": KEY,
+        "ANTHROPIC_UPSTREAM_URL": upstream.url,
+        "VIRTUAL_KEYS": "true",
+        "ADMIN_API_KEY": "admin-canary0123456789abcdef01234567",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/keys.sqlite3",
+    }
+    with running_proxy(tmp_path, settings) as proxy:
+        admin = proxy.client(headers={"x-api-key": settings["ADMIN_API_KEY"]})
+        key = wait_for(
+            lambda: admin.post("/admin/keys", json={"name": "ci"}), lambda reply: reply.status_code == 200
+        ).json()["key"]
+        response = proxy.client().get(path, headers={"x-api-key": key})
+    assert (response.status_code, response.json()["error"]) == (
+        403,
+        {
+            "type": "permission_error",
+            "message": f"{path!r} is not served for virtual keys: batches, files and skills belong to the API key of "
+            "the provider, so that every virtual key would see and delete those of the others.",
+        },
+    )
+
+
+ROUTES = """
+[[routes]]
+name = "long"
+when = { input_above = 1_000 }
+targets = ["openai/gpt-4.1"]
+
+[[routes]]
+name = "cheap"
+when = { model = "claude-opus-5-5", header = { x-team = "web" } }
+targets = ["anthropic/claude-sonnet-5-5", "openai/gpt-4.1"]
+"""
+
+
+def test_routes_apply_to_each_request_of_a_batch(upstream: Running, resources: Resources, tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(ROUTES)
+    settings = {
+        "ANTHROPIC_API_KEY": KEY,
+        "ANTHROPIC_UPSTREAM_URL": upstream.url,
+        "PREFERRED_PROVIDER": "anthropic",
+        "OPENAI_API_KEY": "sk-unused-0123456789",
+    }
+    with running_proxy(tmp_path, settings) as proxy, open_sdk(base_url=proxy.url, api_key="any") as client:
+        short = [entry("a", "claude-opus-5-5"), entry("b", "claude-sonnet-5-5")]
+        plain = client.messages.batches.create(requests=short)
+        web_team = client.messages.batches.create(requests=short, extra_headers={"x-team": "web"})
+        long = entry("c", "claude-opus-5-5")
+        long["params"]["messages"][0]["content"] = "word " * 2_000
+        with pytest.raises(anthropic.BadRequestError) as caught:
+            client.messages.batches.create(requests=[*short, long])
+    sent = [[each["params"]["model"] for each in resources.batches[made.id]["entries"]] for made in (plain, web_team)]
+    assert sent == [["claude-opus-5-5", "claude-sonnet-5-5"], ["claude-sonnet-5-5", "claude-sonnet-5-5"]]
+    assert caught.value.body["error"]["message"] == (  # type: ignore[index]
+        "requests.2.params.model: 'claude-opus-5-5' is mapped to openai/gpt-4.1 by the route 'long'. A batch is sent "
+        "to anthropic, so each of its models must be one of anthropic."
     )

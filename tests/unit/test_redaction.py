@@ -140,7 +140,8 @@ async def test_nor_where_tokens_are_counted() -> None:
 
     proxy = ProxyHarness(upstream, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hi"}]}).encode()
-    await forwarding.count_tokens(proxy.services, ClientRequest(request_id="r", client=Client(), headers={}, body=body))
+    inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=body)
+    await forwarding.count_tokens(proxy.services, inbound, RecordingSink().wait_disconnected)
     assert "because" in proxy.log.getvalue()
     assert leaks(key, proxy.log.getvalue()) == []
 

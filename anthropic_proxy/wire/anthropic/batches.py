@@ -16,10 +16,11 @@ from anthropic_proxy.wire.json_repair import DECODE_ERRORS
 _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
 
 
-def encode_batch(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str], str]) -> bytes:
+def encode_batch(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str, bytes], str]) -> bytes:
     """Return the body with the model of each request replaced, and without content that the provider would reject.
 
-    `resolve_model` returns the provider's id of a model. Its first argument is the path of the field, for errors.
+    `resolve_model` returns the provider's id of a model. Its arguments are the path of `params`, for errors, the
+    model and the JSON text of `params`.
     Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list or object of too many members.
     """
     try:
@@ -29,7 +30,7 @@ def encode_batch(body: bytes, dialect: Dialect, resolve_model: Callable[[str, st
         return json_spans.apply_edits(body, _find_edits(body, dialect, resolve_model))
 
 
-def _find_edits(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str], str]) -> list[Edit]:
+def _find_edits(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str, bytes], str]) -> list[Edit]:
     edits: list[Edit] = []
     lists = [member for member in json_spans.find_members(body) if member.key == "requests"]
     for requests in lists:
@@ -40,19 +41,19 @@ def _find_edits(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str
                 continue
             for member in json_spans.find_members(body, request.value, request.end):
                 if member.key == "params" and body[member.value] == ord("{"):
-                    resolve = partial(resolve_model, f"requests.{index}.params.model")
+                    resolve = partial(resolve_model, f"requests.{index}.params")
                     edits += _find_edits_of_params(body, member, dialect, resolve)
     return edits
 
 
 def _find_edits_of_params(
-    body: bytes, params: json_spans.JsonSpan, dialect: Dialect, resolve_model: Callable[[str], str]
+    body: bytes, params: json_spans.JsonSpan, dialect: Dialect, resolve_model: Callable[[str, bytes], str]
 ) -> list[Edit]:
     edits: list[Edit] = []
     for member in json_spans.find_members(body, params.value, params.end):
         if member.key == "model" and body[member.value] == ord('"'):
             name = msgspec.json.decode(body[member.value : member.end], type=str)
-            if (model := resolve_model(name)) != name:
+            if (model := resolve_model(name, body[params.value : params.end])) != name:
                 edits.append(Edit(member.value, member.end, msgspec.json.encode(model)))
         elif member.key == "messages" and body[member.value] == ord("["):
             edits += find_message_edits(body, member, Removals(dialect))

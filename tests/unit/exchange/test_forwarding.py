@@ -10,7 +10,7 @@ from anthropic_proxy.exchange.forwarding import count_tokens, list_models
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.trace_context import TraceContext
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "odd-key-0123456789abcdef"}
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "over odd-key-0123456789abcdef"}}
@@ -108,7 +108,7 @@ async def test_a_count_that_is_none_is_estimated_here(answer: bytes) -> None:
         body=json.dumps(body).encode(),
         path="/v1/messages/count_tokens",
     )
-    counted_reply = await count_tokens(proxy(answer).services, inbound)
+    counted_reply = await count_tokens(proxy(answer).services, inbound, RecordingSink().wait_disconnected)
     assert json.loads(counted_reply.body)["input_tokens"] > 0
 
 
@@ -153,7 +153,7 @@ async def test_token_counts_and_model_lists_are_attempts_of_their_trace(
     receipt = Receipt(request_id="req_1", client=Client(), started_at=services.clock(), path=path, trace=TRACE)
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}).encode()
     incoming = ClientRequest(request_id="req_1", client=Client(), headers={}, body=body, path=path, receipt=receipt)
-    await (list_models if path == "/v1/models" else count_tokens)(services, incoming)
+    await (list_models if path == "/v1/models" else count_tokens)(services, incoming, RecordingSink().wait_disconnected)
     (attempt,) = receipt.attempts
     assert (attempt.provider, attempt.status, attempt.error_type, attempt.error) == ("anthropic", status, *error)
     assert sent[0].trace_headers["traceparent"] == f"00-{TRACE.trace_id}-{attempt.span_id}-01"

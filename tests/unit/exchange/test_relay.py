@@ -1018,7 +1018,7 @@ def counted(proxy: ProxyHarness, **fields: Any) -> JsonReply:
     inbound = ClientRequest(
         request_id="r", client=Client(), headers={}, body=body, path="/v1/messages/count_tokens", query="beta=true"
     )
-    return asyncio.run(forwarding.count_tokens(proxy.services, inbound))
+    return asyncio.run(forwarding.count_tokens(proxy.services, inbound, RecordingSink().wait_disconnected))
 
 
 def test_a_count_is_the_provider_s_own() -> None:
@@ -1061,7 +1061,7 @@ def test_a_server_that_does_not_count_is_not_asked() -> None:
 
 def listed(proxy: ProxyHarness, path: str = "/v1/models") -> JsonReply | None:
     inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=b"", path=path, query="limit=1000")
-    return asyncio.run(forwarding.list_models(proxy.services, inbound))
+    return asyncio.run(forwarding.list_models(proxy.services, inbound, RecordingSink().wait_disconnected))
 
 
 MODEL = b'{"type": "model", "id": "claude-opus-5-5"}'

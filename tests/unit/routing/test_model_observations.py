@@ -17,7 +17,7 @@ from anthropic_proxy.routing.model_listing import list_models
 from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.fake_upstream import KEYS, FakeUpstream, frame, reply
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.messages import exactly
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 600
@@ -27,7 +27,11 @@ TOO_LONG = LONG * 50
 async def counted(proxy: ProxyHarness, text: str) -> int:
     body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": text}]}
     inbound = ClientRequest(request_id="req_test", client=Client(), headers={}, body=json.dumps(body).encode())
-    return int(json.loads((await count_tokens(proxy.services, inbound)).body)["input_tokens"])
+    return int(
+        json.loads((await count_tokens(proxy.services, inbound, RecordingSink().wait_disconnected)).body)[
+            "input_tokens"
+        ]
+    )
 
 
 def answer_with_usage(tokens: int) -> FakeResponse:

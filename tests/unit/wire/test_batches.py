@@ -14,7 +14,7 @@ REQUEST = b'{"custom_id":"a","params":{"model":"claude-opus-5-5","max_tokens":5,
 
 
 def mapped(body: bytes) -> bytes:
-    return anthropic.WIRE.encode_batch(body, anthropic.Dialect(), lambda path, model: f"{model}-mapped")
+    return anthropic.WIRE.encode_batch(body, anthropic.Dialect(), lambda path, model, params: f"{model}-mapped")
 
 
 @pytest.mark.parametrize(
