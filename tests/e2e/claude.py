@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.e2e.npm import install
 
-VERSION = "2.1.328"  # pinned: an unpinned installation resolves to an older release where node is older than it wants
+VERSION = "2.1.330"  # pinned: an unpinned installation resolves to an older release where node is older than it wants
 TIMEOUT_SECONDS = 240
 CLIENT_KEY = "sk-the-clients-own"
 NOTES = "rye bread\nsalted butter\n"

@@ -83,11 +83,16 @@ def _introduce(home: Path, work: Path) -> None:
 
 
 @contextmanager
-def terminal(program: Path, url: str, work: Path, *options: str, **more: str) -> Iterator[Terminal]:
-    """Start Claude Code in a directory of work; `more` are further variables of its environment."""
+def terminal(
+    program: Path, url: str, work: Path, *options: str, is_new_user: bool = False, **more: str
+) -> Iterator[Terminal]:
+    """Start Claude Code in a directory of work; `more` are further variables of its environment.
+
+    `is_new_user`: its home is empty, so it first asks for theme and trust.
+    """
     home = work.parent / "home"
     home.mkdir(exist_ok=True)
-    if not (home / ".claude.json").exists():
+    if not is_new_user and not (home / ".claude.json").exists():
         _introduce(home, work)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
