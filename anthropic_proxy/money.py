@@ -33,7 +33,10 @@ def format_cost(nano_dollars: float | None, unknown_requests: int = 0) -> str:
 
 
 def format_price(dollars: float | Decimal) -> str:
-    """Return a price with all its digits and at least two decimals: `$2.00`, `$0.075`, `free`."""
+    """Return a price, or another amount that was set, with all its digits and at least two decimals.
+
+    Examples: `$2.00`, `$0.075`, `free`.
+    """
     if not dollars:
         return "free"
     whole, _, decimals = f"{Decimal(str(dollars)):f}".partition(".")

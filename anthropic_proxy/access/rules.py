@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.money import NANO_DOLLARS, format_amount
+from anthropic_proxy.money import NANO_DOLLARS, format_price
 from anthropic_proxy.settings.route_format import NAME_PATTERN
 
 Unit = Literal["usd", "tokens"]
@@ -48,9 +48,10 @@ class Budget(Struct, frozen=True):
     period: Period
 
     def describe(self) -> str:
-        """Return the budget as text for messages: `$50.00 per month`, `2,000,000 tokens per day`."""
+        """Return the budget as text with all its digits: `$50.00 per month`, `2,000,000 tokens per day`."""
         span = "in total" if self.period == "total" else f"per {self.period}"
-        return f"{_format_amount(self.amount, self.unit)} {span}"
+        amount = format_price(self.amount) if self.unit == "usd" else f"{self.amount:,.0f} tokens"
+        return f"{amount} {span}"
 
     @property
     def encoded_text(self) -> str:
@@ -160,11 +161,6 @@ def decode_budget(text: str) -> Budget:
     unit: Unit = "tokens" if (found["unit"] or "").startswith("token") else "usd"
     period: Period = "day" if found["period"] == "day" else "month" if found["period"] == "month" else "total"
     return Budget(float(Decimal(found["number"]) * scale), unit, period)
-
-
-def _format_amount(amount: float, unit: Unit) -> str:
-    """Return `amount`, in US dollars or tokens, as text for messages: `$50.00`, `2,000,000 tokens`."""
-    return format_amount(amount * NANO_DOLLARS) if unit == "usd" else f"{amount:,.0f} tokens"
 
 
 def find_period_end(period: Period, now: datetime) -> datetime | None:

@@ -176,6 +176,20 @@ def test_a_budget_has_an_amount_a_unit_and_a_period(text: str, budget: Budget) -
     assert decode_budget(text) == budget
 
 
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [
+        ("50USD/month", "$50.00 per month"),
+        ("0.01USD/day", "$0.01 per day"),
+        ("12.345USD/total", "$12.345 in total"),
+        ("0.0005USD/day", "$0.0005 per day"),
+        ("2Mtokens/day", "2,000,000 tokens per day"),
+    ],
+)
+def test_a_budget_is_described_exactly(text: str, described: str) -> None:
+    assert decode_budget(text).describe() == described
+
+
 @pytest.mark.parametrize("text", ["50", "50/month", "$5tokens/day", "50USD/year", "-1USD/day", "1e9USD/day"])
 def test_another_budget_is_rejected_with_the_forms(text: str) -> None:
     with pytest.raises(InvalidRequest) as raised:

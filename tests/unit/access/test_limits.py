@@ -81,7 +81,7 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     first = await keys.admit(key, estimate_input_tokens=lambda: 20_000)  # 0.4 × 0.02 + 1.6 × 0.001 = 0.0096
     waiting = await keys.refuse(key, 429, estimate_input_tokens=lambda: 20_000)
     assert waiting.message == (
-        "The key 'ci' has a budget of $0.010 per day, and running requests reserve the remainder. Try again when one "
+        "The key 'ci' has a budget of $0.01 per day, and running requests reserve the remainder. Try again when one "
         "ends. Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
     )
     assert (waiting.retry_after, waiting.should_retry) == (1.0, None)
@@ -92,7 +92,7 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     await keys.settled()
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
-        "The key 'ci' has used up its budget of $0.010 per day. It is renewed at 2026-11-22T00:00:00Z. "
+        "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. "
         "Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
     )
     assert (spent.retry_after, spent.should_retry) == (12 * 3600.0, False)
@@ -377,6 +377,6 @@ async def test_a_budget_counts_the_searches_of_a_provider_also_in_a_tier_without
     await keys.settled()
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
-        "The key 'ci' has used up its budget of $0.010 per day. It is renewed at 2026-11-22T00:00:00Z. "
+        "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. "
         "Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
     )
