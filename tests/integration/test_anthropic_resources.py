@@ -26,7 +26,7 @@ from tests.support.waiting import WAIT_SECONDS, wait_for
 KEY, SECRET = new_canary("sk-ant-fake-"), "sk-ant-of-the-client-0123456789"
 MODELS = {"claude-opus-5-5", "claude-sonnet-5-5"}
 LARGE = b"0123456789abcdef" * (1 << 18)
-COUNTED = b'{"model":"claude-opus-5-5","messages":[{"role":"user","content":"a"}]}'
+COUNTED = b'{"model":"anthropic/slow","messages":[{"role":"user","content":"a"}]}'
 CREATED = "2026-11-23T00:00:00Z"
 
 
@@ -43,24 +43,26 @@ class Resources:
         self.skills: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.keys: set[str] = set()
-        self.accepted = {KEY, SECRET}
         self.owners: dict[str, str] = {}
         self.left: list[str] = []
         """Paths of slow requests whose client disconnected."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.path_qs))
-        self.keys.add(request.headers.get("x-api-key", ""))
-        if request.headers.get("x-api-key") not in self.accepted:
-            return refuse(401, "authentication_error", f"invalid x-api-key {request.headers.get('x-api-key')}")
+        key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        self.keys.add(key)
+        if key not in (KEY, SECRET):
+            return refuse(401, "authentication_error", f"invalid x-api-key {key}")
         if request.headers.get("anthropic-version") not in ("2023-06-01", "2026-10-21"):
             return refuse(400, "invalid_request_error", "anthropic-version: header is required")
         kind, *rest = request.path.removeprefix("/v1/").removeprefix("messages/").split("/")
+        if kind == "count_tokens" and (await request.json())["model"] != "slow":
+            return web.json_response({"input_tokens": 41})
         if "slow" in rest or kind == "count_tokens":
             return await self.wait_for_disconnect(request)
         if "stalled" in rest or "stalled_error" in rest:
             return await stall(request, 200 if "stalled" in rest else 500)
-        if rest and self.owners.get(rest[0]) not in (None, request.headers["x-api-key"]):
+        if rest and self.owners.get(rest[0]) not in (None, key):
             return refuse(404, "not_found_error", f"{rest[0]} is in another workspace")
         serve = {"batches": self.serve_batch, "files": self.serve_file, "skills": self.serve_skill}[kind]
         return await serve(request, rest)
@@ -345,6 +347,21 @@ def test_all_calls_use_the_first_of_several_keys(upstream: Running, resources: R
         assert client.beta.files.delete(uploaded.id).id == uploaded.id
         assert client.messages.batches.delete(created.id).id == created.id
     assert resources.owners[created.id] == resources.owners[uploaded.id] == SECRET
+
+
+def test_a_rejected_key_of_a_file_is_read_again(upstream: Running, tmp_path: Path) -> None:
+    """Only servers of the configuration file have such keys. Their token counts are sent like batches and files."""
+    old = new_canary("sk-ant-old-")
+    (tmp_path / "key").write_text(old)
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        f'[providers.gateway]\nbase_url = "{upstream.url}"\nwire = "messages"\napi_key = {{ file = "key" }}\n'
+    )
+    with running_proxy(tmp_path, {}) as proxy, open_sdk(base_url=proxy.url, api_key="any") as client:
+        (tmp_path / "key").write_text(KEY)
+        counted = client.messages.count_tokens(
+            model="gateway/claude-opus-5-5", messages=[{"role": "user", "content": "x" * 4_000}]
+        )
+    assert counted.input_tokens == 41
 
 
 def test_the_error_for_a_rejected_key_names_its_setting(upstream: Running, tmp_path: Path) -> None:
