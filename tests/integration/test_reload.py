@@ -209,7 +209,9 @@ async def test_20_reloads_under_50_requests_a_second_cost_none(
         async with asyncio.TaskGroup() as group:
             loading = group.create_task(load(group, proxy))
             for number in range(RELOADS):
-                configured.write(BIG_MODEL=("gpt-4o", "gpt-4.1")[number % 2], UPSTREAM_CONNECT_TIMEOUT=str(5 + number))
+                configured.write(
+                    BIG_MODEL=("gpt-4o", "gpt-4.1")[number % 2], UPSTREAM_CONNECT_TIMEOUT=str(600 + number)
+                )
                 reloading = True
                 await asyncio.to_thread(reload, proxy)
                 reloading = False
@@ -217,7 +219,7 @@ async def test_20_reloads_under_50_requests_a_second_cost_none(
         assert proxy.log.count("Settings reloaded") == RELOADS
         assert "Traceback" not in proxy.log
     assert amid >= RELOADS
-    assert [(answer.status, answer.whole) for answer in answers] == [(200, True)] * len(answers)
+    assert [answer for answer in answers if (answer.status, answer.whole) != (200, True)] == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
