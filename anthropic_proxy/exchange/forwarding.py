@@ -181,32 +181,37 @@ async def call_provider(
     watchdog = Watchdog(
         wait_disconnected=wait_disconnected,
         on_idle=None,
-        first_byte_seconds=total_seconds or timeouts.first_byte_seconds,
-        idle_seconds=total_seconds or timeouts.idle_seconds,
+        # twice the total: `deadline` is then always earlier
+        first_byte_seconds=2 * total_seconds if total_seconds else timeouts.first_byte_seconds,
+        idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
     )
     send = services.transports[provider.transport]
+    deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
 
     async def send_once(credential: Credential | None) -> _Result:
         watchdog.begin_upstream_call()
         try:
-            response = await send(target.base_url, records.begin_attempt(target, request), credential)
-            try:
-                records.set_status(response.status)
-                if not 200 <= response.status < 300:
-                    require_api_response(response, target)
-                    body = await read_error_body(response, watchdog)
-                    decode_error_response(target, call, response.status, response.headers, body)
-                    raise InternalError("a relayed error was decoded as a reply")
-                return await read(response, watchdog)
-            finally:
-                await response.close()
+            async with asyncio.timeout_at(deadline) as limit:
+                response = await send(target.base_url, records.begin_attempt(target, request), credential)
+                try:
+                    records.set_status(response.status)
+                    if not 200 <= response.status < 300:
+                        require_api_response(response, target)
+                        body = await read_error_body(response, watchdog)
+                        decode_error_response(target, call, response.status, response.headers, body)
+                        raise InternalError("a relayed error was decoded as a reply")
+                    return await read(response, watchdog)
+                finally:
+                    await response.close()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            message = f"{provider.prefix} did not answer within {total_seconds:g} s"
+            raise UpstreamTimeout(message, provider=provider.prefix) from None
         except asyncio.CancelledError:
             if not watchdog.recover_from_idle():
                 raise
-            if total_seconds is None:
-                raise idle_timeout_error(provider.prefix, watchdog.upstream_limit) from None
-            message = f"{provider.prefix} did not answer within {total_seconds:g} s"
-            raise UpstreamTimeout(message, provider=provider.prefix) from None
+            raise idle_timeout_error(provider.prefix, watchdog.upstream_limit) from None
 
     may_replace_key = True
     try:

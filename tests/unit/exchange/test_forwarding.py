@@ -1,5 +1,6 @@
 """Token counts by a relay: successful responses that are invalid, and other unusable responses."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.trace_context import TraceContext
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.virtual_time import in_virtual_time
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "odd-key-0123456789abcdef"}
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "over odd-key-0123456789abcdef"}}
@@ -157,3 +159,21 @@ async def test_token_counts_and_model_lists_are_attempts_of_their_trace(
     (attempt,) = receipt.attempts
     assert (attempt.provider, attempt.status, attempt.error_type, attempt.error) == ("anthropic", status, *error)
     assert sent[0].trace_headers["traceparent"] == f"00-{TRACE.trace_id}-{attempt.span_id}-01"
+
+
+@in_virtual_time
+async def test_a_slow_error_body_does_not_prolong_the_time_for_a_token_count() -> None:
+    class Slow(FakeResponse):
+        async def read(self) -> bytes:
+            await asyncio.sleep(6)
+            return await super().read()
+
+    somewhere = ProxyHarness(lambda *_: Slow(500, *[b" "] * 9), **SETTINGS)
+    body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}).encode()
+    incoming = ClientRequest(
+        request_id="req_1", client=Client(), headers={}, body=body, path="/v1/messages/count_tokens"
+    )
+    counted_reply = await count_tokens(somewhere.services, incoming, RecordingSink().wait_disconnected)
+    assert json.loads(counted_reply.body)["input_tokens"] > 0
+    assert asyncio.get_running_loop().time() == pytest.approx(10)
+    assert "estimated by the proxy, because anthropic did not answer within 10 s" in somewhere.log.getvalue()
