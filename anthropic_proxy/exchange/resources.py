@@ -15,7 +15,7 @@ from anthropic_proxy.exchange.call_building import build_relay_call
 from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.exchange.error_messages import require_api_response
 from anthropic_proxy.exchange.forwarding import call_provider
-from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.route_choice import build_routing_query, choose_rule, find_rule_route
 from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES
@@ -123,10 +123,8 @@ async def _with_mapped_models(
             known[model] = found.model
         return found.model
 
-    is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
-    encode = partial(wire.encode_batch, incoming.body, target.dialect, resolve)
-    try:
-        body = await services.background.run_in_thread_if_large(is_large, encode)
+    try:  # always in a thread: a small body may have many requests, and each may need a comparison with all routes
+        body = await services.background.run_in_thread(wire.encode_batch, incoming.body, target.dialect, resolve)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     return structs.replace(incoming, body=body)

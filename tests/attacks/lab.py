@@ -93,6 +93,8 @@ class Row:
     statuses: frozenset[int] = frozenset({200, 400})
     """Statuses that the answers may have."""
     settings: Mapping[str, str] = field(default_factory=dict)
+    configuration: str = ""
+    """Text of `anthropic-proxy.toml`."""
     input_mib: int = 0
     """Size of one ordinary but large input; several copies of it may exist at once."""
 
@@ -131,6 +133,8 @@ def _serving(case: Row) -> Iterator[Attack]:
         "PYTHONASYNCIODEBUG": "",
     }
     with tempfile.TemporaryDirectory() as directory:
+        if case.configuration:
+            (Path(directory) / "anthropic-proxy.toml").write_text(case.configuration)
         try:
             with running_proxy(Path(directory), {**protocols, **case.settings}) as proxy:
                 yield Attack(proxy, upstream, case.settings.get("PROXY_API_KEY", ""))

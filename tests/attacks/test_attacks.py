@@ -16,6 +16,7 @@ QUICK = (
     "2,000,000 keys without a model, /v1/messages/count_tokens",
     "2,000,000 keys in a relayed body",
     "2,000,000 keys in a request of a batch",
+    "80,000 requests of a batch with routes",
     "reply: '```json\\n' × 60,000 in one piece",
     "provider: a trailer of 50 MB",
     "client: HTTP/1.0 with Upgrade and chunks",

@@ -70,7 +70,17 @@ _RESOURCES: dict[str, tuple[str, Callable[[], bytes]]] = {
         "/v1/messages/batches",
         lambda: b'{"requests":[%b{}]}' % (b"{}," * 8_000_000),
     ),
+    "80,000 requests of a batch with routes": (
+        "/v1/messages/batches",
+        lambda: b'{"requests":[%b{"params":{"model":"openai/m"}}]}' % (b'{"params":{"model":"m"}},' * 80_000),
+    ),
 }
+_ROUTES = """
+[[routes]]
+name = "long"
+when = { model = "claude-opus-5-5", input_above = 1_000 }
+targets = ["openai/gpt-4.1"]
+"""
 
 
 BODIES: tuple[Row, ...] = tuple(
@@ -82,6 +92,12 @@ BODIES: tuple[Row, ...] = tuple(
     for name, build in _BODIES.items()
     for path in ("/v1/messages", "/v1/messages/count_tokens")
 ) + tuple(
-    Row(name=name, run=_post(build, path), statuses=frozenset({400}), settings={"PREFERRED_PROVIDER": "anthropic"})
+    Row(
+        name=name,
+        run=_post(build, path),
+        statuses=frozenset({400}),
+        settings={"PREFERRED_PROVIDER": "anthropic"},
+        configuration=_ROUTES if name.endswith("with routes") else "",
+    )
     for name, (path, build) in _RESOURCES.items()
 )
