@@ -64,9 +64,9 @@ class ResponseSink(Protocol):
         ...
 
     async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
-        """Send bytes of a provider to the client unchanged. The first call also sends status 200 and `headers`."""
+        """Send bytes of a provider to the client unchanged. The first call also sends `status` and `headers`."""
         ...
 
     async def send_message(self, response: MessagesResponse) -> None:

@@ -185,7 +185,7 @@ class _BufferSink:
         raise InternalError("a plugin sent a request with stream")
 
     async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
         self.body += data
 

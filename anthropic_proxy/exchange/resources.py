@@ -67,19 +67,24 @@ async def forward_resource(services: Services, incoming: ClientRequest, method: 
         if not is_download:
             require_api_response(response, target)
         headers = _headers(response, is_download=is_download)
+        send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
         if is_download or incoming.path.endswith("/results"):
             while piece := await response.read():
                 watchdog.note_first_byte()
                 watchdog.writing = True
-                await sink.send_relayed_bytes(piece, headers, is_stream=True, is_last=False)
+                await send_bytes(piece, is_stream=True, is_last=False)
                 watchdog.upstream_at, watchdog.writing = watchdog.now(), False
-            await sink.send_relayed_bytes(b"", headers, is_stream=True, is_last=True)
+            watchdog.end_upstream_call()
+            watchdog.writing = True
+            await send_bytes(b"", is_stream=True, is_last=True)
         else:
             body = await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
+            watchdog.end_upstream_call()
             if incoming.path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
                 body = await services.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
-            await sink.send_relayed_bytes(body, headers, is_stream=False, is_last=True)
+            watchdog.writing = True
+            await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
 
     await call_provider(
@@ -137,4 +142,6 @@ def _headers(response: UpstreamResponse, *, is_download: bool) -> dict[str, str]
     headers["content-type"] = given.get("content-type", "application/json")
     if is_download:
         headers |= {"content-disposition": given.get("content-disposition", "attachment"), **_SAFE_HEADERS}
+        if "content-range" in given:  # of a response with status 206
+            headers["content-range"] = given["content-range"]
     return headers

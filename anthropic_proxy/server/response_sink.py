@@ -77,17 +77,17 @@ class AsgiSink:
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
     async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
-        """Send bytes of a provider's response unchanged to the client, with status 200 and the provider's `headers`.
+        """Send bytes of a provider's response unchanged to the client, with its `status` and `headers`.
 
         If `is_stream` is False, `data` is the complete body. In a stream, `is_last` is True if no bytes follow.
         """
         if not is_stream:
-            await self.send_response(200, data, {**json_headers(self._request_id), **headers})
+            await self.send_response(status, data, {**json_headers(self._request_id), **headers})
             return
         if not self._started:
-            await self._open(200, {**stream_headers(self._request_id), **headers})
+            await self._open(status, {**stream_headers(self._request_id), **headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def send_message(self, response: MessagesResponse) -> None:
@@ -101,7 +101,8 @@ class AsgiSink:
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Send a complete response. Without `headers`, those of a JSON response are sent."""
         headers = headers or json_headers(self._request_id)
-        await self._open(status, {**headers, "content-length": str(len(body))})
+        length = {} if status == 204 else {"content-length": str(len(body))}  # RFC 9110, 8.6: a 204 has no length
+        await self._open(status, {**headers, **length})
         await self._send({"type": "http.response.body", "body": body})
 
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:

@@ -62,6 +62,8 @@ class Resources:
             return await self.wait_for_disconnect(request)
         if "stalled" in rest or "stalled_error" in rest:
             return await stall(request, 200 if "stalled" in rest else 500)
+        if rest and rest[0].startswith("status_"):
+            return partial_response(int(rest[0].removeprefix("status_")))
         if rest and self.owners.get(rest[0]) not in (None, key):
             return refuse(404, "not_found_error", f"{rest[0]} is in another workspace")
         serve = {"batches": self.serve_batch, "files": self.serve_file, "skills": self.serve_skill}[kind]
@@ -169,6 +171,12 @@ async def stall(request: web.Request, status: int) -> web.StreamResponse:
     await response.write(b'{"id":')
     await asyncio.sleep(WAIT_SECONDS)
     return response
+
+
+def partial_response(status: int) -> web.Response:
+    if status == 204:
+        return web.Response(status=204)
+    return web.Response(status=status, body=b"{}", headers={"content-range": "bytes 0-1/9"})
 
 
 def refuse(status: int, kind: str, text: str) -> web.Response:
@@ -391,6 +399,26 @@ def test_a_response_that_stalls_ends_with_an_error(proxy: Proxy, path: str) -> N
             "limit.",
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body", "content_range"),
+    [
+        ("/v1/skills/status_202", 202, b"{}", None),
+        ("/v1/files/status_204", 204, b"", None),
+        ("/v1/files/status_206/content", 206, b"{}", "bytes 0-1/9"),
+        ("/v1/files/status_204/content", 204, b"", None),
+    ],
+)
+def test_the_status_of_the_provider_is_forwarded(
+    proxy: Proxy, path: str, status: int, body: bytes, content_range: str | None
+) -> None:
+    client = proxy.client()
+    for _ in range(2):  # on one connection: the second response begins after the first one's end
+        response = client.get(path, headers={"x-api-key": SECRET})
+        assert (response.status_code, response.content) == (status, body)
+        assert response.headers.get("content-range") == content_range
+        assert "content-length" not in response.headers or status != 204
 
 
 def test_an_error_whose_body_stalls_keeps_its_status(proxy: Proxy) -> None:

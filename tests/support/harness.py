@@ -60,6 +60,8 @@ class RecordingSink:
 
     def __init__(self) -> None:
         self.stream = b""
+        self.status = 0
+        """Status of relayed bytes."""
         self.body: dict[str, Any] = {}
         self.error: ProxyError | None = None
         self.receipt: Receipt | None = None
@@ -71,9 +73,10 @@ class RecordingSink:
         self.stream += encode_events(events, "req_test")
 
     async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
         self.stream += data
+        self.status = status
 
     async def send_message(self, response: MessagesResponse) -> None:
         self.body = json.loads(encode_message(response))

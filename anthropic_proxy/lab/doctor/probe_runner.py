@@ -262,7 +262,7 @@ class _ReplySink:
         self._append(encode_events(events))
 
     async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
         self._append(data)
         if not is_stream and is_last and not self._overflow.is_set():

@@ -375,8 +375,8 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
         body_received = True
 
     class Noting(RecordingSink):
-        async def send_relayed_bytes(self, data: bytes, headers: Any, *, is_stream: bool, is_last: bool) -> None:
-            await super().send_relayed_bytes(data, headers, is_stream=is_stream, is_last=is_last)
+        async def send_relayed_bytes(self, data: bytes, headers: Any, *, is_last: bool, **other: Any) -> None:
+            await super().send_relayed_bytes(data, headers, is_last=is_last, **other)
             pieces.append((data, is_last))
 
         async def send_events(self, events: Any, *, is_last: bool = False) -> None:
@@ -950,8 +950,8 @@ def test_a_disconnected_client_ends_the_relayed_call() -> None:
     class Leaving(RecordingSink):
         left: asyncio.Event
 
-        async def send_relayed_bytes(self, data: bytes, headers: Any, *, is_stream: bool, is_last: bool) -> None:
-            await super().send_relayed_bytes(data, headers, is_stream=is_stream, is_last=is_last)
+        async def send_relayed_bytes(self, data: bytes, headers: Any, *, is_last: bool, **other: Any) -> None:
+            await super().send_relayed_bytes(data, headers, is_last=is_last, **other)
             self.left.set()
 
         async def wait_disconnected(self) -> None:
@@ -980,8 +980,8 @@ class LeavingAfterText(RecordingSink):
         super().__init__()
         self._end, self._left = end, asyncio.Event()
 
-    async def send_relayed_bytes(self, data: bytes, headers: Any, *, is_stream: bool, is_last: bool) -> None:
-        await super().send_relayed_bytes(data, headers, is_stream=is_stream, is_last=is_last)
+    async def send_relayed_bytes(self, data: bytes, headers: Any, *, is_last: bool, **other: Any) -> None:
+        await super().send_relayed_bytes(data, headers, is_last=is_last, **other)
         if self.stream.endswith(self._end):
             self._left.set()
 
