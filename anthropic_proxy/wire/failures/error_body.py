@@ -15,10 +15,30 @@ from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.wire.failures.parameter import find_parameter_in_message
 from anthropic_proxy.wire.failures.retry_delay import find_retry_delay
 
-_QUOTING = re.compile(r"\b(?:error parsing tool call|failed to parse input at pos \d+)(?=:)", re.IGNORECASE)
-"""Error texts that are followed by the output of the model, which the server could not parse. Ollama: `error parsing
-tool call: raw='…'` (ollama/ollama issue 12884); llama.cpp: `Failed to parse input at pos 12: …` (ggml-org/llama.cpp
-issue 20761; read 2026-11)."""
+_SERVER_PREFIXES = "|".join(
+    (
+        r"[\w.]{0,100}(?:error|exception)(?::| -)",  # `litellm.InternalServerError: OpenAIException - `
+        r"error code: \d{3} -",  # OpenAI's SDK
+        r"(?:http )?\d{3}(?: internal server error)?(?::| -)|internal server error(?::| -)",
+        r"(?:provider returned error|upstream request failed):",
+        # the beginning of an error object, as JSON or as Python prints it
+        r"b['\"](?=[{\[])|[{\[]|['\"](?:error|message|detail|msg)['\"]:\s*['\"]?",
+        r"['\"](?:code|status|type|param)['\"]:\s*['\"]?\w{1,100}['\"]?,",
+    )
+)
+"""Texts that servers and gateways put before the error message of another server."""
+_QUOTING = re.compile(
+    rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
+    r"(?P<failure>error parsing tool call|failed to parse input at pos \d{1,20}):",
+    re.IGNORECASE,
+)
+"""Beginnings of error messages that are followed by the output of the model, which the server could not parse. Ollama:
+`error parsing tool call: raw='…'` (ollama/ollama issue 12884); llama.cpp: `Failed to parse input at pos 12: …`
+(ggml-org/llama.cpp issue 20761; read 2026-11). They are searched only at the beginning, because other errors quote the
+request."""
+_FIELDS_WITH_MESSAGES = ("message", "detail", "msg", "error", "metadata", "raw", "innererror")
+"""Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
+status may contain the request."""
 _EXCERPT_CHARACTERS = 200
 """Maximum number of characters of `UpstreamFault.excerpt`."""
 _MESSAGE_CHARACTERS = 4_000
@@ -92,19 +112,24 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     outer = content if isinstance(content, dict) else {}
     inner = outer.get("error", content)
     error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
-    value = _message_value(error)
-    quoting = _QUOTING.search(value) if isinstance(value, str) else None
-    if quoting is not None:  # what the model wrote must not decide which failure this is
-        error = {"message": value[: quoting.end()]}
+    if status in (None, 200):
+        numbers = map(_status, (error.get("code"), error.get("status_code")))
+        status = next((number for number in numbers if number), None)
+    if (failure := _find_unreadable_output(error, status)) is not None:
+        # All other fields may contain what the model wrote, which must not decide which failure this is.
+        return UpstreamFault(
+            status=status,
+            message=failure,
+            retry_after=find_retry_delay(headers, None, ""),
+            is_permanent=_stays(headers),
+            is_unreadable_output=True,
+        )
     nested = _nested_in(error)
     named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
     message = _text_of(error, nested)
     if named is not None and " " in named.strip():  # Xiaomi sends the reason in `param` (2026-05)
         message, named = f"{message}: {named}", None
     message = message[:_MESSAGE_CHARACTERS]
-    code = error.get("code")
-    if status in (None, 200):
-        status = next((number for number in map(_status, (code, error.get("status_code"))) if number), None)
     return UpstreamFault(
         status=status,
         message=redact_key_patterns(message),
@@ -115,9 +140,34 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         input_tokens=_integer(error.get("n_prompt_tokens")),
         context_window=_integer(error.get("n_ctx")),
         failed_generation=_string(error.get("failed_generation")),
-        is_unreadable_output=quoting is not None,
         is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
     )
+
+
+def _find_unreadable_output(error: dict[str, Any], status: int | None) -> str | None:
+    """Return the message of a server that could not parse the output of its model, without this output.
+
+    None: it is another error. The texts of an error and of all errors inside it are searched. After a 4xx status, only
+    messages without an error code or parameter are searched, because other texts may be quoted from the request.
+    """
+    is_rejection = status is not None and 400 <= status < 500
+    values: list[Any] = [error]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            if (quoting := _QUOTING.match(value)) is not None:
+                return quoting["failure"]
+            if "{" in value and (not is_rejection or value.lstrip()[:1] == "{"):
+                values.append(_decode_object(value))
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict) and not (is_rejection and _names_cause(value)):
+            values += [value.get(field) for field in (_FIELDS_WITH_MESSAGES if is_rejection else value)]
+    return None
+
+
+def _names_cause(error: dict[str, Any]) -> bool:
+    return _string(error.get("param")) is not None or any(_status(code) is None for code in _codes_of(error))
 
 
 def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:

@@ -58,18 +58,100 @@ MODEL_WROTE = (
         ("Failed to parse input at pos 12: {}", "Failed to parse input at pos 12"),
     ],
 )
-@pytest.mark.parametrize("in_object", [True, False])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "@",
+        {"message": "@", "code": 500, "type": "server_error"},
+        {"message": "litellm.InternalServerError: InternalServerError: OpenAIException - @", "code": "500"},
+        # gateways: the error of the server in `metadata.raw`, as an object, or as JSON in the message
+        {"message": "Provider returned error", "code": 500, "metadata": {"raw": "@"}},
+        {"message": "Provider returned error", "code": 500, "metadata": {"raw": {"error": "@"}}},
+        {"message": "Provider returned error", "metadata": {"raw": {"error": {"message": "@", "code": 500}}}},
+        {"message": {"message": "@", "code": "insufficient_quota"}},
+        {"message": {"error": {"message": "@", "code": "insufficient_quota", "type": "content_filter"}}},
+        {"message": {"detail": {"message": {"error": "@"}}}},
+        {"message": {"reason": "@"}},
+        {"detail": [{"error": "@"}]},
+        {"message": 'litellm.APIConnectionError: Ollama_chatException - {"error":"@"}'},
+        {"message": "Error code: 500 - {'error': {'code': 500, 'message': '@', 'type': 'server_error'}}"},
+    ],
+)
 def test_text_of_the_model_in_an_error_decides_nothing(
-    quoting: str, about: str, text: str, status: int | None, in_object: bool
+    quoting: str, about: str, text: str, status: int | None, shape: Any
 ) -> None:
-    message = quoting.replace("{}", text)
-    error = {"message": message, "code": 500, "type": "server_error"} if in_object else message
+    error = quote(quoting.replace("{}", text), shape)
     fault = decode_error_body(status, {}, msgspec.json.encode({"error": error}))
     assert find_reply_end(fault, "p", has_content=True) is None
     found = build_upstream_error(fault, "p", context_window=None, estimate_input=lambda: ESTIMATE, output_limit=ASKED)
     assert isinstance(found, UnreadableReply)
     assert (found.status, found.message) == (502, f"p: the model's reply could not be read ({about})")
     assert (found.cause, found.parameter, found.retryable) == (None, None, True)
+    assert (fault.codes, fault.parameter) == (frozenset(), None)
+
+
+def quote(message: str, shape: Any) -> Any:
+    """Return a copy of an error with the text of a server at each `@`. An object in `raw` becomes JSON text."""
+    if isinstance(shape, dict):
+        copy = {name: quote(message, value) for name, value in shape.items()}
+        if isinstance(copy.get("raw"), dict):
+            copy["raw"] = msgspec.json.encode(copy["raw"]).decode()
+        return copy
+    if isinstance(shape, list):
+        return [quote(message, value) for value in shape]
+    if not isinstance(shape, str):
+        return shape
+    return shape.replace("@", msgspec.json.encode(message).decode()[1:-1] if '"@"' in shape else message)
+
+
+USER_WROTE = "error parsing tool call: insufficient"
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "parameter"),
+    [
+        (
+            {"message": f'Invalid value for messages[0].content: "why {USER_WROTE}"', "param": "messages"},
+            f'Invalid value for messages[0].content: "why {USER_WROTE}"',
+            "messages",
+        ),
+        ({"message": f"Invalid content: {USER_WROTE}"}, f"Invalid content: {USER_WROTE}", None),
+        ({"message": "Invalid content", "body": {"content": USER_WROTE}}, "Invalid content", None),
+        (
+            {"message": f'Invalid content: {{"error": "{USER_WROTE}"}}'},
+            f'Invalid content: {{"error": "{USER_WROTE}"}}',
+            None,
+        ),
+        (
+            {"message": "Provider returned error", "code": 400, "metadata": {"raw": f"Invalid content: {USER_WROTE}"}},
+            f"Provider returned error: Invalid content: {USER_WROTE}",
+            None,
+        ),
+        (
+            {"message": f"{USER_WROTE} is no valid content", "param": "messages[0].content"},
+            f"{USER_WROTE} is no valid content",
+            "messages[0].content",
+        ),
+        (
+            {"message": f"{USER_WROTE} is no valid content", "code": "invalid_value"},
+            f"{USER_WROTE} is no valid content",
+            None,
+        ),
+        (
+            {"message": {"message": f"{USER_WROTE} is no valid content", "type": "invalid_request_error"}},
+            f"{USER_WROTE} is no valid content",
+            None,
+        ),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_text_of_the_user_in_a_rejection_is_not_a_failure_of_the_model(
+    error: dict[str, Any], text: str, parameter: str | None, status: int
+) -> None:
+    found = build_upstream_error(decode_error_body(status, {}, msgspec.json.encode({"error": error})), "p")
+    assert not isinstance(found, UnreadableReply)
+    assert (found.status, found.error_type, found.message) == (400, "invalid_request_error", f"p: {text}")
+    assert (found.parameter, found.retryable, found.cause) == (parameter, False, None)
 
 
 OVERFLOWS = [
