@@ -42,8 +42,8 @@ def tiers() -> dict[str, Tier]:
         (
             *part("e2e", "packages", "pages", "redis", "databases", "strangers"),
             "python3 scripts/check.py --static",
-            "python3 scripts/test.py -n 1 tests/attacks tests/faults tests/fuzz tests/growth",
         ),
+        ("python3 scripts/test.py -n 2 tests/attacks tests/faults tests/fuzz",),  # some rows; the nightly tier has all
     )
     nightly = (
         part("hidden-posix"),
@@ -53,6 +53,7 @@ def tiers() -> dict[str, Tier]:
             *("audit", "engine"),
         ),
         *(part(name) for name in ("attacks", "soak 2", "fleet outages", "fleet limits")),
+        ("python3 scripts/test.py -n 1 tests/growth",),  # compares processor times
         part("bench --quick --wires --features --rounds 1"),  # for the replies, all of which are checked
     )
     return {"merge": Tier(merge, 4800), "nightly": Tier(nightly, 7200)}
