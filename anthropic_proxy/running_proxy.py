@@ -22,11 +22,14 @@ from anthropic_proxy.routing.router import choose_preferred_provider_name
 from anthropic_proxy.settings import (
     FIXED_VARIABLES,
     ErrorList,
+    Secret,
     Settings,
+    UnknownSecret,
     find_changed_variables,
     list_variables,
     load_settings,
 )
+from anthropic_proxy.settings.backend_variables import list_backend_variables
 from anthropic_proxy.settings.env_writer import replace_file
 from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
@@ -34,6 +37,10 @@ from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
 _FILE_NAME = "settings.json"
 _LOCK_SECONDS = 1.0
 """Maximum seconds for which a server waits for the lock. A command that checks for a server may delay it."""
+_NOT_HERE = "set in the server's environment only"
+"""Source of a setting, for `config show`."""
+_UNKNOWN_FIELDS = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+"""Variable → field with a `Secret`. Only a command that uses the value needs it."""
 _OF_EACH_PROCESS = ("HOST", "PORT")
 """Settings that a command has for itself: it has found the proxy by them."""
 
@@ -132,14 +139,13 @@ def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy |
     return None
 
 
-def load_settings_of(
-    proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool, needs_all: bool
-) -> Settings:
+def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:
     """Return the settings of the running proxy on `port`, as far as they are known here.
 
     A key that only its environment has is replaced by `UNRESOLVED_KEY`. If the command sends requests
     (`resolves_keys`), such a provider has no key, with the reason. Another setting whose value is not in the record has
-    no substitute: unless `needs_all` is False, `ConfigurationError` is raised.
+    no substitute. `ConfigurationError` is raised if the command uses it: at once for a setting of providers and
+    `resolves_keys`, and when an `UnknownSecret` is revealed.
     """
     variables = list_variables(PROVIDERS)
     own = {*variables, *proxy.variables, *proxy.keys} - {*_OF_EACH_PROCESS}
@@ -148,16 +154,19 @@ def load_settings_of(
     missing = [name for name in proxy.keys if name not in here]
     # a variable that is no setting is one to which a key of the configuration file refers
     unknown = {name: UNRESOLVED_KEY for name in missing if is_secret_variable(name) or name not in variables}
+    problems_by_name = {
+        name: f"{name} is set in the environment of the running proxy (port {port}) only. Commands do not know its "
+        "value, because it contains a credential. Set it in the environment of this command too."
+        for name in {*missing} - {*unknown}
+    }
     errors = ErrorList()
-    for name in sorted({*missing} - {*unknown}) if needs_all else ():
+    for name in sorted(problems_by_name.keys() & list_backend_variables(PROVIDERS)) if resolves_keys else ():
         with errors.collect():
-            raise ConfigurationError(
-                f"{name} is set in the environment of the running proxy (port {port}) only. Commands do not know its "
-                "value, because it contains a credential. Set it in the environment of this command too."
-            )
+            raise ConfigurationError(problems_by_name[name])
     errors.require_empty()
     given = {**kept, **proxy.variables, **here, **unknown}
     settings = load_settings(given, PROVIDERS, env_file=proxy.env_file, resolves_keys=resolves_keys)
+    settings = _hide(settings, problems_by_name)
     problems = {
         provider: f"{keys[0].origin.partition(' ')[0]} is set in the environment of the running proxy only. "
         "Set it here too."
@@ -171,6 +180,21 @@ def load_settings_of(
         preferred_provider=choose_preferred_provider_name(settings, None),
         keys={name: keys for name, keys in settings.keys.items() if name not in problems},
         key_problems={**settings.key_problems, **problems},
+    )
+
+
+def _hide(settings: Settings, problems: Mapping[str, str]) -> Settings:
+    """Return the settings with unknown values for the variables in `problems`, which `.env` may set too."""
+    fields: dict[str, object] = {
+        field: UnknownSecret(problems[name]) for name, field in _UNKNOWN_FIELDS.items() if name in problems
+    }
+    if "GOOGLE_APPLICATION_CREDENTIALS" in problems:
+        fields["google_credentials_file"] = UNRESOLVED_KEY
+    return structs.replace(
+        settings,
+        **fields,
+        raw_values={**settings.raw_values, **dict.fromkeys(problems, Secret("…"))},
+        origins={**settings.origins, **dict.fromkeys(problems, _NOT_HERE)},
     )
 
 

@@ -43,7 +43,7 @@ def ask(
     text = sys.stdin.read() if question is None else question
     if not text.strip():
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"')
-    settings = load_command_settings(needs_all=False)
+    settings = load_command_settings()
     with open_proxy(settings) as proxy:
         print_reply(
             stream_message(proxy.host, proxy.port, _encode_request(text, model), proxy.token, proxy.certificate_file),

@@ -122,11 +122,14 @@ def _find_program(name: str, remedy: str) -> str:
 
     Raises `ConfigurationError` with the text `remedy` if the program is missing.
     """
-    from anthropic_proxy.platforms.programs import find_program  # noqa: PLC0415
+    from anthropic_proxy.platforms.programs import describe_missing_program, find_program  # noqa: PLC0415
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
-    program = find_program(name, copy_environment())
+    environ = copy_environment()
+    program = find_program(name, environ)
     if program is None:
+        if problem := describe_missing_program(name, environ):
+            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.')
         raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
     return program
 
@@ -138,7 +141,7 @@ def _open_proxy() -> AbstractContextManager["LocalProxy"]:
     """
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
 
-    return open_proxy(load_command_settings(needs_all=False))
+    return open_proxy(load_command_settings())
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:

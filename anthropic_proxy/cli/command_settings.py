@@ -50,15 +50,12 @@ def take_global_options(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def load_command_settings(
-    *, resolves_keys: bool = False, of_running_proxy: bool = True, needs_all: bool = True
-) -> "Settings":
+def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> "Settings":
     """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself.
 
     A folder that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
-    sends requests to providers itself: key files are read and key commands run. `needs_all` is False for a command that
-    only sends requests to the running proxy: settings with a credential that only its environment has may be missing.
-    Raises `ConfigurationError` for invalid or missing settings.
+    sends requests to providers itself: key files are read and key commands run. Raises `ConfigurationError` for
+    invalid settings.
     """
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.settings import copy_environment, find_env_file, load_settings  # noqa: PLC0415
@@ -68,7 +65,7 @@ def load_command_settings(
     env_file = find_env_file(environ)
     settings = None
     if of_running_proxy and not environ.get(CONFIG_VARIABLE):
-        settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys, needs_all=needs_all)
+        settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys)
     settings = settings or load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
     if _names_files.get():
         sys.stderr.write(f"  {describe_files(settings)}\n")
@@ -76,7 +73,7 @@ def load_command_settings(
 
 
 def _load_of_running_proxy(
-    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool, needs_all: bool
+    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool
 ) -> "Settings | None":
     """Return the settings of the proxy that runs on PORT, and name their source unless they are those of the command.
 
@@ -93,7 +90,7 @@ def _load_of_running_proxy(
     proxy = find_running_proxy(find_data_directory(environ), port)
     if proxy is None:
         return None
-    settings = load_settings_of(proxy, port, environ, resolves_keys=resolves_keys, needs_all=needs_all)
+    settings = load_settings_of(proxy, port, environ, resolves_keys=resolves_keys)
     own = None
     with suppress(ConfigurationError):
         own = describe_source(load_settings(environ, PROVIDERS, env_file=env_file), proxy.changed)

@@ -34,7 +34,7 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
-    settings = load_command_settings(needs_all=False)
+    settings = load_command_settings()
     running = find_proxy(settings)
     if running is not None:
         require_accepted_credential(running)

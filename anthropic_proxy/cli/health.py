@@ -19,7 +19,7 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     from anthropic_proxy.cli.local_proxy import require_proxy  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
 
-    settings = load_command_settings(needs_all=False)
+    settings = load_command_settings()
     proxy = require_proxy(settings)
     if as_json:
         Output().write_json({"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at})

@@ -91,6 +91,8 @@ def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: 
     from anthropic_proxy.log import Log  # noqa: PLC0415
 
     log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
+    if number > 0:
+        settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
     if find_proxy(settings) is None and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
             _write(log, request)

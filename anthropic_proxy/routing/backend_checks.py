@@ -17,6 +17,8 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import should_query_ollama
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.settings.masking import mask_setting
 from anthropic_proxy.settings.text_file import read_bounded_file
 
 _DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
@@ -76,12 +78,16 @@ def _check_google(settings: Settings) -> list[str]:
         )
     file = _credentials_file(settings)
     named = settings.google_credentials_file
+    if named == UNRESOLVED_KEY:  # only the running proxy has it
+        return obstacles
     content = _load(file)
     if isinstance(content, str):
         origin = settings.origins.get("GOOGLE_APPLICATION_CREDENTIALS", "set")
         where = f"GOOGLE_APPLICATION_CREDENTIALS ({origin})" if named else "The file of Application Default Credentials"
         if named or os.path.exists(file):
-            obstacles.append(f"{where} cannot be used: {file}: {content}.")
+            obstacles.append(
+                f"{where} cannot be used: {mask_setting('GOOGLE_APPLICATION_CREDENTIALS', str(file))}: {content}."
+            )
         else:
             obstacles.append(
                 "Vertex AI has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  "

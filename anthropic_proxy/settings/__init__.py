@@ -23,6 +23,7 @@ from anthropic_proxy.settings.fields import (
     Secret,
     Settings,
     Timeouts,
+    UnknownSecret,
 )
 from anthropic_proxy.settings.file_format import (
     ConfiguredPrice,
@@ -73,6 +74,7 @@ __all__ = [
     "TimePeriod",
     "Timeouts",
     "TokenPriceFields",
+    "UnknownSecret",
     "copy_environment",
     "export_to_litellm",
     "export_to_otel",

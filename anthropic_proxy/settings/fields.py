@@ -7,10 +7,11 @@ sonnet, …). A `Secret` hides a key in logs, and `reveal` returns the key.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from msgspec import Struct
 
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.file_format import ConfiguredPrice, ConfiguredProvider
 from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.route_format import ConfiguredRoute
@@ -67,6 +68,20 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a secret is not written anywhere")
+
+
+class UnknownSecret(Secret):
+    """A secret of another process. `reveal` raises `ConfigurationError` with the text `problem`."""
+
+    __slots__ = ("_problem",)
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("")
+        self._problem = problem
+
+    def reveal(self) -> NoReturn:
+        """Raise `ConfigurationError`."""
+        raise ConfigurationError(self._problem)
 
 
 class Timeouts(Struct, frozen=True):

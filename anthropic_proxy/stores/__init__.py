@@ -5,12 +5,14 @@ tokens per minute. The limits are those of virtual keys, which this proxy gives 
 number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import NoReturn
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
-from anthropic_proxy.plugins.storage import Store
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Store
+from anthropic_proxy.settings import Settings, UnknownSecret
+from anthropic_proxy.stores.memory import MemoryStore
 
 
 def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
@@ -18,6 +20,8 @@ def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
 
     No file or connection is opened. Raises `ConfigurationError` if the package for Redis is missing.
     """
+    if isinstance(settings.redis_url, UnknownSecret):
+        return _UnknownStore(settings.redis_url)
     if settings.redis_url is not None:
         if find_spec("redis") is None:
             raise ConfigurationError(MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message)
@@ -31,9 +35,27 @@ def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
             store, fails_open=settings.redis_failure == "open", address=format_redis_address(url), warn=warn
         )
     if settings.data_directory is None:
-        from anthropic_proxy.stores.memory import MemoryStore  # noqa: PLC0415
-
         return MemoryStore()
     from anthropic_proxy.stores.sqlite import FILE_NAME, SqliteStore  # noqa: PLC0415
 
     return SqliteStore(settings.data_directory / FILE_NAME, warn)
+
+
+class _UnknownStore(MemoryStore):
+    """The store of a proxy whose address only that process knows: the first use raises `ConfigurationError`."""
+
+    def __init__(self, url: UnknownSecret) -> None:
+        super().__init__()
+        self._url = url
+
+    async def get(self, key: str) -> NoReturn:
+        self._url.reveal()
+
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> NoReturn:
+        self._url.reveal()
+
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> NoReturn:
+        self._url.reveal()
+
+    async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> NoReturn:
+        self._url.reveal()

@@ -98,7 +98,13 @@ TABLE = """
 [providers.own]
 base_url = "{url}/v1"
 api_key = {{ env = "OWN_SERVER" }}
-models = ["gpt-4.1"]
+models = ["gpt-4.1", "gpt-4o"]
+
+[[routes]]
+name = "balanced"
+when = {{ model = "balanced" }}
+targets = ["own/gpt-4.1", "own/gpt-4o"]
+balance = "latency"
 """
 
 
@@ -118,21 +124,33 @@ def test_a_setting_with_a_credential_of_the_server_only_is_never_replaced_by_its
 
         (named,) = (tmp_path / ".local/share/anthropic-proxy/servers").rglob("*.json")
         assert not [secret for secret in CREDENTIALS if secret in named.read_text()]
-        errors = [
-            f"✕ {name} is set in the environment of the running proxy (port {own['PORT']}) only. Commands do not know "
-            "its value, because it contains a credential. Set it in the environment of this command too."
+        (tmp_path / "request.json").write_text(json.dumps(REQUEST))
+        (tmp_path / "balanced.json").write_text(json.dumps({**REQUEST, "model": "balanced"}))
+        errors = {
+            name: f"✕ {name} is set in the environment of the running proxy (port {own['PORT']}) only. Commands do not "
+            "know its value, because it contains a credential. Set it in the environment of this command too."
             for name in hidden
-        ]
+        }
+        for words in (("usage",), ("keys", "list"), ("logs", "--no-follow"), ("db", "check"), ("explain", "--last")):
+            assert run(*words) == (2, [errors["DATABASE_URL"]]), words
         for words in (
-            ("usage",),
-            ("keys", "list"),
-            ("doctor", "--dry-run"),
-            ("models",),
-            ("logs",),
             ("config", "show"),
+            ("config", "check"),
+            ("doctor", "--dry-run"),
+            ("explain", "request.json"),
+            ("routes", "explain", "request.json"),
+            ("routes", "list"),
         ):
-            assert run(*words) == (2, sorted(errors)), words
-        assert run("usage", **{**hidden, "DATABASE_URL": ""}) == (2, [errors[0]])
+            assert run(*words) == (0, []), words
+        google = "GOOGLE_APPLICATION_CREDENTIALS"
+        for words in (("models",), ("doctor", "--yes"), ("config", "check", "--keys")):  # they call providers
+            assert run(*words) == (2, [errors[google]]), words
+        assert run("models", OWN_SERVER=KEY, **{google: hidden[google]}) == (0, [])
+        assert run("config", "check", "--keys", OWN_SERVER=KEY, **{google: hidden[google]})[0] == 1
+        done = run_command("config", "show", "--json", directory=tmp_path, settings=own)
+        shown = {row["name"]: (row["value"], row["source"]) for row in json.loads(done.stdout)["settings"]}
+        assert {shown[name] for name in hidden} == {("…", "set in the server's environment only")}
+        assert run("routes", "explain", "balanced.json") == (2, [errors["REDIS_URL"]])
         code, (error,) = run("usage", **hidden)
         assert (code, error.partition(": ")[0]) == (2, "✕ The ledger PostgreSQL 127.0.0.1/ledger cannot be read")
         for words in (("health",), ("env",), ("ask", "hello"), ("run", "true")):  # they only send requests to the proxy
