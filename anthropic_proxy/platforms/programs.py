@@ -22,8 +22,27 @@ def find_program(name: str, environ: Mapping[str, str]) -> str | None:
     return next((path for path in list_program_paths(name, environ, sys.platform) if _is_program(path)), None)
 
 
+def describe_missing_program(name: str, environ: Mapping[str, str]) -> str:
+    """Return why `find_program` does not find a program that a shell finds in PATH. "": a shell finds none either."""
+    for folder, path in _list_candidates(name, environ, sys.platform):
+        if not _is_absolute(folder, is_windows=sys.platform == "win32") and _is_program(path):
+            return (
+                f'it is only in "{folder or "."}". Relative folders of PATH are not searched, because the current '
+                "directory would decide. Use the absolute path of this folder"
+            )
+    return ""
+
+
 def list_program_paths(name: str, environ: Mapping[str, str], platform: str) -> Iterator[str]:
     """Yield the paths that can be the program `name` on `platform` (a value of `sys.platform`)."""
+    paths = ntpath if platform == "win32" else posixpath
+    for folder, path in _list_candidates(name, environ, platform):
+        if paths.dirname(name) or _is_absolute(folder, is_windows=platform == "win32"):
+            yield path
+
+
+def _list_candidates(name: str, environ: Mapping[str, str], platform: str) -> Iterator[tuple[str, str]]:
+    """Yield each folder of PATH, also a relative one, with each path in it that can be the program `name`."""
     is_windows = platform == "win32"
     paths = ntpath if is_windows else posixpath
     endings = [""]
@@ -37,10 +56,9 @@ def list_program_paths(name: str, environ: Mapping[str, str], platform: str) -> 
     elif not paths.dirname(name):
         given = environ.get("PATH", "" if is_windows else posixpath.defpath)
         folders = [folder.strip('"') if is_windows else folder for folder in given.split(paths.pathsep)]
-        folders = [folder for folder in folders if _is_absolute(folder, is_windows=is_windows)]
     for folder in folders:
         for ending in endings:
-            yield paths.join(folder, name + ending)
+            yield folder, paths.join(folder, name + ending)
 
 
 def windows_system_program(name: str, environ: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.platforms.programs import find_program
+from anthropic_proxy.platforms.programs import describe_missing_program, find_program
 from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.settings.environment import copy_environment
 from anthropic_proxy.settings.fields import KeySource, Secret
@@ -161,9 +161,11 @@ def _run_key_command(command: Sequence[str], folder: Path) -> tuple[str, str, st
     Return three texts: the key, the problem, and the error text of the command. Without a problem, the last two are "".
     """
     named = os.path.expanduser(command[0])
-    program = find_program(str(folder / named) if os.path.dirname(named) else named, copy_environment())
+    environ = copy_environment()
+    program = find_program(str(folder / named) if os.path.dirname(named) else named, environ)
     if program is None:
-        return "", "was not found", ""
+        reason = describe_missing_program(named, environ)
+        return "", "was not found", f": {reason}" if reason else ""
     try:
         ended = subprocess.run(
             [program, *command[1:]],

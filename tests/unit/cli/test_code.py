@@ -280,6 +280,14 @@ def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: st
         assert json.loads(ended.stdout)["program"] == str(directory / ("claude" if words == ("code",) else "own"))
     ended = run_command("run", "none", directory=directory / "project", settings=settings)
     assert (ended.returncode, ended.stderr) == (2, '✕ There is no program "none" in PATH.\n')
+    install_program(directory / "project/bin", "tool")
+    relative = {**settings, "PATH": f"bin:{directory}"}
+    ended = run_command("run", "tool", directory=directory / "project", settings=relative)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        '✕ There is no program "tool" in PATH: it is only in "bin". Relative folders of PATH are not searched, because '
+        "the current directory would decide. Use the absolute path of this folder.\n",
+    )
 
 
 def test_a_missing_program_has_its_remedy(tmp_path: Path) -> None:

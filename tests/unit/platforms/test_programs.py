@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.platforms.programs import find_program, list_program_paths, windows_system_program
+from anthropic_proxy.platforms.programs import (
+    describe_missing_program,
+    find_program,
+    list_program_paths,
+    windows_system_program,
+)
 
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="platform: programs without endings")
 
@@ -30,6 +35,23 @@ def test_the_current_directory_and_relative_folders_are_not_searched(
     own = write_program(tmp_path / "own/tool")
     assert find_program("tool", {"PATH": f"{search_path}:{tmp_path}/own"}) == own
     assert find_program("tool", {"PATH": f"{tmp_path}/own:{search_path}"}) == own
+
+
+@POSIX_ONLY
+@pytest.mark.parametrize("search_path", ["node_modules/.bin:/none", ".:./node_modules/.bin", "node_modules/.bin"])
+def test_a_program_in_relative_folders_of_path_only_has_its_own_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "node_modules").mkdir()
+    write_program(tmp_path / "node_modules/.bin/tool")
+    folder = next(folder for folder in search_path.split(":") if "node_modules" in folder)
+    assert describe_missing_program("tool", {"PATH": search_path}) == (
+        f'it is only in "{folder}". Relative folders of PATH are not searched, because the current directory would '
+        "decide. Use the absolute path of this folder"
+    )
+    for other, path in (("other", search_path), ("./tool", search_path), ("tool", "/nonexistent")):
+        assert describe_missing_program(other, {"PATH": path}) == ""
 
 
 @POSIX_ONLY

@@ -283,6 +283,23 @@ def test_a_key_that_cannot_be_found(reference: str, problem: str) -> None:
     assert (settings.keys, settings.key_problem_details) == ({}, {"vllm": problem})
 
 
+@pytest.mark.skipif(os.name == "nt", reason="platform: programs without endings")
+def test_a_key_command_in_a_relative_folder_of_path_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("bin").mkdir()
+    Path("bin/print-key").write_text("#!/bin/sh\necho key-of-a-stranger\n")
+    Path("bin/print-key").chmod(0o755)
+    monkeypatch.setenv("PATH", "bin")
+    settings = load(f'{VLLM}api_key = {{ command = ["print-key"] }}\n')
+    where = "providers.vllm.api_key in anthropic-proxy.toml, line 3"
+    assert settings.key_problem_details == {
+        "vllm": f'the command print-key ({where}) was not found: it is only in "bin". Relative folders of PATH are not '
+        "searched, because the current directory would decide. Use the absolute path of this folder."
+    }
+    assert settings.key_problems == {
+        "vllm": f"the command of {where}, was not found. For details:  anthropic-proxy config check --keys"
+    }
+
+
 def test_the_examples_of_the_documentation_are_valid() -> None:
     pages = [(ROOT / "docs/guide" / name).read_text("utf-8") for name in ("configuration.md", "providers.md")]
     examples = [example for page in pages for example in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
