@@ -10,8 +10,7 @@ dashboard detects that a run is outdated.
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder
+from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder, repeat_while_read
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.settings import Settings
@@ -29,7 +28,6 @@ from anthropic_proxy.settings.masking import mask_setting
 FOLDER_NAME = "doctor"
 """Name of the folder with the files, in the data directory of the user."""
 _CURRENT, _COMPLETE, _STOP = "current-run.json", "last-run.json", "stop"
-_ATTEMPTS, _PAUSE_SECONDS = 10, 0.05
 _VERSION = 1
 
 
@@ -139,7 +137,7 @@ def store_complete(data_directory: Path, run: DoctorRun) -> None:
 def remove_current(data_directory: Path) -> None:
     """Remove the file of the run in progress after its end. Raises `OSError`."""
     file = find_folder(data_directory) / _CURRENT
-    _repeat_while_read(lambda: file.unlink(missing_ok=True))
+    repeat_while_read(lambda: file.unlink(missing_ok=True))
 
 
 def digest_backend_settings(settings: Settings) -> str:
@@ -216,19 +214,7 @@ def _store(file: Path, run: DoctorRun) -> None:
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         temporary.write_bytes(msgspec.json.encode(run) + b"\n")
-        _repeat_while_read(lambda: temporary.replace(file))
+        repeat_while_read(lambda: temporary.replace(file))
     finally:
         with suppress(OSError):
             temporary.unlink()
-
-
-def _repeat_while_read(change: Callable[[], object]) -> None:
-    """Replace or remove a file, which fails on Windows while a page reads the file. Raises `OSError`."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            change()
-        except PermissionError:
-            time.sleep(_PAUSE_SECONDS)
-        else:
-            return
-    change()

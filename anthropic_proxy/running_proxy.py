@@ -6,7 +6,6 @@ credentials. It is in the data directory of the user, one folder per port. The s
 that the record of a server that has ended is not used.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,17 +14,17 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder
+from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder, repeat_while_read
 from anthropic_proxy.platforms.user_account import is_written_by_user_only
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import choose_preferred_provider_name
 from anthropic_proxy.settings import (
-    FIXED_VARIABLES,
     ErrorList,
     Secret,
     Settings,
     UnknownSecret,
     find_changed_variables,
+    is_fixed_variable,
     list_variables,
     load_settings,
 )
@@ -101,7 +100,7 @@ class ServerRecord:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.enter_context(locked_folder(folder, _LOCK_SECONDS if waits else 0.0))
             file = folder / _FILE_NAME
-            file.unlink(missing_ok=True)
+            repeat_while_read(lambda: file.unlink(missing_ok=True))
             stack.callback(_remove, file)
             _write(file, describe_source(settings))
             self._file, self._started, self._held = file, settings, stack.pop_all()
@@ -109,7 +108,7 @@ class ServerRecord:
     def update(self, settings: Settings) -> None:
         """Replace the record after a reload of the settings."""
         if self._file is not None and self._started is not None:
-            changed = [name for name in find_changed_variables(self._started, settings) if name in FIXED_VARIABLES]
+            changed = [name for name in find_changed_variables(self._started, settings) if is_fixed_variable(name)]
             with suppress(ConfigurationError):
                 _write(self._file, describe_source(settings, changed))
 
@@ -125,7 +124,7 @@ def _write(file: Path, proxy: RunningProxy) -> None:
 
 def _remove(file: Path) -> None:
     with suppress(OSError):
-        os.unlink(file)
+        repeat_while_read(lambda: file.unlink(missing_ok=True))  # a command may read it at this moment
 
 
 def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:

@@ -35,11 +35,11 @@ from anthropic_proxy.services import (
     require_route_prices,
 )
 from anthropic_proxy.settings import (
-    FIXED_VARIABLES,
     Settings,
     SettingsReader,
     find_changed_variables,
     find_listen_host_option,
+    is_fixed_variable,
 )
 from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
 from anthropic_proxy.upstream.transports import Transports
@@ -216,7 +216,7 @@ class App:
         self._log.write_line(f"Settings reloaded: {', '.join(changes) or 'nothing'} changed.")
         for warning in settings.warnings:
             self._log.write_line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
-        if fixed := [name for name in changes if name in FIXED_VARIABLES or name.startswith("OTEL_")]:
+        if fixed := [name for name in changes if is_fixed_variable(name)]:
             self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ from anthropic_proxy.dashboard.digests import digest
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
-from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, FIXED_VARIABLES, Settings, copy_environment, load_settings
+from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, is_fixed_variable, load_settings
 from anthropic_proxy.settings.env_text import decode_env_text
 from anthropic_proxy.settings.env_writer import locked_for_change, read_text, replace_file, update_env_text
 from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
@@ -59,7 +59,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
     @property
     def needs_restart(self) -> bool:
         """True if the change has an effect only after a restart of the server."""
-        return self.row.name in FIXED_VARIABLES
+        return is_fixed_variable(self.row.name)
 
 
 def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:

@@ -1,13 +1,13 @@
 """Lock of a folder (`locked_folder`), so that only one thread or process at a time replaces a file in it.
 
-`is_folder_locked` checks if any holds the lock.
+`is_folder_locked` checks if any holds the lock. `repeat_while_read` replaces a file that others read without the lock.
 """
 
 import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ LOCK_SECONDS = 5.0
 _RETRY_SECONDS = 0.02
 _CHECK_SECONDS = 0.1
 """Maximum seconds for which a check waits on Windows for the end of another check."""
+_ATTEMPTS, _PAUSE_SECONDS = 10, 0.05
 _WINDOWS_LOCK_FILE = ".anthropic-proxy.lock"
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 """Error numbers of file systems without locks, such as some network file systems."""
@@ -35,6 +36,18 @@ def locked_folder(folder: Path, timeout_seconds: float | None = None) -> Iterato
         yield
     finally:
         os.close(descriptor)
+
+
+def repeat_while_read(change: Callable[[], object]) -> None:
+    """Replace or remove a file, which fails on Windows while another process reads the file. Raises `OSError`."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            change()
+        except PermissionError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    change()
 
 
 def is_folder_locked(folder: Path) -> bool:

@@ -15,7 +15,6 @@ from anthropic_proxy.settings.environment import (
 )
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import (
-    FIXED_VARIABLES,
     TIERS,
     Fidelity,
     KeySource,
@@ -36,7 +35,7 @@ from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.otel_variables import export_to_otel
 from anthropic_proxy.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.settings.provider_variables import ProviderVariables
-from anthropic_proxy.settings.reader import SettingsReader, find_changed_variables
+from anthropic_proxy.settings.reader import SettingsReader, find_changed_variables, is_fixed_variable
 from anthropic_proxy.settings.route_format import (
     BALANCE_TEXTS,
     TARGETS_SETTING,
@@ -53,7 +52,6 @@ __all__ = [
     "CONFIG_FILE",
     "DEFAULT_TARGET",
     "ENV_FILE",
-    "FIXED_VARIABLES",
     "TARGETS_SETTING",
     "TIERS",
     "ConfigFile",
@@ -83,6 +81,7 @@ __all__ = [
     "find_listen_address",
     "find_listen_host_option",
     "find_listen_port_option",
+    "is_fixed_variable",
     "list_condition_texts",
     "list_variables",
     "load_settings",

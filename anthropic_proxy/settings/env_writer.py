@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.platforms.file_lock import locked_folder, repeat_while_read
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings.masking import is_secret_variable
 from anthropic_proxy.settings.text_file import read_bounded_file
@@ -121,7 +121,7 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
         mode = target.stat().st_mode & 0o7777 if target.exists() else _NEW_FILE_MODE
         is_open = bool(mode & _OTHER_USERS) and has_keys and sys.platform != "win32"
         temporary.chmod(mode & ~_OTHER_USERS if is_open else mode)
-        temporary.replace(target)
+        repeat_while_read(lambda: temporary.replace(target))
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()

@@ -11,6 +11,7 @@ import msgspec
 
 from anthropic_proxy.settings.fields import FIXED_VARIABLES, Settings
 from anthropic_proxy.settings.load import FIELD_VARIABLES, load_settings
+from anthropic_proxy.settings.otel_variables import OTEL_PREFIX
 from anthropic_proxy.settings.place import find_env_file
 from anthropic_proxy.settings.provider_variables import BuiltInProviders
 
@@ -44,6 +45,11 @@ class SettingsReader:
                 field: fields[field] for field, _, _, (variable, *_) in FIELD_VARIABLES if variable in FIXED_VARIABLES
             }
         return msgspec.structs.replace(settings, **self._fixed)
+
+
+def is_fixed_variable(name: str) -> bool:
+    """Return True if a change of this variable takes effect at the next start of the server."""
+    return name in FIXED_VARIABLES or name.startswith(OTEL_PREFIX)  # the library reads its variables once
 
 
 def find_changed_variables(before: Settings, after: Settings) -> list[str]:

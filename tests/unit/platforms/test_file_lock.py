@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import DoctorRun
 from anthropic_proxy.running_proxy import ServerRecord, find_running_proxy
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings import Secret, Settings
 
 fcntl = pytest.importorskip("fcntl", reason="platform: no flock")
 
@@ -69,3 +69,23 @@ def test_checks_of_a_run_of_the_doctor_do_not_count_as_a_run(tmp_path: Path) -> 
     checking.release()
     with pytest.raises(TimeoutError), doctor_run.locked_run(tmp_path), doctor_run.locked_run(tmp_path, 0):
         pass
+
+
+def test_a_record_that_a_command_reads_is_replaced_afterwards(tmp_path: Path) -> None:
+    record, refused = ServerRecord(8082), 0
+    record.open(Settings(data_directory=tmp_path))
+
+    def refuse(event: str, values: tuple[Any, ...]) -> None:
+        nonlocal refused
+        if event == "os.rename" and values[1] == str(tmp_path / "servers/8082/settings.json") and refused < 2:
+            refused += 1
+            raise PermissionError(13, "Access is denied")  # as on Windows while another process has the file open
+
+    sys.addaudithook(refuse)
+    changed = {"BIG_MODEL": Secret("o3"), "LEDGER_DAYS": Secret("7"), "OTEL_SERVICE_NAME": Secret("proxy")}
+    record.update(Settings(data_directory=tmp_path, raw_values=changed))
+    found = find_running_proxy(tmp_path, 8082)
+    record.close()
+    assert refused == 2
+    assert found is not None
+    assert found.changed == ["LEDGER_DAYS", "OTEL_SERVICE_NAME"]
