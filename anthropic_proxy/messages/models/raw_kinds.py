@@ -4,6 +4,9 @@
 a JSON string. `has_too_many_members` limits the work of decoding.
 """
 
+from itertools import accumulate, compress
+from operator import countOf
+
 import msgspec
 from msgspec import Raw
 
@@ -16,7 +19,9 @@ only the lists and objects that may be decoded twice are counted."""
 _COUNTED_BYTES = 1 << 16
 """Size of the pieces in which the parts of a text are counted. Other threads run between two pieces."""
 _AS_LIST = bytes.maketrans(b"{}", b"[]")
-_COMMA, _OPEN = b",["
+_DEPTH_STEPS = bytes.maketrans(b"[],", b"\x01\xff\x00")
+"""Change of the depth at each character, as signed bytes."""
+_IS_COMMA = bytes.maketrans(b"[],", b"\x00\x00\x01")
 _NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 
 _ABOVE_STRINGS = bytearray(b"#")
@@ -54,11 +59,12 @@ def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
         if counts_nested:
             members += structure.count(b",")
         else:
-            for character in structure:
-                if character == _COMMA:
-                    members += depth == 1
-                else:
-                    depth += 1 if character == _OPEN else -1
+            while len(collapsed := structure.replace(b"[]", b"")) < 0.9 * len(structure):
+                structure = collapsed
+            steps = memoryview(structure.translate(_DEPTH_STEPS)).cast("b")
+            depths = accumulate(steps, initial=depth)
+            members += countOf(compress(depths, structure.translate(_IS_COMMA)), 1)
+            depth += structure.count(b"[") - structure.count(b"]")
         if members >= MAX_MEMBERS:
             return True
     return False
