@@ -153,19 +153,15 @@ def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str],
     missing = [name for name in proxy.keys if name not in here]
     # a variable that is no setting is one to which a key of the configuration file refers
     unknown = {name: UNRESOLVED_KEY for name in missing if is_secret_variable(name) or name not in variables}
-    problems_by_name = {
-        name: f"{name} is set in the environment of the running proxy (port {port}) only. Commands do not know its "
-        "value, because it contains a credential. Set it in the environment of this command too."
-        for name in {*missing} - {*unknown}
-    }
+    unknown_secrets = {name: UnknownSecret(name, port) for name in {*missing} - {*unknown}}
     errors = ErrorList()
-    for name in sorted(problems_by_name.keys() & list_backend_variables(PROVIDERS)) if resolves_keys else ():
+    for name in sorted(unknown_secrets.keys() & list_backend_variables(PROVIDERS)) if resolves_keys else ():
         with errors.collect():
-            raise ConfigurationError(problems_by_name[name])
+            unknown_secrets[name].reveal()
     errors.require_empty()
     given = {**kept, **proxy.variables, **here, **unknown}
     settings = load_settings(given, PROVIDERS, env_file=proxy.env_file, resolves_keys=resolves_keys)
-    settings = _hide(settings, problems_by_name)
+    settings = _hide(settings, unknown_secrets)
     problems = {
         provider: f"{keys[0].origin.partition(' ')[0]} is set in the environment of the running proxy only. "
         "Set it here too."
@@ -182,18 +178,16 @@ def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str],
     )
 
 
-def _hide(settings: Settings, problems: Mapping[str, str]) -> Settings:
-    """Return the settings with unknown values for the variables in `problems`, which `.env` may set too."""
-    fields: dict[str, object] = {
-        field: UnknownSecret(problems[name]) for name, field in _UNKNOWN_FIELDS.items() if name in problems
-    }
-    if "GOOGLE_APPLICATION_CREDENTIALS" in problems:
+def _hide(settings: Settings, unknown: Mapping[str, UnknownSecret]) -> Settings:
+    """Return the settings with the unknown values, by name of their variable, which `.env` may set too."""
+    fields: dict[str, object] = {field: unknown[name] for name, field in _UNKNOWN_FIELDS.items() if name in unknown}
+    if "GOOGLE_APPLICATION_CREDENTIALS" in unknown:
         fields["google_credentials_file"] = UNRESOLVED_KEY
     return structs.replace(
         settings,
         **fields,
-        raw_values={**settings.raw_values, **dict.fromkeys(problems, Secret("…"))},
-        origins={**settings.origins, **dict.fromkeys(problems, _NOT_HERE)},
+        raw_values={**settings.raw_values, **dict.fromkeys(unknown, Secret("…"))},
+        origins={**settings.origins, **dict.fromkeys(unknown, _NOT_HERE)},
     )
 
 

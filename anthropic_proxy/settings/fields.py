@@ -71,17 +71,20 @@ class Secret:
 
 
 class UnknownSecret(Secret):
-    """A secret of another process. `reveal` raises `ConfigurationError` with the text `problem`."""
+    """A secret that only the proxy on `port` knows. `reveal` raises `ConfigurationError`."""
 
-    __slots__ = ("_problem",)
+    __slots__ = ("_name", "_port")
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, name: str, port: int) -> None:
         super().__init__("")
-        self._problem = problem
+        self._name, self._port = name, port
 
     def reveal(self) -> NoReturn:
         """Raise `ConfigurationError`."""
-        raise ConfigurationError(self._problem)
+        raise ConfigurationError(
+            f"{self._name} is set in the environment of the running proxy (port {self._port}) only. Commands do not "
+            "know its value, because it contains a credential. Set it in the environment of this command too."
+        )
 
 
 class Timeouts(Struct, frozen=True):
