@@ -22,6 +22,7 @@ from environments import (
     run,
 )
 from environments import set_up as _set_up
+from tiers import ALL_TESTS
 from tiers import run as _run_tier
 
 PYTEST = (PYTHON, "-m", "pytest")
@@ -68,11 +69,11 @@ def bench(*options: str) -> None:
 
 def cover(*options: str) -> None:
     """Run the tests with branch coverage, server processes included, and list the lines that no test reaches."""
-    _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *options)
+    _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *(options or ALL_TESTS.split()))
 
 
 def databases(*options: str) -> None:
-    """Run the tests of the ledger on SQLite and on a private PostgreSQL server. Options go to pytest."""
+    """Run the tests of the ledger on a private PostgreSQL server. Options go to pytest."""
     _run_module("tests.databases", *options)
 
 
@@ -164,7 +165,8 @@ def hidden_posix(*options: str) -> None:
     """
     _set_up("dev")
     python = open_newest_python() or PYTHON
-    become(python, "-m", "pytest", *AT_A_TIME, "-p", "tests.support.hidden_posix", "-rs", *options)
+    hidden = ("-p", "tests.support.hidden_posix", "-rs")
+    become(python, "-m", "pytest", *AT_A_TIME, *hidden, *(options or ALL_TESTS.split()))
 
 
 def litellm(*options: str) -> None:
@@ -238,7 +240,10 @@ def prometheus(*options: str) -> None:
 
 
 def redis(*options: str) -> None:
-    """Run the tests of stores on memory, SQLite and private Redis servers. Options go to pytest."""
+    """Run the tests of stores on memory, SQLite and a private Redis server, or Valkey: `ci.py redis valkey`.
+
+    Options go to pytest.
+    """
     _run_module("tests.redis_server", *options)
 
 

@@ -1,6 +1,6 @@
 """Run the tests; creates .venv first. Options go to pytest, except --update and --thorough.
 
-Four run at a time, because half of them wait for processes; `-n 0` runs one at a time.
+Four run at a time, because some of them wait for processes; `-n 0` runs one at a time.
   --update    rewrite the expected files of tests/golden
   --thorough  1,000 examples per property instead of 50
 """

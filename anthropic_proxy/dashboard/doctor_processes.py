@@ -128,20 +128,21 @@ class DoctorProcesses:
 
         `report`: receives the reason for which the process cannot start, or "" when it runs.
         """
+        problem = ""
         try:
             with doctor_run.locked_run(directory):
                 if doctor_run.find_latest_start(directory) == latest_start:
                     self._run_locked(directory, loop, report)
                 else:
-                    report(_OUTDATED)
+                    problem = _OUTDATED
         except TimeoutError:
-            report(_IN_PROGRESS)
+            problem = _IN_PROGRESS
         except _StartFailed as error:
-            report(str(error))
+            problem = str(error)
         except OSError as error:
-            report(f"{describe_os_error(error)} ({doctor_run.find_folder(directory)}).")
+            problem = f"{describe_os_error(error)} ({doctor_run.find_folder(directory)})."
         finally:
-            report("")
+            report(problem)  # after the lock is released: whoever tries again must not find a run
             self._threads.discard(threading.current_thread())
 
     def _run_locked(self, directory: Path, loop: asyncio.AbstractEventLoop, report: Callable[[str], None]) -> None:

@@ -1,4 +1,6 @@
-"""Run the tests of the ledger and of virtual keys on SQLite and on a private PostgreSQL server. Words go to pytest.
+"""Run the tests of the ledger and of virtual keys on a private PostgreSQL server. Options go to pytest.
+
+The same tests run on SQLite without this command.
 
 As root on Debian, PostgreSQL is installed if it is missing. Elsewhere nothing is tested without it.
 """
@@ -12,6 +14,7 @@ from tests.support.ledger import DATABASE_VARIABLE
 from tests.support.postgres import find_programs, running_postgres
 
 TESTS = ("tests/unit/ledger", "tests/unit/access", "tests/integration/test_ledger.py")
+ON_POSTGRESQL = ("-k", "postgresql or test_ledger")
 
 if find_programs() is None:
     install_package("postgresql")
@@ -21,5 +24,5 @@ if programs is None:
     sys.exit(0)
 with running_postgres(programs) as postgres:
     environment = {**os.environ, DATABASE_VARIABLE: postgres.url}
-    command = [sys.executable, "-m", "pytest", *TESTS, "-m", "slow or not slow", *sys.argv[1:]]
+    command = [sys.executable, "-m", "pytest", *TESTS, *ON_POSTGRESQL, *sys.argv[1:]]
     sys.exit(subprocess.run(command, env=environment, check=False).returncode)

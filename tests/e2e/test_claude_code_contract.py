@@ -77,6 +77,7 @@ def test_a_session_reads_pictures_and_documents_loads_a_tool_and_edits_beside_a_
     assert any("Tool available: WebFetch" in result.text for turn in turns for result in turn.results)
 
 
+@pytest.mark.slow
 def test_late_system_text_stays_at_its_position(claude: Path, upstream: Upstream, work: Path) -> None:
     """The message about its surroundings has the role system and comes after the person's own, last of the first."""
     fill(work)
@@ -90,6 +91,7 @@ def test_late_system_text_stays_at_its_position(claude: Path, upstream: Upstream
     assert_grew(upstream)
 
 
+@pytest.mark.slow
 def test_a_write_in_plan_mode_is_refused_and_reported(claude: Path, upstream: Upstream, work: Path) -> None:
     fill(work)
     prompt = f"Read {work / 'notes.txt'} and write its words in upper case to {work / 'loud.txt'}"
@@ -102,6 +104,7 @@ def test_a_write_in_plan_mode_is_refused_and_reported(claude: Path, upstream: Up
     assert any("plan mode" in result.text for turn in failed for result in turn.results)
 
 
+@pytest.mark.slow
 def test_a_subagent_works_beside(claude: Path, upstream: Upstream, work: Path) -> None:
     fill(work)
     prompt = f"Delegate: Read {work / 'notes.txt'}"
@@ -110,6 +113,7 @@ def test_a_subagent_works_beside(claude: Path, upstream: Upstream, work: Path) -
     assert len({tuple(conversation.tools) for conversation in upstream.conversations}) == 2
 
 
+@pytest.mark.slow
 def test_pasted_pictures_are_seen(claude: Path, upstream: Upstream, work: Path) -> None:
     import base64
 
@@ -120,6 +124,7 @@ def test_pasted_pictures_are_seen(claude: Path, upstream: Upstream, work: Path) 
     assert run.text == "I see 1 pictures: image/png 31 by 17."
 
 
+@pytest.mark.slow
 def test_the_web_is_searched(claude: Path, upstream: Upstream, work: Path) -> None:
     """The client loads its tool, and searches by a request of its own with the provider's tool only."""
     run = run_claude(claude, upstream.proxy.url, work, "Search the web for the quince", "--allowedTools", "WebSearch")
@@ -166,6 +171,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_page_is_fetched(claude: Path, upstream: Upstream, work: Path, page: tuple[str, Path]) -> None:
     """The client fetches, and has another model of its own summarize the page."""
     address, certificate = page
@@ -178,6 +184,7 @@ def test_a_page_is_fetched(claude: Path, upstream: Upstream, work: Path, page: t
     assert any("They are ripe." in turn.text for conversation in apart for turn in conversation.turns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["sonnet[1m]", "opus[1m]"])
 def test_a_long_window_is_asked_for(claude: Path, upstream: Upstream, work: Path, model: str) -> None:
     run = run_claude(claude, upstream.proxy.url, work, "Count to 3", "--model", model)
@@ -186,6 +193,7 @@ def test_a_long_window_is_asked_for(claude: Path, upstream: Upstream, work: Path
     assert upstream.kind.model in asked.path + str(asked.body.get("model"))
 
 
+@pytest.mark.slow
 def test_each_effort_is_encoded_as_the_model_expects_it(claude: Path, upstream: Upstream, work: Path) -> None:
     for effort, expected in upstream.kind.efforts.items():
         assert run_claude(claude, upstream.proxy.url, work, "Count to 2", "--effort", effort).text == "1 2"
@@ -209,6 +217,7 @@ def test_thoughts_survive_a_second_process_and_a_restart(
     assert_grew(upstream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_nothing_of_a_request_is_lost_where_losses_are_refused(
     claude: Path, name: str, work: Path, server: Path
@@ -218,6 +227,7 @@ def test_nothing_of_a_request_is_lost_where_losses_are_refused(
         assert upstream.breaches() == []
 
 
+@pytest.mark.slow
 def test_an_answer_by_schema(claude: Path, upstream: Upstream, work: Path) -> None:
     schema = {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]}
     prompt = "Call the tool StructuredOutput"
@@ -225,6 +235,7 @@ def test_an_answer_by_schema(claude: Path, upstream: Upstream, work: Path) -> No
     assert run.result["structured_output"] == {"town": "town"}
 
 
+@pytest.mark.slow
 def test_arguments_of_a_call_arrive_as_they_are_written(claude: Path, upstream: Upstream, work: Path) -> None:
     fill(work)
     prompt = f"Read {work / 'notes.txt'} and write its words in upper case to {work / 'loud.txt'}"
@@ -244,6 +255,7 @@ def test_arguments_of_a_call_arrive_as_they_are_written(claude: Path, upstream: 
         assert max(len(call) for call in pieces) > 2
 
 
+@pytest.mark.slow
 def test_models_are_discovered(claude: Path, upstream: Upstream, work: Path) -> None:
     more = {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
     assert run_claude(claude, upstream.proxy.url, work, "Say exactly: hi", **more).text == "hi"
@@ -255,6 +267,7 @@ def test_models_are_discovered(claude: Path, upstream: Upstream, work: Path) -> 
     assert again.text == "found"
 
 
+@pytest.mark.slow
 def test_tools_of_an_mcp_server_are_found_and_called(claude: Path, upstream: Upstream, work: Path) -> None:
     (work / "notes").write_text("rye bread\n")
     server = {"type": "stdio", "command": sys.executable, "args": [mcp_server.__file__, str(work)]}

@@ -48,9 +48,9 @@ def test_the_demo_lists_the_files(claude: Path, server: Path, work: Path) -> Non
     "prompt",
     [
         "search the web for anthropic proxy",
-        "use the Agent tool to list the files",
-        "use WebSearch to search for python",
-        "what files should I look at?",
+        pytest.param("use the Agent tool to list the files", marks=pytest.mark.slow),
+        pytest.param("use WebSearch to search for python", marks=pytest.mark.slow),
+        pytest.param("what files should I look at?", marks=pytest.mark.slow),
     ],
 )
 def test_the_demo_calls_nothing_for_a_request_that_is_not_obvious(

@@ -38,6 +38,7 @@ def test_a_refused_key_ends_it_at_once(claude: Path, upstream: Upstream, work: P
     assert len(upstream.exchanges) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["cut", "torn"])
 def test_a_broken_stream_is_asked_for_again_whole(claude: Path, upstream: Upstream, work: Path, fault: str) -> None:
     """The first block is not complete yet: the received part is dropped, and the remainder is not streamed."""
@@ -59,11 +60,13 @@ def test_a_stream_that_breaks_after_its_first_block_is_asked_for_again(
     assert [exchange.outcome for exchange in upstream.exchanges] == ["cut", "answered"]
 
 
+@pytest.mark.slow
 def test_a_limit_is_waited_for_as_long_as_the_provider_asks(claude: Path, upstream: Upstream, work: Path) -> None:
     run = run_claude(claude, upstream.proxy.url, work, "Count to 30 [fault:rate after=1 times=1]")
     assert run.text == COUNTED
 
 
+@pytest.mark.slow
 def test_an_overflow_has_the_known_message(claude: Path, upstream: Upstream, work: Path) -> None:
     run = run_claude(claude, upstream.proxy.url, work, "Count to 30 [fault:overflow]")
     assert run.result["is_error"]

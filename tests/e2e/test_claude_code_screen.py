@@ -20,6 +20,7 @@ def upstream(request: pytest.FixtureRequest, server: Path) -> Iterator[Upstream]
         assert "Traceback" not in upstream.proxy.log
 
 
+@pytest.mark.slow
 def test_the_context_is_counted_in_many_requests_at_once(claude: Path, upstream: Upstream, work: Path) -> None:
     with terminal(claude, upstream.proxy.url, work) as screen:
         screen.type("Count to 3")
@@ -32,6 +33,7 @@ def test_the_context_is_counted_in_many_requests_at_once(claude: Path, upstream:
     assert len(upstream.exchanges) == 1, "nobody was asked for a count"
 
 
+@pytest.mark.slow
 def test_the_effort_of_a_session_is_changed(claude: Path, upstream: Upstream, work: Path) -> None:
     """The change comes as a message of the role system without content."""
     with terminal(claude, upstream.proxy.url, work) as screen:

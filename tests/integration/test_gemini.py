@@ -193,7 +193,7 @@ def test_parallel_calls_and_their_results_stay_together(proxy: Proxy, access: Go
     ]
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_thoughts_go_round_through_a_restart_of_the_proxy(access: GoogleAccess, tmp_path: Path, stream: bool) -> None:
     """Only the client's history contains the signatures: each turn is served by a new proxy."""
     given, returned = len(access.signatures.given), len(access.signatures.returned)

@@ -89,8 +89,15 @@ def test_the_sdist_builds_the_same_wheel(built: dict[str, Path], tmp_path: Path)
     assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(first).namelist()
 
 
-@pytest.mark.parametrize("kind", ["wheel", "sdist"])
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize(
+    ("installer", "kind"),
+    [
+        ("pip", "wheel"),
+        ("uv", "sdist"),
+        pytest.param("pip", "sdist", marks=pytest.mark.slow),
+        pytest.param("uv", "wheel", marks=pytest.mark.slow),
+    ],
+)
 def test_an_empty_environment(kind: str, installer: str, built: dict[str, Path], tools: Path, tmp_path: Path) -> None:
     if installer == "uv":
         python = new_environment(tools, tmp_path)
@@ -119,7 +126,14 @@ def test_uv_tool_install(built: dict[str, Path], tools: Path, tmp_path: Path) ->
     use(tmp_path / "bin/anthropic-proxy", tmp_path)
 
 
-@pytest.mark.parametrize("extra", sorted(EXTRAS))
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "dashboard",
+        "postgres",
+        *(pytest.param(extra, marks=pytest.mark.slow) for extra in sorted(EXTRAS - {"dashboard", "postgres"})),
+    ],
+)
 def test_each_extra_by_itself(extra: str, built: dict[str, Path], tools: Path, tmp_path: Path) -> None:
     python = new_environment(tools, tmp_path)
     run(tools / "uv", "pip", "install", "-q", "--python", python, f"{built['wheel']}[{extra}]", directory=tmp_path)

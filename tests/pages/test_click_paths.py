@@ -83,6 +83,7 @@ def test_wide_tables_scroll_inside_their_panels_on_a_phone(tab: Page) -> None:
     tab.set_viewport_size(size)
 
 
+@pytest.mark.slow
 def test_pages_of_a_large_ledger_are_small(tab: Page) -> None:
     figures = measure_pages(tab)
     print(format_table(figures))

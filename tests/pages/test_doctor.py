@@ -80,6 +80,7 @@ def test_progress_and_results_appear_by_themselves_and_are_accessible(
     assert find_violations(browser, proxy, "Doctor ran") == clean
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_by_keyboard(browser: Browser, held: tuple[Proxy, Gate]) -> None:
     proxy, gate = held
     with without_errors(open_tab(browser, proxy.url)) as page:
@@ -93,6 +94,7 @@ def test_a_run_is_stopped_by_keyboard(browser: Browser, held: tuple[Proxy, Gate]
         assert Axe().run(page).response["violations"] == []
 
 
+@pytest.mark.slow
 def test_without_scripts_the_doctor_runs_too(browser: Browser, held: tuple[Proxy, Gate]) -> None:
     proxy, gate = held
     context = browser.new_context(base_url=proxy.url, java_script_enabled=False)

@@ -50,7 +50,10 @@ def tab(browser: Browser, proxy: Proxy, ids: list[str]) -> Iterator[Page]:
         yield page
 
 
-@pytest.mark.parametrize("appearance", ["light", "dark", "phone"])
+@pytest.mark.parametrize(
+    "appearance",
+    [pytest.param("light", marks=pytest.mark.slow), "dark", pytest.param("phone", marks=pytest.mark.slow)],
+)
 def test_every_page_is_accessible_and_fits(
     browser: Browser, proxy: Proxy, ids: list[str], appearance: Appearance
 ) -> None:

@@ -1,4 +1,4 @@
-"""The facts of docs/contributing/plugins.md. tests/integration/test_plugins.py runs its examples."""
+"""The facts of docs/contributing/plugins.md. tests/processes/test_plugins.py runs its examples."""
 
 import ast
 import re

@@ -1,11 +1,5 @@
 """Fixtures of the tests of commands."""
 
-import pytest
+from tests.support.shared_servers import closed_port
 
-from tests.support.server_process import reserve_closed_port
-
-
-@pytest.fixture(scope="session")
-def closed_port() -> str:
-    """A port at which no program listens, also if a proxy runs on this machine."""
-    return reserve_closed_port()
+__all__ = ["closed_port"]

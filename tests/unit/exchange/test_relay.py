@@ -153,6 +153,7 @@ SKIPPED = {
 """Bodies with many keys in an object that no edit needs."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", DECODED.values(), ids=DECODED)
 def test_a_relayed_body_of_too_many_members_is_refused_before_it_is_decoded(body: bytes) -> None:
     data = body % (ASKED.encode(), MANY_KEYS)
@@ -165,6 +166,7 @@ def test_a_relayed_body_of_too_many_members_is_refused_before_it_is_decoded(body
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", SKIPPED.values(), ids=SKIPPED)
 def test_the_members_that_no_edit_needs_take_no_memory(body: bytes) -> None:
     data, edited = (body % (model.encode(), MANY_KEYS) for model in (ASKED, TARGET))

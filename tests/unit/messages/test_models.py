@@ -3,6 +3,7 @@
 import contextlib
 import json
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -642,21 +643,28 @@ KEYS = b",".join(b'"k%d":1' % number for number in range(260_000))
 
 
 @pytest.mark.parametrize(
-    "data",
+    "new_data",
     [
-        b"{%b}" % KEYS,
-        b'{"model":1,%b}' % KEYS,
-        body(tools=[1] * 260_000),
-        body(mcp_servers=[1] * 1_050_000),
-        body(stop_sequences=["a"] * 500_000),
-        body(messages=[HELLO] * 130_000).replace(b'"role"', b'"r\\u006fle"'),
-        body(messages=[{"role": "user", "content": [{"type": "tool_result", "content": [[]] * 600_000}]}]),
-        body(messages=[1] * 260_000),
-        body(system=[1] * 260_000),
+        pytest.param(lambda: b"{%b}" % KEYS, id="keys"),
+        pytest.param(lambda: b'{"model":1,%b}' % KEYS, id="wrong model", marks=pytest.mark.slow),
+        pytest.param(lambda: body(tools=[1] * 260_000), id="tools"),
+        pytest.param(lambda: body(mcp_servers=[1] * 1_050_000), id="servers", marks=pytest.mark.slow),
+        pytest.param(lambda: body(stop_sequences=["a"] * 500_000), id="sequences", marks=pytest.mark.slow),
+        pytest.param(
+            lambda: body(messages=[HELLO] * 130_000).replace(b'"role"', b'"r\\u006fle"'),
+            id="escaped keys",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda: body(messages=[{"role": "user", "content": [{"type": "tool_result", "content": [[]] * 600_000}]}]),
+            id="result",
+        ),
+        pytest.param(lambda: body(messages=[1] * 260_000), id="messages"),
+        pytest.param(lambda: body(system=[1] * 260_000), id="system"),
     ],
-    ids=["keys", "wrong model", "tools", "servers", "sequences", "escaped keys", "result", "messages", "system"],
 )
-def test_a_body_of_too_many_members_is_refused_before_it_is_decoded(data: bytes) -> None:
+def test_a_body_of_too_many_members_is_refused_before_it_is_decoded(new_data: Callable[[], bytes]) -> None:
+    data = new_data()
     tracemalloc.start()
     try:
         assert refusal(data) == TOO_MANY_MEMBERS

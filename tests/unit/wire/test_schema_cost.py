@@ -200,9 +200,9 @@ async def test_a_tool_above_the_limit_is_refused_by_its_name(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@pytest.mark.parametrize("name", ["n" * 100, "with space", "größe"])
-async def test_a_tool_above_the_limit_is_refused_by_the_name_that_the_client_gave_it(wire: str, name: str) -> None:
+async def test_a_tool_above_the_limit_is_refused_by_the_name_that_the_client_gave_it(wire: str) -> None:
     settings, model = WIRES[wire]
+    name = "n" * 100 + " größe"
     sink = await ProxyHarness(Model(), **settings).post(
         model=model, tools=[tool(name, schemas.wide_definition(900, 900))]
     )
@@ -291,6 +291,7 @@ def test_the_error_of_nested_alternatives_is_the_one_that_explains_best() -> Non
     assert tied.extract_json("[1]")[1] == "$: [1] is not valid under any of the given schemas"
 
 
+@pytest.mark.slow
 def test_two_thousand_alternatives_against_two_thousand_values_are_refused() -> None:
     names = [f"n{number}" for number in range(2_000)]
     options = [{"type": "object", "properties": {name: {"type": "string"}}, "required": [name]} for name in names]

@@ -75,6 +75,7 @@ async def test_any_number_of_requests_is_answered_while_few_are_parsed(request_b
     assert Counted.unparsed <= MAX_UNPARSED_BYTES + READ_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_bytes", [TINY, WITH_BODY, OFFER], ids=["tiny", "body", "upgrade"])
 async def test_requests_behind_a_slow_answer_stay_unparsed(request_bytes: bytes) -> None:
     def cycles() -> int:

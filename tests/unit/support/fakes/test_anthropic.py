@@ -134,6 +134,7 @@ def test_counts_and_models(client: anthropic.Anthropic) -> None:
     assert client.models.retrieve("claude-haiku-4-5").id == "claude-haiku-4-5-20251001"
 
 
+@pytest.mark.slow
 def test_it_runs_by_itself() -> None:
     command = [sys.executable, "-m", "tests.support.fakes.anthropic", "--key", "k"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -97,6 +97,7 @@ def test_reasoning_of_somebody_else_is_a_breach(name: str) -> None:
     assert answer.status_code == 400
 
 
+@pytest.mark.slow
 def test_one_runs_from_the_command_line() -> None:
     words = [sys.executable, "-m", "tests.support.fakes.compatible", "moonshot", "--port", "0"]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -259,6 +259,7 @@ def test_a_model_can_be_named_after_its_fault() -> None:
     assert find_model("fault-rate") is MODELS["gemini-3.6-flash"]
 
 
+@pytest.mark.slow
 def test_the_stand_in_runs_by_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.support.fakes.gemini", "--key", "k", "--log", str(tmp_path / "log")]
     with subprocess.Popen(command, cwd=FOLDER.parents[3], stdout=subprocess.PIPE, text=True) as process:

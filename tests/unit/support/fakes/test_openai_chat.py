@@ -223,6 +223,7 @@ def test_a_caller_that_leaves_is_journalled(running: Running) -> None:
     assert running.journal.exchanges[0].outcome == "cancelled"
 
 
+@pytest.mark.slow
 def test_the_stand_in_runs_by_itself_and_keeps_a_log(tmp_path: Path) -> None:
     log = tmp_path / "journal.jsonl"
     command = [

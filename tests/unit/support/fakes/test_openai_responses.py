@@ -123,6 +123,7 @@ def test_other_paths_models_and_keys(running: Running, client: openai.OpenAI) ->
     assert running.journal.violations() == []
 
 
+@pytest.mark.slow
 def test_the_stand_in_runs_by_itself() -> None:
     command = [sys.executable, "-m", "tests.support.fakes.openai_responses", "--port", "0", "--key", "sk-other-key"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -197,6 +197,7 @@ class Clients:
         return "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, new_event_loop], ids=["asyncio", "as the server has"])
 def test_nothing_is_torn_or_mixed_up_by_a_server_that_breaks_off_wherever_it_can(
     new_loop: Callable[[], asyncio.AbstractEventLoop],

@@ -204,7 +204,7 @@ def test_every_way_to_start_the_server_lets_commands_find_its_settings(
             f"  Settings of the running proxy (port {proxy.url.rpartition(':')[2]}): {own}/.env, BIG_MODEL, "
             "DATABASE_URL, OPENAI_API_KEY of its environment"
         ]
-        assert proxy.log.count(f"! {tmp_path}/.env is not read") == 1
+    assert proxy.log.count(f"! {tmp_path}/.env is not read") == 1
     assert not list((tmp_path / ".local/share/anthropic-proxy/servers").rglob("*.json"))
 
 
