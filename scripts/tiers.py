@@ -54,7 +54,15 @@ def tiers() -> dict[str, Tier]:
         ("python3 scripts/test.py --thorough -m hypothesis", f"python3 scripts/test.py -n 2 -m slow {ALL_TESTS}"),
         part(
             *("growth", "faults", "litellm", "fuzz all 300000", "differential", "deployment", "docs", "prometheus"),
-            *("audit", "engine", "e2e -m slow", "packages -m slow", "pages -m slow", "redis valkey"),
+            *(
+                "audit",
+                "engine",
+                "e2e -m slow",
+                "packages -m slow",
+                "pages -m slow",
+                "databases -m slow",
+                "redis valkey",
+            ),
         ),
         *(part(name) for name in ("attacks", "soak 2", "fleet outages", "fleet limits")),
         ("python3 scripts/test.py -n 1 tests/growth",),  # compares processor times
