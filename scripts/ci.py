@@ -69,7 +69,7 @@ def bench(*options: str) -> None:
 
 def cover(*options: str) -> None:
     """Run the tests with branch coverage, server processes included, and list the lines that no test reaches."""
-    _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *(options or ALL_TESTS.split()))
+    _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *_with_folders(options))
 
 
 def databases(*options: str) -> None:
@@ -166,7 +166,7 @@ def hidden_posix(*options: str) -> None:
     _set_up("dev")
     python = open_newest_python() or PYTHON
     hidden = ("-p", "tests.support.hidden_posix", "-rs")
-    become(python, "-m", "pytest", *AT_A_TIME, *hidden, *(options or ALL_TESTS.split()))
+    become(python, "-m", "pytest", *AT_A_TIME, *hidden, *_with_folders(options))
 
 
 def litellm(*options: str) -> None:
@@ -275,6 +275,12 @@ def strangers(*options: str) -> None:
     Options go to pytest.
     """
     _run_module("pytest", "tests/strangers", "-n", "2", "--dist", "loadgroup", *options)
+
+
+def _with_folders(options: tuple[str, ...]) -> tuple[str, ...]:
+    """Return options of pytest with the folders of all tests, unless they name a file or folder themselves."""
+    names_one = any((ROOT / option.partition("::")[0]).exists() for option in options)
+    return options if names_one else (*options, *ALL_TESTS.split())
 
 
 def _run_module(name: str, *options: str) -> None:

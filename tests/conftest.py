@@ -1,6 +1,6 @@
 """Settings that every test may rely on: how many examples a property is tried with.
 
-`HYPOTHESIS_PROFILE=thorough` selects 1,000 in place of 50; the nightly tier does so.
+`HYPOTHESIS_PROFILE=thorough` selects 1,000 in place of 25; the nightly tier does so.
 """
 
 import gc
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline: a test may never depend on how fast the machine is.
-settings.register_profile("default", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
