@@ -22,7 +22,8 @@ def import_settings(
     The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
     proxy. Lines are added to the settings files in their folder; existing ones are never changed. Keys are copied only
     from a .env. For other formats, the new lines refer to the variables that contain the keys. Rules that depend on
-    the request become [[routes]]. Entries that are not copied as they are get a line that says what happens to them.
+    the request become [[routes]]. Entries with an equivalent are renamed or converted. Every other entry that is set
+    gets a line that says what happens to it.
 
     Parameters
     ----------

@@ -34,6 +34,17 @@ _REASONS = {
     "REASONING_EFFORT": "the client sets the effort of each request",
     "OPENAI_API_VERSION": "add it to the address: OPENAI_BASE_URL=…?api-version=…",
 }
+_CLIENT_KEY = (
+    "it is imported as the key of the provider Anthropic. If it is the key of your clients, rename it to PROXY_API_KEY"
+)
+_AZURE_ADDRESS = (
+    "an address of Azure has the form https://RESOURCE.openai.azure.com/openai/v1 or "
+    "https://RESOURCE.openai.azure.com/openai/deployments/NAME?api-version=2024-10-21. Change it to one of them"
+)
+_AZURE_VERSION = (
+    "it is not imported. It belongs to an address in OPENAI_BASE_URL that has no version and does not end with "
+    "/openai/v1"
+)
 _LOG_LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "critical": "error"}
 _MODEL_VARIABLES = {"BIG_MODEL": "gpt-4o", "MIDDLE_MODEL": "", "SMALL_MODEL": "gpt-4o-mini"}
 """Model variable of the family with one server → its default. "": the default is the value of BIG_MODEL."""
@@ -59,8 +70,18 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     """
     plan = ImportPlan("an earlier proxy (.env)")
     found = {_RENAMED.get(name, name): value for name, value in variables.items() if value}
-    has_one_server = bool(_ONE_SERVER_VARIABLES & {*found}) and not _OTHER_PROVIDER_VARIABLES & {*found}
-    if has_one_server:
+    names, url = {*found}, found.get("OPENAI_BASE_URL", "")
+    has_one_server, has_others = bool(_ONE_SERVER_VARIABLES & names), bool(_OTHER_PROVIDER_VARIABLES & names)
+    if (
+        has_one_server == has_others
+        and "ANTHROPIC_API_KEY" in names
+        and any(each.startswith("OPENAI_") for each in names)
+    ):
+        plan.add_note("ANTHROPIC_API_KEY", _CLIENT_KEY)
+    is_azure = "AZURE_API_VERSION" in names or ".openai.azure.com" in url.lower()
+    if url and is_azure and not any(path in url for path in ("/openai/deployments/", "/openai/v1")):
+        plan.add_note("OPENAI_BASE_URL", _AZURE_ADDRESS)
+    if has_one_server and not has_others:
         _read_one_server(plan, found)
     elif "OPENAI_API_KEY" in found:
         found.setdefault("PREFERRED_PROVIDER", "openai")
@@ -94,8 +115,10 @@ def _read_one_server(plan: ImportPlan, found: dict[str, str]) -> None:
     if timeout := found.pop("REQUEST_TIMEOUT", ""):
         plan.variables["UPSTREAM_TIMEOUT"] = timeout
     version, url = found.pop("AZURE_API_VERSION", ""), found.get("OPENAI_BASE_URL", "")
-    if version and url and "?" not in url:
+    if version and url and "?" not in url and "/openai/v1" not in url:
         plan.variables["OPENAI_BASE_URL"] = f"{url}?api-version={version}"
+    elif version:
+        plan.add_note("AZURE_API_VERSION", _AZURE_VERSION)
 
 
 def _set_models(plan: ImportPlan, found: dict[str, str]) -> None:

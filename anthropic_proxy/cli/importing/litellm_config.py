@@ -131,6 +131,7 @@ _READ_SETTINGS = frozenset(
 )
 _ANTHROPIC = "anthropic/*"
 """Model that stands for the requested Claude model at Anthropic."""
+_NO_ENTRY = "no imported entry of model_list has the model_name"
 _CATCH_ALL = ("claude-*", "*")
 _VERSION = re.compile(r"\d+")
 
@@ -155,7 +156,7 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     settings: dict[str, Any] = {name: value for section in sections for name, value in section.items()}
     names = {**{name: name for name in models}, **_read_aliases(settings)}
     chosen = _choose_tiers(plan, names, models)
-    chains = _read_fallbacks(settings, models)
+    chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
     plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
     strategy = str(settings.get("routing_strategy") or "simple-shuffle")
@@ -183,7 +184,9 @@ def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dic
         if info.get("mode", "chat") not in ("chat", "completion", "responses"):
             plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
             continue
-        target = _find_target(plan, setting, given, {_LIMITS[key]: info[key] for key in _LIMITS if info.get(key)})
+        target = _find_target(plan, setting, given)
+        if target:
+            _set_limits(plan, setting, given, info, target)
         for parameter in sorted({*given} - _READ_PARAMETERS):
             reason = _PARAMETER_REASONS.get(parameter, UNKNOWN_ENTRY)
             plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(target=target))
@@ -197,10 +200,26 @@ def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dic
     return {name: sorted(group, key=lambda row: row.order) for name, group in groups.items()}
 
 
-def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any], limits: Mapping[str, int]) -> str:
+def _set_limits(plan: ImportPlan, setting: str, given: Mapping[str, Any], info: Mapping[str, Any], target: str) -> None:
+    """Add the limits of the model `target` to the table of its server. `max_tokens` replaces `max_output_tokens`."""
+    prefix, _, model = target.partition("/")
+    values = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
+    values.append(("litellm_params.max_tokens", "max_output", given.get("max_tokens")))
+    for name, limit, value in values:
+        if not value:
+            continue
+        if prefix not in plan.servers:
+            plan.add_note(f"{setting}.{name}", "the limits of a built-in provider come from its list")
+        elif not str(value).isdecimal():
+            plan.add_note(f"{setting}.{name}", f'"{value}" is no whole number of tokens, so it is not imported')
+        else:
+            plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value))
+
+
+def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> str:
     """Return the model in `given`, one entry of the file, with the prefix of this proxy. Add its server to `plan`.
 
-    "": the entry cannot be imported. `setting`: path of the entry, for notes. `limits`: limits of the model.
+    "": the entry cannot be imported. `setting`: path of the entry, for notes.
     """
     prefix, slash, model = str(given.get("model", "")).partition("/")
     if not slash:
@@ -217,17 +236,17 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any], limit
     built_in = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
     if prefix == "azure" and url:
         host = url.split("/openai")[0].rstrip("/")
-        return _place(plan, setting, given, limits, name="azure", url=f"{host}/openai/v1", model=model)
+        return _place(plan, setting, given, name="azure", url=f"{host}/openai/v1", model=model)
     if prefix in _VENDOR_URLS:
-        return _place(plan, setting, given, limits, name=prefix, url=url or _VENDOR_URLS[prefix], model=model)
+        return _place(plan, setting, given, name=prefix, url=url or _VENDOR_URLS[prefix], model=model)
     if url and prefix in _COMPATIBLE and find_built_in_provider(url) is None:
-        return _place(plan, setting, given, limits, name=_name_server(url), url=url, model=model)
+        return _place(plan, setting, given, name=_name_server(url), url=url, model=model)
     if built_in is not None and built_in.base_url and prefix != "vertex_ai":
         address = url or built_in.base_url
         if find_built_in_provider(address) is built_in:
-            return _place(plan, setting, given, limits, name=prefix, url=address, model=model)
+            return _place(plan, setting, given, name=prefix, url=address, model=model)
         wire = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}.get(prefix, "chat")
-        return _place(plan, setting, given, limits, name=_name_server(address), url=address, model=model, wire=wire)
+        return _place(plan, setting, given, name=_name_server(address), url=address, model=model, wire=wire)
     return _use_litellm(plan, setting, given, prefix, model)
 
 
@@ -235,15 +254,12 @@ def _place(
     plan: ImportPlan,
     setting: str,
     given: Mapping[str, Any],
-    limits: Mapping[str, int],
     *,
     name: str,
     url: str,
     model: str,
     wire: str = "chat",
 ) -> str:
-    maximum = given.get("max_tokens")
-    known = {**limits, "max_output": maximum} if isinstance(maximum, int) else dict(limits)
     key_setting = f"{setting}.litellm_params.api_key"
     server = ImportedServer(
         name=name,
@@ -251,7 +267,7 @@ def _place(
         key=str(given.get("api_key") or ""),
         key_setting=key_setting,
         wire=wire,
-        models={model: known if find_built_in_provider(url) is None else {}},
+        models={model: {}},
     )
     return f"{plan.add_server(server)}/{model}"
 
@@ -333,16 +349,38 @@ def _version_of(name: str) -> tuple[int, ...]:
     return tuple(int(number) for number in _VERSION.findall(name) if len(number) < 6)
 
 
-def _read_fallbacks(settings: Mapping[str, Any], models: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def _read_fallbacks(
+    plan: ImportPlan, settings: Mapping[str, Any], models: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
     """Return `model_name` → models that are called if all models with this name fail."""
     chains: dict[str, Sequence[str]] = {}
     for row in settings.get("fallbacks") or []:
-        chains |= {str(name): values for name, values in row.items()} if isinstance(row, dict) else {}
+        if not isinstance(row, dict):
+            plan.add_note("fallbacks", f"{row} is not imported, because it has no model_name to which it applies")
+            continue
+        for key, values in row.items():
+            name = str(key)
+            if name not in models:
+                plan.add_note(f"fallbacks of {name}", f"they are not imported, because {_NO_ENTRY} {name}")
+                continue
+            chains[name] = values
+            _note_missing_targets(plan, f"fallbacks of {name}", values, models)
     default = settings.get("default_fallbacks") or []
+    _note_missing_targets(plan, "default_fallbacks", default, models)
     found = {
         name: [target for other in chains.get(name, default) for target in models.get(other, [])] for name in models
     }
     return {name: [target for target in chain if target != _ANTHROPIC] for name, chain in found.items()}
+
+
+def _note_missing_targets(
+    plan: ImportPlan, setting: str, values: Sequence[str], models: Mapping[str, Sequence[str]]
+) -> None:
+    for value in values:
+        if value not in models:
+            plan.add_note(setting, f"{value} is not imported, because {_NO_ENTRY} {value}")
+        elif _ANTHROPIC in models[value]:
+            plan.add_note(setting, f"{value} is not imported, because it is a pattern. Write a model")
 
 
 def _add_routes(

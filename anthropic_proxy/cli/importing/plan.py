@@ -100,7 +100,7 @@ class ImportedServer(Struct, kw_only=True):
 
 
 class ImportPlan:
-    """Settings that the command `import` will write, and notes about entries that it does not copy as they are.
+    """Settings that the command `import` will write, and notes about entries without an equivalent.
 
     `source` is the name of the other project.
     """

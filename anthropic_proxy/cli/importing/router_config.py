@@ -279,5 +279,8 @@ def _read_server_settings(plan: ImportPlan, config: Mapping[str, Any]) -> None:
         plan.variables["UPSTREAM_TIMEOUT"] = str(int(timeout) // 1000)
     elif timeout:
         plan.add_note("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds")
-    if level := _LOG_LEVELS.get(str(config.get("LOG_LEVEL") or "").lower()):
+    given = str(config.get("LOG_LEVEL") or "")
+    if level := _LOG_LEVELS.get(given.lower()):
         plan.variables["LOG_LEVEL"] = level
+    elif given:
+        plan.add_note("LOG_LEVEL", f'"{given}" is not imported. Set LOG_LEVEL to debug, info, warning or error')

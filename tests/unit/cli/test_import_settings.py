@@ -116,6 +116,7 @@ ROUTER_RULES = {  # every rule of the README, two accounts at one provider, and 
     "CUSTOM_ROUTER_PATH": "$HOME/.claude-code-router/custom-router.js",
     "forceUseImageAgent": True,
     "API_TIMEOUT_MS": "$TIMEOUT",
+    "LOG_LEVEL": "silent",
     "PORT": "$PORT",
     "futureSetting": 1,
 }
@@ -199,6 +200,27 @@ SMALL_MODEL="gpt-35-turbo"
 LOG_LEVEL="CRITICAL"
 REQUEST_TIMEOUT="90"
 MAX_TOKENS_LIMIT="4096"
+"""
+LITELLM_LIMITS = """
+model_list:
+  - model_name: claude-sonnet-4-5
+    litellm_params: {model: openai/gpt-4.1, api_key: os.environ/OPENAI_API_KEY, max_tokens: 4096}
+    model_info: {max_output_tokens: 8192, max_input_tokens: 100000}
+  - model_name: claude-haiku-4-5
+    litellm_params: {model: ollama/qwen3, api_base: "http://localhost:11434", max_tokens: 2048}
+  - model_name: team
+    litellm_params: {model: openai/gpt-5, api_key: os.environ/TEAM_KEY, max_tokens: 4096}
+    model_info: {max_output_tokens: 8192, max_input_tokens: 50000}
+  - model_name: local
+    litellm_params: {model: hosted_vllm/qwen3, api_base: "http://localhost:8000/v1", max_tokens: "8k"}
+  - model_name: "anthropic/*"
+    litellm_params: {model: "anthropic/*"}
+  - model_name: embed
+    litellm_params: {model: openai/text-embedding-3-small}
+    model_info: {mode: embedding}
+router_settings:
+  fallbacks: [{claude-sonnet-4-5: [team, missing, embed, "anthropic/*"]}, {gpt-5: [team]}, team]
+  default_fallbacks: [local, gone]
 """
 ENV_BY_TIER = f"""OPENAI_BASE_URL=https://openrouter.ai/api/v1
 OPENAI_API_KEY={SECRET}
@@ -464,6 +486,7 @@ def test_rules_by_the_contents_of_a_request_become_routes(tmp_path: Path) -> Non
         "Router.review: import does not know this entry, so it is not imported.",
         "Router.rules: rules of version 3 are not imported. Write them as [[routes]] of anthropic-proxy.toml.",
         "API_TIMEOUT_MS: set UPSTREAM_TIMEOUT, in seconds.",
+        'LOG_LEVEL: "silent" is not imported. Set LOG_LEVEL to debug, info, warning or error.',
         "CUSTOM_ROUTER_PATH: scripts do not run here. Write its rules as [[routes]] of anthropic-proxy.toml.",
         "forceUseImageAgent: requests with images go to the route images, and the model gets the images themselves.",
         "futureSetting: import does not know this entry, so it is not imported.",
@@ -543,6 +566,99 @@ def test_entries_that_are_not_copied_have_a_note(tmp_path: Path) -> None:
         "Providers[1].api_key: secrets are not copied. Set it in .env:  OPENAI_API_KEY=….",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "config.yaml"]
+
+
+def test_limits_and_fallbacks_of_litellm_that_are_not_imported_have_a_note(tmp_path: Path) -> None:
+    output = run_import(tmp_path, "config.yaml", LITELLM_LIMITS)
+    limits = "the limits of a built-in provider come from its list"
+    missing = "no imported entry of model_list has the model_name"
+    assert notes_of(output) == [
+        f"model_list[0].model_info.max_output_tokens: {limits}.",
+        f"model_list[0].model_info.max_input_tokens: {limits}.",
+        f"model_list[0].litellm_params.max_tokens: {limits}.",
+        f"model_list[1].litellm_params.max_tokens: {limits}.",
+        'model_list[3].litellm_params.max_tokens: "8k" is no whole number of tokens, so it is not imported.',
+        "model_list[5]: the proxy has no endpoint for the mode embedding.",
+        f"fallbacks of claude-sonnet-4-5: missing is not imported, because {missing} missing.",
+        f"fallbacks of claude-sonnet-4-5: embed is not imported, because {missing} embed.",
+        "fallbacks of claude-sonnet-4-5: anthropic/* is not imported, because it is a pattern. Write a model.",
+        f"fallbacks of gpt-5: they are not imported, because {missing} gpt-5.",
+        "fallbacks: team is not imported, because it has no model_name to which it applies.",
+        f"default_fallbacks: gone is not imported, because {missing} gone.",
+    ]
+    variables, servers = read_written(tmp_path)
+    assert variables["FALLBACK_SONNET"] == "openai-2/gpt-5"
+    assert variables["FALLBACK_HAIKU"] == "local/qwen3"
+    assert servers["openai-2"]["models"] == {"gpt-5": {"max_output": 4096, "max_input": 50000}}
+    assert servers["local"]["models"] == ["qwen3"]
+
+
+CLIENT_KEY = (
+    "ANTHROPIC_API_KEY: it is imported as the key of the provider Anthropic. If it is the key of your clients, rename "
+    "it to PROXY_API_KEY."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        (
+            f"OPENAI_API_KEY={SECRET}\nANTHROPIC_API_KEY=client-key-0123456789\nBIG_MODEL=gpt-4.1\n",
+            [CLIENT_KEY],
+        ),
+        (f"OPENAI_API_KEY={SECRET}\nANTHROPIC_API_KEY=sk-ant-1\nPREFERRED_PROVIDER=openai\n", []),
+        (f"OPENAI_API_KEY={SECRET}\nANTHROPIC_API_KEY=client-key\nMIDDLE_MODEL=gpt-4.1\n", []),
+        (
+            f"OPENAI_API_KEY={SECRET}\nANTHROPIC_API_KEY=client-key\nMIDDLE_MODEL=gpt-4.1\nGEMINI_API_KEY=AIza-1\n",
+            [CLIENT_KEY],
+        ),
+    ],
+    ids=["no-variable-of-one-project", "several-providers", "one-server", "variables-of-both"],
+)
+def test_a_key_that_may_be_that_of_the_clients_has_a_note(tmp_path: Path, text: str, notes: list[str]) -> None:
+    assert notes_of(run_import(tmp_path, "old.env", text, "--dry-run")) == notes
+
+
+AZURE = "https://example.openai.azure.com"
+AZURE_ADDRESS = (
+    "OPENAI_BASE_URL: an address of Azure has the form https://RESOURCE.openai.azure.com/openai/v1 or "
+    "https://RESOURCE.openai.azure.com/openai/deployments/NAME?api-version=2024-10-21. Change it to one of them."
+)
+AZURE_VERSION = (
+    "AZURE_API_VERSION: it is not imported. It belongs to an address in OPENAI_BASE_URL that has no version and does "
+    "not end with /openai/v1."
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "version", "written", "notes"),
+    [
+        (AZURE, "2024-10-21", f"{AZURE}?api-version=2024-10-21", [AZURE_ADDRESS]),
+        (f"{AZURE}/", "", f"{AZURE}/", [AZURE_ADDRESS]),
+        (f"{AZURE}/openai/v1/", "2024-10-21", f"{AZURE}/openai/v1/", [AZURE_VERSION]),
+        (f"{AZURE}/openai/v1", "", f"{AZURE}/openai/v1", []),
+        (
+            f"{AZURE}/openai/deployments/a",
+            "2024-10-21",
+            f"{AZURE}/openai/deployments/a?api-version=2024-10-21",
+            [],
+        ),
+        (
+            f"{AZURE}/openai/deployments/a?api-version=2024-06-01",
+            "2024-10-21",
+            f"{AZURE}/openai/deployments/a?api-version=2024-06-01",
+            [AZURE_VERSION],
+        ),
+        ("", "2024-10-21", None, [AZURE_VERSION]),
+        ("https://example.com/v1", "", "https://example.com/v1", []),
+    ],
+)
+def test_an_address_of_azure_without_a_path_has_a_note(
+    tmp_path: Path, address: str, version: str, written: str | None, notes: list[str]
+) -> None:
+    text = f"OPENAI_API_KEY={SECRET}\nOPENAI_BASE_URL={address}\nAZURE_API_VERSION={version}\nBIG_MODEL=a\n"
+    assert notes_of(run_import(tmp_path, "old.env", text)) == notes
+    assert read_written(tmp_path)[0].get("OPENAI_BASE_URL") == written
 
 
 def test_existing_lines_stay(tmp_path: Path) -> None:
