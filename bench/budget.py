@@ -85,7 +85,7 @@ STEPS = (
         r"\(anthropic_proxy/(?:server|app)|uvicorn/",
         (84, 64, 0.45),
     ),
-    Step("decoding the request", r"\(anthropic_proxy/(?:messages/models|exchange/request_reader)", (89, 12, 0.04)),
+    Step("decoding the request", r"\(anthropic_proxy/messages/models|^read_client_request ", (89, 12, 0.04)),
     Step("routing, credentials, observations", r"\(anthropic_proxy/routing", (7, 6, 0.02)),
     Step("preparing the request", r"\(anthropic_proxy/(?:messages/preparation|exchange/call_building)", (25, 12, 0.03)),
     Step("estimating tokens for `message_start`", r"\(anthropic_proxy/messages/tokens", (0, 9, 0.02)),

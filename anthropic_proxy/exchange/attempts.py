@@ -1,64 +1,149 @@
-"""`Attempts`: sends the requests to providers (attempts) for one client request, with retries.
+"""The calls to providers for one client request: which target is called next, and what one call consists of.
 
-A target is a provider and model. `open_reply` calls the targets of the route in order until one replies.
-`open_next_call` opens another upstream call for the same reply, and `repeat_call` sends a call again whose reply is
-unreadable. `estimate_scaled_tokens` returns a token estimate, multiplied by the correction factor of the model
-(`token_scale`). `annotate_error` completes an error message.
+A target is a provider and model, and a call to it is an attempt. `Attempts.open_reply` tries the targets of a route in
+order until one sends content. At one target there can be several attempts, as long as nothing has been delivered:
+
+- with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
+- with a key that was read again from its file or command, after a 401,
+- with another key of the provider, if the error concerns the key,
+- with the same request, once, after a pause, if the error is temporary and the retry budget allows it.
+
+`TargetRun` counts what is left of these at one target. `Attempt` is one call with everything that its reply needs.
+
+After content has arrived, the same mechanism opens further calls for the same reply: `open_next_call` after tools that
+the proxy runs or for a reply that the provider split, and `repeat_call` for a reply that is unreadable after thinking
+only.
 """
 
-from msgspec import structs
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from anthropic_proxy.errors import ClientError, InternalError, MissingExtra, ProxyError, UnreadableReply, UpstreamError
+from msgspec import Struct, structs
+
+from anthropic_proxy.errors import (
+    ClientError,
+    InternalError,
+    MissingExtra,
+    ProxyError,
+    UnreadableReply,
+    UnsupportedFeature,
+    UpstreamError,
+)
 from anthropic_proxy.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.exchange.attempt_steps import AttemptSteps, TargetRun
 from anthropic_proxy.exchange.call_building import (
-    AttemptState,
-    LatestAttempt,
+    build_call,
     build_continuation_target,
+    build_relay_call,
     estimate_scaled_tokens,
     find_client_credential,
+    resolve_target_limits,
 )
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
+    decode_error_response,
     describe_attempt,
+    idle_timeout_error,
     next_target_may_help,
     prefix_provider,
+    require_api_response,
 )
+from anthropic_proxy.exchange.loop_or_thread import (
+    MAX_REPLY_BYTES_ON_LOOP,
+    decode_reply_schema,
+    is_large_request,
+    run_on_loop_or_in_thread,
+)
+from anthropic_proxy.exchange.media_inlining import new_media_inliner
 from anthropic_proxy.exchange.not_found import add_not_found_cause
-from anthropic_proxy.exchange.opened_stream import AnyOpenedStream, OpenedStream
-from anthropic_proxy.exchange.outcomes import record_target
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.route_choice import record_failed_call, record_response_time
-from anthropic_proxy.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Usage
-from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.deltas import Delta, Usage
+from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.messages.models import MessagesRequest, Tool
+from anthropic_proxy.messages.preparation import ProxyTool, prepare
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import Route, Target
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import Credential
+from anthropic_proxy.wire.contract import (
+    BaseDialect,
+    Call,
+    Credential,
+    RelayWire,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 
 MAX_RETRIES_PER_TARGET = 1
-"""Maximum number of retries at one target (provider and model) after temporary failures of an attempt."""
+"""Maximum number of retries at one target after temporary failures."""
 MAX_ADAPTATIONS = 2
-"""Maximum number of requests to one target that are repeated with an adaptation (a changed field), besides retries."""
+"""Maximum number of requests to one target that are repeated with a changed field, besides retries."""
 MAX_REPLACED_KEYS = 1
 """Maximum number of retries at one target with a key that was read again from its file or command."""
 RETRY_DELAY_SECONDS = 0.5
 """Seconds before a retry if the provider's error response has no header `retry-after`."""
+MAX_LISTED_LOSSES = 20
+"""Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
+
+
+class TargetRun(Struct):
+    """What all attempts at one target share: the request, and the repetitions that are left."""
+
+    request: MessagesRequest
+    token_scale: float
+    """Ratio of counted to estimated tokens in earlier replies of the model. 1.0: unknown."""
+    adaptations_left: int
+    key_changes_left: int
+    retries_left: int = MAX_RETRIES_PER_TARGET
+    key_replacements_left: int = MAX_REPLACED_KEYS
+    skips_open_circuit: bool = False
+    """True if another target follows. This one is then skipped while its circuit is open."""
+    continuation: str | None = None
+    """Token to continue a reply that the provider split. "": another call without a token. None: first call."""
+    stop_filter: StopSequenceFilter | None = None
+    """Filter of the previous call, if this call continues its reply."""
+    adaptations: Adaptations | None = None
+    """Changes of the request after errors of the provider in this exchange. None: no change so far."""
+
+
+class Attempt(Struct, kw_only=True):
+    """One call to a target. `Attempts` fills it step by step: prepared, encoded, sent, opened."""
+
+    target: Target
+    run: TargetRun
+    call: Call[BaseDialect]
+    """Input of the wire. `client_body` is emptied when the reply begins, to free memory."""
+    credential: Credential | None
+    """None: the provider needs no key."""
+    proxy_tools: Mapping[str, ProxyTool] = {}
+    """Name of a tool in calls of the model → the tool that the proxy runs in place of client or provider."""
+    deferred_tools: Sequence[Tool] = ()
+    """Tools that are not sent to the model until its tool search finds them."""
+    upstream_path: str = ""
+    """Path below the base URL. "": not encoded yet."""
+    reply_schema: ReplySchema | None = None
+    """JSON Schema against which the proxy checks the reply. None: none requested, or the provider enforces it."""
+    stream: UpstreamStream | RelayStream | None = None
+    """The reply, whose first content has arrived. None: not opened."""
+
+    def decoded(self) -> UpstreamStream:
+        """Return the reply as deltas. Only such a reply can have further calls."""
+        if not isinstance(self.stream, UpstreamStream):
+            raise InternalError("a relay cannot continue a reply")
+        return self.stream
 
 
 class Attempts:
-    """Sender of the requests to providers (attempts) for one client request. Each is recorded in the receipt.
-
-    The receipt is the record of the client request. The state of the latest attempt is stored in the object `sent`, for
-    error messages and pings.
-    """
+    """The calls to providers for one client request. Each is recorded in the receipt."""
 
     def __init__(
         self,
@@ -68,102 +153,88 @@ class Attempts:
         receipt: Receipt,
         watchdog: Watchdog,
         *,
-        sent: LatestAttempt,
+        estimates: EstimateCache,
     ) -> None:
-        self._services, self._incoming = services, incoming
-        self._request = request
-        self._receipt = receipt
+        self._services, self._incoming, self._request = services, incoming, request
+        self._receipt, self._watchdog, self._estimates = receipt, watchdog, estimates
+        self._is_large = is_large_request(incoming, receipt.tool_count)
+        self._inliner = new_media_inliner(services, incoming)
         self.records = AttemptRecords(receipt, services)
-        """Writer of the attempts of this request in the receipt."""
-        self._watchdog = watchdog
-        self._sent = sent
-        self._steps = AttemptSteps(services, incoming, receipt, self.records, watchdog, estimates=sent.estimates)
+        self.latest: Attempt | None = None
+        """The attempt that was encoded last. None: no request was encoded."""
 
-    async def open_reply(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
-        """Call the targets of the route in order, and return the first reply with its first content.
+    async def open_reply(self, request: MessagesRequest, route: Route) -> Attempt:
+        """Call the targets of the route in order, and return the first attempt whose reply has content.
 
-        Raises an error if no target replies.
+        Raises the error of the last called target if none replies.
         """
         failure: ProxyError | None = None
-        services, rule, session = self._services, route.rule, self._receipt.session
+        services, receipt, rule = self._services, self._receipt, route.rule
         for target in route.targets:
             started_at = services.clock()
             try:
-                opened = await self._try_target(request, target, is_last=target is route.targets[-1])
+                attempt = await self._try_target(request, target, is_last=target is route.targets[-1])
             except UpstreamError as error:
                 failure = error
                 record_failed_call(services, self._incoming, rule, target, error)
-                self._receipt.failed_attempts.append(describe_attempt(target, error))
+                receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break
                 error.release_tracebacks()
             except (ClientError, MissingExtra) as refusal:
                 failure = failure or refusal
             else:
-                record_response_time(services, rule, target, session, services.clock() - started_at)
-                return opened
+                record_response_time(services, rule, target, receipt.session, services.clock() - started_at)
+                return attempt
         if failure is None:
             raise InternalError("a route has no target")
         if isinstance(failure, UpstreamError):
-            self._receipt.failed_attempts.pop()
+            receipt.failed_attempts.pop()
         raise failure
 
-    async def open_next_call(
-        self, previous: OpenedStream[UpstreamStream], request: MessagesRequest, continuation: str = ""
-    ) -> OpenedStream[UpstreamStream]:
-        """Open another upstream call for a started reply, at the same provider and model. Raises `UpstreamError`.
+    async def open_next_call(self, previous: Attempt, request: MessagesRequest, continuation: str = "") -> Attempt:
+        """Open another call for a started reply, at the same target. Raises `UpstreamError`.
 
         `continuation` is the token with which the provider continues a reply that it has split. "": the model is called
         again for another reason, such as results of tools.
         """
-        state, target = previous.state, previous.state.target
-        run = self._new_run(request, target, state.token_scale, adaptations=0)
-        run.continuation = continuation
+        run = self._new_run(request, previous.target, previous.run.token_scale, adaptations=0)
+        run.continuation, target = continuation, previous.target
         if continuation:
-            run.stop_filter, target = previous.stream.stop_filter, build_continuation_target(target)
-        return _require_decoded(await self._try_target_with_retries(target, run))
+            run.stop_filter, target = previous.decoded().stop_filter, build_continuation_target(target)
+        return await self._call_with_retries(target, run)
 
-    async def repeat_call(
-        self, failed: OpenedStream[UpstreamStream], error: UnreadableReply, usage: Usage
-    ) -> OpenedStream[UpstreamStream]:
+    async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
         """Send the request of a call again whose reply is unreadable after thinking only. Raises `UpstreamError`.
 
         `usage` is the token usage of the failed call. `error` is raised if the target has no retry left.
         """
-        target = failed.state.target
-        self._services.circuit_breakers.record_failure(target.upstream, error)
-        target = await self._prepare_retry(failed.state, failed.run, error, usage)
-        return _require_decoded(await self._try_target_with_retries(target, failed.run))
+        self._services.circuit_breakers.record_failure(failed.target.upstream, error)
+        return await self._call_with_retries(await self._prepare_retry(failed, error, usage), failed.run)
 
     def add_note(self, note: FidelityNote) -> None:
-        """Add a note about the handling of one field to the receipt, the record of the client request.
-
-        The note describes a field that was approximated, emulated or dropped. It can also describe a field that was
-        kept although a change was expected.
-        """
+        """Add a note about the handling of one field to the receipt."""
         self._receipt.fidelity.add_notes([note])
 
     def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
-        """Return the estimated input tokens of a request, multiplied by the model's correction factor `token_scale`."""
-        return estimate_scaled_tokens(self._sent.estimates, token_scale, request)
+        """Return the estimated input tokens of a request, multiplied by the model's correction factor."""
+        return estimate_scaled_tokens(self._estimates, token_scale, request)
 
-    def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:
-        """Redact API keys in the message of an error, and add the provider's name to the message.
+    def annotate_error(self, error: UpstreamError) -> None:
+        """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
+        if (attempt := self.latest) is not None:
+            self._redact_keys(error, attempt)
+            prefix_provider(error, self._receipt.prefix)
+            add_not_found_cause(error, attempt.target, attempt.upstream_path, self._services.settings)
 
-        If the provider rejected the URL or the model, the probable cause is added too.
-        """
-        self._redact_keys(error, state.target, state.credential)
-        prefix_provider(error, self._receipt.prefix)
-        add_not_found_cause(error, state.target, state.upstream_path, self._services.settings)
-
-    def _redact_keys(self, error: UpstreamError, target: Target, credential: Credential | None) -> None:
-        secrets = [credential.secret] if credential is not None else []
+    def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
+        secrets = [attempt.credential.secret] if attempt.credential is not None else []
         secrets += [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
-        if target.provider.transport != "http":  # LiteLLM reads the keys itself; the proxy cannot know which it sent
+        if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self._services.settings.other_secrets]
         redact_error(error, secrets)
 
-    async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
+    async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> Attempt:
         catalog, provider, model = self._services.catalog, target.provider.name, target.model
         if catalog.can_query_provider(provider):
             target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
@@ -171,98 +242,130 @@ class Attempts:
         target = await apply_stored_adaptations(self._services, target, self._receipt.adaptations)
         run = self._new_run(request, target, scale, adaptations=MAX_ADAPTATIONS)
         run.skips_open_circuit = not is_last
-        return await self._try_target_with_retries(target, run)
+        return await self._call_with_retries(target, run)
 
     def _new_run(self, request: MessagesRequest, target: Target, token_scale: float, *, adaptations: int) -> TargetRun:
         self._services.retry_budget.record_first_call(target.upstream)
-        return TargetRun(
-            request,
-            token_scale,
-            retries_left=MAX_RETRIES_PER_TARGET,
-            key_changes_left=self._services.credentials.max_key_changes(target.provider),
-            key_replacements_left=MAX_REPLACED_KEYS,
-            adaptations_left=adaptations,
-        )
+        key_changes = self._services.credentials.max_key_changes(target.provider)
+        return TargetRun(request, token_scale, adaptations_left=adaptations, key_changes_left=key_changes)
 
-    async def _try_target_with_retries(self, target: Target, run: TargetRun) -> AnyOpenedStream:
-        """Call one target until it replies, with retries and other keys. Return the reply with its first content."""
-        pool = self._services.credentials
+    async def _call_with_retries(self, target: Target, run: TargetRun) -> Attempt:
+        pool, receipt = self._services.credentials, self._receipt
         while True:
             forwarded = find_client_credential(self._services, self._incoming, target.provider)
-            credential = forwarded or pool.next_credential(target.provider)
-            state = await self._steps.prepare(target, credential, run)
+            attempt = await self._prepare(target, forwarded or pool.next_credential(target.provider), run)
             try:
                 if target.provider.key_source != "settings":
-                    self._receipt.provider, self._receipt.prefix = target.provider.name, target.provider.prefix
-                    credential, base_url = await pool.next_token_and_url(target.provider, target.base_url)
-                    target = structs.replace(target, base_url=base_url)
-                    state = structs.replace(state, target=target, credential=credential)
-                return await self._attempt(state, run)
+                    receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
+                    attempt.credential, base_url = await pool.next_token_and_url(target.provider, target.base_url)
+                    attempt.target = structs.replace(target, base_url=base_url)
+                await self._send(attempt)
             except UpstreamError as error:
-                target = await self._prepare_retry(state, run, error)
+                target = await self._prepare_retry(attempt, error)
                 error.release_tracebacks()
+            else:
+                return attempt
 
-    async def _prepare_retry(
-        self, state: AttemptState, run: TargetRun, error: UpstreamError, usage: Usage | None = None
-    ) -> Target:
+    async def _prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:
         """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
 
         Raises `error` if no retry is left.
         """
-        pool, target, credential = self._services.credentials, state.target, state.credential
-        provider = target.provider
+        services, pool, run, failed = (
+            self._services,
+            self._services.credentials,
+            attempt.run,
+            self._receipt.failed_attempts,
+        )
+        target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
         self._watchdog.end_upstream_call()
-        self._redact_keys(error, target, credential)
+        self._redact_keys(error, attempt)
         add_key_setting(error, target, credential)
         self.records.fail_attempt(error, usage)
-        if run.adaptations_left and (adapted := await self._adapt(state, run, error)):
-            run.adaptations_left -= 1
-            return adapted
+        if run.adaptations_left:
+            run.adaptations = run.adaptations or Adaptations(services, self._receipt.adaptations)
+            if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
+                run.adaptations_left -= 1
+                failed.append(describe_attempt(target, error))
+                return adapted
         if error.status == 401 and run.key_replacements_left and await pool.replace_rejected_key(provider, credential):
             run.key_replacements_left -= 1
-            self._receipt.failed_attempts.append(describe_attempt(target, error))
+            failed.append(describe_attempt(target, error))
         elif run.key_changes_left and pool.exclude_failed_key(provider, credential, error):
             run.key_changes_left -= 1
-            self._receipt.failed_attempts.append(describe_attempt(target, error))
+            failed.append(describe_attempt(target, error))
             if key := pool.describe_key(provider, credential):
-                self._services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
+                services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
         elif run.retries_left and self._may_retry(target, error):
             run.retries_left -= 1
-            self._receipt.failed_attempts.append(describe_attempt(target, error))
-            await self._services.sleep(error.retry_after or RETRY_DELAY_SECONDS)
+            failed.append(describe_attempt(target, error))
+            await services.sleep(error.retry_after or RETRY_DELAY_SECONDS)
         else:
             raise error
         return target
 
     def _may_retry(self, target: Target, error: UpstreamError) -> bool:
-        """Return True if a retry is allowed: temporary error, short `retry-after`, and retries left for this server."""
         delay = error.retry_after or RETRY_DELAY_SECONDS
         if not error.retryable or delay > self._services.settings.timeouts.first_byte_seconds:
             return False
         return self._services.retry_budget.try_spend_retry(target.upstream)
 
-    async def _adapt(self, state: AttemptState, run: TargetRun, error: UpstreamError) -> Target | None:
-        """Return a copy of the target with a changed request for a retry. None: no known change matches the error."""
-        run.adaptations = run.adaptations or Adaptations(self._services, self._receipt.adaptations)
-        if (adapted := await run.adaptations.find_adapted_target(state.target, state.call, error)) is not None:
-            self._receipt.failed_attempts.append(describe_attempt(state.target, error))
-        return adapted
+    async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
+        """Return a new attempt, with the request adapted to the limits of the target.
 
-    async def _attempt(self, state: AttemptState, run: TargetRun) -> AnyOpenedStream:
-        target = state.target
-        upstream_request, reply_schema = await self._steps.encode(state, run)
-        record_target(self._receipt, target)
-        call = structs.replace(state.call, client_body=b"") if state.call.client_body else state.call  # free it
-        state = structs.replace(state, call=call, upstream_path=upstream_request.path, reply_schema=reply_schema)
-        self._sent.latest = state
-        breakers, upstream = self._services.circuit_breakers, target.upstream
-        if run.skips_open_circuit:
+        Raises the decoding error of an invalid request, unless the target receives the body unchanged (relay).
+        """
+        services, request, report = self._services, run.request, self._receipt.fidelity
+        if target.is_relayed:
+            report.clear_notes()
+            refused = services.observations.refused_signatures
+            call = build_relay_call(self._incoming, request, target, services.new_id, refused)
+            return Attempt(target=target, run=run, call=call, credential=credential)
+        if request.decode_error is not None:
+            raise request.decode_error
+        limits, inliner = resolve_target_limits(services, target), self._inliner
+        if inliner is not None:
+            request = await inliner.inline_urls(request, target, limits)
+        inputs = request, limits, partial(estimate_scaled_tokens, self._estimates, run.token_scale)
+        prepared = await services.background.run_in_thread(prepare, *inputs) if self._is_large else prepare(*inputs)
+        is_further_call = run.continuation is not None
+        if not is_further_call:
+            report.clear_notes()
+        report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
+        if inliner is not None:
+            report.add_notes(inliner.notes)
+        call = build_call(
+            request,
+            prepared,
+            target,
+            limits,
+            continuation=run.continuation or "",
+            estimate=partial(estimate_scaled_tokens, self._estimates, run.token_scale, request),
+            new_id=services.new_id,
+        )
+        return Attempt(
+            target=target,
+            run=run,
+            call=call,
+            credential=credential,
+            proxy_tools=prepared.proxy_tools,
+            deferred_tools=prepared.deferred,
+        )
+
+    async def _send(self, attempt: Attempt) -> None:
+        """Encode and send the request of an attempt, and open its reply. Raises `UpstreamError`."""
+        services, receipt, target = self._services, self._receipt, attempt.target
+        upstream_request = await self._encode(attempt)
+        receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
+        receipt.model, receipt.base_url = target.model, target.base_url
+        self.latest = attempt
+        breakers, upstream, adaptations = services.circuit_breakers, target.upstream, attempt.run.adaptations
+        if attempt.run.skips_open_circuit:
             breakers.require_closed(upstream)
-        upstream_request = self.records.begin_attempt(target, upstream_request)
-        sending = self._steps.send(state, upstream_request, run.stop_filter)
+        opening = self._open(attempt, self.records.begin_attempt(target, upstream_request))
         del upstream_request  # the transport releases it after sending; a reply can take minutes
         try:
-            stream = await sending
+            attempt.stream = await opening
         except UpstreamError as error:
             breakers.record_failure(upstream, error)
             add_address_setting(error, target)
@@ -271,12 +374,91 @@ class Attempts:
             breakers.release_trial(upstream)
             raise
         breakers.record_success(upstream)
+        attempt.call = _without_body(attempt.call)
+        if adaptations is not None:
+            await adaptations.store_for_model(target)
+
+    async def _encode(self, attempt: Attempt) -> UpstreamRequest:
+        """Return the encoded request. In fidelity mode `strict`, raises `UnsupportedFeature` if it drops fields."""
+        target, call, run, report = attempt.target, attempt.call, attempt.run, self._receipt.fidelity
+        encode, is_first = target.wire.encode_request, run.continuation is None
+        upstream_request = await run_on_loop_or_in_thread(self._services, encode, call, is_large=self._is_large)
+        if upstream_request.notes:
+            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:
-            await run.adaptations.store_for_model(target)
-        return OpenedStream(stream, state, run)
+            report.add_notes(run.adaptations.notes)
+        if is_first and report.notes:
+            _require_lossless(report, target)
+        attempt.upstream_path = upstream_request.path
+        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
+            attempt.reply_schema = await decode_reply_schema(self._services, schema)
+        return upstream_request
+
+    async def _open(self, attempt: Attempt, upstream_request: UpstreamRequest) -> UpstreamStream | RelayStream:
+        """Send an encoded request, and return the reply once its first content has arrived. Raises `UpstreamError`."""
+        target = attempt.target
+        self._watchdog.begin_upstream_call()
+        try:
+            send = self._services.transports[target.provider.transport]
+            response = await send(target.base_url, upstream_request, attempt.credential)
+            del upstream_request
+            try:
+                return await self._read_beginning(attempt, response)
+            except BaseException:
+                await response.close()
+                raise
+        except asyncio.CancelledError:
+            if not self._watchdog.recover_from_idle():
+                raise
+            raise idle_timeout_error(target.provider.prefix, self._watchdog.upstream_limit) from None
+
+    async def _read_beginning(self, attempt: Attempt, response: UpstreamResponse) -> UpstreamStream | RelayStream:
+        target, wire, call, watchdog = attempt.target, attempt.target.wire, _without_body(attempt.call), self._watchdog
+        background, status = self._services.background, response.status
+        self.records.set_status(status)
+        require_api_response(response, target)
+        deltas: list[Delta] | None = None
+        if not 200 <= status < 300:
+            body = await read_error_body(response, watchdog)
+            headers, is_large = (
+                add_missing_date(response.headers, self._services.clock),
+                len(body) > MAX_REPLY_BYTES_ON_LOOP,
+            )
+            decode = partial(decode_error_response, target, call, status, headers)
+            deltas = await background.run_in_thread_if_large(is_large, decode, body)  # a refusal is a complete reply
+        if isinstance(wire, RelayWire):
+            if deltas is not None:
+                raise InternalError("a relayed error was decoded as a reply")
+            relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
+            await relay.wait_for_content()
+            return relay
+        report, stop_filter = self._receipt.fidelity, attempt.run.stop_filter
+        stream = UpstreamStream(wire, call, response, watchdog, background, report=report, stop_filter=stop_filter)
+        if deltas is not None:
+            stream.set_deltas(deltas)
+            return stream
+        try:
+            await stream.wait_for_content()
+        except UpstreamError:
+            self.records.count_unread_reply(stream.unread_usage)
+            raise
+        return stream
 
 
-def _require_decoded(opened: AnyOpenedStream) -> OpenedStream[UpstreamStream]:
-    if isinstance(opened.stream, RelayStream):
-        raise InternalError("a relay cannot continue a reply")
-    return OpenedStream(opened.stream, opened.state, opened.run)
+def _without_body(call: Call[BaseDialect]) -> Call[BaseDialect]:
+    return structs.replace(call, client_body=b"") if call.client_body else call
+
+
+def _require_lossless(report: FidelityReport, target: Target) -> None:
+    """Raise `UnsupportedFeature` in mode `strict` if the upstream request drops fields of the client request."""
+    losses = report.list_rejected_losses()
+    if not losses:
+        return
+    listed = "; ".join(f"{note.field}: {note.reason}" for note in losses[:MAX_LISTED_LOSSES])
+    more = f"; and {len(losses) - MAX_LISTED_LOSSES} more" if len(losses) > MAX_LISTED_LOSSES else ""
+    raise UnsupportedFeature(
+        f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict rejects this. "
+        "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
+        "(FIDELITY_<TIER> for one "
+        "tier)."
+    )

@@ -1,8 +1,7 @@
 """Functions that prepare a request to a provider (attempt), such as its input and the limits of the model.
 
-`AttemptState` is the state of one attempt, and `LatestAttempt` has the attempt that was sent last. A target is a
-provider and model, and `resolve_target_limits` returns its limits. `build_continuation_target` returns the target of
-the next call for a reply that the provider has split.
+A target is a provider and model, and `resolve_target_limits` returns its limits. `build_continuation_target` returns
+the target of the next call for a reply that the provider has split.
 
 A wire is the code for one provider protocol, and a `Call` is its input for one upstream request. `build_call` returns
 the `Call` for a request that the wire translates. `build_relay_call` returns the `Call` for a relay, to which the
@@ -15,67 +14,27 @@ is the factor that corrects the estimates for a model.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.loop_or_thread import MAX_STEPS_ON_LOOP
-from anthropic_proxy.messages.models import MessagesRequest, Tool, decode_request_or_envelope
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.messages.preparation import (
     STATED_WINDOW_MARGIN,
     UNPREPARED,
     PreparationResult,
-    ProxyTool,
     ServerToolKind,
     TargetLimits,
 )
-from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential
-
-
-class AttemptState(Struct, frozen=True, kw_only=True):
-    """State of one request to a provider: its target (provider and model), its input, and facts for its reply."""
-
-    target: Target
-    """Provider, model and address of the attempt."""
-    call: Call[BaseDialect]
-    """Input of the wire. Its field `client_body` is emptied after the request was sent, to free memory."""
-    credential: Credential | None
-    """Credential sent to the provider. None: the provider needs no key."""
-    is_relay: bool = False
-    """True if the client's request body is forwarded unchanged. False: the wire translates the request."""
-    token_scale: float
-    """Factor for token estimates of this model: ratio of counted to estimated tokens in earlier replies. 1.0:
-    unknown."""
-    proxy_tools: Mapping[str, ProxyTool] = {}
-    """Name of a tool in calls of the model → the tool, which the proxy runs instead of the client or provider."""
-    deferred_tools: Sequence[Tool] = ()
-    """Tools that are not sent to the model until its tool search finds them."""
-    upstream_path: str = ""
-    """Path of the upstream request, below the base URL. "": not encoded yet."""
-    reply_schema: ReplySchema | None = None
-    """JSON Schema against which the proxy checks the reply. None: no schema requested, or the provider enforces it."""
-
-
-class LatestAttempt(Struct):
-    """Mutable object with the latest request to a provider (attempt) for one client request.
-
-    `Attempts` replaces the field `latest` for each attempt. Error messages and pings read it, because they depend on
-    the provider of the latest attempt.
-    """
-
-    estimates: EstimateCache
-    """Cache of the token estimate of the client request."""
-    latest: AttemptState | None = None
-    """State of the attempt that was sent last. None: no upstream request was sent."""
-
 
 _PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
 _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")

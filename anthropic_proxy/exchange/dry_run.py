@@ -14,9 +14,8 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.errors import ProxyError, WebFetchFailed, WebSearchFailed
 from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
-from anthropic_proxy.exchange.request_reader import read_client_request
-from anthropic_proxy.exchange.route_choice import build_request_facts, choose_route
+from anthropic_proxy.exchange.exchange import Exchange
+from anthropic_proxy.exchange.route_choice import build_request_facts, choose_route, read_client_request
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesRequest, MessagesResponse
 from anthropic_proxy.messages.preparation.tool_names import name_or_alias
@@ -125,7 +124,7 @@ async def run_dry(
         result.error = error
         return result
     sink = _DryRunSink(receipt)
-    await run_exchange(dry, incoming, sink)
+    await Exchange(dry, incoming, sink).run()
     result.receipt = sink.receipt
     if not isinstance(sink.error, NotSent):
         result.error = sink.error

@@ -14,8 +14,8 @@ import msgspec
 
 from anthropic_proxy.errors import InternalError, ProxyError
 from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.exchange.model_features import describe_models
-from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.plugin_http import MAX_REPLY_BYTES, send_http
 from anthropic_proxy.exchange.recording import start_recording
 from anthropic_proxy.log.request_events import stream_request_events
@@ -62,7 +62,7 @@ class ExchangeGateway:
         request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
         request.trace = None if services.tracer is None else services.tracer.start_trace(None)
         record = start_recording(services, request)
-        await run_exchange(services, request, sink)
+        await Exchange(services, request, sink).run()
         record(sink.body)
         if sink.error is not None:
             raise sink.error

@@ -5,9 +5,7 @@ client has then received nothing but thinking, so the second reply continues the
 """
 
 from anthropic_proxy.errors import UnreadableReply
-from anthropic_proxy.exchange.attempts import Attempts
-from anthropic_proxy.exchange.opened_stream import OpenedStream
-from anthropic_proxy.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.exchange.attempts import Attempt, Attempts
 from anthropic_proxy.messages.deltas import Delta, Thinking, Usage
 from anthropic_proxy.messages.usage import mark_input_repeated, merge_latest, sum_usages
 
@@ -15,10 +13,11 @@ from anthropic_proxy.messages.usage import mark_input_repeated, merge_latest, su
 class RepeatableStream:
     """Stream of the reply of one upstream call. Its usage is that of the repetition, with the input of both calls."""
 
-    def __init__(self, attempts: Attempts, opened: OpenedStream[UpstreamStream]) -> None:
+    def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
         self._attempts = attempts
-        self.opened = opened
-        """The upstream call that is read, and its attempt."""
+        self.attempt = attempt
+        """The call whose reply is read."""
+        self._stream = attempt.decoded()
         self.may_send_again = True
         """True while only thinking was read, and the call was not repeated."""
         self._usage = Usage()
@@ -28,27 +27,28 @@ class RepeatableStream:
     @property
     def default_signature(self) -> str:
         """Value of the field `signature` for thinking blocks that the provider did not sign."""
-        return self.opened.stream.default_signature
+        return self._stream.default_signature
 
     @property
     def complete(self) -> bool:
         """True if the reply was read to its end without a failure."""
-        return self.opened.stream.complete
+        return self._stream.complete
 
     @property
     def continuation(self) -> str | None:
         """Token with which another call continues this reply, as in `UpstreamStream`."""
-        return self.opened.stream.continuation
+        return self._stream.continuation
 
     async def read(self) -> list[Delta] | None:
         """Return the next deltas of the reply. None: the end of the reply. Raises `UpstreamError`."""
         try:
-            deltas = await self.opened.stream.read()
+            deltas = await self._stream.read()
         except UnreadableReply as error:
             if not self.may_send_again:
                 raise
             await self.close()
-            self.opened = await self._attempts.repeat_call(self.opened, error, self._usage)
+            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
+            self._stream = self.attempt.decoded()
             self._spent, self._usage = mark_input_repeated(self._usage), Usage()
             self.may_send_again = False
             return []
@@ -63,8 +63,8 @@ class RepeatableStream:
 
     def flush_pending(self) -> list[Delta]:
         """Return the buffered deltas when the reply ends early."""
-        return self.opened.stream.flush_pending()
+        return self._stream.flush_pending()
 
     async def close(self) -> None:
         """End the upstream call, even if its reply is incomplete."""
-        await self.opened.stream.close()
+        await self._stream.close()

@@ -1,4 +1,8 @@
-"""Choice of the route of a client request: its targets (provider and model) in the order of the calls.
+"""Reading a client request as far as its route requires, and choice of the route.
+
+A route has the targets (provider and model) in the order of the calls. A relay is a target to which the body is
+forwarded unchanged, so the proxy needs only its top-level fields; `read_client_request` decodes the other fields only
+if a target that is no relay may serve the request.
 
 Each route of the configuration file has conditions. `choose_rule` finds the first route with conditions that the
 request meets. `find_rule_route` returns its targets. `choose_route` does both; without a matching route, the model
@@ -8,11 +12,11 @@ targets, for routes with `balance = "latency"`.
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import ClientError, UpstreamError
 from anthropic_proxy.exchange.call_building import find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
-from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope, guess_model, scan_request
 from anthropic_proxy.messages.preparation import server_tool_kinds
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.routing.router import (
@@ -22,7 +26,7 @@ from anthropic_proxy.routing.router import (
     find_preferred_provider,
     resolve_model_name_and_tier,
 )
-from anthropic_proxy.routing.rules import RequestFacts, RouteBalancer, RouteRules
+from anthropic_proxy.routing.rules import SESSION_HEADER, RequestFacts, RouteBalancer, RouteRules
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import ConfiguredRoute
 
@@ -40,6 +44,58 @@ class RuleChoice(Struct, frozen=True):
     """Properties of the request that the conditions of the routes compare."""
     rule: ConfiguredRoute | None
     """First matching route. None: no route matches."""
+
+
+def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
+    """Return the decoded request, and its matching route of the configuration file if it was already determined.
+
+    None in place of the route: the caller must choose it. Raises `InvalidRequest` if the request has no valid model.
+    Any other decoding error is stored in the field `decode_error` of the request.
+    """
+    choice = None
+    if _may_be_relayed(services, incoming):
+        scanned = scan_request(incoming.body)
+        if scanned is not None:
+            choice = _choose_scanned(services, incoming, scanned)
+            if _is_relayed(services, scanned, choice):
+                return scanned, choice
+    return decode_request_or_envelope(incoming.body), choice
+
+
+def _may_be_relayed(services: Services, incoming: ClientRequest) -> bool:
+    """Return True if all providers that may serve the request can be relays, so that a scan of the body suffices."""
+    rules = services.route_rules
+    if rules is not None:
+        needs_session = rules.uses_session and SESSION_HEADER not in incoming.headers  # it may be in the body
+        return services.route_cache.some_relayed and not rules.reads_body and not needs_session
+    model = guess_model(incoming.body)
+    if not model:
+        return services.route_cache.some_relayed
+    try:
+        return find_rule_route(services, RoutingQuery(model), None).is_relayed
+    except ClientError:
+        return False
+
+
+def _choose_scanned(services: Services, incoming: ClientRequest, scanned: MessagesRequest) -> RuleChoice | None:
+    """Return the result of the routes of the configuration file for a request with scanned top-level fields.
+
+    None: no routes are configured, or the model is invalid.
+    """
+    if services.route_rules is None:
+        return None
+    try:
+        return choose_rule(services, services.route_rules, incoming, scanned, EstimateCache())
+    except ClientError:
+        return None
+
+
+def _is_relayed(services: Services, scanned: MessagesRequest, choice: RuleChoice | None) -> bool:
+    rule = None if choice is None else choice.rule
+    try:
+        return find_rule_route(services, build_routing_query(scanned), rule).is_relayed
+    except ClientError:
+        return False
 
 
 async def choose_route(
@@ -116,15 +172,6 @@ def build_request_facts(
 def build_routing_query(request: MessagesRequest) -> RoutingQuery:
     """Return the model and the kinds of server tools of a request, from which its route is computed."""
     return RoutingQuery(request.model, server_tool_kinds(request.tools))
-
-
-def require_decodable(request: MessagesRequest, route: Route) -> None:
-    """Raise the decoding error of an invalid request.
-
-    No error is raised if the proxy forwards the client's body to the first target, because that provider validates it.
-    """
-    if request.decode_error is not None and not route.targets[0].is_relayed:
-        raise request.decode_error
 
 
 def record_response_time(

@@ -27,8 +27,7 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.admission import admitted_token_count_request
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.outcomes import log_internal_error, record_client, record_failure
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.exchange.recording import start_recording
 from anthropic_proxy.exchange.resources import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.exchange.watchdog import ClientDisconnected
@@ -110,7 +109,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     except Exception as error:  # noqa: BLE001  # every client receives an error body
         await _reject(services, receipt, sink, log_internal_error(error, services, request_id), headers)
     else:
-        if endpoint is not post_messages:  # `run_exchange` logs its request
+        if endpoint is not post_messages:  # `Exchange` logs its request
             receipt.status = sink.status
             _finish(services, receipt)
     finally:
@@ -166,7 +165,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
     """Serve `POST /v1/messages`: send a reply of the model, streamed or as one message."""
     if services.recorders:
         sink.attach_body_recorder(start_recording(services, request))
-    return run_exchange(services, request, sink)
+    return Exchange(services, request, sink).run()
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:

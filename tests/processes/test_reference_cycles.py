@@ -8,7 +8,7 @@ import pytest
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS
 from anthropic_proxy.plugins import Client
 from tests.support.fake_upstream import BODY, KEYS, STREAM, error
@@ -50,12 +50,12 @@ async def test_an_exchange_leaves_nothing_for_the_collector(kind: str, stream: b
     message = {"role": "user", "content": "hello"}
     body = json.dumps({"model": "openai/gpt-4.1", "max_tokens": 9, "stream": stream, "messages": [message]}).encode()
     inbound = ClientRequest(request_id="req_test", client=Client(), headers={}, body=body)
-    await run_exchange(proxy.services, inbound, _Forgetful())
+    await Exchange(proxy.services, inbound, _Forgetful()).run()
     gc.collect()
     gc.disable()
     try:
         for _ in range(EXCHANGES):
-            await run_exchange(proxy.services, inbound, _Forgetful())
+            await Exchange(proxy.services, inbound, _Forgetful()).run()
         await asyncio.sleep(0)
         assert gc.collect() < EXCHANGES
     finally:

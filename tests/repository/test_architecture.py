@@ -21,12 +21,12 @@ def test_the_package_obeys(rule: Rule) -> None:
 
 BAD = [
     ("only_upstream_opens_sockets", "routing.catalog", "import aiohttp"),
-    ("only_upstream_opens_sockets", "exchange.pipeline", "import socket"),
+    ("only_upstream_opens_sockets", "exchange.exchange", "import socket"),
     ("only_upstream_opens_sockets", "cli.doctor", "from urllib.request import urlopen"),
     ("only_upstream_opens_sockets", "cli.doctor", "from urllib import request"),
     (
         "only_upstream_opens_sockets",
-        "exchange.pipeline",
+        "exchange.exchange",
         "async def f():\n    await asyncio.open_connection('::1', 80)",
     ),
     ("only_platforms_calls_the_operating_system", "workers.supervisor", "from ctypes import Array"),
@@ -69,7 +69,7 @@ GOOD = [
     ("wires_name_no_provider_and_no_model", "wire.chat", '"""Groq says otherwise."""\nx = "tool_calls"'),
     ("wires_name_no_provider_and_no_model", "wire.chat", "class D:\n    quirk: bool = False\n    '''True for groq.'''"),
     ("wires_name_no_provider_and_no_model", "routing.providers", "name = 'groq'"),
-    ("messages_and_wires_are_deterministic", "exchange.pipeline", "from time import monotonic"),
+    ("messages_and_wires_are_deterministic", "exchange.exchange", "from time import monotonic"),
     ("libraries_are_loaded_before_their_parts", "dashboard.pages", "from sqlalchemy import exc"),
     (
         "libraries_are_loaded_before_their_parts",

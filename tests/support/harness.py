@@ -11,7 +11,7 @@ from msgspec import structs
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.log import Log
 from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.messages.events import Event
@@ -129,5 +129,5 @@ class ProxyHarness:
             headers=headers or {},
             body=json.dumps(body).encode(),
         )
-        await run_exchange(self.services, inbound, sink)
+        await Exchange(self.services, inbound, sink).run()
         return sink

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from anthropic_proxy.trace_context import TraceContext, new_span_id, new_trace_id, read_trace_context
@@ -78,7 +78,7 @@ async def exchange(harness: ProxyHarness, trace: TraceContext | None, **fields: 
     sink, encoded = RecordingSink(), json.dumps(body).encode()
     headers = {"traceparent": VALID, "tracestate": "vendor=x"}
     request = ClientRequest(request_id="req_1", client=Client(), headers=headers, body=encoded, trace=trace)
-    await run_exchange(harness.services, request, sink)
+    await Exchange(harness.services, request, sink).run()
     return sink
 
 

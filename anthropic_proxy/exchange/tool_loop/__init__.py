@@ -6,7 +6,6 @@ a reply violates its JSON Schema. `open_reply` returns the stream of the complet
 """
 
 from anthropic_proxy.exchange.attempts import Attempts
-from anthropic_proxy.exchange.opened_stream import OpenedStream
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.exchange.tool_loop.history import run_pending_calls
@@ -35,16 +34,14 @@ async def open_reply(
     if ends_with_paused_reply(request.messages):
         runner = ProxyToolRunner(services)
         request, ahead = await run_pending_calls(services, runner, request, route)
-    opened = await attempts.open_reply(request, route)
-    stream, state = opened.stream, opened.state
-    if isinstance(stream, RelayStream):
-        return stream
-    reply_schema = state.reply_schema
-    is_one_call = reply_schema is None and not (state.proxy_tools or ahead) and stream.continuation is None
+    attempt = await attempts.open_reply(request, route)
+    if isinstance(attempt.stream, RelayStream):
+        return attempt.stream
+    stream, reply_schema = attempt.decoded(), attempt.reply_schema
+    is_one_call = reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None
     if is_one_call and not stream.begins_with_thinking():
         return stream
-    decoded = OpenedStream(stream, state, opened.run)
     if is_one_call:
-        return RepeatableStream(attempts, decoded)
-    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, decoded, ahead)
+        return RepeatableStream(attempts, attempt)
+    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, attempt, ahead)
     return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, services.background)

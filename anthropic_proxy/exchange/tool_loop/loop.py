@@ -10,14 +10,11 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from anthropic_proxy.exchange.attempts import Attempts
-from anthropic_proxy.exchange.call_building import AttemptState
-from anthropic_proxy.exchange.opened_stream import OpenedStream
+from anthropic_proxy.exchange.attempts import Attempt, Attempts
 from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.exchange.tool_loop.history import append_assistant_blocks, without_forced_tool
 from anthropic_proxy.exchange.tool_loop.model_step import ModelStep
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
-from anthropic_proxy.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Message, MessagesRequest
@@ -46,7 +43,7 @@ class ToolLoop:
         attempts: Attempts,
         runner: ProxyToolRunner,
         request: MessagesRequest,
-        opened: OpenedStream[UpstreamStream],
+        attempt: Attempt,
         ahead: list[Delta],
     ) -> None:
         self._attempts = attempts
@@ -54,7 +51,7 @@ class ToolLoop:
         self._request = request
         """Client request, with all reply blocks received so far at its end. Input of the next upstream call."""
         self._max_tokens = request.max_tokens
-        self._stream = RepeatableStream(attempts, opened)
+        self._stream = RepeatableStream(attempts, attempt)
         self._ahead = ahead
         self._step = self._new_step()
         self._call_count = self._continuation_count = 1
@@ -67,10 +64,6 @@ class ToolLoop:
         self._finished = False
 
     @property
-    def _state(self) -> AttemptState:
-        return self._stream.opened.state
-
-    @property
     def may_send_again(self) -> bool:
         """Always True, because another upstream call with the client request may follow."""
         return True
@@ -78,7 +71,7 @@ class ToolLoop:
     @property
     def provider(self) -> str:
         """Prefix of the provider's model ids, such as `openai`. Error messages name the provider by this text."""
-        return self._state.target.provider.prefix
+        return self._stream.attempt.target.provider.prefix
 
     @property
     def default_signature(self) -> str:
@@ -141,7 +134,7 @@ class ToolLoop:
     def _new_step(self) -> ModelStep:
         choice = self._request.tool_choice
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
-        proxy_tools, new_id = self._state.proxy_tools, self._state.call.new_id
+        proxy_tools, new_id = self._stream.attempt.proxy_tools, self._stream.attempt.call.new_id
         return ModelStep(proxy_tools, self._stream.default_signature, new_id, one_call=one_call)
 
     def _forward(self, deltas: list[Delta]) -> list[Delta]:
@@ -157,8 +150,8 @@ class ToolLoop:
     async def _open_next_call(self) -> None:
         """Send the next upstream request of this reply, and wait until its response has content."""
         await self._stream.close()
-        opened = await self._attempts.open_next_call(self._stream.opened, self._request, self._token)
-        self._stream = RepeatableStream(self._attempts, opened)
+        attempt = await self._attempts.open_next_call(self._stream.attempt, self._request, self._token)
+        self._stream = RepeatableStream(self._attempts, attempt)
         self._call_pending = False
         if self._token:
             self._step.begin_continuation()
@@ -181,9 +174,9 @@ class ToolLoop:
         forwarded = step.finish()
         if not step.calls or step.stop.reason not in _NORMAL_STOPS:
             return [*forwarded, *self._finish(step.stop)]
-        accepts_pdf = self._state.call.request.accepts_pdf
+        accepts_pdf = self._stream.attempt.call.request.accepts_pdf
         results = await self._runner.run_calls(
-            step.calls, self._request.messages, self._state.deferred_tools, accepts_pdf=accepts_pdf
+            step.calls, self._request.messages, self._stream.attempt.deferred_tools, accepts_pdf=accepts_pdf
         )
         if step.calls_client:
             return [*forwarded, *results, *self._finish(Stop("tool_use"))]
@@ -204,7 +197,7 @@ class ToolLoop:
         usage, self._continuation_count = self._step.usage, self._continuation_count + 1
         self._end_call(mark_input_repeated(usage))
         if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
-            stop_filter = self._stream.opened.stream.stop_filter
+            stop_filter = self._stream.attempt.decoded().stop_filter
             return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
         self._token, self._call_pending = token, True
         return []
@@ -223,7 +216,7 @@ class ToolLoop:
         usage = self._step.usage
         usage = replace(
             usage,
-            input_tokens=self._attempts.estimate_scaled_tokens(self._request, self._state.token_scale)
+            input_tokens=self._attempts.estimate_scaled_tokens(self._request, self._stream.attempt.run.token_scale)
             if usage.input_tokens is None
             else usage.input_tokens,
             output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,

@@ -17,7 +17,7 @@ from msgspec import Struct, field, structs
 
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.lab.doctor.findings import ProbeTotals
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.events import Event
@@ -166,7 +166,7 @@ class ProbeRunner:
         error: ProxyError | None = None
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-                await run_exchange(services, request, sink)
+                await Exchange(services, request, sink).run()
         except TimeoutError:
             error = UpstreamTimeout(f"no complete reply within {PROBE_TIMEOUT_SECONDS:g} s")
         finally:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client
@@ -105,7 +105,7 @@ class _Harness:
         sink = RecordingSink()
         body = json.dumps({**_ASKED, "stream": stream}).encode()
         inbound = ClientRequest(request_id="req_fuzz", client=Client(), headers={}, body=body)
-        self.loop.run_until_complete(asyncio.wait_for(run_exchange(services, inbound, sink), 30))
+        self.loop.run_until_complete(asyncio.wait_for(Exchange(services, inbound, sink).run(), 30))
         return sink
 
 

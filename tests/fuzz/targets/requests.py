@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.exchange.call_building import build_target_limits
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.models import decode_request
@@ -144,7 +144,7 @@ class _Stage:
         inbound = ClientRequest(
             request_id="req_fuzz", client=Client(credential_forwardable=True), headers={}, body=body
         )
-        _loop().run_until_complete(run_exchange(services, inbound, sink))
+        _loop().run_until_complete(Exchange(services, inbound, sink).run())
         services.log.flush()
         return sink, self._proxy.log.getvalue(), self._upstream.calls
 

@@ -18,8 +18,8 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, U
 from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.call_building import build_relay_call
 from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.exchange.forwarding import JsonReply
-from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.lab.stream_grammar import check_bytes
@@ -388,7 +388,7 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
     message = {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
     inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=json.dumps(message).encode())
     begin, end = b"".join(STREAM[:4]), b"".join(STREAM[4:]) + behind
-    asyncio.run(run_exchange(ProxyHarness(Streets(Received(200, begin, end)), **KEY).services, inbound, Noting()))
+    asyncio.run(Exchange(ProxyHarness(Streets(Received(200, begin, end)), **KEY).services, inbound, Noting()).run())
     assert pieces == [(begin, False), (end, True)]
 
 
@@ -506,9 +506,9 @@ def test_the_position_of_the_model_in_a_body_makes_no_difference() -> None:
 
     async def send(body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
-        await run_exchange(
+        await Exchange(
             proxy.services, ClientRequest(request_id="r", client=Client(), headers={}, body=raw), RecordingSink()
-        )
+        ).run()
 
     streets = Streets()
     proxy = ProxyHarness(streets, **KEY, OPENAI_API_KEY="sk-openai")
@@ -965,7 +965,7 @@ def test_a_disconnected_client_ends_the_relayed_call() -> None:
             {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
         )
         inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=body.encode())
-        await run_exchange(proxy.services, inbound, sink)
+        await Exchange(proxy.services, inbound, sink).run()
 
     endless, sink = Endless(200), Leaving()
     proxy = ProxyHarness(Streets(endless), **KEY)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.lab.doctor import Diagnosis, Report, run_doctor, select_backends
 from anthropic_proxy.lab.doctor.probes import PROBES
 from anthropic_proxy.lab.doctor.remedies import Fix
@@ -107,7 +107,7 @@ async def _send_probes(settings: Settings, model: str) -> Mapping[str, str]:
         services = await open_services(settings, log=Log(io.StringIO()))
         sink = RecordingSink()
         body = json.dumps({"model": model, **probe.body}).encode()
-        await run_exchange(services, ClientRequest(request_id="r", client=Client(), headers={}, body=body), sink)
+        await Exchange(services, ClientRequest(request_id="r", client=Client(), headers={}, body=body), sink).run()
         await services.close()
         if sink.error is not None:
             errors[probe.name] = sink.error.message

@@ -10,7 +10,7 @@ import pytest
 
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.router import RoutingQuery, build_route
@@ -248,7 +248,7 @@ async def ask_raw(tools: str, blocks: str) -> RecordingSink:
     script = Script(calls(call("web_fetch", url="https://a.test/")), reply(text(".")))
     sink, built = RecordingSink(), proxy(script, fetch=Fetcher())
     inbound = ClientRequest(request_id="r", client=Client(credential_forwardable=True), headers={}, body=body.encode())
-    await run_exchange(built.services, inbound, sink)
+    await Exchange(built.services, inbound, sink).run()
     return sink
 
 

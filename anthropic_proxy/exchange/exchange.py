@@ -1,23 +1,35 @@
-"""`ReplyDelivery`: the reply to one client request, from the first provider call to the last byte.
+"""One exchange: a client request, from its body to the last byte of the reply.
 
-`deliver_reply` calls the targets (provider and model) of the route in order until one replies. The client receives
-stream events, one message, relayed bytes of the provider, or an error.
+`Exchange.run` reads from top to bottom like its steps: read, plan, admit, call, deliver.
+
+- *Read*: decode the body. If every provider that may serve the request receives the body unchanged (a relay), only its
+  top-level fields are decoded.
+- *Plan*: choose the route, which has the targets (provider and model) in the order of the calls.
+- *Admit*: policies of plugins check the client's limits and budgets, and reserve an amount.
+- *Call*: `Attempts` calls the targets until one sends content (`attempts.py`). If the proxy runs tools itself, one
+  reply has several calls (`tool_loop/`).
+- *Deliver*: the client gets events (`_stream`), one message (`_fold`), the provider's bytes (`_relay`), or an error.
+
+Three facts decide how a failure reaches the client. `_opened`: events of the proxy were sent, so the status is 200, and
+an error becomes an `error` event. `_relayed`: bytes of the provider were sent, which an `error` event follows. Neither:
+an HTTP response with the status of the error. The watchdog cancels this task if the provider is silent or the client
+disconnects; its `reason` tells these from the stop of the server.
+
+The receipt is the record of the exchange for log, metrics and ledger. It is created first and completed last.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from anthropic_proxy.errors import ProxyError, ShuttingDown, UpstreamError
+from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
+from anthropic_proxy.exchange.admission import Admissions
 from anthropic_proxy.exchange.attempts import Attempts
-from anthropic_proxy.exchange.call_building import LatestAttempt
 from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.exchange.error_messages import idle_timeout_error
-from anthropic_proxy.exchange.outcomes import (
-    log_internal_error,
-    record_failure,
-)
+from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
+from anthropic_proxy.exchange.route_choice import choose_route, read_client_request
 from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop import SchemaCheckedStream, open_reply
 from anthropic_proxy.exchange.upstream_stream import DeltaStream, UpstreamStream
@@ -27,10 +39,12 @@ from anthropic_proxy.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.preparation import find_session_id
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.messages.usage import clamp_count, sum_usages
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
 
@@ -41,86 +55,118 @@ _WARM_UP = FidelityNote(
 )
 
 
-class ReplyDelivery:
-    """Sender of the reply, or of an error, to one client request. The outcome is recorded in its receipt."""
+class Exchange:
+    """One `POST /v1/messages`. A failure becomes an HTTP status, or an `error` event in a started stream."""
 
-    def __init__(
-        self,
-        services: Services,
-        incoming: ClientRequest,
-        sink: ResponseSink,
-        request: MessagesRequest,
-        receipt: Receipt,
-        *,
-        estimates: EstimateCache,
-    ) -> None:
-        self._services = services
-        self._incoming = incoming
-        self._sink = sink
-        self._request = request
-        self._receipt = receipt
-        self._sent = LatestAttempt(estimates)
+    _request: MessagesRequest
+    _route: Route
+    _writer: MessageWriter
+    _watchdog: Watchdog
+    _attempts: Attempts
+
+    def __init__(self, services: Services, incoming: ClientRequest, sink: ResponseSink) -> None:
+        self._services, self._incoming, self._sink = services, incoming, sink
+        self._receipt = Receipt(
+            request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path
+        )
+        self._estimates = EstimateCache()
+        """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
+        self._is_admitted = False
+        """True once the request was admitted. Only then do writer, watchdog and attempts exist."""
+        self._is_queued = True
+        """True until `FairQueue` lets the exchange call a provider."""
         self._opened = False
         """True once events that the proxy created were sent to the client. The status is then final."""
+        self._relayed = False
+        """True once bytes of a streamed provider response were forwarded to the client unchanged."""
         self._streamed_reply: DeltaStream | None = None
         """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
         self._call_filter: SingleToolCallFilter | None = None
         """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
-        self._relayed = False
-        """True once bytes of a streamed provider response were forwarded to the client unchanged."""
-        self._queued = True
-        """True while the exchange waits in the queue that limits concurrent upstream calls."""
 
-    async def deliver_reply(self, route: Route) -> None:
-        """Call the targets (provider and model) of the route in order, and send the client the first reply.
+    async def run(self) -> None:
+        """Serve the request. Raises only the cancellation of this task, after the client got an error."""
+        services, incoming, receipt = self._services, self._incoming, self._receipt
+        receipt.trace = incoming.trace
+        record_client(receipt, incoming.headers)
+        self._sink.attach_receipt(receipt)
+        services.receipts.feed.add_running(receipt)
+        admissions = Admissions(services, receipt)
+        try:
+            await self._read_and_plan()
+            await admissions.admit(incoming, self._request, self._route, self._estimates)
+            self._begin_delivery()
+            if self._request.max_tokens == 0 and not self._route.targets[0].is_relayed:
+                await self._warm_up()
+            else:
+                await services.queue.acquire(incoming.queue_key)
+                try:
+                    await self._call_and_deliver()
+                finally:
+                    services.queue.release()
+        except ProxyError as error:
+            await self._fail(error)
+        except asyncio.CancelledError:
+            reason = self._watchdog.reason if self._is_admitted else ""
+            if reason == "gone":
+                uncancel()
+                receipt.outcome = "cancelled"
+            elif reason == "upstream silent":
+                uncancel()
+                await self._fail(idle_timeout_error(receipt.prefix, self._watchdog.upstream_limit))
+            else:
+                await self._fail(ShuttingDown())
+                raise
+        except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
+            await self._fail(log_internal_error(error, services, incoming.request_id))
+        finally:
+            if self._is_admitted:
+                self._watchdog.stop()
+                self._fill_receipt()
+                self._attempts.records.finish_last_attempt()
+            receipt.duration_seconds = services.clock() - receipt.started_at
+            admissions.settle()
+            services.log.write_exchange(receipt)
+            services.receipts.queue_exchange_receipt(receipt)
 
-        If none replies, an error is sent.
-        """
-        self._route = route
-        request, timeouts = self._request, self._services.settings.timeouts
-        self._writer = MessageWriter(message_id=self._services.new_id("msg_"), model=request.model, signature="")
-        self._writer.clock, self._receipt.blocks = self._services.clock, self._writer.marks
+    async def _read_and_plan(self) -> None:
+        """Decode the body, and choose the route. Raises the `ClientError` of an invalid request."""
+        services, incoming, receipt = self._services, self._incoming, self._receipt
+        if len(incoming.body) <= MAX_BYTES_ON_LOOP:
+            request, choice = read_client_request(services, incoming)
+        else:
+            request, choice = await services.background.run_in_thread(read_client_request, services, incoming)
+        self._request = request
+        receipt.requested_model, receipt.stream = request.model, request.stream
+        receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
+        receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
+        if not receipt.session and request.metadata is not None and request.metadata.user_id:
+            receipt.session = find_session_id(request.metadata.user_id) or ""
+        services.in_progress.set_model(incoming.number, request.model)
+        route = self._route = await choose_route(services, incoming, request, self._estimates, choice)
+        receipt.route = route.rule.name if route.rule is not None else ""
+        receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
+        if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
+            raise request.decode_error
+        for note in route.notes:
+            services.log.write_once(note)
+
+    def _begin_delivery(self) -> None:
+        services, request, timeouts = self._services, self._request, self._services.settings.timeouts
+        self._writer = MessageWriter(message_id=services.new_id("msg_"), model=request.model, signature="")
+        self._writer.clock, self._receipt.blocks = services.clock, self._writer.marks
         watchdog = self._watchdog = Watchdog(
             wait_disconnected=self._sink.wait_disconnected,
             on_idle=self._keep_alive if request.stream else None,
             first_byte_seconds=timeouts.first_byte_seconds,
             idle_seconds=timeouts.idle_seconds,
         )
-        self._attempts = Attempts(self._services, self._incoming, request, self._receipt, watchdog, sent=self._sent)
-        try:
-            if request.max_tokens == 0 and not route.targets[0].is_relayed:
-                await self._warm_up()
-            else:
-                await self._serve(route)
-        except asyncio.CancelledError:
-            if watchdog.reason == "gone":
-                uncancel()
-                self._receipt.outcome = "cancelled"
-            elif watchdog.reason == "upstream silent":
-                uncancel()
-                await self._fail(idle_timeout_error(self._receipt.prefix, watchdog.upstream_limit))
-            else:
-                await self._fail(ShuttingDown())
-                raise
-        except ProxyError as error:
-            await self._fail(error)
-        except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
-            await self._fail(log_internal_error(error, self._services, self._incoming.request_id))
-        finally:
-            watchdog.stop()
-            self._fill_receipt()
-            self._attempts.records.finish_last_attempt()
+        self._attempts = Attempts(services, self._incoming, request, self._receipt, watchdog, estimates=self._estimates)
+        self._is_admitted = True
 
-    async def _serve(self, route: Route) -> None:
-        await self._services.queue.acquire(self._incoming.queue_key)
-        try:
-            await self._reply(route)
-        finally:
-            self._services.queue.release()
-
-    async def _reply(self, route: Route) -> None:
-        self._queued = False
-        answer = await open_reply(self._services, self._attempts, self._request, route)
+    async def _call_and_deliver(self) -> None:
+        self._is_queued = False
+        answer = await open_reply(self._services, self._attempts, self._request, self._route)
         try:
             self._receipt.first_token_seconds = self._services.clock() - self._receipt.started_at
             if isinstance(answer, RelayStream):
@@ -167,7 +213,7 @@ class ReplyDelivery:
         self._incoming.body = b""
         self._request.release_body()
         if isinstance(answer, RepeatableStream):
-            answer = answer.opened.stream
+            answer = answer.attempt.decoded()
         if isinstance(answer, UpstreamStream):
             answer.call.request.release_content()
 
@@ -178,7 +224,7 @@ class ReplyDelivery:
         while (deltas := await answer.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
-        if self._writer.usage.input_tokens is None or self._sent.estimates.has_estimate(self._request):
+        if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             self._writer.estimate = self._estimate_tokens()
         await self._sink.send_message(fold.finish())
 
@@ -199,7 +245,7 @@ class ReplyDelivery:
             self._writer.usage = answer.usage_with_estimate
             self._receipt.outcome = answer.stop_reason or ""
         if answer.failure is not None:
-            self._annotate_error(answer.failure)
+            self._attempts.annotate_error(answer.failure)
             record_failure(self._receipt, answer.failure, self._services.settings.reveal_proxy_keys())
         if not last:
             watchdog.writing = True
@@ -207,9 +253,9 @@ class ReplyDelivery:
 
     async def _record_token_scale(self) -> None:
         """Store the provider's token count divided by the estimate, to correct later estimates for the model."""
-        writer, receipt, attempt = self._writer, self._receipt, self._sent.latest
+        writer, receipt, attempt = self._writer, self._receipt, self._attempts.latest
         if attempt is not None and writer.usage.input_tokens is not None:
-            totals, estimated = writer.totals, round(writer.estimate / attempt.token_scale)
+            totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale)
             counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
             await self._services.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
 
@@ -235,12 +281,8 @@ class ReplyDelivery:
         return [*self._writer.start(self._estimate_tokens()), Ping()]
 
     def _estimate_tokens(self) -> int:
-        scale = 1.0 if self._sent.latest is None else self._sent.latest.token_scale
+        scale = 1.0 if self._attempts.latest is None else self._attempts.latest.run.token_scale
         return self._attempts.estimate_scaled_tokens(self._request, scale)
-
-    def _annotate_error(self, error: UpstreamError) -> None:
-        if self._sent.latest is not None:
-            self._attempts.annotate_error(error, self._sent.latest)
 
     async def _write(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         """Send events that the proxy created, instead of relayed bytes. A later failure becomes an `error` event."""
@@ -261,13 +303,13 @@ class ReplyDelivery:
         await self._write(events)
 
     def _is_relaying(self) -> bool:
-        if self._sent.latest is not None:
-            return self._sent.latest.is_relay
-        return not self._queued and self._route.targets[0].is_relayed
+        if self._attempts.latest is not None:
+            return self._attempts.latest.target.is_relayed
+        return not self._is_queued and self._route.targets[0].is_relayed
 
     async def _fail(self, error: ProxyError) -> None:
-        if isinstance(error, UpstreamError):
-            self._annotate_error(error)
+        if isinstance(error, UpstreamError) and self._is_admitted:
+            self._attempts.annotate_error(error)
         record_failure(self._receipt, error, self._services.settings.reveal_proxy_keys())
         if self._opened:
             await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], is_last=True)
@@ -310,3 +352,32 @@ class ReplyDelivery:
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":
             receipt.status = receipt.status or 200
+
+
+def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
+    """Store facts about the client in the receipt, from the request headers: program, session, subagent and project."""
+    receipt.user_agent = headers.get("user-agent", "")
+    receipt.session = headers.get("x-claude-code-session-id", "")
+    receipt.agent = headers.get("x-claude-code-agent-id", "")
+    receipt.project = headers.get("x-project", "")
+
+
+def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
+    """Store the status, type and message of an error in the receipt, the record of the request.
+
+    `proxy_keys` are the keys with which clients authenticate. They are masked in the message first.
+    """
+    redact_error(error, proxy_keys)
+    receipt.outcome = "error"
+    receipt.status = error.status
+    receipt.error_type, receipt.error = error.error_type, error.message
+    receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
+
+
+def log_internal_error(error: Exception, services: Services, request_id: str) -> InternalError:
+    """Log the traceback of an unexpected exception, which is a defect of the proxy.
+
+    Return an `InternalError` for the client, which has only the class name of the exception.
+    """
+    services.log.write_traceback(request_id)
+    return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")
