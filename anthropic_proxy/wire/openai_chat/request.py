@@ -13,8 +13,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.messages import ChatMessageEncoder
-from anthropic_proxy.wire.openai_chat.parts import CACHE_MARK
+from anthropic_proxy.wire.openai_chat.messages import CACHE_MARK, ChatMessageEncoder
 from anthropic_proxy.wire.openai_chat.structured_output import encode_reply_schema_fields
 from anthropic_proxy.wire.openai_chat.tools import encode_tools
 from anthropic_proxy.wire.openai_shared_fields import (
