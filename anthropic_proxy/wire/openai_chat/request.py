@@ -4,16 +4,37 @@
 the schema of the reply. The dialect describes how server and model differ from OpenAI's API.
 """
 
-from typing import Any
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any, assert_never
 
 import msgspec
-from msgspec import structs
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    json_string,
+)
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.json_strings import join_json_strings
+from anthropic_proxy.wire.message_encoder import (
+    MessageEncoder,
+    image_url,
+    join_system_prompt,
+    pdf_filename,
+    pdf_url,
+)
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.messages import CACHE_MARK, ChatMessageEncoder
 from anthropic_proxy.wire.openai_chat.structured_output import encode_reply_schema_fields
 from anthropic_proxy.wire.openai_chat.tools import encode_tools
 from anthropic_proxy.wire.openai_shared_fields import (
@@ -22,6 +43,7 @@ from anthropic_proxy.wire.openai_shared_fields import (
     add_user_and_tier,
 )
 from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, renamed_effort_note
+from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, digest_base_url
 
 PATH = "/chat/completions"
 """URL path of the Chat Completions API, below the base URL of the provider."""
@@ -132,3 +154,323 @@ def _add_cache_fields(body: dict[str, Any], call: Call[Dialect], dialect: Dialec
         body[dialect.session_field] = call.request.session_key()
     if dialect.sends_cache_marks and call.request.has_cache_marks():
         body["cache_control"] = CACHE_MARK
+
+
+_BRIDGE_TEXT = json_string("Understood.")
+"""Assistant text that is inserted between tool results and a user message, for servers that require a message there."""
+
+_NULL = Raw(b"null")
+_NINE = re.compile(r"[a-zA-Z0-9]{9}")
+_MAX_ID_LENGTH = 40
+_MISSING_THINKING_TEXT = " "
+"""Reasoning text for an earlier reply without reasoning. It is sent to servers that require reasoning in each reply."""
+
+
+class _ChatMessage(Struct, gc=False):
+    role: str
+    content: Any
+    """Content of the message: a JSON string (`Raw`), or a list of content parts."""
+
+
+class _Result(Struct, tag="tool", tag_field="role", gc=False):
+    tool_call_id: str
+    content: Any
+
+
+class _Function(Struct, gc=False):
+    name: str
+    arguments: str
+
+
+class _Call(Struct, kw_only=True, gc=False):
+    id: str
+    type: str = "function"
+    function: _Function
+    extra_content: Any = UNSET
+
+
+class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role", gc=False):
+    content: Any | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    reasoning_details: Raw | UnsetType = UNSET
+    tool_calls: list[_Call] | UnsetType = UNSET
+    prefix: bool | UnsetType = UNSET
+    partial: bool | UnsetType = UNSET
+
+
+_Part = dict[str, Any]
+"""Content part with an image or a PDF, as a JSON object."""
+
+
+class ChatMessageEncoder(MessageEncoder):
+    """Encodes the messages of one client request as `messages` of the upstream request, in order."""
+
+    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
+        super().__init__(call.request)
+        self.sends_reminders = dialect.mid_conversation_system == "remind"
+        self._dialect = dialect
+        self._address = call.base_url
+        self._thinking = dialect.is_thinking_at_effort(call.request.effort)
+        self._keeps_ids = dialect.call_id_form == "short"
+        self._ids: dict[str, str] = {}
+        self._joined: dict[int, list[Any]] = {}
+        """Index of a message in `messages` → contents of consecutive messages that are sent as this one."""
+
+    def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
+        """Return the encoded `messages` of the conversation.
+
+        `extra_system` is a text to add to the system prompt. `user_instruction` is a text to add to the end of the
+        conversation as a user message. "": no text is added.
+        """
+        system = join_system_prompt(self._request, extra_system)
+        if system is not None:
+            self.messages.append(_ChatMessage(self._dialect.system_role, system))
+        self._encode_conversation()
+        self._encode_prefill()
+        self._flush_late_texts()
+        if user_instruction:
+            self._append_user([json_string(user_instruction)])
+        for place, contents in self._joined.items():
+            self.messages[place].content = join_contents(contents)
+        self._note_dropped_thinking()
+        if self._dialect.sends_cache_marks and self._request.has_cache_marks():
+            self._mark_cache()
+        return self.messages
+
+    def _mark_cache(self) -> None:
+        """Add `cache_control` to the system prompt, and to the last message unless it is an assistant message."""
+        first, last = self.messages[0], self.messages[-1]
+        if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
+            first.content = add_cache_mark(first.content)
+            if last is first:
+                return
+        if isinstance(last, _ChatMessage | _Result):
+            last.content = add_cache_mark(last.content)
+
+    def _add_reminder(self, text: Raw) -> None:
+        """Add the text of a late system message to the previous message, if that is a user message.
+
+        Otherwise it is added to the next user message.
+        """
+        last = self.messages[-1] if self.messages else None
+        if isinstance(last, _ChatMessage) and last.role == "user":
+            self._append_user([text])
+        else:
+            super()._add_reminder(text)
+
+    def _encode_prefill(self) -> None:
+        last = self.messages[-1] if self.messages else None
+        if not isinstance(last, _Reply):
+            return
+        if self._dialect.prefill_form == "prefix":
+            last.prefix = True
+        elif self._dialect.prefill_form == "partial":
+            last.partial = True
+        else:
+            self._append_prefill_request()
+
+    def _append_system(self, texts: list[Raw]) -> None:
+        """Append the texts of a system message as one message. It is a user message if the server gets reminders."""
+        self._append(
+            _ChatMessage("user" if self.sends_reminders else self._dialect.system_role, join_json_strings(texts))
+        )
+
+    def _place_late_texts(self, parts: list[Any]) -> None:
+        """Insert waiting texts of system messages before the next user message, or append them to its content.
+
+        `parts`: content of that user message so far.
+        """
+        if self.sends_reminders:
+            parts += self._late_texts
+            self._late_texts = []
+        else:
+            self._flush_late_texts()
+
+    def _append_user(self, parts: list[Any]) -> None:
+        texts = [part for part in parts if type(part) is Raw]
+        if len(texts) == len(parts):
+            self._append(_ChatMessage("user", join_json_strings(texts)))
+        else:
+            self._append(_ChatMessage("user", [TextPart(part) if type(part) is Raw else part for part in parts]))
+
+    def _append(self, message: _ChatMessage) -> None:
+        last = self.messages[-1] if self.messages else None
+        if self._dialect.requires_message_after_results and isinstance(last, _Result):
+            self.messages.append(_Reply(content=_BRIDGE_TEXT))
+        if self.sends_reminders and isinstance(last, _ChatMessage) and last.role == message.role == "user":
+            self._joined.setdefault(len(self.messages) - 1, [last.content]).append(message.content)
+        else:
+            self.messages.append(message)
+
+    def _append_result(self, block: ToolResultBlock, content: Any) -> None:
+        self.messages.append(_Result(self._id_of(block.tool_use_id, ""), content))
+
+    def _result_label(self, block: ToolResultBlock) -> str:
+        return self._id_of(block.tool_use_id, "")
+
+    def _encode_image(self, block: ImageBlock) -> _Part | None:
+        url = image_url(block, self._dialect.image_types, accepts_urls=self._dialect.accepts_image_urls)
+        return {"type": "image_url", "image_url": {"url": url}} if url else None
+
+    def _encode_document(self, block: DocumentBlock) -> _Part | None:
+        url = pdf_url(block, accepts_urls=self._dialect.accepts_pdf_urls)
+        if not url:
+            return None
+        if self._dialect.pdf_form == "document_url":
+            return {"type": "document_url", "document_url": url}
+        return {"type": "file", "file": {"filename": pdf_filename(block), "file_data": url}}
+
+    def _encode_reply(self, message: Message) -> None:
+        texts: list[Raw] = []
+        calls: list[_Call] = []
+        thoughts: list[ThinkingBlock] = []
+        for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                function = _Function(block.name, str(block.input, "utf-8"))
+                calls.append(_Call(id=self._id_of(block.id, block.name), function=function))
+            elif type(block) is ThinkingBlock:
+                thoughts.append(block)
+        if not texts and not calls:
+            return
+        if self._late_texts:
+            self._flush_late_texts()
+        self._has_open_calls = bool(calls)
+        content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null_content else _NULL
+        reply = _Reply(content=content, tool_calls=calls or UNSET)
+        if thoughts or self._dialect.thinking_replay_scope != "kept":
+            self._replay_thinking(thoughts, reply, bool(calls))
+        self.messages.append(reply)
+
+    def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply, has_calls: bool) -> None:
+        dialect = self._dialect
+        carries = [(block, decode_signature(dialect.signature_tag, block.signature)) for block in blocks]
+        address = digest_base_url(self._address)
+        kept = [(block, carry) for block, carry in carries if carry is not None and _has_content(carry, address)]
+        if len(kept) < len(blocks):
+            self._drops_thinking = True
+        if dialect.replays_reasoning_details:
+            details = [carry.encrypted for _, carry in kept if carry.encrypted and _is_list(carry.encrypted)]
+            if details:
+                reply.reasoning_details = Raw(details[-1].encode())
+        signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
+        _put_signatures(signed, reply.tool_calls or [])
+        if not dialect.replayed_thinking_field:
+            self._drops_thinking = self._drops_thinking or bool(
+                blocks and not (dialect.replays_reasoning_details or signed)
+            )
+            return
+        text = "".join(block.thinking for block, carry in kept if carry.replay)
+        must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and has_calls)
+        if not text and must and self._thinking:
+            text = _MISSING_THINKING_TEXT
+        field = dialect.replayed_thinking_field
+        if not text:
+            return
+        if field == "content":
+            reply.content = prepend_thinking(text, reply.content)
+        elif field == "reasoning":
+            reply.reasoning = text
+        elif field == "reasoning_content":
+            reply.reasoning_content = text
+        else:
+            assert_never(field)
+
+    def _id_of(self, client_id: str, name: str) -> str:
+        """Return the id of a tool call that is sent upstream. `client_id`: its id in the client request.
+
+        `name`: name of the called tool; "" for a tool result.
+        """
+        if self._keeps_ids and len(client_id) <= _MAX_ID_LENGTH:
+            return client_id  # most ids are short enough
+        known = self._ids.get(client_id)
+        if known is None:
+            known = self._ids[client_id] = self._new_id(client_id, name)
+        return known
+
+    def _new_id(self, client_id: str, name: str) -> str:
+        form = self._dialect.call_id_form
+        if form == "counted":
+            return f"functions.{name}:{len(self._ids)}"
+        if form == "nine" and _NINE.fullmatch(client_id):
+            return client_id
+        digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
+        return digest[:9] if form == "nine" else f"call_{digest[:32]}"
+
+
+def _is_list(text: str) -> bool:
+    """Return True if a text from the client is a JSON list, which is safe to copy into the request body."""
+    try:
+        msgspec.json.decode(text, type=list[Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _has_content(carry: ReasoningState, address: str | None) -> bool:
+    return bool(carry.replay or carry.encrypted or (carry.call_signature and carry.server_digest == address))
+
+
+def _put_signatures(carries: Sequence[ReasoningState], calls: list[_Call]) -> None:
+    for carry in carries:
+        if carry.call_index < len(calls):
+            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
+
+
+CACHE_MARK = {"type": "ephemeral"}
+"""Value of `cache_control`. The provider then caches the prompt up to this place for five minutes."""
+
+_EMPTY = (b"null", b'""')
+
+
+class TextPart(Struct, tag="text", tag_field="type", gc=False):
+    """Content part of a message that contains text."""
+
+    text: Raw
+    """Text of the part as a JSON string."""
+
+
+class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
+    text: Raw
+    cache_control: dict[str, str]
+
+
+def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
+    """Return a list of parts for Mistral: the reasoning text `thoughts`, then `content`.
+
+    `content` is added as a text part if it is a JSON string that is not empty. Any other value is omitted.
+    """
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
+    return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
+
+
+def add_cache_mark(content: Any) -> Any:
+    """Return `content` with the field `cache_control` on its last text that is not empty.
+
+    The provider caches the prompt up to this text.
+    """
+    if isinstance(content, Raw):
+        return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
+    texts = [
+        place for place, part in enumerate(content) if isinstance(part, TextPart) and bytes(part.text) not in _EMPTY
+    ]
+    if not texts:
+        return content
+    return [
+        _MarkedTextPart(part.text, CACHE_MARK) if place == texts[-1] else part for place, part in enumerate(content)
+    ]
+
+
+def join_contents(contents: Sequence[Any]) -> Any:
+    """Return the contents of consecutive messages as the content of one message.
+
+    The result is one string if all contents are strings, else a list of parts.
+    """
+    texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
+    if len(texts) == len(contents):
+        return join_json_strings(texts)
+    first = [TextPart(join_json_strings(texts))] if texts else []
+    remaining = ([TextPart(content)] if isinstance(content, Raw) else content for content in contents[len(texts) :])
+    return [*first, *itertools.chain.from_iterable(remaining)]
