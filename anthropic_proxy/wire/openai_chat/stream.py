@@ -44,8 +44,8 @@ from anthropic_proxy.wire.openai_chat.reasoning import (
 )
 from anthropic_proxy.wire.openai_chat.request import OutputToolConverter, uses_output_tool
 from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolDecoder
-from anthropic_proxy.wire.openai_chat.server_tools import offers_server_tools
 from anthropic_proxy.wire.openai_chat.tool_calls import ToolCallDecoder
+from anthropic_proxy.wire.openai_chat.tools import offers_server_tools
 from anthropic_proxy.wire.signatures import ReasoningState, digest_base_url, empty_signature, encode_signature
 from anthropic_proxy.wire.tool_call_repair import TextSplitter
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
