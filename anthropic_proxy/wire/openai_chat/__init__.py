@@ -11,9 +11,13 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.failures import decode_error_body
-from anthropic_proxy.wire.openai_chat.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.errors import classify_fault, decode_reply_in_error
+from anthropic_proxy.wire.openai_chat.errors import (
+    apply_adaptation,
+    classify_fault,
+    decode_reply_in_error,
+    find_adaptation,
+)
 from anthropic_proxy.wire.openai_chat.request import encode_request
 from anthropic_proxy.wire.openai_chat.stream import ChatDecoder
 
