@@ -8,6 +8,7 @@ repair of the model's output. `decode_usage` converts the token counts.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
@@ -36,11 +37,6 @@ from anthropic_proxy.wire.openai_chat.frames import (
     decode_chunk,
     find_service_tier,
     is_present,
-)
-from anthropic_proxy.wire.openai_chat.reasoning import (
-    ReasoningDetailsBuffer,
-    find_call_signature,
-    reasoning_details_text,
 )
 from anthropic_proxy.wire.openai_chat.request import OutputToolConverter, uses_output_tool
 from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolDecoder
@@ -377,3 +373,51 @@ def _fills(usage: Usage, window: int | None) -> bool:
         return False
     read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
     return read + usage.output_tokens >= window - 1
+
+
+_JOINED = ("text", "summary", "data", "signature")
+"""String fields of an entry of `reasoning_details`. A stream sends them in fragments, which are joined."""
+
+
+class ReasoningDetailsBuffer:
+    """Joins streamed fragments of `reasoning_details` into the list that later requests send back to OpenRouter."""
+
+    def __init__(self) -> None:
+        self._details: list[dict[str, Any]] = []
+
+    def feed(self, raw: Raw) -> None:
+        """Add the fragments in `reasoning_details` of one chunk (a JSON list of objects)."""
+        for fragment in _objects(raw):
+            last = self._details[-1] if self._details else None
+            if last is None or any(last.get(key) != fragment.get(key) for key in ("type", "index")):
+                self._details.append(dict(fragment))
+                continue
+            for key, value in fragment.items():
+                if key in _JOINED and isinstance(value, str) and isinstance(last.get(key), str):
+                    last[key] += value
+                elif value is not None:
+                    last[key] = value
+
+    def pop_json(self) -> str:
+        """Return the joined list as JSON text and clear the buffer. "": the buffer is empty."""
+        details, self._details = self._details, []
+        return msgspec.json.encode(details).decode() if details else ""
+
+
+def reasoning_details_text(raw: Raw) -> str:
+    """Return the texts and summaries of all entries in `reasoning_details`, concatenated."""
+    texts = (detail.get("text") or detail.get("summary") for detail in _objects(raw))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def find_call_signature(raw: Raw) -> str:
+    """Return the signature of a tool call: `google.thought_signature` in `extra_content`. "": missing."""
+    extra = decode_repaired(raw)
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) else ""
+
+
+def _objects(raw: Raw) -> list[dict[str, Any]]:
+    content = decode_repaired(raw)
+    return [detail for detail in content if isinstance(detail, dict)] if isinstance(content, list) else []
