@@ -11,9 +11,8 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.failures import decode_error_body, find_reply_end
-from anthropic_proxy.wire.openai_responses.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.errors import classify_fault
+from anthropic_proxy.wire.openai_responses.errors import apply_adaptation, classify_fault, find_adaptation
 from anthropic_proxy.wire.openai_responses.request import encode_request
 from anthropic_proxy.wire.openai_responses.stream import ResponsesDecoder
 
