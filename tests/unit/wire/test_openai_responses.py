@@ -23,7 +23,7 @@ from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.openai_responses.output_limit import CHARACTERS_PER_TOKEN, LocalOutputLimit
+from anthropic_proxy.wire.openai_responses.stream import CHARACTERS_PER_TOKEN, LocalOutputLimit
 from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
 from tests.support.golden_runner import read_fields
