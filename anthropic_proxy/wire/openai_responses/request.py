@@ -4,16 +4,36 @@
 and the tools.
 """
 
-from typing import Any
+import hashlib
+from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    json_string,
+)
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.message_encoder import join_system_prompt
+from anthropic_proxy.wire.json_strings import join_json_strings
+from anthropic_proxy.wire.message_encoder import (
+    TOOL_ERROR_PREFIX,
+    MessageEncoder,
+    image_url,
+    join_system_prompt,
+    pdf_filename,
+    pdf_url,
+    replace_media_by_text,
+)
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.items import ItemEncoder
 from anthropic_proxy.wire.openai_responses.tools import ToolFields, encode_tools
 from anthropic_proxy.wire.openai_shared_fields import (
     SCHEMA_NOT_ENFORCED,
@@ -24,6 +44,7 @@ from anthropic_proxy.wire.openai_shared_fields import (
     reply_schema_instruction,
 )
 from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort_note
+from anthropic_proxy.wire.signatures import decode_signature
 
 RESPONSES_PATH = "/responses"
 """URL path of the Responses API, below the base URL of the provider."""
@@ -135,3 +156,190 @@ def _add_format(body: dict[str, Any], call: Call[Dialect], budget: WorkBudget, n
         output_format["strict"] = qualifies
     body["text"] = {"format": output_format}
     return qualifies
+
+
+_MAX_ID_LENGTH = 64
+
+
+class _TextPart(Struct, tag="input_text", tag_field="type", gc=False):
+    text: Raw
+
+
+class _ImagePart(Struct, tag="input_image", tag_field="type", gc=False):
+    image_url: str
+    detail: str = "auto"
+
+
+class _FilePart(Struct, tag="input_file", tag_field="type", omit_defaults=True, gc=False):
+    filename: str = ""
+    file_data: str = ""
+    file_url: str = ""
+
+
+_Media = _ImagePart | _FilePart
+_Part = _TextPart | _Media
+
+
+class _InputMessage(Struct, tag="message", tag_field="type", gc=False):
+    role: Literal["user", "developer"]
+    content: list[_Part]
+
+
+class _Reply(Struct, tag="message", tag_field="type", gc=False):
+    """Text of an earlier reply, sent as a string. A content part `output_text` would need an id of the server."""
+
+    content: Raw
+    role: Literal["assistant"] = "assistant"
+    phase: str | UnsetType = UNSET
+
+
+class _Call(Struct, tag="function_call", tag_field="type", gc=False):
+    call_id: str
+    name: str
+    arguments: str
+
+
+class _Result(Struct, tag="function_call_output", tag_field="type", gc=False):
+    call_id: str
+    output: Raw | list[_Part]
+
+
+class _Summary(Struct, tag="summary_text", tag_field="type", gc=False):
+    text: str
+
+
+class _Thought(Struct, tag="reasoning_text", tag_field="type", gc=False):
+    text: str
+
+
+class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type", gc=False):
+    id: str | UnsetType = UNSET
+    summary: list[_Summary]
+    content: list[_Thought] | UnsetType = UNSET
+    encrypted_content: str | UnsetType = UNSET
+
+
+_Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
+
+
+class ItemEncoder(MessageEncoder):
+    """Encodes the messages of one client request, in order, as items: texts, reasoning, calls and results."""
+
+    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
+        super().__init__(call.request)
+        self.accepts_media_in_results = dialect.accepts_media_in_results
+        self._dialect = dialect
+
+    def encode_input(self) -> list[_Item]:
+        """Encode all messages of the client request, and return the items for the field `input`."""
+        self._encode_conversation()
+        if self.messages and isinstance(self.messages[-1], _Reply):
+            self._append_prefill_request()
+        self._flush_late_texts()
+        self._note_dropped_thinking()
+        return self.messages
+
+    def _append_system(self, texts: list[Raw]) -> None:
+        self.messages.append(_InputMessage("developer", [_TextPart(text) for text in texts]))
+
+    def _append_user(self, parts: list[Any]) -> None:
+        self.messages.append(_InputMessage("user", [_TextPart(part) if type(part) is Raw else part for part in parts]))
+
+    def _append_result(self, block: ToolResultBlock, content: Any) -> None:
+        if type(content) is not Raw:
+            content = [_TextPart(part) if type(part) is Raw else part for part in content]
+        call_id = block.tool_use_id
+        self.messages.append(_Result(call_id if len(call_id) <= _MAX_ID_LENGTH else _call_id(call_id), content))
+
+    def _result_label(self, block: ToolResultBlock) -> str:
+        return _call_id(block.tool_use_id)
+
+    def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
+        """Return a tool result as one text, with a text in place of each image and document.
+
+        `is_error`: True to begin with a text that marks an error.
+        """
+        mark = [json_string(TOOL_ERROR_PREFIX)] if is_error else []
+        return join_json_strings([*mark, *replace_media_by_text(blocks, content)])
+
+    def _encode_image(self, block: ImageBlock) -> _Media | None:
+        url = image_url(block, self._dialect.image_types, accepts_urls=True)
+        return _ImagePart(url) if url else None
+
+    def _encode_document(self, block: DocumentBlock) -> _Media | None:
+        url = pdf_url(block, accepts_urls=True)
+        if block.source.type == "url":
+            return _FilePart(file_url=url)
+        return _FilePart(filename=pdf_filename(block), file_data=url) if url else None
+
+    def _encode_reply(self, message: Message) -> None:
+        last_call, last_output = _last_places(message)
+        if last_output < 0:
+            self._drops_thinking = self._drops_thinking or any(
+                type(block) is ThinkingBlock for block in message.content
+            )
+            return
+        if self._late_texts:
+            self._flush_late_texts()
+        texts: list[Raw] = []
+        for place, block in enumerate(message.content):
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                if texts:
+                    self._encode_text(texts, before_call=True)
+                self.messages.append(_Call(_call_id(block.id), block.name, str(block.input, "utf-8")))
+            elif type(block) is ThinkingBlock:
+                if texts:
+                    self._encode_text(texts, before_call=place < last_call)
+                self._encode_thought(block, has_follower=place < last_output)
+        if texts:
+            self._encode_text(texts, before_call=False)
+        self._has_open_calls = last_call >= 0
+
+    def _encode_text(self, texts: list[Raw], *, before_call: bool) -> None:
+        reply = _Reply(join_json_strings(texts))
+        texts.clear()
+        if self._dialect.sends_phase:
+            reply.phase = "commentary" if before_call else "final_answer"
+        self.messages.append(reply)
+
+    def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
+        """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows it.
+
+        The server rejects any other reasoning, so it is dropped with a note.
+        """
+        dialect = self._dialect
+        carry = decode_signature(dialect.signature_tag, block.signature)
+        if carry is None or not (has_follower and dialect.can_reason and dialect.replays_thinking):
+            self._drops_thinking = True
+            return
+        text = block.thinking
+        if carry.encrypted:
+            summary = [_Summary(text)] if text else []
+            item = _Reasoning(summary=summary, encrypted_content=carry.encrypted)
+        elif carry.replay and text:
+            item = _Reasoning(summary=[], content=[_Thought(text)])
+        else:
+            self._drops_thinking = True
+            return
+        if carry.item_id:
+            item.id = carry.item_id
+        self.messages.append(item)
+
+
+def _last_places(message: Message) -> tuple[int, int]:
+    """Return two block indexes of an assistant message: the last tool call, and the last call or text. -1: none."""
+    call = output = -1
+    for place, block in enumerate(message.content):
+        if type(block) is ToolUseBlock:
+            call = output = place
+        elif type(block) is TextBlock:
+            output = place
+    return call, output
+
+
+def _call_id(client_id: str) -> str:
+    if len(client_id) <= _MAX_ID_LENGTH:
+        return client_id
+    return f"call_{hashlib.sha256(client_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
