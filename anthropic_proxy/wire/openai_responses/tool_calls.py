@@ -19,7 +19,7 @@ from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
-from anthropic_proxy.wire.openai_responses.mcp_servers import mcp_server_names_by_label
+from anthropic_proxy.wire.openai_responses.tools import mcp_server_names_by_label
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
