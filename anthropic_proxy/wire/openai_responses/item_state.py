@@ -5,8 +5,8 @@
 
 from anthropic_proxy.messages.server_blocks import describe_generated_file
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
-from anthropic_proxy.wire.openai_responses.server_tool_results import ServerToolItemDecoder
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallItemDecoder
+from anthropic_proxy.wire.openai_responses.web_search import ServerToolItemDecoder
 
 
 class OutputItemState:

@@ -30,9 +30,12 @@ from anthropic_proxy.wire.openai_responses.frames import (
     is_present,
 )
 from anthropic_proxy.wire.openai_responses.item_state import OutputItemState, describe_generated_image
-from anthropic_proxy.wire.openai_responses.server_tool_results import SERVER_TOOL_ITEM_TYPES, ServerToolItemDecoder
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext, ToolCallItemDecoder
-from anthropic_proxy.wire.openai_responses.web_search import WebSearchDecoder
+from anthropic_proxy.wire.openai_responses.web_search import (
+    SERVER_TOOL_ITEM_TYPES,
+    ServerToolItemDecoder,
+    WebSearchDecoder,
+)
 from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
