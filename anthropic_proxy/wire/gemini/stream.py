@@ -10,7 +10,13 @@ import msgspec
 
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.server_blocks import describe_generated_file
+from anthropic_proxy.messages.server_blocks import (
+    SERVER_TOOL_ID_PREFIX,
+    describe_generated_file,
+    encode_code_execution_call,
+    encode_code_execution_error,
+    encode_code_result,
+)
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import (
     build_blocked_reply_stop,
@@ -18,10 +24,11 @@ from anthropic_proxy.wire.failures import (
     find_reply_end,
     read_error_object,
 )
-from anthropic_proxy.wire.gemini.code_execution import CodeExecutionDecoder
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.frames import (
     Candidate,
+    CodeExecutionResult,
+    ExecutableCode,
     FunctionCall,
     GenerateContentResponse,
     InlineData,
@@ -361,3 +368,45 @@ def _find_tier(traffic_type: str | None) -> str | None:
 def _blob_in_words(blob: InlineData) -> str:
     """Return a text in place of a generated file, because replies of the Messages API cannot contain files."""
     return describe_generated_file(blob.mime_type or "", len(blob.data or ""))
+
+
+_OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
+
+
+# Older models send no `id`; a result then belongs to the latest program (recorded by the project
+# `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
+class CodeExecutionDecoder:
+    """Decoder of the code executions in one reply. It keeps the id of each execution until its result arrives."""
+
+    def __init__(self, new_id: Callable[[str], str]) -> None:
+        self._new_id = new_id
+        self._open: dict[str, str] = {}
+        """Provider's id of a program without a result → id of its block in the reply to the client."""
+
+    def decode_program(self, code: ExecutableCode) -> list[Block]:
+        """Return a `server_tool_use` block for the client, with the code that Gemini runs."""
+        identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
+        self._open[code.id or identifier] = identifier
+        return [encode_code_execution_call(identifier, code.code or "")]
+
+    def decode_result(self, result: CodeExecutionResult) -> list[Block]:
+        """Return a block for the client with the result of code that Gemini ran.
+
+        If no program waits for a result, a call block with empty code comes first.
+        """
+        began: list[Block] = []
+        if not self._open:
+            began = self.decode_program(ExecutableCode(id=result.id))
+        key = result.id if result.id in self._open else next(reversed(self._open))
+        identifier = self._open.pop(key)
+        outcome, printed = result.outcome or _OK, result.output or ""
+        if outcome == _TOO_LONG:
+            return [*began, encode_code_execution_error(identifier, "execution_time_exceeded")]
+        if outcome == _OK:
+            return [*began, encode_code_result(identifier, stdout=printed)]
+        return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
+
+    def encode_missing_result_errors(self) -> list[Block]:
+        """Return an error block for each program without a result. Call this at the end of the reply."""
+        identifiers, self._open = list(self._open.values()), {}
+        return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]
