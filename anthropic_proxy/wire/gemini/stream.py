@@ -24,6 +24,7 @@ from anthropic_proxy.wire.failures import (
     find_reply_end,
     read_error_object,
 )
+from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.frames import (
     Candidate,
@@ -38,7 +39,6 @@ from anthropic_proxy.wire.gemini.frames import (
     decode_strict_reply,
 )
 from anthropic_proxy.wire.gemini.grounding import GroundingDecoder
-from anthropic_proxy.wire.gemini.stops import CONTINUATION_REASON, classify_finish_reason
 from anthropic_proxy.wire.gemini.tools import find_google_tools
 from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, repair_json
@@ -410,3 +410,26 @@ class CodeExecutionDecoder:
         """Return an error block for each program without a result. Call this at the end of the reply."""
         identifiers, self._open = list(self._open.values()), {}
         return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]
+
+
+# Source of the values: reference of `FinishReason` (2026-11).
+_REFUSALS = frozenset(
+    (
+        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
+        "PUP_LIMITED_DISABLED",
+    )
+)
+CONTINUATION_REASON = "CONTINUATION"
+"""Finish reason at the output limit of one request. Another request can continue the reply."""
+_LIMITS = frozenset(("MAX_TOKENS", CONTINUATION_REASON))
+
+
+def classify_finish_reason(reason: str) -> FinishKind:
+    """Return the meaning of a finish reason of Gemini.
+
+    A reason that is neither a refusal nor a limit of Gemini is classified by `find_finish_kind`, which other wires use
+    too.
+    """
+    if reason in _REFUSALS or reason.startswith("IMAGE_"):
+        return "blocked"
+    return "limit" if reason in _LIMITS else find_finish_kind(reason)
