@@ -16,8 +16,7 @@ from anthropic_proxy.wire.failures import (
 )
 from anthropic_proxy.wire.gemini.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.media import accepts_media_url
-from anthropic_proxy.wire.gemini.request import encode_request
+from anthropic_proxy.wire.gemini.request import accepts_media_url, encode_request
 from anthropic_proxy.wire.gemini.stream import GeminiDecoder
 
 __all__ = ["WIRE", "Dialect"]

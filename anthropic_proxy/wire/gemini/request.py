@@ -5,8 +5,9 @@ modules of the package encode conversation, tools and schemas.
 """
 
 import functools
+import posixpath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -23,11 +24,11 @@ from anthropic_proxy.messages.models import (
     decode_nested_content,
     is_string_or_absent,
     json_string,
+    name_url,
 )
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.media import encode_media, has_inline_data
 from anthropic_proxy.wire.gemini.schema import encode_reply_schema
 from anthropic_proxy.wire.gemini.tools import ToolFields, encode_tools
 from anthropic_proxy.wire.json_schema import REPLY_SCHEMA_PATH
@@ -40,6 +41,7 @@ from anthropic_proxy.wire.shared_notes import (
     PREFILL_AS_TEXT,
     SCHEMA_AS_TEXT,
     SYSTEM_AS_REMINDER,
+    media_as_text_note,
     renamed_effort_note,
 )
 from anthropic_proxy.wire.signatures import decode_signature
@@ -357,3 +359,65 @@ def _wrapped(text: Raw) -> Raw:
 
 def _joined(texts: list[Raw]) -> Raw:
     return Raw(b'"' + rb"\n".join(bytes(text)[1:-1] for text in texts) + b'"') if texts else _NOTHING
+
+
+_PDF = "application/pdf"
+_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".pdf": _PDF,
+}
+_PICTURES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
+"""Media types of images that the models accept; GIF is not accepted ("Image understanding", 2026-11)."""
+_OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
+"""URL prefixes of Google's own file storage, from which every model reads files."""
+
+
+def has_inline_data(part: dict[str, Any]) -> bool:
+    """Return True if a part contains the file itself (`inlineData`). False: a text, or the URL of a file."""
+    return "inlineData" in part
+
+
+def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+    """Return True if the model reads an image or document from its URL. False for an unknown media type."""
+    if not (dialect.accepts_file_urls or block.source.url.startswith(_OWN_PLACES)):
+        return False
+    return _media_type(block) in _allowed(block)
+
+
+def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
+    """Return the part (element of a message) for an image or document.
+
+    If the model cannot read the file, the part is a text instead, and a note is appended to `notes`.
+    """
+    source = block.source
+    kind = "image" if isinstance(block, ImageBlock) else "document"
+    media_type = _media_type(block)
+    sees = call.request.accepts_images if kind == "image" else call.request.accepts_pdf
+    title = block.title if isinstance(block, DocumentBlock) else None
+    if source.type == "url":
+        if sees and accepts_media_url(call.dialect, block):
+            return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
+        notes.append(media_as_text_note(kind, "", has_url=True))
+        return {"text": f"[{kind}: {name_url(source.url)}]"}
+    if sees and media_type in _allowed(block):
+        return {"inlineData": {"mimeType": media_type, "data": source.data}}
+    notes.append(media_as_text_note(kind, media_type, has_url=False))
+    return {"text": f"[{kind} omitted: {title or media_type}]"}
+
+
+def _allowed(block: ImageBlock | DocumentBlock) -> tuple[str, ...]:
+    return _PICTURES if isinstance(block, ImageBlock) else (_PDF,)
+
+
+def _media_type(block: ImageBlock | DocumentBlock) -> str:
+    source = block.source
+    return source.media_type or _type_of(source.url) or (_PDF if isinstance(block, DocumentBlock) else "")
+
+
+def _type_of(url: str) -> str:
+    return _TYPES.get(posixpath.splitext(urlsplit(url).path)[1].lower(), "")
