@@ -5,9 +5,8 @@ documentation (docs.ollama.com, 2026-11) and recorded replies.
 """
 
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
-from anthropic_proxy.wire.ollama.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.ollama.dialect import Dialect
-from anthropic_proxy.wire.ollama.errors import decode_error
+from anthropic_proxy.wire.ollama.errors import apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.wire.ollama.request import encode_request
 from anthropic_proxy.wire.ollama.stream import OllamaDecoder
 
