@@ -8,7 +8,7 @@ state in a thinking block, which clients send back.
 
 from typing import Literal
 
-from anthropic_proxy.wire.contract import BaseDialect
+from anthropic_proxy.wire.contract import BaseDialect, Call
 from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
@@ -73,3 +73,18 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Set by the user.
     Proven by: golden/ollama/text/keep_alive.
     """
+
+
+UNKNOWN_WINDOW = 65_536
+"""Context window for models with an unknown window. Ollama lowers it to the model's maximum. Without `num_ctx`, Ollama
+may use 4,096 tokens and drop the beginning of the conversation."""
+
+
+def resolve_context_window(call: Call[Dialect]) -> int | None:
+    """Return the size of the context window in tokens, for input and output together.
+
+    None: the size is unknown, and the server decides.
+    """
+    if call.context_window is None and call.dialect.sends_num_ctx:
+        return UNKNOWN_WINDOW
+    return call.context_window

@@ -22,8 +22,7 @@ from anthropic_proxy.wire.failures import (
     find_reply_end,
     read_error_object,
 )
-from anthropic_proxy.wire.ollama.context_window import resolve_context_window
-from anthropic_proxy.wire.ollama.dialect import Dialect
+from anthropic_proxy.wire.ollama.dialect import Dialect, resolve_context_window
 
 _NOT_PULLED = re.compile(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
 _NO_THINKING = re.compile(

@@ -11,8 +11,7 @@ from msgspec import Raw
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.ollama.context_window import resolve_context_window
-from anthropic_proxy.wire.ollama.dialect import Dialect
+from anthropic_proxy.wire.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.wire.ollama.messages import OllamaMessageEncoder
 from anthropic_proxy.wire.ollama.tools import ToolFields, encode_tools
 from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, NO_SERVICE_TIER, SCHEMA_AS_TEXT

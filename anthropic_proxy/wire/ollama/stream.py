@@ -18,8 +18,7 @@ from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
 from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
-from anthropic_proxy.wire.ollama.context_window import resolve_context_window
-from anthropic_proxy.wire.ollama.dialect import Dialect
+from anthropic_proxy.wire.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.wire.ollama.errors import classify_fault, decode_reply_end
 from anthropic_proxy.wire.ollama.frames import (
     ABSENT,
