@@ -8,7 +8,7 @@ returns buffered deltas after an interruption. `notes` has a note for each repai
 from collections.abc import Callable, Sequence
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
@@ -17,21 +17,85 @@ from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
 from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
-from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, parse_token_count, repair_json
 from anthropic_proxy.wire.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.wire.ollama.errors import classify_fault, decode_reply_end
-from anthropic_proxy.wire.ollama.frames import (
-    ABSENT,
-    Frame,
-    FunctionCall,
-    ToolCallField,
-    decode_frame,
-    decode_strict_frame,
-)
 from anthropic_proxy.wire.signatures import empty_signature
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
+
+ABSENT = Raw(b"")
+"""Value of a raw JSON field that the server did not send."""
+
+
+class FunctionCall(Struct, gc=False):
+    """Name of the called tool and arguments of a tool call."""
+
+    name: str | None = None
+    """Name of the called tool, as it was sent upstream."""
+    arguments: Raw = ABSENT
+    """Arguments as a JSON object. `ABSENT`: omitted, as by Ollama's parser for older models."""
+
+
+class ToolCallField(Struct, gc=False):
+    """Entry of `tool_calls`: a complete tool call."""
+
+    function: FunctionCall | None = None
+    """Name and arguments of the call. None: an empty entry."""
+    id: str | None = None
+    """Id of the tool call. None: the server is older than Ollama 0.12."""
+
+
+class ChatMessage(Struct, gc=False):
+    """The reply of the model, or its next fragment in a stream."""
+
+    content: str | None = None
+    """Text of the reply, or its next fragment."""
+    thinking: str | None = None
+    """Reasoning of the model, or its next fragment."""
+    tool_calls: list[ToolCallField] | None = None
+    """Complete tool calls of the model."""
+
+
+class Frame(Struct, gc=False):
+    """One NDJSON line of a stream, or one complete body."""
+
+    message: ChatMessage | None = None
+    """Fragment of the reply, or the complete reply if not streamed."""
+    done: bool = False
+    """True in the last line of the reply."""
+    done_reason: str | None = None
+    """Reason for the end of the reply: `stop`, `length`, `load`, … None: the reply goes on."""
+    prompt_eval_count: int | None = None
+    """Number of input tokens. None: before Ollama 0.5, if the prompt was cached."""
+    eval_count: int | None = None
+    """Number of output tokens. None: not the last line."""
+    error: Raw = ABSENT
+    """Error that replaces the reply, as JSON. `ABSENT`: no error."""
+
+
+decode_strict_frame = msgspec.json.Decoder(Frame).decode
+"""Decode a line or body. Raises `msgspec.ValidationError` for unexpected types."""
+_COUNTS = ("prompt_eval_count", "eval_count")
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Decode a line of a stream, or a complete body. Token counts may be strings or fractions.
+
+    A token count of another type becomes None. Raises `msgspec.DecodeError` for invalid JSON, and if any other field
+    has an unexpected type.
+    """
+    try:
+        return decode_strict_frame(data)
+    except msgspec.ValidationError:
+        content = msgspec.json.decode(data)
+        if not isinstance(content, dict) or content.keys().isdisjoint(_COUNTS):
+            raise
+        return decode_strict_frame(
+            msgspec.json.encode(content | {name: parse_token_count(content.get(name)) for name in _COUNTS})
+        )
+
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _NO_FUNCTION = FunctionCall()
