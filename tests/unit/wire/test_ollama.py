@@ -18,7 +18,7 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import ollama
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader
-from anthropic_proxy.wire.ollama.schema import encode_parameters
+from anthropic_proxy.wire.ollama.tools import encode_parameters
 from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.decoding import decode_whole
 from tests.support.fakes.ollama.models import MODELS, Model, find_model

@@ -23,7 +23,7 @@ from anthropic_proxy.wire.json_schema import (
     clean_schema,
     may_accept_object,
 )
-from anthropic_proxy.wire.ollama.schema import encode_parameters
+from anthropic_proxy.wire.ollama.tools import encode_parameters
 from tests.support import schemas
 from tests.support.harness import ProxyHarness
 from tests.support.reply_schemas import GOOD, Model
