@@ -9,7 +9,7 @@ import re
 from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds.parameters import PARAMETER_REJECTION_TEXTS
-from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
+from anthropic_proxy.wire.failures.kinds.sizes import matches_any, regex
 
 _IMAGE = r"(?:images?(?:[_ ]?(?:urls?|inputs?|content))?|vision|visual|multi-?\s?modal(?:ity)?|pictures?|photos?)"
 _REFUSED = (

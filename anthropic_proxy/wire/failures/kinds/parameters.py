@@ -8,7 +8,7 @@ caller changes the next upstream request.
 import re
 from collections.abc import Container
 
-from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
+from anthropic_proxy.wire.failures.kinds.sizes import matches_any, regex
 
 PARAMETER_REJECTION_TEXTS = (
     # OpenAI, vLLM, llama.cpp (2026-11)

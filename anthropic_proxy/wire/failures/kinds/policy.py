@@ -7,7 +7,7 @@ The reason is a rule about safety, moderation or permitted use. The client recei
 import re
 
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
+from anthropic_proxy.wire.failures.kinds.sizes import matches_any, regex
 
 _TEXT = (
     r"(?:content|prompts?|inputs?|outputs?|texts?|images?|conversation|query|questions?|completion|generation|words)"

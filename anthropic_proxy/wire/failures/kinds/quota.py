@@ -8,7 +8,7 @@ import re
 from typing import Literal
 
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
+from anthropic_proxy.wire.failures.kinds.sizes import matches_any, regex
 
 _USED_UP = (
     r"(?:depleted|exhausted|used up|run out|ran out|insufficient|exceeded|reached|too low|empty|negative|expired|spent)"

@@ -6,7 +6,7 @@ for error texts without numbers. `new_input_overflow_fault` returns the descript
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from msgspec import Struct, structs
@@ -15,7 +15,20 @@ from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds.quantities import Quantity, read_quantities
-from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
+
+
+def regex(pattern: str) -> re.Pattern[str]:
+    """Return the compiled regular expression of a table row. Case is ignored.
+
+    A part of `pattern` that matches any text must have a maximum length (`.{0,80}`), which limits the time of a search.
+    """
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def matches_any(rows: Iterable[re.Pattern[str]], text: str) -> bool:
+    """Return True if at least one row of a table is found in an error text."""
+    return any(entry.search(text) for entry in rows)
+
 
 INPUT_OVERFLOW_TEXTS = (
     regex(r"\bcontext[ _](?:length|window|size|limit)[ _](?:is )?exceed"),  # OpenAI, Groq, DeepSeek: code (2026-11)
