@@ -4,8 +4,10 @@ Open models write calls and reasoning as text with markers, which some servers d
 such text. `ToolCallRepair` repairs names and arguments. `README.md` has one example of each text format.
 """
 
+from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
+from anthropic_proxy.messages.tool_arguments import means_no_arguments
+from anthropic_proxy.wire.contract import BaseDialect, Call
 from anthropic_proxy.wire.tool_call_repair.arguments import is_json_object, repair_arguments
-from anthropic_proxy.wire.tool_call_repair.call_repair import ToolCallRepair
 from anthropic_proxy.wire.tool_call_repair.formats import TOOL_CALL_FORMATS, ToolCallFormat
 from anthropic_proxy.wire.tool_call_repair.offered_tools import UNNAMED_TOOL, OfferedTools
 from anthropic_proxy.wire.tool_call_repair.text_calls import TextCallDetector
@@ -26,3 +28,76 @@ __all__ = [
     "is_json_object",
     "repair_arguments",
 ]
+
+
+_NAME, _INPUT = TOOL_CALL_FIELDS
+_MAX_SHOWN_CHARACTERS = 80
+"""Maximum length of a tool name in a fidelity note. A longer name is cut."""
+
+
+class ToolCallRepair:
+    """Repairs the tool calls of one reply, and adds a note for each repair.
+
+    A name or arguments with more than one possible meaning stay unchanged.
+    """
+
+    def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
+        """Prepare the repair for one reply. `names`: True to repair names too, False to repair only arguments."""
+        self.notes: list[FidelityNote] = []
+        """Notes on repairs, and on invalid arguments that could not be repaired."""
+        self._aliases = call.client_tool_names
+        self._offered = OfferedTools(call) if names else None
+
+    def repair_name(self, name: str) -> str:
+        """Return the client's tool name for a tool name in the provider's reply.
+
+        A name with no certain meaning is returned unchanged.
+        """
+        client_name = self._aliases.get(name, name)
+        found = self._offered.find_tool_name(name) if self._offered else None
+        if found is None:
+            return client_name
+        if found != client_name:
+            self.notes.append(
+                FidelityNote(
+                    "approximated",
+                    _NAME,
+                    f"'{_shortened(name)}' was called; the offered tool is {found}",
+                )
+            )
+        return found
+
+    def find_name_by_arguments(self, arguments: str) -> str | None:
+        """Return the client's name of the tool for a call without a name, if exactly one tool fits the arguments.
+
+        If no tool or several tools fit, the result is `unnamed_tool`. None: names are not repaired, or no tool is
+        offered.
+        """
+        if not self._offered:
+            return None
+        whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
+        found = self._offered.find_tool_name_by_arguments(whole) or UNNAMED_TOOL
+        self.notes.append(FidelityNote("approximated", _NAME, f"a call had no name: {found}"))
+        return found
+
+    def repair_arguments(self, arguments: str, name: str) -> str:
+        """Return the arguments of a call as the JSON text of one object.
+
+        Empty or ambiguous arguments are returned unchanged.
+        """
+        if means_no_arguments(arguments) or is_json_object(arguments):
+            return arguments
+        mended = repair_arguments(arguments)
+        fate = (
+            "are not a JSON object and were delivered unchanged"
+            if mended is None
+            else "were not a JSON object and were repaired"
+        )
+        self.notes.append(FidelityNote("approximated", _INPUT, f"the arguments of a call of {_shortened(name)} {fate}"))
+        return arguments if mended is None else mended
+
+
+def _shortened(name: str) -> str:
+    """Return a tool name for a note: cut to 80 characters, with control characters escaped."""
+    visible = name if len(name) <= _MAX_SHOWN_CHARACTERS else name[:_MAX_SHOWN_CHARACTERS] + "…"
+    return repr(visible)[1:-1]
