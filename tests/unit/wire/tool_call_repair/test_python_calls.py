@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.wire.tool_call_repair import OfferedTools
-from anthropic_proxy.wire.tool_call_repair.python_calls import read_python_calls
+from anthropic_proxy.wire.tool_call_repair.formats import read_python_calls
 from tests.support.tool_call_forms import new_call
 
 TEXT = r'[Run(command="grep \d+ file", description="C:\windows")]'
