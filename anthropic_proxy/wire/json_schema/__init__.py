@@ -5,8 +5,13 @@ kept. Values of `enum`, `const`, `default` and `examples` are copied unchanged. 
 through its references. A `WorkBudget` therefore counts the work, and raises `WorkLimitExceeded` above a limit.
 """
 
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema
-from anthropic_proxy.wire.json_schema.encoding import encode_schema, encode_schema_cached
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
 from anthropic_proxy.wire.json_schema.merging import merge_all_of
 from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA_PATH, may_accept_object
@@ -30,3 +35,44 @@ __all__ = [
     "merge_all_of",
     "qualifies_for_strict",
 ]
+
+
+_KEPT = 1_024
+"""Maximum number of schemas in the cache. The least recently used one is removed."""
+_MAX_KEPT_BYTES = 32 * 1024
+"""Maximum size in bytes of the JSON text of a cached schema. A larger schema is encoded for every request."""
+
+
+class EncodedSchema(NamedTuple):
+    """A client's JSON Schema as the provider accepts it, with texts about the main conditions that were lost."""
+
+    schema: Raw
+    """The cleaned schema, as JSON text."""
+    qualifies_for_strict: bool
+    """True if OpenAI's strict mode allows the cleaned schema."""
+    losses: tuple[str, ...]
+    """Texts for fidelity notes, one for each loss. Only losses at the root of the schema and of references are
+    noted."""
+
+
+def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
+    """Return a JSON Schema as JSON text, with only the keywords that `rules` permit.
+
+    The result also has texts about the main conditions of the client's schema that were lost. Raises
+    `WorkLimitExceeded` if the work exceeds `budget`.
+    """
+    budget.count_decoding_steps(schema)
+    cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
+    return EncodedSchema(Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost))
+
+
+_encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
+
+
+def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
+    """Return the result of `encode_schema` for the schema of a reply, from a cache if it was encoded before.
+
+    Large schemas are not cached. Raises `WorkLimitExceeded` if the work exceeds `budget`.
+    """
+    with budget.error_field(REPLY_SCHEMA_PATH):
+        return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)
