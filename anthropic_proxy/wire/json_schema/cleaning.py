@@ -9,11 +9,7 @@ replaced by the schema that it names. `MAX_INLINED_REFERENCES` limits the number
 from typing import Any, NamedTuple
 
 from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_json_nodes
-from anthropic_proxy.wire.json_schema.document import SchemaDocument
-from anthropic_proxy.wire.json_schema.equality import EqualityIndex
-from anthropic_proxy.wire.json_schema.merging import merge_all_of
-from anthropic_proxy.wire.json_schema.roots import flatten_root
-from anthropic_proxy.wire.json_schema.rules import (
+from anthropic_proxy.wire.json_schema.document import (
     DROPPED_KEYWORDS,
     SCHEMA_LIST_KEYWORDS,
     SCHEMA_MAP_KEYWORDS,
@@ -21,8 +17,12 @@ from anthropic_proxy.wire.json_schema.rules import (
     SINGLE_SCHEMA_KEYWORDS,
     UNRESTRICTED_RULES,
     Schema,
+    SchemaDocument,
     SchemaRules,
 )
+from anthropic_proxy.wire.json_schema.equality import EqualityIndex
+from anthropic_proxy.wire.json_schema.merging import merge_all_of
+from anthropic_proxy.wire.json_schema.roots import flatten_root
 
 MAX_INLINED_REFERENCES = 1_000
 """Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a

@@ -6,8 +6,8 @@ conditions of each. A `WorkBudget` limits the work for one client request.
 
 from typing import Any
 
+from anthropic_proxy.wire.json_schema.document import Schema
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
-from anthropic_proxy.wire.json_schema.rules import Schema
 
 
 def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:

@@ -5,7 +5,7 @@ In strict mode, the arguments of a tool call always match the schema.
 
 from typing import Any
 
-from anthropic_proxy.wire.json_schema.rules import Schema
+from anthropic_proxy.wire.json_schema.document import Schema
 
 _STRICT = frozenset(
     (
