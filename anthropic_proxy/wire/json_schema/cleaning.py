@@ -20,8 +20,7 @@ from anthropic_proxy.wire.json_schema.document import (
     SchemaDocument,
     SchemaRules,
 )
-from anthropic_proxy.wire.json_schema.equality import EqualityIndex
-from anthropic_proxy.wire.json_schema.merging import merge_all_of
+from anthropic_proxy.wire.json_schema.merging import EqualityIndex, merge_all_of
 from anthropic_proxy.wire.json_schema.roots import flatten_root
 
 MAX_INLINED_REFERENCES = 1_000

@@ -12,7 +12,7 @@ import msgspec
 
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.wire.json_schema.document import ALTERNATIVE_KEYWORDS, Schema, SchemaDocument
-from anthropic_proxy.wire.json_schema.equality import EqualityIndex
+from anthropic_proxy.wire.json_schema.merging import EqualityIndex
 from anthropic_proxy.wire.json_schema.texts import encode_if_short
 
 REPLY_SCHEMA_PATH = "output_config.format.schema"
