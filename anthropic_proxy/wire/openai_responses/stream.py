@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.server_blocks import describe_generated_file
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import build_blocked_reply_stop, find_reply_end
 from anthropic_proxy.wire.finish_reasons import find_finish_kind
@@ -29,7 +30,6 @@ from anthropic_proxy.wire.openai_responses.frames import (
     decode_strict_event,
     is_present,
 )
-from anthropic_proxy.wire.openai_responses.item_state import OutputItemState, describe_generated_image
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext, ToolCallItemDecoder
 from anthropic_proxy.wire.openai_responses.web_search import (
     SERVER_TOOL_ITEM_TYPES,
@@ -38,6 +38,35 @@ from anthropic_proxy.wire.openai_responses.web_search import (
 )
 from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
+
+
+class OutputItemState:
+    """Decoding state of one output item of a stream: the decoder of its tool call, and the content decoded so far."""
+
+    __slots__ = ("citation_count", "complete", "item_id", "latest_part", "server_tool", "text_streamed", "tool_call")
+
+    def __init__(self) -> None:
+        self.tool_call: ToolCallItemDecoder | None = None
+        self.server_tool: ServerToolItemDecoder | None = None
+        self.item_id: str | None = None
+        self.latest_part: tuple[str, int] | None = None
+        """Kind and index of the content part of the latest fragment: `("summary", 0)`. None: no fragment yet."""
+        self.text_streamed = False
+        """True if fragments of text were returned. The complete item, which follows, then adds no text."""
+        self.citation_count = 0
+        """Number of citations returned from stream events. The complete item repeats these citations."""
+        self.complete = False
+
+
+def describe_generated_image(item: OutputItem) -> str | None:
+    """Return a text in place of a generated image, because the Messages API has no block for one.
+
+    None: the item is not a generated image.
+    """
+    if item.type == "image_generation_call" and item.result:
+        return describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
+    return None
+
 
 _DONE = b"[DONE]"
 _CALLS = ("function_call", "custom_tool_call")
