@@ -14,6 +14,7 @@ from anthropic_proxy.messages.models.block_structs import ABSENT, ToolResultBloc
 from anthropic_proxy.messages.models.blocks import (
     TOO_DEEP_MESSAGE,
     find_schema_error,
+    list_new_blocks,
 )
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.clean_messages import as_clean_messages
@@ -26,7 +27,6 @@ from anthropic_proxy.messages.models.field_decoding import (
     is_content_valid,
 )
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
-from anthropic_proxy.messages.models.new_blocks import list_new_blocks
 from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES
 from anthropic_proxy.messages.models.structs import MessagesRequest
 from anthropic_proxy.messages.models.tools import decode_tools

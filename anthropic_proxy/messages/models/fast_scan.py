@@ -14,8 +14,8 @@ from msgspec import Meta, Raw, Struct
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models.block_structs import ABSENT
+from anthropic_proxy.messages.models.blocks import list_new_blocks
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
-from anthropic_proxy.messages.models.new_blocks import list_new_blocks
 from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES, has_too_many_members
 from anthropic_proxy.messages.models.structs import MessagesRequest
 from anthropic_proxy.messages.models.tools import decode_tools
