@@ -30,8 +30,7 @@ from anthropic_proxy.messages.models import (
     decode_nested_content,
     decode_tool,
 )
-from anthropic_proxy.messages.models.tools import ToolList, are_client_tools
-from anthropic_proxy.messages.models.toolsets import implied_toolsets
+from anthropic_proxy.messages.models.tools import ToolList, are_client_tools, implied_toolsets
 from anthropic_proxy.messages.preparation.client_tools import function_for_client_tool
 from anthropic_proxy.messages.preparation.request import ProxyTool, TargetLimits
 from anthropic_proxy.messages.preparation.server_tools import (

@@ -14,8 +14,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import McpServer, Tool, ToolChoice
-from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
-from anthropic_proxy.messages.models.toolsets import Toolset, decode_toolset
+from anthropic_proxy.messages.models.tools import Toolset, are_client_tools, decode_toolset, is_client_tool
 from anthropic_proxy.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
