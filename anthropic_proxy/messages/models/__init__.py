@@ -34,8 +34,13 @@ from anthropic_proxy.messages.models.block_structs import (
 from anthropic_proxy.messages.models.blocks import decode_nested_content
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.clean_messages import CleanMessages
-from anthropic_proxy.messages.models.decode import decode_envelope, decode_request, decode_request_or_envelope
-from anthropic_proxy.messages.models.fast_scan import guess_model, scan_request
+from anthropic_proxy.messages.models.decode import (
+    decode_envelope,
+    decode_request,
+    decode_request_or_envelope,
+    guess_model,
+    scan_request,
+)
 from anthropic_proxy.messages.models.mcp_servers import McpServer
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent, json_string
 from anthropic_proxy.messages.models.structs import (
