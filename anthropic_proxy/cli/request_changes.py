@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from anthropic_proxy.cli.request_fields import list_fields
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.preparation.effort import NO_KNOWN_EFFORTS
 from anthropic_proxy.messages.preparation.fidelity_notes import TASK_BUDGET
+from anthropic_proxy.messages.preparation.prepare import NO_KNOWN_EFFORTS
 from anthropic_proxy.wire.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
 
 MAX_VALUE_CHARACTERS = 20
