@@ -22,9 +22,13 @@ from anthropic_proxy.messages.models import (
     ToolUseBlock,
     is_string_or_absent,
 )
-from anthropic_proxy.messages.preparation.cleaning import Transcript, clean_messages, clean_system_prompt
+from anthropic_proxy.messages.preparation.cleaning import (
+    Transcript,
+    clean_messages,
+    clean_system_prompt,
+    pair_calls_with_results,
+)
 from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
-from anthropic_proxy.messages.preparation.pairing import pair_calls_with_results
 from anthropic_proxy.messages.preparation.request import (
     STATED_WINDOW_MIN_MARGIN_TOKENS,
     WINDOW_MARGIN_TOKENS,
