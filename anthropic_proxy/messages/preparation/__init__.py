@@ -16,8 +16,12 @@ from anthropic_proxy.messages.preparation.request import (
     available_output_tokens,
     find_session_id,
 )
-from anthropic_proxy.messages.preparation.server_tool_history import ends_with_paused_reply, find_pending_calls
-from anthropic_proxy.messages.preparation.server_tools import server_tool_kind, server_tool_kinds
+from anthropic_proxy.messages.preparation.server_tools import (
+    ends_with_paused_reply,
+    find_pending_calls,
+    server_tool_kind,
+    server_tool_kinds,
+)
 from anthropic_proxy.messages.preparation.tools import resolve_proxy_tools
 
 __all__ = [

@@ -37,7 +37,7 @@ from anthropic_proxy.messages.preparation.request import (
     TargetLimits,
     available_output_tokens,
 )
-from anthropic_proxy.messages.preparation.server_tool_history import restore_function_calls
+from anthropic_proxy.messages.preparation.server_tools import restore_function_calls
 from anthropic_proxy.messages.preparation.tool_names import ToolNames
 from anthropic_proxy.messages.preparation.tools import select_offered_tools, select_tool_choice
 
