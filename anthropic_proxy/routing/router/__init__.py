@@ -8,7 +8,6 @@ finds base URLs and missing keys. `RouteCache` caches the results of `build_rout
 from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities
 from anthropic_proxy.routing.router.model_names import resolve_model_name_and_tier
 from anthropic_proxy.routing.router.provider_setup import build_server_name, describe_missing_key, find_server_override
-from anthropic_proxy.routing.router.rule_findings import list_rule_choices, list_rule_problems_and_warnings
 from anthropic_proxy.routing.router.targets import (
     FixedRouteCache,
     Route,
@@ -22,6 +21,8 @@ from anthropic_proxy.routing.router.targets import (
     find_retirement,
     find_server_tools,
     find_successor,
+    list_rule_choices,
+    list_rule_problems_and_warnings,
     list_tier_mappings,
     should_query_ollama,
     switch_wire,

@@ -422,3 +422,37 @@ class FixedRouteCache(RouteCache):
     def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
         """Return the given route, for every query."""
         return self._route
+
+
+_ANY_MODEL = "claude-sonnet"
+"""Model id that stands for the requested one when a route has the target `default` (the model mapping). Problems of
+this model are reported with the model mapping."""
+
+
+def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
+    """Return the models that routes of the configuration file name by id, each with the first route that names it.
+
+    Targets that are a Claude tier, or `default`, are not included.
+    """
+    found: dict[str, tuple[ConfiguredRoute, ModelChoice]] = {}
+    preferred = find_preferred_provider(settings, catalog)
+    for rule in settings.routes:
+        for choice in choose_models_for_rule(rule, _ANY_MODEL, preferred, settings, catalog):
+            if choice.variable == rule.targets_setting:
+                found.setdefault(choice.prefixed_id, (rule, choice))
+    return list(found.values())
+
+
+def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
+    """Return two lists of texts about models in routes: problems that prevent replies, and warnings."""
+    problems, warnings = [], []
+    for rule, choice in list_rule_choices(settings, catalog):
+        if problem := describe_choice_problem(choice, settings, catalog):
+            problems.append(problem if rule.name in problem else f"The {rule.label}: {problem}")
+        elif choice.note:
+            warnings.append(
+                f'{rule.targets_setting} contains "{choice.model}", which has no prefix and is in no model list, so it '
+                f"is sent to {choice.provider.prefix}. Write {choice.prefixed_id}, or the prefix of another provider. "
+                f"Set in {rule.origin.replace(' line ', ', line ')}."
+            )
+    return problems, warnings
