@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, UnsupportedFeature
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ServerOverride, find_registry
+from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
 from anthropic_proxy.routing.providers.registry import RetiredModel
 from anthropic_proxy.routing.router.capabilities import find_capabilities
 from anthropic_proxy.routing.router.model_names import (
@@ -34,8 +34,8 @@ from anthropic_proxy.routing.router.provider_setup import (
     find_server_override,
     is_preferable,
 )
-from anthropic_proxy.routing.router.unknown_prefixes import describe_unknown_prefix
-from anthropic_proxy.settings import TIERS, ConfiguredRoute, Fidelity, Settings
+from anthropic_proxy.settings import TARGETS_SETTING, TIERS, ConfiguredRoute, Fidelity, Settings
+from anthropic_proxy.settings.values import find_similar_choice, join_with_or
 from anthropic_proxy.wire.contract import BaseDialect, RelayWire, Wire
 
 
@@ -456,3 +456,47 @@ def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tup
                 f"Set in {rule.origin.replace(' line ', ', line ')}."
             )
     return problems, warnings
+
+
+_MIN_SIMILARITY = 0.7
+
+
+def describe_unknown_prefix(choice: ModelChoice, settings: Settings) -> str:
+    """Return an error text if the model of a setting has an unknown provider prefix. "": no such error."""
+    prefix, slash, model = choice.model.partition("/")
+    is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider
+    if not slash or not is_guess or _has_ids_with_slash(choice.provider, settings):
+        return ""
+    registry = find_registry(settings)
+    meant = _find_meant(prefix.lower(), registry)
+    variable, known = choice.variable, [row.prefix for row in registry if row.offered_to_users]
+    place = settings.origins.get(variable, "environment").replace(" line ", ", line ")
+    where = "the environment" if place == "environment" else place
+    is_list = variable.startswith(("FALLBACK_", TARGETS_SETTING))
+    subject = f'{variable} contains "{choice.model}"' if is_list else f'{variable} is "{choice.model}"'
+    hint = f" Did you mean {'' if is_list else variable + '='}{meant}/{model}" if meant else ""
+    return (
+        f"{subject}, but {prefix}/ is the prefix of no provider, and {choice.provider.prefix} has no such model. "
+        f"Use {join_with_or(known)} as the prefix. Set in {where}.{hint}"
+    )
+
+
+def _has_ids_with_slash(row: Provider, settings: Settings) -> bool:
+    """Return True if model ids of a provider may contain a slash that does not end a provider prefix."""
+    is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
+    if is_own_server or row.key_source == "google" or row.transport != "http":
+        return True
+    return any("/" in model for model in row.known_models)
+
+
+def _find_meant(prefix: str, registry: ProviderRegistry) -> str:
+    """Return the provider prefix that the user probably means by `prefix`: `xai` for `grok`, or a similar word.
+
+    "": no similar prefix.
+    """
+    for row in registry:
+        if any(model.startswith(f"{prefix}-") for model in row.known_models):
+            return row.prefix
+    offered = [word for row in registry if row.offered_to_users for word in (row.prefix, row.name)]
+    similar = find_similar_choice(prefix, offered, _MIN_SIMILARITY)
+    return next((row.prefix for row in registry if similar in (row.prefix, row.name)), "")
