@@ -15,7 +15,7 @@ from anthropic_proxy.upstream.http.response import HttpResponse
 from anthropic_proxy.upstream.http.url import Origin
 
 if TYPE_CHECKING:
-    from anthropic_proxy.upstream.http.pool import ConnectionPool
+    from anthropic_proxy.upstream.http.client import ConnectionPool
 
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 """Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`.
