@@ -16,8 +16,12 @@ from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import export_to_litellm, load_settings
 from anthropic_proxy.upstream.litellm import LiteLLMResponse, LiteLLMThread, LiteLLMTransport
-from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_error_body
-from anthropic_proxy.upstream.litellm.response import ReplyConverter, to_acompletion_arguments
+from anthropic_proxy.upstream.litellm.response import (
+    ReplyConverter,
+    decode_exception,
+    encode_error_body,
+    to_acompletion_arguments,
+)
 from anthropic_proxy.wire.contract import UpstreamRequest
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body
 from tests.support.fakes.openai_chat import KEY, new_openai
