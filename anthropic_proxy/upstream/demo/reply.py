@@ -4,15 +4,17 @@
 `encode_reply` encodes it as a Chat Completions response. Source: OpenAI's API reference, 2026-11.
 """
 
+import posixpath
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.upstream.demo.calls import build_default_value, build_tool_call, find_requested_call
-from anthropic_proxy.upstream.demo.requests import DemoRequest, ToolCall, remove_tagged_sections
+from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_json_nodes
+from anthropic_proxy.upstream.demo.requests import DemoRequest, OfferedTool, ToolCall, remove_tagged_sections
 
 MAX_REPEATED_TOOL_RESULTS = 8
 """Maximum number of tool results that one demo reply repeats."""
@@ -169,3 +171,242 @@ def _encode_events(
 
 def _encode_event(chunk: dict[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+MAX_DEFAULT_VALUE_NODES = 1_000
+"""Maximum size of the default values for one JSON Schema, in nodes. A node is a key, a value or 64 characters."""
+MAX_DEFAULT_VALUE_STEPS = 20_000
+"""Maximum work on the default values for one JSON Schema, in steps: one for each node that is examined."""
+MAX_SCHEMA_DEPTH = 32
+"""Maximum nesting depth of a schema with default values. A deeper schema raises `WorkLimitExceeded`."""
+_TEXT = "demo"
+_UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
+
+
+def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
+    """Return a call of `tool` with the arguments `given`. Other required arguments get default values.
+
+    Raises `WorkLimitExceeded` if the default values are too large.
+    """
+    value = _Defaults(f"tools.{tool.name}.input_schema", tool.input_schema).fill(tool.input_schema, 0, given)
+    return ToolCall(tool.name, {**value, **given} if isinstance(value, dict) else given)
+
+
+def build_default_value(field: str, schema: Any) -> Any:
+    """Return a default value of the type that a JSON Schema requires.
+
+    `field` is the path of the schema for errors. Raises `WorkLimitExceeded` if the value is too large.
+    """
+    return _Defaults(field, schema).fill(schema, 0)
+
+
+class _Defaults:
+    """Builder of default values for a JSON Schema (`root`), for required arguments that the user's text does not
+    contain.
+
+    A value has the stated type and is not below a stated minimum. Patterns, formats and other keywords are ignored.
+    """
+
+    def __init__(self, field: str, root: Any) -> None:
+        self._budget = WorkBudget(
+            field,
+            purpose="fill in",
+            max_steps=MAX_DEFAULT_VALUE_STEPS,
+            max_nodes=MAX_DEFAULT_VALUE_NODES,
+            max_depth=MAX_SCHEMA_DEPTH,
+        )
+        self._root = root
+
+    def fill(self, schema: Any, depth: int, given: Mapping[str, Any] | None = None) -> Any:
+        """Return the default value for a subschema. `given`: properties that the value does not need to contain."""
+        self._budget.require_allowed_depth(depth)
+        self._budget.count_nodes(1)
+        if not isinstance(schema, Mapping):
+            return _TEXT
+        for value in _stated(schema):
+            self._budget.count_nodes(count_json_nodes(value))
+            return value
+        if isinstance(reference := schema.get("$ref"), str):
+            return self.fill(self._follow(reference), depth + 1, given)
+        kind = _type_of(schema)
+        if kind == "object":
+            return self._fill_object(schema, depth, given or {})
+        if kind == "array":
+            count = int(_lower_bound(schema.get("minItems")))
+            self._budget.count_nodes(count)
+            return [self.fill(schema.get("items"), depth + 1) for _ in range(count)]
+        if kind == "string":
+            length = int(_lower_bound(schema.get("minLength"), len(_TEXT)))
+            self._budget.count_nodes(length // CHARACTERS_PER_NODE)
+            return _TEXT.ljust(length, ".")[: int(_lower_bound(schema.get("maxLength", length)))]
+        if kind in {"integer", "number"}:
+            above = schema.get("exclusiveMinimum")
+            value = _lower_bound(schema.get("minimum"), above + 1 if isinstance(above, int | float) else 0)
+            high = schema.get("maximum", value)
+            return high if isinstance(high, int | float) and high < value else value
+        if kind:
+            return {"boolean": False, "null": None}.get(kind, _TEXT)
+        unions = (schema[keyword] for keyword in _UNION_KEYWORDS if isinstance(schema.get(keyword), list))
+        union = next(filter(None, unions), None)
+        return _TEXT if union is None else self.fill(union[0], depth + 1, given)
+
+    def _fill_object(self, schema: Mapping[str, Any], depth: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        properties, required = schema.get("properties"), schema.get("required")
+        known = properties if isinstance(properties, Mapping) else {}
+        value: dict[str, Any] = {}
+        for name in required if isinstance(required, list) else ():
+            if isinstance(name, str) and name not in given and name not in value:
+                self._budget.count_nodes(count_json_nodes(name))
+                value[name] = self.fill(known.get(name), depth + 1)
+        return value
+
+    def _follow(self, reference: str) -> Any:
+        """Return the schema at a JSON pointer into the root schema (`#/$defs/place`). None: no schema at that place."""
+        self._budget.count_steps(1 + len(reference))
+        target = self._root
+        for key in filter(None, reference.removeprefix("#").split("/")):
+            name = key.replace("~1", "/").replace("~0", "~")
+            target = target.get(name) if isinstance(target, Mapping) else None
+        return target
+
+
+def _stated(schema: Mapping[str, Any]) -> list[Any]:
+    """Return the value that a schema states by `const`, `default` or the first member of `enum`, in a list.
+
+    Empty list: the schema has none of the keywords.
+    """
+    values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
+    enum = schema.get("enum")
+    return (values + enum[:1] if isinstance(enum, list) else values)[:1]
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    """Return the first type of a schema. Without `type`: the type that other keywords imply. "": none."""
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next(iter(kind), None)
+    if isinstance(kind, str):
+        return kind
+    if "properties" in schema or "required" in schema:
+        return "object"
+    return "array" if "items" in schema else ""
+
+
+def _lower_bound(*limits: Any) -> Any:
+    """Return the maximum of 0 and the numbers in `limits`, the lower bounds of a schema. Other values are ignored."""
+    return max((0, *(limit for limit in limits if isinstance(limit, int | float))))
+
+
+MAX_PROMPT_CHARACTERS = 300
+"""Maximum number of characters of a user text that is compared with the patterns. A longer text gets no tool call."""
+_START = (
+    r"\s*(?:(?:please|now|then)\s+|(?:can|could|would) you\s+(?:please\s+)?)?"
+    r"(?:use\s+(?:the\s+)?(?P<tool>\w+)(?:\s+tool)?\s+(?:to|and)\s+)?"
+)
+_END = (
+    r"(?:,?\s+(?:please|for me|now|today))?"
+    r"(?:,?\s+(?:and|then)\s+(?:tell|show|say|summari[sz]e|explain|print|repeat|report)\b[^\n]*)?\s*[.!?]*\s*"
+)
+_QUOTED = r"`(?P<ticked>[^`\n]+)`|\"(?P<double>[^\"\n]+)\"|'(?P<single>[^'\n]+)'"
+_PATH = (
+    rf"(?=[`\"'][^`\"'\n]*[./~]|[^\s`\"']*(?:[/~\\]|\.\w*[a-z]))(?!\S*://)"
+    rf"(?:{_QUOTED}|(?P<plain>[^\s,;`\"']*[^\s.,;:?!`\"']))|file\s+(?P<named>(?-i:[A-Z])[\w-]+)"
+)
+_HERE = r"(?:this|the|my)?(?:\s*\b(?:current|working|project))*\s*\b(?:folder|directory|repo|repository|project)"
+_FOLDER = (
+    rf"(?:the\s+)?(?:(?:folder|directory)\s+)?(?:{_QUOTED}|(?P<plain>[\w./~\\-]*[\w/~]))(?:\s+(?:folder|directory))?"
+)
+
+
+def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern[str], Sequence[tuple[str, str, str]]]:
+    """Return a rule: the compiled pattern of a user text, and the kinds of tools that can serve the request.
+
+    A kind has a pattern of the tool name, the possible names of its argument, and a template of the value (see
+    `_fill`). The first kind that the client offers is used. Names are compared in lower case, without `_`, `-` and MCP
+    prefix.
+    """
+    return re.compile(f"{_START}(?:{form}){_END}", re.IGNORECASE), tools
+
+
+_SHELL = (
+    r"sh|(?:bash|shell|terminal)(?:command)?|(?:run|execute|exec)(?:bash|shell|terminal)?(?:command|cmd)?",
+    "command cmd commandline shellcommand",
+)
+_LISTER = r"ls|list(?:dir|directory|files|folder|directorycontents)?|readdir"
+_READER = r"(?:read|view|open|get|cat|fetch)(?:text)?(?:files?)?(?:contents?)?"
+DEMO_TOOL_RULES = (
+    _tool_call_rule(  # list the files here
+        r"(?:ls|(?:list|show|display)(?:\s+me)?(?:\s+all)?(?:\s+of)?(?:\s+the|\s+my)?\s+files"
+        r"|(?:what|which)\s+files\s+(?:are|exist)(?:\s+there)?)"
+        rf"(?:(?:\s+that)?(?:\s+are)?\s+here)?(?:\s+(?:in|inside|of|under)\s+(?:{_HERE}|{_FOLDER}))?",
+        (_LISTER, "path directory dir folder dirpath directorypath folderpath", "{path}"),
+        (*_SHELL, "ls -la {quoted}"),
+        (r"glob|globfiles", "pattern globpattern", "{pattern}"),
+    ),
+    _tool_call_rule(  # read a.txt
+        rf"(?:(?:read|cat|view)(?:\s+me)?(?:\s+the)?(?:\s+contents?\s+of)?(?:\s+the)?"
+        r"|(?:open|print|show(?:\s+me)?)(?:\s+the)?(?:\s+contents?\s+of(?:\s+the)?|(?=\s+file))"
+        rf"|what(?:'s|\s+is)\s+in(?:\s+the)?)(?:\s+file)?\s+(?:{_PATH})(?:\s+file)?",
+        (_READER, "filepath path filename file targetfile absolutepath absolutefilepath", "{path}"),
+        (*_SHELL, "cat {quoted}"),
+    ),
+    _tool_call_rule(  # run `echo hi`
+        rf"(?:run|execute)(?:\s+(?:the|this))?(?:\s+following)?(?:\s+(?:shell|bash|terminal)?\s*command)?"
+        rf"(?:\s*:\s*(?P<plain>[^`\n]+)|\s*:?\s*(?:{_QUOTED}))",
+        (*_SHELL, "{text}"),
+    ),
+    _tool_call_rule(  # What's the weather in Paris?
+        r"(?:(?:what|how)(?:'s|\s+is)\s+the\s+|(?:tell|show)\s+me\s+the\s+|get\s+(?:me\s+)?the\s+|the\s+)?(?:current\s+)?weather"
+        r"(?:\s+like)?\s+in\s+(?P<plain>(?-i:[A-Z][\w.'’-]*(?:\s+[A-Z][\w.'’-]*){0,3})|\w+)",
+        (r"\w*(?:weather|forecast)\w*", "city location place town cityname", "{text}"),
+    ),
+)
+"""Rules of the demo: pattern of a user text → kinds of tools that can serve the request. See `_tool_call_rule`."""
+
+
+def find_requested_call(request: DemoRequest) -> ToolCall | None:
+    """Return the tool call that the user's last text requests. None: no rule of the demo matches the text.
+
+    Also None if the client offers no suitable tool.
+    """
+    prompt = request.last_user_text
+    if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
+        return None
+    matches = ((form.fullmatch(prompt), tools) for form, tools in DEMO_TOOL_RULES)
+    match, kinds = next((found for found in matches if found[0]), (None, ()))
+    groups = match.groupdict() if match else {}
+    text = next((groups[name] for name in ("ticked", "double", "single", "named", "plain") if groups.get(name)), "")
+    wanted = _normalize(groups.get("tool") or "")
+    for form, arguments, template in kinds:
+        for tool in request.tools:
+            name = _normalize(tool.name.rpartition("__")[2])
+            argument = wanted in {"", name} and re.fullmatch(form, name) and _find_argument(tool, arguments.split())
+            if argument:
+                return build_tool_call(tool, {argument: _fill(template, text, request.working_directory)})
+    return None
+
+
+def _fill(template: str, text: str, directory: str) -> str:
+    """Return the value of an argument: `text` in the form that `template` requires.
+
+    The forms are unchanged text, text quoted for a shell, a path below `directory`, and a glob pattern.
+    """
+    path = posixpath.normpath(posixpath.join(directory if directory.startswith("/") else "", text or "."))
+    quoted, pattern = shlex.quote(text) if text else "", f"{text}/*" if text else "*"
+    return template.format(text=text, quoted=quoted, path=text if text[:1] == "~" else path, pattern=pattern).strip()
+
+
+def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
+    """Return the name of the first string property of a tool that `arguments` contains. "": no such property."""
+    properties = tool.input_schema.get("properties")
+    known = properties if isinstance(properties, dict) else {}
+    return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")
+
+
+def _is_text(schema: object) -> bool:
+    kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
+    return kind == "string" or (isinstance(kind, list) and "string" in kind)
+
+
+def _normalize(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
