@@ -13,7 +13,7 @@ from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, We
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.http.response import Decompressor
-from anthropic_proxy.upstream.web_fetch.content_type import (
+from anthropic_proxy.upstream.web_fetch.fetcher import (
     HTML_MEDIA_TYPES,
     decode_text,
     detect_media_type,

@@ -22,8 +22,12 @@ from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, IMAGE_MEDIA_T
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.upstream.public_addresses import is_public_address
 from anthropic_proxy.upstream.web_fetch import PageFetcher
-from anthropic_proxy.upstream.web_fetch.content_type import find_charset_parameter
-from anthropic_proxy.upstream.web_fetch.fetcher import HTML_CONVERTER, MAX_PAGE_BYTES, GuardedDialer
+from anthropic_proxy.upstream.web_fetch.fetcher import (
+    HTML_CONVERTER,
+    MAX_PAGE_BYTES,
+    GuardedDialer,
+    find_charset_parameter,
+)
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
