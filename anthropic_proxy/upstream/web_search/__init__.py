@@ -3,7 +3,6 @@
 `client` sends a query and chooses the results. `searxng` and `keyed_services` encode requests and decode responses.
 """
 
-from anthropic_proxy.upstream.web_search.client import SearchClient
-from anthropic_proxy.upstream.web_search.searxng import MAX_QUERY_CHARACTERS, SearxngClient
+from anthropic_proxy.upstream.web_search.client import MAX_QUERY_CHARACTERS, SearchClient, SearxngClient
 
 __all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]
