@@ -8,7 +8,7 @@ receipt of a request that the HTTP parser rejected.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
@@ -37,7 +37,6 @@ from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 from anthropic_proxy.route_table import FoundRoute
 from anthropic_proxy.routing.model_listing import ModelEntry, find_model, list_models
 from anthropic_proxy.server import request_views
-from anthropic_proxy.server.accept_header import prefers_html
 from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
 from anthropic_proxy.server.plugin_routes import (
     is_key_checked_by_route,
@@ -335,3 +334,37 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
     if value not in ids:
         raise InvalidRequest(f"{name}: {value!r} is not an id of this list.")
     return ids.index(value)
+
+
+_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
+"""Pattern of one element of a comma-separated header. A quoted string without an end quote ends with the header."""
+_MEDIA_RANGE = re.compile(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
+_QUALITY = re.compile(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+_HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)
+_JSON_RANGES = ("application/json", "application/*", "*/*")
+"""Media types and wildcards that include JSON, the most specific one first."""
+
+
+def prefers_html(accept: str) -> bool:
+    """Return True if the request header `Accept` prefers HTML at least as much as JSON, as web browsers do.
+
+    A wildcard such as `*/*` does not count as HTML.
+    """
+    qualities: dict[str, float] = {}
+    for media_range, quality in _split_header(accept):
+        qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
+    json_quality = next((qualities[name] for name in _JSON_RANGES if name in qualities), 0.0)
+    html_quality = qualities.get("text/html", 0.0)
+    return html_quality > 0 and html_quality >= json_quality
+
+
+def _split_header(accept: str) -> Iterator[tuple[str, float]]:
+    """Yield each valid media type in lower case with its weight `q` (default 1). Invalid elements are ignored."""
+    for element in _ELEMENT.findall(accept):
+        found = _MEDIA_RANGE.match(element)
+        if found is None:
+            continue
+        quality = _QUALITY.search(element, found.end(1))
+        if quality is None and _HAS_QUALITY.search(element, found.end(1)):
+            continue
+        yield found[1].lower(), float(quality[1]) if quality else 1.0

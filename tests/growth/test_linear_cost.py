@@ -27,8 +27,8 @@ from anthropic_proxy.messages.models.blocks import MAX_JSON_DEPTH, is_json_text_
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.plugins import RouteRequest
-from anthropic_proxy.server.accept_header import prefers_html
 from anthropic_proxy.server.auth import authenticate
+from anthropic_proxy.server.endpoints import prefers_html
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.settings.place import describe_unread_files
 from anthropic_proxy.trace_context import read_trace_context
