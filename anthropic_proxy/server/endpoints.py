@@ -21,6 +21,7 @@ from anthropic_proxy.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ProxyError,
+    RequestTooLarge,
     ShuttingDown,
     UnknownModel,
 )
@@ -38,12 +39,6 @@ from anthropic_proxy.route_table import FoundRoute
 from anthropic_proxy.routing.model_listing import ModelEntry, find_model, list_models
 from anthropic_proxy.server import request_views
 from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
-from anthropic_proxy.server.plugin_routes import (
-    is_key_checked_by_route,
-    require_method,
-    send_built_in_route,
-    send_plugin_route,
-)
 from anthropic_proxy.server.probes import PROBES
 from anthropic_proxy.server.request_body import pop_complete_body, read_body
 from anthropic_proxy.server.request_limits import decode_headers
@@ -51,6 +46,71 @@ from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.server.web_page import SECURITY_HEADERS, build_setup_view, render_error_catalog, render_web_page
 from anthropic_proxy.services import Services
 from anthropic_proxy.trace_context import TRACEPARENT, TraceContext, read_trace_context
+
+_CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
+
+Responder = Callable[[Services, RouteRequest], Awaitable[RouteResponse]]
+"""Async function of the proxy itself that returns the response to a request."""
+
+
+async def send_built_in_route(respond: Responder, services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Call `respond`, a function of the proxy itself, for a client request, and send the response that it returns."""
+    await sink.send_route_response(await respond(services, build_route_request(request)))
+
+
+async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequest, sink: AsgiSink) -> None:
+    """Call the plugin's function for a client request, and send the response that it returns.
+
+    Raises `MethodNotAllowed` or, for a body above the limit, `RequestTooLarge`.
+    """
+    route = found.routes[require_method(scope["method"], request.path, found)]
+    if len(request.body) > route.max_body_bytes:
+        raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
+    response = await route.respond(build_route_request(request, scope, found.path_parameters))
+    await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
+
+
+def require_method(method: str, path: str, found: FoundRoute) -> str:
+    """Return `method` unchanged if a plugin serves the URL path with this HTTP method.
+
+    Raises `MethodNotAllowed` (405) otherwise. `found` contains the routes of the path by HTTP method.
+    """
+    if method not in found.routes:
+        raise MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(found.routes)}.", found.routes)
+    return method
+
+
+def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
+    """Return True if the plugin that serves a path checks client keys itself, as for a sign-in page.
+
+    The server then accepts requests without a key.
+    """
+    route = found.routes.get(method) if found else None
+    return route is not None and route.checks_key
+
+
+def build_route_request(
+    request: ClientRequest, scope: Mapping[str, Any] | None = None, path_parameters: Mapping[str, str] | None = None
+) -> RouteRequest:
+    """Convert a client request to the `RouteRequest` that plugins receive. Headers that contain keys are left out.
+
+    The HTTP method and the client's address come from `scope`. If `scope` is None, the method is GET and the address
+    is unknown ("").
+    """
+    scope = scope or {}
+    return RouteRequest(
+        method=scope.get("method", "GET"),
+        path=request.path,
+        path_parameters=path_parameters or {},
+        query=parse_qs(request.query, keep_blank_values=True) if request.query else {},
+        headers={name: value for name, value in request.headers.items() if name not in _CREDENTIAL_HEADERS},
+        body=request.body,
+        client=request.client,
+        scheme=scope.get("scheme", "http"),
+        address=(scope.get("client") or ("",))[0],
+        request_id=request.request_id,
+    )
+
 
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics", *request_views.PATHS}
 """URL paths for health probes, metrics collectors and views of requests. Plugins receive no record of these requests.
