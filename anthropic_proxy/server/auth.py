@@ -24,7 +24,7 @@ from anthropic_proxy.errors import (
     PermissionDenied,
 )
 from anthropic_proxy.plugins import Client, Policy
-from anthropic_proxy.server.request_limits import reject_ambiguous_framing, require_within_limits
+from anthropic_proxy.server.request_body import reject_ambiguous_framing, require_within_limits
 from anthropic_proxy.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", ERROR_CATALOG_PATH})

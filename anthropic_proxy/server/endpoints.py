@@ -40,8 +40,7 @@ from anthropic_proxy.route_table import FoundRoute
 from anthropic_proxy.routing.model_listing import ModelEntry, find_model, list_models
 from anthropic_proxy.server import request_views
 from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
-from anthropic_proxy.server.request_body import pop_complete_body, read_body
-from anthropic_proxy.server.request_limits import decode_headers
+from anthropic_proxy.server.request_body import decode_headers, pop_complete_body, read_body
 from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.server.responses import json_headers
 from anthropic_proxy.server.web_page import SECURITY_HEADERS, build_setup_view, render_error_catalog, render_web_page

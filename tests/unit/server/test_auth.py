@@ -8,7 +8,7 @@ from anthropic_proxy.errors import AuthenticationFailed, ClientError, Permission
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.server.auth import authenticate
-from anthropic_proxy.server.request_limits import decode_headers
+from anthropic_proxy.server.request_body import decode_headers
 from anthropic_proxy.settings import load_settings
 from tests.support.messages import exactly
 
