@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
+from anthropic_proxy.server.process import POLL_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.settings.text_file import read_bounded_file
 
 WriteText = Callable[[str], None]

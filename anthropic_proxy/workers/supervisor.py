@@ -23,13 +23,14 @@ from anthropic_proxy.log.in_progress import (
 from anthropic_proxy.platforms.child_process import exit_handles
 from anthropic_proxy.platforms.signals import RELOAD_SIGNAL, SUPERVISOR_SIGNALS, blocked_signals
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
-from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.server.process import (
     EXIT_STARTUP_FAILED,
+    POLL_INTERVAL_SECONDS,
     RELOAD_COMMAND,
     STOP_COMMAND,
     STOP_GRACE_SECONDS,
     STOP_NOW_COMMAND,
+    FileWatch,
     ServerConfig,
 )
 from anthropic_proxy.settings import python_safe_path_for_workers
