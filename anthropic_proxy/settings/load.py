@@ -24,10 +24,9 @@ from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.oidc_variables import load_oidc
 from anthropic_proxy.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.settings.place import find_data_directory
-from anthropic_proxy.settings.provider_tables import load_prices
+from anthropic_proxy.settings.provider_tables import list_ignored_table_warnings, load_prices, load_search_service
 from anthropic_proxy.settings.provider_variables import BuiltInProviders, ProviderVariables
 from anthropic_proxy.settings.route_tables import load_routes
-from anthropic_proxy.settings.search_table import list_ignored_table_warnings, load_search_service
 from anthropic_proxy.settings.sources import FoundSetting, Sources
 from anthropic_proxy.settings.text_file import read_bounded_file
 

@@ -14,7 +14,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings import values
 from anthropic_proxy.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.settings.error_list import ErrorList
-from anthropic_proxy.settings.fields import Secret
+from anthropic_proxy.settings.fields import SearchService, Secret
 from anthropic_proxy.settings.file_format import (
     ConfiguredModel,
     ConfiguredPrice,
@@ -23,9 +23,63 @@ from anthropic_proxy.settings.file_format import (
     ModelTable,
     PriceTable,
     ProviderTable,
+    SearchTable,
 )
 from anthropic_proxy.settings.service_tiers import normalize_service_tier
 from anthropic_proxy.settings.sources import Sources
+
+_SEARCH_TABLE_PATH = ("search",)
+
+
+def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> SearchService | None:
+    """Return the search service of the configuration file. None: the table `[search]` is missing or invalid.
+
+    Errors are added to those of `sources`.
+    """
+    with sources.errors.collect():
+        if file.find_value(_SEARCH_TABLE_PATH) is not None:
+            return _load(file, file.decode_table(_SEARCH_TABLE_PATH, SearchTable), sources, resolves_keys=resolves_keys)
+    return None
+
+
+def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, resolves_keys: bool) -> SearchService:
+    required = "base_url" if table.service == "searxng" else "api_key"
+    if file.find_value((*_SEARCH_TABLE_PATH, required)) is None:
+        raise ConfigurationError(
+            f"search.{required} is missing: {table.service} requires it. "
+            f"Set it in {file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}."
+        )
+    base_url = None
+    if table.base_url is not None:
+        base_url = values.decode_url(file.build_setting((*_SEARCH_TABLE_PATH, "base_url"), table.base_url))
+    key, resolved = None, None
+    if table.api_key is not None:
+        from anthropic_proxy.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
+
+        resolved = resolve_keys(file, (*_SEARCH_TABLE_PATH, "api_key"), sources, resolves_keys=resolves_keys)
+        key = next(iter(resolved.keys), None)
+    for field in ("service", "api_key"):
+        if file.find_value((*_SEARCH_TABLE_PATH, field)) is not None:
+            sources.origins[f"{field} of [search]"] = file.describe_origin((*_SEARCH_TABLE_PATH, field))
+    sources.given["search"] = Secret(f"{table} {key.reveal() if key else ''}")
+    return SearchService(
+        service=table.service,
+        base_url=base_url,
+        key=key,
+        problem=resolved.problem if resolved else "",
+        problem_details=resolved.problem_details if resolved else "",
+    )
+
+
+def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:
+    """Return a warning if the table `[search]` is ignored because SEARCH_URL is set. Empty: no warning."""
+    if search is None or "SEARCH_URL" not in sources.origins:
+        return []
+    return [
+        f"[search] ({file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}) is ignored: "
+        f"SEARCH_URL ({sources.origins['SEARCH_URL']}) has the same meaning and takes precedence."
+    ]
+
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PATTERN_CHARACTERS = re.compile(r"[*?\[]")
