@@ -18,8 +18,13 @@ from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
 from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, is_fixed_variable, load_settings
-from anthropic_proxy.settings.env_text import decode_env_text
-from anthropic_proxy.settings.env_writer import locked_for_change, read_text, replace_file, update_env_text
+from anthropic_proxy.settings.env_writer import (
+    decode_env_text,
+    locked_for_change,
+    read_text,
+    replace_file,
+    update_env_text,
+)
 from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
 
 BACKUP_FILE = ".env.bak"

@@ -13,12 +13,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.file_lock import locked_folder, repeat_while_read
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings.masking import is_secret_variable
 from anthropic_proxy.settings.text_file import read_bounded_file
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 _NEW_FILE_MODE = 0o600
 """Permissions of a new file: only its owner may read the keys."""
@@ -133,3 +137,25 @@ def _append(text: str, line: str) -> str:
     end = "\r\n" if "\r\n" in text else "\n"
     gap = "" if not text or text.endswith("\n") else end
     return f"{text}{gap}{line}{end}"
+
+
+def decode_env_text(text: str) -> dict[str, str]:
+    """Return the value of each variable in the text of a `.env` file. Invalid lines are ignored.
+
+    A reference to another variable in a value (`${NAME}`) stays unchanged.
+    """
+    return {line.key: line.value for line in _parse(text) if line.key is not None and line.value is not None}
+
+
+def find_invalid_env_line(text: str) -> int:
+    """Return the number of the first line that is no assignment, comment or empty line. 0: all lines are valid."""
+    invalid = (line.original for line in _parse(text) if line.error or (line.key is not None and line.value is None))
+    # a statement begins with the empty lines before it
+    return next((found.line + len(found.string) - len(found.string.lstrip("\n")) for found in invalid), 0)
+
+
+def _parse(text: str) -> "Iterator[Binding]":
+    # not `dotenv_values`, which logs a warning for each invalid line
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # needed by the command import alone
+
+    return parse_stream(io.StringIO(text))

@@ -12,7 +12,7 @@ from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.importing.router_config import read_router_config
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.installation import build_extra_install_command
-from anthropic_proxy.settings.env_text import decode_env_text, find_invalid_env_line
+from anthropic_proxy.settings.env_writer import decode_env_text, find_invalid_env_line
 from anthropic_proxy.settings.values import join_with_or
 
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)

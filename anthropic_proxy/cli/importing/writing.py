@@ -17,7 +17,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
-from anthropic_proxy.settings.env_text import decode_env_text
+from anthropic_proxy.settings.env_writer import decode_env_text
 from anthropic_proxy.settings.text_file import decode_toml, read_settings_file
 
 _PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
