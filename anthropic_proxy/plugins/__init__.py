@@ -15,7 +15,6 @@ from msgspec import Struct
 from anthropic_proxy.plugins.admission import AdmissionRequest as AdmissionRequest
 from anthropic_proxy.plugins.admission import AdmissionTarget as AdmissionTarget
 from anthropic_proxy.plugins.admission import Client as Client
-from anthropic_proxy.plugins.costs import Cost as Cost
 from anthropic_proxy.plugins.ledger_state import LedgerCondition as LedgerCondition
 from anthropic_proxy.plugins.ledger_state import LedgerState as LedgerState
 from anthropic_proxy.plugins.receipts import Receipt as Receipt
@@ -36,6 +35,23 @@ from anthropic_proxy.plugins.storage import StoreState as StoreState
 from anthropic_proxy.plugins.storage import StoreUnavailable as StoreUnavailable
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.trace_context import TraceContext
+
+
+class Cost(Struct, frozen=True):
+    """Two costs of one request: at the price of the used model, and at the price of the model the client requested."""
+
+    cost: int | None
+    """Cost in nano-dollars of tokens and searches at the price of the used model. None: a price is unknown."""
+    requested_cost: int | None
+    """Cost in nano-dollars of the same tokens and searches at Claude's list price of the requested model, in the normal
+    service tier. None: unknown."""
+    source: str
+    """Origin of the price of the used model, such as `genai-prices 0.2.3`, or `local` for a free model.
+
+    Service tier and number of searches follow: `genai-prices 0.2.3, tier flex, 2 web searches`. If only a part of the
+    price is unknown, the text names it: `genai-prices 0.2.3, no price of web searches`. "": the model has no price.
+    """
+
 
 Settle = Callable[[Receipt], None]
 """Function that a policy returns for an admitted request.
