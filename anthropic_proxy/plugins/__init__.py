@@ -8,15 +8,13 @@ to which Claude models are mapped.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from anthropic_proxy.plugins.admission import AdmissionRequest as AdmissionRequest
 from anthropic_proxy.plugins.admission import AdmissionTarget as AdmissionTarget
 from anthropic_proxy.plugins.admission import Client as Client
-from anthropic_proxy.plugins.ledger_state import LedgerCondition as LedgerCondition
-from anthropic_proxy.plugins.ledger_state import LedgerState as LedgerState
 from anthropic_proxy.plugins.receipts import Receipt as Receipt
 from anthropic_proxy.plugins.receipts import UpstreamAttempt as UpstreamAttempt
 from anthropic_proxy.plugins.reply_block import BlockMark as BlockMark
@@ -35,6 +33,36 @@ from anthropic_proxy.plugins.storage import StoreState as StoreState
 from anthropic_proxy.plugins.storage import StoreUnavailable as StoreUnavailable
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.trace_context import TraceContext
+
+LedgerCondition = Literal["ok", "disk full", "locked", "read-only", "corrupt", "unreachable", "newer schema", "failed"]
+"""Result of the last attempt to store requests.
+
+`newer schema`: a newer version of the program has changed the database, so this version does not write. `failed`:
+another error, which is in the log.
+"""
+
+
+class LedgerState(Struct):
+    """Condition of the ledger (database of requests), and numbers of stored, waiting and lost requests.
+
+    The numbers are those of this process since its start.
+    """
+
+    condition: LedgerCondition = "ok"
+    """Result of the last attempt to store requests."""
+    problem: str = ""
+    """Sentence for the user with cause, reason and remedy. It may contain a path. "": the condition is `ok`."""
+    queued_rows: int = 0
+    """Number of requests that are not stored yet."""
+    written_rows: int = 0
+    """Number of stored requests."""
+    dropped_rows: int = 0
+    """Number of lost requests: the queue was full, or the database rejected the values."""
+    last_written_at: float | None = None
+    """Time of the last successful transaction in seconds since the epoch. None: no transaction so far."""
+    waiting_since: float | None = None
+    """Time in seconds since the epoch since which requests wait without a successful transaction. None: no request
+    waits."""
 
 
 class Cost(Struct, frozen=True):
