@@ -118,7 +118,7 @@ def metrics_page() -> str:
 
 def log_page() -> str:
     """Return the reference of the JSON log: a table for each kind of object in it."""
-    mark = _MARK.format(source="anthropic_proxy/plugins/receipts.py")
+    mark = _MARK.format(source="anthropic_proxy/plugins/__init__.py")
     blocks = [_LOG.format(mark=mark, rows=_field_table(Receipt))]
     waiting = list(_nested_records(Receipt, ""))
     for name, record in waiting:
