@@ -34,13 +34,9 @@ again. If `closes_connection` is True, the server closes the client connection a
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 from anthropic_proxy.errors.base import ProxyError as ProxyError
-from anthropic_proxy.errors.server_tools import FetchErrorCode as FetchErrorCode
-from anthropic_proxy.errors.server_tools import SearchErrorCode as SearchErrorCode
-from anthropic_proxy.errors.server_tools import ServerToolFailed as ServerToolFailed
-from anthropic_proxy.errors.server_tools import WebFetchFailed as WebFetchFailed
-from anthropic_proxy.errors.server_tools import WebSearchFailed as WebSearchFailed
 from anthropic_proxy.errors.upstream import CircuitOpen as CircuitOpen
 from anthropic_proxy.errors.upstream import UnreadableReply as UnreadableReply
 from anthropic_proxy.errors.upstream import UpstreamError as UpstreamError
@@ -200,3 +196,47 @@ class ConfigurationError(ProxyError):
 
 class InternalError(ProxyError):
     """An unexpected error inside the proxy, usually a bug. The log has the traceback of an unexpected exception."""
+
+
+FetchErrorCode = Literal[
+    "invalid_tool_input",
+    "url_too_long",
+    "url_not_allowed",
+    "url_not_in_prior_context",
+    "url_not_accessible",
+    "unsupported_content_type",
+    "too_many_requests",
+    "max_uses_exceeded",
+    "unavailable",
+    "content_too_large",
+]
+"""Values of `error_code` in a `web_fetch_tool_result_error` block (types of Anthropic's SDK, read 2026-11)."""
+SearchErrorCode = Literal[
+    "invalid_tool_input", "unavailable", "max_uses_exceeded", "too_many_requests", "query_too_long", "request_too_large"
+]
+"""Values of `error_code` in a `web_search_tool_result_error` block (types of Anthropic's SDK, read 2026-11)."""
+
+
+class ServerToolFailed(ProxyError):
+    """A web search or web fetch that the proxy itself runs for a client request failed. The request continues."""
+
+
+class WebFetchFailed(ServerToolFailed):
+    """The proxy could not fetch a web page, or a link to an image or a document. The message states the reason."""
+
+    def __init__(self, message: str, error_code: FetchErrorCode) -> None:
+        super().__init__(message)
+        self.error_code: FetchErrorCode = error_code
+        """Value of `error_code` in the error block of the reply."""
+
+
+class WebSearchFailed(ServerToolFailed):
+    """A web search of the proxy failed, because its query is invalid or the service (`SEARCH_URL`, `[search]`) failed.
+
+    The client receives only `error_code`, but not the message.
+    """
+
+    def __init__(self, message: str, error_code: SearchErrorCode) -> None:
+        super().__init__(message)
+        self.error_code: SearchErrorCode = error_code
+        """Value of `error_code` in the error block of the reply."""
