@@ -14,7 +14,7 @@ from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.usage import MAX_COUNT
 from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, MetricsTotals, encode_snapshot, sum_snapshots
-from anthropic_proxy.metrics.families import FAMILIES
+from anthropic_proxy.metrics.page import FAMILIES
 from anthropic_proxy.metrics.totals import (
     MAX_FAILED_ATTEMPT_LABELS,
     MAX_LABEL_CHARACTERS,
