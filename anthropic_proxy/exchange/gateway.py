@@ -18,7 +18,7 @@ from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.exchange.model_features import describe_models
 from anthropic_proxy.exchange.plugin_http import MAX_REPLY_BYTES, send_http
 from anthropic_proxy.exchange.recording import start_recording
-from anthropic_proxy.log.request_events import stream_request_events
+from anthropic_proxy.log.request_feed import stream_request_events
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, Receipt, Store

@@ -4,8 +4,7 @@ The views contain the requests of all workers, without message content and keys.
 """
 
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.log.request_events import stream_request_events
-from anthropic_proxy.log.request_feed import encode_requests
+from anthropic_proxy.log.request_feed import encode_requests, stream_request_events
 from anthropic_proxy.plugins import RouteResponse
 from anthropic_proxy.server.response_sink import AsgiSink
 from anthropic_proxy.services import Services
