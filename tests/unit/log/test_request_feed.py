@@ -12,7 +12,7 @@ from anthropic_proxy.log.request_feed import (
 )
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.workers.ipc import RequestsUpdate, RequestsWatch
-from anthropic_proxy.workers.request_sharing import RequestSharing
+from anthropic_proxy.workers.link import RequestSharing
 
 Message = RequestsWatch | RequestsUpdate
 SECRET = "sk-test-0123456789abcdef"
