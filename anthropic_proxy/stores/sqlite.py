@@ -19,8 +19,7 @@ import msgspec
 
 from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState
 from anthropic_proxy.stores import counters
-from anthropic_proxy.stores.counters import SETTLED_SECONDS, Counter
-from anthropic_proxy.stores.holds import Holds
+from anthropic_proxy.stores.counters import SETTLED_SECONDS, Counter, Holds
 from anthropic_proxy.stores.own_usage import OwnUsage
 
 FILE_NAME = "limits.sqlite3"
