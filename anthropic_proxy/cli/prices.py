@@ -87,7 +87,7 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
 async def _store(services: "Services", directory: Path, origin: str) -> "PriceUpdate":
     from datetime import date  # noqa: PLC0415
 
-    from anthropic_proxy.exchange.plugin_http import send_http  # noqa: PLC0415
+    from anthropic_proxy.exchange.gateway import send_http  # noqa: PLC0415
     from anthropic_proxy.ledger.price_file import MAX_PRICE_BYTES  # noqa: PLC0415
     from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
         download_prices,

@@ -10,15 +10,15 @@ settings files again, and returns False if this server reads them only at its st
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError
+from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamTimeout
 from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.exchange.call_building import resolve_target_limits
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.exchange.plugin_http import MAX_REPLY_BYTES, send_http
 from anthropic_proxy.exchange.recording import start_recording
 from anthropic_proxy.log.request_feed import stream_request_events
 from anthropic_proxy.messages.events import Event
@@ -31,6 +31,39 @@ from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, bu
 from anthropic_proxy.routing.setup_description import describe_setup
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.wire.contract import UpstreamRequest, read_body
+
+MAX_REPLY_BYTES = 1024 * 1024
+"""Maximum bytes of a reply body by default. A larger reply raises `UpstreamError`."""
+TIMEOUT_SECONDS = 10.0
+"""Maximum seconds for one request of a plugin, with the complete reply."""
+
+
+async def send_http(
+    services: Services,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] = {},
+    body: bytes = b"",
+    *,
+    max_bytes: int = MAX_REPLY_BYTES,
+) -> HttpReply:
+    """Send an HTTP request of a plugin and return the response, without following redirects.
+
+    Raises `UpstreamError` if the request fails, takes more than ten seconds, or the response body exceeds `max_bytes`.
+    """
+    parsed = urlsplit(url)
+    path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
+    request = UpstreamRequest(path=path, body=body, headers=headers, method=method)
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            response = await services.transports["http"](f"{parsed.scheme}://{parsed.netloc}", request, None)
+            try:
+                return HttpReply(status=response.status, body=await read_body(response, max_bytes))
+            finally:
+                await response.close()
+    except TimeoutError:
+        raise UpstreamTimeout(f"{parsed.netloc} did not answer within {TIMEOUT_SECONDS:g} s") from None
 
 
 class ExchangeGateway:
