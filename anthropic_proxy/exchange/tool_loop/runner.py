@@ -6,15 +6,18 @@ upstream call. `usage` counts successful searches and fetches.
 """
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
+from unicodedata import normalize
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
-from anthropic_proxy.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.exchange.tool_loop.tool_search import (
     InvalidPattern,
     RegexTimeout,
@@ -23,8 +26,20 @@ from anthropic_proxy.exchange.tool_loop.tool_search import (
     search_by_words,
 )
 from anthropic_proxy.messages.deltas import Delta, Usage
-from anthropic_proxy.messages.models import Message, Tool
+from anthropic_proxy.messages.models import (
+    Block,
+    DocumentBlock,
+    Message,
+    SearchResultBlock,
+    TextBlock,
+    Tool,
+    ToolResultBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+    decode_nested_content,
+)
 from anthropic_proxy.messages.preparation import ProxyTool
+from anthropic_proxy.messages.sealed_passages import decode_passage
 from anthropic_proxy.messages.server_blocks import (
     Content,
     SearchResultPage,
@@ -38,6 +53,157 @@ from anthropic_proxy.messages.server_blocks import (
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.services import Services
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES
+
+_MAX_BEFORE_CHARACTERS = len("https://www.")
+_BEFORE = re.compile(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
+"""Pattern of the text before a URL: a character that cannot belong to a URL, then an optional scheme and `www.`."""
+_AFTER = re.compile(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
+"""Pattern of the text after a URL: a character that cannot continue the path or host of the URL."""
+_ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_SAME_WITHOUT = frozenset("!$'()*,;-._~")
+"""ASCII characters, besides letters and digits, that mean the same in a URL with and without percent-encoding."""
+
+
+class KnownUrls:
+    """The URLs that occur in a conversation. A model may fetch only these."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+
+    def contains(self, url: str) -> bool:
+        """Return True if the URL occurs in the conversation.
+
+        The comparison ignores `http` or `https`, `www.`, the fragment, a last slash and percent-encoding.
+        """
+        try:
+            split = urlsplit(normalize_urls(url.strip()))
+            hosts = _spellings(split.netloc.lower().removeprefix("www."), split.hostname or "")
+        except ValueError:
+            return False
+        if split.scheme not in ("http", "https") or not split.hostname:
+            return False
+        path = split.path.rstrip("/") + (f"?{split.query}" if split.query else "")
+        return any(_occurs_in(text, lowered, host, path) for host in hosts for text, lowered in self._texts)
+
+    @cached_property
+    def _texts(self) -> list[tuple[str, str]]:
+        """For each text of the conversation: the text with normalized URLs, and its lower-case copy of equal length."""
+        texts = [normalize_urls(text) for text in _texts(self._messages)]
+        return [(text, _lowered(text)) for text in texts]
+
+
+def normalize_urls(text: str) -> str:
+    """Return the text with percent-encoding decoded where this does not change the meaning of a URL.
+
+    For example, `%2F` is kept, because a decoded slash would divide a part of the path.
+
+    >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
+    'https://a.test/café%2Fb'
+    """
+    if "%" in text:
+        text = _ESCAPED.sub(_plain_escapes, text)
+    return text if text.isascii() else normalize("NFC", text)
+
+
+def _plain_escapes(found: re.Match[str]) -> str:
+    encoded = bytes.fromhex(found[0].replace("%", ""))
+    try:
+        decoded = encoded.decode()
+    except UnicodeDecodeError:
+        return found[0].upper()
+    return "".join(one if _means_itself(one) else quote(one, safe="") for one in decoded)
+
+
+def _means_itself(character: str) -> bool:
+    if character.isascii():
+        return character.isalnum() or character in _SAME_WITHOUT
+    return character.isprintable()
+
+
+def _spellings(netloc: str, host: str) -> set[str]:
+    """Return the spellings of a URL's host and port (`netloc`): as given, and with the host in IDNA and in Unicode."""
+    found = {netloc}
+    if not host.isascii():
+        found.add(netloc.replace(host, host.encode("idna").decode("ascii")))
+    elif "xn--" in host:
+        found.add(netloc.replace(host, host.encode("ascii").decode("idna")))
+    return found
+
+
+def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
+    """Return True if the URL of `host` and `path` occurs in `text`. Case matters in the path, not in the host.
+
+    `lowered`: lower-case copy of `text`.
+    """
+    wanted = host + _lowered(path)
+    at = lowered.find(wanted)
+    while at >= 0:
+        before = text[max(at - _MAX_BEFORE_CHARACTERS - 1, 0) : at]
+        if text.startswith(path, at + len(host)) and _AFTER.match(text, at + len(wanted)) and _BEFORE.search(before):
+            return True
+        at = lowered.find(wanted, at + 1)
+    return False
+
+
+def _lowered(text: str) -> str:
+    """Return a text of equal length with ASCII letters in lower case."""
+    return text.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
+
+
+def _texts(messages: Iterable[Message]) -> Iterator[str]:
+    """Yield texts with permitted URLs: of user messages, results of client tools, and fetched pages, newest first."""
+    for message in reversed(list(messages)):
+        if isinstance(message.content, str):
+            if message.role == "user":
+                yield message.content
+        else:
+            for block in message.content:
+                yield from _foreign_texts(block, message.role)
+
+
+def _foreign_texts(block: Block, role: str) -> Iterator[str]:
+    if isinstance(block, WebSearchResultBlock | WebFetchResultBlock):
+        yield from _strings(_value(block.content))
+    elif role == "user":
+        yield from _texts_of(block)
+
+
+def _texts_of(block: Block) -> Iterator[str]:
+    if isinstance(block, TextBlock):
+        yield msgspec.json.decode(block.text, type=str)
+    elif isinstance(block, ToolResultBlock):
+        for inner in decode_nested_content(block.content):
+            yield from _texts_of(inner)
+    elif isinstance(block, SearchResultBlock):
+        yield f"{block.source}\n{block.title}"
+        for inner in decode_nested_content(block.content):
+            yield from _texts_of(inner)
+    elif isinstance(block, DocumentBlock):
+        source = block.source
+        yield f"{block.title}\n{block.context}\n{source.url}"
+        if source.type == "text":
+            yield source.data
+        elif source.type == "content":
+            for inner in decode_nested_content(source.content):
+                yield from _texts_of(inner)
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield decode_passage(value) or value
+    elif isinstance(value, dict):
+        if value.get("type") == "base64":
+            return
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _value(raw: Raw) -> object:
+    return msgspec.json.decode(raw) if memoryview(raw).nbytes else None
+
 
 MAX_TOOL_CALLS = 32
 """Maximum number of proxy tool calls per reply, against endless loops of a model. Further calls get an error result."""
