@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.access.descriptions import format_time
 from anthropic_proxy.access.errors import RESERVED_WAIT_SECONDS, limit_reached_error
 from anthropic_proxy.access.limits import Amounts, KeyLimit, find_actual_amounts
-from anthropic_proxy.access.rate_headers import build_rate_headers
 from anthropic_proxy.access.rules import find_period_end
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.plugins import Reservation, Store
@@ -170,3 +170,26 @@ def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reserva
     if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
         return None
     return refused if reservation.retry_after_seconds > RESERVED_WAIT_SECONDS else None
+
+
+_KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "requests", "tokens_per_minute": "tokens"}
+
+
+def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
+    """Return response headers with the state of the limits on requests and tokens per minute.
+
+    If both the key and its team have a limit, the headers report the one with the smaller remaining amount.
+    """
+    headers: dict[str, str] = {}
+    lowest: dict[str, int] = {}
+    states = zip(limits, reservation.remaining, reservation.reset_seconds, strict=True)
+    for each, remaining, reset_seconds in states:
+        kind = _KINDS.get(each.rule)
+        if kind is None or remaining >= lowest.get(kind, remaining + 1):
+            continue
+        lowest[kind] = remaining
+        start = f"anthropic-ratelimit-{kind}"
+        headers[f"{start}-limit"] = str(each.limit.maximum)
+        headers[f"{start}-remaining"] = str(max(remaining, 0))
+        headers[f"{start}-reset"] = format_time(now + reset_seconds) or ""
+    return headers
