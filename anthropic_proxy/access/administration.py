@@ -17,8 +17,13 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import Connection, Engine, delete, insert, select, text, update
 
-from anthropic_proxy.access.descriptions import list_rule_fields, list_settable_fields
-from anthropic_proxy.access.key_texts import build_key_hint, hash_key, new_key
+from anthropic_proxy.access.descriptions import (
+    build_key_hint,
+    hash_key,
+    list_rule_fields,
+    list_settable_fields,
+    new_key,
+)
 from anthropic_proxy.access.queries import find_key, find_team, require_key
 from anthropic_proxy.access.rules import Rules, require_valid_rules
 from anthropic_proxy.access.virtual_keys import Team, VirtualKey

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from anthropic_proxy.access.descriptions import has_valid_checksum, hash_key
 from anthropic_proxy.access.errors import (
     KeysUnavailable,
     rejected_key_error,
@@ -17,7 +18,6 @@ from anthropic_proxy.access.errors import (
     unknown_price_error,
 )
 from anthropic_proxy.access.key_table import KeyEntry, KeyTable
-from anthropic_proxy.access.key_texts import has_valid_checksum, hash_key
 from anthropic_proxy.access.limits import (
     Amounts,
     Scope,

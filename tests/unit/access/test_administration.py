@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.access.administration import KeyAdministration, KeyChange
-from anthropic_proxy.access.key_texts import has_valid_checksum, hash_key
+from anthropic_proxy.access.descriptions import has_valid_checksum, hash_key
 from anthropic_proxy.access.queries import find_key, list_audit_entries, list_keys, list_teams
 from anthropic_proxy.access.rules import Budget, Rules, decode_budget
 from anthropic_proxy.access.virtual_keys import VirtualKey
