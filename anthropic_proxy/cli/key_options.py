@@ -31,7 +31,7 @@ class RuleOptions:
 
     def decode(self) -> dict[str, Any]:
         """Return the given options as fields of `Rules`. Raises `InvalidRequest` for an invalid value."""
-        from anthropic_proxy.access.rule_texts import decode_rule_texts  # noqa: PLC0415  # --help needs none of it
+        from anthropic_proxy.access.rules import decode_rule_texts  # noqa: PLC0415  # --help needs none of it
 
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
         return decode_rule_texts(given, prefix="--")

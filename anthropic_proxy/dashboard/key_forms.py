@@ -15,8 +15,7 @@ from msgspec import UNSET, Struct, structs
 from anthropic_proxy.access.administration import Changes, KeyAdministration, KeyChange
 from anthropic_proxy.access.descriptions import describe_field_value, describe_unknown_routes
 from anthropic_proxy.access.periods import decode_duration, decode_expiry
-from anthropic_proxy.access.rule_texts import NONE, RULE_NAMES, decode_rule_texts, encode_rule_texts
-from anthropic_proxy.access.rules import Rules
+from anthropic_proxy.access.rules import NONE, RULE_NAMES, Rules, decode_rule_texts, encode_rule_texts
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.digests import digest
