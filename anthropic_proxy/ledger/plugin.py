@@ -5,13 +5,16 @@ receipts in the database.
 """
 
 import asyncio
+import traceback
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.ledger.api import LedgerApi
 from anthropic_proxy.ledger.content_buffer import MAX_BUFFERED_BYTES, ContentBuffer
+from anthropic_proxy.ledger.migrations import NEWEST_VERSION
+from anthropic_proxy.ledger.place import find_file_schema_version, find_sqlite_file
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.ledger.writer_thread import needs_migration, run_writer
 from anthropic_proxy.plugins import Gateway, Plugin
 from anthropic_proxy.settings import Settings
 
@@ -97,3 +100,53 @@ class _Ledger:
     def _warn(self, text: str) -> None:
         if self.gateway is not None:
             self.gateway.log_warning_each_time(text)
+
+
+_MAX_REASON_CHARACTERS = 200
+DEFECT_PAUSE_SECONDS = 5.0
+"""Pause of the writer in seconds after a defect (unexpected exception)."""
+
+
+def needs_migration(settings: Settings) -> bool:
+    """Return True if the tables of the ledger have, or may have, another version than this program uses.
+
+    The version of a PostgreSQL database is not read here. So the result is always True for a ledger on PostgreSQL.
+    """
+    file = find_sqlite_file(settings)
+    return settings.has_ledger() and (file is None or find_file_schema_version(file) not in (None, NEWEST_VERSION))
+
+
+def run_writer(
+    queue: ReceiptQueue,
+    write: Callable[[], None],
+    warn: Callable[[str], None],
+    pause_seconds: float = DEFECT_PAUSE_SECONDS,
+) -> None:
+    """Run the writer until `queue` is stopped. After a defect (unexpected exception), run it again.
+
+    The requests of the failed batch are dropped.
+    """
+    logged = ""
+    while True:
+        try:
+            write()
+        except Exception as error:  # noqa: BLE001  # a defect must not end the thread: later requests are stored
+            was_ok, dropped, trace = queue.state.condition == "ok", queue.drop_batch(), traceback.format_exc()
+            queue.set_failed_state(_describe_defect(error))
+            line = f"{queue.state.problem} Dropped requests: {dropped}."
+            if trace != logged:
+                warn(f"{line}\n{trace}")
+            elif dropped or was_ok:
+                warn(line)
+            logged = trace
+        else:
+            return
+        if queue.is_stopped:
+            return
+        queue.pause(pause_seconds)
+
+
+def _describe_defect(error: Exception) -> str:
+    """Return the sentences for the user about a defect of the writer, the exception `error`, in one line."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_CHARACTERS]
+    return f"The ledger failed because of a defect of the proxy ({reason}). The log has the traceback: report it."
