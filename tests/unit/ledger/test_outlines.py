@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.ledger.outlines import outline_json
+from anthropic_proxy.ledger.contents import outline_json
 
 
 @pytest.mark.parametrize("depth", [1, 100, 300, 350, 500, 900, 1_500, 100_000])
