@@ -9,13 +9,16 @@ later. While PostgreSQL is unavailable, batches wait in a file (`Spool`).
 import os
 import secrets
 import time
-from collections.abc import Callable
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter, itemgetter
+from typing import Any
 
 from msgspec.structs import astuple
-from sqlalchemy import select
+from sqlalchemy import ClauseElement, case, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.attempt_times import decode_attempt_times
 from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.ledger.costs import CostCalculator
@@ -25,7 +28,7 @@ from anthropic_proxy.ledger.database import (
     find_database_url,
     open_for_writing,
 )
-from anthropic_proxy.ledger.driver_statements import DriverConnection, TableInsertion
+from anthropic_proxy.ledger.driver_statements import DriverConnection, DriverStatement, TableInsertion
 from anthropic_proxy.ledger.failures import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -33,14 +36,14 @@ from anthropic_proxy.ledger.failures import (
     describe_value_failure,
     is_value_failure,
 )
-from anthropic_proxy.ledger.hourly import add_hourly_sums, sum_rows_by_hour
+from anthropic_proxy.ledger.hourly import add_hourly_sums, group_by_hour, sum_rows_by_hour
 from anthropic_proxy.ledger.price_source import find_price_source
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.ledger.retention import Retention
 from anthropic_proxy.ledger.rows import Row, RowBuilder, is_rejected_by_limit
-from anthropic_proxy.ledger.session_hours import add_session_sums, sum_sessions
 from anthropic_proxy.ledger.spool import Block, Spool
-from anthropic_proxy.ledger.tables import contents, requests
+from anthropic_proxy.ledger.sums import SUM_NAMES
+from anthropic_proxy.ledger.tables import SESSION_KEYS, contents, requests, session_hours
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import Cost, Receipt
 from anthropic_proxy.settings import Settings
@@ -366,3 +369,75 @@ def _identify(file: str | None) -> _FileIdentity:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+_KEYS = ("hour", "instance", *SESSION_KEYS)
+_read_key = attrgetter(*SESSION_KEYS)
+_NEXT_CALL = "],["
+"""Text between two calls to providers in the column `attempt_times`."""
+_COUNTED = tuple(
+    name
+    for name in SUM_NAMES
+    if name not in ("requests", "errors", "cancelled", "unknown_cost_requests", "unknown_requested_cost_requests")
+)
+_read_counted = attrgetter(*_COUNTED)
+
+
+def sum_sessions(rows: Iterable[Row], instance: str) -> list[dict[str, Any]]:
+    """Return the sums of `rows` by hour and session, as rows to add to the table `session_hours`.
+
+    `rows` are new rows of the table `requests`. `instance` is the id of this process on PostgreSQL, and "" on SQLite.
+    """
+    groups = group_by_hour(rows, instance, _read_key)
+    return [{**dict(zip(_KEYS, key, strict=True)), **_sum_group(groups[key])} for key in sorted(groups)]
+
+
+def add_session_sums(connection: DriverConnection, sums: list[dict[str, Any]]) -> None:
+    """Add `sums`, the result of `sum_sessions`, to the stored sums, in the transaction of `connection`.
+
+    A row of the table `session_hours` that does not exist yet is inserted.
+    """
+    _add.execute(connection, sums)
+
+
+def _build_addition(database: str) -> ClauseElement:
+    """Return the SQL statement that adds a row of sums to the stored row with the same key, or inserts it."""
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(session_hours)
+    own, new = session_hours.c, insert.excluded
+    changes: dict[str, Any] = {name: own[name] + new[name] for name in SUM_NAMES}
+    for name in ("max_context", "last_at"):
+        changes[name] = case((own[name] > new[name], own[name]), else_=new[name])
+    changes["started_at"] = case((own.started_at < new.started_at, own.started_at), else_=new.started_at)
+    return insert.on_conflict_do_update(index_elements=_KEYS, set_=changes)
+
+
+_add = DriverStatement(_build_addition)
+
+
+def _sum_group(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the sums of `rows`, which have the same key."""
+    columns = zip(_COUNTED, zip(*map(_read_counted, rows), strict=True), strict=True)
+    sums: dict[str, Any] = {name: sum(filter(None, column)) for name, column in columns}  # None: unknown cost
+    times, outcomes = [row.started_at for row in rows], [row.outcome_class for row in rows]
+    return {
+        **sums,
+        "requests": len(rows),
+        "errors": outcomes.count("error"),
+        "cancelled": outcomes.count("cancelled"),
+        "unknown_cost_requests": [row.cost for row in rows].count(None),
+        "unknown_requested_cost_requests": [row.requested_cost for row in rows].count(None),
+        "max_context": max(map(_find_context, rows)),
+        "started_at": min(times),
+        "last_at": max(times),
+    }
+
+
+def _find_context(row: Row) -> int:
+    """Return the number of input tokens of the largest call to a provider in `row`, a row of `requests`."""
+    total: int = row.input_tokens + row.cache_read_tokens + row.cache_write_tokens
+    if _NEXT_CALL not in row.attempt_times:
+        return total
+    # the tokens of a request are the sum over its calls, which can exceed the context window
+    calls = decode_attempt_times(row.attempt_times)
+    highest = max(call.context for call in calls) if len(calls) > 1 else 0
+    return min(highest, total) or total
