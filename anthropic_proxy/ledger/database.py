@@ -6,8 +6,12 @@ engines. `open_for_writing` first migrates the tables to the schema of this vers
 exist.
 """
 
+import errno
+import os
+import shutil
 import sqlite3
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,6 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.pool import NullPool, StaticPool
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.backup import create_private_file, write_backup
 from anthropic_proxy.ledger.migrations import (
     NEWEST_VERSION,
     OWN_TABLES,
@@ -236,3 +239,82 @@ def _open_postgres(url: URL) -> Engine:
         connection.commit()
 
     return engine
+
+
+_TEXTS = "contents"
+"""Name of the table with message texts. It is empty in the copy."""
+_RESERVE_BYTES = 16 << 20
+"""Number of bytes that must stay free on the disk after a copy."""
+_creating = threading.Lock()
+"""Held by the thread that creates a file."""
+
+
+def write_backup(
+    file: Path, version: str, find_free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
+) -> Path:
+    """Copy the SQLite database `file` to a file beside it, such as `ledger.sqlite3.backup-0001`, and return its path.
+
+    `version` is the schema version of the database, and becomes the end of the name. Raises `OSError` if the disk has
+    too little space.
+    """
+    target = file.with_name(f"{file.name}.backup-{version}")
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    incomplete.unlink(missing_ok=True)
+    create_private_file(incomplete)
+    try:
+        with closing(sqlite3.connect(incomplete, isolation_level=None)) as copy:
+            copy.execute("ATTACH ? AS source", (str(file),))
+            copy.execute("BEGIN")
+            _require_space(copy, find_free_bytes(file.parent), file)
+            _copy_tables(copy)
+            copy.execute("COMMIT")
+    except BaseException:
+        incomplete.unlink(missing_ok=True)
+        raise
+    incomplete.replace(target)
+    for earlier in file.parent.glob(f"{file.name}.backup-*"):
+        if earlier != target:
+            earlier.unlink(missing_ok=True)
+    return target
+
+
+def create_private_file(file: Path) -> None:
+    """Create an empty file that only its owner can read and write. An existing file is not changed."""
+    # POSIX: the close of any descriptor of a file releases all locks of this process on the file, also those of SQLite
+    # connections in other threads. Another process could then delete the WAL that they use
+    # (sqlite.org/howtocorrupt.html, section 2.2, read 2026-11).
+    with _creating:  # no thread connects to the new file before its descriptor is closed
+        if not file.exists():
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _require_space(copy: sqlite3.Connection, free: int, file: Path) -> None:
+    names = ("page_count", "freelist_count", "page_size")
+    count, unused, size = (int(copy.execute(f"PRAGMA source.{name}").fetchone()[0]) for name in names)
+    needed = (count - unused) * size
+    if _has_texts(copy):
+        needed -= int(copy.execute(f"SELECT coalesce(sum(length(data)), 0) FROM source.{_TEXTS}").fetchone()[0])
+    if free < needed + _RESERVE_BYTES:
+        raise OSError(
+            errno.ENOSPC,
+            f"the copy before the migration needs {(needed + _RESERVE_BYTES) >> 20} MB, and {free >> 20} MB are free",
+            str(file),
+        )
+
+
+def _has_texts(copy: sqlite3.Connection) -> bool:
+    return copy.execute("SELECT 1 FROM source.sqlite_master WHERE name = ?", (_TEXTS,)).fetchone() is not None
+
+
+def _copy_tables(copy: sqlite3.Connection) -> None:
+    query = "SELECT type, name, sql FROM source.sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+    objects = copy.execute(query).fetchall()
+    for kind, name, sql in objects:
+        if kind == "table":
+            copy.execute(sql)
+            if name != _TEXTS:
+                quoted = name.replace('"', '""')
+                copy.execute(f'INSERT INTO main."{quoted}" SELECT * FROM source."{quoted}"')
+    for kind, _, sql in objects:
+        if kind != "table":
+            copy.execute(sql)

@@ -14,7 +14,6 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.backup import write_backup
 from anthropic_proxy.ledger.database import (
     SCHEMA,
     describe_database_location,
@@ -22,6 +21,7 @@ from anthropic_proxy.ledger.database import (
     find_database_url,
     has_tables,
     open_for_writing,
+    write_backup,
 )
 from anthropic_proxy.ledger.failures import classify_database_error
 from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
