@@ -29,7 +29,7 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.ledger.plugin", Settings.has_ledger),
     ("anthropic_proxy.access.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.traces", Settings.has_traces),
-    ("anthropic_proxy.ledger.price_updater", lambda settings: settings.price_update_days > 0),
+    ("anthropic_proxy.ledger.price_updates", lambda settings: settings.price_update_days > 0),
     ("anthropic_proxy.dashboard", has_dashboard_packages),
 )
 """Pairs of import name and condition of a plugin package. The package is imported and opened if its condition is True

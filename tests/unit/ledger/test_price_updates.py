@@ -22,8 +22,7 @@ from anthropic_proxy.ledger.price_source import (
     find_price_source,
     format_date,
 )
-from anthropic_proxy.ledger.price_updater import PriceUpdater, open_plugin
-from anthropic_proxy.ledger.price_updates import OlderPrices, store_new_prices
+from anthropic_proxy.ledger.price_updates import OlderPrices, PriceUpdater, open_plugin, store_new_prices
 from anthropic_proxy.plugins import Gateway, Plugin
 from anthropic_proxy.settings import ConfiguredPrice, Settings
 from anthropic_proxy.settings.file_format import PriceTable
