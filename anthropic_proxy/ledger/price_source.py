@@ -78,7 +78,7 @@ class PriceSource:
     def _load(self) -> None:
         from genai_prices import data_snapshot  # noqa: PLC0415  # see `load`
 
-        from anthropic_proxy.ledger.price_check import decode_providers  # noqa: PLC0415
+        from anthropic_proxy.ledger.price_updates import decode_providers  # noqa: PLC0415
 
         self._identity, self.problem = _identify(self._file), ""
         try:
