@@ -20,7 +20,7 @@ from anthropic_proxy.dashboard.requests import list_exported_requests
 from anthropic_proxy.dashboard.sessions import MAX_SESSIONS
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.error_queries import count_errors, list_errors
+from anthropic_proxy.ledger.dashboard_queries import count_errors, list_errors
 from anthropic_proxy.ledger.export import FORMATS, ExportTable, format_time, tabulate_requests
 from anthropic_proxy.ledger.request_queries import find_stored_request
 from anthropic_proxy.ledger.session_queries import list_session_requests, list_sessions

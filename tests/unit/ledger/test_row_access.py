@@ -7,12 +7,13 @@ from sqlalchemy import insert, literal_column, select, text
 
 from anthropic_proxy.ledger.dashboard_queries import (
     collect_latencies,
+    count_errors,
+    list_errors,
     measure_model_performance,
     read_ledger_extent,
     sum_models,
     sum_periods,
 )
-from anthropic_proxy.ledger.error_queries import count_errors, list_errors
 from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.read_limits import limit_search_range
 from anthropic_proxy.ledger.request_queries import RequestSelection, find_stored_request, list_stored_requests
