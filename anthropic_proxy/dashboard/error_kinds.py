@@ -12,8 +12,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Band
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, draw_group_chart
-from anthropic_proxy.ledger.dashboard_queries import ErrorPeriod
-from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
+from anthropic_proxy.ledger.dashboard_queries import ErrorPeriod, ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.sums import UsageSums
 

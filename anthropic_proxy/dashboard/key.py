@@ -26,7 +26,7 @@ from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide_range, draw_group_chart
 from anthropic_proxy.dashboard.rows import build_finished_row
 from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_records import PeriodSums
+from anthropic_proxy.ledger.dashboard_queries import PeriodSums
 from anthropic_proxy.ledger.key_queries import find_last_key_uses
 from anthropic_proxy.ledger.request_queries import list_stored_requests
 from anthropic_proxy.ledger.sums import UsageSums, add_up

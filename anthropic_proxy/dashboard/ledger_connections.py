@@ -10,8 +10,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
 from anthropic_proxy.dashboard.ledger_lines import StateLine
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
-from anthropic_proxy.ledger.dashboard_records import LedgerExtent
+from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.ledger.database import describe_database_location, find_database_url, has_tables, open_for_reading
 from anthropic_proxy.ledger.read_limits import describe_read_failure, limit_query_time
 from anthropic_proxy.ledger.tables import metadata

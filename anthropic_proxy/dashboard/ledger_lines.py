@@ -6,7 +6,7 @@
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.ledger.dashboard_records import LedgerExtent
+from anthropic_proxy.ledger.dashboard_queries import LedgerExtent
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import LedgerState
 

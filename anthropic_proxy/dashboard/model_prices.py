@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.ledger.dashboard_records import ModelSums
+from anthropic_proxy.ledger.dashboard_queries import ModelSums
 from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.ledger.price_source import describe_price_list, find_price_source

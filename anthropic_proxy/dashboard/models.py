@@ -18,7 +18,7 @@ from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_gro
 from anthropic_proxy.dashboard.sorting import SortableColumn, sort_rows
 from anthropic_proxy.dashboard.usage_charts import explain_missing_cost
 from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_records import ModelPeriod, ModelSums, PeriodSums
+from anthropic_proxy.ledger.dashboard_queries import ModelPeriod, ModelSums, PeriodSums
 from anthropic_proxy.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.queries import NOT_SENT

@@ -10,7 +10,7 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.error_kinds import find_error_kind
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.remedies import find_remedy
-from anthropic_proxy.ledger.dashboard_records import ErrorGroup
+from anthropic_proxy.ledger.dashboard_queries import ErrorGroup
 from anthropic_proxy.ledger.model_costs import ModelCosts
 
 

@@ -35,8 +35,7 @@ from anthropic_proxy.dashboard.usage_charts import (
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES
 from anthropic_proxy.dashboard.week_grid import MIN_HOURS, WeekGrid, draw_week
 from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_queries import count_errors, list_errors
-from anthropic_proxy.ledger.dashboard_records import ModelPeriod
+from anthropic_proxy.ledger.dashboard_queries import ModelPeriod, count_errors, list_errors
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.request_queries import list_stored_requests

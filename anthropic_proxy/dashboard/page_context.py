@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from anthropic_proxy.dashboard.view_query import ViewQuery
-from anthropic_proxy.ledger.dashboard_records import LedgerExtent
+from anthropic_proxy.ledger.dashboard_queries import LedgerExtent
 from anthropic_proxy.ledger.facets import FACETS
 from anthropic_proxy.ledger.queries import MAX_SHORT_RANGE_HOURS
 from anthropic_proxy.ledger.request_queries import RequestSelection

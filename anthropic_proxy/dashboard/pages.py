@@ -49,8 +49,7 @@ from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.dashboard.slow_pages import Progress, respond_with_early_flush
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, PermissionDenied
-from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
-from anthropic_proxy.ledger.dashboard_records import LedgerExtent
+from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.ledger.read_limits import describe_read_failure
 from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows

@@ -13,7 +13,7 @@ from msgspec import Struct
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import MAX_SERIES, Band, Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.dashboard.view_query import ViewQuery
-from anthropic_proxy.ledger.dashboard_records import PeriodSums
+from anthropic_proxy.ledger.dashboard_queries import PeriodSums
 from anthropic_proxy.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.ledger.local_periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.ledger.queries import NOT_SENT

@@ -5,7 +5,7 @@ import re
 from msgspec import Struct
 
 from anthropic_proxy.error_catalog import PAGE, find_entry, load_remedies
-from anthropic_proxy.ledger.dashboard_records import ErrorGroup
+from anthropic_proxy.ledger.dashboard_queries import ErrorGroup
 from anthropic_proxy.ledger.request_queries import StoredRequest
 
 

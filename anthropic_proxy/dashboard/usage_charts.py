@@ -19,7 +19,7 @@ from anthropic_proxy.dashboard.periods import (
     draw_stacked_chart,
 )
 from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
+from anthropic_proxy.ledger.dashboard_queries import ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import NARROW, WIDE
 from anthropic_proxy.dashboard.view_query import ViewQuery
-from anthropic_proxy.ledger.dashboard_records import PeriodSums
+from anthropic_proxy.ledger.dashboard_queries import PeriodSums
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
 
