@@ -6,6 +6,7 @@ entries of the navigation.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -43,14 +44,13 @@ from anthropic_proxy.dashboard.permissions import (
 )
 from anthropic_proxy.dashboard.renderer import render_page
 from anthropic_proxy.dashboard.responses import compress_response
-from anthropic_proxy.dashboard.search_range import limit_range
 from anthropic_proxy.dashboard.settings_editor import explain_settings_refusal
 from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.dashboard.slow_pages import Progress, respond_with_early_flush
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, PermissionDenied
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
-from anthropic_proxy.ledger.read_limits import describe_read_failure
+from anthropic_proxy.ledger.read_limits import MAX_SEARCHED_REQUESTS, describe_read_failure, limit_search_range
 from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows
 from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
@@ -343,3 +343,33 @@ def _describe(facts: LedgerExtent | None) -> str:
         return "Ledger: empty"
     since = formats.local_datetime(facts.first_hour * MICROSECONDS_PER_HOUR)
     return f"Ledger: {formats.plural(facts.requests, 'request')} since {since.day} {since:%b}"
+
+
+_POSITION = re.compile(r"([0-9]{1,18})\..*")
+"""Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
+
+
+def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
+    """Return `context` with a shorter time range if the search would read more than `maximum` stored requests.
+
+    If so, a line about the limit is added to `lines`.
+    """
+    whole = context.selection
+    before, after = (_read_time(text) for text in (context.query.before, context.query.after))
+    if context.query.order:  # all parts of a sorted list are of the same requests
+        before = after = None
+    chosen = limit_search_range(context.connection, whole, before, after, maximum)
+    if chosen is whole:
+        return context
+    first = formats.day_and_time(chosen.start)
+    text = (
+        f"The search covers {maximum:,} requests, from {first} on. For older ones, choose “Older →” below the list, "
+        "or an earlier range."
+    )
+    lines.append(StateLine("!", "warn", text))
+    return structs.replace(context, searched=(chosen.start, chosen.end))
+
+
+def _read_time(position: str) -> int | None:
+    found = _POSITION.fullmatch(position)
+    return int(found[1]) if found else None
