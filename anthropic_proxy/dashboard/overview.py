@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Band
-from anthropic_proxy.dashboard.error_kinds import build_incident_bands, draw_error_chart, find_incidents
-from anthropic_proxy.dashboard.notices import Notice, build_error_notice, list_setup_notices
+from anthropic_proxy.dashboard.error_kinds import (
+    build_incident_bands,
+    draw_error_chart,
+    find_error_kind,
+    find_incidents,
+)
 from anthropic_proxy.dashboard.overview_figures import Figure, build_figures
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, memoize_result
@@ -24,6 +28,7 @@ from anthropic_proxy.dashboard.periods import (
     draw_percentile_chart,
     draw_speed_chart,
 )
+from anthropic_proxy.dashboard.remedies import find_remedy
 from anthropic_proxy.dashboard.rows import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.dashboard.usage_charts import (
     MEASURES,
@@ -35,12 +40,61 @@ from anthropic_proxy.dashboard.usage_charts import (
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES
 from anthropic_proxy.dashboard.week_grid import MIN_HOURS, WeekGrid, draw_week
 from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_queries import ModelPeriod, count_errors, list_errors
+from anthropic_proxy.ledger.dashboard_queries import ErrorGroup, ModelPeriod, count_errors, list_errors
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.request_queries import list_stored_requests
 from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
+
+
+class Notice(Struct, frozen=True):
+    """A problem that a page shows, with an explanation, a remedy and a link to details if there are any."""
+
+    sign: str
+    role: str
+    text: str
+    detail: str = ""
+    href: str = ""
+    link: str = ""
+    remedy: str = ""
+    help_link: str = ""
+    """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
+
+
+def list_setup_notices(context: PageContext) -> list[Notice]:
+    """Return a notice for each problem of the settings or providers, such as a missing key."""
+    setup = context.setup
+    found = [Notice("✕", "error", problem) for problem in setup.problems]
+    return found + [Notice("!", "warn", text) for text in setup.advice]
+
+
+def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
+    """Return the notice about a group of failed requests with the same type of error.
+
+    The notice has a remedy if the error catalog has one.
+    """
+    name = costs.find_prefix(group.provider) if group.provider else "the proxy"
+    period = formats.day_and_time(group.first_at)
+    if group.count > 1:
+        period += f" to {formats.day_and_time(group.last_at)}"
+    href, link = f"/dashboard/requests/{group.request_id}", "show it"
+    if group.count > 1:
+        facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
+        href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
+    remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
+    kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
+    return Notice(
+        sign="✕",
+        role="error",
+        text=f"{formats.plural(group.count, 'request')} failed at {name} with {group.status}{kind}.",
+        detail=f"{period}. {group.error[:300]}",
+        href=href,
+        link=link,
+        remedy=remedy.text if remedy else "",
+        help_link=remedy.link if remedy else "",
+    )
+
 
 _MAX_LATEST = 10
 _MAX_MODELS = 6
