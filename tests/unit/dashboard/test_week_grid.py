@@ -4,8 +4,8 @@ import re
 from datetime import datetime
 
 from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.overview import draw_week
 from anthropic_proxy.dashboard.view_query import read_view_query
-from anthropic_proxy.dashboard.week_grid import draw_week
 from anthropic_proxy.ledger.dashboard_queries import PeriodSums
 from anthropic_proxy.ledger.sums import UsageSums
 
