@@ -21,7 +21,7 @@ from anthropic_proxy.dashboard.key_rows import (
     list_allowed_names,
 )
 from anthropic_proxy.dashboard.keys import read_used_budgets
-from anthropic_proxy.dashboard.overview_figures import Figure
+from anthropic_proxy.dashboard.overview import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide_range, draw_group_chart
 from anthropic_proxy.dashboard.rows import build_finished_row

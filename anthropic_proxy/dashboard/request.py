@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.overview_figures import Figure
+from anthropic_proxy.dashboard.overview import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.remedies import find_remedy
 from anthropic_proxy.dashboard.rows import decode_json_list, describe_outcome

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Chart, ChartColumn, Series, draw_chart
-from anthropic_proxy.dashboard.overview_figures import Figure
+from anthropic_proxy.dashboard.overview import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart
 from anthropic_proxy.dashboard.request import find_context_window
