@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.dashboard.stored_texts import format_reply, format_request
+from anthropic_proxy.dashboard.request import format_reply, format_request
 
 
 def events(*data: dict[str, Any]) -> bytes:
