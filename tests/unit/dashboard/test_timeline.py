@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from anthropic_proxy.dashboard.timeline import (
+from anthropic_proxy.dashboard.request import (
     MAX_BLOCK_BARS,
     Attempt,
     Bar,
