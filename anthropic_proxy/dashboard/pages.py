@@ -8,6 +8,7 @@ entries of the navigation.
 import asyncio
 import gzip
 import re
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -15,7 +16,7 @@ from html import escape
 from typing import Any
 
 from msgspec import Struct, structs
-from sqlalchemy import exc
+from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
 from anthropic_proxy.dashboard import (
     configuration,
@@ -35,7 +36,6 @@ from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.exports import TABLES, export_table
 from anthropic_proxy.dashboard.forms import find_or_create_form_token
 from anthropic_proxy.dashboard.key_permission import explain_key_refusal
-from anthropic_proxy.dashboard.ledger_connections import LedgerConnections, OpenedLedger
 from anthropic_proxy.dashboard.ledger_lines import StateLine, describe_ledger
 from anthropic_proxy.dashboard.page_context import PageContext, ResultT, WaitFor
 from anthropic_proxy.dashboard.permissions import (
@@ -50,15 +50,94 @@ from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response
 from anthropic_proxy.dashboard.settings_editor import explain_settings_refusal
 from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
-from anthropic_proxy.errors import ClientError, PermissionDenied
+from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
-from anthropic_proxy.ledger.read_limits import MAX_SEARCHED_REQUESTS, describe_read_failure, limit_search_range
+from anthropic_proxy.ledger.database import describe_database_location, find_database_url, has_tables, open_for_reading
+from anthropic_proxy.ledger.read_limits import (
+    MAX_SEARCHED_REQUESTS,
+    describe_read_failure,
+    limit_query_time,
+    limit_search_range,
+)
 from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows
+from anthropic_proxy.ledger.tables import metadata
 from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.plugins import Gateway, Receipt, RouteRequest, RouteResponse
 from anthropic_proxy.plugins.setup import Setup
 from anthropic_proxy.settings import Settings
+
+
+class OpenedLedger(Struct, frozen=True):
+    """An open connection to the ledger, with facts about its content, and the problem if the ledger cannot be read.
+
+    The facts are the number of stored requests, and the times of the first and the latest request.
+    """
+
+    connection: Connection
+    facts: LedgerExtent
+    problem: StateLine | None = None
+    """Line with the reason for which the ledger cannot be read.
+
+    None: it can be read, or no request has been stored yet. With a problem, the connection leads to an empty
+    database.
+    """
+
+
+class LedgerConnections:
+    """Pool of read-only connections to the ledger, the database of client requests, for all threads of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._settings: Settings | None = None
+
+    def open(self, settings: Settings) -> OpenedLedger:
+        """Return a connection to the ledger for one page, which the caller must close.
+
+        If the ledger cannot be read, the connection is to an empty database, so that the page can still be shown.
+        """
+        problem = None
+        try:
+            connection = self._find_engine(settings).connect()
+            try:
+                has_tables(connection, describe_database_location(find_database_url(settings)))
+                return OpenedLedger(connection, read_ledger_extent(connection))
+            except (exc.SQLAlchemyError, ConfigurationError):
+                connection.close()
+                raise
+        except ConfigurationError as error:
+            problem = StateLine("!", "warn", error.message)
+        except exc.SQLAlchemyError as error:
+            if not _is_missing(error):
+                problem = StateLine("✕", "error", describe_read_failure(error).message)
+        empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
+        metadata.create_all(empty)
+        return OpenedLedger(empty, LedgerExtent(0, None, None), problem)
+
+    def close(self) -> None:
+        """Close the connections of the pool that no page uses at the moment. Called when the proxy stops."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine = None
+
+    def _find_engine(self, settings: Settings) -> Engine:
+        """Return the engine for `settings`, which the first call after the start or a reload creates."""
+        with self._lock:
+            if self._engine is None or self._settings is not settings:
+                if self._engine is not None:
+                    self._engine.dispose()
+                self._engine, self._settings = open_for_reading(settings), settings
+                limit_query_time(self._engine)
+            return self._engine
+
+
+def _is_missing(error: exc.SQLAlchemyError) -> bool:
+    """Return True if `error` means that the database does not exist yet, because no request was stored."""
+    text = str(error)
+    return "unable to open database file" in text or "no such table" in text or "UndefinedTable" in text
+
 
 PATIENCE_SECONDS = 0.3
 """Time in seconds after which the browser receives the head of a page before its content."""

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from anthropic_proxy.dashboard.exports import TABLES
-from anthropic_proxy.dashboard.ledger_connections import LedgerConnections
+from anthropic_proxy.dashboard.pages import LedgerConnections
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import destroy_ledger, new_receipt, running_ledger
 from tests.support.virtual_keys import running_app, send
