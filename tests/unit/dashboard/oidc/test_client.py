@@ -5,8 +5,13 @@ import asyncio
 import pytest
 from joserfc.jwk import RSAKey
 
-from anthropic_proxy.dashboard.oidc.client import CACHE_SECONDS, RETRY_SECONDS, CachedDocument
-from anthropic_proxy.dashboard.oidc.id_token import decode_key_set, verify_id_token
+from anthropic_proxy.dashboard.oidc.client import (
+    CACHE_SECONDS,
+    RETRY_SECONDS,
+    CachedDocument,
+    decode_key_set,
+    verify_id_token,
+)
 from anthropic_proxy.dashboard.oidc_errors import OidcError
 
 USABLE = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
