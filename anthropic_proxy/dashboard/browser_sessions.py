@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.dashboard.oidc_roles import OidcUser, resolve_role
 from anthropic_proxy.dashboard.permissions import Role
 from anthropic_proxy.json_decoding import decode_json

@@ -28,7 +28,7 @@ from anthropic_proxy.access.periods import decode_duration, decode_expiry
 from anthropic_proxy.access.rules import NONE, RULE_NAMES, Rules, decode_rule_texts, encode_rule_texts
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.settings import Settings
 

@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
+from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
-from anthropic_proxy.dashboard.digests import digest
 from anthropic_proxy.dashboard.forms import resolve_redirect_path
 from anthropic_proxy.dashboard.oidc_errors import RETRY, OidcError
 from anthropic_proxy.dashboard.oidc_roles import require_accepted_user

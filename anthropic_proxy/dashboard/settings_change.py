@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.settings_listing import SettingRow, list_settings

@@ -6,7 +6,7 @@
 
 import ipaddress
 
-from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.plugins import Limit, Reservation, RouteRequest, Store
 from anthropic_proxy.settings import Settings
 
