@@ -9,16 +9,19 @@ import errno
 import socket
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends
 from anthropic_proxy.platforms.fd_limits import raise_fd_limit
+from anthropic_proxy.platforms.port_owner import PORT_OWNER_COMMANDS, find_port_owner
 from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
-from anthropic_proxy.server.listen import format_url, open_listener
+from anthropic_proxy.server.listen import MAX_PORT, format_url, open_listener
 from anthropic_proxy.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.settings import python_safe_path_for_workers
+from anthropic_proxy.upstream.local_server import get_json
 from anthropic_proxy.workers.supervisor import Supervisor
 from anthropic_proxy.workers.worker import LoadWorkerApp, serve_supervised
 
@@ -79,8 +82,6 @@ def _open_listener(host: str, port: int) -> socket.socket:
     except ConfigurationError as error:
         if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
             raise
-        from anthropic_proxy.cli.occupied_port import describe_occupied_port  # noqa: PLC0415  # for this error only
-
         raise ConfigurationError(describe_occupied_port(host, port)) from error
 
 
@@ -97,3 +98,52 @@ def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, liste
         watched = uvicorn.Config("", log_level="warning", reload=True, reload_dirs=[str(Path(__file__).parents[1])])
         ChangeReload(watched, target=target, sockets=[listener]).run()
     control.close()
+
+
+_MAX_TRIED_PORTS = 20
+_FIRST_UNPRIVILEGED_PORT = 1024
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+"""Listen address for all interfaces → address of this machine at which the owner of the port can be called."""
+
+
+def describe_occupied_port(host: str, port: int) -> str:
+    """Return the message that `port` is in use, usually with the program that uses it."""
+    free = f"anthropic-proxy serve --port {_find_free_port(host, port)}"
+    health = get_json(_WILDCARDS.get(host, host), port, "/health")
+    if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
+        started = _format_start(str(health.get("started_at", "")))
+        return (
+            f"Port {port} is in use by another anthropic-proxy (version {health['version']}{started}). "
+            f"Use that one, or run: {free}"
+        )
+    owner = find_port_owner(port)
+    if owner is not None:
+        return f"Port {port} is in use by {owner.name} (process {owner.pid}). Stop it, or run: {free}"
+    command = PORT_OWNER_COMMANDS.get(sys.platform)
+    shown = f" This command shows it: {command.format(port=port)}" if command else ""
+    return f"Port {port} is in use by another program.{shown} To use another port, run: {free}"
+
+
+def _find_free_port(host: str, port: int) -> int:
+    """Return the next port above `port` on which this process can listen.
+
+    If several ports were tried and none is free, return the next port without a check.
+    """
+    first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
+    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
+        try:
+            open_listener(host, candidate).close()
+        except ConfigurationError:
+            continue
+        return candidate
+    return first
+
+
+def _format_start(started_at: str) -> str:
+    """Return the start time as text: `, started 09:14` in local time, with the date if it is not today. "": unknown."""
+    try:
+        started = datetime.fromisoformat(started_at).astimezone()
+    except ValueError:
+        return ""
+    day = "" if started.date() == datetime.now().date() else f"{started:%Y-%m-%d} "
+    return f", started {day}{started:%H:%M}"
