@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from anthropic_proxy.cli.usage_table import UsageReport
+from anthropic_proxy.cli.usage import UsageReport
 from anthropic_proxy.ledger.queries import UsageGroup
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.settings import Settings
