@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
     from anthropic_proxy.services import Services
     from anthropic_proxy.settings import Settings
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+
+from anthropic_proxy import doctor_run
+from anthropic_proxy.lab.doctor import Report
+from anthropic_proxy.lab.doctor.learned_facts import list_learned_models
+from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.routing.catalog import store_learned_models
+from anthropic_proxy.settings import Settings
 
 MAX_UNCONFIRMED_REQUESTS = 150
 """Number of expected requests above which the command asks the user before it sends them."""
@@ -92,7 +104,6 @@ def _run(options: _Options) -> int:
     """Send the probes, store and write the results, and return the exit status."""
     import asyncio  # noqa: PLC0415  # --help needs none of it
 
-    from anthropic_proxy.cli.doctor_storage import store_results  # noqa: PLC0415
     from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends  # noqa: PLC0415
 
     settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
@@ -137,7 +148,6 @@ async def _examine(settings: "Settings", options: _Options, stack: ExitStack) ->
     """
     import asyncio  # noqa: PLC0415
 
-    from anthropic_proxy.cli.doctor_storage import open_recorder  # noqa: PLC0415
     from anthropic_proxy.lab.doctor import estimate_totals  # noqa: PLC0415
 
     async with _open_backends(settings, options) as (services, backends):
@@ -276,3 +286,61 @@ def _write_results(result: "Report", settings: "Settings", *, as_json: bool, fil
             sys.stderr.write(f"Done: {result.cost_summary}.\n")
         else:
             write_report(result, secrets)
+
+
+_LOCK_SECONDS = 1.0
+"""Seconds for which the command waits for the lock of stored runs. A page of the dashboard may hold it for a moment."""
+
+
+@contextmanager
+def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bool) -> Iterator[RunRecorder]:
+    """Return a context manager that yields the recorder, which stores the run for the dashboard.
+
+    `directory` is the data directory. With None, nothing is stored. The context manager holds a lock, so that no other
+    run is stored meanwhile. With `is_attached`, the dashboard has started this run and already holds the lock. If
+    another run holds it, or the folder cannot be written, a line is written to stderr and nothing is stored.
+    """
+    with ExitStack() as stack:
+        if directory is not None and not is_attached:
+            try:
+                with ExitStack() as opened:
+                    opened.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
+                    doctor_run.remove_current(directory)  # an earlier run that failed
+                    stack.enter_context(opened.pop_all())
+            except OSError as error:
+                folder = doctor_run.find_folder(directory)
+                is_locked = isinstance(error, TimeoutError)
+                reason = "another run is in progress" if is_locked else f"{describe_os_error(error)} ({folder})"
+                sys.stderr.write(f"! This run is not stored for the dashboard: {reason}.\n")
+                directory = None
+        yield RunRecorder(directory, settings, time.time)
+        if directory is not None and not is_attached:
+            with suppress(OSError):
+                doctor_run.remove_current(directory)
+
+
+def store_results(recorder: RunRecorder, result: Report, directory: Path) -> list[str]:
+    """Store the complete run for the dashboard, and the observed limits and features of models in `directory`.
+
+    Return lines for stderr: one with the file in which the limits and features are stored, and one for each failure.
+    """
+    lines = _store_facts(result, directory)
+    try:
+        recorder.finish(result)
+    except OSError as error:
+        lines.append(f"✕ The results cannot be stored in {directory}: {describe_os_error(error)}.")
+    return lines
+
+
+def _store_facts(result: Report, directory: Path) -> list[str]:
+    learned = list_learned_models(result.diagnoses, date.today())
+    if not learned:
+        return []
+    try:
+        file = store_learned_models(directory, learned, date.today())
+    except OSError as error:
+        is_locked = isinstance(error, TimeoutError)
+        reason = "another run stores its facts" if is_locked else describe_os_error(error)
+        return [f"✕ The facts cannot be stored in {directory}: {reason}."]
+    noun = "model" if len(learned) == 1 else "models"
+    return [f"Facts about {len(learned)} {noun} for the next start or reload: {file}"]

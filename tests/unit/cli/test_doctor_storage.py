@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.doctor_storage import store_results
+from anthropic_proxy.cli.doctor import store_results
 from anthropic_proxy.lab.doctor import Diagnosis, Report, select_backends
 from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
 from anthropic_proxy.log import Log
