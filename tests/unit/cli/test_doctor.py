@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from anthropic_proxy import doctor_run
-from anthropic_proxy.cli.doctor_table import DoctorProgress
+from anthropic_proxy.cli.doctor import DoctorProgress
 from anthropic_proxy.lab.doctor import Diagnosis, estimate_price, estimate_totals, select_backends
 from anthropic_proxy.lab.doctor.picture import TOOL_COLORS, USER_COLORS
 from anthropic_proxy.log import Log
