@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.setup_plan import list_env_lines
+from anthropic_proxy.cli.init import list_env_lines
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
