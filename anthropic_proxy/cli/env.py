@@ -29,7 +29,7 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.cli.code import client_variables  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.local_proxy import LocalProxy, client_token, find_proxy, require_accepted_credential  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
