@@ -13,13 +13,12 @@ from cyclopts import CycloptsError
 
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.ask import ask
-from anthropic_proxy.cli.code import code, run
+from anthropic_proxy.cli.code import code, env, run
 from anthropic_proxy.cli.command_settings import take_global_options
 from anthropic_proxy.cli.completion import completion
 from anthropic_proxy.cli.config import config
 from anthropic_proxy.cli.db import db
 from anthropic_proxy.cli.doctor import doctor
-from anthropic_proxy.cli.env import env
 from anthropic_proxy.cli.examples import MAIN_EXAMPLES, add_examples
 from anthropic_proxy.cli.explain import explain
 from anthropic_proxy.cli.health import health

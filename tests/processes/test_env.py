@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.env import Shell, find_shell, format_set_command
+from anthropic_proxy.cli.code import Shell, find_shell, format_set_command
 from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import running_proxy
 
