@@ -14,7 +14,6 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.request_fields import list_fields
 from anthropic_proxy.cli.route_checks import describe_checks, encode_checks
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
@@ -591,3 +590,41 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _numbers(value: Any) -> list[Any]:
     return [leaf for _, leaf in _leaves(value) if isinstance(leaf, int | float) and not isinstance(leaf, bool)]
+
+
+_EXPANDED_LISTS = {"tools": "name", "mcp_servers": "name"}
+"""List field → key that names its elements."""
+
+
+def list_fields(body: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the fields of a request body except `model`: path of the field → its values.
+
+    Content blocks of all messages are grouped by their type: those of the type TYPE are at the path `messages.TYPE`.
+    """
+    fields: dict[str, list[Any]] = {}
+    for field, value in _list_values(body):
+        fields.setdefault(field, []).append(value)
+    return fields
+
+
+def _list_values(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in body.items():
+        if name == "messages" and isinstance(value, list):
+            for message in value:
+                yield from _list_blocks(message)
+        elif name in _EXPANDED_LISTS and isinstance(value, list):
+            key = _EXPANDED_LISTS[name]
+            yield from ((f"{name}.{row.get(key, row.get('type', ''))}", row) for row in value if isinstance(row, dict))
+        elif isinstance(value, dict) and value:
+            yield from ((f"{name}.{key}", member) for key, member in value.items())
+        elif name != "model":
+            yield name, value
+
+
+def _list_blocks(message: Any) -> Iterator[tuple[str, Any]]:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        yield "messages.text", {"type": "text", "text": content}
+    for block in content if isinstance(content, list) else ():
+        if isinstance(block, dict):
+            yield f"messages.{block.get('type', '')}", block
