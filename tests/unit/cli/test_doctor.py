@@ -15,7 +15,7 @@ from aiohttp import web
 from anthropic_proxy import doctor_run
 from anthropic_proxy.cli.doctor import DoctorProgress
 from anthropic_proxy.lab.doctor import Diagnosis, estimate_price, estimate_totals, select_backends
-from anthropic_proxy.lab.doctor.picture import TOOL_COLORS, USER_COLORS
+from anthropic_proxy.lab.doctor.probes import TOOL_COLORS, USER_COLORS
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalog.learned import FILE_NAME
 from anthropic_proxy.routing.providers import PROVIDERS
