@@ -16,7 +16,6 @@ from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins.admission import AdmissionRequest as AdmissionRequest
 from anthropic_proxy.plugins.admission import AdmissionTarget as AdmissionTarget
 from anthropic_proxy.plugins.admission import Client as Client
-from anthropic_proxy.plugins.reply_block import BlockMark as BlockMark
 from anthropic_proxy.plugins.setup import ModelFeatures, Setup
 from anthropic_proxy.plugins.storage import Limit as Limit
 from anthropic_proxy.plugins.storage import Recorder as Recorder
@@ -27,6 +26,13 @@ from anthropic_proxy.plugins.storage import StoreState as StoreState
 from anthropic_proxy.plugins.storage import StoreUnavailable as StoreUnavailable
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.trace_context import TraceContext
+
+BlockMark = tuple[str, str, float, int]
+"""Block or end of a reply: kind, name of the called tool, time in seconds since the epoch, characters before it.
+
+Kinds are `text`, `thinking`, `tool call`, and `server tool` for any other block. "" is the end of the reply. A block
+ends where the next one begins.
+"""
 
 
 class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
