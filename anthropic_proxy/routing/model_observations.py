@@ -8,7 +8,7 @@ the ratio of real to estimated tokens, which corrects estimates. Both expire aft
 from collections.abc import Iterable
 
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.plugins.storage import Store
+from anthropic_proxy.plugins import Store
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
-from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Store
+from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Store
 from anthropic_proxy.settings import Settings, UnknownSecret
 from anthropic_proxy.stores.memory import MemoryStore
 

@@ -14,7 +14,7 @@ from math import floor
 
 from msgspec import Struct, field
 
-from anthropic_proxy.plugins.storage import Limit, Reservation
+from anthropic_proxy.plugins import Limit, Reservation
 
 _MIN_COMPACTED = 64
 """Number of heap entries below which outdated entries are not removed."""

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
+from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
 from anthropic_proxy.stores.counters import Counter
 from anthropic_proxy.stores.own_usage import OwnUsage
 from anthropic_proxy.stores.redis import MAX_RENEWED, LostStateError, RedisStore

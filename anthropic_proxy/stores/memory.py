@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
-from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState
+from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 from anthropic_proxy.stores import counters
 from anthropic_proxy.stores.counters import SETTLED_SECONDS, Counter
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.plugins.storage import Limit, Reservation
+from anthropic_proxy.plugins import Limit, Reservation
 from anthropic_proxy.stores.counters import Counter
 from anthropic_proxy.stores.memory import MemoryStore
 

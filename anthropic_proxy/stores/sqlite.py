@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState
+from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 from anthropic_proxy.stores import counters
 from anthropic_proxy.stores.counters import SETTLED_SECONDS, Counter, Holds
 from anthropic_proxy.stores.own_usage import OwnUsage

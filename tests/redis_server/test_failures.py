@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.plugins.storage import Limit, Store, StoreUnavailable
+from anthropic_proxy.plugins import Limit, Store, StoreUnavailable
 from anthropic_proxy.stores.counters import Counter
 from anthropic_proxy.stores.fallback import FallbackStore
 from anthropic_proxy.stores.redis import RedisStore

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.plugins.storage import Limit
+from anthropic_proxy.plugins import Limit
 from tests.support.paths import ROOT
 from tests.support.redis import find_redis, running_redis
 from tests.support.stores import REDIS_VARIABLE, Clock, open_store

@@ -8,7 +8,7 @@ from math import floor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from anthropic_proxy.plugins.storage import Limit, Reservation, Store
+from anthropic_proxy.plugins import Limit, Reservation, Store
 from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.stores.sqlite import SqliteStore
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from hashlib import blake2b
 
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.plugins.storage import Store, StoreUnavailable
+from anthropic_proxy.plugins import Store, StoreUnavailable
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.routing.rules.request_facts import RequestFacts
 from anthropic_proxy.settings import ConfiguredRoute

@@ -17,7 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState
+from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 from anthropic_proxy.stores.counters import SETTLED_SECONDS, SLOT_COUNT, Counter
 from anthropic_proxy.stores.redis.command_pipeline import CommandPipeline
 

@@ -19,8 +19,7 @@ from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
 from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.plugins import Client, Limit, Reservation, StoreUnavailable
-from anthropic_proxy.plugins.storage import LEASE_SECONDS
+from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.ledger import NOON, new_receipt, running_ledger

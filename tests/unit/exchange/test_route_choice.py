@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.plugins.storage import StoreUnavailable
+from anthropic_proxy.plugins import StoreUnavailable
 from anthropic_proxy.routing.rules import RouteRules
 from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.fake_upstream import FakeUpstream, error, reply

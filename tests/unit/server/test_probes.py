@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.plugins.storage import StoreState
+from anthropic_proxy.plugins import StoreState
 from anthropic_proxy.server.endpoints import serve_request
 from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.harness import FakeResponse, ProxyHarness

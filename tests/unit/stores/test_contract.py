@@ -13,7 +13,7 @@ from msgspec import structs
 from anthropic_proxy.access.limits import Amounts, KeyLimit, Scope
 from anthropic_proxy.access.reservations import Reservations
 from anthropic_proxy.access.rules import Rules
-from anthropic_proxy.plugins.storage import Limit, LimitKind, Reservation, Store
+from anthropic_proxy.plugins import Limit, LimitKind, Reservation, Store
 from anthropic_proxy.stores.counters import SLOT_COUNT
 from tests.support.stores import Clock, NaiveStore, open_store, store_kinds
 from tests.support.waiting import wait_for_async

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from anthropic_proxy.plugins.storage import Limit
+from anthropic_proxy.plugins import Limit
 from anthropic_proxy.stores.fallback import FallbackStore
 from anthropic_proxy.stores.redis import RedisStore
 from tests.support.waiting import wait_for_async

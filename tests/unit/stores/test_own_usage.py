@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit
+from anthropic_proxy.plugins import LEASE_SECONDS, Limit
 from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.stores.own_usage import OwnUsage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.plugins.storage import Limit, Store
+from anthropic_proxy.plugins import Limit, Store
 from anthropic_proxy.stores.sqlite import SqliteStore
 from tests.support.waiting import wait_for_async
 
