@@ -12,7 +12,7 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.plugins.setup import ModelFeatures
+from anthropic_proxy.plugins import ModelFeatures
 
 _MAX_MODELS = 8
 

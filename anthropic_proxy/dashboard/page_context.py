@@ -18,8 +18,7 @@ from anthropic_proxy.ledger.facets import FACETS
 from anthropic_proxy.ledger.queries import MAX_SHORT_RANGE_HOURS
 from anthropic_proxy.ledger.request_queries import RequestSelection
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
-from anthropic_proxy.plugins import Receipt, Store
-from anthropic_proxy.plugins.setup import ModelFeatures, Setup
+from anthropic_proxy.plugins import ModelFeatures, Receipt, Setup, Store
 from anthropic_proxy.settings import Settings
 
 _FIVE_MINUTES = 300

@@ -63,8 +63,7 @@ from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows
 from anthropic_proxy.ledger.tables import metadata
 from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
-from anthropic_proxy.plugins import Gateway, Receipt, RouteRequest, RouteResponse
-from anthropic_proxy.plugins.setup import Setup
+from anthropic_proxy.plugins import Gateway, Receipt, RouteRequest, RouteResponse, Setup
 from anthropic_proxy.settings import Settings
 
 

@@ -26,7 +26,7 @@ from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_per
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.money import NANO_DOLLARS
-from anthropic_proxy.plugins.setup import ProviderSetup
+from anthropic_proxy.plugins import ProviderSetup
 from anthropic_proxy.settings import Settings
 
 _NOTHING = "Nothing to do."

@@ -23,8 +23,7 @@ from anthropic_proxy.exchange.recording import start_recording
 from anthropic_proxy.log.request_feed import stream_request_events
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
-from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, Receipt, Store
-from anthropic_proxy.plugins.setup import ModelFeatures, Setup
+from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, ModelFeatures, Receipt, Setup, Store
 from anthropic_proxy.routing.catalog import ModelCapabilities
 from anthropic_proxy.routing.model_listing import list_models
 from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, build_server_name

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import structs
 
-from anthropic_proxy.plugins.setup import ModelMapping, ProviderSetup, Setup
+from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.health import CircuitBreakers

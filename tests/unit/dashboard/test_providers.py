@@ -8,8 +8,7 @@ import pytest
 from anthropic_proxy.dashboard.models import build_models_page
 from anthropic_proxy.dashboard.panels import FailedPanel
 from anthropic_proxy.dashboard.providers import build_providers_page
-from anthropic_proxy.plugins import Cost
-from anthropic_proxy.plugins.setup import ProviderSetup, Setup
+from anthropic_proxy.plugins import Cost, ProviderSetup, Setup
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context

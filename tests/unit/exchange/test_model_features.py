@@ -4,7 +4,7 @@ import asyncio
 from datetime import date
 
 from anthropic_proxy.exchange.gateway import describe_models
-from anthropic_proxy.plugins.setup import ModelFeatures
+from anthropic_proxy.plugins import ModelFeatures
 from anthropic_proxy.routing.catalog import LearnedModel
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.services import open_services
