@@ -1,6 +1,191 @@
 """Protection of providers: circuit breakers, retry budgets, and a queue that limits concurrent calls."""
 
-from anthropic_proxy.routing.health.circuit_breakers import CircuitBreakers, RetryBudget
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from anthropic_proxy.errors import CircuitOpen, UpstreamError
 from anthropic_proxy.routing.health.fair_queue import FairQueue, slots_per_worker
 
 __all__ = ["CircuitBreakers", "FairQueue", "RetryBudget", "slots_per_worker"]
+
+
+FAILURES_TO_OPEN = 5
+"""Number of consecutive failures at which the circuit of an upstream opens."""
+MIN_OPEN_SECONDS = 5.0
+"""Time from the opening of a circuit to the first trial call. It is short, because the upstream may only be restarting.
+"""
+MAX_OPEN_SECONDS = 60.0
+"""Maximum time until the next trial call. Each failed trial doubles the time."""
+
+
+class OpenCircuit(NamedTuple):
+    """Description of an open circuit: calls to one upstream (provider and host) are blocked after failures."""
+
+    seconds_to_trial: float
+    """Seconds until the next trial call."""
+    failure: str
+    """Error message of the last failed call to the upstream."""
+
+
+class _Breaker(Struct):
+    failures: int = 0
+    """Number of consecutive failures."""
+    open_seconds: float = MIN_OPEN_SECONDS
+    """Seconds for which the open circuit blocks calls, before the next trial call."""
+    retry_at: float = 0.0
+    """Time on the monotonic clock from which a trial call is allowed. 0: the circuit is closed."""
+    is_trial_running: bool = False
+    error: UpstreamError | None = None
+    """Last failure of the upstream. None: no failure."""
+
+
+class CircuitBreakers:
+    """The circuit breakers of all upstreams. An upstream is a provider and host, such as `openai api.openai.com`.
+
+    `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._breakers: dict[str, _Breaker] = {}
+        self.on_change: Callable[[str, str, float], None] | None = None
+        """Callback for each opened or closed circuit, with upstream, failure (`503 api_error`) and seconds.
+
+        A closed circuit has the failure "" and 0 seconds.
+        """
+
+    def require_closed(self, upstream: str) -> None:
+        """Raise `CircuitOpen` if calls to the upstream are blocked now.
+
+        After an allowed call, call `record_success`, `record_failure` or `release_trial`.
+        """
+        breaker = self._breakers.get(upstream)
+        if breaker is None or breaker.error is None or not breaker.retry_at:
+            return
+        wait = breaker.retry_at - self._clock()
+        if wait > 0 or breaker.is_trial_running:
+            raise _circuit_open(breaker.error, breaker.failures, max(wait, 1.0))
+        breaker.is_trial_running = True
+
+    def record_success(self, upstream: str) -> None:
+        """Delete the failures of an upstream after a successful call, so that calls are not blocked any more."""
+        if not self._breakers:
+            return
+        breaker = self._breakers.pop(upstream, None)
+        if breaker is not None and breaker.retry_at and self.on_change is not None:
+            self.on_change(upstream, "", 0.0)
+
+    def record_failure(self, upstream: str, error: UpstreamError) -> None:
+        """Count a failed call, and block calls after `FAILURES_TO_OPEN` failures in a row.
+
+        An error status below 500 counts as a success, because the upstream itself works.
+        """
+        if error.status < 500:
+            self.record_success(upstream)
+            return
+        breaker = self._breakers.setdefault(upstream, _Breaker())
+        breaker.failures += 1
+        breaker.error = error
+        if breaker.is_trial_running:
+            breaker.open_seconds = min(breaker.open_seconds * 2, MAX_OPEN_SECONDS)
+        if breaker.is_trial_running or breaker.failures >= FAILURES_TO_OPEN:
+            seconds = max(breaker.open_seconds, min(error.retry_after or 0.0, MAX_OPEN_SECONDS))
+            breaker.retry_at = self._clock() + seconds
+            if self.on_change is not None:
+                self.on_change(upstream, f"{error.status} {error.error_type}", seconds)
+        breaker.is_trial_running = False
+
+    def open_circuit_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
+        """Block calls to an upstream for `seconds`, because another worker process has blocked them."""
+        breaker = self._breakers.setdefault(upstream, _Breaker())
+        breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
+        breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
+        breaker.error, breaker.retry_at = error, self._clock() + seconds
+
+    def close_circuit_from_peer(self, upstream: str) -> None:
+        """Allow calls to an upstream again, because another worker process has allowed them."""
+        self._breakers.pop(upstream, None)
+
+    def open_circuit_count(self) -> int:
+        """Return the number of upstreams (providers and hosts) to which calls are blocked now."""
+        now = self._clock()
+        return sum(breaker.retry_at > now for breaker in self._breakers.values())
+
+    def list_open_circuits(self) -> dict[str, OpenCircuit]:
+        """Return the open circuits by upstream, for all upstreams to which calls are blocked now.
+
+        Any thread may call the method.
+        """
+        now = self._clock()
+        return {
+            upstream: OpenCircuit(breaker.retry_at - now, breaker.error.message)
+            for upstream, breaker in self._breakers.copy().items()  # the event loop changes the dict
+            if breaker.retry_at > now and breaker.error is not None
+        }
+
+    def release_trial(self, upstream: str) -> None:
+        """End a call that neither succeeded nor failed, for example because the client has disconnected.
+
+        If it was the trial call of an open circuit, the next call becomes the trial.
+        """
+        breaker = self._breakers.get(upstream)
+        if breaker is not None:
+            breaker.is_trial_running = False
+
+
+def _circuit_open(error: UpstreamError, failures: int, seconds: float) -> CircuitOpen:
+    """Return the error for a blocked call: the last failure, and the seconds until the next allowed call."""
+    return CircuitOpen(
+        f"{error.message.rstrip('.')}. It failed {failures} times in a row; the next call is allowed in "
+        f"{seconds:.0f} s.",
+        provider=error.provider,
+        status=error.status,
+        kind=error.error_type,
+        retryable=False,
+        retry_after=seconds,
+        should_retry=error.should_retry,
+    )
+
+
+RETRY_RATIO = 0.2
+"""Number of retries added to the budget of an upstream by the first call of each request."""
+RETRIES_PER_SECOND = 5.0
+"""Number of retries added to each budget per second, so that rare calls can always be retried."""
+MAX_SAVED_RETRIES = 50.0
+"""Maximum and initial number of retries in the budget of an upstream."""
+
+
+class _Account(Struct):
+    balance: float
+    updated_at: float
+
+
+class RetryBudget:
+    """The number of retries that are still allowed for each upstream (provider and host).
+
+    `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._accounts: dict[str, _Account] = {}
+        """Upstream → its budget. Absent: no retry yet, so the budget is full."""
+
+    def record_first_call(self, upstream: str) -> None:
+        """Add `RETRY_RATIO` to the retry budget of an upstream. Call this for the first call of a request."""
+        if self._accounts and (account := self._accounts.get(upstream)) is not None:
+            account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
+
+    def try_spend_retry(self, upstream: str) -> bool:
+        """Return True if a retry is allowed, and subtract it from the retry budget of the upstream."""
+        now = self._clock()
+        account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))
+        account.balance = min(account.balance + (now - account.updated_at) * RETRIES_PER_SECOND, MAX_SAVED_RETRIES)
+        account.updated_at = now
+        if account.balance < 1:
+            return False
+        account.balance -= 1
+        return True

@@ -6,8 +6,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from anthropic_proxy.errors import ProxyBusy, UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
-from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
-from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MAX_OPEN_SECONDS, MIN_OPEN_SECONDS
+from anthropic_proxy.routing.health import (
+    FAILURES_TO_OPEN,
+    MAX_OPEN_SECONDS,
+    MIN_OPEN_SECONDS,
+    CircuitBreakers,
+    FairQueue,
+    RetryBudget,
+)
 from anthropic_proxy.routing.health.fair_queue import MAX_WAITING_PER_SLOT
 from tests.support.interleaving import interleave
 from tests.support.messages import exactly

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from anthropic_proxy.errors import CircuitOpen, UpstreamError
-from anthropic_proxy.routing.health import slots_per_worker
-from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
+from anthropic_proxy.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, slots_per_worker
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.workers.ipc import SharedObservation
 from anthropic_proxy.workers.shared_state import apply_observation, register_publisher
