@@ -9,12 +9,12 @@ from anthropic_proxy.errors import ProxyBusy, UpstreamError, UpstreamOverloaded,
 from anthropic_proxy.routing.health import (
     FAILURES_TO_OPEN,
     MAX_OPEN_SECONDS,
+    MAX_WAITING_PER_SLOT,
     MIN_OPEN_SECONDS,
     CircuitBreakers,
     FairQueue,
     RetryBudget,
 )
-from anthropic_proxy.routing.health.fair_queue import MAX_WAITING_PER_SLOT
 from tests.support.interleaving import interleave
 from tests.support.messages import exactly
 from tests.support.waiting import WAIT_SECONDS
