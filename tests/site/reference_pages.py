@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from anthropic_proxy.cli import commands
-from anthropic_proxy.metrics import families
-from anthropic_proxy.metrics.page import MetricFamily
+from anthropic_proxy.metrics import MetricFamily, families
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings.load import list_variables
@@ -107,7 +106,7 @@ def commands_page() -> str:
 
 def metrics_page() -> str:
     """Return the reference of metrics."""
-    mark = _MARK.format(source="anthropic_proxy/metrics/page.py")
+    mark = _MARK.format(source="anthropic_proxy/metrics/__init__.py")
     rows = (
         f"| `{one.name}` | {one.kind} | {', '.join(f'`{name}`' for name in one.label_names) or '–'} | {one.help} |"
         for one in vars(families).values()

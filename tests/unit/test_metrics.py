@@ -13,8 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.usage import MAX_COUNT
-from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, MetricsTotals, encode_snapshot, sum_snapshots
-from anthropic_proxy.metrics.page import FAMILIES
+from anthropic_proxy.metrics import (
+    FAMILIES,
+    Gauges,
+    MetricsPage,
+    MetricsSnapshot,
+    MetricsTotals,
+    encode_snapshot,
+    sum_snapshots,
+)
 from anthropic_proxy.metrics.totals import (
     MAX_FAILED_ATTEMPT_LABELS,
     MAX_LABEL_CHARACTERS,
