@@ -6,26 +6,337 @@ The metrics are counters and durations of requests, and gauges of the current st
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, field
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from anthropic_proxy import __version__
-from anthropic_proxy.metrics.totals import (
-    BUCKET_LIMITS_SECONDS,
-    ExchangeCounters,
-    Gauges,
-    MetricsSnapshot,
-    MetricsTotals,
-    decode_snapshot,
-    encode_snapshot,
-    sum_snapshots,
-)
-from anthropic_proxy.plugins import RouteRequest, RouteResponse
+from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
+
+BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+"""Upper limits of the buckets of all duration histograms. A last bucket counts longer durations."""
+MAX_MODEL_LABELS = 100
+"""Maximum number of model labels, because clients choose model names. Further models are counted as `other`."""
+MAX_LABEL_SETS = 2_000
+"""Maximum number of different label combinations (`LabelSet`).
+
+Further combinations are counted as `other`, because labels contain texts from providers.
+"""
+MAX_FAILED_ATTEMPT_LABELS = 500
+"""Maximum number of pairs of provider and status of failed attempts. Further pairs are counted as `other`."""
+MAX_LABEL_CHARACTERS = 100
+"""Maximum characters of a label. A longer name is counted as `other`."""
+OTHER_LABEL, NONE_LABEL = "other", "none"
+"""Labels for a name above a maximum, and for an empty name."""
+_ANSWERED = 200
+"""HTTP status of a successful reply. Only a model with such a reply exists for certain, and gets a label of its own."""
+
+LabelSet = tuple[str, str, bool, int, str]
+"""Labels of exchanges that are counted together: provider, model, streaming, HTTP status, outcome."""
+
+
+def _no_times() -> list[int]:
+    return [0] * (len(BUCKET_LIMITS_SECONDS) + 1)
+
+
+class ExchangeCounters(Struct, array_like=True):
+    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome).
+
+    Tokens are counted as in Anthropic's API: input excludes cached tokens, and output includes thinking.
+    """
+
+    # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
+    # encoder accepts.
+    requests: int = 0
+    """Number of finished exchanges."""
+    input_tokens: float = 0.0
+    """Sum of input tokens, cached tokens excluded."""
+    output_tokens: float = 0.0
+    """Sum of output tokens, thinking included."""
+    thinking_tokens: float = 0.0
+    """Sum of output tokens of thinking."""
+    cache_read_tokens: float = 0.0
+    """Sum of input tokens read from prompt caches."""
+    cache_write_tokens: float = 0.0
+    """Sum of input tokens written to prompt caches."""
+    approximated_fields: int = 0
+    """Number of fields of client requests that were sent to the provider in a similar form."""
+    emulated_fields: int = 0
+    """Number of fields of client requests that the provider lacks and the proxy emulated."""
+    dropped_fields: int = 0
+    """Number of fields of client requests that were not sent to the provider."""
+    duration_sum_seconds: float = 0.0
+    """Sum of the durations of the exchanges, in seconds."""
+    duration_buckets: list[int] = field(default_factory=_no_times)
+    """Number of exchanges by duration, for each bucket of `BUCKET_LIMITS_SECONDS`."""
+    first_token_sum_seconds: float = 0.0
+    """Sum of the times from request to first token, in seconds."""
+    first_token_buckets: list[int] = field(default_factory=_no_times)
+    """Number of exchanges by time to the first token, for each bucket of `BUCKET_LIMITS_SECONDS`."""
+
+    def add_counters(self, other: "ExchangeCounters") -> None:
+        """Add `other`, the counters of another process with the same labels."""
+        self.requests += other.requests
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.thinking_tokens += other.thinking_tokens
+        self.cache_read_tokens += other.cache_read_tokens
+        self.cache_write_tokens += other.cache_write_tokens
+        self.approximated_fields += other.approximated_fields
+        self.emulated_fields += other.emulated_fields
+        self.dropped_fields += other.dropped_fields
+        self.duration_sum_seconds += other.duration_sum_seconds
+        self.first_token_sum_seconds += other.first_token_sum_seconds
+        self.duration_buckets = [
+            ours + theirs for ours, theirs in zip(self.duration_buckets, other.duration_buckets, strict=True)
+        ]
+        self.first_token_buckets = [
+            ours + theirs for ours, theirs in zip(self.first_token_buckets, other.first_token_buckets, strict=True)
+        ]
+
+
+class Gauges(Struct, array_like=True):
+    """Current state of one process or of several together, such as memory and running requests.
+
+    A number that the system does not report is 0.
+    """
+
+    started_at: float
+    """Start of the process in seconds since the epoch. For several processes: the earliest start."""
+    serving_processes: int = 1
+    """Number of processes that serve client requests. The supervisor of workers serves none."""
+    requests_in_flight: int = 0
+    """Number of client requests in progress."""
+    open_circuits: int = 0
+    """Number of provider addresses to which calls are blocked after repeated failures (open circuit breakers)."""
+    keys_in_cooldown: int = 0
+    """Number of provider keys that are skipped after a failure."""
+    resident_bytes: int = 0
+    """Memory of the process in bytes."""
+    open_fds: int = 0
+    """Number of open file descriptors of the process."""
+    max_fds: int = 0
+    """Maximum number of open file descriptors of the process."""
+    ledger_failures: int | None = None
+    """Number of processes that cannot store requests. None: the ledger is disabled."""
+    ledger_queued_rows: int = 0
+    """Number of finished requests that wait to be stored in the ledger."""
+    redis_failures: int | None = None
+    """Number of processes that cannot use Redis. None: `REDIS_URL` is not set."""
+    pending_settlements: int = 0
+    """Number of settled reservations of limits that are not yet in Redis."""
+    budget_uses: dict[tuple[str, str, str, str], float] = field(default_factory=dict)
+    """Budgets that are nearly used up: `key` or `team`, its name, unit and period of the budget → used share."""
+
+    def add_gauges(self, other: "Gauges") -> None:
+        """Add the gauges of another process to these.
+
+        The open circuits and key cooldowns are shared by all processes, so the larger number is kept, not the sum.
+        """
+        self.started_at = min(self.started_at, other.started_at)
+        self.open_circuits = max(self.open_circuits, other.open_circuits)
+        self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
+        self.serving_processes += other.serving_processes
+        self.requests_in_flight += other.requests_in_flight
+        self.resident_bytes += other.resident_bytes
+        self.open_fds += other.open_fds
+        self.max_fds += other.max_fds
+        self.ledger_queued_rows += other.ledger_queued_rows
+        self.pending_settlements += other.pending_settlements
+        for budget, share in other.budget_uses.items():
+            self.budget_uses[budget] = max(share, self.budget_uses.get(budget, 0.0))
+        if other.redis_failures is not None:
+            self.redis_failures = (self.redis_failures or 0) + other.redis_failures
+        if other.ledger_failures is not None:
+            self.ledger_failures = (self.ledger_failures or 0) + other.ledger_failures
+
+
+class MetricsSnapshot(Struct):
+    """Metrics of one process since its start, or their sum over several processes.
+
+    `encode_snapshot` encodes it for another process.
+    """
+
+    counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
+    """Label set → counters of its exchanges."""
+    failed_attempts: dict[str, int] = field(default_factory=dict)
+    """Provider and status (`groq 429`) → number of failed upstream attempts that another attempt followed."""
+    cpu_seconds: float = 0.0
+    """CPU time of the process since its start, in seconds."""
+    rejected_requests: dict[int, int] = field(default_factory=dict)
+    """HTTP status → number of client requests that got an error without an exchange."""
+    dropped_receipts: dict[str, int] = field(default_factory=dict)
+    """Class name of an observer → number of receipts dropped because its queue was full."""
+    ledger_rows: dict[str, int] = field(default_factory=dict)
+    """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
+    gauges: Gauges | None = None
+    """Current state of the process. None: not yet measured, or the process has ended."""
+
+    def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
+        """Return the counters for the labels `key`. Missing counters are added.
+
+        Above `MAX_LABEL_SETS` combinations of labels, all new combinations share the counters with the labels `other`.
+        """
+        row = self.counters.get(key)
+        if row is None:
+            if len(self.counters) >= MAX_LABEL_SETS:
+                key = (OTHER_LABEL, OTHER_LABEL, False, 0, OTHER_LABEL)
+            row = self.counters.setdefault(key, ExchangeCounters())
+        return row
+
+    def count_failed_attempt(self, provider_and_status: str, times: int = 1) -> None:
+        """Add failed calls to the count of `provider_and_status`, such as `groq 429`.
+
+        Above `MAX_FAILED_ATTEMPT_LABELS` pairs, a new pair counts as `other`.
+        """
+        if provider_and_status not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
+            provider_and_status = f"{OTHER_LABEL} {OTHER_LABEL}"
+        self.failed_attempts[provider_and_status] = self.failed_attempts.get(provider_and_status, 0) + times
+
+    def add_snapshot(self, other: "MetricsSnapshot") -> None:
+        """Add the metrics of another process to this snapshot, which becomes the sum."""
+        for key, row in other.counters.items():
+            self.find_or_add_counters(key).add_counters(row)
+        for attempt, times in other.failed_attempts.items():
+            self.count_failed_attempt(attempt, times)
+        self.cpu_seconds += other.cpu_seconds
+        for status, times in other.rejected_requests.items():
+            self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
+        for observer, times in other.dropped_receipts.items():
+            self.dropped_receipts[observer] = self.dropped_receipts.get(observer, 0) + times
+        for result, count in other.ledger_rows.items():
+            self.ledger_rows[result] = self.ledger_rows.get(result, 0) + count
+        if self.gauges is None:
+            self.gauges = other.gauges
+        elif other.gauges is not None:
+            self.gauges.add_gauges(other.gauges)
+
+
+class MetricsTotals:
+    """Metrics of this process, to which each finished request is added.
+
+    Clients choose model names, which become labels of the metrics. `contains_secret` returns True if a name contains a
+    secret, such as an API key. The label is then `other`.
+    """
+
+    def __init__(self, contains_secret: Callable[[str], bool]) -> None:
+        self.snapshot = MetricsSnapshot()
+        self._contains_secret = contains_secret
+        self._models: set[tuple[str, str]] = set()
+        """Provider and model pairs with a label of their own."""
+
+    def count_rejected_request(self, receipt: Receipt) -> None:
+        """Count a failed client request that is not an exchange, by its HTTP status."""
+        self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
+
+    def count_dropped_receipt(self, observer: str) -> None:
+        """Count a receipt that was dropped because the queue of an observer was full.
+
+        `observer` is the class name of the observer.
+        """
+        self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
+
+    def copy_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
+        """Copy the state of the ledger (database of requests) into the metrics.
+
+        Its condition and the number of waiting rows go into `gauges`. The numbers of written and dropped rows go into
+        the counters of this process.
+        """
+        gauges.ledger_failures = int(state.condition != "ok")
+        gauges.ledger_queued_rows = state.queued_rows
+        self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
+
+    def copy_store_state(self, state: StoreState, gauges: Gauges) -> None:
+        """Copy the state of the store for limits and budgets into `gauges`, if this store is in Redis.
+
+        For any other store, `gauges` stays unchanged.
+        """
+        if state.kind == "redis":
+            gauges.redis_failures = int(not state.available)
+            gauges.pending_settlements = state.pending_settlements
+
+    def count_exchange(self, receipt: Receipt) -> None:
+        """Count a finished exchange (`POST /v1/messages`) by its receipt."""
+        key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
+        row = self.snapshot.counters.get(key) or self._find_row(receipt)
+        row.requests += 1
+        row.input_tokens += receipt.input_tokens
+        row.output_tokens += receipt.output_tokens
+        row.thinking_tokens += receipt.thinking_tokens
+        row.cache_read_tokens += receipt.cache_read_tokens
+        row.cache_write_tokens += receipt.cache_write_tokens
+        row.duration_sum_seconds += receipt.duration_seconds
+        row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
+        if receipt.first_token_seconds is not None:
+            row.first_token_sum_seconds += receipt.first_token_seconds
+            row.first_token_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.first_token_seconds)] += 1
+        report = receipt.fidelity
+        if report.notes:
+            row.approximated_fields += report.approximated
+            row.emulated_fields += report.emulated
+            row.dropped_fields += report.dropped
+        for attempt in receipt.failed_attempts:
+            self.snapshot.count_failed_attempt(attempt)
+
+    def _find_row(self, receipt: Receipt) -> ExchangeCounters:
+        provider = receipt.provider or NONE_LABEL
+        outcome = self._name(receipt.outcome) if receipt.outcome else NONE_LABEL
+        return self.snapshot.find_or_add_counters(
+            (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
+        )
+
+    def _name_model(self, receipt: Receipt) -> str:
+        """Return the model label for a receipt.
+
+        Clients choose model names, so the number of labels is limited, and a name with a secret becomes `other`.
+        """
+        if not receipt.model:
+            return NONE_LABEL
+        known = (receipt.provider, receipt.model)
+        if known in self._models:
+            return receipt.model
+        if receipt.status != _ANSWERED or len(self._models) >= MAX_MODEL_LABELS:
+            return OTHER_LABEL
+        if (name := self._name(receipt.model)) != OTHER_LABEL:
+            self._models.add(known)
+        return name
+
+    def _name(self, word: str) -> str:
+        fits = len(word) <= MAX_LABEL_CHARACTERS and word.isprintable() and not self._contains_secret(word)
+        return word if fits else OTHER_LABEL
+
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_snapshot = msgspec.msgpack.Decoder(MetricsSnapshot).decode
+"""Function that decodes the bytes of `encode_snapshot` from another process."""
+
+
+def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
+    """Return a `MetricsSnapshot` as MessagePack bytes, for another process."""
+    return _encode(snapshot)
+
+
+def sum_snapshots(snapshots: Iterable[bytes], ended_snapshots: Sequence[bytes] = ()) -> MetricsSnapshot:
+    """Return the sum of the metrics of several processes.
+
+    `ended_snapshots` has the last snapshots of ended processes. Their gauges are left out, because gauges describe the
+    current state of running processes.
+    """
+    total = MetricsSnapshot()
+    for encoded in ended_snapshots:
+        snapshot = decode_snapshot(encoded)
+        snapshot.gauges = None
+        total.add_snapshot(snapshot)
+    for encoded in snapshots:
+        total.add_snapshot(decode_snapshot(encoded))
+    return total
+
 
 __all__ = [
     "Gauges",

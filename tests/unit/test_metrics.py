@@ -15,18 +15,16 @@ from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.usage import MAX_COUNT
 from anthropic_proxy.metrics import (
     FAMILIES,
+    MAX_FAILED_ATTEMPT_LABELS,
+    MAX_LABEL_CHARACTERS,
+    MAX_LABEL_SETS,
+    MAX_MODEL_LABELS,
     Gauges,
     MetricsPage,
     MetricsSnapshot,
     MetricsTotals,
     encode_snapshot,
     sum_snapshots,
-)
-from anthropic_proxy.metrics.totals import (
-    MAX_FAILED_ATTEMPT_LABELS,
-    MAX_LABEL_CHARACTERS,
-    MAX_LABEL_SETS,
-    MAX_MODEL_LABELS,
 )
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest
 from anthropic_proxy.redaction import redact_key_patterns
