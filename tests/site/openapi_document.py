@@ -2,7 +2,7 @@
 
 import json
 
-from anthropic_proxy.access.openapi import build_paths, build_schemas
+from anthropic_proxy.access.api import build_paths, build_schemas
 from anthropic_proxy.ledger.openapi import build_ledger_document
 from tests.site.pages import DOCS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from anthropic_proxy.access.openapi import build_document
+from anthropic_proxy.access.api import build_document
 from anthropic_proxy.app import App
 from anthropic_proxy.settings import CONFIG_FILE
 from tests.support.virtual_keys import Response, running_app, send
