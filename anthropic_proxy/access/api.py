@@ -18,9 +18,8 @@ from anthropic_proxy.access.administration import KeyAdministration, KeyChange, 
 from anthropic_proxy.access.descriptions import encode_audit_entry, encode_key, encode_team
 from anthropic_proxy.access.errors import KeysUnavailable
 from anthropic_proxy.access.limits import list_scopes
-from anthropic_proxy.access.queries import list_audit_entries, list_keys, list_teams, require_key
+from anthropic_proxy.access.queries import list_audit_entries, list_keys, list_teams, read_spending, require_key
 from anthropic_proxy.access.rules import LIST_FIELDS, Budget, Rules
-from anthropic_proxy.access.spending import read_spending
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
 from anthropic_proxy.json_decoding import InvalidJson, decode_json

@@ -16,8 +16,8 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 
 if TYPE_CHECKING:
     from anthropic_proxy.access.administration import KeyAdministration
+    from anthropic_proxy.access.queries import Spending
     from anthropic_proxy.access.rules import Rules
-    from anthropic_proxy.access.spending import Spending
     from anthropic_proxy.access.virtual_keys import VirtualKey
     from anthropic_proxy.settings import Settings
 import sys
@@ -33,7 +33,7 @@ from anthropic_proxy.access.descriptions import (
     encode_key,
     format_time,
 )
-from anthropic_proxy.access.spending import Spending
+from anthropic_proxy.access.queries import Spending
 from anthropic_proxy.access.virtual_keys import AuditEntry, Team, VirtualKey
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.ledger.export import write_csv
@@ -332,7 +332,7 @@ def _read_spending(settings: "Settings", key: "VirtualKey") -> "Sequence[Spendin
     import asyncio  # noqa: PLC0415  # --help needs none of it
 
     from anthropic_proxy.access.limits import list_scopes  # noqa: PLC0415
-    from anthropic_proxy.access.spending import read_spending  # noqa: PLC0415
+    from anthropic_proxy.access.queries import read_spending  # noqa: PLC0415
     from anthropic_proxy.log import Log  # noqa: PLC0415
     from anthropic_proxy.stores import open_store  # noqa: PLC0415
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from anthropic_proxy.access.descriptions import describe_rules
+from anthropic_proxy.access.queries import Spending
 from anthropic_proxy.access.rules import LIST_FIELDS, Rules
-from anthropic_proxy.access.spending import Spending
 from anthropic_proxy.access.virtual_keys import KeyStatus, Team, VirtualKey
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.ledger.sums import UsageSums, add_up

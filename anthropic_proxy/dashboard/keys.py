@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from msgspec import Struct, structs
 
 from anthropic_proxy.access.limits import Scope, list_scopes
-from anthropic_proxy.access.queries import list_keys, list_teams
+from anthropic_proxy.access.queries import Spending, list_keys, list_teams, read_all_spending
 from anthropic_proxy.access.rules import Rules
-from anthropic_proxy.access.spending import Spending, read_all_spending
 from anthropic_proxy.access.virtual_keys import Team, VirtualKey
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.key_rows import STATUSES, KeyRow, KeyUsage, TeamRow, build_key_row, build_team_row
