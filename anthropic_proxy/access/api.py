@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from anthropic_proxy import __version__
 from anthropic_proxy.access.administration import KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.access.descriptions import encode_audit_entry, encode_key, encode_team
-from anthropic_proxy.access.errors import KeysUnavailable
+from anthropic_proxy.access.key_table import KeysUnavailable
 from anthropic_proxy.access.limits import list_scopes
 from anthropic_proxy.access.queries import list_audit_entries, list_keys, list_teams, read_spending, require_key
 from anthropic_proxy.access.rules import LIST_FIELDS, Budget, Rules

@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from anthropic_proxy.access.descriptions import has_valid_checksum, hash_key
-from anthropic_proxy.access.errors import (
+from anthropic_proxy.access.key_table import (
+    KeyEntry,
     KeysUnavailable,
+    KeyTable,
     rejected_key_error,
     require_allowed_models,
     require_allowed_route,
     unknown_price_error,
 )
-from anthropic_proxy.access.key_table import KeyEntry, KeyTable
 from anthropic_proxy.access.limits import (
     Amounts,
     Scope,

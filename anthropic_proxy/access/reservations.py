@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, structs
 
 from anthropic_proxy.access.descriptions import format_time
-from anthropic_proxy.access.errors import RESERVED_WAIT_SECONDS, limit_reached_error
+from anthropic_proxy.access.key_table import RESERVED_WAIT_SECONDS, limit_reached_error
 from anthropic_proxy.access.limits import Amounts, KeyLimit, find_actual_amounts
 from anthropic_proxy.access.rules import find_period_end
 from anthropic_proxy.errors import ProxyError
