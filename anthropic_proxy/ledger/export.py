@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.ledger.attempt_times import AttemptTime, decode_attempt_times
-from anthropic_proxy.ledger.block_times import BlockTime, decode_block_times
 from anthropic_proxy.ledger.request_queries import StoredRequest
+from anthropic_proxy.ledger.rows import BlockTime, decode_block_times
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.plugins import RouteResponse
