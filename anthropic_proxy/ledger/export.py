@@ -15,9 +15,8 @@ from typing import Any, TextIO
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.ledger.attempt_times import AttemptTime, decode_attempt_times
 from anthropic_proxy.ledger.request_queries import StoredRequest
-from anthropic_proxy.ledger.rows import BlockTime, decode_block_times
+from anthropic_proxy.ledger.rows import AttemptTime, BlockTime, decode_attempt_times, decode_block_times
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.plugins import RouteResponse

@@ -21,7 +21,6 @@ from sqlalchemy import ClauseElement, Connection, Engine, Table, case, delete, f
 from sqlalchemy.dialects import postgresql, sqlite
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.attempt_times import decode_attempt_times
 from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.ledger.costs import CostCalculator
@@ -47,7 +46,7 @@ from anthropic_proxy.ledger.failures import (
 from anthropic_proxy.ledger.hourly import add_hourly_sums, group_by_hour, sum_rows_by_hour
 from anthropic_proxy.ledger.price_source import find_price_source
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.ledger.rows import Row, RowBuilder, is_rejected_by_limit
+from anthropic_proxy.ledger.rows import Row, RowBuilder, decode_attempt_times, is_rejected_by_limit
 from anthropic_proxy.ledger.spool import Block, Spool
 from anthropic_proxy.ledger.sums import SUM_NAMES
 from anthropic_proxy.ledger.tables import SESSION_KEYS, contents, hourly, key_hashes, requests, session_hours

@@ -14,8 +14,8 @@ from anthropic_proxy.dashboard.request import (
     list_client_events,
     sum_failed_attempt_time,
 )
-from anthropic_proxy.ledger.attempt_times import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
 from anthropic_proxy.ledger.request_queries import REQUEST_COLUMNS, StoredRequest, to_stored_request
+from anthropic_proxy.ledger.rows import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
 from anthropic_proxy.plugins import UpstreamAttempt
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
