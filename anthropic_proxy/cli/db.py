@@ -51,8 +51,11 @@ def check() -> None:
     """
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.ledger.checks import find_database_problems  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import describe_database_location, find_database_url  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import (  # noqa: PLC0415
+        describe_database_location,
+        find_database_problems,
+        find_database_url,
+    )
 
     settings, output = load_command_settings(), Output()
     with open_ledger_for_reading(settings) as connection:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, text
 
-from anthropic_proxy.ledger.checks import find_database_problems
-from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.database import find_database_problems, open_for_writing
 from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.ledger.price_source import find_price_package_version
 from anthropic_proxy.ledger.rows import CHOSEN_BY_PROXY, RowBuilder
