@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.ledger.api import LedgerApi
 from anthropic_proxy.ledger.content_buffer import MAX_BUFFERED_BYTES, ContentBuffer
+from anthropic_proxy.ledger.database import find_file_schema_version, find_sqlite_file
 from anthropic_proxy.ledger.migrations import NEWEST_VERSION
-from anthropic_proxy.ledger.place import find_file_schema_version, find_sqlite_file
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.plugins import Gateway, Plugin
 from anthropic_proxy.settings import Settings

@@ -9,9 +9,8 @@ from msgspec import structs
 from sqlalchemy import event, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
-from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.database import find_sqlite_file, open_for_writing
 from anthropic_proxy.ledger.failures import classify_database_error
-from anthropic_proxy.ledger.place import find_sqlite_file
 from anthropic_proxy.ledger.tables import hourly, key_hashes, requests, session_hours
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.ledger.writer import Retention, measure_used_bytes
