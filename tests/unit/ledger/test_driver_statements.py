@@ -8,14 +8,14 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.driver_statements import (
+from anthropic_proxy.ledger.rows import Row
+from anthropic_proxy.ledger.tables import key_hashes, requests
+from anthropic_proxy.ledger.writer import (
     MAX_ROWS_PER_STATEMENT,
     DriverConnection,
     DriverStatement,
     TableInsertion,
 )
-from anthropic_proxy.ledger.rows import Row
-from anthropic_proxy.ledger.tables import key_hashes, requests
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import read_rows, rejecting_connections
 
