@@ -3,7 +3,7 @@
 import json
 
 from anthropic_proxy.access.api import build_paths, build_schemas
-from anthropic_proxy.ledger.openapi import build_ledger_document
+from anthropic_proxy.ledger.api import build_ledger_document
 from tests.site.pages import DOCS
 
 DOCUMENT = DOCS / "reference/openapi.json"
