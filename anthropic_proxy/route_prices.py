@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.installation import build_extra_install_command
-from anthropic_proxy.ledger.price_source import find_price_source, has_price_package
+from anthropic_proxy.ledger.price_updates import find_price_source, has_price_package
 from anthropic_proxy.ledger.prices import PriceList, TokenCounts
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.router import RoutingQuery, Target, build_route

@@ -144,7 +144,7 @@ def _write_price_source(output: "Output", settings: "Settings | None") -> None:
 
     `settings`: None: nothing with a price was printed.
     """
-    from anthropic_proxy.ledger.price_source import (  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
         describe_price_list,
         find_price_source,
         has_price_package,

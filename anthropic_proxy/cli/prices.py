@@ -53,11 +53,11 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.errors import UpstreamError  # noqa: PLC0415
     from anthropic_proxy.ledger.price_file import InvalidPrices  # noqa: PLC0415
-    from anthropic_proxy.ledger.price_source import find_price_source  # noqa: PLC0415
     from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
         OlderPrices,
         describe_update_failure,
         find_price_list_url,
+        find_price_source,
         record_update_success,
         require_price_directory,
     )
@@ -122,7 +122,7 @@ def _list_prices(services: "Services") -> _Prices:
 def _write_result(output: "Output", result: "PriceUpdate", before: _Prices, after: _Prices, *, as_json: bool) -> None:
     from anthropic_proxy.cli.models import describe_price  # noqa: PLC0415
     from anthropic_proxy.cli.output import Column  # noqa: PLC0415
-    from anthropic_proxy.ledger.price_source import format_date  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_updates import format_date  # noqa: PLC0415
 
     stored = result.stored
     changed = [name for name in after if _amounts(before.get(name)) != _amounts(after[name])]

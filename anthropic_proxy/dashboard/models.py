@@ -21,7 +21,7 @@ from anthropic_proxy.ledger.dashboard_queries import ModelPeriod, ModelSums, Per
 from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
-from anthropic_proxy.ledger.price_source import describe_price_list, find_price_source
+from anthropic_proxy.ledger.price_updates import describe_price_list, find_price_source
 from anthropic_proxy.ledger.prices import Price, Rates
 from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.sums import UsageSums, add_up

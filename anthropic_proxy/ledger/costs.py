@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, structs
 
 from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.ledger.price_source import LoadedPrices, find_price_source
+from anthropic_proxy.ledger.price_updates import LoadedPrices, find_price_source
 from anthropic_proxy.ledger.prices import CONSTANT_SECONDS, MAX_CACHED_PRICES, Price, TokenCounts, count_tokens
 from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.settings import Settings, normalize_service_tier

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from anthropic_proxy.ledger.price_source import LoadedPrices, find_price_source
+from anthropic_proxy.ledger.price_updates import LoadedPrices, find_price_source
 from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router.provider_setup import find_base_url

@@ -56,7 +56,7 @@ from anthropic_proxy.ledger.failures import (
     is_value_failure,
 )
 from anthropic_proxy.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
-from anthropic_proxy.ledger.price_source import find_price_source
+from anthropic_proxy.ledger.price_updates import find_price_source
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.ledger.rows import Row, RowBuilder, decode_attempt_times, is_rejected_by_limit
 from anthropic_proxy.ledger.spool import Block, Spool

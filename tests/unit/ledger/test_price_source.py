@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from anthropic_proxy.ledger.price_source import PriceSource, find_price_source
+from anthropic_proxy.ledger.price_updates import PriceSource, find_price_source
 from tests.support.interleaving import interleave
 
 

@@ -16,13 +16,16 @@ from anthropic_proxy.app import App
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.costs import CostCalculator, CurrentCosts
 from anthropic_proxy.ledger.price_file import FILE_NAME, InvalidPrices
-from anthropic_proxy.ledger.price_source import (
+from anthropic_proxy.ledger.price_updates import (
+    OlderPrices,
+    PriceUpdater,
     describe_price_list,
     find_price_package_version,
     find_price_source,
     format_date,
+    open_plugin,
+    store_new_prices,
 )
-from anthropic_proxy.ledger.price_updates import OlderPrices, PriceUpdater, open_plugin, store_new_prices
 from anthropic_proxy.plugins import Gateway, Plugin
 from anthropic_proxy.settings import ConfiguredPrice, Settings
 from anthropic_proxy.settings.file_format import PriceTable

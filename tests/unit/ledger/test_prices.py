@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.ledger.price_source import find_package_price_date
+from anthropic_proxy.ledger.price_updates import find_package_price_date
 from anthropic_proxy.ledger.prices import FREE, PriceList, Rates, TokenCounts, find_price
 from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
