@@ -52,8 +52,8 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
     """Store the price list at `source`, print the changes, and return the exit status. `as_json`: print JSON."""
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.errors import UpstreamError  # noqa: PLC0415
-    from anthropic_proxy.ledger.price_file import InvalidPrices  # noqa: PLC0415
     from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
+        InvalidPrices,
         OlderPrices,
         describe_update_failure,
         find_price_list_url,
@@ -88,8 +88,8 @@ async def _store(services: "Services", directory: Path, origin: str) -> "PriceUp
     from datetime import date  # noqa: PLC0415
 
     from anthropic_proxy.exchange.gateway import send_http  # noqa: PLC0415
-    from anthropic_proxy.ledger.price_file import MAX_PRICE_BYTES  # noqa: PLC0415
     from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
+        MAX_PRICE_BYTES,
         download_prices,
         read_price_list,
         store_new_prices,

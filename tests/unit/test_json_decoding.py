@@ -17,7 +17,7 @@ from anthropic_proxy.dashboard.oidc_errors import OidcError
 from anthropic_proxy.dashboard.saved_views import decode_views_cookie
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.ledger.price_file import InvalidPrices, read_prices
+from anthropic_proxy.ledger.price_updates import InvalidPrices, read_prices
 from anthropic_proxy.routing.catalog import load_learned_models
 from anthropic_proxy.routing.catalog.learned import FILE_NAME
 from anthropic_proxy.routing.provider_models import query_chat_models

@@ -15,8 +15,9 @@ from msgspec import structs
 from anthropic_proxy.app import App
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.costs import CostCalculator, CurrentCosts
-from anthropic_proxy.ledger.price_file import FILE_NAME, InvalidPrices
 from anthropic_proxy.ledger.price_updates import (
+    FILE_NAME,
+    InvalidPrices,
     OlderPrices,
     PriceUpdater,
     describe_price_list,
