@@ -53,13 +53,14 @@ from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_v
 from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.ledger.database import describe_database_location, find_database_url, has_tables, open_for_reading
-from anthropic_proxy.ledger.read_limits import (
+from anthropic_proxy.ledger.reader_threads import (
     MAX_SEARCHED_REQUESTS,
+    ReaderThreads,
     describe_read_failure,
     limit_query_time,
     limit_search_range,
+    name_client,
 )
-from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows
 from anthropic_proxy.ledger.tables import metadata
 from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR

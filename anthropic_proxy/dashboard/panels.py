@@ -12,7 +12,7 @@ from sqlalchemy import exc
 
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.ledger.read_limits import describe_read_failure
+from anthropic_proxy.ledger.reader_threads import describe_read_failure
 
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, MsgspecError, TimeoutError, TypeError, ValueError)
 """Exceptions by unexpected values, such as a damaged row of the database. They make a panel fail, not the page."""

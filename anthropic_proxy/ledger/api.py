@@ -78,7 +78,7 @@ class LedgerApi:
             has_tables,
             open_for_reading,
         )
-        from anthropic_proxy.ledger.read_limits import limit_query_time  # noqa: PLC0415
+        from anthropic_proxy.ledger.reader_threads import limit_query_time  # noqa: PLC0415
 
         gateway = self._current_gateway()
         url = None if gateway is None else find_database_url(gateway.settings)
@@ -113,7 +113,7 @@ class LedgerApi:
     def _list_requests(self, request: RouteRequest) -> RouteResponse:
         from anthropic_proxy.ledger.export import build_request_object, tabulate_requests  # noqa: PLC0415
         from anthropic_proxy.ledger.facet_counts import count_facets  # noqa: PLC0415
-        from anthropic_proxy.ledger.read_limits import limit_search_range  # noqa: PLC0415
+        from anthropic_proxy.ledger.reader_threads import limit_search_range  # noqa: PLC0415
         from anthropic_proxy.ledger.request_queries import list_stored_requests  # noqa: PLC0415
 
         names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
@@ -254,7 +254,7 @@ def _in_thread(
     def respond_or_report(request: RouteRequest) -> RouteResponse:
         from sqlalchemy import exc  # noqa: PLC0415
 
-        from anthropic_proxy.ledger.read_limits import describe_read_failure  # noqa: PLC0415
+        from anthropic_proxy.ledger.reader_threads import describe_read_failure  # noqa: PLC0415
 
         try:
             return respond(request)
