@@ -57,11 +57,12 @@ from anthropic_proxy.ledger.reader_threads import (
     MAX_SEARCHED_REQUESTS,
     ReaderThreads,
     describe_read_failure,
+    find_key_labels,
     limit_query_time,
     limit_search_range,
     name_client,
+    restrict_rows,
 )
-from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows
 from anthropic_proxy.ledger.tables import metadata
 from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.plugins import Gateway, Receipt, RouteRequest, RouteResponse, Setup

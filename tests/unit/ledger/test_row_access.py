@@ -15,9 +15,13 @@ from anthropic_proxy.ledger.dashboard_queries import (
     sum_periods,
 )
 from anthropic_proxy.ledger.facet_counts import count_facets
-from anthropic_proxy.ledger.reader_threads import limit_search_range
+from anthropic_proxy.ledger.reader_threads import (
+    RestrictedQueryError,
+    find_key_labels,
+    limit_search_range,
+    restrict_rows,
+)
 from anthropic_proxy.ledger.request_queries import RequestSelection, find_stored_request, list_stored_requests
-from anthropic_proxy.ledger.row_access import RestrictedQueryError, find_key_labels, restrict_rows
 from anthropic_proxy.ledger.session_queries import list_session_requests, list_sessions, sum_session
 from anthropic_proxy.ledger.tables import contents, requests, virtual_keys
 from anthropic_proxy.ledger.units import MICROSECONDS
