@@ -11,8 +11,7 @@ from msgspec import Struct
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.view_query import NO_COLUMNS
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger.request_queries import StoredRequest
-from anthropic_proxy.ledger.sorted_requests import SORT_KEYS
+from anthropic_proxy.ledger.request_queries import SORT_KEYS, StoredRequest
 
 
 class RequestColumn(Struct, frozen=True):

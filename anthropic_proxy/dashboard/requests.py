@@ -24,11 +24,14 @@ from anthropic_proxy.ledger.facet_counts import MAX_COUNTED_REQUESTS, count_face
 from anthropic_proxy.ledger.facets import FACETS
 from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.request_queries import (
+    MAX_SORTED_REQUESTS,
+    SORT_KEYS,
+    SortOrder,
     StoredRequest,
     find_stored_request,
+    list_sorted_requests,
     list_stored_requests,
 )
-from anthropic_proxy.ledger.sorted_requests import MAX_SORTED_REQUESTS, SORT_KEYS, SortOrder, list_sorted_requests
 
 ROWS_PER_PAGE = 50
 MAX_EXPORTED_ROWS = 10_000

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger.sorted_requests import SortOrder
+from anthropic_proxy.ledger.request_queries import SortOrder
 
 RowT = TypeVar("RowT")
 

@@ -2,8 +2,13 @@
 
 import pytest
 
-from anthropic_proxy.ledger.request_queries import RequestSelection
-from anthropic_proxy.ledger.sorted_requests import SORT_KEYS, SortedRequest, SortOrder, list_sorted_requests
+from anthropic_proxy.ledger.request_queries import (
+    SORT_KEYS,
+    RequestSelection,
+    SortedRequest,
+    SortOrder,
+    list_sorted_requests,
+)
 from anthropic_proxy.plugins import Cost
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
