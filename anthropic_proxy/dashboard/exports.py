@@ -23,8 +23,7 @@ from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_queries import count_errors, list_errors
 from anthropic_proxy.ledger.export import FORMATS, ExportTable, format_time, tabulate_requests, to_dollars
-from anthropic_proxy.ledger.request_queries import find_stored_request
-from anthropic_proxy.ledger.session_queries import list_session_requests, list_sessions
+from anthropic_proxy.ledger.request_queries import find_stored_request, list_session_requests, list_sessions
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.ledger.usage_export import EXPORT_TITLES, encode_sums

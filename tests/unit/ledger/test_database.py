@@ -25,7 +25,7 @@ from anthropic_proxy.ledger.database import (
 )
 from anthropic_proxy.ledger.failures import classify_database_error
 from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
-from anthropic_proxy.ledger.session_queries import sum_session
+from anthropic_proxy.ledger.request_queries import sum_session
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.tables import COMMON_VALUES, FACETS, metadata
 from anthropic_proxy.settings import Settings

@@ -10,8 +10,7 @@ from anthropic_proxy.ledger.dashboard_queries import collect_latencies, sum_peri
 from anthropic_proxy.ledger.local_periods import list_period_starts
 from anthropic_proxy.ledger.periods import resolve_usage_range
 from anthropic_proxy.ledger.queries import UsageRange, sum_usage
-from anthropic_proxy.ledger.request_queries import RequestSelection
-from anthropic_proxy.ledger.session_queries import list_sessions
+from anthropic_proxy.ledger.request_queries import RequestSelection, list_sessions
 from anthropic_proxy.plugins import Cost
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import new_receipt, reading, running_ledger

@@ -21,8 +21,14 @@ from anthropic_proxy.ledger.reader_threads import (
     limit_search_range,
     restrict_rows,
 )
-from anthropic_proxy.ledger.request_queries import RequestSelection, find_stored_request, list_stored_requests
-from anthropic_proxy.ledger.session_queries import list_session_requests, list_sessions, sum_session
+from anthropic_proxy.ledger.request_queries import (
+    RequestSelection,
+    find_stored_request,
+    list_session_requests,
+    list_sessions,
+    list_stored_requests,
+    sum_session,
+)
 from anthropic_proxy.ledger.tables import contents, requests, virtual_keys
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import Client
