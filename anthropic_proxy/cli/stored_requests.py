@@ -16,8 +16,8 @@ from anthropic_proxy.ledger.request_queries import (
     StoredRequest,
     find_stored_request,
     list_stored_requests,
+    to_receipt,
 )
-from anthropic_proxy.ledger.stored_receipts import to_receipt
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.log.request_feed import LoggedRequest
 from anthropic_proxy.settings import Settings
