@@ -8,10 +8,16 @@ from msgspec import structs
 
 from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.capability_matrix import Matrix, MatrixCell, MatrixColumn
 from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.permissions import Role
-from anthropic_proxy.dashboard.providers import DoctorPanel, Remedy, build_doctor_panel
+from anthropic_proxy.dashboard.providers import (
+    DoctorPanel,
+    Matrix,
+    MatrixCell,
+    MatrixColumn,
+    Remedy,
+    build_doctor_panel,
+)
 from anthropic_proxy.doctor_run import (
     DoctorRun,
     RunCell,
