@@ -8,8 +8,7 @@ from typing import Any
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.setting_meanings import load_meanings
-from anthropic_proxy.dashboard.settings_change import list_editable_settings
+from anthropic_proxy.dashboard.settings_change import list_editable_settings, load_meanings
 from anthropic_proxy.routing.settings_listing import list_settings
 
 

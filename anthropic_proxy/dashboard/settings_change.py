@@ -8,9 +8,12 @@ access here, because a wrong address, for example, would send keys to another ho
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.dashboard.assets import digest
@@ -170,3 +173,16 @@ def _compare(name: str, before: str, after: str) -> list[tuple[str, str]]:
         return []
     found = [(sign, decode_env_text(text).get(name)) for sign, text in (("-", before), ("+", after))]
     return [(sign, f"{name}={mask_setting(name, value)}") for sign, value in found if value is not None]
+
+
+class _Meanings(Struct, frozen=True):
+    """Content of the file `setting_meanings.json` of this package."""
+
+    meanings: Mapping[str, str]
+
+
+@cache
+def load_meanings() -> Mapping[str, str]:
+    """Return the text about each setting, by its name. Settings without a comment in `.env.example` are left out."""
+    text = files("anthropic_proxy.dashboard").joinpath("setting_meanings.json").read_bytes()
+    return msgspec.json.decode(text, type=_Meanings).meanings

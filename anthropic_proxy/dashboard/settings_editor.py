@@ -13,8 +13,12 @@ from typing import Any, NamedTuple
 from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.dashboard.browser_sessions import Session
 from anthropic_proxy.dashboard.permissions import may_change_settings
-from anthropic_proxy.dashboard.setting_meanings import load_meanings
-from anthropic_proxy.dashboard.settings_change import list_editable_settings, propose_change, write_change
+from anthropic_proxy.dashboard.settings_change import (
+    list_editable_settings,
+    load_meanings,
+    propose_change,
+    write_change,
+)
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.settings import Settings
