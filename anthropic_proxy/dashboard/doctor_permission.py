@@ -4,7 +4,7 @@
 """
 
 from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.settings_editor import RefusalTexts, resolve_refusal_text
+from anthropic_proxy.dashboard.settings_change import RefusalTexts, resolve_refusal_text
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.settings import Settings
 

@@ -162,7 +162,7 @@ class Dashboard:
         session, pages, gateway = await self._open_editor(request)
         if session is None and not request.client.name:
             return redirect("/dashboard/sign-in?next=/dashboard/settings")
-        from anthropic_proxy.dashboard.settings_editor import load_setting_form  # noqa: PLC0415
+        from anthropic_proxy.dashboard.settings_change import load_setting_form  # noqa: PLC0415
 
         name, saved = (request.query.get(key, [""])[-1] for key in ("name", "saved"))
         values = await asyncio.to_thread(load_setting_form, gateway.settings, name)
@@ -176,7 +176,7 @@ class Dashboard:
         form = read_own_form(request)
         session, pages, gateway = await self._open_editor(request)
         require_token(request, session, form.get("token", ""))
-        from anthropic_proxy.dashboard.settings_editor import EDIT_PATH, submit_setting_form  # noqa: PLC0415
+        from anthropic_proxy.dashboard.settings_change import EDIT_PATH, submit_setting_form  # noqa: PLC0415
 
         values, is_written = await asyncio.to_thread(submit_setting_form, gateway.settings, form)
         if not is_written:
@@ -190,7 +190,7 @@ class Dashboard:
         Raises `PermissionDenied` if the browser may not change settings. Session None: no sign-in is required.
         """
         session, pages, gateway = await self._open_pages(request)
-        from anthropic_proxy.dashboard.settings_editor import explain_settings_refusal  # noqa: PLC0415
+        from anthropic_proxy.dashboard.settings_change import explain_settings_refusal  # noqa: PLC0415
 
         reason = explain_settings_refusal(request, session, gateway.settings)
         if reason and (request.method == "POST" or request.client.name or session is not None):
