@@ -5,6 +5,7 @@ An incident is a time in which many requests to one provider failed. `find_incid
 for users. `draw_error_chart` returns the chart.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, structs
@@ -12,8 +13,10 @@ from msgspec import Struct, structs
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Band
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, draw_group_chart
-from anthropic_proxy.ledger.dashboard_queries import ErrorPeriod, ModelPeriod, PeriodSums
+from anthropic_proxy.error_catalog import PAGE, find_entry, load_remedies
+from anthropic_proxy.ledger.dashboard_queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.sums import UsageSums
 
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -104,3 +107,32 @@ def find_incidents(
 def build_incident_bands(incidents: Iterable[Incident]) -> list[Band]:
     """Return one band (labeled time range in a chart) for each incident."""
     return [Band(one.first, one.last, one.label) for one in incidents]
+
+
+class Remedy(Struct, frozen=True):
+    """Remedy of a kind of error."""
+
+    entry: str
+    """Name of the entry in the catalog: `rate-limit`."""
+    text: str
+
+    @property
+    def link(self) -> str:
+        """URL of the entry on the page that the proxy serves."""
+        return f"{PAGE}#{self.entry}"
+
+
+def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> Remedy | None:
+    """Return the remedy for a failed request, or for a group of failed requests. None: the catalog has no remedy.
+
+    `key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text.
+    """
+    entry = find_entry(error.status, error.error_type, error.error, is_of_provider=bool(error.provider))
+    if not entry:
+        return None
+    text = load_remedies()[entry]
+    if re.fullmatch(r"[A-Z0-9_]+", key_setting):
+        text = text.replace("OPENAI_API_KEY", key_setting)
+    elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
+        text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
+    return Remedy(entry, text)

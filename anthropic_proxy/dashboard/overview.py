@@ -16,6 +16,7 @@ from anthropic_proxy.dashboard.error_kinds import (
     draw_error_chart,
     find_error_kind,
     find_incidents,
+    find_remedy,
 )
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, memoize_result
@@ -27,7 +28,6 @@ from anthropic_proxy.dashboard.periods import (
     draw_percentile_chart,
     draw_speed_chart,
 )
-from anthropic_proxy.dashboard.remedies import find_remedy
 from anthropic_proxy.dashboard.rows import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.dashboard.usage_charts import (
     MEASURES,

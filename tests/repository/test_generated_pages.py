@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.dashboard.remedies import find_remedy
+from anthropic_proxy.dashboard.error_kinds import find_remedy
 from anthropic_proxy.error_catalog import PAGE as CATALOG_PAGE
 from anthropic_proxy.error_catalog import RULES_OF_BOTH, RULES_OF_PROVIDERS, RULES_OF_PROXY, load_sections
 from anthropic_proxy.errors import ClientError, MissingExtra, ProxyError, UpstreamError

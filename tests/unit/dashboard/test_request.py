@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.dashboard.remedies import find_remedy
+from anthropic_proxy.dashboard.error_kinds import find_remedy
 from anthropic_proxy.dashboard.request import TokenCost, build_request_page
 from anthropic_proxy.ledger.request_queries import RequestSelection, list_stored_requests
 from anthropic_proxy.plugins import Cost
