@@ -13,14 +13,14 @@ from anthropic_proxy.access.descriptions import describe_changes
 from anthropic_proxy.access.queries import find_key, find_team, list_audit_entries
 from anthropic_proxy.access.virtual_keys import AuditEntry, VirtualKey
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.key_rows import (
+from anthropic_proxy.dashboard.keys import (
     KeyUsage,
     build_budget_bars,
     build_key_row,
     describe_limits,
     list_allowed_names,
+    read_used_budgets,
 )
-from anthropic_proxy.dashboard.keys import read_used_budgets
 from anthropic_proxy.dashboard.overview import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide_range, draw_group_chart
