@@ -35,7 +35,7 @@ from anthropic_proxy.dashboard.browser_sessions import Session
 from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.exports import TABLES, export_table
 from anthropic_proxy.dashboard.forms import find_or_create_form_token
-from anthropic_proxy.dashboard.key_permission import explain_key_refusal
+from anthropic_proxy.dashboard.keys_permission import explain_key_refusal
 from anthropic_proxy.dashboard.ledger_lines import StateLine, describe_ledger
 from anthropic_proxy.dashboard.page_context import PageContext, ResultT, WaitFor
 from anthropic_proxy.dashboard.permissions import (

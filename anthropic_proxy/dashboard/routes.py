@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions, Session
 from anthropic_proxy.dashboard.doctor_routes import DoctorRoutes
 from anthropic_proxy.dashboard.forms import MAX_TARGET_CHARACTERS, read_own_form, require_token
-from anthropic_proxy.dashboard.key_routes import KeyFormRoutes
+from anthropic_proxy.dashboard.keys_routes import KeyFormRoutes
 from anthropic_proxy.dashboard.permissions import reads_own_requests_only
 from anthropic_proxy.dashboard.reloads import reload_settings
 from anthropic_proxy.dashboard.responses import (
