@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from anthropic_proxy.dashboard.ledger_lines import STALE_SECONDS, describe_ledger
-from anthropic_proxy.dashboard.pages import Progress, respond_with_early_flush
+from anthropic_proxy.dashboard.pages import STALE_SECONDS, Progress, describe_ledger, respond_with_early_flush
 from anthropic_proxy.dashboard.responses import accepts_gzip
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse

@@ -9,8 +9,7 @@ from types import FrameType
 import pytest
 from sqlalchemy import Connection, func, select
 
-from anthropic_proxy.dashboard.ledger_lines import StateLine
-from anthropic_proxy.dashboard.pages import PAGES, limit_range
+from anthropic_proxy.dashboard.pages import PAGES, StateLine, limit_range
 from anthropic_proxy.dashboard.requests import build_requests_page
 from anthropic_proxy.ledger.dashboard_queries import count_errors
 from anthropic_proxy.ledger.tables import hourly
