@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.oidc_errors import OidcError
 from anthropic_proxy.dashboard.permissions import Role
 from anthropic_proxy.settings import OidcSettings
 
@@ -90,3 +89,21 @@ def _is_listed(entries: Sequence[str], user: OidcUser) -> bool:
     Upper and lower case of the address are equal.
     """
     return any(entry.lower() == user.email if "@" in entry else entry in user.groups for entry in entries)
+
+
+RETRY = "Sign in again."
+CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
+CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
+
+
+class OidcError(Exception):
+    """Exception: a sign-in with the identity provider failed or was rejected.
+
+    Its message is shown to the user. It has the cause and usually a remedy, but no tokens.
+    """
+
+    def __init__(self, message: str, *, status: int = 403) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        """HTTP status of the page: 403; 502 for a failure of the provider."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from anthropic_proxy.dashboard.browser_sessions import SESSION_SECONDS, BrowserSessions, Session
 from anthropic_proxy.dashboard.forms import read_own_form, require_equal_tokens, resolve_redirect_path
-from anthropic_proxy.dashboard.oidc_errors import OidcError
+from anthropic_proxy.dashboard.oidc_roles import OidcError
 from anthropic_proxy.dashboard.oidc_routes import CALLBACK_PATH, START_PATH, OidcSignIn, encode_attempt_cookie
 from anthropic_proxy.dashboard.responses import form_route, page_route, redirect
 from anthropic_proxy.dashboard.sign_in import (

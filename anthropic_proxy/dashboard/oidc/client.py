@@ -24,8 +24,7 @@ from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, Jos
 from joserfc.jwk import Key, KeySet
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.oidc_errors import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError
-from anthropic_proxy.dashboard.oidc_roles import find_claim_texts
+from anthropic_proxy.dashboard.oidc_roles import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.plugins import Gateway
