@@ -86,7 +86,7 @@ class KeyFormRoutes:
     async def _send(
         self, pages: "Pages", request: RouteRequest, session: "Session | None", form: "KeyForm | str"
     ) -> RouteResponse:
-        from anthropic_proxy.dashboard.renderer import render_message  # noqa: PLC0415
+        from anthropic_proxy.dashboard.responses import render_message  # noqa: PLC0415
 
         if isinstance(form, str):
             return await asyncio.to_thread(render_message, request, form, status=503)

@@ -44,8 +44,7 @@ from anthropic_proxy.dashboard.permissions import (
     reads_own_requests_only,
     select_navigation_entries,
 )
-from anthropic_proxy.dashboard.renderer import render_page
-from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response
+from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response, render_page
 from anthropic_proxy.dashboard.settings_change import explain_settings_refusal
 from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query

@@ -170,7 +170,7 @@ class SignIn:
         path = resolve_redirect_path(target)
 
         def render() -> RouteResponse:
-            from anthropic_proxy.dashboard.renderer import render_public_page  # noqa: PLC0415
+            from anthropic_proxy.dashboard.responses import render_public_page  # noqa: PLC0415
 
             values = {
                 "target": path,
@@ -190,7 +190,7 @@ def _continue_to(request: RouteRequest, target: str, set_cookie: Sequence[str]) 
     A redirect cannot be used: after a redirect that began at the identity provider, the browser would not send the
     cookie of the session.
     """
-    from anthropic_proxy.dashboard.renderer import render_public_page  # noqa: PLC0415
+    from anthropic_proxy.dashboard.responses import render_public_page  # noqa: PLC0415
 
     page = render_public_page(request, "signed_in.html", "Signed in", {"target": target})
     location = redirect(target).headers["location"]
