@@ -24,11 +24,10 @@ from anthropic_proxy.access.queries import (
 from anthropic_proxy.access.rules import LIST_FIELDS, Rules
 from anthropic_proxy.access.virtual_keys import AuditEntry, KeyStatus, Team, VirtualKey
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.columns import SortableColumn, sort_rows
+from anthropic_proxy.dashboard.columns import SortableColumn, build_finished_row, sort_rows
 from anthropic_proxy.dashboard.overview import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide_range, draw_group_chart
-from anthropic_proxy.dashboard.rows import build_finished_row
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_queries import PeriodSums

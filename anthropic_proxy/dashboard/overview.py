@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import NARROW, WIDE, Band, draw_sparkline
+from anthropic_proxy.dashboard.columns import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.dashboard.error_kinds import (
     build_incident_bands,
     draw_error_chart,
@@ -28,7 +29,6 @@ from anthropic_proxy.dashboard.periods import (
     draw_percentile_chart,
     draw_speed_chart,
 )
-from anthropic_proxy.dashboard.rows import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.dashboard.usage_charts import (
     MEASURES,
     draw_cached_share,

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.columns import decode_json_list, describe_outcome
 from anthropic_proxy.dashboard.error_kinds import find_remedy
 from anthropic_proxy.dashboard.overview import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.rows import decode_json_list, describe_outcome
 from anthropic_proxy.dashboard.view_query import require_valid_text
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.columns import COLUMNS, decode_columns, read_order
+from anthropic_proxy.dashboard.columns import COLUMNS, build_finished_row, build_running_row, decode_columns, read_order
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
-from anthropic_proxy.dashboard.rows import build_finished_row, build_running_row
 from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, decode_views_cookie
 from anthropic_proxy.dashboard.sign_in import find_cookie
 from anthropic_proxy.dashboard.usage_charts import OUTCOME_TITLES

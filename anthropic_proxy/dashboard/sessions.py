@@ -12,11 +12,11 @@ from msgspec import structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Chart, ChartColumn, Series, draw_chart
+from anthropic_proxy.dashboard.columns import build_finished_row
 from anthropic_proxy.dashboard.overview import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart
 from anthropic_proxy.dashboard.request import find_context_window
-from anthropic_proxy.dashboard.rows import build_finished_row
 from anthropic_proxy.dashboard.usage_charts import explain_missing_cost
 from anthropic_proxy.ledger import session_queries as queries
 from anthropic_proxy.ledger.request_queries import StoredRequest
