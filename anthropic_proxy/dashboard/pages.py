@@ -46,7 +46,7 @@ from anthropic_proxy.dashboard.permissions import (
 )
 from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response, render_page
 from anthropic_proxy.dashboard.settings_change import explain_settings_refusal
-from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in_routes_routes import find_cookie, is_https
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent

@@ -26,8 +26,7 @@ from anthropic_proxy.dashboard.responses import (
     redirect,
 )
 from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, decode_views_cookie, encode_views_cookie
-from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
-from anthropic_proxy.dashboard.sign_in_routes import SignIn
+from anthropic_proxy.dashboard.sign_in_routes_routes import SignIn, find_cookie, is_https
 from anthropic_proxy.errors import PermissionDenied, UnknownModel
 from anthropic_proxy.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse, Store
