@@ -26,7 +26,7 @@ from contextlib import suppress
 from msgspec import Struct, structs
 
 from anthropic_proxy import doctor_run
-from anthropic_proxy.dashboard.reloads import reload_settings
+from anthropic_proxy.dashboard.settings_change import reload_settings
 from anthropic_proxy.doctor_run import DoctorRun
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.platforms.child_process import background_popen_options, end_process, proxy_command

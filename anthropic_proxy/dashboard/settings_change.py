@@ -5,6 +5,7 @@ as a `Proposal`, which `write_change` writes to `.env`. Users cannot change addr
 access here, because a wrong address, for example, would send keys to another host.
 """
 
+import asyncio
 import re
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.dashboard.browser_sessions import Session
 from anthropic_proxy.dashboard.permissions import may_change_settings
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
-from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.plugins import Gateway, RouteRequest
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
 from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, is_fixed_variable, load_settings
@@ -289,3 +290,17 @@ def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Ma
 def _require_same(entered: str, first: str) -> None:
     if entered != first:
         raise InvalidRequest("The two keys differ. Nothing was written. Enter the new key again.")
+
+
+_POLLS, _POLL_SECONDS = 20, 0.1
+
+
+async def reload_settings(gateway: Gateway) -> bool:
+    """Read the settings files again, in all workers. Return False if this server can read them only at its start."""
+    before = gateway.settings
+    is_reloaded = await gateway.reload_settings()
+    for _ in range(_POLLS if is_reloaded else 0):  # other workers reload by a message
+        if gateway.settings is not before:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    return is_reloaded
