@@ -12,8 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.columns import SortableColumn, sort_rows
-from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, memoize_result
+from anthropic_proxy.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
 from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.dashboard.usage_charts import explain_missing_cost
 from anthropic_proxy.ledger import dashboard_queries as queries

@@ -19,8 +19,7 @@ from anthropic_proxy.dashboard.error_kinds import (
     find_incidents,
     find_remedy,
 )
-from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, memoize_result
+from anthropic_proxy.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
 from anthropic_proxy.dashboard.periods import (
     DrawnChart,
     Periods,

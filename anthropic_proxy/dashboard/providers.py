@@ -15,8 +15,7 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import draw_sparkline
 from anthropic_proxy.dashboard.error_kinds import MIN_INCIDENT_SHARE
-from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.panels import FailedPanel, build_panel
+from anthropic_proxy.dashboard.page_context import FailedPanel, PageContext, build_panel
 from anthropic_proxy.dashboard.periods import divide_range
 from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunTomlTable
 from anthropic_proxy.installation import build_extra_install_command

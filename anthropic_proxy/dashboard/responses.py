@@ -22,7 +22,7 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.assets import load_assets
 from anthropic_proxy.dashboard.columns import DEFAULT_COLUMNS
 from anthropic_proxy.dashboard.forms import MAX_FORM_BYTES
-from anthropic_proxy.dashboard.panels import FailedPanel
+from anthropic_proxy.dashboard.page_context import FailedPanel
 from anthropic_proxy.dashboard.view_query import session_link
 from anthropic_proxy.errors import ClientError, ProxyBusy, ProxyError
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from anthropic_proxy.dashboard.error_kinds import find_remedy
 from anthropic_proxy.dashboard.overview import build_overview_page
-from anthropic_proxy.dashboard.panels import FailedPanel
+from anthropic_proxy.dashboard.page_context import FailedPanel
 from anthropic_proxy.ledger.dashboard_queries import ErrorGroup
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.plugins import Cost

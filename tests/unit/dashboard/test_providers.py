@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.dashboard.models import build_models_page
-from anthropic_proxy.dashboard.panels import FailedPanel
+from anthropic_proxy.dashboard.page_context import FailedPanel
 from anthropic_proxy.dashboard.providers import build_providers_page
 from anthropic_proxy.plugins import Cost, ProviderSetup, Setup
 from anthropic_proxy.settings import Settings
