@@ -14,7 +14,6 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.route_checks import describe_checks, encode_checks
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
 from anthropic_proxy.log import escape_unprintable
@@ -23,6 +22,7 @@ from anthropic_proxy.messages.preparation.fidelity_notes import TASK_BUDGET
 from anthropic_proxy.messages.preparation.prepare import NO_KNOWN_EFFORTS
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.router import Target
+from anthropic_proxy.routing.rules import RouteCheck
 from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 from anthropic_proxy.wire.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
@@ -628,3 +628,37 @@ def _list_blocks(message: Any) -> Iterator[tuple[str, Any]]:
     for block in content if isinstance(content, list) else ():
         if isinstance(block, dict):
             yield f"messages.{block.get('type', '')}", block
+
+
+def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:
+    """Yield lines about the checked routes, as pairs of label and text, the matching route first.
+
+    With a `limit`, only that many routes without a match are listed, and a line gives the number of the others.
+    """
+    if not checks:
+        return
+    matching = checks[-1] if not checks[-1].failed else None
+    failed = [check for check in checks if check.failed]
+    if matching is not None:
+        yield "conditions", "; ".join(matching.met) or "none: the route matches every request"
+    else:
+        yield "routes", f"none of {len(failed)} matches" if len(failed) > 1 else "the only one does not match"
+    shown = failed if limit is None or len(failed) <= limit else failed[-limit:]
+    if hidden := len(failed) - len(shown):
+        yield "no match", f"{hidden} earlier routes. All of them:  anthropic-proxy routes explain"
+    for check in shown:
+        yield "no match", f'"{check.route.name}" {check.failed} ({check.route.origin})'
+
+
+def encode_checks(checks: Sequence[RouteCheck]) -> list[dict[str, object]]:
+    """Return the checked routes as objects for JSON, in the order of the configuration file."""
+    return [
+        {
+            "route": check.route.name,
+            "origin": check.route.origin,
+            "matches": not check.failed,
+            "failed": check.failed or None,
+            "met": list(check.met),
+        }
+        for check in checks
+    ]

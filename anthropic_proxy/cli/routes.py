@@ -172,7 +172,7 @@ def _write_route(output: "Output", number: int, route: "ConfiguredRoute") -> Non
 
 def _write_result(output: "Output", requested: str, result: "DryRun") -> None:
     """Write the requested and the first used model, the reason, the checked routes, and the further targets."""
-    from anthropic_proxy.cli.route_checks import describe_checks  # noqa: PLC0415
+    from anthropic_proxy.cli.explanation import describe_checks  # noqa: PLC0415
     from anthropic_proxy.log.lines import escape_unprintable  # noqa: PLC0415
 
     requested = escape_unprintable(requested)
@@ -191,7 +191,7 @@ def _write_result(output: "Output", requested: str, result: "DryRun") -> None:
 
 
 def _encode_result(requested: str, result: "DryRun") -> dict[str, object]:
-    from anthropic_proxy.cli.route_checks import encode_checks  # noqa: PLC0415
+    from anthropic_proxy.cli.explanation import encode_checks  # noqa: PLC0415
 
     route, error = result.route, result.error
     return {
