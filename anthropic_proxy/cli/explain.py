@@ -73,7 +73,7 @@ def explain(
             sys.exit(_explain_stored(name, as_json))
         content, name = _read_stored(name, "--body" if body else "--model")
     else:
-        from anthropic_proxy.cli.input_file import read_input  # noqa: PLC0415
+        from anthropic_proxy.cli.output import read_input  # noqa: PLC0415
         from anthropic_proxy.server.request_body import MAX_BODY_BYTES  # noqa: PLC0415
 
         content = read_input(file, MAX_BODY_BYTES)
@@ -148,7 +148,7 @@ def _build(content: bytes, name: str, model: str | None) -> "Explanation":
     `model`: model to request; None: the model in the body. `name`: name of the input for messages.
     """
     from anthropic_proxy.cli.explanation import Explanation  # noqa: PLC0415
-    from anthropic_proxy.cli.input_file import describe_input  # noqa: PLC0415
+    from anthropic_proxy.cli.output import describe_input  # noqa: PLC0415
 
     settings = load_command_settings()
     fields, result, head = dry_run_request(settings, content, describe_input(Path(name)), model)

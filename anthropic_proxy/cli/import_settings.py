@@ -34,8 +34,11 @@ def import_settings(
     """
     from anthropic_proxy.cli.importing.detection import read_configuration  # noqa: PLC0415
     from anthropic_proxy.cli.importing.writing import prepare_files  # noqa: PLC0415
-    from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.cli.output import (  # noqa: PLC0415
+        Output,
+        describe_input,
+        read_input,
+    )
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
     from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
     from anthropic_proxy.settings.text_file import MAX_CONFIG_BYTES  # noqa: PLC0415

@@ -44,8 +44,11 @@ def lint_stream(
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.cli.output import (  # noqa: PLC0415  # --help needs none of it
+        Output,
+        describe_input,
+        read_input,
+    )
     from anthropic_proxy.lab.stream_grammar import EventGrammar  # noqa: PLC0415
 
     grammar, output = EventGrammar(), Output()

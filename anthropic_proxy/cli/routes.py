@@ -84,8 +84,11 @@ def explain(
         Print one JSON object instead.
     """
     from anthropic_proxy.cli.explain import dry_run_request  # noqa: PLC0415
-    from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.cli.output import (  # noqa: PLC0415
+        Output,
+        describe_input,
+        read_input,
+    )
     from anthropic_proxy.exchange.dry_run import DryRunClient  # noqa: PLC0415
     from anthropic_proxy.server.request_body import MAX_BODY_BYTES  # noqa: PLC0415
 
