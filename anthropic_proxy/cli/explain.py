@@ -118,7 +118,7 @@ def _read_stored(request_id: str | None, option: str) -> tuple[bytes, str]:
 
     `request_id`: None: the last stored request. `option`: command-line option that needs the body, for error messages.
     """
-    from anthropic_proxy.cli.stored_requests import require_stored_body, require_stored_request  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request  # noqa: PLC0415
 
     settings = load_command_settings()
     row = require_stored_request(settings, request_id)
@@ -131,7 +131,7 @@ def _explain_stored(request_id: str | None, as_json: bool) -> int:
 
     `request_id`: None: the last stored request.
     """
-    from anthropic_proxy.cli.stored_requests import require_stored_request  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import require_stored_request  # noqa: PLC0415
 
     row = require_stored_request(load_command_settings(), request_id)
     explanation = StoredExplanation(row)

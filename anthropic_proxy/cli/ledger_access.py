@@ -14,6 +14,20 @@ from anthropic_proxy.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+from msgspec import structs
+
+from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
+from anthropic_proxy.ledger.contents import read_contents
+from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
+from anthropic_proxy.ledger.request_queries import (
+    RequestSelection,
+    StoredRequest,
+    find_stored_request,
+    list_stored_requests,
+    to_receipt,
+)
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.log.request_feed import LoggedRequest
 
 
 @contextmanager
@@ -58,3 +72,67 @@ def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]"
 
 def _new_error(location: str, reason: str) -> ConfigurationError:
     return ConfigurationError(f"The ledger {location} cannot be read: {reason}. Set DATABASE_URL to another database.")
+
+
+def read_last_requests(
+    settings: Settings, number: int, *, failed_only: bool, before: float | None
+) -> list[LoggedRequest]:
+    """Return the last `number` requests that are stored in the ledger, the oldest of them first.
+
+    With `before` (seconds since the epoch), only requests that started before this time are returned. Raises
+    `ConfigurationError` if the ledger cannot be read.
+    """
+    chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
+    if before is not None:
+        chosen = structs.replace(chosen, end=round(before * MICROSECONDS))
+    with open_ledger_for_reading(settings) as connection:
+        rows = [] if connection is None else list_stored_requests(connection, chosen, number)
+    return [
+        LoggedRequest(to_receipt(row), is_exchange=row.path == EXCHANGE_PATH and bool(row.requested_model))
+        for row in reversed(rows)
+    ]
+
+
+def require_stored_body(settings: Settings, row: StoredRequest, command_or_option: str, remedy: str = "") -> bytes:
+    """Return the body of a stored request as its client sent it, but with masked keys.
+
+    Raises `ConfigurationError` if the ledger lacks the complete body. The message begins with `command_or_option`,
+    which needs the body, and ends with `remedy`.
+    """
+    with open_ledger_for_reading(settings) as connection:
+        found = [] if connection is None else read_contents(connection, row.id)
+    body = next((one for one in found if one.kind == "request"), None)
+    if body is None:
+        raise ConfigurationError(
+            f"{command_or_option} needs the text of the request, which the ledger does not contain for {row.id}. "
+            f"The proxy stores later texts with LEDGER_CONTENT=true.{remedy}"
+        )
+    if body.is_cut:
+        raise ConfigurationError(
+            f"{command_or_option} needs the complete text of the request. The ledger contains the first "
+            f"{MAX_CONTENT_BYTES:,} of {body.size:,} bytes of {row.id}.{remedy}"
+        )
+    return body.data
+
+
+def require_stored_request(settings: Settings, request_id: str | None, path: str = "") -> StoredRequest:
+    """Return the stored request with the id `request_id`, or the last stored request for None.
+
+    `path`: URL path of the last request; "": any. Raises `ConfigurationError` if there is no such request.
+    """
+    selection = RequestSelection(values={"path": path} if path else {})
+    with open_ledger_for_reading(settings) as connection:
+        if connection is not None:
+            found = (
+                find_stored_request(connection, request_id)
+                if request_id
+                else next(iter(list_stored_requests(connection, selection, 1)), None)
+            )
+            if found is not None:
+                return found
+    if request_id is None:
+        raise ConfigurationError('The ledger has no requests yet. Send one:  anthropic-proxy ask "hello"')
+    raise ConfigurationError(
+        f"The ledger has no request {request_id}. It stores requests for {settings.ledger_days} days (LEDGER_DAYS). "
+        "List the last ones:  anthropic-proxy logs --no-follow"
+    )

@@ -138,7 +138,7 @@ def _read_stored(
     """
     if not settings.has_ledger() or number == 0:
         return []
-    from anthropic_proxy.cli.stored_requests import read_last_requests  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import read_last_requests  # noqa: PLC0415
 
     return read_last_requests(settings, number, failed_only=errors, before=before)
 

@@ -59,7 +59,7 @@ def _build_body(settings: "Settings", request: str | None, model: str | None) ->
     Raises `ConfigurationError` if the body is not stored completely, or if the request has no reply of a model.
     """
     from anthropic_proxy.cli.explain import replace_field  # noqa: PLC0415
-    from anthropic_proxy.cli.stored_requests import require_stored_body, require_stored_request  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request  # noqa: PLC0415
     from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH  # noqa: PLC0415
 
     row = require_stored_request(settings, request, path=EXCHANGE_PATH)
