@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
-from anthropic_proxy.cli.service.control import find_service
-from anthropic_proxy.cli.service.definitions import (
+from anthropic_proxy.cli.service.control import (
     ServiceDefinition,
     encode_launchd_agent,
     encode_systemd_unit,
     encode_windows_task,
+    find_service,
 )
 from tests.support.command_line import OPENAI, run_command
 from tests.support.waiting import WAIT_SECONDS
