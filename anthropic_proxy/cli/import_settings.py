@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from anthropic_proxy.cli.importing.plan import ImportPlan
-    from anthropic_proxy.cli.importing.writing import FilesToWrite
+    from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan
     from anthropic_proxy.cli.output import Output
 
 
@@ -33,7 +32,7 @@ def import_settings(
         Print the new lines and the resulting mapping of the Claude models, and write nothing.
     """
     from anthropic_proxy.cli.importing.detection import read_configuration  # noqa: PLC0415
-    from anthropic_proxy.cli.importing.writing import prepare_files  # noqa: PLC0415
+    from anthropic_proxy.cli.importing.plan import prepare_files  # noqa: PLC0415
     from anthropic_proxy.cli.output import (  # noqa: PLC0415
         Output,
         describe_input,

@@ -26,8 +26,7 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable
-from anthropic_proxy.cli.importing.writing import FilesToWrite, prepare_files
+from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, ServerTable, prepare_files
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.settings import ConfiguredProvider, Settings, copy_environment
 from anthropic_proxy.settings.masking import mask_env_lines
