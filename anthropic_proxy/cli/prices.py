@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.command_settings import load_command_settings
 
 if TYPE_CHECKING:
-    from anthropic_proxy.cli.model_overview import ModelPrice
+    from anthropic_proxy.cli.models import ModelPrice
     from anthropic_proxy.cli.output import Output
     from anthropic_proxy.ledger.price_updates import PriceUpdate
     from anthropic_proxy.services import Services
@@ -104,7 +104,7 @@ async def _store(services: "Services", directory: Path, origin: str) -> "PriceUp
 
 def _list_prices(services: "Services") -> _Prices:
     """Return the present prices of the models to which tiers and routes of the settings refer."""
-    from anthropic_proxy.cli.model_overview import find_model_price  # noqa: PLC0415
+    from anthropic_proxy.cli.models import find_model_price  # noqa: PLC0415
     from anthropic_proxy.errors import ClientError  # noqa: PLC0415
     from anthropic_proxy.routing.router import RoutingQuery, build_route, list_tier_mappings  # noqa: PLC0415
 
