@@ -17,7 +17,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Input, Static
 
-from anthropic_proxy.cli.request_stream import RequestUpdate
+from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.log import escape_unprintable
 from anthropic_proxy.log.request_feed import LoggedRequest

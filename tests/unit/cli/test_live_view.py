@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from anthropic_proxy.cli.live_view import LiveView
-from anthropic_proxy.cli.request_stream import RequestUpdate
+from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.log.request_feed import LoggedRequest
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, Receipt
