@@ -19,7 +19,6 @@ from anthropic_proxy.cli.completion import completion
 from anthropic_proxy.cli.config import config
 from anthropic_proxy.cli.db import db
 from anthropic_proxy.cli.doctor import doctor
-from anthropic_proxy.cli.examples import MAIN_EXAMPLES, add_examples
 from anthropic_proxy.cli.explain import explain
 from anthropic_proxy.cli.health import health
 from anthropic_proxy.cli.import_settings import import_settings
@@ -27,7 +26,13 @@ from anthropic_proxy.cli.init import init
 from anthropic_proxy.cli.keys import keys
 from anthropic_proxy.cli.lint_stream import lint_stream
 from anthropic_proxy.cli.logs import logs
-from anthropic_proxy.cli.misuse import describe_misuse, move_stdin_name_to_end, require_known_command
+from anthropic_proxy.cli.misuse import (
+    MAIN_EXAMPLES,
+    add_examples,
+    describe_misuse,
+    move_stdin_name_to_end,
+    require_known_command,
+)
 from anthropic_proxy.cli.models import models
 from anthropic_proxy.cli.prices import prices
 from anthropic_proxy.cli.replay import replay
