@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import anthropic
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.fakes.gemini.server import KEY, PROJECT, STAND_IN, new_gemini
 from tests.support.fakes.gemini.signatures import Signatures
 from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account

@@ -12,7 +12,7 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm

@@ -5,7 +5,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.compatible import (
     ADD,
     THINK,

@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.fakes.server import Running, serving

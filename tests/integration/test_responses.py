@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.wire.signatures import decode_signature
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving

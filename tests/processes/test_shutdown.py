@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import KILL
 from tests.support.process_checks import (

@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget

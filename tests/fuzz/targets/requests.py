@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.exchange.call_building import build_target_limits
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import prepare

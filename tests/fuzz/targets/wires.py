@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter

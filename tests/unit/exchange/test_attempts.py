@@ -11,8 +11,8 @@ import pytest
 from msgspec import structs
 from multidict import CIMultiDict
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import BODY, KEYS, STREAM, TEXT, FakeUpstream, error, frame, reply

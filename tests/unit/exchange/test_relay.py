@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.call_building import build_relay_call
@@ -22,7 +23,6 @@ from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.exchange.forwarding import JsonReply
 from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.plugins import Client

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, folded, message_of, reply, text

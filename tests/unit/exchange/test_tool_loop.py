@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import WebSearchFailed
 from anthropic_proxy.exchange import watchdog
 from anthropic_proxy.exchange.tool_loop.runner import KnownUrls
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import DocumentBlock, Source
 from anthropic_proxy.messages.models import Message as HistoryMessage

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import EventGrammar, check_bytes, check_events
+from anthropic_proxy.cli.lint_stream import EventGrammar, check_bytes, check_events
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS
 
 Events = list[dict[str, Any]]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import InternalError, UpstreamProtocolError, UpstreamTimeout
-from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.deltas import (
     Block,
     Citation,

@@ -10,7 +10,7 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.lab.stream_grammar import check_bytes
+from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.fakes.anthropic import KEY, new_anthropic
 from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.rules import check_body
