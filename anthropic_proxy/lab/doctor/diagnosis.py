@@ -14,7 +14,6 @@ from msgspec import structs
 
 from anthropic_proxy.errors import MissingExtra, UpstreamError
 from anthropic_proxy.exchange.not_found import describe_base_url_setting
-from anthropic_proxy.lab.doctor.checks import check_accepted
 from anthropic_proxy.lab.doctor.findings import (
     Backend,
     Diagnosis,
@@ -33,6 +32,7 @@ from anthropic_proxy.lab.doctor.probes import (
     TOOLS_PROBE_QUESTION,
     Probe,
     build_tool_results_request,
+    check_accepted,
 )
 from anthropic_proxy.log import escape_unprintable
 from anthropic_proxy.redaction import redact_secrets
