@@ -15,8 +15,7 @@ from anthropic_proxy.lab.doctor.dialect_row import find_servers
 from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.lab.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.lab.doctor.probes import PROBES
-from anthropic_proxy.lab.doctor.remedies import list_fixes
-from anthropic_proxy.lab.doctor.report import Report, find_total_price
+from anthropic_proxy.lab.doctor.report import Report, find_total_price, list_fixes
 from anthropic_proxy.ledger.prices import PriceList
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings

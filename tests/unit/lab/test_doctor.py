@@ -13,7 +13,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.lab.doctor import Diagnosis, Report, run_doctor, select_backends
 from anthropic_proxy.lab.doctor.probes import PROBES
-from anthropic_proxy.lab.doctor.remedies import Fix
+from anthropic_proxy.lab.doctor.report import Fix
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.providers import PROVIDERS

@@ -7,8 +7,7 @@ from pathlib import Path
 from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import RunFix
 from anthropic_proxy.lab.doctor import Report
-from anthropic_proxy.lab.doctor.remedies import Fix
-from anthropic_proxy.lab.doctor.report import encode_report
+from anthropic_proxy.lab.doctor.report import Fix, encode_report
 from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
