@@ -36,8 +36,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.lab.doctor import Diagnosis, Report
 from anthropic_proxy.lab.doctor.dialect_row import FoundServer, hide_credentials
 from anthropic_proxy.lab.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.lab.doctor.report import LEGEND, format_count, uses_demo_provider
-from anthropic_proxy.lab.doctor.rows import ROWS, Cell
+from anthropic_proxy.lab.doctor.report import LEGEND, ROWS, Cell, format_count, uses_demo_provider
 from anthropic_proxy.lab.doctor.run_recorder import RunRecorder, list_learned_models
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.redaction import redact_secrets

@@ -13,8 +13,7 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.lab.doctor.dialect_row import hide_credentials
 from anthropic_proxy.lab.doctor.findings import Diagnosis
-from anthropic_proxy.lab.doctor.report import Report, list_explanations
-from anthropic_proxy.lab.doctor.rows import ROWS, Cell
+from anthropic_proxy.lab.doctor.report import ROWS, Cell, Report, list_explanations
 from anthropic_proxy.redaction import redact_json_value
 from anthropic_proxy.routing.catalog import LearnedModel
 from anthropic_proxy.routing.router import build_server_name
