@@ -30,12 +30,18 @@ from anthropic_proxy.settings.file_format import (
     PriceTable,
     TokenPriceFields,
 )
-from anthropic_proxy.settings.load import find_listen_address, list_variables, load_settings
+from anthropic_proxy.settings.load import (
+    SettingsReader,
+    find_changed_variables,
+    find_listen_address,
+    is_fixed_variable,
+    list_variables,
+    load_settings,
+)
 from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.otel_variables import export_to_otel
 from anthropic_proxy.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.settings.provider_variables import ProviderVariables
-from anthropic_proxy.settings.reader import SettingsReader, find_changed_variables, is_fixed_variable
 from anthropic_proxy.settings.route_format import (
     BALANCE_TEXTS,
     TARGETS_SETTING,

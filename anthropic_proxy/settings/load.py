@@ -12,6 +12,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
+
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings import provider_tables, values
 from anthropic_proxy.settings.config_file import ConfigFile, resolve_config_file_path
@@ -20,10 +22,10 @@ from anthropic_proxy.settings.environment import (
     find_no_proxy_setting,
     find_proxies,
 )
-from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
+from anthropic_proxy.settings.fields import FIXED_VARIABLES, TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.oidc_variables import load_oidc
 from anthropic_proxy.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
-from anthropic_proxy.settings.place import find_data_directory
+from anthropic_proxy.settings.place import find_data_directory, find_env_file
 from anthropic_proxy.settings.provider_tables import list_ignored_table_warnings, load_prices, load_search_service
 from anthropic_proxy.settings.provider_variables import BuiltInProviders, ProviderVariables
 from anthropic_proxy.settings.route_tables import load_routes
@@ -407,3 +409,45 @@ def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables])
         meant = values.find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is not a setting. Did you mean {meant}"
+
+
+class SettingsReader:
+    """Reader of the settings, for start-up and each reload.
+
+    `overrides` are fields of `Settings` from the command line, which take precedence.
+    """
+
+    def __init__(self, providers: BuiltInProviders, overrides: Mapping[str, object] | None = None) -> None:
+        # a copy: otherwise values that `export_to_litellm` adds would override an edited `.env` at a reload
+        self._environ = dict(os.environ)
+        self._env_file = find_env_file(self._environ)
+        self._providers = providers
+        self._overrides = overrides or {}
+        self._fixed: Mapping[str, object] | None = None
+        """Fields that a reload does not change, as at the start. None: nothing was read."""
+
+    def read(self) -> Settings:
+        """Read `.env` and the configuration file again, and return the settings.
+
+        Settings in `FIXED_VARIABLES` keep their values until the next start. Raises `ConfigurationError` for an invalid
+        value.
+        """
+        settings = load_settings(self._environ, self._providers, env_file=self._env_file, resolves_keys=True)
+        settings = msgspec.structs.replace(settings, **self._overrides)
+        if self._fixed is None:
+            fields = msgspec.structs.asdict(settings)
+            self._fixed = {
+                field: fields[field] for field, _, _, (variable, *_) in FIELD_VARIABLES if variable in FIXED_VARIABLES
+            }
+        return msgspec.structs.replace(settings, **self._fixed)
+
+
+def is_fixed_variable(name: str) -> bool:
+    """Return True if a change of this variable takes effect at the next start of the server."""
+    return name in FIXED_VARIABLES or name.startswith(OTEL_PREFIX)  # the library reads its variables once
+
+
+def find_changed_variables(before: Settings, after: Settings) -> list[str]:
+    """Return the names of variables that a reload changed, added or removed."""
+    names = dict.fromkeys((*before.raw_values, *after.raw_values))
+    return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]
