@@ -41,6 +41,7 @@ from anthropic_proxy.settings.load import (
 from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.otel_variables import export_to_otel
 from anthropic_proxy.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
+from anthropic_proxy.settings.provider_tables import normalize_service_tier
 from anthropic_proxy.settings.provider_variables import ProviderVariables
 from anthropic_proxy.settings.route_format import (
     BALANCE_TEXTS,
@@ -51,7 +52,6 @@ from anthropic_proxy.settings.route_format import (
     list_condition_texts,
 )
 from anthropic_proxy.settings.route_tables import DEFAULT_TARGET, load_time_zone
-from anthropic_proxy.settings.service_tiers import normalize_service_tier
 
 __all__ = [
     "BALANCE_TEXTS",

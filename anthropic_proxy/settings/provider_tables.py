@@ -25,8 +25,29 @@ from anthropic_proxy.settings.file_format import (
     ProviderTable,
     SearchTable,
 )
-from anthropic_proxy.settings.service_tiers import normalize_service_tier
 from anthropic_proxy.settings.sources import Sources
+
+_NORMAL = frozenset({"", "auto", "default", "on_demand", "standard", "unspecified"})
+"""Names that providers report for their normal service tier: OpenAI `default`, Groq `on_demand`, Anthropic and Google
+`standard`. A server that repeats a requested `auto` does not state its tier."""
+_SERVICE_TIERS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
+"""Pattern of the name of a tier. It becomes part of a stored text, so it has no control characters and no space."""
+_OTHER = "other"
+
+
+def normalize_service_tier(name: str) -> str:
+    """Return the name of a service tier, which a provider reported, in lower case.
+
+    The result is "" for the normal tier, such as `standard` or `default`, and for an empty name. It is `other` for a
+    text that is not a valid name, such as a text with a space.
+    """
+    if name in _NORMAL:
+        return ""
+    lower = name.strip().lower()
+    if lower in _NORMAL:
+        return ""
+    return lower if _SERVICE_TIERS_NAME.fullmatch(lower) else _OTHER
+
 
 _SEARCH_TABLE_PATH = ("search",)
 
