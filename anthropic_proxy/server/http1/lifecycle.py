@@ -16,8 +16,7 @@ from typing import Protocol, cast
 
 from anthropic_proxy.errors import ProxyError, RequestTimeout, ShuttingDown
 from anthropic_proxy.platforms.heap import HeapTrimmer
-from anthropic_proxy.server.http1.cycle import STATUS_LINES, AsgiApp, RequestResponseCycle
-from anthropic_proxy.server.http1.flow_control import FlowControl
+from anthropic_proxy.server.http1.cycle import STATUS_LINES, AsgiApp, FlowControl, RequestResponseCycle
 from anthropic_proxy.server.http1.receive_buffer import ReceiveBuffer
 from anthropic_proxy.server.responses import encode_error, error_headers, error_help_headers
 
