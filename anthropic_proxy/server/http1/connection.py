@@ -14,8 +14,7 @@ import httptools
 
 from anthropic_proxy.errors import HeadersTooLarge, MalformedHttp, ProxyError, UriTooLong
 from anthropic_proxy.server.http1.cycle import RequestResponseCycle
-from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle, ServerState
-from anthropic_proxy.server.http1.receive_buffer import MAX_PIECE_BYTES
+from anthropic_proxy.server.http1.lifecycle import MAX_PIECE_BYTES, ConnectionLifecycle, ServerState
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431."""

@@ -17,7 +17,7 @@ from anthropic_proxy.server.http1.connection import (
     Http1Connection,
 )
 from anthropic_proxy.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
-from anthropic_proxy.server.http1.receive_buffer import MAX_PIECE_BYTES, ReceiveBuffer
+from anthropic_proxy.server.http1.lifecycle import MAX_PIECE_BYTES, ReceiveBuffer
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
