@@ -13,8 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.server.application import Application, LoadApp
-from anthropic_proxy.server.process import EXIT_STARTUP_FAILED, ServerConfig, ServerProcess
+from anthropic_proxy.server.process import EXIT_STARTUP_FAILED, Application, LoadApp, ServerConfig, ServerProcess
 from anthropic_proxy.settings import remove_python_safe_path
 from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
