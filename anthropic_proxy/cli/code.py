@@ -278,7 +278,7 @@ def _find_program(name: str, remedy: str) -> str:
 
     Raises `ConfigurationError` with the text `remedy` if the program is missing.
     """
-    from anthropic_proxy.platforms.programs import describe_missing_program, find_program  # noqa: PLC0415
+    from anthropic_proxy.platforms.child_process import describe_missing_program, find_program  # noqa: PLC0415
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
     environ = copy_environment()
