@@ -22,7 +22,7 @@ from anthropic_proxy.metrics import (
     encode_snapshot,
     sum_snapshots,
 )
-from anthropic_proxy.platforms.process_stats import read_process_stats
+from anthropic_proxy.platforms.child_process import read_process_stats
 from anthropic_proxy.platforms.socket_events import SocketEvents
 from anthropic_proxy.plugins import Store
 from anthropic_proxy.workers.ipc import (
