@@ -132,3 +132,13 @@ else:
         def ignore_writable(self, source: socket.socket) -> None:
             """Remove the callback of `on_writable`, if any. Call this before the socket is closed."""
             self._loop.remove_writer(source.fileno())
+
+
+def reserve_address(listener: socket.socket) -> None:
+    """Set the options of an unbound socket so that no other running program shares its address."""
+    if sys.platform == "win32":
+        # SO_REUSEADDR would permit the address of a running program on Windows
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        # the address of a program that has just ended can be used again
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.platforms.server_socket import reserve_address
+from anthropic_proxy.platforms.socket_events import reserve_address
 from anthropic_proxy.server.process import POLL_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.settings.text_file import read_bounded_file
 
