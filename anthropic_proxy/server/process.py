@@ -27,12 +27,13 @@ from anthropic_proxy.platforms.signals import (
     RELOAD_SIGNAL,
     STOP_SIGNALS,
     SUPERVISOR_SIGNALS,
+    StopSignals,
+    add_signal_callback,
     exit_immediately,
     restore_sighup,
     unblock_signals,
 )
 from anthropic_proxy.platforms.socket_events import SocketEvents
-from anthropic_proxy.platforms.stop_signals import StopSignals, add_signal_callback
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.server.http1.acceptor import Acceptor
 from anthropic_proxy.server.http1.connection import Http1Connection
