@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 if sys.platform == "win32":
@@ -215,3 +215,13 @@ class StopSignals:
         faulthandler.dump_traceback_later(LOOP_RESPONSE_TIMEOUT_SECONDS + _MARGIN_SECONDS, exit=True, file=_STDERR)
         self._report()
         os._exit(EXIT_EVENT_LOOP_BLOCKED)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop for the server process."""
+    if sys.platform != "win32":
+        with suppress(ImportError):
+            import uvloop  # noqa: PLC0415
+
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()

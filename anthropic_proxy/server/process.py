@@ -20,7 +20,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.log.in_progress import HEARTBEAT_INTERVAL_SECONDS
-from anthropic_proxy.platforms.event_loop import new_event_loop
 from anthropic_proxy.platforms.heap import retain_freed_memory
 from anthropic_proxy.platforms.signals import (
     INTERACTIVE_SIGNALS,
@@ -30,6 +29,7 @@ from anthropic_proxy.platforms.signals import (
     StopSignals,
     add_signal_callback,
     exit_immediately,
+    new_event_loop,
     restore_sighup,
     unblock_signals,
 )

@@ -17,7 +17,7 @@ import pytest
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.platforms.event_loop import new_event_loop
+from anthropic_proxy.platforms.signals import new_event_loop
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
 
