@@ -42,10 +42,10 @@ from datetime import date
 
 from msgspec import Struct
 
-from anthropic_proxy.routing.backend_checks import find_google_project
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.provider_models import query_chat_models
+from anthropic_proxy.routing.readiness import find_google_project
 from anthropic_proxy.routing.router import TierMapping, list_tier_mappings
 from anthropic_proxy.services import open_services
 from anthropic_proxy.settings import Secret

@@ -78,7 +78,7 @@ def test_nothing_of_opentelemetry_is_imported_if_traces_are_off_or_the_extra_is_
     program = """
 import sys
 from anthropic_proxy.app import App
-from anthropic_proxy.routing.backend_checks import find_feature_problems
+from anthropic_proxy.routing.readiness import find_feature_problems
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 off = App(load_settings({"DATABASE_URL": "off"}, PROVIDERS, env_file=None))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import ConfigurationError, WebSearchFailed
-from anthropic_proxy.routing.backend_checks import find_feature_problems
 from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.readiness import find_feature_problems
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.upstream.contract import SearchResult, WebSearch
 from anthropic_proxy.upstream.transports import Transports
