@@ -26,8 +26,8 @@ from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, ModelFeatures, Receipt, Setup, Store
 from anthropic_proxy.routing.catalog import ModelCapabilities
 from anthropic_proxy.routing.model_listing import list_models
+from anthropic_proxy.routing.readiness import describe_setup
 from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, build_server_name
-from anthropic_proxy.routing.setup_description import describe_setup
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.wire.contract import UpstreamRequest, read_body

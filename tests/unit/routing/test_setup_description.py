@@ -5,7 +5,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, CircuitBreakers
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.setup_description import describe_setup
+from anthropic_proxy.routing.readiness import describe_setup
 from anthropic_proxy.settings import load_settings
 
 
