@@ -4,14 +4,13 @@
 `doctor` has observed. `catalog` caches the results.
 """
 
-from anthropic_proxy.routing.catalog.catalog import Catalog, ModelSource, build_catalog
+from anthropic_proxy.routing.catalog.catalog import Catalog, ModelSource, OllamaModelSource, build_catalog
 from anthropic_proxy.routing.catalog.learned import (
     LearnedModel,
     LearnedModels,
     load_learned_models,
     store_learned_models,
 )
-from anthropic_proxy.routing.catalog.ollama import OllamaModelSource
 from anthropic_proxy.routing.catalog.table import ModelCapabilities
 
 __all__ = [
