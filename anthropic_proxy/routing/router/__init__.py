@@ -5,7 +5,6 @@ and the base URL. All of them together are a target, to which an upstream call i
 finds base URLs and missing keys. `RouteCache` caches the results of `build_route`.
 """
 
-from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities
 from anthropic_proxy.routing.router.model_names import resolve_model_name_and_tier
 from anthropic_proxy.routing.router.provider_setup import build_server_name, describe_missing_key, find_server_override
 from anthropic_proxy.routing.router.targets import (
@@ -15,8 +14,10 @@ from anthropic_proxy.routing.router.targets import (
     RoutingQuery,
     Target,
     TierMapping,
+    apply_capability_rules,
     build_route,
     choose_preferred_provider_name,
+    find_capabilities,
     find_preferred_provider,
     find_retirement,
     find_server_tools,

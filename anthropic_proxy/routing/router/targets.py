@@ -16,10 +16,9 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, UnsupportedFeature
-from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.routing.catalog import Catalog, LearnedModel, ModelCapabilities
 from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
 from anthropic_proxy.routing.providers.registry import RetiredModel
-from anthropic_proxy.routing.router.capabilities import find_capabilities
 from anthropic_proxy.routing.router.model_names import (
     DEFAULT_MODEL_SUFFIX,
     ModelChoice,
@@ -29,6 +28,7 @@ from anthropic_proxy.routing.router.model_names import (
     resolve_model_name_and_tier,
 )
 from anthropic_proxy.routing.router.provider_setup import (
+    build_server_name,
     describe_missing_key,
     find_base_url,
     find_server_override,
@@ -500,3 +500,45 @@ def _find_meant(prefix: str, registry: ProviderRegistry) -> str:
     offered = [word for row in registry if row.offered_to_users for word in (row.prefix, row.name)]
     similar = find_similar_choice(prefix, offered, _MIN_SIMILARITY)
     return next((row.prefix for row in registry if similar in (row.prefix, row.name)), "")
+
+
+def find_capabilities(provider: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
+    """Return the limits and features (capabilities) of a provider's model at the server that is called.
+
+    A base URL setting can select a server of another vendor, on which the same model may have other limits.
+    """
+    server = find_server_override(provider, settings)
+    learned = _find_learned(provider, model, settings, catalog)
+    if server is None:
+        capabilities = catalog.cached_capabilities(provider.name, model, provider.models_table)
+        return apply_capability_rules(provider, model, learned.apply(capabilities) if learned else capabilities)
+    capabilities = catalog.cached_capabilities(server.models_table or provider.name, model)
+    if not capabilities.known and server.capabilities:
+        capabilities = structs.replace(capabilities, **server.capabilities)
+    if server.accepts_pdf:
+        capabilities = structs.replace(capabilities, accepts_pdf=True)
+    return learned.apply(capabilities) if learned else capabilities
+
+
+def _find_learned(provider: Provider, model: str, settings: Settings, catalog: Catalog) -> LearnedModel | None:
+    """Return the facts that the command `doctor` stored about a model.
+
+    None: no facts, or the server reports the capabilities itself (Ollama).
+    """
+    if provider.uses_installed_models or not catalog.has_learned_models:
+        return None
+    return catalog.find_learned_model(
+        build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url)), model
+    )
+
+
+def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+    """Return the limits and features of a model, with the changes from the configuration file.
+
+    The file can contain such changes only for the providers that it defines, not for the built-in ones.
+    """
+    changes: dict[str, object] = {}
+    for pattern, fields in provider.capability_rules:
+        if fnmatchcase(model.lower(), pattern):
+            changes.update(fields)
+    return structs.replace(capabilities, **changes) if changes else capabilities
