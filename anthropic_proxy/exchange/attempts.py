@@ -16,8 +16,10 @@ only.
 """
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
@@ -31,7 +33,6 @@ from anthropic_proxy.errors import (
     UpstreamError,
 )
 from anthropic_proxy.exchange.adaptation import Adaptations, apply_stored_adaptations
-from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import (
     build_call,
     build_continuation_target,
@@ -59,6 +60,7 @@ from anthropic_proxy.exchange.loop_or_thread import (
 )
 from anthropic_proxy.exchange.media_inlining import new_media_inliner
 from anthropic_proxy.exchange.not_found import add_not_found_cause
+from anthropic_proxy.exchange.recording import record_upstream_request
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
@@ -70,10 +72,12 @@ from anthropic_proxy.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.messages.usage import clamp_count, sum_usages
+from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import Route, Target
 from anthropic_proxy.services import Services
+from anthropic_proxy.trace_context import new_span_id
 from anthropic_proxy.wire.contract import (
     BaseDialect,
     Call,
@@ -462,3 +466,132 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
         "(FIDELITY_<TIER> for one "
         "tier)."
     )
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class AttemptRecords:
+    """Writer of `Receipt.attempts`, the list of the requests to providers for one client request.
+
+    At most one attempt is open (without a recorded end) at a time.
+    """
+
+    def __init__(self, receipt: Receipt, services: Services) -> None:
+        self._receipt = receipt
+        self._services = services
+        self._clock = services.clock
+        self._open: UpstreamAttempt | None = None
+        self._uncounted: UpstreamAttempt | None = None
+        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
+        self.unread_usage = Usage()
+        """Token usage of attempts that failed before their first content. The reply to the client does not count it."""
+
+    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
+        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces.
+
+        The body of `request` is passed to plugins that record requests.
+        """
+        if self._open is not None:
+            self.end_attempt()
+        receipt, (host, port) = self._receipt, _find_address(target.base_url)
+        offset = self._clock() - receipt.started_at
+        attempt = self._open = self._uncounted = UpstreamAttempt(
+            provider=target.provider.name, model=target.model, host=host, port=port, offset_seconds=offset
+        )
+        receipt.attempts.append(attempt)
+        if self._services.recorders:
+            record_upstream_request(self._services, receipt.request_id, request.body)
+        if receipt.trace is None or not receipt.trace.span_id:
+            return request
+        attempt.span_id = new_span_id()
+        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
+
+    def set_status(self, status: int) -> None:
+        """Record the HTTP status of the provider's response in the open attempt."""
+        if self._open is not None:
+            self._open.status = status
+
+    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message.
+
+        `usage` is the token usage of an attempt that failed after thinking, which the provider charges.
+        """
+        if self._open is not None:
+            self._open.error_type, self._open.error = error.error_type, error.message
+            self._uncounted = None
+            if usage is not None:
+                _set_usage(self._open, usage)
+        self.end_attempt()
+
+    def count_unread_reply(self, usage: Usage) -> None:
+        """Record the token usage of the open attempt, which has failed before its first content."""
+        if self._open is not None:
+            _set_usage(self._open, usage)
+            self.unread_usage = sum_usages(self.unread_usage, usage)
+
+    def end_attempt(self) -> None:
+        """Record that the open attempt ended without an error. Does nothing if no attempt is open."""
+        if self._open is not None:
+            self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
+            self._open = None
+
+    def add_usage(self, usage: Usage) -> None:
+        """Record the token usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts.
+
+        Call this only for a reply that consists of several upstream calls. Without it, `finish_last_attempt` calculates
+        the usage of the last attempt.
+        """
+        last, self._uncounted = self._receipt.attempts[-1], None
+        _set_usage(last, sum_usages(self.unread_usage, usage))
+        self._subtract_earlier_attempts(last)
+
+    def finish_last_attempt(self) -> None:
+        """Complete the record of the last attempt when the client request ends.
+
+        The last attempt gets the token usage of the client request, minus the usage of the earlier attempts. If this
+        attempt is still open, its end and the error of the client request are recorded too. Nothing is changed if the
+        last attempt failed, or if `add_usage` has already recorded its usage.
+        """
+        receipt, last = self._receipt, self._uncounted
+        if last is None:
+            return
+        if self._open is not None:
+            if receipt.outcome == "error":
+                last.error_type, last.error = receipt.error_type, receipt.error
+            self.end_attempt()
+        last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
+        last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
+        last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
+        last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
+        self._subtract_earlier_attempts(last)
+
+    def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
+        for earlier in self._receipt.attempts[:-1]:
+            last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
+            last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
+            last.cache_read_tokens = max(last.cache_read_tokens - earlier.cache_read_tokens, 0)
+            last.cache_write_tokens = max(last.cache_write_tokens - earlier.cache_write_tokens, 0)
+            last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
+            last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
+            last.billed_searches = max(last.billed_searches - earlier.billed_searches, 0)
+
+
+def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
+    if usage.repeated_input is not None:
+        usage = sum_usages(usage.repeated_input, usage)
+    attempt.input_tokens, attempt.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
+    attempt.cache_read_tokens, attempt.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    attempt.cache_write_1h_tokens = usage.cache_write_1h_tokens or 0
+    attempt.thinking_tokens = usage.thinking_tokens or 0
+    attempt.billed_searches, attempt.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
+
+
+@functools.lru_cache(maxsize=64)
+def _find_address(base_url: str) -> tuple[str, int]:
+    """Return host and port of a base URL. Invalid URL: an empty host, because the upstream call reports the error."""
+    try:
+        url = urlsplit(base_url)
+        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+    except ValueError:
+        return "", 0

@@ -22,7 +22,7 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
 )
 from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.exchange.attempt_records import AttemptRecords
+from anthropic_proxy.exchange.attempts import AttemptRecords
 from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.error_messages import (
