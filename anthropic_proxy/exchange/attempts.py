@@ -65,14 +65,14 @@ from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Delta, Usage
+from anthropic_proxy.messages.deltas import Delta, Thinking, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.messages.models import MessagesRequest, Tool
 from anthropic_proxy.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.messages.usage import clamp_count, sum_usages
+from anthropic_proxy.messages.usage import clamp_count, mark_input_repeated, merge_latest, sum_usages
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import Route, Target
@@ -595,3 +595,63 @@ def _find_address(base_url: str) -> tuple[str, int]:
         return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
     except ValueError:
         return "", 0
+
+
+class RepeatableStream:
+    """Stream of the reply of one upstream call. Its usage is that of the repetition, with the input of both calls."""
+
+    def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
+        self._attempts = attempts
+        self.attempt = attempt
+        """The call whose reply is read."""
+        self._stream = attempt.decoded()
+        self.may_send_again = True
+        """True while only thinking was read, and the call was not repeated."""
+        self._usage = Usage()
+        self._spent: Usage | None = None
+        """Token usage of the failed call. None: the call was not repeated."""
+
+    @property
+    def default_signature(self) -> str:
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
+        return self._stream.default_signature
+
+    @property
+    def complete(self) -> bool:
+        """True if the reply was read to its end without a failure."""
+        return self._stream.complete
+
+    @property
+    def continuation(self) -> str | None:
+        """Token with which another call continues this reply, as in `UpstreamStream`."""
+        return self._stream.continuation
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas of the reply. None: the end of the reply. Raises `UpstreamError`."""
+        try:
+            deltas = await self._stream.read()
+        except UnreadableReply as error:
+            if not self.may_send_again:
+                raise
+            await self.close()
+            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
+            self._stream = self.attempt.decoded()
+            self._spent, self._usage = mark_input_repeated(self._usage), Usage()
+            self.may_send_again = False
+            return []
+        for place, delta in enumerate(deltas or ()):
+            if isinstance(delta, Usage):
+                self._usage = merge_latest(self._usage, delta)
+                if self._spent is not None and deltas is not None:
+                    deltas[place] = sum_usages(self._spent, self._usage)
+            elif not isinstance(delta, Thinking):
+                self.may_send_again = False
+        return deltas
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the buffered deltas when the reply ends early."""
+        return self._stream.flush_pending()
+
+    async def close(self) -> None:
+        """End the upstream call, even if its reply is incomplete."""
+        await self._stream.close()

@@ -23,12 +23,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.exchange.admission import Admissions
-from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.attempts import Attempts, RepeatableStream
 from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.relay import RelayStream
-from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.exchange.route_choice import choose_route, read_client_request
 from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop import SchemaCheckedStream, open_reply

@@ -5,9 +5,8 @@ it and calls the model again with the result. The proxy also makes another call 
 a reply violates its JSON Schema. `open_reply` returns the stream of the complete reply.
 """
 
-from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.attempts import Attempts, RepeatableStream
 from anthropic_proxy.exchange.relay import RelayStream
-from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.exchange.tool_loop.history import run_pending_calls
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from anthropic_proxy.exchange.attempts import Attempt, Attempts
-from anthropic_proxy.exchange.repeatable_stream import RepeatableStream
+from anthropic_proxy.exchange.attempts import Attempt, Attempts, RepeatableStream
 from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop.history import append_assistant_blocks, without_forced_tool
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
