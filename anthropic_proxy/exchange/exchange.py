@@ -29,9 +29,8 @@ from anthropic_proxy.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.route_choice import choose_route, read_client_request
-from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop import SchemaCheckedStream, open_reply
-from anthropic_proxy.exchange.upstream_stream import DeltaStream, UpstreamStream
+from anthropic_proxy.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.exchange.watchdog import Watchdog, uncancel
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, Ping

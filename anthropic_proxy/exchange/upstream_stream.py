@@ -18,7 +18,7 @@ from typing import Protocol
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 from anthropic_proxy.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, Usage
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.usage import merge_latest
@@ -336,3 +336,41 @@ def _has_content(delta: Delta) -> bool:
     if isinstance(delta, Thinking):
         return bool(delta.text or delta.signature)
     return type(delta) in _DELIVERING_DELTAS
+
+
+class SingleToolCallFilter:
+    """Filter of one reply that drops all tool calls after the first one."""
+
+    def __init__(self) -> None:
+        self._key: int | str | None = None
+        self._thoughts: list[Delta] = []
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        """Return `deltas`, decoded fragments of a reply, without those of tool calls after the first one.
+
+        Thinking after the first tool call is held back, because it may belong to a call that is dropped. If a text or
+        another block follows, this thinking is returned before it. If a further tool call follows, the thinking is
+        dropped with that call.
+        """
+        kept: list[Delta] = []
+        for delta in deltas:
+            self._sort(delta, kept)
+        return kept
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the thinking that the filter still holds back. Call this when the reply ends early."""
+        thoughts, self._thoughts = self._thoughts, []
+        return thoughts
+
+    def _sort(self, delta: Delta, kept: list[Delta]) -> None:
+        if isinstance(delta, ToolCall) and self._key is None:
+            self._key = delta.key
+        if isinstance(delta, Thinking) and self._key is not None:
+            self._thoughts.append(delta)
+        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
+            self._thoughts = []
+        else:
+            if isinstance(delta, Text | Block):
+                kept += self._thoughts
+                self._thoughts = []
+            kept.append(delta)

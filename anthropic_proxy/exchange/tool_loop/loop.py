@@ -12,9 +12,9 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.exchange.attempts import Attempt, Attempts, RepeatableStream
-from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop.history import append_assistant_blocks, without_forced_tool
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
+from anthropic_proxy.exchange.upstream_stream import SingleToolCallFilter
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage, merge_stops
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
