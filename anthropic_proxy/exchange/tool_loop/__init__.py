@@ -7,8 +7,7 @@ a reply violates its JSON Schema. `open_reply` returns the stream of the complet
 
 from anthropic_proxy.exchange.attempts import Attempts, RepeatableStream
 from anthropic_proxy.exchange.relay import RelayStream
-from anthropic_proxy.exchange.tool_loop.history import run_pending_calls
-from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
+from anthropic_proxy.exchange.tool_loop.loop import ToolLoop, run_pending_calls
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.exchange.upstream_stream import DeltaStream
