@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.platforms.os_errors import clean_error_text
+from anthropic_proxy.upstream.http.dialer import is_public_address
 from anthropic_proxy.upstream.litellm.engine import LiteLLMLibrary, LiteLLMThread
-from anthropic_proxy.upstream.public_addresses import is_public_address
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
 _ALWAYS: dict[str, Any] = {

@@ -28,10 +28,15 @@ from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, PDF_MEDIA_TYPE, FetchedPage
 from anthropic_proxy.upstream.http import HttpResponse, HttpTransport
-from anthropic_proxy.upstream.http.dialer import HAPPY_EYEBALLS_DELAY_SECONDS, AddressInfo, connect_first
+from anthropic_proxy.upstream.http.dialer import (
+    HAPPY_EYEBALLS_DELAY_SECONDS,
+    AddressInfo,
+    IpNetwork,
+    connect_first,
+    is_public_address,
+)
 from anthropic_proxy.upstream.http.response import Decompressor
 from anthropic_proxy.upstream.http.url import Origin, find_proxy, parse_url
-from anthropic_proxy.upstream.public_addresses import IpNetwork, is_public_address
 from anthropic_proxy.upstream.web_fetch import html_to_markdown
 from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_HTML_CHARACTERS, PageText
 from anthropic_proxy.wire.contract import UpstreamRequest
