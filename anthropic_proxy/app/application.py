@@ -44,8 +44,7 @@ from anthropic_proxy.settings import (
 from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
 from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.workers.ipc import SharedObservation
-from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
-from anthropic_proxy.workers.shared_state import apply_observation, register_publisher
+from anthropic_proxy.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
 
 if TYPE_CHECKING:
     from anthropic_proxy.ledger.costs import CurrentCosts
