@@ -11,8 +11,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.messages.delta_queue import require_bounded_reply
-from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.deltas import Delta, require_bounded_reply
 from anthropic_proxy.messages.events import (
     BlockStart,
     BlockStop,

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from anthropic_proxy.errors import InternalError, ProxyError, UpstreamProtocolError
-from anthropic_proxy.messages.delta_queue import DeltaQueue, QueuedCall
 from anthropic_proxy.messages.deltas import (
     Block,
     Citation,
     Delta,
+    DeltaQueue,
+    QueuedCall,
     Stop,
     Text,
     Thinking,
