@@ -14,7 +14,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.domains import domain_names
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import (
     Block,
@@ -32,6 +31,7 @@ from anthropic_proxy.messages.models import (
 from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
 from anthropic_proxy.messages.preparation.block_text import result_as_text
 from anthropic_proxy.messages.preparation.request import ProxyTool, ServerToolKind, TargetLimits
+from anthropic_proxy.messages.server_blocks import domain_names
 
 _TYPE_PREFIXES: tuple[tuple[str, ServerToolKind], ...] = (
     ("web_search_", "web_search"),

@@ -23,7 +23,7 @@ import msgspec
 
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
 from anthropic_proxy.installation import build_extra_install_command
-from anthropic_proxy.messages.domains import ascii_host, is_url_allowed
+from anthropic_proxy.messages.server_blocks import ascii_host, is_url_allowed
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, PDF_MEDIA_TYPE, FetchedPage

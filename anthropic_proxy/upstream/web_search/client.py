@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
-from anthropic_proxy.messages.domains import domain_names, is_url_allowed
+from anthropic_proxy.messages.server_blocks import domain_names, is_url_allowed
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.messages.domains import domain_names, is_url_allowed
+from anthropic_proxy.messages.server_blocks import domain_names, is_url_allowed
 
 
 @pytest.mark.parametrize(
