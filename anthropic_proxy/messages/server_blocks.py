@@ -7,6 +7,8 @@ Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `W
 `BetaMCPToolResultBlock`).
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -18,7 +20,35 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta
-from anthropic_proxy.messages.sealed_passages import encode_passage
+
+ENCODED_PREFIX = "px1.web."
+"""Prefix that identifies an `encrypted_content` of this proxy."""
+_SEALED_PASSAGES_MAX_PASSAGE_LENGTH = 16 * 1024
+"""Maximum characters of an encoded passage. A longer passage is cut, because each later request contains it."""
+
+
+def encode_passage(text: str) -> str:
+    """Return the value of `encrypted_content` for a passage, cut after 16 Ki characters. "": no text.
+
+    >>> encode_passage("Cold.")
+    'px1.web.Q29sZC4'
+    """
+    if not text:
+        return ""
+    sealed = base64.urlsafe_b64encode(text[:_SEALED_PASSAGES_MAX_PASSAGE_LENGTH].encode(errors="replace"))
+    return ENCODED_PREFIX + sealed.rstrip(b"=").decode()
+
+
+def decode_passage(sealed: str) -> str:
+    """Return the web page text in a value of `encrypted_content`. "": damaged, or not encoded by the proxy."""
+    if not sealed.startswith(ENCODED_PREFIX):
+        return ""
+    text = sealed[len(ENCODED_PREFIX) :]
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8 inside
+        return ""
+
 
 # Types of the SDK: `ServerToolUseBlock`, `WebSearchToolResultBlock`, `WebFetchToolResultBlock`,
 # `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`.

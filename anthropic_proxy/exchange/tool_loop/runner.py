@@ -39,10 +39,10 @@ from anthropic_proxy.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.messages.preparation import ProxyTool
-from anthropic_proxy.messages.sealed_passages import decode_passage
 from anthropic_proxy.messages.server_blocks import (
     Content,
     SearchResultPage,
+    decode_passage,
     encode_server_tool_result,
     error_content,
     is_error_content,

@@ -32,7 +32,7 @@ from anthropic_proxy.messages.models import (
     name_url,
 )
 from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
-from anthropic_proxy.messages.sealed_passages import decode_passage
+from anthropic_proxy.messages.server_blocks import decode_passage
 
 UNSUPPORTED_BLOCK_TEXT = "[unsupported block: %s]"
 """Text for an unknown block without text. Argument: the block type."""

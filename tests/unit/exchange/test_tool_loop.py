@@ -15,7 +15,7 @@ from anthropic_proxy.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import DocumentBlock, Source
 from anthropic_proxy.messages.models import Message as HistoryMessage
-from anthropic_proxy.messages.sealed_passages import encode_passage
+from anthropic_proxy.messages.server_blocks import encode_passage
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Credential

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models import Message, MessagesRequest, Raw, Tool, decode_request
-from anthropic_proxy.messages.sealed_passages import encode_passage
+from anthropic_proxy.messages.server_blocks import encode_passage
 from anthropic_proxy.messages.tokens import estimate_request_tokens
 
 EXACT = {
