@@ -41,9 +41,9 @@ from anthropic_proxy.messages.models.decode import (
     guess_model,
     scan_request,
 )
-from anthropic_proxy.messages.models.mcp_servers import McpServer
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent, json_string
 from anthropic_proxy.messages.models.structs import (
+    McpServer,
     Message,
     MessagesRequest,
     MessagesResponse,

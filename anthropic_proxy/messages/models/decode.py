@@ -29,9 +29,8 @@ from anthropic_proxy.messages.models.field_decoding import (
     find_utf8_error,
     is_content_valid,
 )
-from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
 from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES, has_too_many_members
-from anthropic_proxy.messages.models.structs import MessagesRequest
+from anthropic_proxy.messages.models.structs import MessagesRequest, decode_mcp_servers
 from anthropic_proxy.messages.models.tools import decode_tools
 from anthropic_proxy.messages.models.validation_errors import (
     missing_field_error,

@@ -22,9 +22,8 @@ from anthropic_proxy.messages.models.blocks import (
     find_schema_size_error,
     is_json_text_too_deep,
 )
-from anthropic_proxy.messages.models.mcp_servers import McpServer
 from anthropic_proxy.messages.models.raw_kinds import is_json_object
-from anthropic_proxy.messages.models.structs import MessagesRequest, Tool
+from anthropic_proxy.messages.models.structs import McpServer, MessagesRequest, Tool
 from anthropic_proxy.messages.models.validation_errors import (
     decode_lenient_fields,
     missing_field_error,
