@@ -32,7 +32,6 @@ from anthropic_proxy.messages.models.block_structs import (
     name_url,
 )
 from anthropic_proxy.messages.models.blocks import decode_nested_content
-from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.clean_messages import CleanMessages
 from anthropic_proxy.messages.models.decode import (
     decode_envelope,
@@ -43,6 +42,7 @@ from anthropic_proxy.messages.models.decode import (
 )
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent, json_string
 from anthropic_proxy.messages.models.structs import (
+    CacheMarks,
     McpServer,
     Message,
     MessagesRequest,

@@ -19,7 +19,6 @@ from anthropic_proxy.messages.models.blocks import (
     find_schema_error,
     list_new_blocks,
 )
-from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.clean_messages import as_clean_messages
 from anthropic_proxy.messages.models.field_decoding import (
     RequestBody,
@@ -30,7 +29,7 @@ from anthropic_proxy.messages.models.field_decoding import (
     is_content_valid,
 )
 from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES, has_too_many_members
-from anthropic_proxy.messages.models.structs import MessagesRequest, decode_mcp_servers
+from anthropic_proxy.messages.models.structs import CacheMarks, MessagesRequest, decode_mcp_servers
 from anthropic_proxy.messages.models.tools import decode_tools
 from anthropic_proxy.messages.models.validation_errors import (
     missing_field_error,

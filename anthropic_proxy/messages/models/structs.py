@@ -14,8 +14,20 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models.block_structs import ABSENT, Block, TextBlock
-from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.raw_kinds import has_too_many_members, json_string
+
+_CACHE_MARK = b'"cache_control"'
+
+
+class CacheMarks(Struct):
+    """Body of a client request, which is searched for cache marks (fields `cache_control`) only on demand."""
+
+    body: bytes
+    """Bytes of the client request body."""
+
+    def has_mark(self) -> bool:
+        """Return True if the body contains a field `cache_control`. The search time grows with the size of the body."""
+        return _CACHE_MARK in self.body
 
 
 class McpToolPermissions(Struct):
