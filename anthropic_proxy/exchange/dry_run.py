@@ -18,7 +18,7 @@ from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.exchange.route_choice import build_request_facts, choose_route, read_client_request
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesRequest, MessagesResponse
-from anthropic_proxy.messages.preparation.tool_names import name_or_alias
+from anthropic_proxy.messages.preparation.tools import name_or_alias
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.routing.credentials import Credentials, TokenSource

@@ -33,7 +33,7 @@ from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
 from anthropic_proxy.messages.models.clean_messages import AUDIO_VIDEO_PREFIXES, is_supported_media
 from anthropic_proxy.messages.preparation.block_text import join_text_blocks, new_text_block, to_upstream_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, UNPAIRED_RESULT, notes_on_blocks
-from anthropic_proxy.messages.preparation.tool_names import ToolNames
+from anthropic_proxy.messages.preparation.tools import ToolNames
 
 
 class Transcript:

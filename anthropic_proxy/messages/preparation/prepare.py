@@ -38,8 +38,7 @@ from anthropic_proxy.messages.preparation.request import (
     available_output_tokens,
 )
 from anthropic_proxy.messages.preparation.server_tools import restore_function_calls
-from anthropic_proxy.messages.preparation.tool_names import ToolNames
-from anthropic_proxy.messages.preparation.tools import select_offered_tools, select_tool_choice
+from anthropic_proxy.messages.preparation.tools import ToolNames, select_offered_tools, select_tool_choice
 
 _MAX_TOKENS_PER_BYTE = 2
 """Maximum tokens per byte of a request body without images and documents. The product with the body size shows without
