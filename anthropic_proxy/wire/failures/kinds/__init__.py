@@ -9,8 +9,7 @@ from anthropic_proxy.wire.failures.kinds.images import (
     rejects_tool_result_content,
     rejects_tool_result_images,
 )
-from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
-from anthropic_proxy.wire.failures.kinds.quota import find_exhausted_quota
+from anthropic_proxy.wire.failures.kinds.policy import find_exhausted_quota, is_policy_refusal
 from anthropic_proxy.wire.failures.kinds.sizes import (
     RATE_LIMIT_WORDS,
     KnownTokenCounts,
