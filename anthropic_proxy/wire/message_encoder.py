@@ -25,7 +25,7 @@ from anthropic_proxy.messages.models import (
     name_url,
 )
 from anthropic_proxy.messages.preparation import PreparedRequest
-from anthropic_proxy.wire.json_strings import join_json_strings
+from anthropic_proxy.wire.json_repair import join_json_strings
 from anthropic_proxy.wire.shared_notes import (
     ERROR_MARKED,
     FOREIGN_THINKING_DROPPED,

@@ -31,8 +31,8 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import encode_reply_schema
 from anthropic_proxy.wire.gemini.tools import ToolFields, encode_tools
+from anthropic_proxy.wire.json_repair import join_json_strings
 from anthropic_proxy.wire.json_schema import REPLY_SCHEMA_PATH
-from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.shared_notes import (
     FOREIGN_THINKING_DROPPED,
     NO_EFFORT,

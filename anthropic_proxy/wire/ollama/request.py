@@ -20,7 +20,7 @@ from anthropic_proxy.messages.models import (
 )
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.json_strings import join_json_strings
+from anthropic_proxy.wire.json_repair import join_json_strings
 from anthropic_proxy.wire.message_encoder import (
     EMPTY_JSON_STRING,
     MOVED_MEDIA_TEXTS,

@@ -27,8 +27,8 @@ from anthropic_proxy.messages.models import (
 )
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.json_repair import join_json_strings
 from anthropic_proxy.wire.json_schema import may_accept_object
-from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.message_encoder import (
     MessageEncoder,
     image_url,

@@ -18,7 +18,7 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.json_strings import join_json_strings
+from anthropic_proxy.wire.json_repair import join_json_strings
 from anthropic_proxy.wire.openai_chat.frames import ABSENT, REASONING_FIELDS, ChoiceDelta, decode_chunk
 from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.decoding import decode_whole
