@@ -14,8 +14,12 @@ from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema, qualifies_for_strict
 from anthropic_proxy.wire.json_schema.document import BASIC_RULES, UNRESTRICTED_RULES, Schema, SchemaRules
 from anthropic_proxy.wire.json_schema.merging import EqualityIndex, merge_all_of
-from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA_PATH, may_accept_object
-from anthropic_proxy.wire.json_schema.texts import MAX_TEXT_CHARACTERS, encode_if_short
+from anthropic_proxy.wire.json_schema.roots import (
+    MAX_TEXT_CHARACTERS,
+    REPLY_SCHEMA_PATH,
+    encode_if_short,
+    may_accept_object,
+)
 
 __all__ = [
     "BASIC_RULES",

@@ -6,6 +6,7 @@ limits the work for one client request.
 """
 
 import hashlib
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -13,7 +14,6 @@ import msgspec
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.wire.json_schema.document import ALTERNATIVE_KEYWORDS, Schema, SchemaDocument
 from anthropic_proxy.wire.json_schema.merging import EqualityIndex
-from anthropic_proxy.wire.json_schema.texts import encode_if_short
 
 REPLY_SCHEMA_PATH = "output_config.format.schema"
 """Path of the reply schema in the client request, for error messages."""
@@ -222,3 +222,29 @@ def _holds_objects(kinds: Any) -> bool:
 
 def _is_object(schema: Any) -> bool:
     return isinstance(schema, dict) and schema.get("type", "object") == "object"
+
+
+MAX_TEXT_CHARACTERS = 200
+"""Maximum length of the JSON text of one keyword value. A longer value is not added to a description."""
+
+
+def encode_if_short(value: Any) -> str | None:
+    """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters."""
+    if not _may_be_short(value):
+        return None
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= MAX_TEXT_CHARACTERS else None
+
+
+def _may_be_short(value: Any) -> bool:
+    remaining, open_values = MAX_TEXT_CHARACTERS, [value]
+    while open_values and remaining >= 0:
+        one = open_values.pop()
+        remaining -= len(one) if isinstance(one, str) else 1
+        if isinstance(one, dict):
+            remaining -= len(one)
+            open_values += islice(one.values(), MAX_TEXT_CHARACTERS)
+        elif isinstance(one, list):
+            remaining -= len(one)
+            open_values += islice(one, MAX_TEXT_CHARACTERS)
+    return remaining >= 0
