@@ -11,15 +11,16 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
-from anthropic_proxy.wire.json_schema.cleaning import clean_schema, qualifies_for_strict
-from anthropic_proxy.wire.json_schema.document import BASIC_RULES, UNRESTRICTED_RULES, Schema, SchemaRules
-from anthropic_proxy.wire.json_schema.merging import EqualityIndex, merge_all_of
-from anthropic_proxy.wire.json_schema.roots import (
+from anthropic_proxy.wire.json_schema.cleaning import (
     MAX_TEXT_CHARACTERS,
     REPLY_SCHEMA_PATH,
+    clean_schema,
     encode_if_short,
     may_accept_object,
+    qualifies_for_strict,
 )
+from anthropic_proxy.wire.json_schema.document import BASIC_RULES, UNRESTRICTED_RULES, Schema, SchemaRules
+from anthropic_proxy.wire.json_schema.merging import EqualityIndex, merge_all_of
 
 __all__ = [
     "BASIC_RULES",
