@@ -7,13 +7,13 @@ from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, Too
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.wire.tool_call_repair import fences
 from anthropic_proxy.wire.tool_call_repair.formats import (
+    RecoveredCall,
     StartMarker,
     ToolCallFormat,
     build_format_markers,
     can_be_unmarked_calls,
     read_unmarked_calls,
 )
-from anthropic_proxy.wire.tool_call_repair.json_calls import RecoveredCall
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 
 _WORD = re.compile(r"[\w.:/-]*")
