@@ -30,10 +30,11 @@ from anthropic_proxy.wire.openai_responses.frames import (
     decode_strict_event,
     is_present,
 )
-from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext, ToolCallItemDecoder
-from anthropic_proxy.wire.openai_responses.web_search import (
+from anthropic_proxy.wire.openai_responses.tool_calls import (
     SERVER_TOOL_ITEM_TYPES,
     ServerToolItemDecoder,
+    ToolCallContext,
+    ToolCallItemDecoder,
     WebSearchDecoder,
 )
 from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, encode_signature
