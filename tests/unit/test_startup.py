@@ -12,11 +12,11 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
+from anthropic_proxy.app.application import log_startup_summary
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalog import build_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.startup import log_startup_summary
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
 from tests.support.provider_lists import list_unset_names

@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
+from anthropic_proxy.app.application import log_startup_summary
 from anthropic_proxy.errors import AuthenticationFailed, ClientError
 from anthropic_proxy.routing.catalog import Catalog, build_catalog
 from anthropic_proxy.routing.credentials import Credentials
@@ -21,7 +22,6 @@ from anthropic_proxy.routing.router import (
     find_preferred_provider,
 )
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
-from anthropic_proxy.startup import log_startup_summary
 from anthropic_proxy.wire import openai_chat
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.provider_lists import list_unset_names
