@@ -12,8 +12,8 @@ from anthropic_proxy.access.descriptions import format_time as format_seconds
 from anthropic_proxy.access.queries import list_audit_entries, require_key
 from anthropic_proxy.access.rules import LIST_FIELDS, Rules
 from anthropic_proxy.access.virtual_keys import AuditEntry, VirtualKey
-from anthropic_proxy.dashboard.keys_audit import list_shown_entries
-from anthropic_proxy.dashboard.keyss import choose_key_rows, limit_to_key, read_key_list
+from anthropic_proxy.dashboard.key_audit import list_shown_entries
+from anthropic_proxy.dashboard.keys import choose_key_rows, limit_to_key, read_key_list
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import divide_range
 from anthropic_proxy.dashboard.requests import list_exported_requests

@@ -9,7 +9,7 @@ from typing import Any
 
 from anthropic_proxy.access.queries import list_audit_entries
 from anthropic_proxy.access.virtual_keys import AuditEntry
-from anthropic_proxy.dashboard.keyss import build_change_row
+from anthropic_proxy.dashboard.keys import build_change_row
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.errors import InvalidRequest
 

@@ -78,7 +78,7 @@ class KeyFormRoutes:
         return await self._send(pages, request, session, form)
 
     def _require_permission(self, request: RouteRequest, session: "Session | None", gateway: Gateway) -> None:
-        from anthropic_proxy.dashboard.keys_permission import explain_key_refusal  # noqa: PLC0415
+        from anthropic_proxy.dashboard.key_permission import explain_key_refusal  # noqa: PLC0415
 
         if reason := explain_key_refusal(request, session, gateway.settings):
             raise PermissionDenied(reason)

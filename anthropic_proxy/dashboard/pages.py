@@ -35,7 +35,7 @@ from anthropic_proxy.dashboard.browser_sessions import Session
 from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.exports import TABLES, export_table
 from anthropic_proxy.dashboard.forms import find_or_create_form_token
-from anthropic_proxy.dashboard.keys_permission import explain_key_refusal
+from anthropic_proxy.dashboard.key_permission import explain_key_refusal
 from anthropic_proxy.dashboard.page_context import PageContext, ResultT, WaitFor
 from anthropic_proxy.dashboard.permissions import (
     NavigationEntry,
@@ -46,7 +46,7 @@ from anthropic_proxy.dashboard.permissions import (
 )
 from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response, render_page
 from anthropic_proxy.dashboard.settings_change import explain_settings_refusal
-from anthropic_proxy.dashboard.sign_in_routes_routes import find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in_routes import find_cookie, is_https
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions, Session
 from anthropic_proxy.dashboard.doctor_routes import DoctorRoutes
 from anthropic_proxy.dashboard.forms import MAX_TARGET_CHARACTERS, read_own_form, require_token
-from anthropic_proxy.dashboard.keys_routes import KeyFormRoutes
+from anthropic_proxy.dashboard.key_routes import KeyFormRoutes
 from anthropic_proxy.dashboard.permissions import reads_own_requests_only
 from anthropic_proxy.dashboard.responses import (
     SECURITY_HEADERS,
@@ -26,7 +26,7 @@ from anthropic_proxy.dashboard.responses import (
 )
 from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, decode_views_cookie, encode_views_cookie
 from anthropic_proxy.dashboard.settings_change import reload_settings
-from anthropic_proxy.dashboard.sign_in_routes_routes import SignIn, find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in_routes import SignIn, find_cookie, is_https
 from anthropic_proxy.errors import PermissionDenied, UnknownModel
 from anthropic_proxy.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse, Store

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anthropic_proxy.dashboard.keys_audit import build_audit_page
-from anthropic_proxy.dashboard.keyss import STORE_PROBLEM, build_keys_page
 from msgspec import structs
 from sqlalchemy import Engine
 
@@ -15,6 +13,8 @@ from anthropic_proxy.access.administration import KeyAdministration
 from anthropic_proxy.access.limits import build_budget_counter, list_scopes
 from anthropic_proxy.access.rules import Budget, Rules
 from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.dashboard.key_audit import build_audit_page
+from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_keys_page
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
 from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent

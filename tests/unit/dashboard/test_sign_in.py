@@ -1,14 +1,14 @@
 """Sign-in to the dashboard: sessions end with time, key and sign-out in every process; wrong keys are limited."""
 
 import pytest
-from anthropic_proxy.dashboard.sign_in_routes_routes import (
+
+from anthropic_proxy.dashboard.browser_sessions import IDLE_SECONDS, SESSION_SECONDS, BrowserSessions
+from anthropic_proxy.dashboard.sign_in_routes import (
     FAILURE_SECONDS,
     MAX_FAILURES,
     MAX_FAILURES_PER_HOUR,
     SignInLimit,
 )
-
-from anthropic_proxy.dashboard.browser_sessions import IDLE_SECONDS, SESSION_SECONDS, BrowserSessions
 from anthropic_proxy.plugins import StoreState
 from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.stores.memory import MemoryStore
