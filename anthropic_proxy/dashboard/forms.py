@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.sign_in_routes import find_cookie
+from anthropic_proxy.dashboard.sign_in import find_cookie
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.plugins import RouteRequest
 

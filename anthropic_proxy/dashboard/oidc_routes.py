@@ -18,7 +18,7 @@ from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
 from anthropic_proxy.dashboard.forms import resolve_redirect_path
 from anthropic_proxy.dashboard.oidc_roles import RETRY, OidcError, require_accepted_user
-from anthropic_proxy.dashboard.sign_in_routes import find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 from anthropic_proxy.settings import OidcSettings, Settings

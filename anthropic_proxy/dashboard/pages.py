@@ -21,7 +21,6 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 from anthropic_proxy.dashboard import (
     configuration,
     formats,
-    key,
     key_audit,
     keys,
     models,
@@ -46,7 +45,7 @@ from anthropic_proxy.dashboard.permissions import (
 )
 from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response, render_page
 from anthropic_proxy.dashboard.settings_change import explain_settings_refusal
-from anthropic_proxy.dashboard.sign_in_routes import find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
@@ -318,7 +317,7 @@ _KINDS = (
         "/dashboard/keys/{id}",
         "Keys",
         "key.html",
-        key.build_key_page,
+        keys.build_key_page,
         "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
     ),
     PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers_page),

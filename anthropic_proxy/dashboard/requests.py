@@ -13,7 +13,7 @@ from anthropic_proxy.dashboard.columns import COLUMNS, build_finished_row, build
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, decode_views_cookie
-from anthropic_proxy.dashboard.sign_in_routes import find_cookie
+from anthropic_proxy.dashboard.sign_in import find_cookie
 from anthropic_proxy.dashboard.usage_charts import OUTCOME_TITLES
 from anthropic_proxy.dashboard.view_query import FACET_TITLES, ViewQuery
 from anthropic_proxy.errors import InvalidRequest

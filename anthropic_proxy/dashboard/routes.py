@@ -26,7 +26,8 @@ from anthropic_proxy.dashboard.responses import (
 )
 from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, decode_views_cookie, encode_views_cookie
 from anthropic_proxy.dashboard.settings_change import reload_settings
-from anthropic_proxy.dashboard.sign_in_routes import SignIn, find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in_routes import SignIn
 from anthropic_proxy.errors import PermissionDenied, UnknownModel
 from anthropic_proxy.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse, Store

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from anthropic_proxy.client_keys import find_credentials
 from anthropic_proxy.dashboard.responses import accepts_gzip
-from anthropic_proxy.dashboard.sign_in_routes import find_cookie
+from anthropic_proxy.dashboard.sign_in import find_cookie
 from anthropic_proxy.errors import MalformedHttp, UpstreamError
 from anthropic_proxy.messages.deltas import Text
 from anthropic_proxy.messages.models import decode_request

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anthropic_proxy.dashboard.routes import PATHS
-from anthropic_proxy.dashboard.sign_in_routes import COOKIE
+from anthropic_proxy.dashboard.sign_in import COOKIE
 from tests.support.dashboard import ledger_settings, wait_for_request
 from tests.support.raw_http import Answer, read_answer
 from tests.support.server_process import Proxy, running_proxy
