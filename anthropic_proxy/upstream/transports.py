@@ -16,7 +16,13 @@ from anthropic_proxy.settings import SearchService, Secret, Settings, export_to_
 from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
 from anthropic_proxy.upstream.http import HttpTransport
-from anthropic_proxy.upstream.web_search import SearxngClient
+from anthropic_proxy.upstream.web_search.client import (
+    BraveClient,
+    ExaClient,
+    MissingKeyClient,
+    SearxngClient,
+    TavilyClient,
+)
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
 if TYPE_CHECKING:
@@ -168,14 +174,12 @@ def _new_search(send: Transport, service: SearchService) -> WebSearch:
     """Return the search function of a service of the configuration file. Without its key, each search fails."""
     if service.base_url is not None and service.service == "searxng":
         return SearxngClient(send, service.base_url, setting="base_url of [search]").search
-    from anthropic_proxy.upstream.web_search import keyed_services  # noqa: PLC0415  # most installations use none
-
     if service.key is None:
-        return keyed_services.MissingKeyClient(service.problem or "[search] has no key.").search
+        return MissingKeyClient(service.problem or "[search] has no key.").search
     clients = {
-        "brave": (keyed_services.BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
-        "tavily": (keyed_services.TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
-        "exa": (keyed_services.ExaClient, "https://api.exa.ai", "x-api-key", ""),
+        "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
+        "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
+        "exa": (ExaClient, "https://api.exa.ai", "x-api-key", ""),
     }
     client, address, header, scheme = clients[service.service]
     credential = Credential(header, scheme + service.key.reveal(), service.key.origin)

@@ -75,12 +75,12 @@ def _respond(
     created: int,
 ) -> DemoResponse:
     # Loaded with the first request, because most processes never send one to the demo.
-    from anthropic_proxy.upstream.demo import reply, requests  # noqa: PLC0415
+    from anthropic_proxy.upstream.demo import reply  # noqa: PLC0415
 
     if request.path.partition("?")[0] != "/chat/completions":
         return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
     try:
-        demo_request = requests.decode_request(request.body)
+        demo_request = reply.decode_request(request.body)
         demo_reply = reply.build_reply(demo_request, setup_variables)
     except msgspec.DecodeError:
         return _refuse(400, "We could not parse the JSON body of your request.")
