@@ -1,10 +1,8 @@
 """`Dialect` of Gemini: settings for the differences between models and servers.
 
-The defaults describe models 3 and later, and rules for older models replace fields such as `thinking`. A field with the
-prefix `accepts_` describes the server, and a field with the prefix `sends_` the request. An effort is the level of
-reasoning that a client requests. A thought signature is opaque text in a reply, which later requests send back. An
-alias replaces a tool name that Gemini does not accept. A continuation is another request for the rest of a reply that
-reached the output limit. An adaptation is a change of fields for the next request, after the server rejected one.
+The defaults describe models 3 and later. Rules for older models replace fields such as `thinking`. A thought signature
+is opaque text in a reply, which later requests send back. A continuation is another request for the rest of a reply
+that reached the output limit.
 """
 
 from typing import Literal
@@ -13,11 +11,8 @@ from anthropic_proxy.messages.preparation import ServerToolKind
 from anthropic_proxy.wire.contract import BaseDialect
 
 
-# An effort is the level of reasoning that a client requests. An adaptation is a change of fields after a rejected
-# request. A continuation is a further request for a reply that reached the output limit. An alias replaces a tool name
-# that Gemini does not accept. A thought signature is opaque text in a reply, which later requests send back.
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one provider from Google's `generateContent`. Model rules may replace fields for one model."""
+    """Deviations of one server, or of one model, from Google's `generateContent`."""
 
     signature_tag: str = "gem"
     """Tag in the signatures of thinking blocks (`px1.<tag>.…`). Signatures with other tags are not sent back.
@@ -67,7 +62,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort and the effort to send instead, set by adaptations after a rejection.
 
-    Proven by: tests/unit/wire/gemini/test_adaptation.py.
+    Proven by: tests/unit/wire/test_gemini_adaptation.py.
     """
     sends_sampling: bool = False
     """True if `temperature`, `topP` and `topK` are sent.
@@ -84,12 +79,12 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     replays_signatures: bool = True
     """True if thought signatures of earlier replies are sent back. False: the server rejected the signatures.
 
-    Proven by: tests/unit/wire/gemini/test_adaptation.py.
+    Proven by: tests/unit/wire/test_gemini_adaptation.py.
     """
     placeholder_encoding: Literal["text", "base64"] = "text"
     """Encoding of the placeholder signature: plain text or base64. Servers differ, because the field contains bytes.
 
-    Proven by: tests/unit/wire/gemini/test_adaptation.py.
+    Proven by: tests/unit/wire/test_gemini_adaptation.py.
     """
     sends_call_ids: bool = True
     """True if `id` is sent in tool calls and tool results. False: calls and results are linked by their order.

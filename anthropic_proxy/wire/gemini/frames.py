@@ -1,10 +1,9 @@
 """Structs of Gemini responses (`GenerateContentResponse`), with the fields that the proxy decodes.
 
-The names of structs and fields are Google's. `decode_reply` decodes a complete response, or a frame of a streamed one.
-A response has `Candidate`s, which are alternative replies. A candidate has a `Content`, which is a list of `Part`s:
-texts, calls and files. Grounding is Google's term for a web search: a `GroundingChunk` is a source, a
-`GroundingSupport` a citation of a `Segment` of the reply. Every field may be missing or null. Source: API reference
-(2026-11) and recorded traffic.
+The names of structs and fields are Google's. A response has `Candidate`s, which are alternative replies. A candidate
+has a `Content`, which is a list of `Part`s: texts, calls and files. Grounding is Google's term for a web search: a
+`GroundingChunk` is a source, a `GroundingSupport` a citation of a `Segment` of the reply. Every field may be missing or
+null. Source: API reference (2026-11) and recorded traffic.
 """
 
 from typing import Any
@@ -14,20 +13,18 @@ from msgspec import Raw, Struct, field
 
 from anthropic_proxy.wire.json_repair import parse_token_count
 
-# Source of the structs: API reference (2026-11) and recorded traffic.
 ABSENT = Raw(b"")
 """Value of a `Raw` field that the provider did not send."""
 
 
 class FunctionCall(Struct, rename="camel", gc=False):
-    """Call of a client tool, with its complete arguments."""
+    """Call of a client tool."""
 
     name: str | None = None
-    """Name of the called tool, as it was sent upstream."""
     args: Raw = ABSENT
     """The complete arguments as a JSON object."""
     id: str | None = None
-    """Id of the call. None: older models."""
+    """None: older models."""
     partial_args: list[Raw] | None = None
     """Fragments of the arguments. The proxy never requests them. A call with fragments but without complete `args` is a
     protocol error."""
@@ -39,78 +36,64 @@ class InlineData(Struct, rename="camel", gc=False):
     """File that the model generated, in base64."""
 
     mime_type: str | None = None
-    """Media type of the file: `image/png`."""
     data: str | None = None
-    """Content of the file in base64."""
 
 
 class ExecutableCode(Struct, rename="camel", gc=False):
-    """Program that the model wrote and the provider ran."""
+    """Program that the model wrote and the provider runs."""
 
     code: str | None = None
-    """Source text of the program."""
     id: str | None = None
-    """Id of the program, which its result repeats. None: older models."""
+    """Id that the result of the program repeats. None: older models."""
 
 
 class CodeExecutionResult(Struct, rename="camel", gc=False):
     """Result of a program that the provider ran."""
 
     outcome: str | None = None
-    """Outcome of the program: `OUTCOME_OK` or an error code."""
+    """`OUTCOME_OK` or an error code."""
     output: str | None = None
     """Text that the program printed, or the error message."""
     id: str | None = None
-    """Id of the program that was run. None: older models."""
+    """Id of the program. None: older models."""
 
 
 class ToolUseArguments(Struct, gc=False):
-    """Arguments of the provider's web search: the search queries."""
+    """Arguments of the provider's web search."""
 
     queries: list[str] | None = None
-    """Search queries of the provider's web search."""
 
 
 class ServerToolCall(Struct, gc=False):
-    """Call of a tool that the provider runs itself.
-
-    The provider sends the call before the reply text that uses the result of the tool.
-    """
+    """Call of a tool that the provider runs itself. It precedes the reply text that uses the result of the tool."""
 
     args: ToolUseArguments | None = None
-    """Arguments of the call. Only those of the web search are decoded."""
+    """Only the arguments of the web search are decoded."""
 
 
 class Part(Struct, rename="camel", gc=False):
-    """Part of a reply. One content field is set; `thought_signature` (state of the reasoning) may be set too."""
+    """Part of a reply. One content field is set; `thought_signature` may be set too."""
 
     text: str | None = None
-    """Reply text, or reasoning if `thought` is True."""
     thought: bool | None = None
     """True if `text` is thinking and not reply text."""
     thought_signature: str | None = None
     """Opaque state of the model's reasoning before this part, in base64. Later requests send it back."""
     function_call: FunctionCall | None = None
-    """Call of a tool of the client."""
     inline_data: InlineData | None = None
-    """File that the model generated."""
     executable_code: ExecutableCode | None = None
-    """Program that the model wrote and the provider runs."""
     code_execution_result: CodeExecutionResult | None = None
-    """Result of a program that the provider ran."""
     tool_call: ServerToolCall | None = None
-    """Call of a server tool. Calls of client tools are in `function_call`."""
 
 
 class Content(Struct, gc=False):
-    """Content of one candidate (reply): its parts in order."""
+    """Content of one candidate, or of its next fragment in a stream."""
 
     parts: list[Part] | None = None
-    """Parts of the reply or of its fragment, in order."""
 
 
 class WebSource(Struct, gc=False):
-    """Web page that a search found. `uri` is a redirect URL of Google, `title` usually the domain."""
+    """Web page that a search found."""
 
     uri: str | None = None
     """Redirect URL of Google to the page."""
@@ -131,50 +114,42 @@ class Segment(Struct, gc=False):
     """Passage of the reply text that cites sources."""
 
     text: str | None = None
-    """Text of the passage, as in the reply."""
 
 
 class GroundingSupport(Struct, rename="camel", gc=False):
-    """Citation: a passage of the reply, and the indices of the sources that support the passage."""
+    """Citation: a passage of the reply, and the sources that support it."""
 
     segment: Segment | None = None
-    """Passage of the reply that the sources support."""
     grounding_chunk_indices: list[int] | None = None
     """Indices of the sources in `GroundingMetadata.grounding_chunks`."""
 
 
 class GroundingMetadata(Struct, rename="camel", gc=False):
-    """Results of the provider's web search: queries, sources and citations."""
+    """Results of the provider's web searches."""
 
     web_search_queries: list[str] | None = None
-    """Queries of the searches that the provider ran."""
     grounding_chunks: list[GroundingChunk] | None = None
-    """Sources that the searches found."""
     grounding_supports: list[GroundingSupport] | None = None
-    """Citations of the sources in the reply text."""
 
 
 class UrlMetadata(Struct, rename="camel", gc=False):
-    """URL that the provider fetched, and the status of the fetch (`URL_RETRIEVAL_STATUS_…`)."""
+    """URL that the provider fetched."""
 
     retrieved_url: str | None = None
-    """URL that the provider fetched."""
     url_retrieval_status: str | None = None
-    """Status of the fetch: `URL_RETRIEVAL_STATUS_SUCCESS` or an error."""
+    """`URL_RETRIEVAL_STATUS_SUCCESS` or an error."""
 
 
 class UrlContextMetadata(Struct, rename="camel", gc=False):
     """URLs that the provider fetched with its tool `urlContext`."""
 
     url_metadata: list[UrlMetadata] | None = None
-    """The fetched URLs, each with its status."""
 
 
 class Candidate(Struct, rename="camel", gc=False):
-    """One reply of the model. The proxy requests one reply, and ignores candidates with an `index` above 0."""
+    """One reply of the model, or its next fragment. The proxy requests one, and ignores those with another index."""
 
     content: Content | None = None
-    """Text, thinking, calls and files of the reply, or of its fragment."""
     finish_reason: str | None = None
     """Reason for the end of the reply: `STOP`, `MAX_TOKENS`, `SAFETY`, … None: the reply goes on."""
     finish_message: str | None = None
@@ -184,31 +159,29 @@ class Candidate(Struct, rename="camel", gc=False):
     index: int | None = None
     """Number of the candidate, from 0. None: 0."""
     grounding_metadata: GroundingMetadata | None = None
-    """Results of web searches by the provider."""
     url_context_metadata: UrlContextMetadata | None = None
-    """URLs that the provider fetched."""
 
 
 class PromptFeedback(Struct, rename="camel", gc=False):
     """Reason why the provider blocked the prompt. The response then has no candidates."""
 
     block_reason: str | None = None
-    """Reason for a blocked prompt: `SAFETY`, … The response then has no candidate."""
+    """`SAFETY`, … None: not blocked."""
     block_reason_message: str | None = None
-    """Explanation of the blocked prompt, for people."""
+    """Explanation for people."""
 
 
 class UsageMetadata(Struct, rename="camel", gc=False):
     """Token counts of the reply so far. A later frame replaces the counts of earlier frames."""
 
     prompt_token_count: int | None = None
-    """Number of input tokens, cached input included."""
+    """Input tokens, cached input included."""
     tool_use_prompt_token_count: int | None = None
     """Input from results of server tools, not included in `prompt_token_count`."""
     cached_content_token_count: int | None = None
     """Input tokens read from the cache, included in `prompt_token_count`."""
     candidates_token_count: int | None = None
-    """Number of output tokens without thinking tokens."""
+    """Output tokens without thinking."""
     thoughts_token_count: int | None = None
     """Output tokens of thinking, not included in `candidates_token_count`."""
     service_tier: str | None = None
@@ -221,18 +194,14 @@ class GenerateContentResponse(Struct, rename="camel", gc=False):
     """A complete response of `generateContent`, or one frame (SSE event) of a streamed response."""
 
     candidates: list[Candidate] | None = None
-    """Replies of the model; the proxy requests one."""
     prompt_feedback: PromptFeedback | None = None
-    """Reason for a blocked prompt. None: not blocked."""
     usage_metadata: UsageMetadata | None = None
-    """Token counts of the reply so far. None: not reported."""
     error: Any = field(default=None)
     """Error object of the provider, in a stream that began with status 200."""
 
 
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
-
 
 _TIER_FIELDS = ("serviceTier", "trafficType")
 

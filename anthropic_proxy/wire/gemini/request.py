@@ -1,7 +1,8 @@
-"""Encoder of upstream requests: converts a prepared client request to a request of Google's `generateContent`.
+"""Encoder of a prepared client request as a request of Google's `generateContent`.
 
-The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling and thinking. Other
-modules of the package encode conversation, tools and schemas.
+The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling and thinking. Gemini
+accepts less freedom than the Messages API: a conversation begins and ends with a user message, the results of tool
+calls follow the calls at once and have a message of their own, and a thought signature belongs to the part after it.
 """
 
 import functools
@@ -46,29 +47,25 @@ from anthropic_proxy.wire.shared_notes import (
 )
 from anthropic_proxy.wire.signatures import decode_signature
 
+_HEADERS = {"content-type": "application/json"}
+_encode = msgspec.json.Encoder().encode
+_ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
 _MAX_OUTPUT_TOKENS = 65_536
 """Limit to which the proxy raises `maxOutputTokens`. Thinking counts as output, so a thinking budget chosen by the
 proxy is added to the client's limit."""
-_HEADERS = {"content-type": "application/json"}
-_encode = msgspec.json.Encoder().encode
-_ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Return the upstream request for `generateContent`, or for `streamGenerateContent` if the response is streamed.
-
-    Raises `UnsupportedFeature` if a forced tool cannot be offered. Smaller losses are recorded as notes.
-    """
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     toolbox = encode_tools(request, dialect, notes, budget)
     config, instruction = _encode_config(call, toolbox, notes, budget)
-    contents = ContentsEncoder(call, notes)
+    contents = _Contents(call, notes)
     for message in request.messages:
         contents.add_message(message)
-    body: dict[str, Any] = {"contents": contents.build_contents()}
+    body: dict[str, Any] = {"contents": contents.finish()}
     if system := [*request.system, *instruction]:
         body["systemInstruction"] = {"parts": [{"text": join_json_strings([block.text for block in system])}]}
     if toolbox.tools:
@@ -205,8 +202,8 @@ class _Content(Struct, gc=False):
     parts: list[_Part]
 
 
-class ContentsEncoder:
-    """Encoder of one conversation. Call `add_message` for each message in order, then `build_contents` once."""
+class _Contents:
+    """The encoded conversation. Each message is added in order, then `finish` returns the value of `contents`."""
 
     def __init__(self, call: Call[Dialect], notes: list[FidelityNote]) -> None:
         self._call = call
@@ -226,27 +223,23 @@ class ContentsEncoder:
         """Thought signature for the first call of a reply, if the history has none. "": the model requires none."""
 
     def add_message(self, message: Message) -> None:
-        """Encode the next message of the client request as parts of the Gemini request."""
         if message.role == "assistant":
             self._add_reply(message)
         elif message.role == "user":
             self._add_user(message)
         else:
+            texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
             parts: list[_Part] = [
-                _TextPart(_wrapped(block.text)) for block in message.blocks if type(block) is TextBlock
+                _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
             ]
             self._notes.append(SYSTEM_AS_REMINDER)
-            if self._has_open_calls():
+            last = self._contents[-1] if self._contents else None
+            if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
                 self._waiting += parts
             else:
                 self._put("user", parts)
 
-    def build_contents(self) -> list[_Content]:
-        """Return the value of `contents`, the list of encoded messages.
-
-        If the conversation begins with an assistant message, a user message with the text `.` is inserted before it. If
-        the conversation ends with one, a user text that requests its continuation is added.
-        """
+    def finish(self) -> list[_Content]:
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:
@@ -268,10 +261,6 @@ class ContentsEncoder:
             self._contents.append(_Content(role, parts))
         self._answers = answers
 
-    def _has_open_calls(self) -> bool:
-        last = self._contents[-1] if self._contents else None
-        return last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts)
-
     def _add_reply(self, message: Message) -> None:
         parts: list[_Part] = []
         signature = ""
@@ -291,14 +280,16 @@ class ContentsEncoder:
 
     def _signature_in(self, block: ThinkingBlock) -> str:
         """Return the thought signature in a thinking block. "": it has no signature that this model accepts."""
-        carry = decode_signature(self._call.dialect.signature_tag, block.signature)
-        wrote, reads = carry.model if carry else "", self._call.model
-        if carry is None or not (
-            carry.call_signature and self._call.dialect.replays_signatures and wrote in (None, reads)
+        state = decode_signature(self._call.dialect.signature_tag, block.signature)
+        if (
+            state is not None
+            and state.call_signature
+            and state.model in (None, self._call.model)
+            and self._call.dialect.replays_signatures
         ):
-            self._forgets = True
-            return ""
-        return carry.call_signature
+            return state.call_signature
+        self._forgets = True
+        return ""
 
     def _add_user(self, message: Message) -> None:
         results: list[_Part] = []
@@ -310,7 +301,7 @@ class ContentsEncoder:
             elif type(block) is TextBlock:
                 others.append(_TextPart(block.text))
             elif isinstance(block, _MEDIA):
-                others.append(encode_media(self._call, block, self._notes))
+                others.append(_encode_media(self._call, block, self._notes))
         results += beside
         self._put("user", results, answers=True)
         self._put("user", others)
@@ -343,22 +334,16 @@ class ContentsEncoder:
             if isinstance(inner, TextBlock):
                 texts.append(inner.text)
             elif isinstance(inner, _MEDIA):
-                part = encode_media(self._call, inner, self._notes)
+                part = _encode_media(self._call, inner, self._notes)
                 if "text" in part:
                     texts.append(json_string(part["text"]))
-                elif self._call.dialect.accepts_media_in_results and has_inline_data(part):
+                elif self._call.dialect.accepts_media_in_results and "inlineData" in part:
                     inline.append(part)
                 else:
                     beside.append(part)
-        return texts[0] if len(texts) == 1 else _joined(texts)
-
-
-def _wrapped(text: Raw) -> Raw:
-    return Raw(rb'"<system-reminder>\n' + bytes(text)[1:-1] + rb'\n</system-reminder>"')
-
-
-def _joined(texts: list[Raw]) -> Raw:
-    return Raw(b'"' + rb"\n".join(bytes(text)[1:-1] for text in texts) + b'"') if texts else _NOTHING
+        if len(texts) == 1:
+            return texts[0]
+        return Raw(b'"' + rb"\n".join(bytes(text)[1:-1] for text in texts) + b'"') if texts else _NOTHING
 
 
 _PDF = "application/pdf"
@@ -377,23 +362,14 @@ _OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
 """URL prefixes of Google's own file storage, from which every model reads files."""
 
 
-def has_inline_data(part: dict[str, Any]) -> bool:
-    """Return True if a part contains the file itself (`inlineData`). False: a text, or the URL of a file."""
-    return "inlineData" in part
-
-
 def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-    """Return True if the model reads an image or document from its URL. False for an unknown media type."""
     if not (dialect.accepts_file_urls or block.source.url.startswith(_OWN_PLACES)):
         return False
     return _media_type(block) in _allowed(block)
 
 
-def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the part (element of a message) for an image or document.
-
-    If the model cannot read the file, the part is a text instead, and a note is appended to `notes`.
-    """
+def _encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
+    """Return the part for an image or document. If the model cannot read the file, the part is a text."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     media_type = _media_type(block)
@@ -416,8 +392,7 @@ def _allowed(block: ImageBlock | DocumentBlock) -> tuple[str, ...]:
 
 def _media_type(block: ImageBlock | DocumentBlock) -> str:
     source = block.source
-    return source.media_type or _type_of(source.url) or (_PDF if isinstance(block, DocumentBlock) else "")
-
-
-def _type_of(url: str) -> str:
-    return _TYPES.get(posixpath.splitext(urlsplit(url).path)[1].lower(), "")
+    if source.media_type:
+        return source.media_type
+    by_name = _TYPES.get(posixpath.splitext(urlsplit(source.url).path)[1].lower())
+    return by_name or (_PDF if isinstance(block, DocumentBlock) else "")

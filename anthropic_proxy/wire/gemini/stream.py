@@ -1,7 +1,10 @@
-"""Decoder of Gemini responses, streamed or complete: converts them to deltas, the pieces of a reply.
+"""Decoder of Gemini responses, streamed or complete, into deltas.
 
-`GeminiDecoder` decodes one response. `decode_frame` reads a frame (one SSE event of a stream), `decode_body` a complete
-response. `decode_end` ends a stream. `flush_pending` returns buffered deltas after an interruption.
+Each frame of a stream has new content and the token counts so far. No frame is marked as the last: token counts may
+follow the finish reason, and old models repeat the finish reason in each frame. So the decoder ends the reply at the
+first finish reason, reads on for counts and for a reason that is no normal end, and raises a late error in
+`decode_end`. Citations arrive after the text that they refer to. If a reply may have citations, its text is buffered
+until they are known (`_Grounding`). A tool call arrives complete.
 """
 
 import re
@@ -39,12 +42,12 @@ from anthropic_proxy.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import (
     build_blocked_reply_stop,
-    build_upstream_error,
     find_reply_end,
     read_error_object,
 )
 from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.gemini.dialect import Dialect
+from anthropic_proxy.wire.gemini.errors import classify_fault
 from anthropic_proxy.wire.gemini.frames import (
     Candidate,
     CodeExecutionResult,
@@ -52,7 +55,6 @@ from anthropic_proxy.wire.gemini.frames import (
     FunctionCall,
     GenerateContentResponse,
     GroundingMetadata,
-    InlineData,
     Part,
     ServerToolCall,
     UrlContextMetadata,
@@ -68,6 +70,308 @@ from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, enc
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
+# Source of the values: reference of `FinishReason` (2026-11).
+_REFUSALS = frozenset(
+    (
+        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
+        "PUP_LIMITED_DISABLED",
+    )
+)
+_CONTINUATION = "CONTINUATION"
+"""Finish reason at the output limit of one request. Another request can continue the reply."""
+_LIMITS = frozenset(("MAX_TOKENS", _CONTINUATION))
+
+
+_MAX_FINISH_MESSAGE_LENGTH = 300
+"""Maximum number of characters of Gemini's `finishMessage` in an error. The text may contain the complete reply."""
+_NO_ARGUMENTS = (b"", b"null", b"{}")
+_decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
+
+
+class GeminiDecoder(Decoder):
+    """Decoder of one response."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._call = call
+        self.default_signature = empty_signature(call.dialect.signature_tag)
+        own = find_google_tools(call.request, call.dialect)
+        self._sources = _Grounding(call, own) if own.field_names else None
+        self._programs = _CodeExecutions(call.new_id)
+        self._mender = FrameRepair()
+        self._late = TrailingThinkingBuffer()
+        self._usage = UsageMetadata()
+        self._calls = 0
+        self._ids = ToolCallIds(call)
+        self._is_thinking = False
+        """True if the last delta of the reply was thinking without a signature."""
+        self._answered = False
+        self._stopped = False
+        self._ended_normally = False
+        """True if the only finish reasons so far were normal ends. Old models repeat `STOP` in each frame, and a later
+        reason that is no normal end counts."""
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because usage may follow."""
+        self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
+        """Token that continues this reply in another request. "": the reply is complete. None: the model does not
+        support it."""
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        deltas: list[Delta] = []
+        try:
+            reply = decode_strict_reply(frame)
+        except DECODE_ERRORS:
+            for reply in self._replies_in(frame, self._mender.repair):
+                self._read(reply, deltas)
+        else:
+            self._read(reply, deltas)
+        return self._late.feed(deltas)
+
+    def decode_end(self) -> list[Delta]:
+        if self._unreadable is not None:
+            raise self._unreadable
+        if not self._stopped:
+            raise self._protocol_error("the stream ended before the reply was complete")
+        return self._release_text()
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        deltas: list[Delta] = []
+        for reply in self._replies_in(body, repair_json):
+            self._read(reply, deltas)
+        if not self._stopped and self._unreadable is None:
+            if not self._answered:
+                raise self._protocol_error("the reply has no content")
+            deltas += self._stop(Stop("end_turn"))
+        return self._late.feed(deltas + self._release_text())
+
+    def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
+        try:
+            try:
+                return _decode_frame(frame)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return _decode_frame(mend(frame))
+        except DECODE_ERRORS as error:
+            if self._stopped or self._unreadable is not None:
+                return []
+            raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
+
+    def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
+        if reply.error is not None and not self._stopped and self._unreadable is None:
+            fault = read_error_object({"error": reply.error}, None, {})
+            if (end := find_reply_end(fault, self._call.provider, has_content=self._answered)) is not None:
+                deltas += self._stop(end)
+                return
+            raise classify_fault(fault, self._call)
+        candidate = reply.candidates[0] if reply.candidates else None
+        if candidate is not None and candidate.index:
+            candidate = next((one for one in reply.candidates or () if not one.index), None)
+        if self._sources is not None and candidate is not None:
+            # before the text of the frame, which may cite the sources
+            if candidate.url_context_metadata is not None:
+                deltas += self._sources.decode_url_fetches(candidate.url_context_metadata)
+            if candidate.grounding_metadata is not None:
+                self._sources.record_search_results(candidate.grounding_metadata)
+        if candidate is not None and candidate.content is not None:
+            for part in candidate.content.parts or ():
+                if part.text and not part.thought and not part.thought_signature:
+                    self._emit_text(part.text, deltas)
+                else:
+                    self._read_part(part, deltas)
+        if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
+            self._count(reply.usage_metadata, deltas)
+        if candidate is not None:
+            if candidate.finish_reason and (self._ended_normally or not self._stopped) and not self._unreadable:
+                self._finish(candidate.finish_reason, candidate, deltas)
+        elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
+            words = feedback.block_reason_message
+            reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
+            deltas += self._stop(build_blocked_reply_stop(self._call.provider, reason))
+
+    def _read_part(self, part: Part, deltas: list[Delta]) -> None:
+        text, signature = part.text, part.thought_signature or ""
+        if text is not None:
+            if part.thought:
+                if text:
+                    self._put(Thinking(text), deltas)
+                    self._is_thinking = True
+                return
+            if signature and self._is_thinking:
+                self._put(self._carry(signature), deltas)
+            if text:
+                self._emit_text(text, deltas)
+        elif part.function_call is not None:
+            self._read_call(part.function_call, signature, deltas)
+        elif part.tool_call is not None:
+            if self._sources is not None:
+                self._sources.begin_search(part.tool_call)
+        elif part.executable_code is not None:
+            self._emit_blocks(self._programs.decode_program(part.executable_code), deltas)
+        elif part.code_execution_result is not None:
+            self._emit_blocks(self._programs.decode_result(part.code_execution_result), deltas)
+        elif part.inline_data is not None:
+            # replies of the Messages API cannot contain files
+            file = part.inline_data
+            self._emit_text(describe_generated_file(file.mime_type or "", len(file.data or "")), deltas)
+
+    def _emit_text(self, text: str, deltas: list[Delta]) -> None:
+        self._answered = True
+        self._is_thinking = False
+        if self._sources is None:
+            deltas.append(Text(text))
+        else:
+            deltas += self._sources.feed_delta(Text(text))
+
+    def _emit_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
+        self._answered = True
+        self._is_thinking = False
+        for block in blocks:
+            self._put(block, deltas)
+
+    def _put(self, delta: Delta, deltas: list[Delta]) -> None:
+        if self._sources is None:
+            deltas.append(delta)
+        else:
+            deltas += self._sources.feed_delta(delta)
+
+    def _carry(self, signature: str) -> Thinking:
+        """Return a thinking delta without text that has Gemini's signature of the next part of the reply.
+
+        Clients send the signature back, so later requests to Gemini can repeat it with that part.
+        """
+        self._is_thinking = False
+        carry = ReasoningState(model=self._call.model, call_signature=signature)
+        return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
+
+    def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
+        """Append the deltas of a complete tool call to `deltas`. A call without a name is ignored.
+
+        Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
+        """
+        has_arguments = bytes(call.args) not in _NO_ARGUMENTS
+        if (call.partial_args or call.will_continue) and not has_arguments:
+            raise self._protocol_error("a function call has partial arguments, which the request does not ask for")
+        if not call.name:
+            return
+        deltas += self._release_text()
+        if signature:
+            deltas.append(self._carry(signature))
+        key, name = self._calls, call.name
+        deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call.client_tool_names.get(name, name)))
+        if has_arguments:
+            deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
+        deltas.append(ToolEnd(key))
+        self._calls += 1
+        self._answered = True
+        self._is_thinking = False
+
+    def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
+        """Append the token counts to `deltas` if they changed. A missing count keeps its earlier value.
+
+        Anthropic counts cached input separately, and thinking as output.
+        """
+        before, totals = self._usage, _later(self._usage, usage)
+        if totals == before:
+            return
+        self._usage = totals
+        tier, traffic = totals.service_tier, totals.traffic_type
+        if not tier and traffic and traffic != "TRAFFIC_TYPE_UNSPECIFIED":
+            # Vertex AI's `ON_DEMAND_FLEX` is AI Studio's `flex` (`TrafficType` of the official SDK google-genai 3.3)
+            tier = traffic.removeprefix("ON_DEMAND_").lower()
+        prompt = totals.prompt_token_count
+        output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
+        whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
+        uncached, cached, _ = split_input_tokens(whole, totals.cached_content_token_count, None)
+        deltas.append(
+            Usage(
+                input_tokens=uncached,
+                output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
+                cache_read_tokens=cached,
+                thinking_tokens=thoughts,
+                billed_tier=tier,
+            )
+        )
+
+    def _finish(self, reason: str, candidate: Candidate, deltas: list[Delta]) -> None:
+        if reason == _CONTINUATION and candidate.continuation_token and self.continuation_token is not None:
+            self.continuation_token, self._stopped = candidate.continuation_token, True
+            deltas += self._release_text()
+            return
+        stop = self._find_stop(reason, candidate)
+        was_normal, self._ended_normally = self._ended_normally, stop is not None and stop.reason == "end_turn"
+        if stop is not None and not (was_normal and self._ended_normally):
+            deltas += self._stop(stop)
+
+    def _find_stop(self, reason: str, candidate: Candidate) -> Stop | None:
+        """Return the stop reason of the Messages API. None: the server could not read the model's output."""
+        kind = _find_kind(reason)
+        if kind == "blocked":
+            words = candidate.finish_message
+            return build_blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
+        if kind == "limit":
+            totals, window = self._usage, self._call.context_window
+            used = sum(
+                count or 0
+                for count in (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
+            )
+            fills_window = window is not None and used >= window - 1
+            return Stop("model_context_window_exceeded" if fills_window else "max_tokens")
+        if kind == "window":
+            return Stop("model_context_window_exceeded")
+        if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
+            words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
+            provider = self._call.provider
+            self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
+            return None
+        return Stop("end_turn")
+
+    def _stop(self, stop: Stop) -> list[Delta]:
+        self._stopped = True
+        deltas: list[Delta] = []
+        self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
+        return [*deltas, *self._release_text(), stop]
+
+    def flush_pending(self) -> list[Delta]:
+        return [*self._late.feed(self._release_text()), *self._late.flush_pending()]
+
+    def _release_text(self) -> list[Delta]:
+        return self._sources.release_buffered_deltas() if self._sources is not None else []
+
+    def _protocol_error(self, words: str) -> UpstreamProtocolError:
+        provider = self._call.provider
+        return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
+
+
+def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
+    start = frame.lstrip()
+    if start[:1] == b"[":
+        return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
+    return [decode_reply(frame)]
+
+
+def _find_kind(reason: str) -> FinishKind:
+    if reason in _REFUSALS or reason.startswith("IMAGE_"):
+        return "blocked"
+    return "limit" if reason in _LIMITS else find_finish_kind(reason)
+
+
+def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
+    """Return the counts of `latest`. A count that is None has the value of `before`."""
+    if latest.prompt_token_count is None:
+        latest.prompt_token_count = before.prompt_token_count
+    if latest.tool_use_prompt_token_count is None:
+        latest.tool_use_prompt_token_count = before.tool_use_prompt_token_count
+    if latest.cached_content_token_count is None:
+        latest.cached_content_token_count = before.cached_content_token_count
+    if latest.candidates_token_count is None:
+        latest.candidates_token_count = before.candidates_token_count
+    if latest.thoughts_token_count is None:
+        latest.thoughts_token_count = before.thoughts_token_count
+    if latest.service_tier is None:
+        latest.service_tier = before.service_tier
+    if latest.traffic_type is None:
+        latest.traffic_type = before.traffic_type
+    return latest
+
+
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
 _FETCH_ERRORS: dict[str, FetchError] = {
     "URL_RETRIEVAL_STATUS_ERROR": "url_not_accessible",
@@ -77,11 +381,13 @@ _FETCH_ERRORS: dict[str, FetchError] = {
 _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
-# If the provider announces its tool calls, only text after such a call is buffered (recorded by the project
-# `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
-# test_native_output_with_builtin_tools_stream, 2026-08).
-class GroundingDecoder:
-    """Decoder of the web searches and URL fetches in one reply. It buffers text that later citations may refer to."""
+class _Grounding:
+    """Web searches and URL fetches of one reply. Text that later citations may refer to is buffered.
+
+    If the provider announces its tool calls, only text after such a call is buffered (recorded by the project
+    `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
+    test_native_output_with_builtin_tools_stream, 2026-08).
+    """
 
     def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
@@ -98,18 +404,13 @@ class GroundingDecoder:
         self._searches = 0
 
     def begin_search(self, use: ServerToolCall) -> None:
-        """Record that Gemini called one of Google's own tools, with the search queries of the call.
-
-        Gemini sends the citations of a text after the text itself. After the call, `feed_delta` therefore buffers text,
-        and `release_buffered_deltas` adds the citations. Nothing is buffered if the request offers neither web search
-        nor citations of fetched pages.
-        """
+        """Record that Gemini called one of Google's own tools. Text after the call is buffered, if it may be cited."""
         self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:
             self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
     def feed_delta(self, delta: Delta) -> list[Delta]:
-        """Add the next delta (piece of the reply) and return the deltas to send now. Empty list: it is buffered."""
+        """Add the next delta, and return the deltas to send now."""
         if self._held or (self._holds and isinstance(delta, Text)):
             self._held.append(delta)
             return []
@@ -225,337 +526,15 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
     return joined
 
 
-_MAX_FINISH_MESSAGE_LENGTH = 300
-"""Maximum number of characters of Gemini's `finishMessage` in an error. The text may contain the complete reply."""
-_NO_ARGUMENTS = (b"", b"null", b"{}")
-
-_decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
-
-
-class GeminiDecoder(Decoder):
-    """Decoder of one response. Each frame of a stream is a `GenerateContentResponse` with new content."""
-
-    def __init__(self, call: Call[Dialect]) -> None:
-        self._call = call
-        self.default_signature = empty_signature(call.dialect.signature_tag)
-        own = find_google_tools(call.request, call.dialect)
-        self._sources = GroundingDecoder(call, own) if own.field_names else None
-        self._programs = CodeExecutionDecoder(call.new_id)
-        self._mender = FrameRepair()
-        self._late = TrailingThinkingBuffer()
-        self._usage = UsageMetadata()
-        self._calls = 0
-        self._ids = ToolCallIds(call)
-        self._is_thinking = False
-        """True if the last delta of the reply was thinking without a signature."""
-        self._answered = False
-        self._stopped = False
-        self._ended_normally = False
-        """True if the only finish reasons so far were normal ends. Old models repeat `STOP` in each frame, and a later
-        reason that is no normal end counts."""
-        self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` raises after all deltas, because usage may follow."""
-        self.finished = False
-        """Always False, because Gemini marks no frame as the last. Token counts may follow the finish reason."""
-        self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
-        """Token that continues this reply in another request. "": the reply is complete. None: the model does not
-        support it."""
-
-    def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one frame of a streamed Gemini response, the data of one SSE event.
-
-        Raises `UpstreamError` if the frame is invalid or an error. A refusal of the content ends the reply instead.
-        """
-        deltas: list[Delta] = []
-        try:
-            reply = decode_strict_reply(frame)
-        except DECODE_ERRORS:
-            for reply in self._replies_in(frame, self._mender.repair):
-                self._read(reply, deltas)
-        else:
-            self._read(reply, deltas)
-        return self._late.feed(deltas)
-
-    def decode_end(self) -> list[Delta]:
-        """Return the buffered text. Raises `UpstreamProtocolError` if the stream had no finish reason.
-
-        Raises `UnreadableReply` if the finish reason is that the server could not read the model's output.
-        """
-        if self._unreadable is not None:
-            raise self._unreadable
-        if not self._stopped:
-            raise self._protocol_error("the stream ended before the reply was complete")
-        return self._release_text()
-
-    def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a response that was not streamed. Raises `UpstreamError` for errors and invalid data."""
-        deltas: list[Delta] = []
-        for reply in self._replies_in(body, repair_json):
-            self._read(reply, deltas)
-        if not self._stopped and self._unreadable is None:
-            if not self._answered:
-                raise self._protocol_error("the reply has no content")
-            deltas += self._stop(Stop("end_turn"))
-        return self._late.feed(deltas + self._release_text())
-
-    def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
-        try:
-            try:
-                return _decode_frame(frame)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return _decode_frame(mend(frame))
-        except DECODE_ERRORS as error:
-            if self._stopped or self._unreadable is not None:
-                return []
-            raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
-
-    def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
-        if reply.error is not None and not self._stopped and self._unreadable is None:
-            fault = read_error_object({"error": reply.error}, None, {})
-            call = self._call
-            if (end := find_reply_end(fault, call.provider, has_content=self._answered)) is not None:
-                deltas += self._stop(end)
-                return
-            asked = call.request.max_tokens
-            raise build_upstream_error(
-                fault,
-                call.provider,
-                context_window=call.effective_max_input_tokens,
-                estimate_input=call.estimate_input_tokens,
-                output_limit=asked,
-            )
-        candidate = reply.candidates[0] if reply.candidates else None
-        if candidate is not None and candidate.index:
-            candidate = _first(reply.candidates or [])
-        if self._sources is not None:
-            self._read_sources(self._sources, candidate, deltas)
-        if candidate is not None and candidate.content is not None:
-            for part in candidate.content.parts or ():
-                if part.text and not part.thought and not part.thought_signature:
-                    self._emit_text(part.text, deltas)
-                else:
-                    self._read_part(part, deltas)
-        if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
-            self._count(reply.usage_metadata, deltas)
-        if candidate is not None:
-            if candidate.finish_reason and (self._ended_normally or not self._stopped) and not self._unreadable:
-                deltas += self._end(candidate.finish_reason, candidate)
-        elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
-            words = feedback.block_reason_message
-            reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
-            deltas += self._stop(build_blocked_reply_stop(self._call.provider, reason))
-
-    def _read_sources(self, sources: GroundingDecoder, candidate: Candidate | None, deltas: list[Delta]) -> None:
-        """Decode URL fetches and search results of a frame before its text, which may cite them."""
-        if candidate is not None and candidate.url_context_metadata is not None:
-            deltas += sources.decode_url_fetches(candidate.url_context_metadata)
-        if candidate is not None and candidate.grounding_metadata is not None:
-            sources.record_search_results(candidate.grounding_metadata)
-
-    def _read_part(self, part: Part, deltas: list[Delta]) -> None:
-        text, signature = part.text, part.thought_signature or ""
-        if text is not None:
-            if part.thought:
-                if text:
-                    self._put(Thinking(text), deltas)
-                    self._is_thinking = True
-                return
-            if signature and self._is_thinking:
-                self._put(self._carry(signature), deltas)
-            if text:
-                self._emit_text(text, deltas)
-        elif part.function_call is not None:
-            self._read_call(part.function_call, signature, deltas)
-        elif part.tool_call is not None:
-            if self._sources is not None:
-                self._sources.begin_search(part.tool_call)
-        elif part.executable_code is not None:
-            self._emit_blocks(self._programs.decode_program(part.executable_code), deltas)
-        elif part.code_execution_result is not None:
-            self._emit_blocks(self._programs.decode_result(part.code_execution_result), deltas)
-        elif part.inline_data is not None:
-            self._emit_text(_blob_in_words(part.inline_data), deltas)
-
-    def _emit_text(self, text: str, deltas: list[Delta]) -> None:
-        self._answered = True
-        self._is_thinking = False
-        if self._sources is None:
-            deltas.append(Text(text))
-        else:
-            deltas += self._sources.feed_delta(Text(text))
-
-    def _emit_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
-        self._answered = True
-        self._is_thinking = False
-        for block in blocks:
-            self._put(block, deltas)
-
-    def _put(self, delta: Delta, deltas: list[Delta]) -> None:
-        if self._sources is None:
-            deltas.append(delta)
-        else:
-            deltas += self._sources.feed_delta(delta)
-
-    def _carry(self, signature: str) -> Thinking:
-        """Return a thinking delta without text that has Gemini's signature of the next part of the reply.
-
-        Clients send the signature back, so later requests to Gemini can repeat it with that part.
-        """
-        self._is_thinking = False
-        carry = ReasoningState(model=self._call.model, call_signature=signature)
-        return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
-
-    def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
-        """Append the deltas of a complete tool call to `deltas`. A call without a name is ignored.
-
-        Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
-        """
-        has_arguments = bytes(call.args) not in _NO_ARGUMENTS
-        if (call.partial_args or call.will_continue) and not has_arguments:
-            raise self._protocol_error("a function call has partial arguments, which the request does not ask for")
-        if not call.name:
-            return
-        deltas += self._release_text()
-        if signature:
-            deltas.append(self._carry(signature))
-        key, name = self._calls, call.name
-        deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call.client_tool_names.get(name, name)))
-        if has_arguments:
-            deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
-        deltas.append(ToolEnd(key))
-        self._calls += 1
-        self._answered = True
-        self._is_thinking = False
-
-    def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
-        """Append the token counts to `deltas` if they changed. A missing count keeps its earlier value.
-
-        The counts are converted to those of Anthropic, which count cached input separately and include thinking in the
-        output. Source: reference of `UsageMetadata` (2026-11).
-        """
-        before, totals = self._usage, _later(self._usage, usage)
-        if totals == before:
-            return
-        self._usage = totals
-        prompt = totals.prompt_token_count
-        output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
-        whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
-        uncached, cached, _ = split_input_tokens(whole, totals.cached_content_token_count, None)
-        deltas.append(
-            Usage(
-                input_tokens=uncached,
-                output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
-                cache_read_tokens=cached,
-                thinking_tokens=thoughts,
-                billed_tier=totals.service_tier or _find_tier(totals.traffic_type),
-            )
-        )
-
-    def _end(self, reason: str, candidate: Candidate) -> list[Delta]:
-        if reason == CONTINUATION_REASON and candidate.continuation_token and self.continuation_token is not None:
-            self.continuation_token, self._stopped = candidate.continuation_token, True
-            return self._release_text()
-        stop = self._find_stop(reason, candidate)
-        was_normal, self._ended_normally = self._ended_normally, stop is not None and stop.reason == "end_turn"
-        return [] if stop is None or (was_normal and self._ended_normally) else self._stop(stop)
-
-    def _find_stop(self, reason: str, candidate: Candidate) -> Stop | None:
-        """Return the stop reason of the Messages API. None: the server could not read the model's output."""
-        kind = classify_finish_reason(reason)
-        if kind == "blocked":
-            words = candidate.finish_message
-            return build_blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
-        if kind == "limit":
-            return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
-        if kind == "window":
-            return Stop("model_context_window_exceeded")
-        if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
-            words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
-            provider = self._call.provider
-            self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
-            return None
-        return Stop("end_turn")
-
-    def _fills_window(self) -> bool:
-        totals, window = self._usage, self._call.context_window
-        counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
-        return window is not None and sum(count or 0 for count in counts) >= window - 1
-
-    def _stop(self, stop: Stop) -> list[Delta]:
-        self._stopped = True
-        deltas: list[Delta] = []
-        self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
-        return [*deltas, *self._release_text(), stop]
-
-    def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas after an interruption: text that waits for search results, and thinking."""
-        return [*self._late.feed(self._release_text()), *self._late.flush_pending()]
-
-    def _release_text(self) -> list[Delta]:
-        """Return the deltas for the text that was buffered until the search results arrived."""
-        return self._sources.release_buffered_deltas() if self._sources is not None else []
-
-    def _protocol_error(self, words: str) -> UpstreamProtocolError:
-        provider = self._call.provider
-        return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
-
-
-def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
-    start = frame.lstrip()
-    if start[:1] == b"[":
-        return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
-    return [decode_reply(frame)]
-
-
-def _first(candidates: list[Candidate]) -> Candidate | None:
-    """Return the candidate with index 0 or without index. None: no such candidate."""
-    for candidate in candidates:
-        if not candidate.index:
-            return candidate
-    return None
-
-
-def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
-    """Return the counts of `latest`. A count that is None has the value of `before`."""
-    if latest.prompt_token_count is None:
-        latest.prompt_token_count = before.prompt_token_count
-    if latest.tool_use_prompt_token_count is None:
-        latest.tool_use_prompt_token_count = before.tool_use_prompt_token_count
-    if latest.cached_content_token_count is None:
-        latest.cached_content_token_count = before.cached_content_token_count
-    if latest.candidates_token_count is None:
-        latest.candidates_token_count = before.candidates_token_count
-    if latest.thoughts_token_count is None:
-        latest.thoughts_token_count = before.thoughts_token_count
-    if latest.service_tier is None:
-        latest.service_tier = before.service_tier
-    if latest.traffic_type is None:
-        latest.traffic_type = before.traffic_type
-    return latest
-
-
-def _find_tier(traffic_type: str | None) -> str | None:
-    """Return the service tier in the words of AI Studio: `flex` for Vertex AI's `ON_DEMAND_FLEX`.
-
-    Source: `TrafficType` of the official SDK google-genai 3.3.
-    """
-    if traffic_type is None or traffic_type == "TRAFFIC_TYPE_UNSPECIFIED":
-        return None
-    return traffic_type.removeprefix("ON_DEMAND_").lower()
-
-
-def _blob_in_words(blob: InlineData) -> str:
-    """Return a text in place of a generated file, because replies of the Messages API cannot contain files."""
-    return describe_generated_file(blob.mime_type or "", len(blob.data or ""))
-
-
 _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
-# Older models send no `id`; a result then belongs to the latest program (recorded by the project
-# `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
-class CodeExecutionDecoder:
-    """Decoder of the code executions in one reply. It keeps the id of each execution until its result arrives."""
+class _CodeExecutions:
+    """Code executions of one reply, and the id of each until its result arrives.
+
+    Older models send no `id`; a result then belongs to the latest program (recorded by the project
+    `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
+    """
 
     def __init__(self, new_id: Callable[[str], str]) -> None:
         self._new_id = new_id
@@ -563,16 +542,12 @@ class CodeExecutionDecoder:
         """Provider's id of a program without a result → id of its block in the reply to the client."""
 
     def decode_program(self, code: ExecutableCode) -> list[Block]:
-        """Return a `server_tool_use` block for the client, with the code that Gemini runs."""
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         self._open[code.id or identifier] = identifier
         return [encode_code_execution_call(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
-        """Return a block for the client with the result of code that Gemini ran.
-
-        If no program waits for a result, a call block with empty code comes first.
-        """
+        """Return the block of a result. If no program waits for one, a call block with empty code comes first."""
         began: list[Block] = []
         if not self._open:
             began = self.decode_program(ExecutableCode(id=result.id))
@@ -586,29 +561,5 @@ class CodeExecutionDecoder:
         return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
 
     def encode_missing_result_errors(self) -> list[Block]:
-        """Return an error block for each program without a result. Call this at the end of the reply."""
         identifiers, self._open = list(self._open.values()), {}
         return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]
-
-
-# Source of the values: reference of `FinishReason` (2026-11).
-_REFUSALS = frozenset(
-    (
-        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
-        "PUP_LIMITED_DISABLED",
-    )
-)
-CONTINUATION_REASON = "CONTINUATION"
-"""Finish reason at the output limit of one request. Another request can continue the reply."""
-_LIMITS = frozenset(("MAX_TOKENS", CONTINUATION_REASON))
-
-
-def classify_finish_reason(reason: str) -> FinishKind:
-    """Return the meaning of a finish reason of Gemini.
-
-    A reason that is neither a refusal nor a limit of Gemini is classified by `find_finish_kind`, which other wires use
-    too.
-    """
-    if reason in _REFUSALS or reason.startswith("IMAGE_"):
-        return "blocked"
-    return "limit" if reason in _LIMITS else find_finish_kind(reason)

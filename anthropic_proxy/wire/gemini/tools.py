@@ -1,8 +1,6 @@
-"""Encoder of tools and tool choice for Gemini: function declarations for client tools, and the tools that Gemini runs.
+"""Encoder of tools and of the tool choice: function declarations for client tools, and the tools that Gemini runs.
 
-`encode_tools` returns the request fields for both as `ToolFields`. Gemini's own tools (`googleSearch`, `urlContext` and
-`codeExecution`) replace the server tools of the Messages API. `find_google_tools` returns those that a request offers,
-as `GoogleTools`.
+Gemini's own tools (`googleSearch`, `urlContext` and `codeExecution`) replace the server tools of the Messages API.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,42 +26,57 @@ _OWN: Mapping[str, str] = {
     "code_execution": "codeExecution",
 }
 """Kind of a server tool of the Messages API → field of Google's equivalent in `tools`."""
-_MODES = {"any": "ANY", "none": "NONE"}
-
-
-_LIMITS = ("max_uses", "max_content_tokens")
 
 
 class GoogleTools(Struct, frozen=True):
     """Google's own tools that a request offers, with the client's settings for their results (domains, citations)."""
 
     field_names: frozenset[str] = frozenset()
-    """Names of the offered tools: `googleSearch`, `urlContext`, `codeExecution`."""
     announces_calls: bool = False
     """True if the provider sends each call of its own tools before the text that uses the result."""
     cites_fetches: bool = False
     """True if the client requested citations of fetched pages."""
     allowed_domains: tuple[str, ...] = ()
-    """Domains that search results may have. Pages of other domains are removed. Empty: all domains are allowed."""
+    """Empty: all domains are allowed."""
     blocked_domains: tuple[str, ...] = ()
-    """Blocked domains. Their pages are removed from search results."""
 
     @property
     def can_search(self) -> bool:
-        """True if the request offers Google's web search to the model."""
         return "googleSearch" in self.field_names
 
 
-_NO_OWN = GoogleTools()
+_NO_TOOLS = GoogleTools()
+
+
+def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools:
+    if are_client_tools(request.tools):
+        return _NO_TOOLS
+    found = {
+        _OWN[server_tool_kind(tool)]: tool
+        for tool in request.tools
+        if not is_client_tool(tool) and server_tool_kind(tool) in _OWN
+    }
+    has_functions = any(map(is_client_tool, request.tools))
+    if not found or (has_functions and dialect.server_tools_exclusive):
+        return _NO_TOOLS
+    choice = request.tool_choice
+    forced = {name for name, tool in found.items() if choice and choice.type == "tool" and tool.name == choice.name}
+    names = frozenset(forced if forced and not has_functions else found)
+    search, fetch = found.get("googleSearch"), found.get("urlContext")
+    return GoogleTools(
+        names,
+        announces_calls=has_functions and dialect.search_with_functions == "announced",
+        cites_fetches=fetch is not None and b"true" in bytes(fetch.citations),
+        allowed_domains=tuple(search.allowed_domains or ()) if search else (),
+        blocked_domains=tuple(search.blocked_domains or ()) if search else (),
+    )
 
 
 class ToolFields(Struct, frozen=True):
-    """Fields of the Gemini request for tools: `tools` and `toolConfig`."""
+    """Fields of the Gemini request for tools. An empty one is not sent."""
 
     tools: list[dict[str, Any]]
-    """Value of `tools`: function declarations, and Google's own tools."""
     tool_config: dict[str, Any]
-    """Value of `toolConfig`, the tool choice. Empty: not sent."""
 
 
 def encode_tools(
@@ -74,7 +87,8 @@ def encode_tools(
     Raises `UnsupportedFeature` if a forced tool cannot be offered. Notes on smaller losses are appended to `notes`.
     """
     own = find_google_tools(request, dialect)
-    declarations = _declare_all(request, dialect, notes, budget)
+    declarations, losses = _declare_functions(request.tools, budget, dialect.schema_form)
+    notes += losses
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
     if own.field_names:
         tools += [
@@ -90,62 +104,9 @@ def encode_tools(
     return ToolFields(tools, config)
 
 
-def _declare_all(
-    request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
-) -> list[Raw]:
-    """Return the function declarations of the client tools, as JSON. Notes on losses are added to `notes`."""
-    declarations, lost = _declare_functions(request.tools, budget, dialect.schema_form)
-    notes += lost
-    return [*declarations]
-
-
-@cached_list_encoder
-def _declare_functions(
-    tools: Sequence[Tool], budget: WorkBudget, style: str
-) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the declarations of the client tools, and notes on fields without an equivalent."""
-    functions = [tool for tool in tools if is_client_tool(tool)]
-    declared = [_declare(tool, budget, style) for tool in functions]
-    notes = [
-        FidelityNote(
-            "approximated", f"tools.{budget.client_tool_name(tool.name)}.strict", "the server has no known strict mode"
-        )
-        for tool in functions
-        if tool.strict
-    ]
-    if keywords_in_text := frozenset[str]().union(*(keywords for _, keywords in declared)):
-        notes.append(keywords_as_text_note(keywords_in_text))
-    return tuple(declaration for declaration, _ in declared), tuple(notes)
-
-
-def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools:
-    """Return Google's own tools (search, URL fetch, code execution) that the upstream request offers."""
-    if are_client_tools(request.tools):
-        return _NO_OWN
-    found = {
-        _OWN[server_tool_kind(tool)]: tool
-        for tool in request.tools
-        if not is_client_tool(tool) and server_tool_kind(tool) in _OWN
-    }
-    has_functions = any(map(is_client_tool, request.tools))
-    if not found or (has_functions and dialect.server_tools_exclusive):
-        return _NO_OWN
-    choice = request.tool_choice
-    forced = {name for name, tool in found.items() if choice and choice.type == "tool" and tool.name == choice.name}
-    names = frozenset(forced if forced and not has_functions else found)
-    search, fetch = found.get("googleSearch"), found.get("urlContext")
-    return GoogleTools(
-        names,
-        announces_calls=has_functions and dialect.search_with_functions == "announced",
-        cites_fetches=fetch is not None and b"true" in bytes(fetch.citations),
-        allowed_domains=tuple(search.allowed_domains or ()) if search else (),
-        blocked_domains=tuple(search.blocked_domains or ()) if search else (),
-    )
-
-
 def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
     field = f"tools.{tool.name or tool.type}"
-    lost = [limit for limit in _LIMITS if getattr(tool, limit)]
+    lost = [limit for limit in ("max_uses", "max_content_tokens") if getattr(tool, limit)]
     settings: dict[str, Any] = {}
     domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
     if server_tool_kind(tool) == "web_search":
@@ -183,10 +144,29 @@ def _encode_choice(
         if choice.type == "any":
             notes.append(FidelityNote("approximated", "tool_choice", "the provider's own tools cannot be forced"))
         return {}
-    calling: dict[str, Any] = {"mode": _MODES.get(choice.type, "ANY")}
+    calling: dict[str, Any] = {"mode": "NONE" if choice.type == "none" else "ANY"}
     if choice.type == "tool":
         calling["allowedFunctionNames"] = [choice.name]
     return {"functionCallingConfig": calling}
+
+
+@cached_list_encoder
+def _declare_functions(
+    tools: Sequence[Tool], budget: WorkBudget, style: str
+) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
+    """Return the declarations of the client tools as JSON, and notes on fields without an equivalent."""
+    functions = [tool for tool in tools if is_client_tool(tool)]
+    declared = [_declare(tool, budget, style) for tool in functions]
+    notes = [
+        FidelityNote(
+            "approximated", f"tools.{budget.client_tool_name(tool.name)}.strict", "the server has no known strict mode"
+        )
+        for tool in functions
+        if tool.strict
+    ]
+    if keywords_in_text := frozenset[str]().union(*(keywords for _, keywords in declared)):
+        notes.append(keywords_as_text_note(keywords_in_text))
+    return tuple(declaration for declaration, _ in declared), tuple(notes)
 
 
 @cached_encoder

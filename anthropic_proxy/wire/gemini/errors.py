@@ -1,8 +1,9 @@
-"""Changes of the next upstream request after Gemini rejected a parameter of the last one.
+"""Errors of Gemini: what the client receives, and which change of the dialect avoids the error in the next request.
 
-An adaptation is a named change of the dialect, the settings for a server. `find_adaptation` chooses one by the error
-text, `apply_adaptation` applies it. The error texts are quoted from issue trackers of several clients (2025-05 to
-2026-11).
+Google's servers and models accept different request fields, and only an error says which. `find_adaptation` chooses a
+change by the error text, if the change alters the request that was rejected. The exchange then repeats the request
+with `apply_adaptation`, and stores the name of the change for later requests to the model. The error texts are quoted
+from issue trackers of several clients (2025-05 to 2026-11).
 """
 
 import re
@@ -13,10 +14,40 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Adaptation, Call
-from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES, rejects_tool_result_content
+from anthropic_proxy.wire.failures import (
+    PARAMETER_ERROR_STATUSES,
+    UpstreamFault,
+    build_upstream_error,
+    decode_error_body,
+    find_reply_end,
+    rejects_tool_result_content,
+)
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.request import encode_request
+
+
+def decode_error(
+    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+) -> UpstreamError | list[Delta]:
+    """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it ends."""
+    fault = decode_error_body(status, headers, body)
+    if (end := find_reply_end(fault, call.provider)) is not None:
+        return [Usage(output_tokens=0), end]
+    return classify_fault(fault, call)
+
+
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+    """Return the error for the client. `fault`: the decoded error of the provider."""
+    return build_upstream_error(
+        fault,
+        call.provider,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
+    )
+
 
 _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "drop thinkingConfig": {"thinking": "none"},
@@ -34,10 +65,9 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "drop thoughtSignature": {"replays_signatures": False},
 }
 """Name of an adaptation → dialect fields that the adaptation sets."""
-# The error texts are quoted from issue trackers of several clients (2025-05 to 2026-11).
 _TEXTS = tuple(
-    (re.compile(text, re.IGNORECASE), lessons)
-    for text, lessons in (
+    (re.compile(text, re.IGNORECASE), names)
+    for text, names in (
         (r"thinking[ _]?level is not supported|unknown name \"thinking_?level\"", ("say thinkingBudget",)),
         (r"thinking[ _]?budget is not supported|unknown name \"thinking_?budget\"", ("say thinkingLevel",)),
         (
@@ -76,11 +106,28 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     sent_body = encode_request(call).body
-    for name in _lessons_of(error.message):
+    for name in _candidates(error.message):
         with suppress(UnsupportedFeature):  # the changed request cannot be encoded
             if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
                 return Adaptation(name, persistent=name not in _PASSING)
     return None
+
+
+def _candidates(message: str) -> Iterator[str]:
+    """Yield the names of the adaptations to try for an error text, in order."""
+    if level := _ONE_LEVEL.search(message):
+        asked = level[1].lower()
+        if asked in _NEXT_LEVELS:
+            yield f"effort {asked} {_NEXT_LEVELS[asked]}"
+    if _NOT_OFF.search(message):
+        yield "effort none minimal"
+    if found := _RANGE.search(message):
+        yield f"budget {found[2]} {found[3]}"
+    for text, names in _TEXTS:
+        if text.search(message):
+            yield from names
+    if rejects_tool_result_content(message, None):
+        yield "drop parts of results"
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
@@ -93,19 +140,3 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if verb == "budget" and len(values) == 2 and all(value.isdecimal() for value in values):
         return structs.replace(dialect, min_budget_tokens=int(values[0]), max_budget_tokens=int(values[1]))
     return dialect
-
-
-def _lessons_of(message: str) -> Iterator[str]:
-    if level := _ONE_LEVEL.search(message):
-        asked = level[1].lower()
-        if asked in _NEXT_LEVELS:
-            yield f"effort {asked} {_NEXT_LEVELS[asked]}"
-    if _NOT_OFF.search(message):
-        yield "effort none minimal"
-    if found := _RANGE.search(message):
-        yield f"budget {found[2]} {found[3]}"
-    for text, lessons in _TEXTS:
-        if text.search(message):
-            yield from lessons
-    if rejects_tool_result_content(message, None):
-        yield "drop parts of results"
