@@ -24,9 +24,8 @@ class OllamaWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response of the server to the upstream request of `call`."""
         return OllamaDecoder(call)
 
 
 WIRE = OllamaWire()
-"""The only instance of `OllamaWire`, shared by all client requests."""
+"""The only instance, shared by all client requests."""

@@ -1,9 +1,6 @@
 """`Dialect`: deviations of models behind Ollama's API. The defaults describe a model on the user's machine.
 
-Each field is one deviation. Model rules in `routing/providers/ollama.py` and settings replace its value. The field
-`think_form` selects the value of `think`, the request field for reasoning. A field with the prefix `repairs_` enables a
-repair of invalid output of models. An alias replaces a tool name that the server does not accept. A signature is opaque
-state in a thinking block, which clients send back.
+Model rules in `routing/providers/ollama.py` and settings replace the values of the fields.
 """
 
 from typing import Literal

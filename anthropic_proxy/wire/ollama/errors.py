@@ -1,12 +1,12 @@
-"""Decoding of Ollama's error responses: `decode_error` returns an `UpstreamError` with advice for the user.
+"""Errors of Ollama: what the client receives, with advice for the user, and the change that avoids a rejected `think`.
 
-The advice is a command or setting, such as `ollama pull` for a model that is not installed. A fault is a decoded error.
-`classify_fault` converts it to the error for the client. `decode_reply_end` converts an error that ends a reply, such
-as a refusal, to a reply.
+The advice is a command or setting, such as `ollama pull` for a model that is not installed. A fault is a decoded error
+of the server.
 """
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
 from msgspec import structs
@@ -35,10 +35,6 @@ _OUT_OF_MEMORY = re.compile(r"requires more system memory|out of memory|cudaMall
 _BUSY = re.compile(r"server busy", re.IGNORECASE)
 
 
-class _SignIn(msgspec.Struct):
-    signin_url: str = ""
-
-
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
@@ -47,9 +43,15 @@ def decode_error(
     if (reply := decode_reply_end(fault, call)) is not None:
         return reply
     error = classify_fault(fault, call)
-    if error.status == 401 and (address := _sign_in(body)):
-        error.message += f". Sign in with `ollama signin`, or at {address}"
+    if error.status == 401:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if address := msgspec.json.decode(body, type=_SignIn).signin_url:
+                error.message += f". Sign in with `ollama signin`, or at {address}"
     return error
+
+
+class _SignIn(msgspec.Struct):
+    signin_url: str = ""
 
 
 def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False) -> list[Delta] | None:
@@ -57,7 +59,7 @@ def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: 
 
     `has_content`: True if content of the reply arrived before the error.
     """
-    end = find_reply_end(_unwrapped(fault), call.provider, has_content=has_content)
+    end = find_reply_end(_unwrap(fault), call.provider, has_content=has_content)
     if end is None:
         return None
     # the tokens of a reply that filled the window are estimated, because the server does not count them
@@ -65,8 +67,8 @@ def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: 
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client, with advice for common errors of Ollama. `fault`: the server's decoded error."""
-    fault = _unwrapped(fault)
+    """Return the error for the client, with advice for common errors of Ollama."""
+    fault = _unwrap(fault)
     message = fault.message
     if _BUSY.search(message):
         fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
@@ -91,7 +93,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     return error
 
 
-def _unwrapped(fault: UpstreamFault) -> UpstreamFault:
+def _unwrap(fault: UpstreamFault) -> UpstreamFault:
     """Return the error of Ollama's engine, which Ollama puts as JSON text into its own error message.
 
     An error without such JSON is returned unchanged.
@@ -105,13 +107,6 @@ def _unwrapped(fault: UpstreamFault) -> UpstreamFault:
         return fault
     inner = read_error_object(content, fault.status, {}) if isinstance(content, dict) else fault
     return structs.replace(inner, retry_after=fault.retry_after) if inner.message else fault
-
-
-def _sign_in(body: bytes) -> str:
-    try:
-        return msgspec.json.decode(body, type=_SignIn).signin_url
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
 
 
 _DROP, _SWITCH = "drop think", "switch think"

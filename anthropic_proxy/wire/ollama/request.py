@@ -1,4 +1,4 @@
-"""Encoding of a prepared request as an upstream request to Ollama's `/api/chat`.
+"""Encoder of a prepared client request as a request to Ollama's `/api/chat`.
 
 The body has the messages, the tools, and `options` with sampling, the context window and the output limit.
 """
@@ -29,12 +29,9 @@ from anthropic_proxy.wire.message_encoder import (
     join_system_prompt,
 )
 from anthropic_proxy.wire.ollama.dialect import Dialect, resolve_context_window
-from anthropic_proxy.wire.ollama.tools import ToolFields, encode_tools
+from anthropic_proxy.wire.ollama.tools import encode_tools
 from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, NO_SERVICE_TIER, SCHEMA_AS_TEXT
 from anthropic_proxy.wire.signatures import decode_signature
-
-PATH = "/api/chat"
-"""URL path of Ollama's chat API, below the base URL of the server."""
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
@@ -43,13 +40,18 @@ _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
-    dialect = call.dialect
+    request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     tools = encode_tools(
         call, WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     )
-    schema, instruction = _output(call, tools, notes)
-    messages = OllamaMessageEncoder(call)
+    schema, instruction = request.output_schema, ""
+    if schema and tools.definitions:
+        # `format` binds every token of the reply, so the model could never call a tool
+        notes.append(SCHEMA_AS_TEXT)
+        shown = msgspec.json.format(bytes(schema), indent=-1).decode()
+        instruction = f"When you give your answer, reply with nothing but JSON that fits this JSON Schema:\n{shown}"
+    messages = _Messages(call)
     body: dict[str, Any] = {
         "model": call.model,
         "messages": messages.encode_messages(extra_system=instruction, user_instruction=tools.user_instruction),
@@ -57,39 +59,28 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     }
     if tools.definitions:
         body["tools"] = tools.definitions
-    if schema is not None:
+    elif schema:
         body["format"] = schema
-    think = _think(call, dialect, messages.begins_reply, notes)
-    if think is not None:
+    if (think := _think(request.effort, dialect, messages.begins_reply, notes)) is not None:
         body["think"] = think
     if dialect.keep_alive is not None:
-        body["keep_alive"] = _duration(dialect.keep_alive)
+        is_seconds = dialect.keep_alive.removeprefix("-").isdecimal()
+        body["keep_alive"] = int(dialect.keep_alive) if is_seconds else dialect.keep_alive
     # both refuse what does not fit, in place of leaving out the beginning or the middle of a conversation in silence
     body["truncate"] = body["shift"] = False
-    body["options"] = _options(call, dialect)
-    if call.request.service_tier == "standard_only":
+    options: dict[str, Any] = {"num_ctx": resolve_context_window(call)} if dialect.sends_num_ctx else {}
+    options["num_predict"] = request.max_tokens
+    sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
+    body["options"] = options | {name: value for name, value in sampling.items() if value is not None}
+    if request.service_tier == "standard_only":
         notes.append(NO_SERVICE_TIER)
     return UpstreamRequest(
-        path=PATH, body=_encode(body), headers=_HEADERS, notes=(*notes, *tools.notes, *messages.notes)
+        path="/api/chat", body=_encode(body), headers=_HEADERS, notes=(*notes, *tools.notes, *messages.notes)
     )
 
 
-def _options(call: Call[Dialect], dialect: Dialect) -> dict[str, Any]:
-    request = call.request
-    options: dict[str, Any] = {}
-    if dialect.sends_num_ctx:
-        options["num_ctx"] = resolve_context_window(call)
-    options["num_predict"] = request.max_tokens
-    sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
-    return options | {name: value for name, value in sampling.items() if value is not None}
-
-
-def _think(call: Call[Dialect], dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
-    """Return the value of the field `think`, which controls reasoning. None: the field is not sent.
-
-    `begins_reply`: True if the model continues the last assistant message.
-    """
-    effort = call.request.effort
+def _think(effort: str, dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
+    """Return the value of the field `think`, which controls reasoning. None: the field is not sent."""
     if dialect.think_form == "never":
         if effort not in ("default", "none"):
             notes.append(NO_EFFORT)
@@ -105,27 +96,6 @@ def _think(call: Call[Dialect], dialect: Dialect, begins_reply: bool, notes: lis
     if effort != "none":
         notes.append(EFFORT_AS_SWITCH)
     return effort != "none"
-
-
-def _duration(text: str) -> int | str:
-    number = text.removeprefix("-")
-    return int(text) if number.isdecimal() else text
-
-
-def _output(call: Call[Dialect], tools: ToolFields, notes: list[FidelityNote]) -> tuple[Raw | None, str]:
-    """Return the value of the field `format`, and a text for the system prompt. One of them has the reply schema.
-
-    The text is used if the request has tools, because `format` would prevent tool calls. None and "": not sent.
-    """
-    schema = call.request.output_schema
-    if not schema:
-        return None, ""
-    if not tools.definitions:
-        return schema, ""
-    # `format` binds every token of the reply, so the model could never call a tool
-    notes.append(SCHEMA_AS_TEXT)
-    shown = msgspec.json.format(bytes(schema), indent=-1).decode()
-    return None, f"When you give your answer, reply with nothing but JSON that fits this JSON Schema:\n{shown}"
 
 
 class _Function(Struct, gc=False):
@@ -151,13 +121,11 @@ class _ChatMessage(Struct, kw_only=True, gc=False):
     tool_call_id: str | UnsetType = UNSET
 
 
-class OllamaMessageEncoder(MessageEncoder):
-    """Encodes the messages of one client request, in order, for Ollama. An image is sent as a base64 string."""
+class _Messages(MessageEncoder):
+    """The messages of one client request. An image is sent as a base64 string."""
 
     sends_reminders = True
-    """True: a system message inside the conversation is sent as text of a user message."""
     mentions_image_urls = True
-    """True: if an image has a URL, the text in place of the image contains it."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         super().__init__(call.request)
@@ -170,10 +138,9 @@ class OllamaMessageEncoder(MessageEncoder):
         """Index of a message in `messages` → texts of consecutive messages that are sent as this one."""
 
     def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
-        """Return the encoded `messages` of the conversation.
+        """Return the value of `messages`.
 
-        `extra_system` is a text to add to the system prompt. `user_instruction` is a text to add to the end of the
-        conversation as a user message. "": no text is added.
+        `extra_system` is added to the system prompt, `user_instruction` to the end of the conversation. "": no text.
         """
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
@@ -192,11 +159,9 @@ class OllamaMessageEncoder(MessageEncoder):
         return self.messages
 
     def _append_system(self, texts: list[Raw]) -> None:
-        """Append texts of system messages to the last user message, or to a new one."""
         self._append_user([*texts])
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Insert waiting texts of system messages before `parts`, the content of the next user message."""
         parts[:0] = self._late_texts
         self._late_texts = []
 
@@ -254,19 +219,14 @@ class OllamaMessageEncoder(MessageEncoder):
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
         reply = _ChatMessage(role="assistant", content=join_json_strings(texts) if texts else EMPTY_JSON_STRING)
-        if thoughts and (thinking := self._replayed_thinking(thoughts)):
-            reply.thinking = thinking
+        if thoughts:
+            # Old thinking is sent too, because changes of earlier messages would make the prompt cache useless. The
+            # model's template omits unneeded thinking.
+            own = [one.thinking for one in thoughts if decode_signature(self._signature_tag, one.signature) is not None]
+            if len(own) < len(thoughts):
+                self._drops_thinking = True
+            if thinking := "".join(own):
+                reply.thinking = thinking
         if calls:
             reply.tool_calls = calls
         self.messages.append(reply)
-
-    def _replayed_thinking(self, blocks: list[ThinkingBlock]) -> str:
-        """Return the thinking of an assistant message that this provider can use.
-
-        Old thinking is returned too, because changes of earlier messages would make the prompt cache useless. The
-        model's template omits unneeded thinking.
-        """
-        own = [block.thinking for block in blocks if decode_signature(self._signature_tag, block.signature) is not None]
-        if len(own) < len(blocks):
-            self._drops_thinking = True
-        return "".join(own)

@@ -1,8 +1,7 @@
-"""`OllamaDecoder`: decodes responses of Ollama's `/api/chat`, streamed or complete, into deltas.
+"""Decoder of responses of Ollama's `/api/chat`, streamed or complete, into deltas.
 
-Deltas are the pieces of a reply: text, thinking, tool calls, usage, the stop reason. `decode_frame` reads one line
-(JSON object) of a streamed response, `decode_body` a complete response. `decode_end` ends a stream, and `flush_pending`
-returns buffered deltas after an interruption. `notes` has a note for each repair of the model's output.
+Each line of a stream is a JSON object with new content. The last line has `done` and the token counts. A tool call
+arrives complete. Older models write thinking and tool calls into the text, where `TextSplitter` finds them.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +32,6 @@ class FunctionCall(Struct, gc=False):
     """Name of the called tool and arguments of a tool call."""
 
     name: str | None = None
-    """Name of the called tool, as it was sent upstream."""
     arguments: Raw = ABSENT
     """Arguments as a JSON object. `ABSENT`: omitted, as by Ollama's parser for older models."""
 
@@ -42,35 +40,29 @@ class ToolCallField(Struct, gc=False):
     """Entry of `tool_calls`: a complete tool call."""
 
     function: FunctionCall | None = None
-    """Name and arguments of the call. None: an empty entry."""
     id: str | None = None
-    """Id of the tool call. None: the server is older than Ollama 0.12."""
+    """None: the server is older than Ollama 0.12."""
 
 
 class ChatMessage(Struct, gc=False):
     """The reply of the model, or its next fragment in a stream."""
 
     content: str | None = None
-    """Text of the reply, or its next fragment."""
     thinking: str | None = None
-    """Reasoning of the model, or its next fragment."""
     tool_calls: list[ToolCallField] | None = None
-    """Complete tool calls of the model."""
 
 
 class Frame(Struct, gc=False):
     """One NDJSON line of a stream, or one complete body."""
 
     message: ChatMessage | None = None
-    """Fragment of the reply, or the complete reply if not streamed."""
     done: bool = False
-    """True in the last line of the reply."""
     done_reason: str | None = None
     """Reason for the end of the reply: `stop`, `length`, `load`, … None: the reply goes on."""
     prompt_eval_count: int | None = None
-    """Number of input tokens. None: before Ollama 0.5, if the prompt was cached."""
+    """Input tokens. None: before Ollama 0.5, if the prompt was cached."""
     eval_count: int | None = None
-    """Number of output tokens. None: not the last line."""
+    """Output tokens. None: not the last line."""
     error: Raw = ABSENT
     """Error that replaces the reply, as JSON. `ABSENT`: no error."""
 
@@ -103,7 +95,7 @@ _QUOTE = b'"'[0]
 
 
 class OllamaDecoder(Decoder):
-    """Decoder of one response. Each line has new content, and the last line has `done` and the token counts."""
+    """Decoder of one response."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -127,15 +119,9 @@ class OllamaDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Notes on the repairs of the model's output so far: tool names, arguments, and tool calls written as text."""
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one line of a streamed response.
-
-        Raises `UpstreamError` for an error, and for JSON that cannot be repaired. If the error is a refusal of the
-        content, returns the end of a reply with the stop reason `refusal` instead.
-        """
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
@@ -143,15 +129,9 @@ class OllamaDecoder(Decoder):
         return self._late.feed(self._read(read))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a complete body. Errors and invalid JSON are handled as by `decode_frame`."""
         return self._late.feed(self._read(self._decode(body, repair_json)))
 
     def decode_end(self) -> list[Delta]:
-        """Check at the end of the response that the reply is complete, and return an empty list.
-
-        Raises `UpstreamProtocolError` if the reply is not complete, and `UnreadableReply` if the server could not read
-        the model's output.
-        """
         if self._unreadable is not None:
             raise self._unreadable
         if not self.finished:
@@ -159,7 +139,6 @@ class OllamaDecoder(Decoder):
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas after an interruption: text that may be a tool call, and thinking."""
         text = self._text.finish(reply_ended_early=True) if self._text is not None else []
         return [*self._late.feed(text), *self._late.flush_pending()]
 
@@ -184,7 +163,9 @@ class OllamaDecoder(Decoder):
         if part is not None:
             self._has_content = self._has_content or bool(part.thinking or part.content or part.tool_calls)
             if part.thinking:
-                self._read_thinking(part.thinking, deltas)
+                if self._text is not None:
+                    self._text.note_separate_reasoning()
+                deltas.append(Thinking(part.thinking))
             if part.content:
                 if self._text is None:
                     deltas.append(Text(part.content))
@@ -196,18 +177,13 @@ class OllamaDecoder(Decoder):
             self._finish(read, deltas)
         return deltas
 
-    def _read_thinking(self, thinking: str, deltas: list[Delta]) -> None:
-        if self._text is not None:
-            self._text.note_separate_reasoning()
-        deltas.append(Thinking(thinking))
-
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
         """Append the deltas of a complete tool call to `deltas`. An entry without name and arguments is ignored.
 
         Raises `UpstreamProtocolError` if only the name is missing and cannot be repaired.
         """
         function = part.function or _NO_FUNCTION
-        key, name, arguments = self._calls, function.name, _text_of(function.arguments)
+        key, name, arguments = self._calls, function.name, _decode_arguments(function.arguments)
         if not name and not arguments.strip():
             return
         if self._text is not None:
@@ -265,7 +241,7 @@ class OllamaDecoder(Decoder):
         return UpstreamProtocolError(f"{provider} {words}.", provider=provider)
 
 
-def _text_of(arguments: Raw) -> str:
+def _decode_arguments(arguments: Raw) -> str:
     """Return the arguments of a call as JSON text. "": no arguments.
 
     Some servers send a JSON string that contains the JSON text. It is decoded.

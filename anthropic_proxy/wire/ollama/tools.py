@@ -1,10 +1,11 @@
-"""`encode_tools`: encodes the client's tools for Ollama.
+"""Encoder of the client's tools and of their schemas for Ollama.
 
 Ollama cannot force a tool call. If the client requires one, the proxy adds a user text, and offers only the tool that
-the client names.
+the client names. Schemas are reduced to the few keywords that Ollama passes to the model's template; other keywords
+become text in descriptions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,11 +35,10 @@ class ToolFields(Struct):
     """Fields of the upstream request that offer tools to the model or request a call."""
 
     definitions: list[Raw]
-    """Encoded tools: the entries of the request field `tools`, as JSON objects."""
+    """Entries of the request field `tools`."""
     user_instruction: str = ""
     """User text that requests a tool call, because the server cannot force it. "": none."""
     notes: list[FidelityNote] = []
-    """Notes on changed or dropped fields of the tools."""
 
 
 def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
@@ -51,32 +51,27 @@ def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
         offered = []
     definitions, notes = _encode_functions(offered, budget)
     tools = ToolFields([*definitions], notes=[*notes])
-    if choice is not None:
-        _choose(choice.type, choice.name or "", tools, call)
-        if choice.disable_parallel_tool_use and tools.definitions:
-            tools.notes.append(SINGLE_TOOL_CALL)
-    return tools
-
-
-def _choose(kind: str, name: str, tools: ToolFields, call: Call[Dialect]) -> None:
-    if kind not in ("any", "tool"):
-        return
-    if not tools.definitions:
-        asked = name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
-        raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of the "
-            f"given tools: {asked}."
+    if choice is not None and choice.type in ("any", "tool"):
+        if not definitions:
+            asked = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
+            raise UnsupportedFeature(
+                f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of the "
+                f"given tools: {asked}."
+            )
+        named = choice.type == "tool"
+        tools.user_instruction = f"Call the tool {choice.name or ''} now." if named else "Call one of the tools now."
+        how = "only that tool is offered, and a user text" if named else "a user text"
+        tools.notes.append(
+            FidelityNote("emulated", "tool_choice", f"{call.provider} is not known to force calls; {how} asks for one")
         )
-    tools.user_instruction = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
-    how = "only that tool is offered, and a user text" if kind == "tool" else "a user text"
-    tools.notes.append(
-        FidelityNote("emulated", "tool_choice", f"{call.provider} is not known to force calls; {how} asks for one")
-    )
+    if choice is not None and choice.disable_parallel_tool_use and definitions:
+        tools.notes.append(SINGLE_TOOL_CALL)
+    return tools
 
 
 @cached_list_encoder
 def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the client's tools in Ollama's format, and notes on schema keywords that became text."""
+    """Return the client's tools in Ollama's format, and notes on losses."""
     functions = [tool for tool in tools if is_client_tool(tool)]
     encoded = [_encode_tool(tool, budget) for tool in functions]
     notes = [
@@ -118,7 +113,6 @@ class EncodedParameters(NamedTuple):
     """The input schema of a tool, converted for Ollama."""
 
     schema: Schema
-    """Value of the field `parameters` of the tool."""
     description: str
     """Text for the tool's description, from the root of the schema. "": none."""
     losses: tuple[str, ...]
@@ -151,10 +145,9 @@ class _Reduction:
         self._index = EqualityIndex(budget)
         self._lost = lost
         self.hinted: set[str] = set()
-        """Names of the keywords that only descriptions contain after the conversion."""
+        """Keywords that only descriptions contain after the conversion."""
 
     def reduce(self, schema: Any) -> Schema:
-        """Return a schema with only the keywords that Ollama accepts. Other keywords become description text."""
         if not isinstance(schema, dict):
             return {}
         self._budget.count_steps(1 + len(schema))
@@ -177,14 +170,16 @@ class _Reduction:
         if _are(str, schema.get("required")) and schema["required"]:
             reduced["required"] = schema["required"]
         own = schema.get("description")
-        hints = "; ".join(self._hints(schema))
+        hints = "; ".join(self._describe_others(schema))
         description = " ".join(filter(None, (own if isinstance(own, str) else "", f"({hints})" if hints else "")))
         return {"description": description, **reduced} if description else reduced
 
-    def _hints(self, schema: Schema) -> Iterable[str]:
+    def _describe_others(self, schema: Schema) -> Iterator[str]:
         """Yield a text `keyword: value` for each keyword of a schema that Ollama ignores."""
         for key, value in schema.items():
-            if not _is_hint(key, value):
+            if key in _SUPPORTED or key in _REWRITTEN or key in _IGNORED:
+                continue
+            if key in _OTHERS and not (isinstance(value, dict) and value):
                 continue
             self.hinted.add(key)
             is_text = isinstance(value, str) and value and len(value) <= MAX_TEXT_CHARACTERS
@@ -193,12 +188,6 @@ class _Reduction:
                 self._lost.append(f"{key} is not sent: it is too long for a description")
             else:
                 yield f"{key}: {shown}"
-
-
-def _is_hint(key: str, value: Any) -> bool:
-    if key in _SUPPORTED or key in _REWRITTEN or key in _IGNORED:
-        return False
-    return key not in _OTHERS or (isinstance(value, dict) and bool(value))
 
 
 def _are(kind: type, values: Any) -> bool:

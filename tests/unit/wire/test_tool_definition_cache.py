@@ -14,7 +14,7 @@ WORK = (
     "messages/models/tools.py: _read_list",
     "messages/models/tools.py: _load",
     "wire/json_schema/",
-    "wire/ollama/schema.py: ",
+    "wire/ollama/tools.py: encode_parameters",
 )
 """The places that read lists of tools and definitions, and that encode schemas."""
 STEPS = list({step.wire: step for step in session_steps() if step.wire != "anthropic"}.values())
