@@ -249,7 +249,7 @@ def test_reading_errors_of_each_protocol(words: str) -> None:
         fault = UpstreamFault(status=404, message=message)
         openai_responses.errors.classify_fault(fault, calls[0])
         ollama.errors.classify_fault(fault, calls[1])
-        anthropic.inspector.find_adaptation(calls[2], UpstreamError(message, provider="somebody", status=400))
+        anthropic.WIRE.find_adaptation(calls[2], UpstreamError(message, provider="somebody", status=400))
 
     check_growth(read, filled("", words, "x"), f"an error that says {words!r} again and again")
 

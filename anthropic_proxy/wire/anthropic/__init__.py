@@ -1,24 +1,21 @@
 """`AnthropicWire`: relay for providers with the Messages API, which forwards requests and responses with few edits.
 
 Encoding a request again would lose signatures, citations and unknown fields. The relay replaces `model`, and removes
-content that the provider would reject, such as signatures of other providers. Deviations of servers are fields of the
-`Dialect`. The methods of the class are explained in `RelayWire` (`wire/contract.py`).
+content that the provider would reject, such as signatures of other providers.
 """
 
 from anthropic_proxy.wire.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.wire.anthropic.dialect import Dialect
-from anthropic_proxy.wire.anthropic.inspector import (
+from anthropic_proxy.wire.anthropic.errors import apply_adaptation, decode_error, find_adaptation
+from anthropic_proxy.wire.anthropic.request import encode_request
+from anthropic_proxy.wire.anthropic.stream import (
     RelayInspector,
-    apply_adaptation,
-    decode_error,
-    find_adaptation,
     remove_events_after_end,
     remove_message_start,
     replace_reply_model,
     select_frames_to_inspect,
     split_after_message_end,
 )
-from anthropic_proxy.wire.anthropic.request import encode_request
 from anthropic_proxy.wire.contract import Call, Decoder, RelayWire
 
 __all__ = ["WIRE", "Dialect"]
@@ -42,9 +39,8 @@ class AnthropicWire(RelayWire[Dialect]):
     select_frames_to_inspect = staticmethod(select_frames_to_inspect)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a decoder that reads usage, stop reason and errors from one forwarded response."""
         return RelayInspector(call)
 
 
 WIRE = AnthropicWire()
-"""The only instance of `AnthropicWire`, shared by all client requests."""
+"""The only instance, shared by all client requests."""

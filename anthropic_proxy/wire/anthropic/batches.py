@@ -1,4 +1,4 @@
-"""Bodies of the Batches API: `encode_batch` maps the models of a new batch, `remove_results_host` edits a response."""
+"""Bodies of the Batches API: requests that create a batch, and responses that describe batches."""
 
 import re
 from collections.abc import Callable
@@ -19,8 +19,6 @@ _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/result
 def encode_batch(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str, bytes], str]) -> bytes:
     """Return the body with the model of each request replaced, and without content that the provider would reject.
 
-    `resolve_model` returns the provider's id of a model. Its arguments are the path of `params`, for errors, the
-    model and the JSON text of `params`.
     Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list or object of too many members.
     """
     try:
@@ -32,9 +30,8 @@ def encode_batch(body: bytes, dialect: Dialect, resolve_model: Callable[[str, st
 
 def _find_edits(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str, bytes], str]) -> list[Edit]:
     edits: list[Edit] = []
-    lists = [member for member in json_spans.find_members(body) if member.key == "requests"]
-    for requests in lists:
-        if body[requests.value] != ord("["):
+    for requests in json_spans.find_members(body):
+        if requests.key != "requests" or body[requests.value] != ord("["):
             continue
         for index, request in enumerate(json_spans.find_elements(body, requests.value, requests.end)):
             if body[request.value] != ord("{"):
@@ -63,7 +60,7 @@ def _find_edits_of_params(
 def remove_results_host(body: bytes) -> bytes:
     """Return a batch, or a list of batches, with only the path of each `results_url`.
 
-    A client requests this URL with the key that it sends to the proxy. The SDKs add the address of the proxy to a path.
+    The SDKs add the address of the proxy to a path.
     """
     try:
         members = json_spans.find_members(body)

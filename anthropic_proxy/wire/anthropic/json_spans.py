@@ -1,7 +1,8 @@
 """Edits of JSON text at byte positions. All other bytes of a client request stay unchanged.
 
-`find_members` and `find_elements` return the positions of the values in an object or a list. Each position is a
-`JsonSpan`. An `Edit` replaces bytes, and `apply_edits` returns the edited text.
+A value is found in two steps: `msgspec` decodes one level of the text to `Raw` values, and these are aligned with the
+text again, because `msgspec` states no positions. An object with a repeated key cannot be aligned. Its text is encoded
+again, and then edited.
 """
 
 import re
@@ -22,7 +23,7 @@ _NEXT = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
 
 
 class RepeatedKeyError(ValueError):
-    """Error: an object in the JSON text has the same key twice, with different values."""
+    """An object in the JSON text has the same key twice, with different values."""
 
 
 class JsonSpan(Struct, frozen=True):
@@ -42,9 +43,7 @@ class Edit(Struct, frozen=True):
     """Replacement of the bytes from offset `start` to `end` by `text`."""
 
     start: int
-    """Offset of the first replaced byte."""
     end: int
-    """Offset after the last replaced byte."""
     text: bytes = b""
     """JSON text to insert in place of the old bytes. b"": the bytes are removed."""
 

@@ -1,12 +1,13 @@
-"""`encode_request` of the relay wire: the bytes of the client request with the few edits that the provider requires.
+"""Encoder of the relay wire: the bytes of the client request with the few edits that the provider requires.
 
-The edits replace `model`, and remove content that the provider would reject or must not receive. Examples are
-signatures of other providers, and the client's `metadata`.
+The edits replace `model`, and remove content that the provider would reject or must not receive, such as signatures of
+other providers and the client's `metadata`. Decoding costs much for a long conversation, so a search for bytes finds
+out first whether there is anything to edit.
 """
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import groupby
 from typing import Any
 
@@ -22,22 +23,21 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS
 from anthropic_proxy.wire.signatures import SIGNATURE_PREFIX
 
-TRACE_HEADERS = ("traceparent", "tracestate")
-"""Client headers that belong to a distributed trace. They are forwarded as `UpstreamRequest.trace_headers`."""
-NOT_FORWARDED_HEADERS = frozenset(
+_TRACE_HEADERS = ("traceparent", "tracestate")
+_NOT_FORWARDED_HEADERS = frozenset(
     (
         *("host", "content-length", "cookie", "accept-encoding", "expect"),
         *("x-api-key", "authorization", "proxy-authorization"),
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
-        *TRACE_HEADERS,
+        *_TRACE_HEADERS,
         "x-project",
     )
 )
 """Client headers that are not sent upstream: hop-by-hop headers, credentials, and headers that the proxy sets itself.
 `x-project` names a project for the proxy's record of costs."""
-VERSION_HEADER, VERSION = "anthropic-version", "2023-06-01"
+_VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
-_NEEDED_EVERYWHERE = frozenset((VERSION_HEADER, "accept", "content-type"))
+_NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 
 _MARK = f'"{SIGNATURE_PREFIX}'.encode()
@@ -63,6 +63,10 @@ class _Block(Struct):
     citations: Raw = Raw()
 
 
+class _Messages(Struct):
+    messages: list[dict[str, Raw]] = []
+
+
 class Removals(Struct, frozen=True):
     """What is removed from messages: content that the server of `dialect` would reject."""
 
@@ -70,10 +74,6 @@ class Removals(Struct, frozen=True):
     provider: str = ""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected."""
-
-
-class _Messages(Struct):
-    messages: list[dict[str, Raw]] = []
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
@@ -84,42 +84,45 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Return the upstream request: the client's bytes with the provider's model id as `model`.
-
-    Content that the provider would reject is removed, and the client's credentials are not forwarded.
-    """
-    query = f"?{call.client_query}" if call.client_query else ""
-    body = _edited(call) if call.client_body else b""
+    """Return the upstream request, without the client's credentials."""
+    headers = call.client_headers
+    body = call.client_body
+    if body:
+        body = _edit(body, lambda text: _find_edits(text, call))
     if not call.dialect.accepts_system_messages and has_system_messages(body):
-        body = _send_reminders(body)
+        body = _edit(body, _find_reminder_edits)
+    is_traced = "traceparent" in headers and call.dialect.forwards_client_headers
     return UpstreamRequest(
-        path=call.client_path + query,
+        path=f"{call.client_path}?{call.client_query}" if call.client_query else call.client_path,
         body=body,
         headers=_headers(call),
-        trace_headers=_trace_headers(call),
+        trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
         method="POST" if call.client_body else "GET",
     )
+
+
+def _edit(body: bytes, find_edits: Callable[[bytes], list[Edit]]) -> bytes:
+    try:
+        return json_spans.apply_edits(body, find_edits(body))
+    except json_spans.RepeatedKeyError:
+        body = json_spans.merge_repeated_keys(body)
+        return json_spans.apply_edits(body, find_edits(body))
+    except DECODE_ERRORS:
+        return body  # the API reports the syntax error
 
 
 def _headers(call: Call[Dialect]) -> dict[str, str]:
     client_headers = call.client_headers
     if call.dialect.forwards_client_headers:
-        headers = {name: value for name, value in client_headers.items() if name not in NOT_FORWARDED_HEADERS}
+        headers = {name: value for name, value in client_headers.items() if name not in _NOT_FORWARDED_HEADERS}
     else:
         headers = {name: value for name, value in client_headers.items() if name in _NEEDED_EVERYWHERE}
     for name in client_headers.get("connection", "").split(","):
         headers.pop(name.strip().lower(), None)
-    headers.setdefault(VERSION_HEADER, VERSION)
+    headers.setdefault(_VERSION_HEADER, _VERSION)
     if call.client_body:
         headers.setdefault("content-type", "application/json")
     return headers
-
-
-def _trace_headers(call: Call[Dialect]) -> dict[str, str]:
-    headers = call.client_headers
-    if "traceparent" not in headers or not call.dialect.forwards_client_headers:
-        return {}
-    return {name: headers[name] for name in TRACE_HEADERS if name in headers}
 
 
 def has_system_messages(body: bytes) -> bool:
@@ -151,23 +154,14 @@ def _digest(provider: str, signature: str) -> bytes:
     return hashlib.blake2b(f"{provider} {signature}".encode(errors="replace"), digest_size=16).digest()
 
 
-def _send_reminders(body: bytes) -> bytes:
-    """Return the body with each `system` message as text of a user message."""
-    try:
-        return _with_reminders(body)
-    except json_spans.RepeatedKeyError:
-        return _with_reminders(json_spans.merge_repeated_keys(body))
-    except DECODE_ERRORS:
-        return body  # the server reports the invalid message
-
-
-def _with_reminders(body: bytes) -> bytes:
+def _find_reminder_edits(body: bytes) -> list[Edit]:
+    """Return the edit that sends each `system` message as text of a user message."""
     messages: list[dict[str, Any]] = []
     for _, group in groupby(_decode_messages(body).messages, lambda message: message.get("role") in _USER_ROLES):
         turn = [*group]
         messages += _place_reminders(turn) if any(message.get("role") == _SYSTEM for message in turn) else turn
     span = next(member for member in json_spans.find_members(body) if member.key == "messages")
-    return json_spans.apply_edits(body, [Edit(span.value, span.end, msgspec.json.encode(messages))])
+    return [Edit(span.value, span.end, msgspec.json.encode(messages))]
 
 
 def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
@@ -220,16 +214,6 @@ def _as_reminder(block: Any) -> Any:
     return {**fields, "text": f"<system-reminder>\n{text}\n</system-reminder>"}
 
 
-def _edited(call: Call[Dialect]) -> bytes:
-    try:
-        return json_spans.apply_edits(call.client_body, _find_edits(call.client_body, call))
-    except json_spans.RepeatedKeyError:
-        body = json_spans.merge_repeated_keys(call.client_body)
-        return json_spans.apply_edits(body, _find_edits(body, call))
-    except DECODE_ERRORS:
-        return call.client_body  # the API reports the syntax error
-
-
 def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     dialect = call.dialect
     marked = call.has_proxy_signatures and (
@@ -250,41 +234,39 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
         elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
-            edits += _of_system(body, member)
+            edits += _find_billing_edits(body, member)
     return edits + json_spans.build_removal_edits(members, kept)
-
-
-def find_message_edits(body: bytes, messages: JsonSpan, removals: Removals) -> list[Edit]:
-    """Return the edits that remove content which the provider would reject from a JSON list of messages."""
-    edits: list[Edit] = []
-    for message in json_spans.find_elements(body, messages.value, messages.end):
-        edits += _of_message(body, message, removals)
-    return edits
 
 
 def _holds(body: bytes, mark: bytes) -> bool:
     return body.rfind(mark) >= 0  # from its end a long text is searched at a quarter of what `in` costs
 
 
-def _of_message(body: bytes, message: JsonSpan, removals: Removals) -> list[Edit]:
-    dialect = removals.dialect
-    text = body[message.value : message.end]
-    searched = dialect.verifies_signatures and _SEARCHED in text
-    thinks = not dialect.sends_past_thinking or (bool(removals.refused_signatures) and _THINKING in text)
-    if not (searched or thinks or _MARK in text) or not text.startswith(b"{"):
-        return []
+def find_message_edits(body: bytes, messages: JsonSpan, removals: Removals) -> list[Edit]:
+    """Return the edits that remove content which the provider would reject from a JSON list of messages."""
     edits: list[Edit] = []
-    for member in json_spans.find_members(body, message.value, message.end):
-        if member.key == "content" and body[member.value] == ord("["):
-            edits += _of_content(body, member, removals)
+    dialect = removals.dialect
+    for message in json_spans.find_elements(body, messages.value, messages.end):
+        text = body[message.value : message.end]
+        searched = dialect.verifies_signatures and _SEARCHED in text
+        thinks = not dialect.sends_past_thinking or (bool(removals.refused_signatures) and _THINKING in text)
+        if not (searched or thinks or _MARK in text) or not text.startswith(b"{"):
+            continue
+        for member in json_spans.find_members(body, message.value, message.end):
+            if member.key == "content" and body[member.value] == ord("["):
+                edits += _find_content_edits(body, member, removals)
     return edits
 
 
-def _of_content(body: bytes, content: JsonSpan, removals: Removals) -> list[Edit]:
+def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals) -> list[Edit]:
     dialect = removals.dialect
     parts = json_spans.find_elements(body, content.value, content.end)
     blocks = [_read(body[part.value : part.end]) for part in parts]
-    dropped = _find_unsealed(blocks) if dialect.verifies_signatures else set()
+    dropped: set[str | None] = set()
+    if dialect.verifies_signatures:
+        # web searches that another provider ran: their results have no `encrypted_content`
+        results = [block for block in blocks if block.type == "web_search_tool_result"]
+        dropped = {block.tool_use_id for block in results if _is_unsealed(bytes(block.content))} - {None}
     kept = [not _is_refused(block, dropped, removals) for block in blocks]
     if not any(kept) and parts:
         return [Edit(content.value, content.end, _EMPTY)]
@@ -292,7 +274,8 @@ def _of_content(body: bytes, content: JsonSpan, removals: Removals) -> list[Edit
     if dialect.verifies_signatures:
         for part, block, keeps in zip(parts, blocks, kept, strict=True):
             if keeps and block.type == "text" and _is_unsealed(bytes(block.citations)):
-                edits += _without_citations(body, part)
+                members = json_spans.find_members(body, part.value, part.end)
+                edits += json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
     return edits
 
 
@@ -315,24 +298,11 @@ def _is_refused(block: _Block, dropped: set[str | None], removals: Removals) -> 
     return block.type == "server_tool_use" and block.id in dropped
 
 
-def _find_unsealed(blocks: list[_Block]) -> set[str | None]:
-    """Return the ids of web searches that another provider ran. Their results have no `encrypted_content`."""
-    results = [block for block in blocks if block.type == "web_search_tool_result"]
-    return {
-        block.tool_use_id for block in results if block.tool_use_id is not None and _is_unsealed(bytes(block.content))
-    }
-
-
 def _is_unsealed(found: bytes) -> bool:
     return _SEARCHED in found and found.startswith(b"[") and _SEALED.search(found) is None
 
 
-def _without_citations(body: bytes, block: JsonSpan) -> list[Edit]:
-    members = json_spans.find_members(body, block.value, block.end)
-    return json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
-
-
-def _of_system(body: bytes, system: JsonSpan) -> list[Edit]:
+def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:
     """Return the edits that remove the billing line of Claude Code from the system prompt."""
     text = body[system.value : system.end]
     if _BILLING.encode() not in text:

@@ -1,11 +1,9 @@
-"""`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards to the client.
+"""Bytes of a reply on their way to the client, and what the proxy reads from them.
 
-`select_frames_to_inspect` selects the few SSE events that contain these values, because all others need no decoding.
-`decode_frame` then reads one event, and `decode_body` reads a complete message. Four functions edit or split the
-forwarded bytes: `replace_reply_model`, `remove_message_start`, `remove_events_after_end` and `split_after_message_end`.
-For an error response, `decode_error` returns the error for the client. An adaptation is a named change of the dialect,
-the description of the server, so that the next request avoids an error. `find_adaptation` chooses it, and
-`apply_adaptation` returns the changed dialect.
+The relay forwards a reply as it came, so that nothing of it is lost. Four functions edit or split the forwarded bytes.
+Beside them, `RelayInspector` reads usage, stop reason and errors. Most events contain none of these, and
+`select_frames_to_inspect` finds the others by a search for bytes, without decoding. Clients accept more than `msgspec`
+does. So an event with values of unexpected types is no error: the values are read one by one, and odd ones ignored.
 """
 
 import json
@@ -14,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
@@ -22,8 +20,7 @@ from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
-from anthropic_proxy.wire.anthropic.request import has_system_messages, list_signature_digests
-from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
+from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
 
@@ -38,20 +35,9 @@ _FRAMES = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
 _EVENT = re.compile(rb"^(?:event:|data: ?\{)", re.MULTILINE)
 _BORDER = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
-_SIGNATURE_REFUSED = re.compile(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
-_ROLE_REFUSED = re.compile(
-    r"['\"`]?user['\"`]?\s*(?:or|,|\||and)\s*['\"`]?assistant\b"
-    r"|\brole\b.{0,80}\bsystem\b|\bsystem\b.{0,80}\brole\b",
-    re.IGNORECASE | re.DOTALL,
-)
-"""Pattern of error messages about the role of a message: Ollama "unknown variant 'system', expected 'user' or
-'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
-Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
-_DROP_THINKING, _REMIND = "drop thinking", "role user"
 
 
 def select_frames_to_inspect(frames: bytes) -> bytes:
-    """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""
     if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
         return b""
     # If the server ends lines with CRLF, the events are not separated, and all or none are returned.
@@ -60,7 +46,6 @@ def select_frames_to_inspect(frames: bytes) -> bytes:
 
 
 def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
-    """Split SSE bytes after the event `message_stop`. Without that event the second value is b""."""
     at = frames.find(_END)
     while at >= 0 and (border := _BORDER.search(frames, at)):
         start = max(frames.rfind(b"\n\n", 0, at), frames.rfind(b"\n\r\n", 0, at), 0)
@@ -71,20 +56,13 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events_after_end(trailing_bytes: bytes) -> bytes:
-    """Return `trailing_bytes`, the bytes after the event `message_stop`, without SSE events such as pings.
-
-    Clients expect no event there. Blank lines and comments remain.
-    """
     if not trailing_bytes.strip():
         return trailing_bytes
     return b"".join(part for part in _FRAMES.split(trailing_bytes) if not _EVENT.search(part))
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
-    """Return a message body, or the start of a stream, with `model` as its model name.
-
-    Invalid JSON is returned unchanged.
-    """
+    """Return a message body, or the start of a stream, with `model` as its model name. Invalid JSON is unchanged."""
     at, end = 0, len(reply)
     if not reply.lstrip().startswith(b"{"):
         frame_start, frame_end = _find_start(reply)
@@ -99,7 +77,6 @@ def replace_reply_model(reply: bytes, model: str) -> bytes:
 
 
 def remove_message_start(reply: bytes) -> bytes:
-    """Return the start of a stream without the event `message_start`, which the client has already received."""
     start, end = _find_start(reply)
     return reply[:start] + reply[end:]
 
@@ -122,65 +99,6 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
         elif member.key == "message" and text[member.value] == ord("{"):
             edits += _rename(text, member.value, member.end, model)
     return edits
-
-
-def decode_error(
-    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
-) -> UpstreamError | list[Delta]:
-    """Return the error for the client after an upstream response with a status other than 2xx.
-
-    If the server has Anthropic's error format, the client receives the server's status and body, with API keys
-    redacted.
-    """
-    error = build_upstream_error(
-        decode_error_body(status, headers, body),
-        call.provider,
-        context_window=call.effective_max_input_tokens,
-        estimate_input=call.estimate_input_tokens,
-    )
-    if headers.get("x-should-retry") == "false":
-        error.retryable = False
-    if call.dialect.has_anthropic_errors:
-        error.status = status
-        if status == 429 and error.cause is not None:
-            error.should_retry = None  # the provider itself states when to retry
-        if _is_object(body):
-            error.body = redact_key_patterns(body.decode(errors="replace")).encode()
-    return error
-
-
-def _is_object(body: bytes) -> bool:
-    try:
-        decode_members(body)
-    except DECODE_ERRORS:
-        return False
-    return True
-
-
-def _is_decodable(frame: bytes) -> bool:
-    """Return True if clients can decode an SSE event. They accept more than `msgspec`, for example lone surrogates."""
-    try:
-        json.loads(frame.decode())
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that avoids a rejected thinking signature or `system` message. None: no change applies."""
-    if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
-        return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=list_signature_digests(call))
-    refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
-    if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
-        return Adaptation(_REMIND)
-    return None
-
-
-def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect changed by the adaptation `name`. An unknown name returns the dialect unchanged."""
-    if name == _REMIND:
-        return structs.replace(dialect, accepts_system_messages=False)
-    return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect
 
 
 class _Ending(Struct, gc=False):
@@ -234,17 +152,15 @@ class RelayInspector(Decoder):
         self.finished = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return usage and stop reason of one SSE event. Raises `UpstreamError` for an error event.
-
-        Raises `UpstreamProtocolError` for an event that clients cannot decode.
-        """
         try:
             frame.isascii() or str(frame, "utf-8")  # the decoder skips unknown fields, whatever their bytes are
             event = _decode_event(frame)
         except DECODE_ERRORS:
             if frame == _DONE:
                 return []
-            if not _is_decodable(frame):
+            try:
+                json.loads(frame.decode())  # accepts as much as clients do, for example lone surrogates
+            except (ValueError, RecursionError):
                 provider = self._call.provider
                 raise UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider) from None
             self.finished = self._read_kind(frame).type == "message_stop" or self.finished
@@ -256,22 +172,17 @@ class RelayInspector(Decoder):
         return self._keep_tier(list(_read(event.message, event.usage, event.delta, self._billed_tier)))
 
     def decode_end(self) -> list[Delta]:
-        """Check at the end of the response that the event `message_stop` was received. Return an empty list.
-
-        Raises `UpstreamProtocolError` if it was not received.
-        """
         if not self.finished:
             provider = self._call.provider
             raise UpstreamProtocolError(f"{provider}: the reply ended before it was complete", provider=provider)
         return []
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return usage and stop reason of a message. Raises `UpstreamError` for an error or invalid JSON."""
         self.finished = True
-        reads = _is_object(body)
+        reads = _read_members(body) is not None
         if not reads:
             body = repair_json(body)  # passes as it came, and is read along with whole characters
-            reads = _is_object(body)
+            reads = _read_members(body) is not None
         try:
             reply = _decode_reply(body)
         except DECODE_ERRORS:
@@ -287,8 +198,7 @@ class RelayInspector(Decoder):
         return list(_read(reply, reply.usage, None))
 
     def flush_pending(self) -> list[Delta]:
-        """Return an empty list, because the bytes of the reply were already forwarded."""
-        return []
+        return []  # the bytes of the reply were already forwarded
 
     def _keep_tier(self, deltas: list[Delta]) -> list[Delta]:
         """Store the service tier of an event for later ones, and return the same deltas."""
@@ -322,7 +232,7 @@ class RelayInspector(Decoder):
 def _read(
     message: _Message | _Reply | None, usage: Raw, ending: _Ending | None, earlier_tier: str | None = None
 ) -> Iterator[Delta]:
-    if counts := decode_usage(usage, earlier_tier) or (message and decode_usage(message.usage)):
+    if counts := _read_usage(usage, earlier_tier) or (message and _read_usage(message.usage)):
         yield counts
     end = ending or message
     if end and end.stop_reason:
@@ -331,10 +241,10 @@ def _read(
 
 def _read_odd(frame: bytes, earlier_tier: str | None = None) -> list[Delta]:
     """Decode usage and stop reason of an event with values of unexpected types. Such values are ignored."""
-    whole = read_members(Raw(frame)) or {}
-    message = read_members(whole.get("message")) or {}
-    ending = read_members(whole.get("delta")) or message or whole
-    reason, sequence = read_string_member(ending, "stop_reason"), read_string_member(ending, "stop_sequence")
+    whole = _read_members(Raw(frame)) or {}
+    message = _read_members(whole.get("message")) or {}
+    ending = _read_members(whole.get("delta")) or message or whole
+    reason, sequence = _read_string(ending, "stop_reason"), _read_string(ending, "stop_sequence")
     usage = whole.get("usage", message.get("usage", ABSENT))
     return list(_read(None, usage, _Ending(reason, sequence), earlier_tier))
 
@@ -371,19 +281,25 @@ class _CountedUsage(Struct, gc=False):
 
 
 _decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
-decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-"""Function that decodes a JSON object to a dictionary: key → JSON text of the value."""
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def decode_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
+def _read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
     """Return the token counts of a `usage` object. None: `usage` is missing or null.
 
     `earlier_tier` is the `billed_tier` of earlier events of the same reply. The tier `fast` remains until an event has
-    another `speed`. The billed tier is then the `service_tier` of this event, or `standard` if it has none.
+    another `speed`.
     """
-    counts = _count(usage)
+    try:
+        counts = _decode_usage(usage) if memoryview(usage).nbytes else None
+    except DECODE_ERRORS:
+        counts = _read_odd_usage(usage)
     if counts is None:
         return None
+    if (counts.speed or earlier_tier) == _FAST:
+        billed_tier: str | None = _FAST
+    else:
+        billed_tier = counts.service_tier or (_STANDARD if earlier_tier == _FAST else None)
     written, details, server_tools = counts.cache_creation, counts.output_tokens_details, counts.server_tool_use
     return Usage(
         input_tokens=counts.input_tokens,
@@ -396,47 +312,18 @@ def decode_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
         web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
         service_tier=counts.service_tier,
         billed_searches=server_tools.web_search_requests if server_tools else None,
-        billed_tier=_find_billed_tier(counts, earlier_tier),
+        billed_tier=billed_tier,
     )
 
 
-def _find_billed_tier(counts: _CountedUsage, earlier_tier: str | None) -> str | None:
-    """Return the tier by which the call is billed. None: not reported, so the tier of earlier events applies."""
-    if (counts.speed or earlier_tier) == _FAST:
-        return _FAST
-    return counts.service_tier or (_STANDARD if earlier_tier == _FAST else None)
-
-
-def read_members(text: Raw | None) -> Mapping[str, Raw] | None:
-    """Return the members of a JSON object: key → JSON text. None: `text` is missing, or no object."""
-    try:
-        return None if text is None else decode_members(text)
-    except DECODE_ERRORS:
-        return None
-
-
-def read_string_member(members: Mapping[str, Raw], name: str) -> str | None:
-    """Return the string value of a member. None: the member is missing, or not a string."""
-    text = decode_repaired(members[name]) if name in members else None
-    return text if isinstance(text, str) else None
-
-
-def _count(usage: Raw) -> _CountedUsage | None:
-    """Return the token counts of a `usage` object, decoded in one step. None: `usage` is missing or null."""
-    try:
-        return _decode_usage(usage) if memoryview(usage).nbytes else None
-    except DECODE_ERRORS:
-        return _count_loosely(usage)
-
-
-def _count_loosely(usage: Raw) -> _CountedUsage | None:
+def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
     """Return the token counts of a `usage` object, each decoded separately. Values of unexpected types are ignored."""
-    members = read_members(usage)
+    members = _read_members(usage)
     if members is None:
         return None
-    written = read_members(members.get("cache_creation")) or {}
-    details = read_members(members.get("output_tokens_details")) or {}
-    tools = read_members(members.get("server_tool_use")) or {}
+    written = _read_members(members.get("cache_creation")) or {}
+    details = _read_members(members.get("output_tokens_details")) or {}
+    tools = _read_members(members.get("server_tool_use")) or {}
     return _CountedUsage(
         input_tokens=_read_number(members, "input_tokens"),
         output_tokens=_read_number(members, "output_tokens"),
@@ -447,9 +334,23 @@ def _count_loosely(usage: Raw) -> _CountedUsage | None:
         server_tool_use=_ServerTools(
             _read_number(tools, "web_search_requests"), _read_number(tools, "web_fetch_requests")
         ),
-        service_tier=read_string_member(members, "service_tier"),
-        speed=read_string_member(members, "speed"),
+        service_tier=_read_string(members, "service_tier"),
+        speed=_read_string(members, "speed"),
     )
+
+
+def _read_members(text: Raw | bytes | None) -> Mapping[str, Raw] | None:
+    """Return the members of a JSON object: key → JSON text. None: `text` is missing, or no object."""
+    try:
+        return None if text is None else _decode_members(text)
+    except DECODE_ERRORS:
+        return None
+
+
+def _read_string(members: Mapping[str, Raw], name: str) -> str | None:
+    """Return the string value of a member. None: the member is missing, or not a string."""
+    text = decode_repaired(members[name]) if name in members else None
+    return text if isinstance(text, str) else None
 
 
 def _read_number(members: Mapping[str, Raw], name: str) -> int | None:
