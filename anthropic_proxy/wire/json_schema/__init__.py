@@ -1,8 +1,15 @@
 """Reduction of a client's JSON Schema (tool input or reply) to the keywords that a provider accepts.
 
-A key counts as a keyword only where JSON Schema expects one. A property with the name `default` or `type` is therefore
-kept. Values of `enum`, `const`, `default` and `examples` are copied unchanged. A small schema can cause unlimited work
-through its references. A `WorkBudget` therefore counts the work, and raises `WorkLimitExceeded` above a limit.
+Theory of operation: providers read different parts of JSON Schema (`SchemaRules`), and reject a request with any other
+keyword. `clean_schema` builds a copy in two passes. The first makes the root a plain object, because all providers
+require one: alternatives at the root are merged into one object with all their properties (`_RootFlattener`). The
+second walks over the rest, drops keywords, and inlines references if the provider accepts none. What is lost at the
+root is described in texts for fidelity notes. A key counts as a keyword only where JSON Schema expects one, so a
+property with the name `default` or `type` is kept.
+
+Why it is not simpler: a small schema can cause unlimited work through its references and alternatives. So every list
+of alternatives and every reference is read once, equal values are found by numbers instead of comparisons
+(`EqualityIndex`), and a `WorkBudget` counts the rest and raises `WorkLimitExceeded` above a limit.
 """
 
 from typing import NamedTuple
@@ -50,7 +57,6 @@ class EncodedSchema(NamedTuple):
     """A client's JSON Schema as the provider accepts it, with texts about the main conditions that were lost."""
 
     schema: Raw
-    """The cleaned schema, as JSON text."""
     qualifies_for_strict: bool
     """True if OpenAI's strict mode allows the cleaned schema."""
     losses: tuple[str, ...]
@@ -59,11 +65,7 @@ class EncodedSchema(NamedTuple):
 
 
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
-    """Return a JSON Schema as JSON text, with only the keywords that `rules` permit.
-
-    The result also has texts about the main conditions of the client's schema that were lost. Raises
-    `WorkLimitExceeded` if the work exceeds `budget`.
-    """
+    """Return a JSON Schema with only the keywords that `rules` permit. Raises `WorkLimitExceeded`."""
     budget.count_decoding_steps(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
     return EncodedSchema(Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost))
@@ -73,9 +75,6 @@ _encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
 
 
 def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
-    """Return the result of `encode_schema` for the schema of a reply, from a cache if it was encoded before.
-
-    Large schemas are not cached. Raises `WorkLimitExceeded` if the work exceeds `budget`.
-    """
+    """Return the result of `encode_schema` for the schema of a reply, from a cache if it was encoded before."""
     with budget.error_field(REPLY_SCHEMA_PATH):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

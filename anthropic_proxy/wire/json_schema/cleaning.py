@@ -1,9 +1,6 @@
-"""`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
+"""`clean_schema` and two checks of schemas. The docstring of the package describes how they work.
 
-The schemas describe the arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider.
-The result is a `CleanedSchema`: the schema, and texts for the main losses. A loss is a condition of the client's schema
-that the cleaned schema no longer contains. Some providers accept no references (`$ref`). Each reference is then
-replaced by the schema that it names. `MAX_INLINED_REFERENCES` limits the number of replacements.
+A loss is a condition of the client's schema that the cleaned schema no longer contains.
 """
 
 import hashlib
@@ -25,7 +22,7 @@ from anthropic_proxy.wire.json_schema.document import (
     SchemaDocument,
     SchemaRules,
 )
-from anthropic_proxy.wire.json_schema.merging import EqualityIndex, merge_all_of
+from anthropic_proxy.wire.json_schema.merging import EqualityIndex, merge_all_of, required_names
 
 MAX_INLINED_REFERENCES = 1_000
 """Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a
@@ -37,7 +34,7 @@ class CleanedSchema(NamedTuple):
     """A decoded JSON Schema, reduced to the keywords that a provider accepts."""
 
     schema: Schema
-    """The schema. Its root is an object with `properties`."""
+    """The root is an object with `properties`."""
     losses: list[str]
     """Texts for fidelity notes, one for each loss. Only losses at the root of the schema and of references are
     noted."""
@@ -46,15 +43,12 @@ class CleanedSchema(NamedTuple):
 def clean_schema(
     schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
 ) -> CleanedSchema:
-    """Return a copy of a schema with only the keywords that `rules` permit, and a text for each loss.
-
-    Raises `WorkLimitExceeded` if the work exceeds `budget`.
-    """
+    """Return a copy of a schema with only the keywords that `rules` permit. Raises `WorkLimitExceeded`."""
     budget = budget or WorkBudget("schema")
     lost: list[str] = []
     document = SchemaDocument(schema if isinstance(schema, dict) else {}, budget)
     index = EqualityIndex(budget)
-    root = flatten_root(document, index, lost)
+    root = _flatten_root(document, index, lost)
     walk = _Walk(SchemaDocument(root, budget), index, rules)
     cleaned = walk.clean(root, (), 0)
     if rules.inlines_references:
@@ -81,8 +75,7 @@ class _Walk:
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
         """Return a cleaned copy of a schema at any position. A value that is not a JSON object becomes `{}`.
 
-        `trail`: references that led to this schema, to detect recursion. `depth`: nesting of this schema. Raises
-        `WorkLimitExceeded`.
+        `trail`: references that led to this schema, to detect recursion.
         """
         if not isinstance(schema, dict):
             return {}
@@ -166,6 +159,121 @@ def _has_alternatives(schema: Schema) -> bool:
     return isinstance(schema.get("anyOf"), list) and bool(schema["anyOf"])
 
 
+_OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
+"""Keywords that are kept if the root has another type than `object`. All others are dropped."""
+
+
+def _flatten_root(document: SchemaDocument, index: EqualityIndex, losses: list[str]) -> Schema:
+    """Return the root as an object with `properties`, into which alternatives such as `anyOf` are merged."""
+    root = document.root
+    flattened = _RootFlattener(document, index, losses).flatten(root, 0)
+    return flattened | {key: root[key] for key in ("$defs", "definitions") if key in root}
+
+
+class _RootFlattener:
+    """Merges the alternatives of a schema's root into one object. Each list of alternatives is read once."""
+
+    def __init__(self, document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> None:
+        self._document = document
+        self._index = index
+        self._lost = lost
+        self._lists: dict[int, list[Schema]] = {}
+        """`id()` of a list of alternatives → its alternatives as objects. Empty list: not yet complete, or no
+        objects."""
+        self._targets: dict[str, Schema] = {}
+        """Reference → the schema that it names, as a plain object."""
+
+    def flatten(self, schema: Schema, depth: int) -> Schema:
+        """Return a schema as one object with the properties of all its alternatives."""
+        budget = self._document.budget
+        budget.require_allowed_depth(depth)
+        flat = self._document.inline_reference(schema)
+        budget.count_steps(_breadth(flat))
+        for key in ALTERNATIVE_KEYWORDS:
+            branches = flat.pop(key, None)
+            if isinstance(branches, list):
+                objects = self._objects_among(branches, depth)
+                _Union(flat, self._index, everyone_holds=key == "allOf").add(objects)
+                if key != "allOf" or len(objects) < len(branches):
+                    self._lost.append(f"{key} at the root became one object with all its properties")
+        self._lost += [f"{key} at the root was removed" for key in ("enum", "const", "not") if key in flat]
+        kinds = flat.get("type", "object")
+        if kinds != "object":
+            shown = kinds if encode_if_short(kinds) else "of several kinds"
+            self._lost.append(f"type {shown} at the root became object")
+        properties = flat.get("properties")
+        dropped = ("enum", "const", "not") if _holds_objects(kinds) else flat.keys() - _OF_OBJECTS
+        kept = {key: value for key, value in flat.items() if key not in dropped}
+        return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
+
+    def _objects_among(self, branches: list[Any], depth: int) -> list[Schema]:
+        known = self._lists.get(id(branches))
+        if known is None:
+            self._lists[id(branches)] = []
+            known = [
+                self._flatten_branch(one, depth + 1)
+                for one in branches
+                if isinstance(one, dict) and one.get("type", "object") == "object"
+            ]
+            self._lists[id(branches)] = known
+        return known
+
+    def _flatten_branch(self, branch: Schema, depth: int) -> Schema:
+        reference = branch.get("$ref")
+        if not isinstance(reference, str) or len(branch) > 1:
+            return self.flatten(branch, depth)
+        if reference not in self._targets:
+            self._targets[reference] = self.flatten(branch, depth)
+        return self._targets[reference]
+
+
+class _Union:
+    """Adds the properties of alternative schemas (branches) to the object schema `flat`.
+
+    `everyone_holds`: True for `allOf`, where a name is required if any branch requires it. False: it is required only
+    if all branches require it.
+    """
+
+    def __init__(self, flat: Schema, index: EqualityIndex, *, everyone_holds: bool) -> None:
+        self._flat = flat
+        self._index = index
+        self._keyword = "allOf" if everyone_holds else "anyOf"
+        properties = flat.get("properties")
+        self._properties: Schema = dict(properties) if isinstance(properties, dict) else {}
+        self._alternatives: dict[str, dict[int, Any]] = {}
+        """Name of a property with different descriptions → number of a description (equal ones share it) →
+        description."""
+
+    def add(self, branches: list[Schema]) -> None:
+        """Add the properties and required names of the branches to `flat`. A repeated branch is skipped.
+
+        A property with different descriptions becomes an `allOf` or `anyOf` of these descriptions.
+        """
+        distinct = list({id(branch): branch for branch in branches}.values())
+        for branch in distinct:
+            self._index.budget.count_steps(1 + len(branch["properties"]))
+            for name, schema in branch["properties"].items():
+                known = self._properties.setdefault(name, schema)
+                if known is schema:
+                    continue
+                number = self._index.assign_equality_number(schema)
+                if name in self._alternatives:
+                    self._alternatives[name].setdefault(number, schema)
+                elif (first := self._index.assign_equality_number(known)) != number:
+                    self._alternatives[name] = {first: known, number: schema}
+        for name, alternatives in self._alternatives.items():
+            self._properties[name] = {self._keyword: list(alternatives.values())}
+        demands = [set(required_names(branch.get("required"))) for branch in distinct]
+        self._index.budget.count_steps(sum(map(len, demands)))
+        combine = set.union if self._keyword == "allOf" else set.intersection
+        shared = combine(*demands) if demands else set()
+        required = required_names(self._flat.get("required"))
+        required |= dict.fromkeys(name for name in self._properties if name in shared)
+        self._flat["properties"] = self._properties
+        if required:
+            self._flat["required"] = list(required)
+
+
 _STRICT = frozenset(
     (
         *("type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const"),
@@ -218,25 +326,12 @@ REPLY_SCHEMA_PATH = "output_config.format.schema"
 """Path of the reply schema in the client request, for error messages."""
 _ADMISSIONS_KEPT = 1_024
 """Maximum number of cached results of `may_accept_object`."""
-_OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
-"""Keywords that are kept if the root has another type than `object`. All others are dropped."""
-
-
-def flatten_root(document: SchemaDocument, index: EqualityIndex, losses: list[str]) -> Schema:
-    """Return the root of a schema as an object with `properties`, into which alternatives such as `anyOf` are merged.
-
-    A text for each lost condition of the schema is appended to `losses`. Raises `WorkLimitExceeded` for a too large
-    schema.
-    """
-    root = document.root
-    flattened = _RootFlattener(document, index, losses).flatten(root, 0)
-    return flattened | {key: root[key] for key in ("$defs", "definitions") if key in root}
 
 
 def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
     """Return True if a reply schema may accept a JSON object. False: it requires a list or a plain value.
 
-    Raises `WorkLimitExceeded` if the work exceeds `budget`.
+    Raises `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
     with budget.error_field(REPLY_SCHEMA_PATH):
@@ -249,113 +344,9 @@ def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
     return not isinstance(root, dict) or _ObjectCheck(SchemaDocument(root, budget)).admits(root, 0)
 
 
-def _digest(schema: bytes) -> bytes:
-    return hashlib.blake2b(schema).digest()
-
-
-_find_admission = WorkCache(_decide_admission, _digest, _ADMISSIONS_KEPT).get_or_encode
-
-
-class _RootFlattener:
-    """Merges the alternatives of a schema's root into one object. Each list of alternatives is read once."""
-
-    def __init__(self, document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> None:
-        self._document = document
-        self._index = index
-        self._lost = lost
-        self._lists: dict[int, list[Schema]] = {}
-        """`id()` of a list of alternatives → its alternatives as objects. Empty list: not yet complete, or no
-        objects."""
-        self._targets: dict[str, Schema] = {}
-        """Reference → the schema that it names, as a plain object."""
-
-    def flatten(self, schema: Schema, depth: int) -> Schema:
-        """Return a schema as one object with the properties of all its alternatives. Losses are added to `lost`."""
-        budget = self._document.budget
-        budget.require_allowed_depth(depth)
-        flat = self._document.inline_reference(schema)
-        budget.count_steps(_breadth(flat))
-        for key in ALTERNATIVE_KEYWORDS:
-            branches = flat.pop(key, None)
-            if isinstance(branches, list):
-                objects = self._objects_among(branches, depth)
-                _Union(flat, self._index, everyone_holds=key == "allOf").add(objects)
-                if key != "allOf" or len(objects) < len(branches):
-                    self._lost.append(f"{key} at the root became one object with all its properties")
-        self._lost += [f"{key} at the root was removed" for key in ("enum", "const", "not") if key in flat]
-        kinds = flat.get("type", "object")
-        if kinds != "object":
-            self._lost.append(f"type {_describe(kinds)} at the root became object")
-        properties = flat.get("properties")
-        dropped = ("enum", "const", "not") if _holds_objects(kinds) else flat.keys() - _OF_OBJECTS
-        kept = {key: value for key, value in flat.items() if key not in dropped}
-        return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
-
-    def _objects_among(self, branches: list[Any], depth: int) -> list[Schema]:
-        known = self._lists.get(id(branches))
-        if known is None:
-            self._lists[id(branches)] = []
-            known = [self._flatten_branch(one, depth + 1) for one in branches if _is_object(one)]
-            self._lists[id(branches)] = known
-        return known
-
-    def _flatten_branch(self, branch: Schema, depth: int) -> Schema:
-        reference = branch.get("$ref")
-        if not isinstance(reference, str) or len(branch) > 1:
-            return self.flatten(branch, depth)
-        if reference not in self._targets:
-            self._targets[reference] = self.flatten(branch, depth)
-        return self._targets[reference]
-
-
-class _Union:
-    """Adds the properties of alternative schemas (branches) to the object schema `flat`.
-
-    `everyone_holds`: True for `allOf`, where a name is required if any branch requires it. False: it is required only
-    if all branches require it.
-    """
-
-    def __init__(self, flat: Schema, index: EqualityIndex, *, everyone_holds: bool) -> None:
-        self._flat = flat
-        self._index = index
-        self._keyword = "allOf" if everyone_holds else "anyOf"
-        properties = flat.get("properties")
-        self._properties: Schema = dict(properties) if isinstance(properties, dict) else {}
-        self._alternatives: dict[str, dict[int, Any]] = {}
-        """Name of a property with different descriptions → number of a description (equal ones share it) →
-        description."""
-
-    def add(self, branches: list[Schema]) -> None:
-        """Add the properties and required names of the branches to `flat`. A repeated branch is skipped.
-
-        A property with different descriptions becomes an `allOf` or `anyOf` of these descriptions.
-        """
-        distinct = list({id(branch): branch for branch in branches}.values())
-        for branch in distinct:
-            self._index.budget.count_steps(1 + len(branch["properties"]))
-            for name, schema in branch["properties"].items():
-                self._add_property(name, schema)
-        for name, alternatives in self._alternatives.items():
-            self._properties[name] = {self._keyword: list(alternatives.values())}
-        demands = [set(required_names(branch.get("required"))) for branch in distinct]
-        self._index.budget.count_steps(sum(map(len, demands)))
-        combine = set.union if self._keyword == "allOf" else set.intersection
-        shared = combine(*demands) if demands else set()
-        required = required_names(self._flat.get("required"))
-        required |= dict.fromkeys(name for name in self._properties if name in shared)
-        self._flat["properties"] = self._properties
-        if required:
-            self._flat["required"] = list(required)
-
-    def _add_property(self, name: str, schema: Any) -> None:
-        known = self._properties.setdefault(name, schema)
-        if known is schema:
-            return
-        number = self._index.assign_equality_number(schema)
-        if name in self._alternatives:
-            self._alternatives[name].setdefault(number, schema)
-        elif (first := self._index.assign_equality_number(known)) != number:
-            self._alternatives[name] = {first: known, number: schema}
+_find_admission = WorkCache(
+    _decide_admission, lambda schema: hashlib.blake2b(schema).digest(), _ADMISSIONS_KEPT
+).get_or_encode
 
 
 class _ObjectCheck:
@@ -370,7 +361,6 @@ class _ObjectCheck:
         """Reference → True if the schema that it names may accept an object."""
 
     def admits(self, schema: Any, depth: int) -> bool:
-        """Return True if a schema may accept a JSON object. `depth`: nesting depth of the schema."""
         self._document.budget.require_allowed_depth(depth)
         if not isinstance(schema, dict):
             return True
@@ -406,21 +396,8 @@ def _breadth(schema: Schema) -> int:
     return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
 
 
-def _describe(kinds: Any) -> str:
-    return str(kinds) if encode_if_short(kinds) else "of several kinds"
-
-
-def required_names(required: Any) -> dict[str, None]:
-    """Return the property names in the value of the keyword `required`, as the keys of a dictionary, in order."""
-    return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
-
-
 def _holds_objects(kinds: Any) -> bool:
     return "object" in kinds if isinstance(kinds, list) else kinds == "object"
-
-
-def _is_object(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema.get("type", "object") == "object"
 
 
 MAX_TEXT_CHARACTERS = 200
@@ -429,15 +406,8 @@ MAX_TEXT_CHARACTERS = 200
 
 def encode_if_short(value: Any) -> str | None:
     """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters."""
-    if not _may_be_short(value):
-        return None
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= MAX_TEXT_CHARACTERS else None
-
-
-def _may_be_short(value: Any) -> bool:
     remaining, open_values = MAX_TEXT_CHARACTERS, [value]
-    while open_values and remaining >= 0:
+    while open_values and remaining >= 0:  # a lower bound of the length, so that a huge value is not encoded
         one = open_values.pop()
         remaining -= len(one) if isinstance(one, str) else 1
         if isinstance(one, dict):
@@ -446,4 +416,7 @@ def _may_be_short(value: Any) -> bool:
         elif isinstance(one, list):
             remaining -= len(one)
             open_values += islice(one, MAX_TEXT_CHARACTERS)
-    return remaining >= 0
+    if remaining < 0:
+        return None
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= MAX_TEXT_CHARACTERS else None

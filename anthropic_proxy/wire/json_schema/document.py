@@ -1,8 +1,6 @@
-"""`SchemaDocument`: finds the schemas that the local references (`$ref`) in a client's JSON Schema point to.
+"""Keywords of JSON Schema by the form of their value, the rules of providers, and references inside a schema.
 
-A reference such as `#/$defs/place` points to a schema inside the document, which is called its target. `find_target`
-returns the target. `inline_reference` replaces a reference by its target. A `WorkBudget` limits the work for one client
-request.
+A reference (`$ref`) such as `#/$defs/place` points to a schema inside the document, which is called its target.
 """
 
 from typing import Any
@@ -55,13 +53,11 @@ _MISSING = object()
 
 
 class SchemaDocument:
-    """One decoded JSON Schema, in which the targets of its local references can be searched."""
+    """One decoded JSON Schema, in which the targets of its local references can be found."""
 
     def __init__(self, root: Schema, budget: WorkBudget) -> None:
         self.root = root
-        """The complete schema. References are relative to it."""
         self.budget = budget
-        """Limit of the work for the client request. Above it, the methods raise `WorkLimitExceeded`."""
         self._targets: dict[str, Any] = {}
 
     def find_target(self, reference: str) -> Any:
@@ -94,19 +90,13 @@ class SchemaDocument:
             return None
         found: Any = self.root
         for step in reference[1:].split("/")[1:]:
-            if isinstance(found, list) and _is_index(step) and int(step) < len(found):
+            is_index = step.isdecimal() and len(step) <= _MAX_INDEX_DIGITS
+            if isinstance(found, list) and is_index and int(step) < len(found):
                 found = found[int(step)]
             elif isinstance(found, dict):
-                spellings = map(_unescaped, (step, unquote(step)))  # some clients do not percent-encode names
-                found = next((found[name] for name in spellings if name in found), None)
+                spellings = (step, unquote(step))  # some clients do not percent-encode names
+                names = (spelling.replace("~1", "/").replace("~0", "~") for spelling in spellings)
+                found = next((found[name] for name in names if name in found), None)
             else:
                 return None
         return found
-
-
-def _is_index(step: str) -> bool:
-    return step.isdecimal() and len(step) <= _MAX_INDEX_DIGITS
-
-
-def _unescaped(step: str) -> str:
-    return step.replace("~1", "/").replace("~0", "~")
