@@ -41,7 +41,7 @@ from anthropic_proxy.wire.failures import (
     find_replacement_effort,
     rejects_developer_role,
 )
-from anthropic_proxy.wire.failures.kinds import is_policy_refusal
+from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from anthropic_proxy.wire.tool_call_repair import (
     OPENED_THINKING_TAGS,

@@ -12,10 +12,11 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.request import has_system_messages, list_signature_digests
 from anthropic_proxy.wire.contract import Adaptation, Call
-from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
+from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS
 
 _SIGNATURE_REFUSED = re.compile(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)

@@ -17,11 +17,12 @@ from msgspec import Raw, Struct
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.models.block_structs import ABSENT
+from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
+from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
 
 _DONE = b"[DONE]"

@@ -2,14 +2,14 @@
 
 `decode_error_body` decodes a response into an `UpstreamFault`. `build_upstream_error` converts it to the error for the
 client. The other functions detect one cause in an error, such as a rejected parameter. They search tables of error
-texts and codes that several servers share. The modules with the tables are imported at the first error.
+texts and codes that several servers share. The modules with the tables are imported at the first error, because many
+expressions are compiled for them.
 """
 
 from collections.abc import Callable, Container
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Stop
-from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.wire.failures.error_body import UpstreamFault, decode_error_body, read_error_object
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "find_replacement_effort",
     "find_reply_end",
     "read_error_object",
-    "redact_key_patterns",
     "rejects_developer_role",
     "rejects_tool_result_content",
     "rejects_tool_result_images",
@@ -68,15 +67,15 @@ def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = F
     The ends are: a refusal of the content, a reached output limit and, if content was received (`has_content`), a full
     context window. The client receives a reply with this stop reason, and no other provider is tried.
     """
-    from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
+    from anthropic_proxy.wire.failures.kinds import policy, sizes  # noqa: PLC0415
 
     if fault.is_unreadable_output:
         return None
-    if kinds.is_policy_refusal(fault):
+    if policy.is_policy_refusal(fault):
         return build_blocked_reply_stop(provider, fault.message or "content policy")
-    if kinds.reached_output_limit(fault):
+    if sizes.reached_output_limit(fault):
         return Stop("max_tokens")
-    return Stop("model_context_window_exceeded") if has_content and kinds.names_full_context(fault) else None
+    return Stop("model_context_window_exceeded") if has_content and sizes.names_full_context(fault) else None
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
@@ -109,13 +108,13 @@ def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects content in tool results only, for example images."""
-    from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
+    from anthropic_proxy.wire.failures.kinds import images  # noqa: PLC0415
 
-    return kinds.rejects_tool_result_content(message, parameter)
+    return images.rejects_tool_result_content(message, parameter)
 
 
 def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects images in tool results."""
-    from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
+    from anthropic_proxy.wire.failures.kinds import images  # noqa: PLC0415
 
-    return kinds.rejects_tool_result_images(message, parameter)
+    return images.rejects_tool_result_images(message, parameter)

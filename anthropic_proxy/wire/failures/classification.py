@@ -1,7 +1,6 @@
 """Table of provider errors: status, codes and text of an error determine status and error type for the client.
 
-`build_upstream_error` uses the first row that matches. Before that, the modules in `kinds/` recognize errors about
-size, images and quota.
+The first row that matches counts. Before that, the modules in `kinds/` recognize errors about size, images and quota.
 """
 
 import re
@@ -18,14 +17,14 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
 )
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds import (
+from anthropic_proxy.wire.failures.kinds.images import find_image_refusal
+from anthropic_proxy.wire.failures.kinds.policy import find_exhausted_quota
+from anthropic_proxy.wire.failures.kinds.sizes import (
     RATE_LIMIT_WORDS,
     KnownTokenCounts,
-    find_exhausted_quota,
-    find_image_refusal,
+    TokenLimitFault,
     find_token_limit_fault,
 )
-from anthropic_proxy.wire.failures.kinds.sizes import TokenLimitFault
 
 MAX_MESSAGE_CHARACTERS = 2_000
 """Maximum length of an error message for the client. A longer message is cut."""
@@ -37,16 +36,14 @@ DEFAULT_503_RETRY_AFTER_SECONDS = 2.0
 
 
 class _Row(Struct, frozen=True, kw_only=True):
-    """Row of the table: conditions on a provider error, and the error for the client. One true condition suffices."""
+    """Conditions on a provider error, and the error for the client. One true condition suffices."""
 
     status: int
     """HTTP status of the error for the client."""
     kind: str
     """Value of `error.type` in the error for the client."""
     statuses: tuple[int, ...] = ()
-    """HTTP statuses of provider errors that match this row."""
     codes: frozenset[str] = frozenset()
-    """Error codes of provider errors that match this row."""
     text: str = ""
     """Pattern that is searched in the provider's error message, ignoring case. "": no condition on the message."""
     only: int | None = None
@@ -55,7 +52,6 @@ class _Row(Struct, frozen=True, kw_only=True):
     """Value of the header `x-should-retry` for the client. None: the header is not sent."""
 
     def matches(self, fault: UpstreamFault) -> bool:
-        """Return True if one of the conditions of this row is true for a provider error."""
         if fault.status in self.statuses or self.codes & fault.codes:
             return True
         if not self.text or (self.only is not None and fault.status != self.only):
@@ -127,11 +123,6 @@ def build_upstream_error(
     estimate_input: Callable[[], int],
     output_limit: int,
 ) -> UpstreamError:
-    """Return the error for the client that corresponds to a provider error.
-
-    The last three parameters are token counts of the request and its model. They are used if the error text has no
-    numbers. None or 0: the count is unknown.
-    """
     if fault.is_unreadable_output:
         return UnreadableReply(
             f"{provider}: the model's reply could not be read ({fault.message})"[:MAX_MESSAGE_CHARACTERS],
@@ -168,9 +159,8 @@ def _too_large(shortage: TokenLimitFault, fault: UpstreamFault, provider: str) -
         kind="invalid_request_error",
         parameter=shortage.parameter,
     )
-    if RATE_LIMIT_WORDS.search(
-        fault.message
-    ):  # Anthropic's text has no word for a rate limit, so the log shows the original
+    if RATE_LIMIT_WORDS.search(fault.message):
+        # Anthropic's text has no word for a rate limit, so the log shows the original
         error.add_note(fault.message[:200])
     return _caused(error, shortage.cause)
 

@@ -1,7 +1,7 @@
 """Decoding of error responses of all providers into one struct, `UpstreamFault`.
 
-`decode_error_body` decodes the body of an HTTP error. `read_error_object` decodes an error that a provider sent inside
-a reply. `wire/failures/classification.py` converts an `UpstreamFault` to the error for the client.
+There is no common format: the error may be an object, a list or a text, and a gateway puts the error of another server
+into a field or a message of its own. Each value may have any type and any length.
 """
 
 import math
@@ -161,13 +161,13 @@ def _find_unreadable_output(error: dict[str, Any], status: int | None) -> str | 
                 values.append(_decode_object(value))
         elif isinstance(value, list):
             values += value
-        elif isinstance(value, dict) and not (is_rejection and _names_cause(value)):
-            values += [value.get(field) for field in (_FIELDS_WITH_MESSAGES if is_rejection else value)]
+        elif isinstance(value, dict) and not is_rejection:
+            values += value.values()
+        elif isinstance(value, dict):
+            names_parameter = _string(value.get("param")) is not None
+            if not names_parameter and all(_status(code) is not None for code in _codes_of(value)):
+                values += [value.get(field) for field in _FIELDS_WITH_MESSAGES]
     return None
-
-
-def _names_cause(error: dict[str, Any]) -> bool:
-    return _string(error.get("param")) is not None or any(_status(code) is None for code in _codes_of(error))
 
 
 def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
@@ -214,12 +214,13 @@ def _words_of(value: Any) -> str:
     faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]
     if not faults or len(faults) < len(found):
         return msgspec.json.encode(value).decode()
-    return "; ".join(": ".join(filter(None, (_place_of(one.get("loc")), one["msg"]))) for one in faults)
-
-
-def _place_of(path: Any) -> str:
-    steps = [str(step) for step in path] if isinstance(path, list) else []
-    return ".".join(steps[1:] if steps[:1] == ["body"] else steps)
+    texts = []
+    for one in faults:
+        path = one.get("loc")
+        steps = [str(step) for step in path] if isinstance(path, list) else []
+        place = ".".join(steps[1:] if steps[:1] == ["body"] else steps)
+        texts.append(f"{place}: {one['msg']}" if place and one["msg"] else place or one["msg"])
+    return "; ".join(texts)
 
 
 def _codes_of(error: dict[str, Any]) -> list[str]:
@@ -231,17 +232,13 @@ def _codes_of(error: dict[str, Any]) -> list[str]:
         codes.append(inner.get("code"))  # Azure
     details = error.get("details")
     if isinstance(details, list):
-        details = details[:_MAX_ENTRIES]
-        codes += [detail.get("reason") for detail in details if isinstance(detail, dict)]  # Google
-        codes += [quota for detail in details if isinstance(detail, dict) for quota in _quotas_of(detail)]
+        objects = [detail for detail in details[:_MAX_ENTRIES] if isinstance(detail, dict)]
+        codes += [detail.get("reason") for detail in objects]  # Google
+        for detail in objects:
+            violations = detail.get("violations")
+            if isinstance(violations, list):
+                codes += [one.get("quotaId") for one in violations[:_MAX_ENTRIES] if isinstance(one, dict)]
     return [code for code in codes if isinstance(code, str) and code]
-
-
-def _quotas_of(detail: dict[str, Any]) -> list[Any]:
-    violations = detail.get("violations")
-    if not isinstance(violations, list):
-        return []
-    return [one.get("quotaId") for one in violations[:_MAX_ENTRIES] if isinstance(one, dict)]
 
 
 def _string(value: Any) -> str | None:
@@ -322,63 +319,45 @@ def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> 
 
     `details` is the value of `error.details` in the error body. In Google's error format, it contains the delay.
     """
-    # The first source with a delay counts: retry headers, Google's `RetryInfo`, the message, headers of exhausted
-    # limits.
-    seconds = _from_headers(headers)
-    if seconds is None:
-        seconds = _from_details(details)
-    if seconds is None:
-        seconds = _from_text(message)
-    if seconds is None:
-        seconds = _from_reset(message, headers.get("date"))
-    if seconds is None:
-        seconds = _from_limits(headers)
+    seconds = _find_seconds(headers, details, message)
     if seconds is None:
         return None
     return float(math.ceil(min(max(seconds, 1), MAX_DELAY_SECONDS)))  # `min` before `ceil`: seconds may be infinite
 
 
-def _from_headers(headers: Mapping[str, str]) -> float | None:
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
+def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> float | None:
+    """Return the delay of the first source that states one."""
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
-    after = headers.get("retry-after")
-    if after is not None:
+    if (after := headers.get("retry-after")) is not None:
         seconds = _number(after)
-        return _until(after, headers.get("date")) if seconds is None else seconds
-    return None
-
-
-def _from_limits(headers: Mapping[str, str]) -> float | None:
-    resets = []
-    for what in ("requests", "tokens"):
-        reset = headers.get(f"x-ratelimit-reset-{what}")
-        if reset and headers.get(f"x-ratelimit-remaining-{what}", "0") == "0":
-            resets.append(_duration(reset))
+        if seconds is None:
+            seconds = _until(after, headers.get("date"))
+        if seconds is not None:
+            return seconds
+    objects = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    delay = next((one["retryDelay"] for one in objects if isinstance(one.get("retryDelay"), str)), None)
+    if delay is not None:  # Google's `RetryInfo`
+        seconds = _duration(delay)
+        if seconds is not None:
+            return seconds
+    if (match := _AGAIN.search(message)) is not None:
+        return sum(
+            float(number) * next(factor for beginning, factor in _UNITS if unit.lower().startswith(beginning))
+            for number, unit in _AMOUNTS.findall(match[1])
+        )
+    if (seconds := _until_reset(message, headers.get("date"))) is not None:
+        return seconds
+    resets = [
+        _duration(reset)
+        for what in ("requests", "tokens")
+        if (reset := headers.get(f"x-ratelimit-reset-{what}"))
+        and headers.get(f"x-ratelimit-remaining-{what}", "0") == "0"
+    ]
     return max((reset for reset in resets if reset is not None), default=None)
 
 
-def _from_details(details: Any) -> float | None:
-    for detail in details if isinstance(details, list) else ():
-        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
-        if isinstance(delay, str):
-            return _duration(delay)
-    return None
-
-
-def _from_text(message: str) -> float | None:
-    match = _AGAIN.search(message)
-    if match is None:
-        return None
-    amounts = _AMOUNTS.findall(match[1])
-    return sum(float(number) * _factor(unit.lower()) for number, unit in amounts)
-
-
-def _factor(unit: str) -> float:
-    return next(factor for beginning, factor in _UNITS if unit.startswith(beginning))
-
-
-def _from_reset(message: str, now: str | None) -> float | None:
+def _until_reset(message: str, now: str | None) -> float | None:
     """Return the seconds until the reset time in an error text, counted from the response's `Date` header.
 
     None: the time or the header is missing.

@@ -1,32 +1,20 @@
-"""Recognition of provider errors by their text and codes, with one module for each kind of error.
+"""Recognition of provider errors by tables of their texts and codes, with one module for each kind of error.
 
-The kinds are size, images, policy, quota and rejected parameters. A kind is recognized by typical words, so that
-unknown error texts match too. Each search takes time proportional to the error text.
+Servers change their texts, and gateways quote them. So a row of a table has typical words, not a complete text, and
+unknown texts match too. Each row names the servers that send it. Each search takes time proportional to the text.
 """
 
-from anthropic_proxy.wire.failures.kinds.images import (
-    find_image_refusal,
-    rejects_tool_result_content,
-    rejects_tool_result_images,
-)
-from anthropic_proxy.wire.failures.kinds.policy import find_exhausted_quota, is_policy_refusal
-from anthropic_proxy.wire.failures.kinds.sizes import (
-    RATE_LIMIT_WORDS,
-    KnownTokenCounts,
-    find_token_limit_fault,
-    names_full_context,
-    reached_output_limit,
-)
+import re
+from collections.abc import Iterable
 
-__all__ = [
-    "RATE_LIMIT_WORDS",
-    "KnownTokenCounts",
-    "find_exhausted_quota",
-    "find_image_refusal",
-    "find_token_limit_fault",
-    "is_policy_refusal",
-    "names_full_context",
-    "reached_output_limit",
-    "rejects_tool_result_content",
-    "rejects_tool_result_images",
-]
+
+def regex(pattern: str) -> re.Pattern[str]:
+    """Return the compiled regular expression of a table row. Case is ignored.
+
+    A part of `pattern` that matches any text must have a maximum length (`.{0,80}`), which limits the time of a search.
+    """
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def matches_any(rows: Iterable[re.Pattern[str]], text: str) -> bool:
+    return any(row.search(text) for row in rows)

@@ -1,4 +1,4 @@
-"""`find_image_refusal`: recognizes the errors of models and servers that accept no images.
+"""Errors of models and servers that accept no images.
 
 After such an error, the proxy may repeat the request with a text in place of each image. Some servers accept images in
 user messages, but not inside tool results; `rejects_tool_result_content` recognizes their errors.
@@ -8,8 +8,8 @@ import re
 
 from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
+from anthropic_proxy.wire.failures.kinds import matches_any, regex
 from anthropic_proxy.wire.failures.kinds.parameters import PARAMETER_REJECTION_TEXTS
-from anthropic_proxy.wire.failures.kinds.sizes import matches_any, regex
 
 _IMAGE = r"(?:images?(?:[_ ]?(?:urls?|inputs?|content))?|vision|visual|multi-?\s?modal(?:ity)?|pictures?|photos?)"
 _REFUSED = (
@@ -144,24 +144,18 @@ def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
         return UpstreamErrorCause(kind="images")
     if _OTHER_REASONS.search(fault.message):
         return None
-    if matches_any(IMAGE_REJECTION_TEXTS, text) or _is_named(fault):
+    last = (fault.parameter or "").rpartition(".")[2].lower()
+    is_named = last in ("image_url", "image", "input_image") and "unsupported" in " ".join(fault.codes).lower()
+    if matches_any(IMAGE_REJECTION_TEXTS, text) or is_named:
         return UpstreamErrorCause(kind="images")
     return UpstreamErrorCause(kind="images", is_certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
-    """Return True if an error rejects content in tool results only. The server may accept it in user messages."""
     return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
         _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
     )
 
 
 def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
-    """Return True if an error rejects images in tool results."""
     return rejects_tool_result_content(message, parameter) and re.search(rf"\b{_IMAGE}\b", message, re.I) is not None
-
-
-def _is_named(fault: UpstreamFault) -> bool:
-    """Return True if the error names an image part as the rejected parameter and has a code with `unsupported`."""
-    last = (fault.parameter or "").rpartition(".")[2].lower()
-    return last in ("image_url", "image", "input_image") and "unsupported" in " ".join(fault.codes).lower()

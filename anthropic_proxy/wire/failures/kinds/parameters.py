@@ -1,14 +1,9 @@
-"""Search of provider error texts for a rejected parameter, a rejected message role, or a list of effort levels.
-
-`find_rejected_parameter` returns the parameter, and `rejects_developer_role` detects a rejected role. An effort is a
-level of reasoning, such as `low`; `find_replacement_effort` returns the level to send instead. By these results the
-caller changes the next upstream request.
-"""
+"""Errors that reject a parameter, the message role `developer`, or an effort (level of reasoning)."""
 
 import re
 from collections.abc import Container
 
-from anthropic_proxy.wire.failures.kinds.sizes import matches_any, regex
+from anthropic_proxy.wire.failures.kinds import matches_any, regex
 
 PARAMETER_REJECTION_TEXTS = (
     # OpenAI, vLLM, llama.cpp (2026-11)
@@ -52,10 +47,6 @@ _LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the request parameter, one of `names`, that an error message rejects. None: it rejects none of them.
-
-    If the message names several of these parameters, the result is the first of them.
-    """
     if not matches_any(PARAMETER_REJECTION_TEXTS, text):
         return None
     for opened, word, closed, noun in _WORD.findall(text):
@@ -68,23 +59,14 @@ def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
 
 
 def rejects_developer_role(text: str) -> bool:
-    """Return True if an error message rejects the message role `developer`, by name or as an unknown role.
-
-    False for errors about the order of roles (`roles must alternate`).
-    """
     return (
         matches_any(PARAMETER_REJECTION_TEXTS, text)
         and matches_any(ROLE_REJECTION_TEXTS, text)
-        and not _ALTERNATION.search(text)
+        and not _ALTERNATION.search(text)  # the order of roles: `roles must alternate`
     )
 
 
 def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
-
-    `text` is the error message, which may list accepted levels. `requested` is the level of the client request. `sent`
-    is the level in the rejected upstream request, which can have another name.
-    """
     listed: list[str] = []
     for match in _LIST.finditer(text):
         listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]

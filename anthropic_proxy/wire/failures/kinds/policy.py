@@ -1,14 +1,15 @@
-"""`is_policy_refusal`: recognizes provider errors that refuse a request because of its content.
+"""Refusals because of content, and used-up quotas.
 
-The reason is a rule about safety, moderation or permitted use. The client receives a reply with the stop reason
-`refusal` instead of an error. The tables `REFUSAL_…` contain typical texts and codes.
+The reason of a refusal is a rule about safety, moderation or permitted use. The client receives a reply with the stop
+reason `refusal` instead of an error, and no other provider is tried. A quota is the credit of an account (`billing`),
+or the use that a period or plan permits (`allowance`).
 """
 
 import re
 from typing import Literal
 
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds.sizes import matches_any, regex
+from anthropic_proxy.wire.failures.kinds import matches_any, regex
 
 _TEXT = (
     r"(?:content|prompts?|inputs?|outputs?|texts?|images?|conversation|query|questions?|completion|generation|words)"
@@ -104,10 +105,6 @@ _ACCESS = re.compile(
 
 
 def is_policy_refusal(fault: UpstreamFault) -> bool:
-    """Return True if the provider refused the request because of its content.
-
-    The client then receives a reply with the stop reason `refusal`, and no other provider is tried.
-    """
     if fault.status in (401, 402):
         return False
     if REFUSAL_CODES.search(" ".join(fault.codes)):
@@ -119,11 +116,11 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
     sentences = [one for one in _SENTENCE_END.split(fault.message) if not _OTHER_SUBJECTS.search(one)]
     if any(matches_any(REFUSAL_TEXTS, sentence) for sentence in sentences):
         return True
-    return not _ACCESS.search(fault.message) and any(map(_combines, sentences))
-
-
-def _combines(sentence: str) -> bool:
-    return any(all(element.search(sentence) for element in elements) for elements in REFUSAL_PATTERN_TRIPLES)
+    return not _ACCESS.search(fault.message) and any(
+        all(pattern.search(sentence) for pattern in triple)
+        for sentence in sentences
+        for triple in REFUSAL_PATTERN_TRIPLES
+    )
 
 
 _USED_UP = (
@@ -209,20 +206,14 @@ delay (2026-11)."""
 
 
 def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
-    """Return the kind of quota that is used up. None: the error has another cause.
-
-    `billing` is the credit of the account. `allowance` is the use that a period or plan permits.
-    """
+    """Return the kind of quota that is used up. None: the error has another cause."""
     if fault.status not in _STATUSES:
         return None
-    if fault.codes & BILLING_CODES or _is_billing(fault):
+    is_short = _SHORT.search(fault.message) is not None
+    if fault.codes & BILLING_CODES or (not is_short and matches_any(BILLING_TEXTS, fault.message)):
         return "billing"
     if _NOTHING.search(fault.message):
         return "allowance"
-    if _SHORT.search(fault.message) or (fault.retry_after or _LONG_SECONDS) < _LONG_SECONDS:
+    if is_short or (fault.retry_after or _LONG_SECONDS) < _LONG_SECONDS:
         return None
     return "allowance" if fault.codes & ALLOWANCE_CODES or matches_any(ALLOWANCE_TEXTS, fault.message) else None
-
-
-def _is_billing(fault: UpstreamFault) -> bool:
-    return not _SHORT.search(fault.message) and matches_any(BILLING_TEXTS, fault.message)

@@ -1,12 +1,18 @@
-"""`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
+"""Errors for requests with too many tokens.
 
-Three cases are recognized: the input exceeds the context window, the output limit (`max_tokens`) is too high, or this
-request alone exceeds a rate limit. `TokenLimitFault` describes the error. `KnownTokenCounts` has the proxy's own counts
-for error texts without numbers. `new_input_overflow_fault` returns the description for an input that is too long.
+Theory of operation: three cases are recognized. The input exceeds the context window, the output limit (`max_tokens`)
+is too high, or this request alone exceeds a rate limit. The client compacts its history only after Anthropic's text
+with numbers, and the proxy lowers an output limit only if it knows the right one. So the numbers matter, and servers
+write them in hundreds of ways. The module therefore reads every number in the text as a `Quantity`: what it counts
+(input, output, both) and its role (limit, amount, excess), by the words around it. Then it decides with these, with the
+tables of texts and codes, and with the counts of the proxy itself (`KnownTokenCounts`) for what the text lacks.
+
+Why it is not simpler: a wrong number costs the user the conversation. Texts about images, files, bytes, quotas of a day
+and thinking budgets contain the same words and numbers, and must not be taken for an input that is too long.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -15,6 +21,9 @@ from msgspec import Struct, structs
 from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
+from anthropic_proxy.wire.failures.kinds import matches_any, regex
+
+# The numbers of tokens in an error text
 
 _LEXEME = re.compile(
     r"(?P<skipped>[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]?[0-9:.]{0,16}Z?|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?"
@@ -40,7 +49,7 @@ class Lexeme(Struct, frozen=True):
     """The number, with the factor `k` or `M` applied. None: a word or a sign."""
 
 
-def read_lexemes(text: str) -> Iterator[Lexeme]:
+def _read_lexemes(text: str) -> Iterator[Lexeme]:
     """Yield the words, numbers and signs of an error text in order.
 
     Dates, times, versions and words that begin with a digit are omitted.
@@ -49,27 +58,24 @@ def read_lexemes(text: str) -> Iterator[Lexeme]:
     for match in _LEXEME.finditer(text):
         kind, found = match.lastgroup, match[0]
         if kind in ("number", "factor"):
-            for value in _values(match["number"], match["factor"].lower(), previous):
+            for value in _read_numbers(match["number"], match["factor"].lower(), previous):
                 yield Lexeme("#", value)
         elif kind == "word":
-            yield from (Lexeme(word) for word in _split(found))
+            # a compound with a digit is the name of a model
+            words = [found] if any(map(str.isdigit, found)) else _JOINT.split(found)
+            yield from map(Lexeme, words)
         elif kind == "sign":
             yield Lexeme(found)
         previous = found
 
 
 @lru_cache(maxsize=1024)
-def split_identifier(word: str) -> tuple[str, ...]:
+def _split_identifier(word: str) -> tuple[str, ...]:
     """Return the words of an identifier in lower case: `maxOutputTokens` becomes `max`, `output`, `tokens`."""
     return tuple(part.lower() for part in _PART.findall(word))
 
 
-def _split(word: str) -> list[str]:
-    """Return the words of a compound joined by `-`, `.` or `/`. A compound with a digit (model name) is not split."""
-    return [word] if any(character.isdigit() for character in word) else _JOINT.split(word)
-
-
-def _values(number: str, factor: str, previous: str) -> Iterator[int]:
+def _read_numbers(number: str, factor: str, previous: str) -> Iterator[int]:
     if len(number) > _MAX_DIGITS + 6:
         return
     whole, _, fraction = number.partition(".")
@@ -86,11 +92,11 @@ QuantitySubject = Literal["input", "output", "context", ""]
 QuantityRole = Literal["limit", "amount", "excess"]
 """Role of a number. `limit`: maximum. `amount`: size of the request. `excess`: amount minus limit."""
 
-_INPUT = frozenset(("input", "inputs", "prompt", "prompts", "messages", "conversation", "history"))
-_QUANTITIES_OUTPUT = frozenset(
+_INPUT_WORDS = frozenset(("input", "inputs", "prompt", "prompts", "messages", "conversation", "history"))
+_OUTPUT_WORDS = frozenset(
     ("output", "outputs", "completion", "completions", "generated", "generation", "generate", "predict", "new", "gen")
 )
-_CONTEXT = frozenset(("context", "window", "total", "model", "ctx", "sequence", "seq", "embeddings"))
+_CONTEXT_WORDS = frozenset(("context", "window", "total", "model", "ctx", "sequence", "seq", "embeddings"))
 _MEASURES = frozenset(
     (
         *("max", "min", "maximum", "tokens", "token", "length", "len", "count", "size", "limit", "num", "n", "of"),
@@ -100,9 +106,9 @@ _MEASURES = frozenset(
 """Words that may stand beside the subject in an identifier: `input_length`. An identifier with any other word
 (`input_schema`) is no number of tokens."""
 _SUBJECT_WORDS: dict[str, QuantitySubject] = {
-    **dict.fromkeys(_INPUT, "input"),
-    **dict.fromkeys(_QUANTITIES_OUTPUT - {"new", "gen", "predict"}, "output"),
-    **dict.fromkeys(_CONTEXT - {"model", "total", "seq", "embeddings"}, "context"),
+    **dict.fromkeys(_INPUT_WORDS, "input"),
+    **dict.fromkeys(_OUTPUT_WORDS - {"new", "gen", "predict"}, "output"),
+    **dict.fromkeys(_CONTEXT_WORDS - {"model", "total", "seq", "embeddings"}, "context"),
 }
 _LIMITS = frozenset(
     (
@@ -206,9 +212,9 @@ class Quantity(Struct, frozen=True, kw_only=True):
     """True if the word `tokens` follows the number."""
 
 
-def read_quantities(text: str) -> list[Quantity]:
+def _read_quantities(text: str) -> list[Quantity]:
     """Return the numbers of tokens in an error text, in order. Numbers of other things, such as bytes, are omitted."""
-    lexemes = list(read_lexemes(text))
+    lexemes = list(_read_lexemes(text))
     found: list[Quantity] = []
     sentence = previous = 0
     known: QuantitySubject = ""
@@ -217,13 +223,13 @@ def read_quantities(text: str) -> list[Quantity]:
         if lexeme.text in _ENDS:
             sentence = previous = place + 1
         elif lexeme.value is None:
-            subject = find_subject(lexemes, place)
+            subject = _find_subject(lexemes, place)
             known = "" if {subject, known} == {"input", "output"} else subject or known
         else:
             if not in_range and _is_lower_end(lexemes, place, previous):
                 in_range = _is_range(lexemes, place, previous)
             else:
-                found += _read(lexemes, place, previous, sentence, known, in_range=in_range)
+                found += _read_quantity(lexemes, place, previous, sentence, known, in_range=in_range)
                 in_range = False
             previous = _end_of(lexemes, place)
             if len(found) == _MAX_QUANTITIES:
@@ -234,20 +240,20 @@ def read_quantities(text: str) -> list[Quantity]:
 @lru_cache(maxsize=1024)
 def _subject_of_word(word: str) -> QuantitySubject:
     plain = _SUBJECT_WORDS.get(word.lower(), "")
-    parts = set(split_identifier(word))
+    parts = set(_split_identifier(word))
     if plain or len(parts) < 2:
         return plain
     subjects = parts - _MEASURES
     if not subjects:
         return "output" if parts >= {"max", "tokens"} and "num" not in parts else ""
-    if subjects <= _INPUT:
+    if subjects <= _INPUT_WORDS:
         return "input"
-    if subjects <= _QUANTITIES_OUTPUT:
+    if subjects <= _OUTPUT_WORDS:
         return "output"
-    return "context" if subjects <= _CONTEXT else ""
+    return "context" if subjects <= _CONTEXT_WORDS else ""
 
 
-def find_subject(lexemes: Sequence[Lexeme], index: int) -> QuantitySubject:
+def _find_subject(lexemes: Sequence[Lexeme], index: int) -> QuantitySubject:
     """Return the kind of tokens that the word at `index` names: `input`, `output`, or both as `context`. "": none."""
     word = lexemes[index].text
     if word.lower() == "tokens" and index and _is_output_limit(lexemes, index):
@@ -268,28 +274,25 @@ def _end_of(lexemes: Sequence[Lexeme], place: int) -> int:
     """Return the index of the first lexeme after the words that describe the number at lexeme `place`."""
     for after in range(place + 1, min(place + 7, len(lexemes))):
         word = lexemes[after].text.lower()
-        if find_subject(lexemes, after) or word in _OTHER_UNITS:
+        if _find_subject(lexemes, after) or word in _OTHER_UNITS:
             if word in ("input", "output", "prompt", "completion", "inputs", "new"):
                 continue
-            return after if _names_next(lexemes, after) else after + 1
+            # `n_ctx` in `45000 n_ctx=32768` is the name of the next number
+            signs = [lexeme.text for lexeme in lexemes[after + 1 : after + 3]]
+            return after if signs in (["=", "#"], [":", "#"]) else after + 1
         if word not in _FILLERS:
             return after
     return min(place + 7, len(lexemes))
 
 
-def _names_next(lexemes: Sequence[Lexeme], place: int) -> bool:
-    """Return True if the word at `place` is the name of the next number: `n_ctx` in `45000 n_ctx=32768`."""
-    return [lexeme.text for lexeme in lexemes[place + 1 : place + 3]] in (["=", "#"], [":", "#"])
-
-
-def _read(
+def _read_quantity(
     lexemes: Sequence[Lexeme], place: int, previous: int, sentence: int, known: QuantitySubject, *, in_range: bool
 ) -> Iterator[Quantity]:
     """Yield the number at lexeme `place` as a `Quantity`, if it counts tokens. `in_range`: upper end of a range."""
     end = _end_of(lexemes, place)
     if _is_other_unit(lexemes, place, end):
         return
-    before = _words(lexemes, previous, place)
+    before = _words_before(lexemes, previous, place)
     subject = _subject_behind(lexemes, place, end) or _subject_before(lexemes, max(previous, place - _REACH), place)
     named = bool(subject)
     if {"total", "totaling", "totalling"}.intersection(before[-4:]):
@@ -299,7 +302,7 @@ def _read(
     yield Quantity(
         value=(lexemes[place].value or 0) - _is_exclusive(lexemes, place, before),
         subject=subject,
-        role="limit" if in_range else _role(lexemes, place, before),
+        role="limit" if in_range else _find_role(lexemes, place, before),
         has_adjacent_subject=named,
         is_minimum=before[-2:] == ["at", "least"],
         is_past_usage=bool(_SPENT.intersection(before[-3:])),
@@ -307,7 +310,7 @@ def _read(
     )
 
 
-def _words(lexemes: Sequence[Lexeme], start: int, place: int) -> list[str]:
+def _words_before(lexemes: Sequence[Lexeme], start: int, place: int) -> list[str]:
     return [lexeme.text.lower() for lexeme in lexemes[max(start, place - _REACH) : place]]
 
 
@@ -317,13 +320,13 @@ def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> Quantity
         return "input"
     if place > 1 and lexemes[place - 1] == _PLUS and lexemes[place - 2].value is not None:
         return "output"
-    return next((found for at in range(place + 1, end) if (found := find_subject(lexemes, at))), "")
+    return next((found for at in range(place + 1, end) if (found := _find_subject(lexemes, at))), "")
 
 
 def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> QuantitySubject:
     """Return the nearest subject named before a number. A sum of input and output is the context."""
     words = range(place - 1, start - 1, -1)
-    found = [(at, subject) for at in words if (subject := find_subject(lexemes, at))]
+    found = [(at, subject) for at in words if (subject := _find_subject(lexemes, at))]
     if not found:
         return ""
     nearest: QuantitySubject = found[0][1]
@@ -347,7 +350,7 @@ def _is_other_unit(lexemes: Sequence[Lexeme], place: int, end: int) -> bool:
 
 def _is_range(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
     """Return True if the number at index `place` is the lower end of a range (`1-8192`)."""
-    words = _words(lexemes, previous, place)[-4:]
+    words = _words_before(lexemes, previous, place)[-4:]
     behind = lexemes[place + 1].text if place + 1 < len(lexemes) else ""
     if not _RANGES.intersection(words) and not (behind in _RANGE_DASHES and _VALUES.intersection(words)):
         return False
@@ -363,7 +366,7 @@ def _is_lower_end(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
     """Return True if the number at index `place` is the lower end of a range, or the minimum of a value."""
     if _is_range(lexemes, place, previous):
         return True
-    words = _words(lexemes, previous, place)[-8:]
+    words = _words_before(lexemes, previous, place)[-8:]
     if not _MINIMUM_WORDS.intersection(words) or not _ORDERS.intersection(words):
         return False
     return not _NEGATIONS.intersection(words) and not _STRICT.intersection(words)
@@ -378,7 +381,7 @@ def _is_exclusive(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) 
     return bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
 
 
-def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> QuantityRole:
+def _find_role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> QuantityRole:
     behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 6]]
     sign = next((word for word in behind if word not in ("tokens", "token", ")")), "")
     if behind[:2] == ["/", "#"]:
@@ -404,36 +407,16 @@ def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> Quant
             return "limit"
         if word in _AMOUNTS or word in _SPENT:
             return "amount"
-    return "limit" if _is_maximum(before) or _names_window(before) else "amount"
+    for word in before:  # a maximum of the model: `max_model_len`
+        parts = _split_identifier(word)
+        if "max" in parts and len(parts) > 1 and _subject_of_word(word) == "context":
+            return "limit"
+    near = [word for word in before[-4:] if word not in _WINDOW_FILLERS]  # `context window (8192 tokens)`
+    parts = _split_identifier(near[-1]) if near else ()
+    return "limit" if _WINDOW.issuperset(parts) and not _WINDOW_NAMES.isdisjoint(parts) else "amount"
 
 
-def _names_window(before: Sequence[str]) -> bool:
-    """Return True if the words directly before a number name a context window: `context window (8192 tokens)`."""
-    near = [word for word in before[-4:] if word not in _WINDOW_FILLERS]
-    parts = split_identifier(near[-1]) if near else ()
-    return _WINDOW.issuperset(parts) and not _WINDOW_NAMES.isdisjoint(parts)
-
-
-def _is_maximum(before: Sequence[str]) -> bool:
-    """Return True if an identifier before a number names a maximum of the model: `max_model_len`."""
-    return any(
-        "max" in (parts := split_identifier(word)) and _subject_of_word(word) == "context" and len(parts) > 1
-        for word in before
-    )
-
-
-def regex(pattern: str) -> re.Pattern[str]:
-    """Return the compiled regular expression of a table row. Case is ignored.
-
-    A part of `pattern` that matches any text must have a maximum length (`.{0,80}`), which limits the time of a search.
-    """
-    return re.compile(pattern, re.IGNORECASE)
-
-
-def matches_any(rows: Iterable[re.Pattern[str]], text: str) -> bool:
-    """Return True if at least one row of a table is found in an error text."""
-    return any(entry.search(text) for entry in rows)
-
+# What an error says about the tokens of the request
 
 INPUT_OVERFLOW_TEXTS = (
     regex(r"\bcontext[ _](?:length|window|size|limit)[ _](?:is )?exceed"),  # OpenAI, Groq, DeepSeek: code (2026-11)
@@ -457,8 +440,7 @@ INPUT_OVERFLOW_TEXTS = (
     regex(r"\btokens of image and text exceed"),  # Volcengine (2026-11)
     regex(r"\btoo many (?:input |prompt )?tokens\b(?![^.\n]{0,30}\b(?:wait|retry|again))"),  # Bedrock, TGI (2026-11)
 )
-"""Error texts for an input above the context window. They are used if an error has no numbers that decide
-(`quantities.py`)."""
+"""Error texts for an input above the context window. They are used if no numbers decide."""
 INPUT_OVERFLOW_CODES = frozenset(("1261",))
 """Error codes for an input above the context window. Z.ai and BigModel: `Prompt exceeds max length` (docs.z.ai, error
 codes, read 2026-11)."""
@@ -512,7 +494,7 @@ _COMPARISONS = re.compile(
 )
 """Words that compare a number with a limit (`exceeds`). A text without them only mentions the context window, so the
 error has another reason."""
-_OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
+_MENTIONED_OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
 _OTHER_NUMBERS = re.compile(
     r"\(parameter=[\w.]{1,64}, value=[^()]{0,200}\)|\b(?:code|status(?:_code)?)\\?[\"']?: ?\\?[\"']?[0-9]{3}\b"
 )
@@ -556,41 +538,45 @@ class TokenLimitFault(Struct, frozen=True, kw_only=True):
 
 
 def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> TokenLimitFault | None:
-    """Return the description of an error for too many tokens. None: the error has another reason.
-
-    The counts in `known` replace numbers that the error text lacks.
-    """
+    """Return the description of an error for too many tokens. None: the error has another reason."""
     fault = structs.replace(fault, message=_OTHER_NUMBERS.sub("", fault.message))
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
     if (size := _MESSAGE_BYTES.search(text)) is not None:
-        return _find_message_bytes(int(size[1]), int(size[2]), known)
+        sent, allowed = int(size[1]), int(size[2])
+        if sent <= allowed:
+            return None
+        tokens = known.estimate_input() or sent // 4
+        return _input_overflow(tokens, tokens * allowed // sent)
     if _LONG_PERIODS.search(text) and _QUOTAS.search(text) and not _SHORT_PERIODS.search(text):
         return None
-    quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
+    parameter = (fault.parameter or "").lower().replace("_", "")
+    names_output = (
+        "token" in parameter
+        and ("max" in parameter or "output" in parameter or "completion" in parameter)
+        and "input" not in parameter
+    )
+    quantities = _distinct(_read_quantities(fault.message), names_output)
     if RATE_LIMIT_WORDS.search(text):
-        return _find_rate(quantities, known)
-    limit = None if _BUDGETS.search(text) else _output_limit(quantities, known.requested_output)
+        return _decide_rate_limit(quantities, known)
+    limit = None if _BUDGETS.search(text) else _find_output_limit(quantities, known.requested_output)
     if limit is not None:
         return TokenLimitFault(
             message="", parameter="max_tokens", cause=UpstreamErrorCause(kind="output_limit", max_output_tokens=limit)
         )
-    window = _window(quantities, text)
+    window = _find_window(quantities, text)
     named = window is not None and (
         window.has_token_unit or (window.subject == "context" and window.has_adjacent_subject)
     )
-    if not named and _has_own_limit(fault.message) and not _is_coded(fault):
+    is_coded = _is_coded(fault)
+    if not named and _OTHER_THINGS.search(_WITH_IMAGES.sub("", fault.message)) and not is_coded:
         return None
     excess = next((one for one in quantities if one.role == "excess" and one.subject in ("context", "input")), None)
     if window is None and excess is None:
-        return _find_in_words(fault, text, quantities, known)
-    if named and excess is None and not (_is_coded(fault) or _COMPARISONS.search(text) or _exceeds(window, quantities)):
+        return _decide_without_limit(fault, text, quantities, known)
+    if named and excess is None and not (is_coded or _COMPARISONS.search(text) or _exceeds(window, quantities)):
         return None
     if not (
-        named
-        or excess
-        or _is_coded(fault)
-        or matches_any(INPUT_OVERFLOW_TEXTS, text)
-        or _compares(window, quantities, text)
+        named or excess or is_coded or matches_any(INPUT_OVERFLOW_TEXTS, text) or _compares(window, quantities, text)
     ):
         return None
     return _decide(quantities, window, excess, fault, known)
@@ -624,23 +610,13 @@ def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
     return kept
 
 
-def _names_output(parameter: str | None) -> bool:
-    words = (parameter or "").lower().replace("_", "")
-    return "token" in words and ("max" in words or "output" in words or "completion" in words) and "input" not in words
-
-
 def _is_coded(fault: UpstreamFault) -> bool:
     if fault.codes & INPUT_OVERFLOW_CODES or fault.context_window is not None:
         return True
     return matches_any(INPUT_OVERFLOW_TEXTS[:2], " ".join(fault.codes))
 
 
-def _has_own_limit(text: str) -> bool:
-    """Return True if an error text names a thing with a separate limit, such as an image or a file."""
-    return _OTHER_THINGS.search(_WITH_IMAGES.sub("", text)) is not None
-
-
-def _output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
+def _find_output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
     """Return the maximum output tokens that the error states. None: not stated, or not below `asked`."""
     limits = [one.value for one in quantities if one.role == "limit" and one.subject == "output" and one.value > 0]
     amounts = [one.value for one in quantities if one.role == "amount" and one.subject == "output"]
@@ -650,7 +626,7 @@ def _output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
     return limit
 
 
-def _window(quantities: Sequence[Quantity], text: str) -> Quantity | None:
+def _find_window(quantities: Sequence[Quantity], text: str) -> Quantity | None:
     limits = [one for one in quantities if one.role == "limit" and one.subject != "output" and one.value >= _MIN_LIMIT]
     if len(quantities) == 1 and "token" not in text.lower():
         limits = [one for one in limits if one.value >= _MIN_LONE_LIMIT]
@@ -685,24 +661,24 @@ def _decide(
     limit = window.value if window else fault.context_window or known.context_window
     if excess is not None:
         limit = limit or max(known.estimate_input() - excess.value, 0) or _UNKNOWN_WINDOW
-        return new_input_overflow_fault(limit + excess.value, limit)
+        return _input_overflow(limit + excess.value, limit)
     limit = limit or _UNKNOWN_WINDOW
-    output = _amount(quantities, "output") or known.requested_output
-    tokens, is_total = _input(quantities, output, limit, fault)
+    output = _largest_amount(quantities, "output") or known.requested_output
+    tokens, is_total = _find_input_tokens(quantities, output, limit, fault)
     if tokens is None:
         return _without_input(quantities, limit, output, known, fault.message)
     if is_total and _counts_output(tokens, limit, known):
         tokens -= known.requested_output
     if tokens > limit:
-        return new_input_overflow_fault(tokens, limit)
+        return _input_overflow(tokens, limit)
     if tokens + output > limit:
-        return _lower(tokens, output, limit, limit - tokens - _MARGIN)
-    return new_input_overflow_fault(
-        limit + 1, limit
-    )  # the numbers would fit, so the provider's check counts differently
+        return _lower_output(tokens, output, limit, limit - tokens - _MARGIN)
+    return _input_overflow(limit + 1, limit)  # the numbers would fit, so the provider's check counts differently
 
 
-def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault) -> tuple[int | None, bool]:
+def _find_input_tokens(
+    quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault
+) -> tuple[int | None, bool]:
     """Return the input tokens in an error text, and True if the count may include the output. None: not stated."""
     stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
     others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
@@ -717,13 +693,13 @@ def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: Upstr
         whole = max(others, default=0)
         return (sum(parts) if sum(parts) + output == whole or sum(parts) == whole else max(parts)), False
     total = max(others, default=0) or fault.input_tokens or 0
-    explicit = _amount(quantities, "output")
+    explicit = _largest_amount(quantities, "output")
     if total and explicit and total > explicit and total != limit:
         return total - explicit, False
     return (total, fault.input_tokens is None) if total > limit else (fault.input_tokens, False)
 
 
-def _amount(quantities: Sequence[Quantity], subject: str) -> int:
+def _largest_amount(quantities: Sequence[Quantity], subject: str) -> int:
     return max((one.value for one in quantities if one.role == "amount" and one.subject == subject), default=0)
 
 
@@ -747,23 +723,22 @@ def _without_input(
     If the text mentions the output, a lower output limit is proposed. Otherwise the input counts as too long.
     """
     estimate = known.estimate_input()
-    stated = bool(_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
-    mentioned = bool(quantities) and _OUTPUT.search(text) is not None and estimate + output > limit
+    stated = bool(_largest_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
+    mentioned = bool(quantities) and _MENTIONED_OUTPUT.search(text) is not None and estimate + output > limit
     if not (stated or mentioned) or estimate >= limit or not output:
-        return new_input_overflow_fault(max(estimate, limit + 1), limit)
+        return _input_overflow(max(estimate, limit + 1), limit)
     output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
     if output_limit >= output:  # the input is longer than estimated, because this output was refused
         output_limit = output // 4
-    return _lower(max(estimate, limit - output + 1), output, limit, output_limit)
+    return _lower_output(max(estimate, limit - output + 1), output, limit, output_limit)
 
 
-def new_input_overflow_fault(tokens: int, limit: int) -> TokenLimitFault:
-    """Return the description of the error for an input of `tokens` tokens in a context window of `limit` tokens."""
+def _input_overflow(tokens: int, limit: int) -> TokenLimitFault:
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
     return TokenLimitFault(message=text, parameter="messages", cause=UpstreamErrorCause(kind="overflow"))
 
 
-def _lower(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimitFault:
+def _lower_output(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimitFault:
     text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"
     cause = UpstreamErrorCause(
         kind="output_limit", max_tokens=output_limit if output_limit > 0 else None, context_window=limit
@@ -772,7 +747,7 @@ def _lower(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimi
     return TokenLimitFault(message=message, parameter="max_tokens", cause=cause)
 
 
-def _find_in_words(
+def _decide_without_limit(
     fault: UpstreamFault, text: str, quantities: Sequence[Quantity], known: KnownTokenCounts
 ) -> TokenLimitFault | None:
     """Return the result for an error text that states no limit as a number. None: the error has another reason."""
@@ -789,15 +764,7 @@ def _find_in_words(
     return None
 
 
-def _find_message_bytes(size: int, limit: int, known: KnownTokenCounts) -> TokenLimitFault | None:
-    """Return the result for messages of `size` bytes, of which `limit` are allowed, as estimated tokens."""
-    if size <= limit:
-        return None
-    tokens = known.estimate_input() or size // 4
-    return new_input_overflow_fault(tokens, tokens * limit // size)
-
-
-def _find_rate(quantities: Sequence[Quantity], known: KnownTokenCounts) -> TokenLimitFault | None:
+def _decide_rate_limit(quantities: Sequence[Quantity], known: KnownTokenCounts) -> TokenLimitFault | None:
     """Return the result for a request with more tokens than a rate limit allows in its whole period.
 
     None: the request fits into the limit, so a retry after a delay succeeds.
@@ -809,5 +776,5 @@ def _find_rate(quantities: Sequence[Quantity], known: KnownTokenCounts) -> Token
     limit, total = min(limits), max(asked)
     input_tokens = total - known.requested_output
     if 0 < known.requested_output < total and input_tokens + _MARGIN < limit:
-        return _lower(input_tokens, known.requested_output, limit, limit - input_tokens - _MARGIN)
-    return new_input_overflow_fault(total, limit)
+        return _lower_output(input_tokens, known.requested_output, limit, limit - input_tokens - _MARGIN)
+    return _input_overflow(total, limit)

@@ -15,7 +15,7 @@ from anthropic_proxy.wire.failures import (
     rejects_developer_role,
     rejects_tool_result_content,
 )
-from anthropic_proxy.wire.failures.kinds import is_policy_refusal
+from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
 
 ASKED, ESTIMATE = 64_000, 20_000
 
