@@ -48,7 +48,8 @@ def clean_schema(
     lost: list[str] = []
     document = SchemaDocument(schema if isinstance(schema, dict) else {}, budget)
     index = EqualityIndex(budget)
-    root = _flatten_root(document, index, lost)
+    root = _RootFlattener(document, index, lost).flatten(document.root, 0)
+    root |= {key: document.root[key] for key in ("$defs", "definitions") if key in document.root}
     walk = _Walk(SchemaDocument(root, budget), index, rules)
     cleaned = walk.clean(root, (), 0)
     if rules.inlines_references:
@@ -163,13 +164,6 @@ _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperti
 """Keywords that are kept if the root has another type than `object`. All others are dropped."""
 
 
-def _flatten_root(document: SchemaDocument, index: EqualityIndex, losses: list[str]) -> Schema:
-    """Return the root as an object with `properties`, into which alternatives such as `anyOf` are merged."""
-    root = document.root
-    flattened = _RootFlattener(document, index, losses).flatten(root, 0)
-    return flattened | {key: root[key] for key in ("$defs", "definitions") if key in root}
-
-
 class _RootFlattener:
     """Merges the alternatives of a schema's root into one object. Each list of alternatives is read once."""
 
@@ -193,7 +187,7 @@ class _RootFlattener:
             branches = flat.pop(key, None)
             if isinstance(branches, list):
                 objects = self._objects_among(branches, depth)
-                _Union(flat, self._index, everyone_holds=key == "allOf").add(objects)
+                _add_branches(flat, objects, key, self._index)
                 if key != "allOf" or len(objects) < len(branches):
                     self._lost.append(f"{key} at the root became one object with all its properties")
         self._lost += [f"{key} at the root was removed" for key in ("enum", "const", "not") if key in flat]
@@ -227,51 +221,39 @@ class _RootFlattener:
         return self._targets[reference]
 
 
-class _Union:
-    """Adds the properties of alternative schemas (branches) to the object schema `flat`.
+def _add_branches(flat: Schema, branches: list[Schema], key: str, index: EqualityIndex) -> None:
+    """Add the properties and required names of alternative schemas (branches) to `flat`. A repeated one is skipped.
 
-    `everyone_holds`: True for `allOf`, where a name is required if any branch requires it. False: it is required only
-    if all branches require it.
+    A property with different descriptions becomes an `allOf` or `anyOf` of these descriptions. `key`: in an `allOf`, a
+    name is required if any branch requires it, otherwise only if all require it.
     """
-
-    def __init__(self, flat: Schema, index: EqualityIndex, *, everyone_holds: bool) -> None:
-        self._flat = flat
-        self._index = index
-        self._keyword = "allOf" if everyone_holds else "anyOf"
-        properties = flat.get("properties")
-        self._properties: Schema = dict(properties) if isinstance(properties, dict) else {}
-        self._alternatives: dict[str, dict[int, Any]] = {}
-        """Name of a property with different descriptions → number of a description (equal ones share it) →
-        description."""
-
-    def add(self, branches: list[Schema]) -> None:
-        """Add the properties and required names of the branches to `flat`. A repeated branch is skipped.
-
-        A property with different descriptions becomes an `allOf` or `anyOf` of these descriptions.
-        """
-        distinct = list({id(branch): branch for branch in branches}.values())
-        for branch in distinct:
-            self._index.budget.count_steps(1 + len(branch["properties"]))
-            for name, schema in branch["properties"].items():
-                known = self._properties.setdefault(name, schema)
-                if known is schema:
-                    continue
-                number = self._index.assign_equality_number(schema)
-                if name in self._alternatives:
-                    self._alternatives[name].setdefault(number, schema)
-                elif (first := self._index.assign_equality_number(known)) != number:
-                    self._alternatives[name] = {first: known, number: schema}
-        for name, alternatives in self._alternatives.items():
-            self._properties[name] = {self._keyword: list(alternatives.values())}
-        demands = [set(required_names(branch.get("required"))) for branch in distinct]
-        self._index.budget.count_steps(sum(map(len, demands)))
-        combine = set.union if self._keyword == "allOf" else set.intersection
-        shared = combine(*demands) if demands else set()
-        required = required_names(self._flat.get("required"))
-        required |= dict.fromkeys(name for name in self._properties if name in shared)
-        self._flat["properties"] = self._properties
-        if required:
-            self._flat["required"] = list(required)
+    is_all = key == "allOf"
+    properties: Schema = dict(flat["properties"]) if isinstance(flat.get("properties"), dict) else {}
+    # name of a property with different descriptions → number of a description (equal ones share it) → description
+    alternatives: dict[str, dict[int, Any]] = {}
+    distinct = list({id(branch): branch for branch in branches}.values())
+    for branch in distinct:
+        index.budget.count_steps(1 + len(branch["properties"]))
+        for name, schema in branch["properties"].items():
+            known = properties.setdefault(name, schema)
+            if known is schema:
+                continue
+            number = index.assign_equality_number(schema)
+            if name in alternatives:
+                alternatives[name].setdefault(number, schema)
+            elif (first := index.assign_equality_number(known)) != number:
+                alternatives[name] = {first: known, number: schema}
+    for name, schemas in alternatives.items():
+        properties[name] = {"allOf" if is_all else "anyOf": list(schemas.values())}
+    demands = [set(required_names(branch.get("required"))) for branch in distinct]
+    index.budget.count_steps(sum(map(len, demands)))
+    combine = set.union if is_all else set.intersection
+    shared = combine(*demands) if demands else set()
+    required = required_names(flat.get("required"))
+    required |= dict.fromkeys(name for name in properties if name in shared)
+    flat["properties"] = properties
+    if required:
+        flat["required"] = list(required)
 
 
 _STRICT = frozenset(
