@@ -92,7 +92,7 @@ STEPS = (
     Step("HTTP of the provider", r"\(anthropic_proxy/upstream", (46, 32, 0.6)),
     Step(
         "decoding the response",
-        r"\(anthropic_proxy/(?:wire/(?:\w+/(?:stream|frames)|framing|tool_call_repair|trailing_thinking|signatures)"
+        r"\(anthropic_proxy/(?:wire/(?:\w+/(?:stream|frames)|framing|tool_call_repair|thinking)"
         r"|exchange/upstream_stream)",
         (16, 28, 0.9),
     ),

@@ -228,7 +228,7 @@ class Decoder(ABC):
     """
 
     default_signature: str = ""
-    """Signature for thinking blocks of replies in which the provider sent none. `wire/signatures.py` describes its
+    """Signature for thinking blocks of replies in which the provider sent none. `wire/thinking.py` describes its
     format."""
     finished: bool = False
     """True if the last event of the reply was read (`[DONE]`, `response.completed`). The caller then stops reading."""

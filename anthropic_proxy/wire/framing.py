@@ -1,9 +1,7 @@
 """Splitting of streamed provider responses into frames. A frame is the data of one SSE event, or one NDJSON line.
 
-Network reads may end at any byte of a frame. `SSEReader` and `NDJSONReader` return frames for decoders. Their method
-`feed` adds received bytes and returns the complete frames. After the last byte of the body, `finish` returns a frame
-that lacks its final line end. `EventSplitter` is for relays, which forward bytes: it returns whole events and keeps the
-pending bytes, those of an unfinished event.
+Network reads may end at any byte of a frame. Readers return frames for decoders. `EventSplitter` is for relays, which
+forward bytes: it returns whole events unchanged.
 """
 
 from typing import Literal
@@ -23,7 +21,8 @@ class _Lines:
 
     __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
+        """`limit`: the maximum size of a frame in bytes."""
         self._limit = limit
         self._pieces: list[bytes] = []
         self._held = 0
@@ -60,10 +59,7 @@ class _Lines:
 
 
 class SSEReader(_Lines):
-    """Splits a Server-Sent Events body of a provider into the data of its events (WHATWG HTML, section 9.2.6).
-
-    `limit` is the maximum size of an event in bytes.
-    """
+    """Splits a Server-Sent Events body into the data of its events (WHATWG HTML, section 9.2.6)."""
 
     __slots__ = ("_values",)
 
@@ -105,15 +101,9 @@ class SSEReader(_Lines):
 
 
 class NDJSONReader(_Lines):
-    """Splits a newline-delimited JSON body of a provider (Ollama) into its lines. Empty lines are skipped.
-
-    `limit`: maximum size of a line in bytes.
-    """
+    """Splits a newline-delimited JSON body (Ollama) into its lines. Empty lines are skipped."""
 
     __slots__ = ()
-
-    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        super().__init__(limit)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add bytes of the body and return each line that is now complete, without its line end.
@@ -174,13 +164,13 @@ class EventSplitter:
             raise UpstreamProtocolError(message, retryable=False)
 
     def pop_pending(self) -> bytes:
-        """Return the bytes of the unfinished event and remove them from the splitter. b"": none."""
+        """Return the bytes of the unfinished event and remove them. b"": none."""
         pending = b"".join(self._pieces)
         self._pieces, self._overlap, self.pending_bytes = [], b"", 0
         return pending
 
     def peek_pending(self) -> bytes:
-        """Return the bytes of the unfinished event and keep them in the splitter. b"": none."""
+        """Return the bytes of the unfinished event and keep them. b"": none."""
         return b"".join(self._pieces)
 
 

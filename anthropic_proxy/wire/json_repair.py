@@ -1,9 +1,7 @@
-"""Repair of JSON in provider responses that contains half a character or invalid UTF-8.
+"""JSON text of provider responses: repair of half characters and invalid UTF-8, and counts sent as strings.
 
-Some servers split an emoji or another character between two frames (SSE events or lines) of a stream. `FrameRepair`
-repairs the frames of one stream, and `repair_json` a single text. An unreadable character becomes U+FFFD, so that the
-reply continues. `decode_repaired` decodes JSON, repaired if necessary. `parse_token_count` reads a count that may be a
-string.
+Some servers split an emoji or another character between two frames (SSE events or lines) of a stream. An unreadable
+character becomes U+FFFD, so that the reply continues.
 """
 
 import math
@@ -24,8 +22,6 @@ _FIRST_HALF = re.compile(
 """Pattern of the first half of a split character at the end of a JSON string."""
 _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
 """Pattern of the start of a JSON string that begins with the second half of a split character."""
-
-
 _MAX_DIGITS = 20
 """Maximum number of digits of a token count that a provider sends as a string. A longer one is ignored."""
 
@@ -44,15 +40,13 @@ class FrameRepair:
         The first half of a split character is moved to the next repaired frame. Decoding the result may still raise one
         of `DECODE_ERRORS`.
         """
-        # Half a character at the end of a string is kept for the next call, and is completed there.
         if self._half:
             frame = _SECOND_HALF.sub(lambda _: b'"' + self._half, frame, count=1)
             self._half = b""
-        return repair_json(_FIRST_HALF.sub(self._replace_match, frame, count=1))
-
-    def _replace_match(self, match: re.Match[bytes]) -> bytes:
-        self._half = match[2]
-        return match[1] + b'"'
+        if match := _FIRST_HALF.search(frame):
+            self._half = match[2]
+            frame = b'%b%b"%b' % (frame[: match.start()], match[1], frame[match.end() :])
+        return repair_json(frame)
 
 
 def repair_json(text: Raw | bytes) -> bytes:

@@ -16,7 +16,7 @@ from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_e
 from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.signatures import ReasoningState, encode_signature
+from anthropic_proxy.wire.thinking import ReasoningState, encode_signature
 from tests.matrix.backends import ASKED, Backend
 
 Fate = Literal["native", "hint", "emulated", "approximated", "dropped", "refused"]

@@ -21,7 +21,7 @@ from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS
-from anthropic_proxy.wire.signatures import SIGNATURE_PREFIX
+from anthropic_proxy.wire.thinking import SIGNATURE_PREFIX
 
 _TRACE_HEADERS = ("traceparent", "tracestate")
 _NOT_FORWARDED_HEADERS = frozenset(

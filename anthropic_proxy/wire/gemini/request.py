@@ -45,7 +45,7 @@ from anthropic_proxy.wire.shared_notes import (
     media_as_text_note,
     renamed_effort_note,
 )
-from anthropic_proxy.wire.signatures import decode_signature
+from anthropic_proxy.wire.thinking import decode_signature
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode

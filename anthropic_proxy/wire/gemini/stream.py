@@ -45,7 +45,6 @@ from anthropic_proxy.wire.failures import (
     find_reply_end,
     read_error_object,
 )
-from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.errors import classify_fault
 from anthropic_proxy.wire.gemini.frames import (
@@ -64,11 +63,10 @@ from anthropic_proxy.wire.gemini.frames import (
     decode_strict_reply,
 )
 from anthropic_proxy.wire.gemini.tools import GoogleTools, find_google_tools
-from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, repair_json
-from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, encode_signature
-from anthropic_proxy.wire.tool_call_ids import ToolCallIds
-from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
+from anthropic_proxy.wire.reply_ends import FinishKind, find_finish_kind, split_input_tokens
+from anthropic_proxy.wire.thinking import ReasoningState, TrailingThinkingBuffer, empty_signature, encode_signature
+from anthropic_proxy.wire.tools import ToolCallIds
 
 # Source of the values: reference of `FinishReason` (2026-11).
 _REFUSALS = frozenset(

@@ -18,7 +18,7 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, find_unsupported_keywords
 from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text_note, missing_setting_note
-from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
+from anthropic_proxy.wire.tools import cached_encoder, cached_list_encoder, tool_description
 
 _OWN: Mapping[str, str] = {
     "web_search": "googleSearch",

@@ -31,7 +31,7 @@ from anthropic_proxy.wire.message_encoder import (
 from anthropic_proxy.wire.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.wire.ollama.tools import encode_tools
 from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, NO_SERVICE_TIER, SCHEMA_AS_TEXT
-from anthropic_proxy.wire.signatures import decode_signature
+from anthropic_proxy.wire.thinking import decode_signature
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode

@@ -15,14 +15,13 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
-from anthropic_proxy.wire.finish_reasons import FinishKind, find_finish_kind
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, parse_token_count, repair_json
 from anthropic_proxy.wire.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.wire.ollama.errors import classify_fault, decode_reply_end
-from anthropic_proxy.wire.signatures import empty_signature
-from anthropic_proxy.wire.tool_call_ids import ToolCallIds
+from anthropic_proxy.wire.reply_ends import FinishKind, find_finish_kind
+from anthropic_proxy.wire.thinking import TrailingThinkingBuffer, empty_signature
 from anthropic_proxy.wire.tool_call_repair import TextSplitter, ToolCallRepair
-from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
+from anthropic_proxy.wire.tools import ToolCallIds
 
 ABSENT = Raw(b"")
 """Value of a raw JSON field that the server did not send."""

@@ -28,7 +28,7 @@ from anthropic_proxy.wire.json_schema import (
 )
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text_note
-from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
+from anthropic_proxy.wire.tools import cached_encoder, cached_list_encoder, tool_description
 
 
 class ToolFields(Struct):

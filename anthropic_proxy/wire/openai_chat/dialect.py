@@ -11,7 +11,7 @@ from typing import Literal
 
 from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules
-from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
+from anthropic_proxy.wire.openai_shared import OpenAIDialect
 from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 

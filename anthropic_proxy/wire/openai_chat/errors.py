@@ -1,8 +1,7 @@
 """Errors of servers with the Chat Completions API: converts them to errors or replies for the client.
 
-Two kinds of errors become replies: a refusal because of content, and a tool call that Groq could not parse.
-`decode_reply_in_error` returns such a reply. `classify_fault` converts any other error. A fault is the decoded error
-object of a provider.
+Two kinds of errors become replies: a refusal because of content, and a tool call that Groq could not parse. An error
+about a parameter may have an adaptation, a change of the dialect with which the request is sent again.
 """
 
 import re
@@ -21,7 +20,9 @@ from anthropic_proxy.wire.failures import (
     find_reply_end,
     rejects_developer_role,
 )
-from anthropic_proxy.wire.openai_adaptation import (
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.request import encode_request
+from anthropic_proxy.wire.openai_shared import (
     SHARED_DROPS,
     ParameterDrops,
     apply_drop_or_effort,
@@ -31,16 +32,11 @@ from anthropic_proxy.wire.openai_adaptation import (
     find_media_adaptation,
     reversed_path_names,
 )
-from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.request import encode_request
 from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 
-_UNREADABLE = "tool_use_failed"
-"""Groq's error code for tool calls that Groq could not parse. The error object contains the reply."""
 _OBJECTS = re.compile(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
 """Pattern of a JSON object in reply text, up to the next marker of a tool call. It begins at the start, after white
 space or after a marker."""
-_ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
 def decode_reply_in_error(
@@ -52,8 +48,8 @@ def decode_reply_in_error(
     """
     if (end := find_reply_end(fault, call.provider, has_content=has_content)) is not None:
         return [end]
-    if fault.failed_generation is None or _UNREADABLE not in fault.codes:
-        return None
+    if fault.failed_generation is None or "tool_use_failed" not in fault.codes:
+        return None  # Groq sends the calls that it could not parse with this code
     if any(is_truncated_object(text) for text in _OBJECTS.findall(fault.failed_generation)):
         return None  # the output limit may have cut it, and a cut call may not reach a tool
     text = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
@@ -61,11 +57,12 @@ def decode_reply_in_error(
     return [*deltas, Stop("tool_use")] if text.notes else None
 
 
-def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client that corresponds to `fault`, the provider's decoded error.
+_REQUIRES_RESPONSES = re.compile(r"\bv1/responses\b")
+"""Pattern of messages about a request that only the Responses API accepts."""
 
-    If the request requires the Responses API, the error message names the environment variable that selects this API.
-    """
+
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+    """Return the error for the client that corresponds to `fault`, the provider's decoded error."""
     error = build_upstream_error(
         fault,
         call.provider,
@@ -73,14 +70,9 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
         estimate_input=call.estimate_input_tokens,
         output_limit=call.request.max_tokens,
     )
-    if requires_responses_wire(fault.message):
+    if _REQUIRES_RESPONSES.search(fault.message):
         error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."
     return error
-
-
-def requires_responses_wire(error_message: str) -> bool:
-    """Return True if the error message names `v1/responses`, because this request requires the Responses API."""
-    return _ELSEWHERE.search(error_message) is not None
 
 
 _DROPS: ParameterDrops = {
@@ -108,7 +100,7 @@ _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
-    if error.status in (400, 404, 422) and requires_responses_wire(error.message):
+    if error.status in (400, 404, 422) and _REQUIRES_RESPONSES.search(error.message):
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
@@ -121,7 +113,9 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if name not in _KNOWN:
         name = find_rejected_parameter(error.message, _KNOWN) or name
     if name in _LIMITS:
-        return _rename_limit(call, name, error)
+        if call.dialect.output_limit_field != name or error.cause is not None:
+            return None  # not the name that was sent, or its value was too high
+        return Adaptation(f"say {_LIMITS[1 - _LIMITS.index(name)]}")
     if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
         return healing
     return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
@@ -135,12 +129,3 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if verb == "role" and value == "system":
         return structs.replace(dialect, system_role="system")
     return apply_drop_or_effort(dialect, name, _DROPS)
-
-
-def _rename_limit(call: Call[Dialect], name: str, error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that sends the output limit under its other field name.
-
-    The names are `max_tokens` and `max_completion_tokens`. None: the server did not reject the name that was sent.
-    """
-    other = _LIMITS[1 - _LIMITS.index(name)]
-    return Adaptation(f"say {other}") if call.dialect.output_limit_field == name and error.cause is None else None

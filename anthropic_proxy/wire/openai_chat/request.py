@@ -1,7 +1,8 @@
 """Encoder of upstream requests: converts a prepared client request to a request of the Chat Completions API.
 
-`encode_request` builds path and body. Other modules of the package encode the conversation (`messages`), the tools and
-the schema of the reply. The dialect describes how server and model differ from OpenAI's API.
+The body has four parts: the conversation (`ChatMessageEncoder`), the tools (`tools.py`), the schema of the reply, and
+the settings. A server that accepts no schema gets it as a forced tool, the output tool: the decoder then converts the
+arguments of its call to the text of the reply (`OutputToolConverter`).
 """
 
 import hashlib
@@ -38,7 +39,7 @@ from anthropic_proxy.wire.message_encoder import (
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.tools import ToolFields, encode_tools
-from anthropic_proxy.wire.openai_shared_fields import (
+from anthropic_proxy.wire.openai_shared import (
     SCHEMA_NOT_ENFORCED,
     add_sampling,
     add_tools,
@@ -53,12 +54,11 @@ from anthropic_proxy.wire.shared_notes import (
     SCHEMA_AS_TOOL,
     renamed_effort_note,
 )
-from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, digest_base_url
+from anthropic_proxy.wire.thinking import ReasoningState, decode_signature, digest_base_url
 
 PATH = "/chat/completions"
 """URL path of the Chat Completions API, below the base URL of the provider."""
 
-_UNTHINKING = FidelityNote("kept", "tool_choice", "no tool can be forced while the model reasons, so it does not")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -69,7 +69,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     asked = call
     if dialect.must_disable_thinking(call.request):  # the history is unchanged, for the prompt cache
         asked = structs.replace(call, request=structs.replace(call.request, effort="none"))
-        notes.append(_UNTHINKING)
+        why = "no tool can be forced while the model reasons, so it does not"
+        notes.append(FidelityNote("kept", "tool_choice", why))
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     tools = encode_tools(asked, dialect, budget)
     output = encode_reply_schema_fields(call, dialect, tools, notes, budget)
@@ -89,10 +90,17 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     _add_effort(body, effort, call, dialect, notes)
     add_sampling(body, effort, call, notes, sends_top_k=dialect.sends_top_k)
     if call.streams_upstream:
-        _add_stream_fields(body, dialect, has_tools=bool(tools.definitions))
+        body["stream"] = True
+        if dialect.sends_include_usage:
+            body["stream_options"] = {"include_usage": True}
+        if dialect.sends_tool_stream and tools.definitions:
+            body["tool_stream"] = True
     if dialect.sends_store:
         body["store"] = False
-    _add_cache_fields(body, call, dialect)
+    if dialect.session_field:
+        body[dialect.session_field] = call.request.session_key()
+    if dialect.sends_cache_marks and call.request.has_cache_marks():
+        body["cache_control"] = CACHE_MARK
     return UpstreamRequest(
         path=PATH,
         headers=add_user_and_tier(body, call, notes),  # before the body is encoded: it adds fields
@@ -103,7 +111,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
 
 
 def _effort(call: Call[Dialect], dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
-    """Return the effort level to send. It is the requested one, or the only one that the model accepts with tools."""
+    """Return the requested effort level, or the only one that the model accepts with tools."""
     effort = call.request.effort
     if not has_tools or dialect.forced_effort_with_tools in ("", effort):
         return effort
@@ -144,26 +152,6 @@ def _add_effort(
         body["include_reasoning"] = True
     elif dialect.thinking_request_field == "reasoning_format":
         body["reasoning_format"] = "parsed"
-
-
-def _add_stream_fields(body: dict[str, Any], dialect: Dialect, *, has_tools: bool) -> None:
-    """Add the fields of a streamed reply to `body`. Fields that the server does not accept are omitted."""
-    body["stream"] = True
-    if dialect.sends_include_usage:
-        body["stream_options"] = {"include_usage": True}
-    if dialect.sends_tool_stream and has_tools:
-        body["tool_stream"] = True
-
-
-def _add_cache_fields(body: dict[str, Any], call: Call[Dialect], dialect: Dialect) -> None:
-    """Add the fields for the provider's prompt cache to `body`: the session id and the cache mark.
-
-    Fields that the server does not accept are omitted.
-    """
-    if dialect.session_field:
-        body[dialect.session_field] = call.request.session_key()
-    if dialect.sends_cache_marks and call.request.has_cache_marks():
-        body["cache_control"] = CACHE_MARK
 
 
 _BRIDGE_TEXT = json_string("Understood.")
@@ -213,6 +201,54 @@ _Part = dict[str, Any]
 """Content part with an image or a PDF, as a JSON object."""
 
 
+CACHE_MARK = {"type": "ephemeral"}
+"""Value of `cache_control`. The provider then caches the prompt up to this place for five minutes."""
+
+_EMPTY = (b"null", b'""')
+
+
+class _TextPart(Struct, tag="text", tag_field="type", gc=False):
+    text: Raw
+
+
+class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
+    text: Raw
+    cache_control: dict[str, str]
+
+
+def _prepend_thinking(thoughts: str, content: Any) -> list[Any]:
+    """Return a list of parts for Mistral: the reasoning text `thoughts`, then `content` if it is a text."""
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
+    return [thinking, _TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
+
+
+def _add_cache_mark(content: Any) -> Any:
+    """Return `content` with the field `cache_control` on its last text that is not empty."""
+    if isinstance(content, Raw):
+        return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
+    texts = [
+        place for place, part in enumerate(content) if isinstance(part, _TextPart) and bytes(part.text) not in _EMPTY
+    ]
+    if not texts:
+        return content
+    return [
+        _MarkedTextPart(part.text, CACHE_MARK) if place == texts[-1] else part for place, part in enumerate(content)
+    ]
+
+
+def _join_contents(contents: Sequence[Any]) -> Any:
+    """Return the contents of consecutive messages as the content of one message.
+
+    The result is one string if all contents are strings, else a list of parts.
+    """
+    texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
+    if len(texts) == len(contents):
+        return join_json_strings(texts)
+    first = [_TextPart(join_json_strings(texts))] if texts else []
+    remaining = ([_TextPart(content)] if isinstance(content, Raw) else content for content in contents[len(texts) :])
+    return [*first, *itertools.chain.from_iterable(remaining)]
+
+
 class ChatMessageEncoder(MessageEncoder):
     """Encodes the messages of one client request as `messages` of the upstream request, in order."""
 
@@ -228,21 +264,24 @@ class ChatMessageEncoder(MessageEncoder):
         """Index of a message in `messages` → contents of consecutive messages that are sent as this one."""
 
     def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
-        """Return the encoded `messages` of the conversation.
-
-        `extra_system` is a text to add to the system prompt. `user_instruction` is a text to add to the end of the
-        conversation as a user message. "": no text is added.
-        """
+        """Return the encoded `messages`, with a text after the system prompt and one at the end. "": no text."""
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(self._dialect.system_role, system))
         self._encode_conversation()
-        self._encode_prefill()
+        last = self.messages[-1] if self.messages else None
+        if isinstance(last, _Reply):
+            if self._dialect.prefill_form == "prefix":
+                last.prefix = True
+            elif self._dialect.prefill_form == "partial":
+                last.partial = True
+            else:
+                self._append_prefill_request()
         self._flush_late_texts()
         if user_instruction:
             self._append_user([json_string(user_instruction)])
         for place, contents in self._joined.items():
-            self.messages[place].content = join_contents(contents)
+            self.messages[place].content = _join_contents(contents)
         self._note_dropped_thinking()
         if self._dialect.sends_cache_marks and self._request.has_cache_marks():
             self._mark_cache()
@@ -252,45 +291,25 @@ class ChatMessageEncoder(MessageEncoder):
         """Add `cache_control` to the system prompt, and to the last message unless it is an assistant message."""
         first, last = self.messages[0], self.messages[-1]
         if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
-            first.content = add_cache_mark(first.content)
+            first.content = _add_cache_mark(first.content)
             if last is first:
                 return
         if isinstance(last, _ChatMessage | _Result):
-            last.content = add_cache_mark(last.content)
+            last.content = _add_cache_mark(last.content)
 
     def _add_reminder(self, text: Raw) -> None:
-        """Add the text of a late system message to the previous message, if that is a user message.
-
-        Otherwise it is added to the next user message.
-        """
+        """Add the text to the previous message if that is a user message, else to the next user message."""
         last = self.messages[-1] if self.messages else None
         if isinstance(last, _ChatMessage) and last.role == "user":
             self._append_user([text])
         else:
             super()._add_reminder(text)
 
-    def _encode_prefill(self) -> None:
-        last = self.messages[-1] if self.messages else None
-        if not isinstance(last, _Reply):
-            return
-        if self._dialect.prefill_form == "prefix":
-            last.prefix = True
-        elif self._dialect.prefill_form == "partial":
-            last.partial = True
-        else:
-            self._append_prefill_request()
-
     def _append_system(self, texts: list[Raw]) -> None:
-        """Append the texts of a system message as one message. It is a user message if the server gets reminders."""
-        self._append(
-            _ChatMessage("user" if self.sends_reminders else self._dialect.system_role, join_json_strings(texts))
-        )
+        role = "user" if self.sends_reminders else self._dialect.system_role
+        self._append(_ChatMessage(role, join_json_strings(texts)))
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Insert waiting texts of system messages before the next user message, or append them to its content.
-
-        `parts`: content of that user message so far.
-        """
         if self.sends_reminders:
             parts += self._late_texts
             self._late_texts = []
@@ -302,7 +321,7 @@ class ChatMessageEncoder(MessageEncoder):
         if len(texts) == len(parts):
             self._append(_ChatMessage("user", join_json_strings(texts)))
         else:
-            self._append(_ChatMessage("user", [TextPart(part) if type(part) is Raw else part for part in parts]))
+            self._append(_ChatMessage("user", [_TextPart(part) if type(part) is Raw else part for part in parts]))
 
     def _append(self, message: _ChatMessage) -> None:
         last = self.messages[-1] if self.messages else None
@@ -366,7 +385,10 @@ class ChatMessageEncoder(MessageEncoder):
             if details:
                 reply.reasoning_details = Raw(details[-1].encode())
         signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
-        _put_signatures(signed, reply.tool_calls or [])
+        calls = reply.tool_calls or []
+        for carry in signed:
+            if carry.call_index < len(calls):
+                calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
         if not dialect.replayed_thinking_field:
             self._drops_thinking = self._drops_thinking or bool(
                 blocks and not (dialect.replays_reasoning_details or signed)
@@ -380,7 +402,7 @@ class ChatMessageEncoder(MessageEncoder):
         if not text:
             return
         if field == "content":
-            reply.content = prepend_thinking(text, reply.content)
+            reply.content = _prepend_thinking(text, reply.content)
         elif field == "reasoning":
             reply.reasoning = text
         elif field == "reasoning_content":
@@ -389,25 +411,21 @@ class ChatMessageEncoder(MessageEncoder):
             assert_never(field)
 
     def _id_of(self, client_id: str, name: str) -> str:
-        """Return the id of a tool call that is sent upstream. `client_id`: its id in the client request.
-
-        `name`: name of the called tool; "" for a tool result.
-        """
+        """Return the id to send for the tool call `client_id`. `name`: the called tool; "" for a tool result."""
         if self._keeps_ids and len(client_id) <= _MAX_ID_LENGTH:
             return client_id  # most ids are short enough
-        known = self._ids.get(client_id)
-        if known is None:
-            known = self._ids[client_id] = self._new_id(client_id, name)
-        return known
-
-    def _new_id(self, client_id: str, name: str) -> str:
+        if (known := self._ids.get(client_id)) is not None:
+            return known
         form = self._dialect.call_id_form
         if form == "counted":
-            return f"functions.{name}:{len(self._ids)}"
-        if form == "nine" and _NINE.fullmatch(client_id):
-            return client_id
-        digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
-        return digest[:9] if form == "nine" else f"call_{digest[:32]}"
+            sent = f"functions.{name}:{len(self._ids)}"
+        elif form == "nine" and _NINE.fullmatch(client_id):
+            sent = client_id
+        else:
+            digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
+            sent = digest[:9] if form == "nine" else f"call_{digest[:32]}"
+        self._ids[client_id] = sent
+        return sent
 
 
 def _is_list(text: str) -> bool:
@@ -423,76 +441,11 @@ def _has_content(carry: ReasoningState, address: str | None) -> bool:
     return bool(carry.replay or carry.encrypted or (carry.call_signature and carry.server_digest == address))
 
 
-def _put_signatures(carries: Sequence[ReasoningState], calls: list[_Call]) -> None:
-    for carry in carries:
-        if carry.call_index < len(calls):
-            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
-
-
-CACHE_MARK = {"type": "ephemeral"}
-"""Value of `cache_control`. The provider then caches the prompt up to this place for five minutes."""
-
-_EMPTY = (b"null", b'""')
-
-
-class TextPart(Struct, tag="text", tag_field="type", gc=False):
-    """Content part of a message that contains text."""
-
-    text: Raw
-    """Text of the part as a JSON string."""
-
-
-class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
-    text: Raw
-    cache_control: dict[str, str]
-
-
-def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
-    """Return a list of parts for Mistral: the reasoning text `thoughts`, then `content`.
-
-    `content` is added as a text part if it is a JSON string that is not empty. Any other value is omitted.
-    """
-    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
-    return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
-
-
-def add_cache_mark(content: Any) -> Any:
-    """Return `content` with the field `cache_control` on its last text that is not empty.
-
-    The provider caches the prompt up to this text.
-    """
-    if isinstance(content, Raw):
-        return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
-    texts = [
-        place for place, part in enumerate(content) if isinstance(part, TextPart) and bytes(part.text) not in _EMPTY
-    ]
-    if not texts:
-        return content
-    return [
-        _MarkedTextPart(part.text, CACHE_MARK) if place == texts[-1] else part for place, part in enumerate(content)
-    ]
-
-
-def join_contents(contents: Sequence[Any]) -> Any:
-    """Return the contents of consecutive messages as the content of one message.
-
-    The result is one string if all contents are strings, else a list of parts.
-    """
-    texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
-    if len(texts) == len(contents):
-        return join_json_strings(texts)
-    first = [TextPart(join_json_strings(texts))] if texts else []
-    remaining = ([TextPart(content)] if isinstance(content, Raw) else content for content in contents[len(texts) :])
-    return [*first, *itertools.chain.from_iterable(remaining)]
-
-
 OUTPUT_TOOL_NAME = "output"
 """Name of the output tool. The model must call this function with the reply as arguments."""
 
 
 class ReplySchemaFields(Struct):
-    """Fields of the upstream request for a reply that matches the client's JSON Schema."""
-
     response_format: Any = None
     """Value of the request field `response_format`. None: the field is not sent."""
     system_instruction: str = ""
@@ -504,16 +457,12 @@ class ReplySchemaFields(Struct):
 def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
-    """Return the request fields for a reply that must match the client's JSON Schema.
-
-    For a server without a suitable field, the schema is sent as an output tool in `tools`, or as text in the system
-    prompt.
-    """
+    """Return the request fields for a reply that must match the client's JSON Schema, or add the output tool."""
     found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:
         return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
     schema, strict = found
-    if _sends_schema(call, dialect):
+    if dialect.reply_schema_form == "json_schema" and not _stands_apart(call, dialect):
         if not strict:
             notes.append(SCHEMA_NOT_ENFORCED)
         form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": strict}}
@@ -530,6 +479,11 @@ def encode_reply_schema_fields(
     )
     objects = dialect.reply_schema_form == "json_object" and not _stands_apart(call, dialect)
     return ReplySchemaFields({"type": "json_object"} if objects else None, instruction)
+
+
+def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
+    """Return True if `response_format` must be omitted, because the server rejects it with streaming or tools."""
+    return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
 
 
 def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
@@ -551,29 +505,16 @@ class OutputToolConverter:
         self._keys: set[int | str] = set()
 
     def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas with the arguments of the output tool as text of the reply.
-
-        The stop reason `tool_use` then becomes `end_turn`. Other deltas are unchanged.
-        """
-        return [kept for delta in deltas if (kept := self._convert(delta)) is not None]
-
-    def _convert(self, delta: Delta) -> Delta | None:
-        if isinstance(delta, ToolCall) and delta.name == OUTPUT_TOOL_NAME:
-            self._keys.add(delta.key)
-            return None
-        if isinstance(delta, ToolArgs) and delta.key in self._keys:
-            return Text(delta.json)
-        if isinstance(delta, ToolEnd) and delta.key in self._keys:
-            return None
-        if isinstance(delta, Stop) and delta.reason == "tool_use" and self._keys:
-            return Stop("end_turn")
-        return delta
-
-
-def _sends_schema(call: Call[Dialect], dialect: Dialect) -> bool:
-    return dialect.reply_schema_form == "json_schema" and not _stands_apart(call, dialect)
-
-
-def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
-    """Return True if `response_format` must be omitted, because the server rejects it with streaming or tools."""
-    return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
+        converted: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, ToolCall) and delta.name == OUTPUT_TOOL_NAME:
+                self._keys.add(delta.key)
+            elif isinstance(delta, ToolArgs) and delta.key in self._keys:
+                converted.append(Text(delta.json))
+            elif isinstance(delta, ToolEnd) and delta.key in self._keys:
+                pass
+            elif isinstance(delta, Stop) and delta.reason == "tool_use" and self._keys:
+                converted.append(Stop("end_turn"))
+            else:
+                converted.append(delta)
+        return converted

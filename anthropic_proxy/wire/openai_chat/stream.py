@@ -36,8 +36,6 @@ from anthropic_proxy.wire.failures import (
     build_upstream_error,
     read_error_object,
 )
-from anthropic_proxy.wire.finish_reasons import find_worst_kind
-from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.errors import classify_fault, decode_reply_in_error
@@ -57,10 +55,16 @@ from anthropic_proxy.wire.openai_chat.frames import (
 )
 from anthropic_proxy.wire.openai_chat.request import OutputToolConverter, uses_output_tool
 from anthropic_proxy.wire.openai_chat.tools import offers_server_tools
-from anthropic_proxy.wire.signatures import ReasoningState, digest_base_url, empty_signature, encode_signature
-from anthropic_proxy.wire.tool_call_ids import ToolCallIds
+from anthropic_proxy.wire.reply_ends import find_worst_kind, split_input_tokens
+from anthropic_proxy.wire.thinking import (
+    ReasoningState,
+    TrailingThinkingBuffer,
+    digest_base_url,
+    empty_signature,
+    encode_signature,
+)
 from anthropic_proxy.wire.tool_call_repair import TextSplitter, ToolCallRepair, is_json_object
-from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
+from anthropic_proxy.wire.tools import ToolCallIds
 
 _DONE = b"[DONE]"
 _NO_DETAILS = TokenDetails()

@@ -1,7 +1,6 @@
 """Encoder of tools for the Chat Completions API: definitions of client tools and server tools, and `tool_choice`.
 
-`encode_tools` returns the request fields as `ToolFields`. Client tools are functions that the client runs. Server tools
-(web search …) run at the provider.
+Client tools are functions that the client runs. Server tools (web search …) run at the provider.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.shared_notes import missing_setting_note
-from anthropic_proxy.wire.tool_definition_cache import (
+from anthropic_proxy.wire.tools import (
     cached_encoder,
     cached_list_encoder,
     resolve_strict,
@@ -53,7 +52,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])
     if dialect.server_tools and offers_server_tools(call):
-        _add_hosted(call, dialect, tools)
+        _add_server_tools(call, dialect, tools)
     if tools.definitions and not dialect.accepts_tools:
         raise UnsupportedFeature(
             f"{call.provider}: {call.model} does not support tools over Chat Completions. "
@@ -62,13 +61,6 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     if request.tool_choice is not None:
         _choose(request.tool_choice, tools, request.tools, call, dialect)
     return tools
-
-
-def _add_hosted(call: Call[Dialect], dialect: Dialect, tools: ToolFields) -> None:
-    server_tools = encode_server_tools(call, dialect)
-    tools.definitions += server_tools.definitions
-    tools.body_fields = server_tools.body_fields
-    tools.notes += server_tools.notes
 
 
 @cached_list_encoder
@@ -98,17 +90,41 @@ def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_stric
     return Raw(msgspec.json.encode({"type": "function", "function": function})), (*lost, *refused)
 
 
-def _force_hosted(tool: Tool, tools: ToolFields, asked: Sequence[Tool], call: Call[Dialect]) -> None:
-    if len(asked) > 1:
-        raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be forced to call its own {tool.name} if there are other tools."
-        )
-    if tools.definitions:
-        tools.tool_choice = "required"
-    else:
-        tools.notes.append(
-            FidelityNote("approximated", "tool_choice", f"{call.provider} decides itself when to use {tool.name}")
-        )
+def offers_server_tools(call: Call[Dialect]) -> bool:
+    return not are_client_tools(call.request.tools)
+
+
+def _add_server_tools(call: Call[Dialect], dialect: Dialect, tools: ToolFields) -> None:
+    """Add the client's server tools that this provider has, and notes on settings that are not sent."""
+    known = dict(dialect.server_tool_names)
+    enabled: list[str] = []
+    for tool in call.request.tools:
+        if is_client_tool(tool) or server_tool_kind(tool) not in known:
+            continue
+        name, settings = known[server_tool_kind(tool)], _settings_of(tool, dialect, tools.notes)
+        if dialect.server_tool_form == "enabled":
+            enabled.append(name)
+            tools.body_fields |= {"search_settings": settings} if settings else {}
+        else:
+            definition = {"type": name} | ({"parameters": settings} if settings else {})
+            tools.definitions.append(Raw(msgspec.json.encode(definition)))
+    if enabled:
+        tools.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
+
+
+def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
+    """Return the settings of a server tool under the provider's names."""
+    location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
+    values = {
+        "max_uses": tool.max_uses,
+        "allowed_domains": tool.allowed_domains,
+        "blocked_domains": tool.blocked_domains,
+        "user_location": location,
+    }
+    names = dict(dialect.server_tool_setting_names) if server_tool_kind(tool) == "web_search" else {}
+    given = {name: value for name, value in values.items() if value}
+    notes += [missing_setting_note(tool.name, name) for name in given if name not in names]
+    return {names[name]: value for name, value in given.items() if name in names}
 
 
 def _choose(
@@ -117,7 +133,15 @@ def _choose(
     forces = choice.type in ("any", "tool")
     forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
     if forced is not None and not is_client_tool(forced):
-        _force_hosted(forced, tools, asked, call)
+        if len(asked) > 1:
+            raise UnsupportedFeature(
+                f"tool_choice: {call.provider} cannot be forced to call its own {forced.name} if there are other tools."
+            )
+        if tools.definitions:
+            tools.tool_choice = "required"
+        else:
+            why = f"{call.provider} decides itself when to use {forced.name}"
+            tools.notes.append(FidelityNote("approximated", "tool_choice", why))
         return
     if not tools.definitions:
         if forces:
@@ -144,61 +168,3 @@ def _choose(
         tools.tool_choice = {"type": "function", "function": {"name": choice.name}}
     else:
         tools.tool_choice = {"any": "required", "none": "none"}.get(choice.type, "auto")
-
-
-class ServerToolFields(Struct):
-    """Request fields that enable server tools, which the provider runs, and notes on lost settings."""
-
-    definitions: list[Raw]
-    """Encoded server tools: entries of the request field `tools`, as JSON objects."""
-    body_fields: dict[str, Any]
-    """Top-level fields of the request body that enable server tools: `compound_custom`, `search_settings`."""
-    notes: list[FidelityNote]
-    """Notes on settings of server tools that the provider does not have."""
-
-
-def offers_server_tools(call: Call[Dialect]) -> bool:
-    """Return True if the client request offers a server tool (web search …), which the client does not run itself."""
-    return not are_client_tools(call.request.tools)
-
-
-def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFields:
-    """Return the request fields for the client's server tools (web search …) that this provider has.
-
-    Notes on settings that are not sent are included.
-    """
-    encoded = ServerToolFields([], {}, [])
-    known = dict(dialect.server_tool_names)
-    enabled: list[str] = []
-    for tool in call.request.tools:
-        if is_client_tool(tool) or server_tool_kind(tool) not in known:
-            continue
-        name, settings = known[server_tool_kind(tool)], _settings_of(tool, dialect, encoded.notes)
-        if dialect.server_tool_form == "enabled":
-            enabled.append(name)
-            encoded.body_fields |= {"search_settings": settings} if settings else {}
-        else:
-            encoded.definitions.append(_definition(name, settings))
-    if enabled:
-        encoded.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
-    return encoded
-
-
-def _definition(name: str, settings: dict[str, Any]) -> Raw:
-    return Raw(msgspec.json.encode({"type": name} | ({"parameters": settings} if settings else {})))
-
-
-def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the settings of a server tool under the provider's names. Adds a note for each unsupported setting."""
-    location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
-    values = {
-        "max_uses": tool.max_uses,
-        "allowed_domains": tool.allowed_domains,
-        "blocked_domains": tool.blocked_domains,
-        "user_location": location,
-    }
-    known = dict(dialect.server_tool_setting_names) if server_tool_kind(tool) == "web_search" else {}
-    given = {name: value for name, value in values.items() if value}
-    lost = [name for name in given if name not in known]
-    notes += [missing_setting_note(tool.name, name) for name in lost]
-    return {known[name]: value for name, value in given.items() if name in known}

@@ -10,7 +10,7 @@ from typing import Literal
 
 from anthropic_proxy.messages.preparation import ServerToolKind
 from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules
-from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
+from anthropic_proxy.wire.openai_shared import OpenAIDialect
 
 
 # An effort is the requested level of reasoning: `none`, `low`, `high`. An adaptation is a change of fields after a

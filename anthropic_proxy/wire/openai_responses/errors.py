@@ -1,15 +1,12 @@
-"""Errors of servers with the Responses API: converts them to errors for the client.
+"""Errors of servers with the Responses API: converts them to errors for the client, and finds adaptations.
 
-`decode_error_object` decodes an error inside a response into a fault, the decoded error. `classify_fault`
-converts a fault to the error for the client. It marks an error about rejected reasoning, and adds advice if the server
-does not have this API.
+An adaptation is a change of the dialect with which the request is sent again.
 """
 
 import re
 from typing import Any
 
 from msgspec import structs
-from msgspec.structs import replace
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call
@@ -21,7 +18,9 @@ from anthropic_proxy.wire.failures import (
     read_error_object,
     rejects_tool_result_content,
 )
-from anthropic_proxy.wire.openai_adaptation import (
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
+from anthropic_proxy.wire.openai_responses.request import encode_request
+from anthropic_proxy.wire.openai_shared import (
     SHARED_DROPS,
     ParameterDrops,
     apply_drop_or_effort,
@@ -30,8 +29,6 @@ from anthropic_proxy.wire.openai_adaptation import (
     find_media_adaptation,
     reversed_path_names,
 )
-from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.request import encode_request
 
 REASONING_PARAMETER = "input.reasoning"
 """Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry omits the
@@ -44,8 +41,6 @@ _REFUSED_REASONING = re.compile(
     r"|reasoning (?:input )?items can only be provided",
     re.IGNORECASE | re.DOTALL,
 )
-_REASONING_CODES = frozenset(("invalid_encrypted_content",))
-_NO_PATH = (404, 405, 501)
 _NO_SUCH_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 _NOT_HERE = re.compile(
     r"\A(?>.*?model)(?>.*?(?:not supported|not available|unsupported)).*responses", re.IGNORECASE | re.DOTALL
@@ -68,19 +63,18 @@ def decode_error_object(error: Any) -> UpstreamFault:
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
-        return replace(fault, status=400)
+        return structs.replace(fault, status=400)
     return fault
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error for the client that corresponds to `fault`, the provider's decoded error.
 
-    If the server rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`. The next
-    request then omits this reasoning.
+    If the server rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`.
     """
-    refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
+    refused = "invalid_encrypted_content" in fault.codes or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
-        fault = replace(fault, status=400, parameter=REASONING_PARAMETER)
+        fault = structs.replace(fault, status=400, parameter=REASONING_PARAMETER)
     error = build_upstream_error(
         fault,
         call.provider,
@@ -88,18 +82,14 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
         estimate_input=call.estimate_input_tokens,
         output_limit=call.request.max_tokens,
     )
-    if not refused and _has_no_responses(fault):
+    if refused:
+        return error
+    # The server lacks the path, or does not support this API for the model.
+    names_model = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None
+    if _NOT_HERE.search(fault.message) or (fault.status in (404, 405, 501) and not names_model):
         message, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"
         error.message = f"{message}. The server or the model has no Responses API: set {variable}=chat"
     return error
-
-
-def _has_no_responses(fault: UpstreamFault) -> bool:
-    """Return True if the server lacks the path `/responses`, or does not support this API for the model."""
-    if _NOT_HERE.search(fault.message):
-        return True
-    named = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None
-    return fault.status in _NO_PATH and not named
 
 
 _DROPS: ParameterDrops = {

@@ -1,7 +1,7 @@
 """Encoder of upstream requests: converts a prepared client request to a request of the Responses API.
 
-`encode_request` builds path and body. Other modules of the package encode the conversation (`input`, a list of items)
-and the tools.
+The conversation becomes `input`, a list of items (`ItemEncoder`): messages, reasoning, calls and results. `tools.py`
+encodes the tools.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from anthropic_proxy.wire.message_encoder import (
 )
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.tools import ToolFields, encode_tools
-from anthropic_proxy.wire.openai_shared_fields import (
+from anthropic_proxy.wire.openai_shared import (
     SCHEMA_NOT_ENFORCED,
     add_sampling,
     add_tools,
@@ -44,17 +44,10 @@ from anthropic_proxy.wire.openai_shared_fields import (
     reply_schema_instruction,
 )
 from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort_note
-from anthropic_proxy.wire.signatures import decode_signature
+from anthropic_proxy.wire.thinking import decode_signature
 
 RESPONSES_PATH = "/responses"
 """URL path of the Responses API, below the base URL of the provider."""
-
-_ENCRYPTED = "reasoning.encrypted_content"
-_SOURCES = "web_search_call.action.sources"
-_OUTPUTS = "code_interpreter_call.outputs"
-_MIN_SEARCH_EFFORT = "low"
-"""Effort that replaces `minimal` if the request offers web search. Web search rejects `minimal` (guide to web
-search)."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -75,7 +68,11 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
         body["max_tool_calls"] = tools.max_searches
-    body["max_output_tokens"] = _output_limit(call, dialect, notes)
+    limit = body["max_output_tokens"] = max(request.max_tokens, dialect.min_output_tokens)
+    if limit > request.max_tokens:
+        asked = request.max_tokens
+        reason = f"{asked} → {limit}, the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
+        notes.append(FidelityNote("emulated", "max_tokens", reason))
     _add_reasoning(body, tools, call, dialect, notes)
     keeps_schema = _add_format(body, call, budget, notes)
     add_sampling(body, request.effort, call, notes)
@@ -95,23 +92,13 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     )
 
 
-def _output_limit(call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]) -> int:
-    asked, minimum = call.request.max_tokens, dialect.min_output_tokens
-    if asked < minimum:
-        reason = (
-            f"{asked} → {minimum}, the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
-        )
-        notes.append(FidelityNote("emulated", "max_tokens", reason))
-    return max(asked, minimum)
-
-
 def _add_reasoning(
     body: dict[str, Any], tools: ToolFields, call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]
 ) -> None:
     request = call.request
     effort = request.effort
-    if tools.can_search and effort == "minimal":
-        effort = _MIN_SEARCH_EFFORT
+    if tools.can_search and effort == "minimal":  # web search rejects `minimal` (guide to web search)
+        effort = "low"
         notes.append(
             FidelityNote(
                 "approximated",
@@ -131,13 +118,13 @@ def _add_reasoning(
         if reasoning:
             body["reasoning"] = reasoning
         if thinking:
-            included.append(_ENCRYPTED)
+            included.append("reasoning.encrypted_content")
     elif effort not in ("default", "none"):
         notes.append(NO_EFFORT)
     if tools.can_search and dialect.requests_search_sources:
-        included.append(_SOURCES)
+        included.append("web_search_call.action.sources")
     if tools.runs_code and dialect.sends_container:
-        included.append(_OUTPUTS)
+        included.append("code_interpreter_call.outputs")
     if included:
         body["include"] = included
 
@@ -231,7 +218,7 @@ class ItemEncoder(MessageEncoder):
         self._dialect = dialect
 
     def encode_input(self) -> list[_Item]:
-        """Encode all messages of the client request, and return the items for the field `input`."""
+        """Return all messages of the client request as the value of the field `input`."""
         self._encode_conversation()
         if self.messages and isinstance(self.messages[-1], _Reply):
             self._append_prefill_request()
@@ -255,10 +242,6 @@ class ItemEncoder(MessageEncoder):
         return _call_id(block.tool_use_id)
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
-        """Return a tool result as one text, with a text in place of each image and document.
-
-        `is_error`: True to begin with a text that marks an error.
-        """
         mark = [json_string(TOOL_ERROR_PREFIX)] if is_error else []
         return join_json_strings([*mark, *replace_media_by_text(blocks, content)])
 
@@ -273,7 +256,12 @@ class ItemEncoder(MessageEncoder):
         return _FilePart(filename=pdf_filename(block), file_data=url) if url else None
 
     def _encode_reply(self, message: Message) -> None:
-        last_call, last_output = _last_places(message)
+        last_call = last_output = -1  # indexes of the last tool call, and of the last call or text
+        for place, block in enumerate(message.content):
+            if type(block) is ToolUseBlock:
+                last_call = last_output = place
+            elif type(block) is TextBlock:
+                last_output = place
         if last_output < 0:
             self._drops_thinking = self._drops_thinking or any(
                 type(block) is ThinkingBlock for block in message.content
@@ -326,17 +314,6 @@ class ItemEncoder(MessageEncoder):
         if carry.item_id:
             item.id = carry.item_id
         self.messages.append(item)
-
-
-def _last_places(message: Message) -> tuple[int, int]:
-    """Return two block indexes of an assistant message: the last tool call, and the last call or text. -1: none."""
-    call = output = -1
-    for place, block in enumerate(message.content):
-        if type(block) is ToolUseBlock:
-            call = output = place
-        elif type(block) is TextBlock:
-            output = place
-    return call, output
 
 
 def _call_id(client_id: str) -> str:

@@ -42,8 +42,6 @@ from anthropic_proxy.messages.server_blocks import (
 from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import build_blocked_reply_stop, find_reply_end
-from anthropic_proxy.wire.finish_reasons import find_finish_kind
-from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.errors import classify_fault, decode_error_object
@@ -65,9 +63,9 @@ from anthropic_proxy.wire.openai_responses.frames import (
     is_present,
 )
 from anthropic_proxy.wire.openai_responses.tools import mcp_server_names_by_label
-from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, encode_signature
-from anthropic_proxy.wire.tool_call_ids import ToolCallIds
-from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
+from anthropic_proxy.wire.reply_ends import find_finish_kind, split_input_tokens
+from anthropic_proxy.wire.thinking import ReasoningState, TrailingThinkingBuffer, empty_signature, encode_signature
+from anthropic_proxy.wire.tools import ToolCallIds
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
 """Names of the tool `parallel`, a call with several calls in its arguments. Models sometimes call it although the

@@ -1,11 +1,11 @@
 """Encoder of tools for the Responses API: definitions of client tools and server tools, and `tool_choice`.
 
-`encode_tools` returns the request fields as `ToolFields`. Client tools are functions that the client runs. Server tools
-(web search …) run at the provider.
+Client tools are functions that the client runs. Server tools (web search …) and the tools of MCP servers run at the
+provider. Sources for MCP: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,14 +21,12 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.shared_notes import missing_setting_note
-from anthropic_proxy.wire.tool_definition_cache import (
+from anthropic_proxy.wire.tools import (
     cached_encoder,
     cached_list_encoder,
     resolve_strict,
     tool_description,
 )
-
-_PLACE = ("city", "region", "country", "timezone")
 
 
 class ToolFields(Struct):
@@ -50,38 +48,32 @@ class ToolFields(Struct):
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
     """Encode tools and tool choice. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    offered: dict[str, dict[str, str]]  # tool name → `tool_choice` that forces the tool
     if are_client_tools(call.request.tools):
         definitions, notes, offered = _encode_functions(
             call.request.tools, budget, dialect.schema_rules, dialect.sends_strict
         )
         tools = ToolFields([*definitions], notes=[*notes])
     else:
-        tools, offered = _encode_mixed(call, dialect, budget)
+        tools, offered = ToolFields([]), {}
+        servers = {server.name: server for server in reversed(call.request.mcp_servers) if server.url}
+        for tool in call.request.tools:
+            if is_client_tool(tool):
+                found = _encode_functions([tool], budget, dialect.schema_rules, dialect.sends_strict)
+                tools.definitions += found[0]
+                tools.notes += found[1]
+                offered |= found[2]
+            else:
+                _add_server_tool(tool, servers, dialect, tools, offered)
     if call.request.tool_choice is not None:
         tools.tool_choice = _choose(call.request.tool_choice, offered, call, dialect)
-    if tools.max_searches is not None and not (dialect.sends_max_tool_calls and _only_searches(offered)):
+    # `max_tool_calls` limits all server tools, so it is sent only if web search is the only one.
+    only_searches = all(tool["type"] in ("function", "web_search") for tool in offered.values())
+    if tools.max_searches is not None and not (dialect.sends_max_tool_calls and only_searches):
         tools.max_searches = None
         why = "limits all of its tools as one" if dialect.sends_max_tool_calls else "has no such limit"
         tools.notes.append(FidelityNote("approximated", "tools.web_search.max_uses", f"{call.provider} {why}"))
     return tools
-
-
-def _encode_mixed(
-    call: Call[Dialect], dialect: Dialect, budget: WorkBudget
-) -> tuple[ToolFields, dict[str, dict[str, str]]]:
-    """Return the request fields for the tools, and a mapping: tool name → `tool_choice` that forces the tool."""
-    tools = ToolFields([])
-    offered: dict[str, dict[str, str]] = {}
-    servers = mcp_servers_by_name(call.request)
-    for tool in call.request.tools:
-        if is_client_tool(tool):
-            definitions, notes, forced = _encode_functions([tool], budget, dialect.schema_rules, dialect.sends_strict)
-            tools.definitions += definitions
-            tools.notes += notes
-            offered |= forced
-        else:
-            _add_server_tool(tool, servers, dialect, tools, offered)
-    return tools, offered
 
 
 @cached_list_encoder
@@ -117,16 +109,11 @@ def _add_server_tool(
         tools.runs_code = True
         offered[tool.name] = {"type": "code_interpreter"}
     elif kind == "mcp_toolset":
-        definition = encode_mcp_server(tool, servers, dialect, tools.notes)
+        definition = _encode_mcp_server(tool, servers, dialect, tools.notes)
         if definition is not None:
             tools.definitions.append(definition)
             label = definition["server_label"]
             offered[f"mcp:{label}"] = {"type": "mcp", "server_label": label}
-
-
-def _only_searches(offered: dict[str, dict[str, str]]) -> bool:
-    """Return True if `offered` has no server tool except web search, so that `max_tool_calls` limits only searches."""
-    return all(tool["type"] in ("function", "web_search") for tool in offered.values())
 
 
 @cached_encoder
@@ -145,7 +132,6 @@ def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_stric
 
 def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
     definition: dict[str, Any] = {"type": "web_search"}
-    blocked = f"tools.{tool.name}.blocked_domains"
     if tool.allowed_domains:
         definition["filters"] = {"allowed_domains": tool.allowed_domains}
     elif tool.blocked_domains and dialect.accepts_excluded_domains:
@@ -154,11 +140,13 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
         notes.append(
             FidelityNote(
                 "approximated",
-                blocked,
+                f"tools.{tool.name}.blocked_domains",
                 "the provider's search has no known setting for it; they are removed from its results",
             )
         )
-    place = dict(_place_of(tool.user_location))
+    given: Any = msgspec.json.decode(tool.user_location) if tool.user_location else None
+    names = ("city", "region", "country", "timezone") if isinstance(given, dict) else ()
+    place = {name: given[name] for name in names if isinstance(given.get(name), str)}
     if place and dialect.sends_user_location:
         definition["user_location"] = {"type": "approximate", **place}
     elif place:
@@ -166,18 +154,11 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
     return definition
 
 
-def _place_of(location: Raw) -> Iterator[tuple[str, str]]:
-    known: Any = msgspec.json.decode(location) if location else None
-    for name in _PLACE:
-        if isinstance(known, dict) and isinstance(known.get(name), str):
-            yield name, known[name]
-
-
 def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[Dialect], dialect: Dialect) -> Any:
     if choice.type in ("none", "auto"):
         return choice.type if offered else None
     if not offered or (choice.type == "tool" and choice.name not in offered):
-        name = choice.name or _names(call.request.tools)
+        name = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
         raise UnsupportedFeature(
             f"tool_choice: {call.provider} cannot be forced to call a tool that it does not support: {name}."
         )
@@ -195,23 +176,10 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[D
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
 
-def _names(tools: Sequence[Tool]) -> str:
-    return ", ".join(tool.name for tool in tools) or "nothing"
-
-
-# Sources: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
-    """Return the MCP servers of the client request that have a URL, by name.
-
-    If two servers have the same name, the first counts.
-    """
-    return {server.name: server for server in reversed(request.mcp_servers) if server.url}
-
-
-def encode_mcp_server(
+def _encode_mcp_server(
     tool: Tool, servers: Mapping[str, McpServer], dialect: Dialect, notes: list[FidelityNote]
 ) -> dict[str, Any] | None:
     """Return the upstream tool for a toolset, which names one MCP server. None: the toolset enables no tool.
@@ -239,10 +207,7 @@ def encode_mcp_server(
 
 
 def mcp_server_names_by_label(request: PreparedRequest) -> dict[str, str]:
-    """Return a mapping from the label of each MCP server, its name in the upstream request, to the client's name.
-
-    If two servers have the same label, the first counts.
-    """
+    """Return a mapping: label of an MCP server in the upstream request → its name. The first of a label counts."""
     return {_label_of(server.name): server.name for server in reversed(request.mcp_servers)}
 
 

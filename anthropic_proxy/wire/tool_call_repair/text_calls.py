@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.wire.tool_call_repair import fences
 from anthropic_proxy.wire.tool_call_repair.formats import (
     RecoveredCall,
     StartMarker,
@@ -83,7 +82,7 @@ class TextCallDetector:
     def feed(self, text: str) -> list[Delta]:
         """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
-            self._before = (self._before + text[-fences.MAX_FENCE_LENGTH :])[-fences.MAX_FENCE_LENGTH :]
+            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
             return [Text(text)]
         if self._state == "over":
             return [Text(text)]
@@ -196,14 +195,14 @@ class TextCallDetector:
         text = self._before + self._held
         offset = len(self._before)
         mark = self._pattern.search(text, offset) if self._pattern else None
-        fence = fences.find_fence_mark_end(text, offset)
+        fence = find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             self._open_call(mark, offset)
             return True
         if not final:
             kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
             if kept < len(text) or fence is None:
-                self._emit(fences.find_text_end_before_call(text, kept) - offset)
+                self._emit(find_text_end_before_call(text, kept) - offset)
                 return False
         if fence is None:
             return False
@@ -225,7 +224,7 @@ class TextCallDetector:
 
     def _open_call(self, match: re.Match[str], offset: int) -> None:
         free = match.string[offset : match.start()]
-        end = fences.find_text_end_before_call(free, len(free))
+        end = find_text_end_before_call(free, len(free))
         self._space = free[end:]
         self._emit(end)
         self._held = self._held[len(self._space) :]
@@ -296,7 +295,7 @@ class TextCallDetector:
         if self._state == "text":
             return True
         offset = len(self._before)
-        fence = fences.find_fence_mark_end(self._before + self._held, offset)
+        fence = find_fence_mark_end(self._before + self._held, offset)
         self._emit(fence - offset if fence is not None else len(self._held))
         if fence is not None:
             self._state = "text"
@@ -331,7 +330,7 @@ class TextCallDetector:
     def _emit(self, size: int) -> None:
         if size > 0:
             text, self._held = self._held[:size], self._held[size:]
-            self._before = (self._before + text[-fences.MAX_FENCE_LENGTH :])[-fences.MAX_FENCE_LENGTH :]
+            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
             self._free.append(text)
 
     def _pass_free(self, deltas: list[Delta]) -> None:
@@ -347,3 +346,30 @@ class TextCallDetector:
             deltas += [ToolCall(key, self._new_id("toolu_px"), call.name), ToolArgs(key, call.arguments), ToolEnd(key)]
             detail = f"a call of {call.name} that the model wrote as text ({convention}) became a block"
             self.notes.append(FidelityNote("emulated", "content.tool_use", detail))
+
+
+MAX_FENCE_LENGTH = 6
+"""Maximum number of characters of a fence mark before its last one: a line break, three spaces, two fence characters.
+This many characters of the previous fragment are kept for the search."""
+_FENCE = re.compile(r"(?<=\n) {0,3}(?:```|~~~)")
+_LINE_BREAK = re.compile(r"[\r\n]")
+
+
+def find_fence_mark_end(text: str, offset: int) -> int | None:
+    """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
+
+    Marks that end at `offset` or before it are skipped.
+    """
+    match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
+    while match is not None and match.end() <= offset:
+        match = _FENCE.search(text, match.end())
+    return match.end() if match is not None else None
+
+
+def find_text_end_before_call(text: str, call_start: int) -> int:
+    """Return the index at which the text before a possible tool call ends. The call begins at index `call_start`.
+
+    The result is the first line break in the white space directly before the call. Without one, it is `call_start`.
+    """
+    line_break = _LINE_BREAK.search(text, len(text[:call_start].rstrip()), call_start)
+    return line_break.start() if line_break else call_start

@@ -23,7 +23,7 @@ from anthropic_proxy.upstream.web_fetch.html_to_markdown import convert_html
 from anthropic_proxy.upstream.web_search import SearxngClient
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
-from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, encode_signature
+from anthropic_proxy.wire.thinking import ReasoningState, decode_signature, encode_signature
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, split_headline
 from tests.support.harness import FakeResponse

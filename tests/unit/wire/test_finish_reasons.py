@@ -14,8 +14,7 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.finish_reasons import find_finish_kind, find_worst_kind
-from anthropic_proxy.wire.input_counts import split_input_tokens
+from anthropic_proxy.wire.reply_ends import find_finish_kind, find_worst_kind, split_input_tokens
 from tests.support.decoding import decode_whole
 
 REQUEST = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.signatures import MAX_SIGNATURE_BYTES, ReasoningState, decode_signature, encode_signature
+from anthropic_proxy.wire.thinking import MAX_SIGNATURE_BYTES, ReasoningState, decode_signature, encode_signature
 
 TEXTS = st.none() | st.text()
 CARRIES = st.builds(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
+from anthropic_proxy.wire.thinking import TrailingThinkingBuffer
 
 REPLIES = st.sampled_from(
     [

@@ -1,16 +1,14 @@
-"""Classification of finish reasons: values such as `length`, by which a provider reports why a reply ended.
+"""End and token counts of a reply: what a provider reports after the last content.
 
-`find_finish_kind` returns the meaning of a value. One pattern table serves all wires, because servers also send the
-values of other protocols and undocumented ones. Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py`
-(abort, error, repetition); SGLang (abort); Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded,
-network_error); vercel/ai `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference
-(insufficient_system_resource); TGI (eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached);
-Cohere (MAX_TOKENS); OpenRouter's SDK (error).
+A finish reason is the value, such as `length`, by which a provider reports why a reply ended. One table serves all
+wires, because servers also send values of other protocols and undocumented ones.
 """
 
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from anthropic_proxy.errors import UnreadableReply
 
 FinishKind = Literal["end", "calls", "limit", "window", "unreadable", "blocked", "failed", "unknown"]
 """Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply ends with tool calls. `limit`: the reply
@@ -44,11 +42,14 @@ searched in lower case, with `_` in place of `-` and space."""
 
 
 def find_finish_kind(reason: str) -> FinishKind:
-    """Return the meaning of a provider's finish reason, such as `limit` for `length`.
-
-    The result is `unknown` if no pattern matches. Case is ignored.
-    """
+    """Return the meaning of a provider's finish reason: `limit` for `length`. Case is ignored."""
     return _finish_kind(reason[:_MAX_CHARACTERS])
+
+
+@lru_cache(maxsize=64)
+def _finish_kind(reason: str) -> FinishKind:
+    word = reason.lower().replace("-", "_").replace(" ", "_")
+    return next((kind for kind, pattern in _KINDS if pattern.search(word)), "unknown")
 
 
 def find_worst_kind(reason: str, native_reason: str) -> FinishKind:
@@ -62,7 +63,35 @@ def find_worst_kind(reason: str, native_reason: str) -> FinishKind:
     return kind
 
 
-@lru_cache(maxsize=64)
-def _finish_kind(reason: str) -> FinishKind:
-    word = reason.lower().replace("-", "_").replace(" ", "_")
-    return next((kind for kind, pattern in _KINDS if pattern.search(word)), "unknown")
+def build_unreadable_reply(provider: str, reason: str) -> UnreadableReply:
+    """Return the error of a reply with a finish reason of the kind `unreadable`."""
+    return UnreadableReply(f"{provider}: the model's reply could not be read ({reason})", provider=provider)
+
+
+class InputTokens(NamedTuple):
+    """Input token counts as the Messages API reports them, where cached input is no part of the input.
+
+    None: not reported.
+    """
+
+    uncached: int | None
+    cache_read: int | None
+    cache_written: int | None
+
+
+def split_input_tokens(total: int | None, read: int | None, written: int | None) -> InputTokens:
+    """Split a provider's `total`, which includes cached input, into uncached tokens, cache reads and cache writes.
+
+    Counts that contradict `total` are corrected.
+    """
+    if total is None:
+        return InputTokens(None, read, written)
+    reads, writes = read or 0, written or 0
+    if reads >= 0 <= writes and reads + writes <= total:
+        return InputTokens(total - reads - writes, read, written)
+    # OpenRouter (for Gemini) and Azure (for Grok) send counts that contradict the total (recorded 2026).
+    reads, writes = max(reads, 0), max(writes, 0)
+    within = reads if reads <= total else 0
+    writes = min(writes, max(total - within, 0))
+    uncached = max(total - within - writes, 0)
+    return InputTokens(uncached, None if read is None else reads, None if written is None else writes)
