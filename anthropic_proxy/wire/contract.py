@@ -23,8 +23,6 @@ from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 
 
-# The prefix of a field is its purpose: the server `has_…` an endpoint or `accepts_…` content, a request `sends_…` a
-# field.
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Base class of dialects, which describe how one server differs from the API of its wire."""
 
@@ -53,9 +51,7 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
 
 DialectT = TypeVar("DialectT", bound=BaseDialect)
-"""Type variable: dialect of one wire."""
 DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
-"""Type variable: dialect of one wire, covariant."""
 
 
 class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
@@ -161,13 +157,11 @@ class UpstreamResponse(Protocol):
     """HTTP response of a provider with known status and headers, and a body that is still being received."""
 
     @property
-    def status(self) -> int:
-        """HTTP status code of the response."""
-        ...
+    def status(self) -> int: ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers of the response, with names in lower case."""
+        """Names are in lower case."""
         ...
 
     @property
@@ -293,7 +287,7 @@ class Wire(ABC, Generic[DialectT]):
 
     @abstractmethod
     def new_decoder(self, call: Call[DialectT]) -> Decoder:
-        """Return a new decoder for one response of the provider to the upstream request of `call`."""
+        """Return a new decoder for one response to the upstream request of `call`."""
 
     @abstractmethod
     def decode_error(

@@ -1,10 +1,9 @@
 """`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
 In these three APIs, the conversation is one list, and each tool result is a separate element of it. The tool results of
-a user message must come before its other content. Each wire implements the `_append_…` methods for its own format. A
-system message inside the conversation may become a reminder, a text in a user message. If a tool result may contain
-only text, its media (images and documents) are moved to the next user message. `image_url`, `pdf_url`, `pdf_filename`
-and `join_system_prompt` encode single values.
+a user message must come before its other content. A system message inside the conversation may become a reminder, a
+text in a user message. If a tool result may contain only text, its media (images and documents) are moved to the next
+user message.
 """
 
 from abc import ABC, abstractmethod
@@ -50,7 +49,6 @@ MOVED_MEDIA_TEXTS: dict[type, Raw] = {
 }
 """Block type → JSON string that replaces a block of a tool result. The block itself is moved to the next user
 message."""
-_PDF = "application/pdf"
 
 
 class MessageEncoder(ABC):
@@ -274,8 +272,8 @@ def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
     URLs.
     """
     source = block.source
-    if source.type == "base64" and source.media_type == _PDF:
-        return f"data:{_PDF};base64,{source.data}"
+    if source.type == "base64" and source.media_type == "application/pdf":
+        return f"data:application/pdf;base64,{source.data}"
     return source.url if source.type == "url" and accepts_urls else ""
 
 

@@ -1,7 +1,6 @@
 """Wire of the Chat Completions API of OpenAI and of servers of other vendors with the same API.
 
-`ChatWire` encodes upstream requests and decodes responses. Its method `accepts_media_url` is True if the server
-downloads a file from its URL. Differences of servers and models are fields of `Dialect`.
+Differences of servers and models are fields of `Dialect`.
 """
 
 from collections.abc import Mapping
@@ -25,8 +24,6 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ChatWire(Wire[Dialect]):
-    """Wire of the Chat Completions API."""
-
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
@@ -34,22 +31,16 @@ class ChatWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response of the provider to the upstream request of `call`."""
         return ChatDecoder(call)
 
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Decode a response with a status other than 2xx. Return the error, or deltas if the body contains a reply."""
         fault = decode_error_body(status, headers, body)
         reply = decode_reply_in_error(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True if the upstream server downloads this image or PDF from its URL.
-
-        False: the proxy sends the file.
-        """
         return dialect.accepts_image_urls if isinstance(block, ImageBlock) else dialect.accepts_pdf_urls
 
 

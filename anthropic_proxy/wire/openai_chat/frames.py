@@ -1,10 +1,8 @@
 """Structs of Chat Completions responses, with only the fields that the decoder reads.
 
-`Chunk` is one event of a stream or a complete body. `Choice` is one reply in it, and `ChoiceDelta` a fragment of that
-reply. `ChatUsage` and `TokenDetails` have token counts. `GroqExtension` is Groq's field `x_groq`. `decode_chunk`
-accepts values of unexpected JSON types, such as a number as text. Some fields are kept as raw JSON; `is_present` checks
-that such a field was sent and is not null. One of them, `extra_content`, has Gemini's thought signature: opaque state
-of the reasoning, which later requests send back.
+Values of unexpected JSON types are converted or omitted, such as a number as text. Some fields are kept as raw JSON and
+decoded only where they are used; one of them, `extra_content`, has Gemini's thought signature: opaque state of the
+reasoning, which later requests send back.
 """
 
 from typing import Any
@@ -20,9 +18,7 @@ class FunctionCall(Struct, gc=False):
     """Function name and arguments (JSON text) of a tool call, or fragments of them."""
 
     name: str | None = None
-    """Name of the called tool, as it was sent upstream."""
     arguments: str | None = None
-    """Arguments as JSON text, or the next fragment."""
 
 
 class ToolCallDelta(Struct, gc=False):
@@ -49,7 +45,6 @@ class ChoiceDelta(Struct, gc=False):
     """The `delta` of a streamed choice, or the `message` of a choice that is not streamed."""
 
     content: str | None = None
-    """Text of the reply in the message, or the next fragment of the text."""
     reasoning_content: str | None = None
     """Reasoning of the model, under the field name of DeepSeek and others."""
     reasoning: str | None = None
@@ -59,7 +54,6 @@ class ChoiceDelta(Struct, gc=False):
     refusal: str | None = None
     """Fragment of the model's refusal text, in place of `content`."""
     tool_calls: list[ToolCallDelta] | None = None
-    """Fragments of tool calls, or complete calls."""
     function_call: FunctionCall | None = None
     """The only tool call, or a fragment of it, from a server that answers in OpenAI's deprecated format of calls."""
     extra_content: Raw = ABSENT
@@ -98,18 +92,14 @@ class ServerToolCounts(Struct, gc=False):
     """Numbers of server tool calls in a reply of OpenRouter: `server_tool_use_details` in `usage` (recorded)."""
 
     web_search_requests: int | None = None
-    """Number of web searches that the provider ran."""
 
 
 class TokenDetails(Struct, gc=False):
     """Details of the token counts: `prompt_tokens_details` or `completion_tokens_details` in `usage`."""
 
     cached_tokens: int | None = None
-    """Input tokens read from the prompt cache."""
     cache_write_tokens: int | None = None
-    """Input tokens written to the prompt cache."""
     reasoning_tokens: int | None = None
-    """Output tokens of reasoning."""
 
 
 class ChatUsage(Struct, gc=False):
@@ -120,17 +110,13 @@ class ChatUsage(Struct, gc=False):
     completion_tokens: int | None = None
     """Output tokens. Most servers include reasoning."""
     total_tokens: int | None = None
-    """Sum of the input tokens and output tokens, as the server reports it."""
     prompt_tokens_details: TokenDetails | None = None
-    """Details of `prompt_tokens`: tokens read from a cache or written to a cache."""
     completion_tokens_details: TokenDetails | None = None
-    """Details of `completion_tokens`: tokens of reasoning."""
     cached_tokens: int | None = None
     """Input tokens read from the prompt cache, in Moonshot's field."""
     prompt_cache_hit_tokens: int | None = None
     """Input tokens read from the prompt cache, in DeepSeek's field."""
     server_tool_use_details: ServerToolCounts | None = None
-    """Numbers of server tool calls (OpenRouter)."""
 
     @property
     def is_empty(self) -> bool:
@@ -142,9 +128,7 @@ class Choice(Struct, gc=False):
     """Entry of `choices`: one of several alternative replies. The proxy requests only one."""
 
     delta: ChoiceDelta | None = None
-    """Next fragment of the reply, if the response is streamed."""
     message: ChoiceDelta | None = None
-    """The complete reply, if the response is not streamed."""
     finish_reason: str | None = None
     """Reason for the end of the reply: `stop`, `length`, `tool_calls`, … None: the reply goes on."""
     native_finish_reason: str | None = None
@@ -166,9 +150,7 @@ class GroqExtension(Struct, gc=False):
     """Field `x_groq` of Groq's chunks: token counts or an error."""
 
     usage: ChatUsage | None = None
-    """Token counts of the reply."""
     error: Raw = ABSENT
-    """Error within a stream, as JSON."""
 
 
 class Chunk(Struct, gc=False):
@@ -179,7 +161,6 @@ class Chunk(Struct, gc=False):
     usage: ChatUsage | None = None
     """Token counts of the reply, usually in the last chunk."""
     x_groq: GroqExtension | None = None
-    """Extension of Groq with token counts or an error."""
     error: Raw = ABSENT
     """Error that replaces the reply, as JSON."""
 

@@ -54,7 +54,7 @@ from anthropic_proxy.wire.shared_notes import (
     SCHEMA_AS_TOOL,
     renamed_effort_note,
 )
-from anthropic_proxy.wire.thinking import ReasoningState, decode_signature, digest_base_url
+from anthropic_proxy.wire.thinking import decode_signature, digest_base_url
 
 PATH = "/chat/completions"
 """URL path of the Chat Completions API, below the base URL of the provider."""
@@ -100,7 +100,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     if dialect.session_field:
         body[dialect.session_field] = call.request.session_key()
     if dialect.sends_cache_marks and call.request.has_cache_marks():
-        body["cache_control"] = CACHE_MARK
+        body["cache_control"] = _CACHE_MARK
     return UpstreamRequest(
         path=PATH,
         headers=add_user_and_tier(body, call, notes),  # before the body is encoded: it adds fields
@@ -201,7 +201,7 @@ _Part = dict[str, Any]
 """Content part with an image or a PDF, as a JSON object."""
 
 
-CACHE_MARK = {"type": "ephemeral"}
+_CACHE_MARK = {"type": "ephemeral"}
 """Value of `cache_control`. The provider then caches the prompt up to this place for five minutes."""
 
 _EMPTY = (b"null", b'""')
@@ -225,14 +225,14 @@ def _prepend_thinking(thoughts: str, content: Any) -> list[Any]:
 def _add_cache_mark(content: Any) -> Any:
     """Return `content` with the field `cache_control` on its last text that is not empty."""
     if isinstance(content, Raw):
-        return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
+        return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, _CACHE_MARK)]
     texts = [
         place for place, part in enumerate(content) if isinstance(part, _TextPart) and bytes(part.text) not in _EMPTY
     ]
     if not texts:
         return content
     return [
-        _MarkedTextPart(part.text, CACHE_MARK) if place == texts[-1] else part for place, part in enumerate(content)
+        _MarkedTextPart(part.text, _CACHE_MARK) if place == texts[-1] else part for place, part in enumerate(content)
     ]
 
 
@@ -284,18 +284,13 @@ class ChatMessageEncoder(MessageEncoder):
             self.messages[place].content = _join_contents(contents)
         self._note_dropped_thinking()
         if self._dialect.sends_cache_marks and self._request.has_cache_marks():
-            self._mark_cache()
+            first, last = self.messages[0], self.messages[-1]
+            if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
+                first.content = _add_cache_mark(first.content)
+                last = None if last is first else last
+            if isinstance(last, _ChatMessage | _Result):
+                last.content = _add_cache_mark(last.content)
         return self.messages
-
-    def _mark_cache(self) -> None:
-        """Add `cache_control` to the system prompt, and to the last message unless it is an assistant message."""
-        first, last = self.messages[0], self.messages[-1]
-        if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
-            first.content = _add_cache_mark(first.content)
-            if last is first:
-                return
-        if isinstance(last, _ChatMessage | _Result):
-            last.content = _add_cache_mark(last.content)
 
     def _add_reminder(self, text: Raw) -> None:
         """Add the text to the previous message if that is a user message, else to the next user message."""
@@ -377,7 +372,12 @@ class ChatMessageEncoder(MessageEncoder):
         dialect = self._dialect
         carries = [(block, decode_signature(dialect.signature_tag, block.signature)) for block in blocks]
         address = digest_base_url(self._address)
-        kept = [(block, carry) for block, carry in carries if carry is not None and _has_content(carry, address)]
+        kept = [
+            (block, carry)
+            for block, carry in carries
+            if carry is not None
+            and (carry.replay or carry.encrypted or (carry.call_signature and carry.server_digest == address))
+        ]
         if len(kept) < len(blocks):
             self._drops_thinking = True
         if dialect.replays_reasoning_details:
@@ -435,10 +435,6 @@ def _is_list(text: str) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
-
-
-def _has_content(carry: ReasoningState, address: str | None) -> bool:
-    return bool(carry.replay or carry.encrypted or (carry.call_signature and carry.server_digest == address))
 
 
 OUTPUT_TOOL_NAME = "output"

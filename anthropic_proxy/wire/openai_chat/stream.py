@@ -1,8 +1,9 @@
 """Decoder of Chat Completions responses, streamed or complete: converts them to deltas, the pieces of a reply.
 
-`ChatDecoder` decodes one response. `decode_frame` reads a streamed chunk, `decode_body` a complete response, and
-`decode_end` ends a stream. `flush_pending` returns buffered deltas after an interruption. `notes` has a note for each
-repair of the model's output. `decode_usage` converts the token counts.
+Servers differ most in the tool calls: some leave out `index` or ids, repeat a name, or continue a call after text. A
+tool call therefore ends only when its arguments are complete and other content follows, or at the end of the reply
+(`ToolCallDecoder`). A finish reason ends the reply, but the token counts may follow it, so a reply that reached its
+limit ends with the response: the counts decide whether the context window was full.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -55,7 +56,7 @@ from anthropic_proxy.wire.openai_chat.frames import (
 )
 from anthropic_proxy.wire.openai_chat.request import OutputToolConverter, uses_output_tool
 from anthropic_proxy.wire.openai_chat.tools import offers_server_tools
-from anthropic_proxy.wire.reply_ends import find_worst_kind, split_input_tokens
+from anthropic_proxy.wire.reply_ends import build_unreadable_reply, find_worst_kind, split_input_tokens
 from anthropic_proxy.wire.thinking import (
     ReasoningState,
     TrailingThinkingBuffer,
@@ -66,14 +67,11 @@ from anthropic_proxy.wire.thinking import (
 from anthropic_proxy.wire.tool_call_repair import TextSplitter, ToolCallRepair, is_json_object
 from anthropic_proxy.wire.tools import ToolCallIds
 
-_DONE = b"[DONE]"
 _NO_DETAILS = TokenDetails()
 _NO_TOOL_COUNTS = ServerToolCounts()
 
 
 class ChatDecoder(Decoder):
-    """Decoder of one Chat Completions response."""
-
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
@@ -92,7 +90,7 @@ class ChatDecoder(Decoder):
         )
         self._calls: ToolCallDecoder | None = None
         self._uses_deprecated_field = False  # for all calls, because some servers repeat a call in the other field
-        self._executed = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
+        self._server_tools = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
@@ -111,16 +109,11 @@ class ChatDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Notes on the repairs of the model's output so far: tool names, arguments, and tool calls written as text."""
         found = self._text.notes if self._text is not None else ()
         return (*found, *self._calls.repair.notes) if self._calls is not None else found
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one event of a Chat Completions stream.
-
-        Raises `UpstreamError` for an error object or invalid JSON.
-        """
-        if frame == _DONE:
+        if frame == b"[DONE]":
             self.finished = True
             return []
         try:
@@ -130,7 +123,6 @@ class ChatDecoder(Decoder):
         return self._order(self._read(chunk, frame))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a complete body. Raises `UpstreamError` for an error object or invalid JSON."""
         try:
             chunk = decode_chunk(body)
         except DECODE_ERRORS:
@@ -143,10 +135,6 @@ class ChatDecoder(Decoder):
         return deltas
 
     def decode_end(self) -> list[Delta]:
-        """Return the deltas that end the reply. Raises `UpstreamProtocolError` if the reply is incomplete.
-
-        Raises `UnreadableReply` if the finish reason is that the server could not read the model's output.
-        """
         deltas: list[Delta] = []
         if self._stop is None and self._unreadable is None:
             if not (self._postponed or (self.finished and self._answered)):
@@ -161,7 +149,6 @@ class ChatDecoder(Decoder):
         return self._order(deltas)
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas after an interruption: text that may be a tool call, arguments, thinking."""
         deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
@@ -191,13 +178,40 @@ class ChatDecoder(Decoder):
             if self._has_ended:  # OpenRouter: an error after the end is redundant
                 self._read_usage(chunk, None, deltas, data)
                 return deltas
-            return self._fail(decode_repaired(chunk.error))
+            fault = read_error_object({"error": decode_repaired(chunk.error)}, 200, {})
+            reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
+            if reply is None:
+                raise classify_fault(fault, self._call)
+            self._end_blocks(deltas, reply_ended_early=True)
+            self._stop = next(delta for delta in reply if isinstance(delta, Stop))
+            self._stop_emitted = True
+            return deltas + reply
         choice = chunk.choices[0] if chunk.choices else None
         if choice is not None:
             self._answered = True
             piece = choice.delta or choice.message
             if piece is not None:
-                self._read_piece(piece, deltas)
+                thinking = piece.reasoning_content or piece.reasoning
+                details = piece.reasoning_details
+                if details is not ABSENT and is_present(details):
+                    if self._details is not None:
+                        self._details.feed(details)
+                    thinking = thinking or reasoning_details_text(details)
+                if thinking:
+                    if self._calls is not None:
+                        self._calls.end_complete_calls(deltas)
+                    if self._text is not None:
+                        self._text.note_separate_reasoning()
+                    deltas.append(Thinking(thinking))
+                if self._server_tools is not None:
+                    deltas += self._server_tools.decode_choice_delta(piece)
+                if piece.content:
+                    self._read_text(piece.content, deltas)
+                if piece.refusal:
+                    self._refusal.append(piece.refusal)
+                    self._read_text(piece.refusal, deltas)
+                if piece.tool_calls or piece.function_call is not None:
+                    self._read_calls(piece, deltas)
                 self._has_content = self._has_content or bool(deltas or piece.content)
             self._native_reason = choice.native_finish_reason or self._native_reason
             if choice.finish_reason:
@@ -205,29 +219,6 @@ class ChatDecoder(Decoder):
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
-
-    def _read_piece(self, piece: ChoiceDelta, deltas: list[Delta]) -> None:
-        thinking = piece.reasoning_content or piece.reasoning
-        details = piece.reasoning_details
-        if details is not ABSENT and is_present(details):
-            if self._details is not None:
-                self._details.feed(details)
-            thinking = thinking or reasoning_details_text(details)
-        if thinking:
-            if self._calls is not None:
-                self._calls.end_complete_calls(deltas)
-            if self._text is not None:
-                self._text.note_separate_reasoning()
-            deltas.append(Thinking(thinking))
-        if self._executed is not None:
-            deltas += self._executed.decode_choice_delta(piece)
-        if piece.content:
-            self._read_text(piece.content, deltas)
-        if piece.refusal:
-            self._refusal.append(piece.refusal)
-            self._read_text(piece.refusal, deltas)
-        if piece.tool_calls or piece.function_call is not None:
-            self._read_calls(piece, deltas)
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
         if self._calls is not None:
@@ -269,20 +260,18 @@ class ChatDecoder(Decoder):
             deltas.append(Thinking(signature=encode_signature(self._tag, ReasoningState(encrypted=details))))
 
     def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
-        """Append the signature of the first tool call to `deltas`, as a thinking delta. Later ones are ignored.
-
-        `extra`: the field `extra_content` of the call or message.
-        """
-        signature = find_call_signature(extra) if is_present(extra) else ""
-        if signature and self._calls is not None and self._calls.call_count == 0:
+        """Append the thought signature of the first tool call, in `extra_content`, as a thinking delta."""
+        if not is_present(extra) or self._calls is None or self._calls.call_count:
+            return
+        content = decode_repaired(extra)
+        google = content.get("google") if isinstance(content, dict) else None
+        signature = google.get("thought_signature") if isinstance(google, dict) else None
+        if isinstance(signature, str) and signature:
             carry = ReasoningState(call_signature=signature, server_digest=digest_base_url(self._call.base_url))
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta], *, is_last: bool = False) -> None:
-        """Append the end of open content to `deltas`, and store the first finish reason.
-
-        Later finish reasons are ignored. `is_last`: True at the end of the response.
-        """
+        """End the reply for the first finish reason. `is_last`: True at the end of the response."""
         if self._stop is not None or self._unreadable is not None:
             return
         kind = find_worst_kind(reason, self._native_reason)
@@ -290,16 +279,13 @@ class ChatDecoder(Decoder):
             if not is_last:
                 self._postponed = reason
                 return
-            if self._reaches_limit():
-                kind = "limit"
+            if (self._usage.output_tokens or 0) >= self._call.request.max_tokens:
+                kind = "limit"  # vLLM still sends `tool_calls`
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
             raise build_upstream_error(fault, self._provider)
         if kind == "unreadable":
-            provider = self._provider
-            self._unreadable = UnreadableReply(
-                f"{provider}: the model's reply could not be read ({reason})", provider=provider
-            )
+            self._unreadable = build_unreadable_reply(self._provider, reason)
             return
         self._end_blocks(deltas, reply_ended_early=kind not in {"end", "calls"})
         if self._refusal:
@@ -317,18 +303,14 @@ class ChatDecoder(Decoder):
             self._emit_stop(deltas)
 
     def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
-        """Append the end of open text, reasoning, searches and calls to `deltas`.
-
-        `reply_ended_early`: True if the reply did not end normally.
-        """
         if self._text is not None:
             deltas += self._text.finish(
                 reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and self._calls is None
             )
         if self._details is not None:
             self._sign_details(deltas)
-        if self._executed is not None:
-            deltas += self._executed.finish_searches()
+        if self._server_tools is not None:
+            deltas += self._server_tools.finish_searches()
         if self._calls is not None:
             self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early)
 
@@ -336,24 +318,12 @@ class ChatDecoder(Decoder):
         if self._stop_emitted or self._stop is None:
             return
         self._stop_emitted = True
-        if self._stop.reason == "max_tokens" and _fills(self._usage, self._call.context_window):
-            self._stop = Stop("model_context_window_exceeded")
+        usage, window = self._usage, self._call.context_window
+        if self._stop.reason == "max_tokens" and window is not None and usage.output_tokens is not None:
+            read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+            if read + usage.output_tokens >= window - 1:
+                self._stop = Stop("model_context_window_exceeded")
         deltas.append(self._stop)
-
-    def _reaches_limit(self) -> bool:
-        """Return True if the reply has reached its output limit. vLLM's finish reason is then still `tool_calls`."""
-        return (self._usage.output_tokens or 0) >= self._call.request.max_tokens
-
-    def _fail(self, error: Any) -> list[Delta]:
-        fault = read_error_object({"error": error}, 200, {})
-        reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
-        if reply is None:
-            raise classify_fault(fault, self._call)
-        deltas: list[Delta] = []
-        self._end_blocks(deltas, reply_ended_early=True)
-        self._stop = next(delta for delta in reply if isinstance(delta, Stop))
-        self._stop_emitted = True
-        return deltas + reply
 
     def _read_usage(self, chunk: Chunk, choice: Choice | None, deltas: list[Delta], data: bytes) -> None:
         for counts in (chunk.usage, choice.usage if choice else None, chunk.x_groq.usage if chunk.x_groq else None):
@@ -385,14 +355,6 @@ def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
         billed_searches=searches,
         billed_tier=tier,
     )
-
-
-def _fills(usage: Usage, window: int | None) -> bool:
-    """Return True if input and output together fill the context window. `window`: its tokens; None: unknown."""
-    if window is None or usage.output_tokens is None:
-        return False
-    read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
-    return read + usage.output_tokens >= window - 1
 
 
 _JOINED = ("text", "summary", "data", "signature")
@@ -430,14 +392,6 @@ def reasoning_details_text(raw: Raw) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def find_call_signature(raw: Raw) -> str:
-    """Return the signature of a tool call: `google.thought_signature` in `extra_content`. "": missing."""
-    extra = decode_repaired(raw)
-    google = extra.get("google") if isinstance(extra, dict) else None
-    signature = google.get("thought_signature") if isinstance(google, dict) else None
-    return signature if isinstance(signature, str) else ""
-
-
 def _objects(raw: Raw) -> list[dict[str, Any]]:
     content = decode_repaired(raw)
     return [detail for detail in content if isinstance(detail, dict)] if isinstance(content, list) else []
@@ -466,10 +420,11 @@ class _OpenCall:
 
 
 class ToolCallDecoder:
-    """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`."""
+    """Converts the tool call fragments of one response into deltas.
 
-    # Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every
-    # call.
+    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every call.
+    """
+
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self._slots: dict[int, _OpenCall] = {}
@@ -486,7 +441,7 @@ class ToolCallDecoder:
         """Repairs tool names and arguments if the server requires it. Its notes record the repairs."""
 
     def read_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
-        """Decode one fragment of a tool call, or a complete call, and append its deltas to `deltas`."""
+        """Decode one fragment of a tool call, or a complete call."""
         function = fragment.function or _NO_FUNCTION
         if fragment.id is None and function.name is None and fragment.index is not None:
             known = self._slots.get(fragment.index)
@@ -499,7 +454,13 @@ class ToolCallDecoder:
         call = self._find(fragment, function)
         if call is None:
             self.end_complete_calls(deltas)
-            call = self._begin(fragment)
+            call = self._last = _OpenCall(self.call_count, fragment.id or "")
+            self.call_count += 1
+            self._open.append(call)
+            if fragment.index is not None:
+                self._slots[fragment.index] = call
+            if fragment.id:
+                self._by_id[fragment.id] = call
         if not call.name and function.name:
             self._name(call, function.name, self.repair.repair_name(function.name), deltas)
         if function.arguments:
@@ -508,7 +469,7 @@ class ToolCallDecoder:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def flush_pending(self, deltas: list[Delta]) -> None:
-        """Append the buffered arguments of open calls to `deltas` after an interruption. The calls are not ended."""
+        """Append the buffered arguments of open calls after an interruption. The calls are not ended."""
         for call in self._open:
             if self._holds and call.name and (text := "".join(call.arguments)):
                 call.arguments = []
@@ -527,7 +488,7 @@ class ToolCallDecoder:
             self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
-        """Append `ToolEnd` for every open call to `deltas`. Call this at the end of the reply.
+        """Append `ToolEnd` for every open call to `deltas`.
 
         A call without a name and without arguments is removed. Raises `UpstreamProtocolError` if the name of another
         call is missing.
@@ -548,10 +509,7 @@ class ToolCallDecoder:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
 
     def _end(self, call: _OpenCall, deltas: list[Delta], *, reply_ended_early: bool = False) -> str:
-        """Append the buffered deltas and the `ToolEnd` of a call to `deltas`. Return the arguments of the call.
-
-        `reply_ended_early`: True if the reply did not end normally, so the arguments may be incomplete.
-        """
+        """Append the buffered deltas and the `ToolEnd` of a call. Return the arguments of the call."""
         if not call.name:
             name = self.repair.find_name_by_arguments("".join(call.arguments))
             if name is None:
@@ -576,7 +534,12 @@ class ToolCallDecoder:
         else:
             call = None if function.name else self._last
         if call is None or call.ended:
-            return self._after_the_end(call, fragment, function)
+            if call is None or function.name or (fragment.id and fragment.id != call.id):
+                return None
+            if (function.arguments or "").strip():
+                provider = self._call.provider
+                raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
+            return call  # the fragment adds nothing
         if fragment.id and call.id and fragment.id != call.id:
             return None
         if fragment.id or not function.name or not call.name:
@@ -584,31 +547,6 @@ class ToolCallDecoder:
         # Without ids only the name distinguishes the next call from a repetition of the same name.
         is_next = function.name != call.name or (function.arguments and call.is_complete())
         return None if is_next else call
-
-    def _after_the_end(
-        self, call: _OpenCall | None, fragment: ToolCallDelta, function: FunctionCall
-    ) -> _OpenCall | None:
-        """Return `call`, a call that has ended, if the fragment adds nothing to it. None: a new call begins.
-
-        Raises `UpstreamProtocolError` if the fragment continues the arguments of the ended call.
-        """
-        if call is None or function.name or (fragment.id and fragment.id != call.id):
-            return None
-        if (function.arguments or "").strip():
-            provider = self._call.provider
-            raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
-        return call
-
-    def _begin(self, fragment: ToolCallDelta) -> _OpenCall:
-        call = _OpenCall(self.call_count, fragment.id or "")
-        self.call_count += 1
-        self._open.append(call)
-        self._last = call
-        if fragment.index is not None:
-            self._slots[fragment.index] = call
-        if fragment.id:
-            self._by_id[fragment.id] = call
-        return call
 
 
 class _Found(Struct):
@@ -675,16 +613,18 @@ class ServerToolDecoder:
                 deltas += self._read_executed(executed)
         if is_present(choice_delta.annotations):
             marks = _list_of(choice_delta.annotations, list[_Annotation])
-            deltas += self._read_citations([mark.url_citation for mark in marks if mark.url_citation is not None])
+            for result in (mark.url_citation for mark in marks):
+                if result is None or not result.url or not is_domain_allowed(result.url, (), self._blocked):
+                    continue
+                self._found.setdefault(result.url, result)
+                if result.end_index:
+                    deltas.append(encode_citation(result.url, result.title, result.content or ""))
         if choice_delta.content:
             deltas += self._emit_search()
         return deltas
 
     def finish_searches(self) -> list[Delta]:
-        """Return the remaining deltas of the web searches. Call this when the text of the reply has ended.
-
-        A search without a result gets an empty result.
-        """
+        """Return the remaining deltas of the searches at the end of the text. A missing result becomes an empty one."""
         deltas = self._emit_search()
         for identifier in self._open.values():
             deltas.append(encode_search_result(identifier, ()))
@@ -707,7 +647,9 @@ class ServerToolDecoder:
         self._done.add(index)
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         if arguments.code is not None:
-            printed = "\n".join(filter(None, (executed.output, *map(_drawn, executed.code_results or ()))))
+            images = [one.png for one in executed.code_results or () if one.png]
+            described = [describe_generated_file("image/png", len(image)) for image in images]
+            printed = "\n".join(filter(None, (executed.output, *described)))
             return [
                 encode_code_execution_call(identifier, arguments.code),
                 encode_code_result(identifier, stdout=printed),
@@ -732,16 +674,6 @@ class ServerToolDecoder:
             deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
         return deltas
 
-    def _read_citations(self, results: list[_Found]) -> list[Delta]:
-        deltas: list[Delta] = []
-        for result in results:
-            if not result.url or not is_domain_allowed(result.url, (), self._blocked):
-                continue
-            self._found.setdefault(result.url, result)
-            if result.end_index:
-                deltas.append(encode_citation(result.url, result.title, result.content or ""))
-        return deltas
-
     def _emit_search(self) -> list[Delta]:
         """Return the blocks of a search with the pages that were not returned before.
 
@@ -761,10 +693,6 @@ class ServerToolDecoder:
             if result.url and is_domain_allowed(result.url, (), self._blocked):
                 shown[result.url] = SearchResultPage(result.url, result.title, result.content or "")
         return list(shown.values())
-
-
-def _drawn(printed: _Printed) -> str:
-    return describe_generated_file("image/png", len(printed.png)) if printed.png else ""
 
 
 def _list_of(raw: Raw, kind: Any) -> Any:

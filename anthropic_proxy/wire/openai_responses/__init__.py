@@ -20,8 +20,6 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ResponsesWire(Wire[Dialect]):
-    """Wire of the Responses API."""
-
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
@@ -29,20 +27,17 @@ class ResponsesWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response of the provider to the upstream request of `call`."""
         return ResponsesDecoder(call)
 
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it ends."""
         fault = decode_error_body(status, headers, body)
         end = find_reply_end(fault, call.provider)
         return classify_fault(fault, call) if end is None else [end]
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True, because servers of this API download images and documents from URLs."""
-        return True
+        return True  # servers of this API download images and documents
 
 
 WIRE = ResponsesWire()

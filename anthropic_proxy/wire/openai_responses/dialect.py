@@ -13,8 +13,6 @@ from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.wire.openai_shared import OpenAIDialect
 
 
-# An effort is the requested level of reasoning: `none`, `low`, `high`. An adaptation is a change of fields after a
-# server has rejected a request. An alias replaces a tool name that the server rejects.
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one server from OpenAI's Responses API. Model rules may replace fields for one model."""
 

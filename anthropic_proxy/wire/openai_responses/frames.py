@@ -1,9 +1,6 @@
 """Structs of the Responses API: stream events and bodies, with the fields that the proxy decodes, and their decoders.
 
-`StreamEvent` is one event of a stream. `Response` is the complete reply. An `OutputItem` is an element of it: a
-message, reasoning, or a call. `OutputContent` is a part of an item. `IncompleteDetails` has the reason of a truncated
-reply. `ResponsesUsage` has token counts. `decode_event`, `decode_item` and `decode_response` omit fields of wrong
-types.
+Fields of wrong types are omitted, so that one unexpected field does not end a reply.
 """
 
 from collections.abc import Callable
@@ -37,11 +34,9 @@ class OutputItem(Struct, gc=False):
     type: str = ""
     """Type of the item: `message`, `reasoning`, `function_call`, …"""
     id: str | None = None
-    """Id of the output item."""
     call_id: str | None = None
     """Of a tool call: the id of the call, which its result repeats."""
     name: str | None = None
-    """Of a tool call: the name of the tool."""
     arguments: str | None = None
     """Of a tool call: the complete arguments, as JSON text."""
     input: str | None = None
@@ -76,34 +71,25 @@ class InputTokenDetails(Struct, gc=False):
     """Details of `input_tokens`: tokens read from the cache and written to the cache, both included in the total."""
 
     cached_tokens: int | None = None
-    """Input tokens read from the prompt cache."""
     cache_write_tokens: int | None = None
-    """Input tokens written to the prompt cache."""
 
 
 class OutputTokenDetails(Struct, gc=False):
     """Details of `output_tokens`: tokens of reasoning, included in the total."""
 
     reasoning_tokens: int | None = None
-    """Output tokens of reasoning."""
 
 
 class ResponsesUsage(Struct, gc=False):
-    """Token counts of a response (`usage`)."""
-
     input_tokens: int | None = None
     """Input tokens, cached input included."""
     output_tokens: int | None = None
     """Output tokens, reasoning included."""
     input_tokens_details: InputTokenDetails | None = None
-    """Details of `input_tokens`: tokens read from a cache or written to a cache."""
     output_tokens_details: OutputTokenDetails | None = None
-    """Details of `output_tokens`: tokens of reasoning."""
 
 
 class IncompleteDetails(Struct, gc=False):
-    """Field `incomplete_details` of a response that ended early."""
-
     reason: str | None = None
     """Reason for the early end of a response: `max_output_tokens` or `content_filter`."""
 
@@ -133,9 +119,7 @@ class StreamEvent(Struct, gc=False):
     output_index: int | None = None
     """Index, in the response, of the output item that the event belongs to."""
     summary_index: int = 0
-    """Index of the reasoning summary within the item."""
     content_index: int = 0
-    """Index of the content part within the item."""
     delta: str | None = None
     """Fragment of text, reasoning or arguments that the event adds."""
     arguments: str | None = None
@@ -149,7 +133,6 @@ class StreamEvent(Struct, gc=False):
     annotation: Raw = ABSENT
     """Citation of the text before the event, as JSON text."""
     error: Raw = ABSENT
-    """Error object of an event `error`, as JSON."""
 
 
 _Kind = TypeVar("_Kind", bound=Struct)
@@ -161,7 +144,7 @@ _decode_response = msgspec.json.Decoder(Response).decode
 
 
 def decode_event(data: bytes) -> StreamEvent:
-    """Decode a stream event. Fields of wrong types are omitted. Raises `msgspec.DecodeError` for invalid JSON.
+    """Decode a stream event. Raises `msgspec.DecodeError` for invalid JSON.
 
     If only the last brace of the event is missing, it is added (recorded: parallel_tool_wrapper_stream).
     """
@@ -174,7 +157,7 @@ def decode_event(data: bytes) -> StreamEvent:
 
 
 def decode_item(raw: Raw) -> OutputItem:
-    """Decode an output item. Fields of wrong types are omitted. Raises `msgspec.DecodeError`."""
+    """Decode an output item. Raises `msgspec.DecodeError`."""
     try:
         return _decode_item(raw)
     except msgspec.ValidationError:
@@ -182,7 +165,7 @@ def decode_item(raw: Raw) -> OutputItem:
 
 
 def decode_response(raw: Raw | bytes) -> Response:
-    """Decode a response object. Fields of wrong types are omitted. Raises `msgspec.DecodeError`."""
+    """Decode a response object. Raises `msgspec.DecodeError`."""
     try:
         return _decode_response(raw)
     except msgspec.ValidationError:

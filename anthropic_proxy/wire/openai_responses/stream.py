@@ -1,4 +1,12 @@
-"""`ResponsesDecoder`: decodes replies of the Responses API, streamed or complete, into deltas (pieces of a reply)."""
+"""Decoder of Responses replies, streamed or complete: converts them to deltas, the pieces of a reply.
+
+A reply is a list of output items: messages, reasoning, tool calls, and calls of server tools. A stream announces an
+item, sends its content in fragments, and then sends the complete item, which repeats the content. The last event
+repeats all items. Some servers leave out one of these steps, so each step adds what the steps before it lacked:
+`OutputItemState` holds what was decoded of an item. Two kinds of content wait: reasoning with encrypted state until the
+next content is known (`PendingReasoning`), and everything after a web search until its pages are known
+(`WebSearchDecoder`).
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -40,6 +48,7 @@ from anthropic_proxy.messages.server_blocks import (
     is_domain_allowed,
 )
 from anthropic_proxy.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import build_blocked_reply_stop, find_reply_end
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
@@ -63,9 +72,482 @@ from anthropic_proxy.wire.openai_responses.frames import (
     is_present,
 )
 from anthropic_proxy.wire.openai_responses.tools import mcp_server_names_by_label
-from anthropic_proxy.wire.reply_ends import find_finish_kind, split_input_tokens
+from anthropic_proxy.wire.reply_ends import build_unreadable_reply, find_finish_kind, split_input_tokens
 from anthropic_proxy.wire.thinking import ReasoningState, TrailingThinkingBuffer, empty_signature, encode_signature
 from anthropic_proxy.wire.tools import ToolCallIds
+
+
+class OutputItemState:
+    """Decoding state of one output item of a stream: the decoder of its tool call, and the content decoded so far."""
+
+    __slots__ = ("citation_count", "complete", "item_id", "latest_part", "server_tool", "text_streamed", "tool_call")
+
+    def __init__(self) -> None:
+        self.tool_call: ToolCallItemDecoder | None = None
+        self.server_tool: ServerToolItemDecoder | None = None
+        self.item_id: str | None = None
+        self.latest_part: tuple[str, int] | None = None
+        """Kind and index of the content part of the latest fragment: `("summary", 0)`. None: no fragment yet."""
+        self.text_streamed = False
+        """True if fragments of text were returned. The complete item, which follows, then adds no text."""
+        self.citation_count = 0
+        """Number of citations returned from stream events. The complete item repeats these citations."""
+        self.complete = False
+
+
+_CALLS = ("function_call", "custom_tool_call")
+_TEXT = ("text", 0)  # no index: parts of a text follow each other without a paragraph between
+_PARAGRAPH = "\n\n"
+
+
+class ResponsesDecoder(Decoder):
+    """Decoder of one reply. It identifies output items by their index, because some servers change their ids."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        dialect = call.dialect
+        self._call = call
+        self._tag = dialect.signature_tag
+        self.default_signature = empty_signature(dialect.signature_tag)
+        self.finished = False
+        asked = call.request.max_tokens
+        self._limit = LocalOutputLimit(asked) if asked < dialect.min_output_tokens else None
+        self._calls = ToolCallContext(call)
+        self._search = WebSearchDecoder(call)
+        self._thoughts = PendingReasoning(self.default_signature)
+        self._late = TrailingThinkingBuffer()
+        self._mender = FrameRepair()
+        self._items: dict[int, OutputItemState] = {}
+        self._complete_items = 0
+        self._last = 0
+        """Index of the output item of the last event. Events without an index belong to the same item."""
+        self._spoken: int | None = None
+        """Index of the output item with the latest text. None: another kind of item followed."""
+        self._refusal = ""
+        self._stopped = False
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because the last event also has the token counts."""
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        if frame == b"[DONE]":
+            self.finished = True
+            return []
+        try:
+            event = decode_strict_event(frame)
+        except DECODE_ERRORS:
+            event = self._decode(decode_event, frame, self._mender.repair)
+        deltas: list[Delta] = []
+        read = _READERS.get(event.type)
+        if read is not None:
+            read(self, event, deltas)
+        elif event.type == "error" or (not event.type and is_present(event.error)):
+            deltas += self._fail(decode_repaired(frame))
+        return self._late.feed(deltas if self._limit is None else self._limit.cut_deltas(deltas))
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        deltas: list[Delta] = []
+        self._read_end(self._decode(decode_response, body), deltas)
+        return self._late.feed(self._limited(deltas))
+
+    def decode_end(self) -> list[Delta]:
+        if self._unreadable is not None:
+            raise self._unreadable
+        if not self._stopped:
+            raise self._broken("ended its answer before it was complete")
+        return []
+
+    def flush_pending(self) -> list[Delta]:
+        deltas: list[Delta] = []
+        self._put(self._thoughts.release_signed(), deltas)
+        deltas += self._search.release_buffered_deltas()
+        return [*self._late.feed(self._limited(deltas)), *self._late.flush_pending()]
+
+    def _limited(self, deltas: list[Delta]) -> list[Delta]:
+        return deltas if self._limit is None else self._limit.cut_deltas(deltas)
+
+    def _decode(self, decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes] = repair_json) -> Any:
+        try:
+            return decode_or_repair(decode, data, mend)
+        except DECODE_ERRORS as error:
+            raise self._broken("sent invalid JSON") from error
+
+    def _broken(self, what: str) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f"{self._call.provider} {what}.", provider=self._call.provider)
+
+    def _find(self, event: StreamEvent) -> OutputItemState:
+        if event.output_index is not None:
+            self._last = event.output_index
+        state = self._items.get(self._last)
+        if state is None:
+            state = self._items[self._last] = OutputItemState()
+        return state
+
+    def _read_text(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if event.delta and not state.complete:
+            state.text_streamed = True
+            self._emit_text(event.delta, state, deltas)
+            if self._search.requires_recorded_text:
+                self._search.record_sent_text(event.delta, (self._last, event.content_index))
+
+    def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
+        state.citation_count += len(found)
+        deltas += found
+
+    def _read_refusal(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        if event.delta:
+            self._refusal += event.delta
+            self._read_text(event, deltas)
+
+    def _read_summary(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        self._read_thought(event, ("summary", event.summary_index), deltas)
+
+    def _read_reasoning(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        self._read_thought(event, ("reasoning", event.content_index), deltas)
+
+    def _read_thought(self, event: StreamEvent, part: tuple[str, int], deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if event.delta and not state.complete:
+            self._think(event.delta, part, state, deltas)
+
+    def _read_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if state.tool_call is not None and event.delta:
+            state.tool_call.add_arguments_fragment(event.delta, deltas)
+
+    def _read_whole_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if state.tool_call is not None and event.arguments:
+            state.tool_call.add_complete_arguments(event.arguments, deltas)
+        elif state.server_tool is not None:
+            self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
+
+    def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        item = self._decode(decode_item, event.item)
+        if state.complete:  # a server that gives every item the same index
+            state = self._items[self._last] = OutputItemState()
+        state.item_id = item.id
+        if item.type in _CALLS and state.tool_call is None:
+            self._begin_call(state, item, deltas)
+        elif item.type in SERVER_TOOL_ITEM_TYPES:
+            state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
+
+    def _begin_call(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> "ToolCallItemDecoder":
+        self._put(self._thoughts.release_signed(), deltas)
+        deltas += self._search.release_buffered_deltas()
+        self._spoken = None
+        state.tool_call = ToolCallItemDecoder(self._calls)
+        state.tool_call.start_call(item, deltas)
+        return state.tool_call
+
+    def _end_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
+
+    def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
+        """Append the content of a complete output item to `deltas`, except content of earlier events."""
+        if state.complete:
+            return
+        state.complete = True
+        self._complete_items += 1
+        if item.type == "reasoning":
+            self._end_thinking(state, item, deltas)
+        elif item.type == "message":
+            self._end_message(state, item, deltas)
+        elif item.type in _CALLS:
+            (state.tool_call or self._begin_call(state, item, deltas)).end_call(item, deltas)
+        elif item.type == "web_search_call":
+            self._put_hosted([], deltas)
+            deltas += self._search.decode_search_item(item)
+        elif item.type in SERVER_TOOL_ITEM_TYPES:
+            server_tool = state.server_tool or ServerToolItemDecoder(self._call, item, self._calls)
+            self._put_hosted(server_tool.decode_complete_item(item), deltas)
+        elif item.type == "image_generation_call" and item.result:  # the Messages API has no block for an image
+            words = describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
+            self._emit_text(words, state, deltas)
+
+    def _end_thinking(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
+        if state.latest_part is None:
+            kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
+            for index, part in enumerate(parts or ()):
+                if part.text:
+                    self._think(part.text, (kind, index), state, deltas)
+        carry = build_reasoning_state(item, state)
+        if carry.encrypted or state.latest_part is not None:
+            self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
+
+    def _end_message(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
+        parts = item.content or []
+        if state.text_streamed:
+            deltas += self._search.decode_remaining_citations(parts, state.citation_count)
+        else:
+            for part in parts:
+                if part.type == "refusal":
+                    self._refusal += part.refusal or ""
+                for piece in self._search.split_at_citations(part):
+                    if isinstance(piece, Text):
+                        self._emit_text(piece.text, state, deltas)
+                    else:
+                        self._put([piece], deltas)
+        deltas += self._search.release_buffered_deltas()
+
+    def _emit_text(self, text: str, state: OutputItemState, deltas: list[Delta]) -> None:
+        if self._spoken != self._last:
+            if self._spoken is not None:
+                text = _PARAGRAPH + text  # another message follows at once
+            self._spoken = self._last
+        state.latest_part = _TEXT
+        if self._thoughts.buffered or self._search.buffering:
+            self._put([*self._thoughts.release_signed(), Text(text)], deltas)
+        else:
+            deltas.append(Text(text))
+
+    def _think(self, text: str, part: tuple[str, int], state: OutputItemState, deltas: list[Delta]) -> None:
+        if state.latest_part is not None and state.latest_part != part:
+            text = _PARAGRAPH + text
+        state.latest_part, self._spoken = part, None
+        if self._thoughts.buffered or self._search.buffering:
+            self._put_thought(Thinking(text), state, deltas)
+        else:
+            deltas.append(Thinking(text))
+
+    def _put_thought(self, thought: Thinking, state: OutputItemState, deltas: list[Delta]) -> None:
+        self._spoken = None
+        if not self._thoughts.buffer_thinking(thought, item_has_text=state.latest_part is not None):
+            self._put([thought], deltas)
+
+    def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
+        """Append buffered reasoning without its encrypted state, and then the deltas of a server tool (`some`)."""
+        self._spoken = None
+        self._put(self._thoughts.release_unsigned(), deltas)
+        self._put(some, deltas)
+
+    def _put(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
+        if self._search.buffering:
+            self._search.buffer_deltas(some)
+        else:
+            deltas += some
+
+    def _read_last(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        self.finished = True
+        self._read_end(self._decode(decode_response, event.response), deltas)
+
+    def _read_end(self, response: Response, deltas: list[Delta]) -> None:
+        if self._stopped:
+            return
+        if response.status is None and response.output is None and not is_present(response.error):
+            raise self._broken("sent an answer without any output")
+        if is_present(response.error):
+            self._read_usage(response, deltas)
+            deltas += self._fail(decode_repaired(response.error))
+            return
+        if response.status in ("failed", "cancelled", "in_progress", "queued"):
+            error = {"message": f"the response ended as {response.status!r}"}
+            raise classify_fault(decode_error_object(error), self._call)
+        reason = (response.incomplete_details.reason if response.incomplete_details is not None else None) or ""
+        kind = find_finish_kind(reason)
+        if kind == "unreadable":
+            self._unreadable = build_unreadable_reply(self._call.provider, reason)
+            self._read_usage(response, deltas)
+            return
+        missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
+        items = [self._decode(decode_item, raw) for raw in missing]
+        self._search.record_source_titles(items)
+        for place, item in enumerate(items):
+            if item.type == "reasoning" and any(later > place for later in self._items):
+                continue  # too late: thinking must precede the content that followed it
+            self._last = place
+            self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
+        self._end_open(deltas, reply_ended_early=response.status == "incomplete")
+        self._read_usage(response, deltas)
+        self._stopped = True
+        calls = [state.tool_call for state in self._items.values() if state.tool_call is not None]
+        if self._refusal:
+            stop = Stop("refusal", details={"type": "refusal", "category": None, "explanation": self._refusal})
+        elif kind == "blocked":
+            stop = build_blocked_reply_stop(self._call.provider, reason)
+        elif kind == "window":
+            stop = Stop("model_context_window_exceeded")
+        elif kind == "limit" or any(call.incomplete for call in calls):
+            counts, window = response.usage, self._call.context_window
+            total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
+            is_full = counts is not None and window is not None and total >= window - 1
+            stop = Stop("model_context_window_exceeded" if is_full else "max_tokens")
+        else:
+            stop = Stop("end_turn")
+        deltas.append(stop)
+
+    def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
+        """End the open items. `reply_ended_early`: True if the reply did not end normally."""
+        for state in self._items.values():
+            if state.tool_call is not None and not state.complete:
+                state.tool_call.end_call(None, deltas, reply_ended_early=reply_ended_early)
+            elif state.server_tool is not None and not state.complete:
+                self._put_hosted(state.server_tool.abort_call(), deltas)
+        self._put(self._thoughts.release_signed(), deltas)
+        deltas += self._search.release_buffered_deltas()
+
+    def _read_usage(self, response: Response, deltas: list[Delta]) -> None:
+        counts = response.usage
+        if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
+            deltas.append(decode_usage(counts, response.service_tier))
+
+    def _fail(self, error: Any) -> list[Delta]:
+        """Raise the `UpstreamError` for an error object. If it stands for the end of the reply, return this end."""
+        if self._stopped:
+            return []
+        fault = decode_error_object(error)
+        end = find_reply_end(fault, self._call.provider, has_content=bool(self._items))
+        if end is None:
+            raise classify_fault(fault, self._call)
+        deltas: list[Delta] = []
+        self._end_open(deltas, reply_ended_early=True)
+        self.finished = self._stopped = True
+        return [*deltas, end]
+
+
+_READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], None]] = {
+    "response.output_text.delta": ResponsesDecoder._read_text,
+    "response.output_text.annotation.added": ResponsesDecoder._read_annotation,
+    "response.function_call_arguments.delta": ResponsesDecoder._read_arguments,
+    "response.reasoning_summary_text.delta": ResponsesDecoder._read_summary,
+    "response.reasoning_text.delta": ResponsesDecoder._read_reasoning,
+    "response.refusal.delta": ResponsesDecoder._read_refusal,
+    "response.function_call_arguments.done": ResponsesDecoder._read_whole_arguments,
+    "response.mcp_call_arguments.done": ResponsesDecoder._read_whole_arguments,
+    "response.code_interpreter_call_code.done": ResponsesDecoder._read_whole_arguments,
+    "response.output_item.added": ResponsesDecoder._begin_item,
+    "response.output_item.done": ResponsesDecoder._end_item,
+    "response.completed": ResponsesDecoder._read_last,
+    "response.incomplete": ResponsesDecoder._read_last,
+    "response.failed": ResponsesDecoder._read_last,
+}
+"""Event type → method of the decoder. Other events repeat content or report progress, and are ignored."""
+
+
+class PendingReasoning:
+    """Buffer for the reasoning since the last text, call or search of a reply."""
+
+    def __init__(self, signature: str) -> None:
+        self._signature = signature
+        """Signature for thinking blocks that have no encrypted state."""
+        self.buffered: list[tuple[Thinking, bool]] = []
+        """Buffered thinking deltas, each with True if the reasoning has text."""
+
+    def buffer_thinking(self, thought: Thinking, *, item_has_text: bool) -> bool:
+        """Buffer a piece of reasoning and return True. False: it is not buffered, and the caller can send it now.
+
+        Buffering begins with the first piece that has a signature. `item_has_text` is True if the reasoning item has
+        text.
+        """
+        if not self.buffered and not thought.signature:
+            return False
+        self.buffered.append((thought, item_has_text))
+        return True
+
+    def release_signed(self) -> list[Thinking]:
+        """Empty the buffer and return its reasoning with the signatures. Use it before a text or a tool call."""
+        kept, self.buffered = self.buffered, []
+        return [thought for thought, _ in kept]
+
+    def release_unsigned(self) -> list[Thinking]:
+        """Empty the buffer and return the reasoning that has text, without its encrypted state.
+
+        Use it before a web search.
+        """
+        kept, self.buffered = self.buffered, []
+        return [
+            replace(thought, signature=self._signature) if thought.signature else thought
+            for thought, has_text in kept
+            if has_text
+        ]
+
+
+def build_reasoning_state(item: OutputItem, item_state: OutputItemState) -> ReasoningState:
+    """Return the state of the complete reasoning item `item`, which later requests send back.
+
+    `item_state` is the decoding state of this item. An item without encrypted content has a state only if it contains
+    the reasoning itself; a summary is not enough. Otherwise, the result is an empty state.
+    """
+    item_id = item.id or item_state.item_id  # xAI's complete items have none
+    if item.encrypted_content:
+        return ReasoningState(item_id=item_id, encrypted=item.encrypted_content)
+    if item_state.latest_part is not None and item_state.latest_part[0] == "reasoning":
+        return ReasoningState(item_id=item_id, replay=1)
+    return ReasoningState()
+
+
+_NO_INPUT_DETAILS = InputTokenDetails()
+_NO_OUTPUT_DETAILS = OutputTokenDetails()
+
+
+def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
+    """Return the token counts of a reply as the Messages API counts tokens, with its `service_tier`."""
+    within = counts.input_tokens_details or _NO_INPUT_DETAILS
+    spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
+    uncached, cached, written = split_input_tokens(counts.input_tokens, within.cached_tokens, within.cache_write_tokens)
+    return Usage(
+        input_tokens=uncached,
+        # The output tokens include reasoning in both APIs (recorded, also for xAI).
+        output_tokens=counts.output_tokens,
+        cache_read_tokens=cached,
+        cache_write_tokens=written,
+        thinking_tokens=spent.reasoning_tokens,
+        billed_tier=tier if isinstance(tier, str) else None,
+    )
+
+
+class LocalOutputLimit:
+    """Cuts the deltas of one reply at the client's output limit, if the server accepts no limit as low as this.
+
+    Tokens are estimated from characters, because clients use such a low limit only for tests.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._left = max_tokens * CHARACTERS_PER_TOKEN
+        self._open: int | str | None = None  # key of the tool call in progress
+        self._reached = False
+
+    def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
+        """Return the deltas up to the client's output limit. A `Stop` delta ends the reply at the limit.
+
+        After the limit, only `Usage` is returned.
+        """
+        kept: list[Delta] = []
+        for delta in deltas:
+            if self._reached:
+                if isinstance(delta, Usage):
+                    kept.append(delta)
+            else:
+                self._keep(delta, kept)
+        return kept
+
+    def _keep(self, delta: Delta, kept: list[Delta]) -> None:
+        if isinstance(delta, Text | Thinking):
+            text = delta.text[: self._left]
+            self._left -= len(delta.text)
+            if text == delta.text:
+                kept.append(delta)
+            elif text:
+                kept.append(replace(delta, text=text, **({"signature": ""} if isinstance(delta, Thinking) else {})))
+        elif isinstance(delta, ToolArgs):
+            if delta.json[: self._left]:
+                kept.append(replace(delta, json=delta.json[: self._left]))
+            self._left -= len(delta.json)
+        else:
+            kept.append(delta)
+            if isinstance(delta, ToolCall):
+                self._open = delta.key
+                self._left -= len(delta.name)
+            elif isinstance(delta, ToolEnd):
+                self._open = None
+        if self._left < 0:
+            self._reached = True
+            if self._open is not None:
+                kept.append(ToolEnd(self._open))
+            kept.append(Stop("max_tokens"))
+
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
 """Names of the tool `parallel`, a call with several calls in its arguments. Models sometimes call it although the
@@ -101,7 +583,7 @@ class ToolCallItemDecoder:
         """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Append the delta that starts a tool call to `deltas` once its name is known.
+        """Append the delta that starts a tool call, once its name is known.
 
         Custom tool calls and parallel wrappers start only when they are complete.
         """
@@ -113,10 +595,10 @@ class ToolCallItemDecoder:
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
-        """Append a delta with a fragment of the arguments to `deltas`, if the tool call has started.
+        """Append a fragment of the arguments, if the tool call has started.
 
-        Fragments before the start: those of a custom tool call or parallel wrapper are stored, because such a call
-        starts only when it is complete. Those of other calls are dropped, because the complete arguments follow.
+        Earlier fragments of a custom tool call or parallel wrapper are stored, because such a call starts only when it
+        is complete. Those of other calls are dropped, because the complete arguments follow.
         """
         if self._ended or not fragment:
             return
@@ -129,12 +611,12 @@ class ToolCallItemDecoder:
         self._written = fragment
 
     def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        """Append the complete arguments of a tool call to `deltas`, unless fragments of them came before."""
+        """Append the arguments, unless fragments of them came before."""
         if not self._written:
             self.add_arguments_fragment(arguments, deltas)
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
-        """Append the remaining deltas of the tool call and its `ToolEnd` to `deltas`.
+        """Append the remaining deltas of the tool call.
 
         `item` is None if the reply ended before the complete item arrived. Raises `UpstreamProtocolError` if the
         complete item has no name.
@@ -148,22 +630,23 @@ class ToolCallItemDecoder:
         elif self._began:
             if item is not None:
                 self.add_complete_arguments(item.arguments or "", deltas)
-            self.incomplete = self._is_cut(item, reply_ended_early=reply_ended_early)
+            if item is not None:
+                self.incomplete = item.status == "incomplete" or is_truncated_object(item.arguments or "")
+            else:
+                is_cut = self._written != "" and not self._written.rstrip().endswith("}")
+                self.incomplete = reply_ended_early or is_cut
             deltas.append(ToolEnd(self._key))
         elif item is not None:
-            raise self._reader.build_missing_name_error()
+            provider = self._reader.provider
+            raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
         self._ended = True
-
-    def _is_cut(self, item: OutputItem | None, *, reply_ended_early: bool) -> bool:
-        if item is None:
-            return reply_ended_early or (self._written != "" and not self._written.rstrip().endswith("}"))
-        return item.status == "incomplete" or is_truncated_object(item.arguments or "")
 
 
 class ToolCallContext:
     """State that all tool calls of one reply share: keys, ids, tool names, and names of MCP servers."""
 
     def __init__(self, call: Call[Dialect]) -> None:
+        self.provider = call.provider
         self._call = call
         self._ids = ToolCallIds(call)
         self._count = 0
@@ -171,7 +654,7 @@ class ToolCallContext:
         self._wrappers: frozenset[str] | None = None
 
     def new_call_key(self) -> int:
-        """Return a new key, which links the deltas of one tool call. No other call of the reply has it."""
+        """Return a new key, which links the deltas of one tool call."""
         self._count += 1
         return self._count - 1
 
@@ -213,16 +696,121 @@ class ToolCallContext:
             name = use.recipient_name.removeprefix(_NAMESPACE)
             self._emit(f"{key}.{position}", own_id, name, bytes(use.parameters).decode(), deltas)
 
-    def build_missing_name_error(self) -> UpstreamProtocolError:
-        """Return the error for a tool call without a name, which the client could not run."""
-        provider = self._call.provider
-        return UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
-
     def _emit(self, key: int | str, upstream_id: str | None, name: str, arguments: str, deltas: list[Delta]) -> None:
         deltas.append(self.build_tool_call(key, upstream_id, name))
         if arguments:
             deltas.append(ToolArgs(key, arguments))
         deltas.append(ToolEnd(key))
+
+
+# Sources: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the project
+# `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures,
+# 2026-08).
+_PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
+SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
+"""Types of output items that this module decodes."""
+
+
+class _Output(Struct):
+    """Output of a program that the provider ran: printed text, or the URL of an image."""
+
+    type: str = ""
+    """Type of the output: `logs` or `image`."""
+    logs: str | None = None
+    url: str | None = None
+
+
+class _Arguments(Struct):
+    """Arguments of xAI's code execution items: the source text of the program (recorded)."""
+
+    code: str = ""
+
+
+class ServerToolItemDecoder:
+    """Decoder of one code execution or MCP call that the provider runs, from the first event to the last."""
+
+    __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
+
+    def __init__(self, call: Call[Dialect], item: OutputItem, shared: ToolCallContext) -> None:
+        self._call = call
+        self._shared = shared
+        self._item = item
+        self._is_program = item.type in _PROGRAMS
+        self._identifier = ""
+
+    def start_call(self, program_or_arguments: str) -> list[Delta]:
+        """Return the block that begins the call. Empty list: the block was already returned.
+
+        `program_or_arguments` is the program of a code execution, or the JSON arguments of an MCP call.
+        """
+        if self._identifier:
+            return []
+        if self._is_program:
+            self._identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
+            return [encode_code_execution_call(self._identifier, program_or_arguments)]
+        self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
+        label, name = self._item.server_label or "", self._item.name or ""
+        server = self._shared.find_mcp_server_name(label)
+        own_name = name.removeprefix(f"{label}.")  # xAI adds the label as a prefix (documented)
+        return [encode_mcp_call(self._identifier, server, own_name, program_or_arguments)]
+
+    def decode_complete_item(self, item: OutputItem) -> list[Delta]:
+        """Return the block with the result of the call. `item`: the complete output item of the call.
+
+        The block that begins the call comes first, unless `start_call` returned it before.
+        """
+        self._item = item
+        if self._is_program:
+            code = item.code or ""
+            if item.code is None and item.arguments:
+                code = str(decode_or_empty(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
+            announced = self.start_call(code)
+            return [*announced, _result_of_program(self._identifier, item)]
+        announced = self.start_call(item.arguments or "")
+        failure = decode_or_empty(item.error, object) if item.error is not ABSENT else None
+        words = _in_words(failure) if failure else item.output or ""
+        is_error = bool(failure) or item.status in ("failed", "incomplete")
+        return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
+
+    def abort_call(self) -> list[Delta]:
+        """Return an error block in place of the missing result. Empty list: the client received no call block."""
+        if not self._identifier:
+            return []
+        if self._is_program:
+            return [encode_code_execution_error(self._identifier, "unavailable")]
+        return [encode_mcp_result(self._identifier, "the answer was cut before the result", is_error=True)]
+
+
+def _result_of_program(identifier: str, item: OutputItem) -> Block:
+    outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
+    printed = "\n".join(filter(None, map(_output_in_words, outputs)))
+    if item.status in ("failed", "incomplete"):
+        if not printed:
+            return encode_code_execution_error(identifier, "unavailable")
+        return encode_code_result(identifier, stderr=printed, return_code=1)
+    return encode_code_result(identifier, stdout=printed)
+
+
+def _output_in_words(output: _Output) -> str:
+    if output.type != "image" or not output.url:
+        return output.logs or ""
+    described, mark, data = output.url.partition(",")
+    if not mark or not described.startswith("data:"):
+        return f"[image generated: {output.url}]"
+    return describe_generated_file(described.removeprefix("data:").partition(";")[0], len(data))
+
+
+def _in_words(error: Any) -> str:
+    """Return the text of an MCP error. xAI sends a string, OpenAI an object with a message or the tool's output."""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, list):
+        return "\n".join(map(_in_words, error))
+    if isinstance(error, dict):
+        for name in ("message", "text", "content"):
+            if error.get(name):
+                return _in_words(error[name])
+    return msgspec.json.encode(error).decode()
 
 
 _TRACKING = "utm_source="
@@ -320,7 +908,6 @@ class WebSearchDecoder:
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
     def buffer_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Buffer the deltas after a web search, until the pages that it found are known."""
         self._waiting += deltas
 
     def record_sent_text(self, text: str, part_indexes: tuple[int, int]) -> None:
@@ -384,7 +971,10 @@ class WebSearchDecoder:
         if not self.buffering:
             return []
         self._add_to_last([url for url in self._titles if url not in self._found])
-        deltas = [self._result_of(item) if isinstance(item, _Found) else item for item in self._waiting]
+        deltas = [
+            encode_search_result(item.call, self._pages(item.urls)) if isinstance(item, _Found) else item
+            for item in self._waiting
+        ]
         self._waiting = []
         self.buffering = False
         return deltas
@@ -408,9 +998,6 @@ class WebSearchDecoder:
 
     def _pages(self, urls: Iterable[str]) -> Iterable[SearchResultPage]:
         return (SearchResultPage(url, self._titles.get(url)) for url in urls if self._shows(url))
-
-    def _result_of(self, found: _Found) -> Block:
-        return encode_search_result(found.call, self._pages(found.urls))
 
     def _add_to_last(self, urls: list[str]) -> None:
         waiting = [item for item in self._waiting if isinstance(item, _Found)]
@@ -489,635 +1076,3 @@ def _plain(url: str) -> str:
         return url
     kept = "&".join(word for word in query.split("&") if not word.startswith(_TRACKING))
     return f"{address}?{kept}" if kept else address
-
-
-# Sources: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the project
-# `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures,
-# 2026-08).
-_PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
-SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
-"""Types of output items that this module decodes."""
-
-
-class _Output(Struct):
-    """Output of a program that the provider ran: printed text, or the URL of an image."""
-
-    type: str = ""
-    """Type of the output: `logs` or `image`."""
-    logs: str | None = None
-    url: str | None = None
-
-
-class _Arguments(Struct):
-    """Arguments of xAI's code execution items: the source text of the program (recorded)."""
-
-    code: str = ""
-
-
-class ServerToolItemDecoder:
-    """Decoder of one code execution or MCP call that the provider runs, from the first event to the last."""
-
-    __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
-
-    def __init__(self, call: Call[Dialect], item: OutputItem, shared: ToolCallContext) -> None:
-        self._call = call
-        self._shared = shared
-        self._item = item
-        self._is_program = item.type in _PROGRAMS
-        self._identifier = ""
-
-    def start_call(self, program_or_arguments: str) -> list[Delta]:
-        """Return the block that begins the call. Empty list: the block was already returned.
-
-        `program_or_arguments` is the program of a code execution, or the JSON arguments of an MCP call.
-        """
-        if self._identifier:
-            return []
-        if self._is_program:
-            self._identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
-            return [encode_code_execution_call(self._identifier, program_or_arguments)]
-        self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
-        label, name = self._item.server_label or "", self._item.name or ""
-        server = self._shared.find_mcp_server_name(label)
-        own_name = name.removeprefix(f"{label}.")  # xAI adds the label as a prefix (documented)
-        return [encode_mcp_call(self._identifier, server, own_name, program_or_arguments)]
-
-    def decode_complete_item(self, item: OutputItem) -> list[Delta]:
-        """Return the block with the result of the call. `item`: the complete output item of the call.
-
-        The block that begins the call comes first, unless `start_call` returned it before.
-        """
-        self._item = item
-        if self._is_program:
-            announced = self.start_call(_code_of(item))
-            return [*announced, _result_of_program(self._identifier, item)]
-        announced = self.start_call(item.arguments or "")
-        failure = decode_or_empty(item.error, object) if item.error is not ABSENT else None
-        words = _in_words(failure) if failure else item.output or ""
-        is_error = bool(failure) or item.status in ("failed", "incomplete")
-        return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
-
-    def abort_call(self) -> list[Delta]:
-        """Return an error block in place of the missing result. Empty list: the client received no call block."""
-        if not self._identifier:
-            return []
-        if self._is_program:
-            return [encode_code_execution_error(self._identifier, "unavailable")]
-        return [encode_mcp_result(self._identifier, "the answer was cut before the result", is_error=True)]
-
-
-def _code_of(item: OutputItem) -> str:
-    if item.code is not None or not item.arguments:
-        return item.code or ""
-    return str(decode_or_empty(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
-
-
-def _result_of_program(identifier: str, item: OutputItem) -> Block:
-    outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
-    printed = "\n".join(filter(None, map(_output_in_words, outputs)))
-    if item.status in ("failed", "incomplete"):
-        if not printed:
-            return encode_code_execution_error(identifier, "unavailable")
-        return encode_code_result(identifier, stderr=printed, return_code=1)
-    return encode_code_result(identifier, stdout=printed)
-
-
-def _output_in_words(output: _Output) -> str:
-    if output.type != "image" or not output.url:
-        return output.logs or ""
-    described, mark, data = output.url.partition(",")
-    if not mark or not described.startswith("data:"):
-        return f"[image generated: {output.url}]"
-    return describe_generated_file(described.removeprefix("data:").partition(";")[0], len(data))
-
-
-def _in_words(error: Any) -> str:
-    """Return the text of an MCP error. xAI sends a string, OpenAI an object with a message or the tool's output."""
-    if isinstance(error, str):
-        return error
-    if isinstance(error, list):
-        return "\n".join(map(_in_words, error))
-    if isinstance(error, dict):
-        for name in ("message", "text", "content"):
-            if error.get(name):
-                return _in_words(error[name])
-    return msgspec.json.encode(error).decode()
-
-
-class OutputItemState:
-    """Decoding state of one output item of a stream: the decoder of its tool call, and the content decoded so far."""
-
-    __slots__ = ("citation_count", "complete", "item_id", "latest_part", "server_tool", "text_streamed", "tool_call")
-
-    def __init__(self) -> None:
-        self.tool_call: ToolCallItemDecoder | None = None
-        self.server_tool: ServerToolItemDecoder | None = None
-        self.item_id: str | None = None
-        self.latest_part: tuple[str, int] | None = None
-        """Kind and index of the content part of the latest fragment: `("summary", 0)`. None: no fragment yet."""
-        self.text_streamed = False
-        """True if fragments of text were returned. The complete item, which follows, then adds no text."""
-        self.citation_count = 0
-        """Number of citations returned from stream events. The complete item repeats these citations."""
-        self.complete = False
-
-
-def describe_generated_image(item: OutputItem) -> str | None:
-    """Return a text in place of a generated image, because the Messages API has no block for one.
-
-    None: the item is not a generated image.
-    """
-    if item.type == "image_generation_call" and item.result:
-        return describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
-    return None
-
-
-_DONE = b"[DONE]"
-_CALLS = ("function_call", "custom_tool_call")
-_TEXT = ("text", 0)  # no index: parts of a text follow each other without a paragraph between
-_PARAGRAPH = "\n\n"
-
-
-class ResponsesDecoder(Decoder):
-    """Decoder of one reply. It identifies output items by their index, because some servers change their ids."""
-
-    def __init__(self, call: Call[Dialect]) -> None:
-        dialect = call.dialect
-        self._call = call
-        self._tag = dialect.signature_tag
-        self.default_signature = empty_signature(dialect.signature_tag)
-        """Signature for thinking blocks for which the server sent no state."""
-        self.finished = False
-        """True after the last event of the stream."""
-        asked = call.request.max_tokens
-        self._limit = LocalOutputLimit(asked) if asked < dialect.min_output_tokens else None
-        self._calls = ToolCallContext(call)
-        self._search = WebSearchDecoder(call)
-        self._thoughts = PendingReasoning(self.default_signature)
-        self._late = TrailingThinkingBuffer()
-        self._mender = FrameRepair()
-        self._items: dict[int, OutputItemState] = {}
-        self._complete_items = 0
-        self._last = 0
-        """Index of the output item of the last event. Events without an index belong to the same item."""
-        self._spoken: int | None = None
-        """Index of the output item with the latest text. None: another kind of item followed."""
-        self._refusal = ""
-        self._stopped = False
-        self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` raises after all deltas, because the last event also has the token counts."""
-
-    def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one event of the stream. Raises `UpstreamError` for an error event or invalid JSON."""
-        if frame == _DONE:
-            self.finished = True
-            return []
-        try:
-            event = decode_strict_event(frame)
-        except DECODE_ERRORS:
-            event = self._decode(decode_event, frame, self._mender.repair)
-        deltas: list[Delta] = []
-        read = _READERS.get(event.type)
-        if read is not None:
-            read(self, event, deltas)
-        elif event.type == "error" or (not event.type and is_present(event.error)):
-            deltas += self._fail(decode_repaired(frame))
-        return self._late.feed(deltas if self._limit is None else self._limit.cut_deltas(deltas))
-
-    def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a response that was not streamed. Raises `UpstreamError` for errors and invalid JSON."""
-        deltas: list[Delta] = []
-        self._read_end(self._decode(decode_response, body), deltas)
-        return self._late.feed(self._limited(deltas))
-
-    def decode_end(self) -> list[Delta]:
-        """Return an empty list at the end of the stream. Raises `UpstreamProtocolError` if the reply is incomplete.
-
-        Raises `UnreadableReply` if the reason is that the server could not read the model's output.
-        """
-        if self._unreadable is not None:
-            raise self._unreadable
-        if not self._stopped:
-            raise self._broken("ended its answer before it was complete")
-        return []
-
-    def flush_pending(self) -> list[Delta]:
-        """Return deltas that are still buffered after an interruption: reasoning, and content after a web search."""
-        deltas: list[Delta] = []
-        self._put(self._thoughts.release_signed(), deltas)
-        deltas += self._search.release_buffered_deltas()
-        return [*self._late.feed(self._limited(deltas)), *self._late.flush_pending()]
-
-    def _limited(self, deltas: list[Delta]) -> list[Delta]:
-        return deltas if self._limit is None else self._limit.cut_deltas(deltas)
-
-    def _decode(self, decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes] = repair_json) -> Any:
-        try:
-            return decode_or_repair(decode, data, mend)
-        except DECODE_ERRORS as error:
-            raise self._broken("sent invalid JSON") from error
-
-    def _broken(self, what: str) -> UpstreamProtocolError:
-        return UpstreamProtocolError(f"{self._call.provider} {what}.", provider=self._call.provider)
-
-    def _find(self, event: StreamEvent) -> OutputItemState:
-        if event.output_index is not None:
-            self._last = event.output_index
-        state = self._items.get(self._last)
-        if state is None:
-            state = self._items[self._last] = OutputItemState()
-        return state
-
-    def _read_text(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        if event.delta and not state.complete:
-            state.text_streamed = True
-            self._emit_text(event.delta, state, deltas)
-            if self._search.requires_recorded_text:
-                self._search.record_sent_text(event.delta, (self._last, event.content_index))
-
-    def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
-        state.citation_count += len(found)
-        deltas += found
-
-    def _read_refusal(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        if event.delta:
-            self._refusal += event.delta
-            self._read_text(event, deltas)
-
-    def _read_summary(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self._read_thought(event, ("summary", event.summary_index), deltas)
-
-    def _read_reasoning(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self._read_thought(event, ("reasoning", event.content_index), deltas)
-
-    def _read_thought(self, event: StreamEvent, part: tuple[str, int], deltas: list[Delta]) -> None:
-        state = self._find(event)
-        if event.delta and not state.complete:
-            self._think(event.delta, part, state, deltas)
-
-    def _read_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        if state.tool_call is not None and event.delta:
-            state.tool_call.add_arguments_fragment(event.delta, deltas)
-
-    def _read_whole_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        if state.tool_call is not None and event.arguments:
-            state.tool_call.add_complete_arguments(event.arguments, deltas)
-        elif state.server_tool is not None:
-            self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
-
-    def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
-        item = self._decode(decode_item, event.item)
-        if state.complete:  # a server that gives every item the same index
-            state = self._items[self._last] = OutputItemState()
-        state.item_id = item.id
-        if item.type in _CALLS and state.tool_call is None:
-            self._begin_call(state, item, deltas)
-        elif item.type in SERVER_TOOL_ITEM_TYPES:
-            state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
-
-    def _begin_call(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> ToolCallItemDecoder:
-        self._put(self._thoughts.release_signed(), deltas)
-        deltas += self._search.release_buffered_deltas()
-        self._spoken = None
-        state.tool_call = ToolCallItemDecoder(self._calls)
-        state.tool_call.start_call(item, deltas)
-        return state.tool_call
-
-    def _end_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
-
-    def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        """Append the content of a complete output item to `deltas`, except content of earlier events."""
-        if state.complete:
-            return
-        state.complete = True
-        self._complete_items += 1
-        if item.type == "reasoning":
-            self._end_thinking(state, item, deltas)
-        elif item.type == "message":
-            self._end_message(state, item, deltas)
-        elif item.type in _CALLS:
-            (state.tool_call or self._begin_call(state, item, deltas)).end_call(item, deltas)
-        elif item.type == "web_search_call":
-            self._put_hosted([], deltas)
-            deltas += self._search.decode_search_item(item)
-        elif item.type in SERVER_TOOL_ITEM_TYPES:
-            server_tool = state.server_tool or ServerToolItemDecoder(self._call, item, self._calls)
-            self._put_hosted(server_tool.decode_complete_item(item), deltas)
-        elif (words := describe_generated_image(item)) is not None:
-            self._emit_text(words, state, deltas)
-
-    def _end_thinking(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        if state.latest_part is None:
-            kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
-            for index, part in enumerate(parts or ()):
-                if part.text:
-                    self._think(part.text, (kind, index), state, deltas)
-        carry = build_reasoning_state(item, state)
-        if carry.encrypted or state.latest_part is not None:
-            self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
-
-    def _end_message(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        parts = item.content or []
-        if state.text_streamed:
-            deltas += self._search.decode_remaining_citations(parts, state.citation_count)
-        else:
-            for part in parts:
-                self._emit_content(part, state, deltas)
-        deltas += self._search.release_buffered_deltas()
-
-    def _emit_content(self, part: OutputContent, state: OutputItemState, deltas: list[Delta]) -> None:
-        if part.type == "refusal":
-            self._refusal += part.refusal or ""
-        for piece in self._search.split_at_citations(part):
-            if isinstance(piece, Text):
-                self._emit_text(piece.text, state, deltas)
-            else:
-                self._put([piece], deltas)
-
-    def _emit_text(self, text: str, state: OutputItemState, deltas: list[Delta]) -> None:
-        if self._spoken != self._last:
-            if self._spoken is not None:
-                text = _PARAGRAPH + text  # another message follows at once
-            self._spoken = self._last
-        state.latest_part = _TEXT
-        if self._thoughts.buffered or self._search.buffering:
-            self._put([*self._thoughts.release_signed(), Text(text)], deltas)
-        else:
-            deltas.append(Text(text))
-
-    def _think(self, text: str, part: tuple[str, int], state: OutputItemState, deltas: list[Delta]) -> None:
-        if state.latest_part is not None and state.latest_part != part:
-            text = _PARAGRAPH + text
-        state.latest_part, self._spoken = part, None
-        if self._thoughts.buffered or self._search.buffering:
-            self._put_thought(Thinking(text), state, deltas)
-        else:
-            deltas.append(Thinking(text))
-
-    def _put_thought(self, thought: Thinking, state: OutputItemState, deltas: list[Delta]) -> None:
-        self._spoken = None
-        if not self._thoughts.buffer_thinking(thought, item_has_text=state.latest_part is not None):
-            self._put([thought], deltas)
-
-    def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
-        """Append buffered reasoning without its encrypted state, and then the deltas of a server tool (`some`)."""
-        self._spoken = None
-        self._put(self._thoughts.release_unsigned(), deltas)
-        self._put(some, deltas)
-
-    def _put(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
-        if self._search.buffering:
-            self._search.buffer_deltas(some)
-        else:
-            deltas += some
-
-    def _read_last(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        self.finished = True
-        self._read_end(self._decode(decode_response, event.response), deltas)
-
-    def _read_end(self, response: Response, deltas: list[Delta]) -> None:
-        if self._stopped:
-            return
-        if response.status is None and response.output is None and not is_present(response.error):
-            raise self._broken("sent an answer without any output")
-        if is_present(response.error):
-            self._read_usage(response, deltas)
-            deltas += self._fail(decode_repaired(response.error))
-            return
-        if response.status in ("failed", "cancelled", "in_progress", "queued"):
-            error = {"message": f"the response ended as {response.status!r}"}
-            raise classify_fault(decode_error_object(error), self._call)
-        self._unreadable = find_unreadable_reply(response, self._call.provider)
-        if self._unreadable is not None:
-            self._read_usage(response, deltas)
-            return
-        missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
-        items = [self._decode(decode_item, raw) for raw in missing]
-        self._search.record_source_titles(items)
-        for place, item in enumerate(items):
-            if item.type == "reasoning" and any(later > place for later in self._items):
-                continue  # too late: thinking must precede the content that followed it
-            self._last = place
-            self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
-        self._end_open(deltas, reply_ended_early=response.status == "incomplete")
-        self._read_usage(response, deltas)
-        self._stopped = True
-        cut = [state for state in self._items.values() if state.tool_call is not None and state.tool_call.incomplete]
-        deltas.append(build_stop(response, self._refusal, self._call, has_incomplete_call=bool(cut)))
-
-    def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
-        """End the open items. `reply_ended_early`: True if the reply did not end normally."""
-        for state in self._items.values():
-            if state.tool_call is not None and not state.complete:
-                state.tool_call.end_call(None, deltas, reply_ended_early=reply_ended_early)
-            elif state.server_tool is not None and not state.complete:
-                self._put_hosted(state.server_tool.abort_call(), deltas)
-        self._put(self._thoughts.release_signed(), deltas)
-        deltas += self._search.release_buffered_deltas()
-
-    def _read_usage(self, response: Response, deltas: list[Delta]) -> None:
-        counts = response.usage
-        if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
-            deltas.append(decode_usage(counts, response.service_tier))
-
-    def _fail(self, error: Any) -> list[Delta]:
-        """Raise the `UpstreamError` for an error object. If it stands for the end of the reply, return this end."""
-        if self._stopped:
-            return []
-        fault = decode_error_object(error)
-        end = find_reply_end(fault, self._call.provider, has_content=bool(self._items))
-        if end is None:
-            raise classify_fault(fault, self._call)
-        deltas: list[Delta] = []
-        self._end_open(deltas, reply_ended_early=True)
-        self.finished = self._stopped = True
-        return [*deltas, end]
-
-
-_READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], None]] = {
-    "response.output_text.delta": ResponsesDecoder._read_text,
-    "response.output_text.annotation.added": ResponsesDecoder._read_annotation,
-    "response.function_call_arguments.delta": ResponsesDecoder._read_arguments,
-    "response.reasoning_summary_text.delta": ResponsesDecoder._read_summary,
-    "response.reasoning_text.delta": ResponsesDecoder._read_reasoning,
-    "response.refusal.delta": ResponsesDecoder._read_refusal,
-    "response.function_call_arguments.done": ResponsesDecoder._read_whole_arguments,
-    "response.mcp_call_arguments.done": ResponsesDecoder._read_whole_arguments,
-    "response.code_interpreter_call_code.done": ResponsesDecoder._read_whole_arguments,
-    "response.output_item.added": ResponsesDecoder._begin_item,
-    "response.output_item.done": ResponsesDecoder._end_item,
-    "response.completed": ResponsesDecoder._read_last,
-    "response.incomplete": ResponsesDecoder._read_last,
-    "response.failed": ResponsesDecoder._read_last,
-}
-"""Event type → method of the decoder. Other events repeat content or report progress, and are ignored."""
-
-
-CHARACTERS_PER_TOKEN = 4
-"""Estimated number of characters per token. It need not be exact, because clients use such a low limit only for
-tests."""
-
-
-class LocalOutputLimit:
-    """Cuts the deltas of one reply at the client's output limit."""
-
-    def __init__(self, max_tokens: int) -> None:
-        self._left = max_tokens * CHARACTERS_PER_TOKEN
-        self._open: int | str | None = None  # key of the tool call in progress
-        self._reached = False
-
-    def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the client's output limit. A `Stop` delta ends the reply at the limit.
-
-        After the limit, only `Usage` is returned.
-        """
-        kept: list[Delta] = []
-        for delta in deltas:
-            if self._reached:
-                if isinstance(delta, Usage):
-                    kept.append(delta)
-            else:
-                self._keep(delta, kept)
-        return kept
-
-    def _keep(self, delta: Delta, kept: list[Delta]) -> None:
-        if isinstance(delta, Text | Thinking):
-            text = delta.text[: self._left]
-            self._left -= len(delta.text)
-            if text == delta.text:
-                kept.append(delta)
-            elif text:
-                kept.append(replace(delta, text=text, **({"signature": ""} if isinstance(delta, Thinking) else {})))
-        elif isinstance(delta, ToolArgs):
-            if delta.json[: self._left]:
-                kept.append(replace(delta, json=delta.json[: self._left]))
-            self._left -= len(delta.json)
-        else:
-            kept.append(delta)
-            if isinstance(delta, ToolCall):
-                self._open = delta.key
-                self._left -= len(delta.name)
-            elif isinstance(delta, ToolEnd):
-                self._open = None
-        if self._left < 0:
-            self._reach(kept)
-
-    def _reach(self, kept: list[Delta]) -> None:
-        self._reached = True
-        if self._open is not None:
-            kept.append(ToolEnd(self._open))
-        kept.append(Stop("max_tokens"))
-
-
-class PendingReasoning:
-    """Buffer for the reasoning since the last text, call or search of a reply."""
-
-    def __init__(self, signature: str) -> None:
-        self._signature = signature
-        """Signature for thinking blocks that have no encrypted state."""
-        self.buffered: list[tuple[Thinking, bool]] = []
-        """Buffered thinking deltas, each with True if the reasoning has text."""
-
-    def buffer_thinking(self, thought: Thinking, *, item_has_text: bool) -> bool:
-        """Buffer a piece of reasoning and return True. False: it is not buffered, and the caller can send it now.
-
-        Buffering begins with the first piece that has a signature. `item_has_text` is True if the reasoning item has
-        text.
-        """
-        if not self.buffered and not thought.signature:
-            return False
-        self.buffered.append((thought, item_has_text))
-        return True
-
-    def release_signed(self) -> list[Thinking]:
-        """Empty the buffer and return its reasoning with the signatures. Use it before a text or a tool call."""
-        kept, self.buffered = self.buffered, []
-        return [thought for thought, _ in kept]
-
-    def release_unsigned(self) -> list[Thinking]:
-        """Empty the buffer and return the reasoning that has text, without its encrypted state.
-
-        Use it before a web search.
-        """
-        kept, self.buffered = self.buffered, []
-        return [
-            replace(thought, signature=self._signature) if thought.signature else thought
-            for thought, has_text in kept
-            if has_text
-        ]
-
-
-def build_reasoning_state(item: OutputItem, item_state: OutputItemState) -> ReasoningState:
-    """Return the state of the complete reasoning item `item`, which later requests send back.
-
-    `item_state` is the decoding state of this item. An item without encrypted content has a state only if it contains
-    the reasoning itself; a summary is not enough. Otherwise, the result is an empty state.
-    """
-    item_id = item.id or item_state.item_id  # xAI's complete items have none
-    if item.encrypted_content:
-        return ReasoningState(item_id=item_id, encrypted=item.encrypted_content)
-    if item_state.latest_part is not None and item_state.latest_part[0] == "reasoning":
-        return ReasoningState(item_id=item_id, replay=1)
-    return ReasoningState()
-
-
-_NO_INPUT_DETAILS = InputTokenDetails()
-_NO_OUTPUT_DETAILS = OutputTokenDetails()
-
-
-def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
-    """Return the token counts of a reply as the Messages API counts tokens, with its `service_tier`."""
-    within = counts.input_tokens_details or _NO_INPUT_DETAILS
-    spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
-    uncached, cached, written = split_input_tokens(counts.input_tokens, within.cached_tokens, within.cache_write_tokens)
-    return Usage(
-        input_tokens=uncached,
-        # The output tokens include reasoning in both APIs (recorded, also for xAI).
-        output_tokens=counts.output_tokens,
-        cache_read_tokens=cached,
-        cache_write_tokens=written,
-        thinking_tokens=spent.reasoning_tokens,
-        billed_tier=tier if isinstance(tier, str) else None,
-    )
-
-
-def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
-    """Return True if input and output together fill the context window. `window`: its tokens; None: unknown."""
-    if window is None or counts is None:
-        return False
-    return (counts.input_tokens or 0) + (counts.output_tokens or 0) >= window - 1
-
-
-def find_unreadable_reply(response: Response, provider: str) -> UnreadableReply | None:
-    """Return the error of a reply whose end is that the server could not read the model's output, or else None."""
-    reason = response.incomplete_details.reason if response.incomplete_details is not None else None
-    if not reason or find_finish_kind(reason) != "unreadable":
-        return None
-    return UnreadableReply(f"{provider}: the model's reply could not be read ({reason})", provider=provider)
-
-
-def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_incomplete_call: bool) -> Stop:
-    """Return the `Stop` delta with the stop reason of a reply that has ended.
-
-    `refusal` is the text with which the model refused. "": it did not refuse. `has_incomplete_call`: True if a tool
-    call is incomplete, because the reply reached a limit.
-    """
-    reason = response.incomplete_details.reason if response.incomplete_details is not None else None
-    kind = find_finish_kind(reason) if reason else "unknown"
-    if refusal:
-        return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
-    if reason and kind == "blocked":
-        return build_blocked_reply_stop(call.provider, reason)
-    if kind == "window":
-        return Stop("model_context_window_exceeded")
-    if kind == "limit" or has_incomplete_call:
-        full = _fills_window(response.usage, call.context_window)
-        return Stop("model_context_window_exceeded" if full else "max_tokens")
-    return Stop("end_turn")

@@ -1,7 +1,14 @@
 """Recovery of tool calls and reasoning that a server sends as reply text, and repair of tool names and arguments.
 
-Open models write calls and reasoning as text with markers, which some servers do not parse. `TextSplitter` separates
-such text. `ToolCallRepair` repairs names and arguments. `README.md` has one example of each text format.
+Theory of operation: open models write calls and reasoning as text with markers, which some servers do not parse. The
+text of a reply passes through `TextSplitter`: first `ThinkingTagParser`, until no more reasoning can follow, then
+`TextCallDetector`. Both buffer only text that may still become reasoning or a call; all other text leaves at once. A
+text is a call only if it stands outside of code, names an offered tool (`OfferedTools`) and has readable arguments.
+Everything else stays text, because a wrong call is worse than a missed one.
+
+`ToolCallRepair` corrects the names and arguments of calls, wherever they came from. It accepts only a repair with one
+possible meaning. The limits of each step keep the work proportional to the text. `README.md` has one example of each
+text format.
 """
 
 from collections.abc import Sequence
@@ -33,8 +40,6 @@ __all__ = [
 
 
 _NAME, _INPUT = TOOL_CALL_FIELDS
-_MAX_SHOWN_CHARACTERS = 80
-"""Maximum length of a tool name in a fidelity note. A longer name is cut."""
 
 
 class ToolCallRepair:
@@ -44,7 +49,7 @@ class ToolCallRepair:
     """
 
     def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
-        """Prepare the repair for one reply. `names`: True to repair names too, False to repair only arguments."""
+        """`names`: True to repair names too, False to repair only arguments."""
         self.notes: list[FidelityNote] = []
         """Notes on repairs, and on invalid arguments that could not be repaired."""
         self._aliases = call.client_tool_names
@@ -101,8 +106,7 @@ class ToolCallRepair:
 
 def _shortened(name: str) -> str:
     """Return a tool name for a note: cut to 80 characters, with control characters escaped."""
-    visible = name if len(name) <= _MAX_SHOWN_CHARACTERS else name[:_MAX_SHOWN_CHARACTERS] + "…"
-    return repr(visible)[1:-1]
+    return repr(name if len(name) <= 80 else name[:80] + "…")[1:-1]
 
 
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
@@ -149,8 +153,6 @@ class TextSplitter:
         it had neither a start tag nor an end tag, is then returned again as `Text`. `reply_ended_early`: True to return
         unfinished tool calls as text.
         """
-        # A reply of text only may have been taken for reasoning, although it had no tag; it is then returned again as
-        # `Text`. After an early end, a call without an end marker becomes text.
         deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []
         return deltas + self._calls.finish(reply_ended_early=reply_ended_early) if self._calls is not None else deltas
 

@@ -1,8 +1,7 @@
-"""`repair_arguments`: repairs the arguments of a tool call if the model's text is not a JSON object.
+"""Repair of the arguments of a tool call if the model's text is not a JSON object.
 
 The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens as the model's
-text, apart from commas, quote style and closing brackets at the end. A marker is a text such as `<tool_call>` around a
-call. `is_json_object` is True if no repair is needed.
+text, apart from commas, quote style and closing brackets at the end.
 """
 
 import json
@@ -16,9 +15,6 @@ MAX_REPAIRED_CHARACTERS = 64 * 1024
 up to 0.2 s."""
 _MAX_DEPTH = 200
 """Maximum nesting of arguments that are repaired. Deeper text takes the library too much time."""
-_NESTED = 2
-"""Maximum number of times that arguments are decoded. Some models send the object as a JSON string, which is decoded
-twice."""
 
 _TOKEN = re.compile(
     r"""
@@ -51,13 +47,11 @@ def is_json_object(text: str) -> bool:
     return True
 
 
-# The tokens may differ only in commas, quote style and closing brackets at the end. A marker is a text such as
-# `<tool_call>` around a call.
 def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
     """Return the arguments of a tool call as a valid JSON object. None: they cannot be repaired with certainty.
 
     An unfinished string is never closed, because its end may be missing: the client would write half a file.
-    `between_markers`: True if `text` stood between the start and end marker of a call.
+    `between_markers`: True if `text` stood between the start and end marker of a call, such as `<tool_call>`.
 
     >>> repair_arguments('{"path": "a",}')
     '{"path": "a"}'
@@ -65,10 +59,16 @@ def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
     text = text.strip().removeprefix("\ufeff")
     if len(text) > MAX_REPAIRED_CHARACTERS:
         return None
-    for _ in range(_NESTED):
+    for _ in range(2):  # some models send the object as a JSON string
         if is_json_object(text):
             return text
-        if not (inner := _decode_text(text)):
+        if text[:1] != '"':
+            break
+        try:
+            inner = msgspec.json.decode(text, type=str)
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            break
+        if not inner:
             break
         text = inner.strip()
     if between_markers:
@@ -82,16 +82,6 @@ def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
     if not inside or _QUOTED.search(text, end):
         return None
     return _find_repeated(inside) or _repair(inside)
-
-
-def _decode_text(text: str) -> str | None:
-    """Return the text that a JSON string contains. None: `text` is not a JSON string."""
-    if text[:1] != '"':
-        return None
-    try:
-        return msgspec.json.decode(text, type=str)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return None
 
 
 def _find_repeated(text: str) -> str | None:

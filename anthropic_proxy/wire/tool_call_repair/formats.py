@@ -1,10 +1,7 @@
-"""Table of the text formats in which models write tool calls: start marker, end marker and readers of each format.
+"""Text formats in which models write tool calls: one reader for each format, and the table of their markers.
 
-A start marker is a text such as `<tool_call>` at the start of a call. `StartMarker` has its properties. A
-`ToolCallReader` is a function that parses the text of a call. `build_format_markers` returns the markers of several
-formats as `FormatMarkers`, for the search in streamed text. Some models write calls without markers (unmarked calls),
-in a reply that contains nothing else. `can_be_unmarked_calls` checks the beginning of a reply for such calls, and
-`read_unmarked_calls` parses the complete reply.
+Most formats begin with a start marker, a text such as `<tool_call>`. Some models write calls without markers (unmarked
+calls), in a reply that contains nothing else.
 """
 
 import ast
@@ -21,6 +18,27 @@ from msgspec import Raw, Struct
 from anthropic_proxy.wire.tool_call_repair.arguments import is_json_object, repair_arguments
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 
+ToolCallFormat = Literal[
+    "hermes",
+    "functions",
+    "function_json",
+    "keys",
+    "python_tag",
+    "listed",
+    "section",
+    "barred",
+    "tool_code",
+    "channel",
+    "invoke",
+    "bare_json",
+    "bare_python",
+]
+"""Names of the text formats. The docstring of each reader function shows the format and its source. `bare_json` and
+`bare_python` have no markers, and the reply consists only of calls. Examples: `{"name": …, "parameters": {…}}` (Llama
+3.1 and later), `[name(key="value")]` (Llama 3.2 and 4)."""
+TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
+"""All text formats, in the order of `ToolCallFormat`."""
+
 _ABSENT = Raw(b"")
 _SEPARATORS = re.compile(r"[ \t\r\n,;]*")
 _scan = json.JSONDecoder(strict=False).raw_decode
@@ -33,6 +51,11 @@ class RecoveredCall(Struct, frozen=True):
     """Name of the called tool, as in the client request."""
     arguments: str
     """Arguments of the call: JSON text of an object. Valid JSON of the model is unchanged."""
+
+
+ToolCallReader = Callable[[str, OfferedTools], list[RecoveredCall] | None]
+"""Function that parses a text from a start marker to an end marker and returns its tool calls. None: another format, or
+a tool that was not offered."""
 
 
 class _Written(Struct):
@@ -118,7 +141,7 @@ def _read_object(text: str, offered: OfferedTools, *, without_markers: bool) -> 
     return resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered)
 
 
-_TAGGED_CALLS_TAG, _TAG_END = "<tool_call>", "</tool_call>"
+_CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
 _FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>")
 _FUNCTION_END = re.compile(r"\s*</function>")
 _PARAMETER = re.compile(r"\s*<parameter=([^<>]+)>")
@@ -144,7 +167,7 @@ _BARRED_CALL = re.compile(
     re.DOTALL,
 )
 _BARRED_MARKERS = re.compile(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
-_TAGGED_CALLS_FENCE = "```"
+_CODE_FENCE = "```"
 _CHANNEL = re.compile(
     r"\A.*?\bto=(?:functions\.)?([\w.:-]++)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
     r"<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
@@ -157,7 +180,7 @@ def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | 
 
     Written by Hermes 2 Pro, Qwen 2.5 and Qwen 3 (chat templates; vLLM's `hermes_tool_parser`).
     """
-    return read_json_calls(text.removeprefix(_TAGGED_CALLS_TAG).removesuffix(_TAG_END), offered)
+    return read_json_calls(text.removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END), offered)
 
 
 def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
@@ -167,7 +190,7 @@ def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] 
     """
     # A value gets the type in the tool's schema, without a line break at its start and end.
     calls: list[RecoveredCall] = []
-    text = text.strip().removeprefix(_TAGGED_CALLS_TAG).removesuffix(_TAG_END).rstrip()
+    text = text.strip().removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END).rstrip()
     position = 0
     while begin := _FUNCTION.match(text, position):
         name = offered.find_tool_name(begin[1])
@@ -221,7 +244,7 @@ def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall]
 
     Written by GLM 4.5 and later (chat template; vLLM's `glm4_moe_tool_parser`).
     """
-    body = text.removeprefix(_TAGGED_CALLS_TAG).removesuffix(_TAG_END)
+    body = text.removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END)
     name_text, mark, _ = body.partition("<arg_key>")
     name = offered.find_tool_name(name_text.strip()) if name_text.strip() else None
     if name is None:
@@ -307,9 +330,9 @@ def _read_all(
 
 def _unfenced(text: str) -> str:
     stripped = text.strip()
-    if not stripped.startswith(_TAGGED_CALLS_FENCE):
+    if not stripped.startswith(_CODE_FENCE):
         return text
-    return stripped.removeprefix(_TAGGED_CALLS_FENCE).removeprefix("json").removesuffix(_TAGGED_CALLS_FENCE).strip()
+    return stripped.removeprefix(_CODE_FENCE).removeprefix("json").removesuffix(_CODE_FENCE).strip()
 
 
 def _read_parameters(
@@ -436,32 +459,6 @@ def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:
     return RecoveredCall(name, msgspec.json.encode(given).decode())
 
 
-ToolCallFormat = Literal[
-    "hermes",
-    "functions",
-    "function_json",
-    "keys",
-    "python_tag",
-    "listed",
-    "section",
-    "barred",
-    "tool_code",
-    "channel",
-    "invoke",
-    "bare_json",
-    "bare_python",
-]
-"""Names of the text formats. The docstring of each reader function shows the format and its source. `bare_json` and
-`bare_python` have no markers, and the reply consists only of calls. Examples: `{"name": …, "parameters": {…}}` (Llama
-3.1 and later), `[name(key="value")]` (Llama 3.2 and 4)."""
-TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
-"""All text formats, in the order of `ToolCallFormat`."""
-
-ToolCallReader = Callable[[str, OfferedTools], list[RecoveredCall] | None]
-"""Function that parses a text from a start marker to an end marker and returns its tool calls. None: another format, or
-a tool that was not offered."""
-
-
 class StartMarker(Struct, frozen=True):
     """Properties of one start marker, a text such as `<tool_call>` at the start of a tool call."""
 
@@ -544,20 +541,13 @@ _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 _IDENTIFIER = re.compile(r"[\w.]*")
 
 
-def _marks_of(formats: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker]:
-    """Return a mapping from start marker to properties, with the readers of the given formats only."""
-    marks = {}
-    for begin, ending, readers in _ROWS:
-        wanted = tuple(reader for reader in readers if reader[0] in formats)
-        if wanted:
-            marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
-    return marks
-
-
 @functools.lru_cache(maxsize=64)
 def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     """Return the markers of the given text formats."""
-    marks = _marks_of(formats)
+    marks = {}
+    for begin, ending, readers in _ROWS:
+        if wanted := tuple(reader for reader in readers if reader[0] in formats):
+            marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
     firsts = frozenset(begin[0] for begin in marks)
     return FormatMarkers(
         start_markers=marks,

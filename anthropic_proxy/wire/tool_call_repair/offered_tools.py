@@ -1,9 +1,4 @@
-"""Search for the client tool that a model means by the name or the arguments of a tool call.
-
-`OfferedTools` is the index of the client's tools in a request; server tools are not included. `find_tool_name` searches
-by name, `find_tool_name_by_arguments` for calls without a name. `schema_properties` returns the properties of a tool's
-arguments.
-"""
+"""Search for the client tool that a model means by the name or the arguments of a tool call."""
 
 import functools
 import re
@@ -36,7 +31,6 @@ class OfferedTools:
         self._given = call.request.tools if kind != "none" else []
         self._forced = choice.name if choice is not None and kind == "tool" else None
         self._aliases = call.client_tool_names
-        self._folded: dict[str, set[str]] | None = None
 
     def __bool__(self) -> bool:
         """Return True if at least one tool of the client is offered."""
@@ -59,7 +53,7 @@ class OfferedTools:
             if ending in self._tools:
                 return self._aliases.get(ending, ending)
         for ending in endings:
-            if found := self._by_fold().get(_fold(ending)):
+            if found := self._names_by_fold.get(_fold(ending)):
                 return next(iter(found)) if len(found) == 1 else None
         return None
 
@@ -68,7 +62,6 @@ class OfferedTools:
 
         A forced tool or a single offered tool always fits. Otherwise, the arguments must fit the schema of the tool.
         """
-        # The tool that the client forces, the only tool, or the only one with a schema that fits `arguments`.
         if self._forced is not None or len(self._tools) == 1:
             name = self._forced or next(iter(self._tools))
             return self._aliases.get(name, name)
@@ -102,14 +95,14 @@ class OfferedTools:
         schema = msgspec.json.decode(tool.input_schema)
         return schema if isinstance(schema, dict) else {}
 
-    def _by_fold(self) -> dict[str, set[str]]:
-        if self._folded is None:
-            self._folded = {}
-            for sent_name in self._tools:
-                own = self._aliases.get(sent_name, sent_name)
-                for spelling in (sent_name, own):
-                    self._folded.setdefault(_fold(spelling), set()).add(own)
-        return self._folded
+    @functools.cached_property
+    def _names_by_fold(self) -> dict[str, set[str]]:
+        names: dict[str, set[str]] = {}
+        for sent_name in self._tools:
+            own = self._aliases.get(sent_name, sent_name)
+            for spelling in (sent_name, own):
+                names.setdefault(_fold(spelling), set()).add(own)
+        return names
 
 
 def _endings_of(name: str) -> list[str]:

@@ -1,4 +1,11 @@
-"""`TextCallDetector`: finds tool calls that a model wrote in its reply text, and converts them to deltas."""
+"""Search for tool calls that a model wrote in its reply text, and their conversion to deltas.
+
+The detector reads the text in pieces and is in one of these states: `start` (no text yet), `bare` (the whole reply may
+be a call without markers), `text` (search for a start marker or a code fence), `fence` (inside of code, where a call is
+only an example), `call` (after a start marker), `after` (after a call, where superfluous end markers are dropped) and
+`over` (too many failures; all further text is returned unchanged). A start marker that begins no call becomes text, and
+the search continues after it.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -34,12 +41,8 @@ searched."""
 
 
 class TextCallDetector:
-    """Converts tool calls in streamed reply text into tool call deltas.
+    """Converts tool calls in streamed reply text into deltas. Call `feed` for each fragment, then `finish`."""
 
-    Call `feed` for each fragment, then `finish`.
-    """
-
-    # A call after a start marker such as `<tool_call>` must stand outside of code and name an offered tool.
     def __init__(self, formats: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]) -> None:
         self.notes: list[FidelityNote] = []
         """Fidelity notes: one for each tool call that was found in the reply text."""
@@ -49,7 +52,7 @@ class TextCallDetector:
         signs = self._signs = build_format_markers(tuple(formats))
         self._marks, self._pattern = signs.start_markers, signs.start_pattern
         self._strays, self._spark = signs.dropped_end_markers, signs.candidate_pattern
-        self._state = "start"  # then bare, text, fence, call, after; over: detection has stopped
+        self._state = "start"
         self._held = ""
         self._pieces: list[str] = []
         """Buffered fragments after `_held` that neither start nor end a call."""
@@ -82,7 +85,7 @@ class TextCallDetector:
     def feed(self, text: str) -> list[Delta]:
         """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
-            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
+            self._before = (self._before + text[-_MAX_FENCE_LENGTH:])[-_MAX_FENCE_LENGTH:]
             return [Text(text)]
         if self._state == "over":
             return [Text(text)]
@@ -122,16 +125,13 @@ class TextCallDetector:
             self._join(piece)
             self._piece = min(2 * self._piece, _MAX_PIECE)
             while self._step(deltas, final=False, reply_ended_early=False):
-                self._put_back()
+                if self._state in ("text", "fence") and _MIN_PIECE < len(self._held) <= self._later_offset:
+                    # The undecided remainder of the piece becomes unread text again, to be examined in shorter pieces.
+                    self._later_offset -= len(self._held)
+                    self._held, self._piece = "", _MIN_PIECE
             remainder = self._held if self._state != "call" else "" if self._named else self._held[len(self._mark) :]
             self._blank = remainder.isspace()
         self._later, self._later_offset = "", 0
-
-    def _put_back(self) -> None:
-        """Move the undecided remainder of a piece back to the unread text, to be examined in shorter pieces."""
-        if self._state in ("text", "fence") and _MIN_PIECE < len(self._held) <= self._later_offset:
-            self._later_offset -= len(self._held)
-            self._held, self._piece = "", _MIN_PIECE
 
     def _decides_nothing(self, piece: str) -> bool:
         """Return True if a piece of text cannot end or start a call, so that it is only buffered."""
@@ -157,7 +157,11 @@ class TextCallDetector:
         if not self._held:
             return False
         if self._state == "start":
-            return self._begin()
+            if self._held.isspace():
+                return False
+            bare = "bare_json" in self._formats or "bare_python" in self._formats
+            self._state = "bare" if bare and self._held.lstrip()[0] in "{[" else "text"
+            return True
         if self._state == "bare":
             return self._read_bare(deltas, final=final, reply_ended_early=reply_ended_early)
         if self._state == "call":
@@ -170,13 +174,6 @@ class TextCallDetector:
             self._emit(len(self._held))
             return False
         return self._find_mark(final=final)
-
-    def _begin(self) -> bool:
-        if self._held.isspace():
-            return False
-        bare = "bare_json" in self._formats or "bare_python" in self._formats
-        self._state = "bare" if bare and self._held.lstrip()[0] in "{[" else "text"
-        return True
 
     def _read_bare(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
         if can_be_unmarked_calls(self._held[:_BEGINNING], self._formats, self._offered):
@@ -195,14 +192,14 @@ class TextCallDetector:
         text = self._before + self._held
         offset = len(self._before)
         mark = self._pattern.search(text, offset) if self._pattern else None
-        fence = find_fence_mark_end(text, offset)
+        fence = _find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             self._open_call(mark, offset)
             return True
         if not final:
             kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
             if kept < len(text) or fence is None:
-                self._emit(find_text_end_before_call(text, kept) - offset)
+                self._emit(_find_text_end_before_call(text, kept) - offset)
                 return False
         if fence is None:
             return False
@@ -224,7 +221,7 @@ class TextCallDetector:
 
     def _open_call(self, match: re.Match[str], offset: int) -> None:
         free = match.string[offset : match.start()]
-        end = find_text_end_before_call(free, len(free))
+        end = _find_text_end_before_call(free, len(free))
         self._space = free[end:]
         self._emit(end)
         self._held = self._held[len(self._space) :]
@@ -295,7 +292,7 @@ class TextCallDetector:
         if self._state == "text":
             return True
         offset = len(self._before)
-        fence = find_fence_mark_end(self._before + self._held, offset)
+        fence = _find_fence_mark_end(self._before + self._held, offset)
         self._emit(fence - offset if fence is not None else len(self._held))
         if fence is not None:
             self._state = "text"
@@ -330,7 +327,7 @@ class TextCallDetector:
     def _emit(self, size: int) -> None:
         if size > 0:
             text, self._held = self._held[:size], self._held[size:]
-            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
+            self._before = (self._before + text[-_MAX_FENCE_LENGTH:])[-_MAX_FENCE_LENGTH:]
             self._free.append(text)
 
     def _pass_free(self, deltas: list[Delta]) -> None:
@@ -348,25 +345,25 @@ class TextCallDetector:
             self.notes.append(FidelityNote("emulated", "content.tool_use", detail))
 
 
-MAX_FENCE_LENGTH = 6
+_MAX_FENCE_LENGTH = 6
 """Maximum number of characters of a fence mark before its last one: a line break, three spaces, two fence characters.
 This many characters of the previous fragment are kept for the search."""
 _FENCE = re.compile(r"(?<=\n) {0,3}(?:```|~~~)")
 _LINE_BREAK = re.compile(r"[\r\n]")
 
 
-def find_fence_mark_end(text: str, offset: int) -> int | None:
+def _find_fence_mark_end(text: str, offset: int) -> int | None:
     """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
 
     Marks that end at `offset` or before it are skipped.
     """
-    match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
+    match = _FENCE.search(text, max(0, offset - _MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:
         match = _FENCE.search(text, match.end())
     return match.end() if match is not None else None
 
 
-def find_text_end_before_call(text: str, call_start: int) -> int:
+def _find_text_end_before_call(text: str, call_start: int) -> int:
     """Return the index at which the text before a possible tool call ends. The call begins at index `call_start`.
 
     The result is the first line break in the white space directly before the call. Without one, it is `call_start`.

@@ -1,8 +1,7 @@
-"""`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
+"""Extraction of reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
-Some servers do not separate reasoning from the reply. `feed` converts a fragment of the text to `Thinking` and `Text`
-deltas, and `finish` converts the buffered text. Some models write only the end tag of their reasoning. This form is
-called `unopened`. If it is enabled, all text before the end tag is reasoning. `disable_unopened_form` disables it.
+Some servers do not separate reasoning from the reply. Some models write only the end tag of their reasoning. This form
+is called `unopened`. If it is enabled, all text before the end tag is reasoning.
 """
 
 from collections.abc import Sequence

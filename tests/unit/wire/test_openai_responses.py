@@ -16,6 +16,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArg
 from anthropic_proxy.messages.fold import fold
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, build_route
@@ -23,7 +24,7 @@ from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.openai_responses.stream import CHARACTERS_PER_TOKEN, LocalOutputLimit
+from anthropic_proxy.wire.openai_responses.stream import LocalOutputLimit
 from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
 from tests.support.golden_runner import read_fields

@@ -3,7 +3,9 @@
 import itertools
 import json
 import re
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from anthropic_proxy.wire.tool_call_repair import (
     ToolCallRepair,
     repair_arguments,
 )
+from anthropic_proxy.wire.tool_call_repair.formats import read_python_calls
 from anthropic_proxy.wire.tool_call_repair.text_calls import MAX_FENCES
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -550,3 +553,36 @@ async def test_text_that_waits_is_passed_on_before_the_error_where_the_answer_br
         "".join(line["delta"]["text"] for line in lines if line["type"] == "content_block_delta") == "I look. " + held
     )
     assert lines[-1]["type"] == "error"
+
+
+PYTHON_TEXT = r'[Run(command="grep \d+ file", description="C:\windows")]'
+
+
+@pytest.fixture
+def parsed() -> Iterator[list[object]]:
+    """Yield a list with the list of warning filters at the time of each parse."""
+    found: list[object] = []
+    is_open = True
+
+    def note(event: str, values: tuple[Any, ...]) -> None:
+        if is_open and event == "compile":
+            found.append(warnings.filters)
+
+    sys.addaudithook(note)  # there is no function that removes it
+    yield found
+    is_open = False
+
+
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_backslashes_cause_no_warning_and_the_filters_of_other_threads_stay(action: Any, parsed: list[object]) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter(action)
+        filters = warnings.filters
+        for _ in range(2):
+            calls = read_python_calls(PYTHON_TEXT, OfferedTools(new_call()))
+            assert calls is not None
+            assert [call.arguments for call in calls] == [r'{"command":"grep \\d+ file","description":"C:\\windows"}']
+        assert [found is filters for found in parsed] == [True, True]
+        assert warnings.filters is filters
+        assert len(filters) == len(set(filters))
+    assert shown == []
