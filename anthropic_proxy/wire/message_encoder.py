@@ -101,17 +101,11 @@ class MessageEncoder(ABC):
         """Return an image as the wire sends it. None: the provider does not accept its media type, or URLs."""
 
     def _encode_document(self, block: DocumentBlock) -> Any:
-        """Return a document as the wire sends it. None: the provider does not accept it.
-
-        The base class returns None.
-        """
+        """Return a document as the wire sends it. None: the provider does not accept it."""
         return None
 
     def _result_label(self, block: ToolResultBlock) -> str:
-        """Return the name of a tool result, for the text before its images and documents that are moved.
-
-        The name is the tool call id, unless a wire overrides this method.
-        """
+        """Return the name of a tool result, for the text before its images and documents that are moved."""
         return block.tool_use_id
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
@@ -124,7 +118,6 @@ class MessageEncoder(ABC):
         )
 
     def _encode_conversation(self) -> None:
-        """Append all messages of the client request to `messages`, in order."""
         for message in self._request.messages:
             if message.role == "assistant":
                 self._encode_reply(message)
@@ -134,18 +127,15 @@ class MessageEncoder(ABC):
                 self._encode_system(message)
 
     def _append_prefill_request(self) -> None:
-        """Append a user message that asks the model to continue the last assistant message, and add a note."""
         self._append_user([CONTINUE_TEXT])
         self.notes.append(PREFILL_AS_TEXT)
 
     def _flush_late_texts(self) -> None:
-        """Append the waiting texts of system messages inside the conversation as one system message."""
         if self._late_texts:
             texts, self._late_texts = self._late_texts, []
             self._append_system(texts)
 
     def _note_dropped_thinking(self) -> None:
-        """Add one note if the reasoning of an earlier reply was not sent upstream."""
         if self._drops_thinking:
             self.notes.append(FOREIGN_THINKING_DROPPED)
 
@@ -213,10 +203,7 @@ class MessageEncoder(ABC):
             self._append_result(block, join_json_strings(content or [EMPTY_JSON_STRING], mark))
 
     def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
-        """Return an image or document as the wire sends it.
-
-        If it is not accepted, add a note and return a text in its place.
-        """
+        """Return an image or document as the wire sends it, or a text in its place."""
         source = block.source
         if isinstance(block, ImageBlock):
             kind, title, accepted = "image", None, self._request.accepts_images
@@ -278,9 +265,5 @@ def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
 
 
 def pdf_filename(block: DocumentBlock) -> str:
-    """Return the file name of a PDF for the upstream request: its title, with `.pdf` at the end.
-
-    A document without a title is named `document.pdf`.
-    """
     name = block.title or "document"
     return name if name.endswith(".pdf") else f"{name}.pdf"

@@ -1,8 +1,6 @@
-"""Notes that several wires use. A note records a field of the client request that was changed or dropped.
+"""Fidelity notes that several wires use: fields of the client request that were changed or dropped.
 
-Constants are notes with a fixed text. The `…_note` functions return a note for the given setting. "Backend" in a note
-means the provider and its model. An effort is a level of reasoning. A prefill is a last assistant message that the
-model continues.
+"Backend" in a note means the provider and its model. A prefill is a last assistant message that the model continues.
 """
 
 import functools

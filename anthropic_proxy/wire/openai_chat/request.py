@@ -495,7 +495,7 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
 
 
 class OutputToolConverter:
-    """Converter of one reply: replaces the call of the output tool by the arguments of the call, as reply text."""
+    """Replaces the call of the output tool in one reply by the arguments of the call, as text of the reply."""
 
     def __init__(self) -> None:
         self._keys: set[int | str] = set()

@@ -378,10 +378,7 @@ _MAX_CHARACTERS = 64 * 1024
 """Maximum number of characters of a text that is parsed as Python. Longer text is not a call."""
 
 _FILE_NAME = "<reply text>"
-"""Name of the parsed text in warnings.
-
-It is also the pattern of the filter, so it has no special character of regular expressions.
-"""
+"""Name of the parsed text in warnings, and the pattern of their filter: no special character of expressions."""
 _FILTER = ("ignore", None, Warning, re.compile(_FILE_NAME), 0)
 """Element of `warnings.filters` that ignores all warnings about the parsed text."""
 
