@@ -18,7 +18,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import background_popen_options, end_process, proxy_command
 from anthropic_proxy.platforms.port_owner import find_port_owner
 from anthropic_proxy.routing.providers import find_registry
-from anthropic_proxy.routing.router.targets import choose_preferred_provider_name
+from anthropic_proxy.routing.router import choose_preferred_provider_name
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.local_server import get_json, is_credential_rejected
 

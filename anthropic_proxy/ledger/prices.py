@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 from anthropic_proxy.ledger.price_updates import LoadedPrices, find_price_source
 from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.routing.providers import Provider
-from anthropic_proxy.routing.router.provider_setup import find_base_url
+from anthropic_proxy.routing.router import find_base_url
 from anthropic_proxy.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_service_tier
 
 if TYPE_CHECKING:

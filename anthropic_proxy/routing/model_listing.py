@@ -14,16 +14,18 @@ from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
+    DEFAULT_MODEL_SUFFIX,
     RoutingQuery,
     build_route,
+    choose_models,
     describe_missing_key,
     find_capabilities,
     find_preferred_provider,
     find_retirement,
     find_server_tools,
+    find_tier,
     list_tier_mappings,
 )
-from anthropic_proxy.routing.router.model_names import DEFAULT_MODEL_SUFFIX, choose_models, find_tier
 from anthropic_proxy.settings import TIERS, Settings
 
 _RELEASED = "2026-01-01T00:00:00Z"

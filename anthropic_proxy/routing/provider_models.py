@@ -14,7 +14,7 @@ from msgspec import Struct
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.routing.providers import Provider
-from anthropic_proxy.routing.router.provider_setup import find_base_url
+from anthropic_proxy.routing.router import find_base_url
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
 

@@ -28,6 +28,7 @@ from anthropic_proxy.routing.health import CircuitBreakers
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
     TierMapping,
+    choose_models,
     describe_missing_key,
     find_preferred_provider,
     list_rule_choices,
@@ -35,7 +36,6 @@ from anthropic_proxy.routing.router import (
     list_tier_mappings,
     should_query_ollama,
 )
-from anthropic_proxy.routing.router.model_names import choose_models
 from anthropic_proxy.settings import TIERS, Secret, Settings
 from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.settings.masking import mask_setting

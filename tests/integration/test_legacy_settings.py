@@ -8,11 +8,11 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     build_route,
+    choose_models,
     choose_preferred_provider_name,
     find_preferred_provider,
     list_tier_mappings,
 )
-from anthropic_proxy.routing.router.model_names import choose_models
 from anthropic_proxy.settings import list_variables, load_settings
 
 HAIKU, SONNET, OPUS, FABLE = "claude-haiku-4-5", "claude-sonnet-4-6", "claude-opus-5-5", "claude-fable-5-2"

@@ -12,7 +12,7 @@ import pytest
 
 from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import FOLDER_NAME, DoctorRun, find_folder
-from anthropic_proxy.routing.catalog.learned import FILE_NAME
+from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.settings.place import find_data_directory
 from tests.support.command_line import run_command
 from tests.support.fakes.compatible import new_server
@@ -243,7 +243,7 @@ def test_wrong_settings_and_a_missing_folder_are_explained(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_facts_that_cannot_be_stored_are_logged(tmp_path: Path) -> None:
-    file = data_of(tmp_path) / FILE_NAME
+    file = data_of(tmp_path) / LEARNED_FILE_NAME
     with serving(new_server("groq")) as server, running_proxy(tmp_path, settings_of(server)) as proxy:
         (file / "a file").mkdir(parents=True)
         start(proxy.client())

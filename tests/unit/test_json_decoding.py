@@ -18,8 +18,7 @@ from anthropic_proxy.dashboard.saved_views import decode_views_cookie
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.ledger.price_updates import InvalidPrices, read_prices
-from anthropic_proxy.routing.catalog import load_learned_models
-from anthropic_proxy.routing.catalog.learned import FILE_NAME
+from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME, load_learned_models
 from anthropic_proxy.routing.provider_models import query_chat_models
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Secret, Settings
@@ -98,7 +97,7 @@ async def test_the_model_list_of_a_provider_is_an_error(body: bytes) -> None:
 
 @each_body
 def test_a_file_that_another_program_has_changed_is_ignored(body: bytes, tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(body)
+    (tmp_path / LEARNED_FILE_NAME).write_bytes(body)
     models, warnings = load_learned_models(tmp_path, date(2026, 11, 21))
     assert (models, len(warnings)) == ({}, 1)
     (tmp_path / "prices.json").write_bytes(body)

@@ -17,7 +17,7 @@ from anthropic_proxy.cli.importing.plan import (
     find_built_in_registry,
     find_referenced_variable,
 )
-from anthropic_proxy.routing.router.model_names import find_tier
+from anthropic_proxy.routing.router import find_tier
 from anthropic_proxy.settings import TIERS
 
 _PREFIXES = {"ollama_chat": "ollama", "vertex_ai_beta": "vertex_ai"}

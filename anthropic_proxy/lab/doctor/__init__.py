@@ -24,8 +24,8 @@ from anthropic_proxy.routing.router import (
     build_route,
     describe_missing_key,
     find_server_override,
+    find_tier,
 )
-from anthropic_proxy.routing.router.model_names import find_tier
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import TIERS, Settings
 from anthropic_proxy.settings.values import find_similar_choice

@@ -17,7 +17,7 @@ from anthropic_proxy.cli.doctor import DoctorProgress
 from anthropic_proxy.lab.doctor import Diagnosis, estimate_price, estimate_totals, select_backends
 from anthropic_proxy.lab.doctor.probes import TOOL_COLORS, USER_COLORS
 from anthropic_proxy.log import Log
-from anthropic_proxy.routing.catalog.learned import FILE_NAME
+from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.services import open_services
 from anthropic_proxy.settings import load_settings
@@ -79,7 +79,7 @@ def test_the_table_of_two_working_backends(tmp_path: Path) -> None:
     start, stored = ended.stderr.splitlines()
     assert without_figures(start).strip() == "Probing 2 backends: about N requests and N tokens."
     file = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
-    assert stored == f"Facts about 2 models for the next start or reload: {file / FILE_NAME}"
+    assert stored == f"Facts about 2 models for the next start or reload: {file / LEARNED_FILE_NAME}"
 
 
 def test_the_estimate_names_models_and_cost_and_sends_nothing(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_results_that_cannot_be_printed_are_stored(tmp_path: Path) -> None:
     assert (ended.returncode, lines) == (
         1,
         [
-            f"Facts about 2 models for the next start or reload: {data / FILE_NAME}",
+            f"Facts about 2 models for the next start or reload: {data / LEARNED_FILE_NAME}",
             "✕ The output cannot be written: no space left.",
         ],
     )
@@ -231,7 +231,7 @@ def test_a_key_that_the_server_repeats_is_in_no_output(tmp_path: Path) -> None:
         ended = run_command(*words, "report.md", directory=tmp_path, settings=settings)
         as_json = run_command(*words, "report.json", "--json", directory=tmp_path, settings=settings)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"report.md", "report.json", FILE_NAME}
+    assert {path.name for path in files} >= {"report.md", "report.json", LEARNED_FILE_NAME}
     assert "rejected: Bearer" in as_json.stdout
     for output in (ended.stdout, ended.stderr, as_json.stdout, *(path.read_text("utf-8") for path in files)):
         assert find_leaks(output, [key]) == []
@@ -248,7 +248,7 @@ def test_a_server_without_streaming_is_not_stored_as_one_that_rejects_images(tmp
         settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
         ended = run_command("doctor", "openai/mine", directory=tmp_path, settings=settings)
     assert "  streaming, tools            ✕ HTTP 400\n" in ended.stdout
-    stored = [json.loads(file.read_text("utf-8"))["models"] for file in tmp_path.rglob(FILE_NAME)]
+    stored = [json.loads(file.read_text("utf-8"))["models"] for file in tmp_path.rglob(LEARNED_FILE_NAME)]
     assert [model.get("accepts_images") for models in stored for model in models] == []
 
 
@@ -290,7 +290,7 @@ def test_a_model_that_ignores_the_picture_is_not_stored_as_one_that_accepts_imag
     assert "  images                      – accepted\n  images in tool results      – accepted\n" in ended.stdout
     report = (tmp_path / "report.md").read_text("utf-8")
     assert "- images: accepts the picture, but the reply does not name its colors\n" in report
-    learned = next(iter(tmp_path.rglob(FILE_NAME)), None)
+    learned = next(iter(tmp_path.rglob(LEARNED_FILE_NAME)), None)
     assert learned is None or "accepts_images" not in learned.read_text("utf-8")
 
 
@@ -326,7 +326,7 @@ def test_a_failure_inside_the_server_is_no_rejection(
         settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
         ended = run_command("doctor", "openai/mine", directory=tmp_path, settings=settings)
     assert re.search(r"^  images {22}(.*)$", ended.stdout, re.MULTILINE)[1] == cell  # type: ignore[index]
-    stored = [json.loads(file.read_text("utf-8"))["models"] for file in tmp_path.rglob(FILE_NAME)]
+    stored = [json.loads(file.read_text("utf-8"))["models"] for file in tmp_path.rglob(LEARNED_FILE_NAME)]
     assert [model.get("accepts_images") for models in stored for model in models] == (
         [] if learned is None else [learned]
     )

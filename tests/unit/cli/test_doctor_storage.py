@@ -10,7 +10,7 @@ from anthropic_proxy.lab.doctor import Diagnosis, Report, select_backends
 from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
 from anthropic_proxy.log import Log
 from anthropic_proxy.platforms import file_lock
-from anthropic_proxy.routing.catalog.learned import FILE_NAME
+from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.services import open_services
 from anthropic_proxy.settings import load_settings
@@ -32,5 +32,5 @@ async def test_facts_are_not_stored_while_another_run_stores_its_facts(
             f"✕ The facts cannot be stored in {tmp_path}: another run stores its facts."
         ]
     assert store_results(recorder, result, tmp_path) == [
-        f"Facts about 1 model for the next start or reload: {tmp_path / FILE_NAME}"
+        f"Facts about 1 model for the next start or reload: {tmp_path / LEARNED_FILE_NAME}"
     ]

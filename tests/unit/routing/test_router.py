@@ -12,11 +12,12 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     build_route,
+    choose_models,
     find_preferred_provider,
+    find_tier,
     list_tier_mappings,
     should_query_ollama,
 )
-from anthropic_proxy.routing.router.model_names import choose_models, find_tier
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat
 from tests.support.messages import exactly

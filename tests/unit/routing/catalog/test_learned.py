@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.platforms import file_lock
-from anthropic_proxy.routing.catalog import LearnedModel, load_learned_models, store_learned_models
-from anthropic_proxy.routing.catalog.learned import FILE_NAME, MAX_AGE_DAYS
-from anthropic_proxy.routing.catalog.table import ModelCapabilities
+from anthropic_proxy.routing.catalog import (
+    LEARNED_FILE_NAME,
+    LEARNED_MAX_AGE_DAYS,
+    LearnedModel,
+    ModelCapabilities,
+    load_learned_models,
+    store_learned_models,
+)
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 TODAY = date(2026, 11, 21)
@@ -40,11 +45,14 @@ def test_later_facts_about_a_model_replace_earlier_ones(tmp_path: Path) -> None:
     store_learned_models(tmp_path, [learned("a", context_window=20)], TODAY)
     found, warnings = load_learned_models(tmp_path, TODAY)
     assert {name: one.context_window for (_, name), one in found.items()} == {"a": 20, "b": None}
-    assert (list(warnings), [path.name for path in tmp_path.glob(f"*{FILE_NAME}*")]) == ([], [FILE_NAME])
+    assert (list(warnings), [path.name for path in tmp_path.glob(f"*{LEARNED_FILE_NAME}*")]) == (
+        [],
+        [LEARNED_FILE_NAME],
+    )
 
 
 def test_old_facts_are_ignored_with_a_warning(tmp_path: Path) -> None:
-    file = store_learned_models(tmp_path, [learned("old", MAX_AGE_DAYS), learned("new")], TODAY)
+    file = store_learned_models(tmp_path, [learned("old", LEARNED_MAX_AGE_DAYS), learned("new")], TODAY)
     found, warnings = load_learned_models(tmp_path, TODAY + timedelta(days=1))
     assert [model for _, model in found] == ["new"]
     assert list(warnings) == [
@@ -54,7 +62,7 @@ def test_old_facts_are_ignored_with_a_warning(tmp_path: Path) -> None:
 
 
 def test_an_invalid_file_is_ignored_with_a_warning(tmp_path: Path) -> None:
-    file = tmp_path / FILE_NAME
+    file = tmp_path / LEARNED_FILE_NAME
     file.write_text('{"version": 1, "models": [{"model": 3}]}')
     assert load_learned_models(tmp_path, TODAY) == (
         {},
@@ -92,7 +100,7 @@ def test_simultaneous_runs_keep_the_facts_of_each_other(tmp_path: Path, monkeypa
         with file_lock.locked_folder(tmp_path):
             run.start()
             wait_for(lambda: clock.is_waiting.is_set() or not run.is_alive())
-            other_file.replace(tmp_path / FILE_NAME)
+            other_file.replace(tmp_path / LEARNED_FILE_NAME)
     finally:
         clock.is_released.set()
         run.join()

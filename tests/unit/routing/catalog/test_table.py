@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.catalog.table import _read_row, load_model_rows
+from anthropic_proxy.routing.catalog import Catalog, _read_row, load_model_rows
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
 from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, switch_wire
