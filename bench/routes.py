@@ -1,6 +1,6 @@
 """`python -m bench.routes`: CPU time to find the route of a request among 10,000, and to read the routes at the start.
 
-Each set of routes is built so that the request matches no early route. The last column checks every route.
+Each set of routes is built so that the request matches no early route. The last column explains every route.
 """
 
 import statistics
@@ -76,7 +76,7 @@ def _measure(find: Callable[[RequestFacts], object]) -> float:
 
 def main() -> None:
     """Print one row of a Markdown table for each set of routes."""
-    print("| 10,000 routes | ms of CPU per request | compile, ms | check of all, ms |")
+    print("| 10,000 routes | ms of CPU per request | compile, ms | explain, ms |")
     print("| --- | ---: | ---: | ---: |")
     for name, conditions in SETS.items():
         routes = [ConfiguredRoute(name=f"r{n}", when=conditions(n), targets=("haiku",)) for n in range(COUNT)]
