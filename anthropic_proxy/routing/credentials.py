@@ -1,11 +1,8 @@
 """`Credentials`: chooses the API key or access token for each upstream request.
 
-If a provider has several keys, `next_credential` returns them in turn. After an error that concerns a key,
-`exclude_failed_key` starts its cooldown: the key is skipped for some time. `max_key_changes` limits the keys that one
-client request may try. An access token expires and comes from a `TokenSource`, such as Google's log-in;
-`next_token_and_url` returns one. An API key from a file or command is read again after its `refresh` time, and by
-`replace_rejected_key` after a 401. `describe_key` returns a masked text for logs. `copy_state_from` keeps the cooldowns
-when the settings are reloaded.
+The keys of a provider are used in turn. After an error that concerns a key, its cooldown begins: the key is skipped for
+some time. A key from a file or command is read again after its `refresh` time, and after the provider rejected it. An
+access token expires, and comes from a `TokenSource`, such as Google's log-in.
 """
 
 import asyncio
@@ -91,8 +88,10 @@ class Credentials:
         None: the proxy has no key for this provider, and does not have to send one. Raises `AuthenticationFailed` if a
         required key is missing.
         """
-        if self._read_at:
-            self._refresh_if_due(provider.name)
+        if self._read_at and (source := self._settings.key_sources.get(provider.name)) is not None:
+            age_limit = source.refresh_seconds
+            if age_limit is not None and self._clock() - self._read_at[provider.name] >= age_limit:
+                self._start_read(provider.name, source)  # the old key serves until then
         keys = self._keys.get(provider.name, ())
         if keys:
             headers = self._headers.get(provider.name)
@@ -167,12 +166,6 @@ class Credentials:
         if is_due or provider.name in self._reads:
             await asyncio.shield(self._start_read(provider.name, source))
         return all(key.reveal() != rejected for key in self._keys.get(provider.name, ()))
-
-    def _refresh_if_due(self, name: str) -> None:
-        source = self._settings.key_sources.get(name)
-        age_limit = source.refresh_seconds if source is not None else None
-        if source is not None and age_limit is not None and self._clock() - self._read_at[name] >= age_limit:
-            self._start_read(name, source)
 
     def _start_read(self, name: str, source: KeySource) -> "asyncio.Task[None]":
         task = self._reads.get(name)

@@ -1,4 +1,9 @@
-"""Protection of providers: circuit breakers, retry budgets, and a queue that limits concurrent calls."""
+"""Protection of providers: circuit breakers, retry budgets, and a queue that limits concurrent calls.
+
+A circuit is closed while calls to an upstream (a provider and host, such as `openai api.openai.com`) succeed. After
+`FAILURES_TO_OPEN` failures in a row it is open: calls fail at once, until one trial call is allowed. If the trial
+succeeds, the circuit is closed; otherwise it stays open for twice the time. Workers inform each other.
+"""
 
 import asyncio
 import time
@@ -9,9 +14,6 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from anthropic_proxy.errors import CircuitOpen, ProxyBusy, UpstreamError
-
-__all__ = ["CircuitBreakers", "FairQueue", "RetryBudget", "slots_per_worker"]
-
 
 FAILURES_TO_OPEN = 5
 """Number of consecutive failures at which the circuit of an upstream opens."""
@@ -26,28 +28,24 @@ class OpenCircuit(NamedTuple):
     """Description of an open circuit: calls to one upstream (provider and host) are blocked after failures."""
 
     seconds_to_trial: float
-    """Seconds until the next trial call."""
     failure: str
     """Error message of the last failed call to the upstream."""
 
 
 class _Breaker(Struct):
     failures: int = 0
-    """Number of consecutive failures."""
+    """In a row."""
     open_seconds: float = MIN_OPEN_SECONDS
     """Seconds for which the open circuit blocks calls, before the next trial call."""
     retry_at: float = 0.0
     """Time on the monotonic clock from which a trial call is allowed. 0: the circuit is closed."""
     is_trial_running: bool = False
     error: UpstreamError | None = None
-    """Last failure of the upstream. None: no failure."""
+    """Last failure."""
 
 
 class CircuitBreakers:
-    """The circuit breakers of all upstreams. An upstream is a provider and host, such as `openai api.openai.com`.
-
-    `clock` returns monotonic seconds.
-    """
+    """The circuit breakers of all upstreams. `clock` returns monotonic seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -68,7 +66,17 @@ class CircuitBreakers:
             return
         wait = breaker.retry_at - self._clock()
         if wait > 0 or breaker.is_trial_running:
-            raise _circuit_open(breaker.error, breaker.failures, max(wait, 1.0))
+            error, seconds = breaker.error, max(wait, 1.0)
+            raise CircuitOpen(
+                f"{error.message.rstrip('.')}. It failed {breaker.failures} times in a row; the next call is allowed "
+                f"in {seconds:.0f} s.",
+                provider=error.provider,
+                status=error.status,
+                kind=error.error_type,
+                retryable=False,
+                retry_after=seconds,
+                should_retry=error.should_retry,
+            )
         breaker.is_trial_running = True
 
     def record_success(self, upstream: str) -> None:
@@ -111,7 +119,6 @@ class CircuitBreakers:
         self._breakers.pop(upstream, None)
 
     def open_circuit_count(self) -> int:
-        """Return the number of upstreams (providers and hosts) to which calls are blocked now."""
         now = self._clock()
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
@@ -135,20 +142,6 @@ class CircuitBreakers:
         breaker = self._breakers.get(upstream)
         if breaker is not None:
             breaker.is_trial_running = False
-
-
-def _circuit_open(error: UpstreamError, failures: int, seconds: float) -> CircuitOpen:
-    """Return the error for a blocked call: the last failure, and the seconds until the next allowed call."""
-    return CircuitOpen(
-        f"{error.message.rstrip('.')}. It failed {failures} times in a row; the next call is allowed in "
-        f"{seconds:.0f} s.",
-        provider=error.provider,
-        status=error.status,
-        kind=error.error_type,
-        retryable=False,
-        retry_after=seconds,
-        should_retry=error.should_retry,
-    )
 
 
 RETRY_RATIO = 0.2
@@ -238,8 +231,11 @@ class FairQueue:
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.release()  # the slot was granted at the same moment: pass it on
-            else:
-                self._remove(client, waiter)
+            elif (waiters := self._waiting.get(client)) is not None and waiter in waiters:
+                waiters.remove(waiter)
+                self._waiting_count -= 1
+                if not waiters:
+                    del self._waiting[client]
             raise
 
     def release(self) -> None:
@@ -256,14 +252,6 @@ class FairQueue:
                 waiter.set_result(None)
                 return
         self._used -= 1
-
-    def _remove(self, client: str, waiter: asyncio.Future[None]) -> None:
-        waiters = self._waiting.get(client)
-        if waiters is not None and waiter in waiters:
-            waiters.remove(waiter)
-            self._waiting_count -= 1
-            if not waiters:
-                del self._waiting[client]
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:

@@ -64,10 +64,8 @@ def list_models(settings: Settings, catalog: Catalog, today: date | None = None)
     A model whose date of retirement is `today` or earlier is listed as retired. None: the current date.
     """
     today = today or date.today()
-    entries = {
-        entry.id: entry for entry in (*_list_tiers(settings, catalog, today), *_list_others(settings, catalog, today))
-    }
-    return list(entries.values())
+    entries = (*_list_tiers(settings, catalog, today), *_list_others(settings, catalog, today))
+    return list({entry.id: entry for entry in entries}.values())
 
 
 def find_model(requested: str, settings: Settings, catalog: Catalog, today: date | None = None) -> ModelEntry:

@@ -11,12 +11,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import find_base_url
 from anthropic_proxy.settings import Settings
-from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
+from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, read_body
 
 _PATHS: Mapping[str, str] = {
     "chat": "/models",
@@ -81,7 +81,15 @@ async def query_chat_models(
         text = f"{provider.prefix} did not answer the query for its models within {timeout_seconds:g} s."
         raise UpstreamTimeout(text, provider=provider.prefix) from None
     if response.status != 200:
-        raise _refusal(provider, response)
+        if response.status in (401, 403):
+            reason = f"{provider.prefix} rejected the key ({response.status})"
+        elif response.status == 429:
+            pause = response.headers.get("retry-after", "")
+            retry = f" Retry in {pause} s." if pause.isdecimal() else ""
+            reason = f"{provider.prefix} accepts no more requests now: rate limit (429).{retry}"
+        else:
+            reason = f"{provider.prefix} answered the query for its models with status {response.status}"
+        raise UpstreamRefused(reason, provider=provider.prefix, status=response.status)
     try:
         entries = list(_find_entries(decode_json(body)))
     except (InvalidJson, TypeError):
@@ -93,18 +101,6 @@ async def query_chat_models(
 def _list_wire(provider: Provider) -> str:
     """Return the name of the provider's default wire (API), which decides the format of its model list."""
     return next(iter(provider.wires))
-
-
-def _refusal(provider: Provider, response: UpstreamResponse) -> UpstreamError:
-    status, pause = response.status, response.headers.get("retry-after", "")
-    if status in (401, 403):
-        reason = f"{provider.prefix} rejected the key ({status})"
-    elif status == 429:
-        retry = f" Retry in {pause} s." if pause.isdecimal() else ""
-        reason = f"{provider.prefix} accepts no more requests now: rate limit ({status}).{retry}"
-    else:
-        reason = f"{provider.prefix} answered the query for its models with status {status}"
-    return UpstreamRefused(reason, provider=provider.prefix, status=status)
 
 
 def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:

@@ -1,17 +1,11 @@
 """Check of providers and settings before the first request: providers that can be called, and problems of the settings.
 
-No request is sent to a provider. `find_readiness` returns the result as `Readiness`, for the start-up summary and the
-web page. `list_problems_and_warnings` returns all problems and warnings as texts. `list_ignored_settings` finds
-settings without effect.
-
-A tier is a Claude family (opus, sonnet, haiku …), which the settings map to a model. `group_tier_mappings` joins tiers
-with the same mapping. `find_used_models` lists the models that the settings use. A `RetirementNotice` is about a mapped
-model that its provider has retired.
+The start-up summary, the command `doctor` and the web pages show the result. No request is sent to a provider.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +30,7 @@ from anthropic_proxy.routing.router import (
     list_tier_mappings,
     should_query_ollama,
 )
-from anthropic_proxy.settings import TIERS, Secret, Settings
+from anthropic_proxy.settings import TIERS, Settings
 from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.settings.masking import mask_setting
 from anthropic_proxy.settings.text_file import read_bounded_file
@@ -165,11 +159,11 @@ def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str,
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
         groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)
-    return [(_name_tiers([row.tier for row in group]), group[0]) for group in groups.values()]
-
-
-def _name_tiers(tiers: list[str]) -> str:
-    return ", ".join(tiers[:_MAX_TIERS]) + (" …" if len(tiers) > _MAX_TIERS else "")
+    rows = []
+    for group in groups.values():
+        tiers = ", ".join(row.tier for row in group[:_MAX_TIERS])
+        rows.append((f"{tiers} …" if len(group) > _MAX_TIERS else tiers, group[0]))
+    return rows
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -180,7 +174,10 @@ def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> Rea
     """Return a configured provider with the text about its keys, model count or address. None: state unknown."""
     name = _name(provider)
     if keys := settings.keys.get(provider.name, ()):
-        return ReadyProvider(name, f"{_show_keys(keys)}, {_key_source(provider, settings.origins)}")
+        listed_keys = ", ".join(map(str, keys[:_MAX_KEYS]))
+        more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+        source = settings.origins.get(provider.key_variable or "", "set").partition(" line")[0]
+        return ReadyProvider(name, f"{listed_keys}{more}, {source}")
     if (listed := catalog.cached_model_ids(provider.name)) is not None:
         return ReadyProvider(name, f"{len(listed)} model{'' if len(listed) == 1 else 's'}", len(listed))
     if provider.transport == "litellm":
@@ -194,19 +191,6 @@ def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> Rea
 
 def _name(provider: Provider) -> str:
     return provider.env_prefix.lower() or provider.name
-
-
-def _show_keys(keys: Sequence[Secret]) -> str:
-    listed = ", ".join(str(key) for key in keys[:_MAX_KEYS])
-    return f"{listed} and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else listed
-
-
-def _key_source(provider: Provider, origins: Mapping[str, str]) -> str:
-    """Return the source of a provider's API key: `.env` or `environment`. `set`: the source is unknown.
-
-    `origins`: variable name → source.
-    """
-    return origins.get(provider.key_variable or "", "set").partition(" line")[0]
 
 
 class RetirementNotice(NamedTuple):
