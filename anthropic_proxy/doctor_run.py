@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder, repeat_while_read
+from anthropic_proxy.platforms.files import is_folder_locked, locked_folder, repeat_while_read
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.settings import Settings

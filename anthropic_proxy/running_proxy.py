@@ -14,8 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import is_written_by_user_only
-from anthropic_proxy.platforms.file_lock import is_folder_locked, locked_folder, repeat_while_read
+from anthropic_proxy.platforms.files import is_folder_locked, is_written_by_user_only, locked_folder, repeat_while_read
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import choose_preferred_provider_name
 from anthropic_proxy.settings import (

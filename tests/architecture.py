@@ -17,7 +17,7 @@ SOCKET_LIBRARIES = (
 SOCKET_USERS = {
     "platforms.os_errors",
     "platforms.server_socket",
-    "platforms.socket_events",
+    "platforms.sockets",
     "cli.server_processes",
 }
 SOCKET_CALLS = {

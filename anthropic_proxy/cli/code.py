@@ -28,7 +28,7 @@ from msgspec import Struct
 
 from anthropic_proxy.cli.local_proxy import LocalProxy
 from anthropic_proxy.cli.output import shorten_home
-from anthropic_proxy.platforms.settings_paths import managed_claude_settings_paths
+from anthropic_proxy.platforms.files import managed_claude_settings_paths
 from anthropic_proxy.settings.text_file import read_bounded_file
 
 MAIN_MODELS = ("opus", "sonnet")
@@ -278,7 +278,7 @@ def _find_program(name: str, remedy: str) -> str:
 
     Raises `ConfigurationError` with the text `remedy` if the program is missing.
     """
-    from anthropic_proxy.platforms.child_process import describe_missing_program, find_program  # noqa: PLC0415
+    from anthropic_proxy.platforms.processes import describe_missing_program, find_program  # noqa: PLC0415
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
     environ = copy_environment()
@@ -305,7 +305,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
 
     `variables`: environment variables for the client, which replace those of the user.
     """
-    from anthropic_proxy.platforms.child_process import run_in_foreground  # noqa: PLC0415
+    from anthropic_proxy.platforms.processes import run_in_foreground  # noqa: PLC0415
     from anthropic_proxy.platforms.signals import restore_sighup  # noqa: PLC0415
     from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 

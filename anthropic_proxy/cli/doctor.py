@@ -115,7 +115,7 @@ def _run(options: _Options) -> int:
     """Send the probes, store and write the results, and return the exit status."""
     import asyncio  # noqa: PLC0415  # --help needs none of it
 
-    from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends  # noqa: PLC0415
+    from anthropic_proxy.platforms.processes import stop_process_when_stdin_ends  # noqa: PLC0415
 
     settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
     _require_writable(options.report)

@@ -15,8 +15,8 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import background_popen_options, end_process, proxy_command
-from anthropic_proxy.platforms.port_owner import find_port_owner
+from anthropic_proxy.platforms.processes import background_popen_options, end_process, proxy_command
+from anthropic_proxy.platforms.sockets import find_port_owner
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router import choose_preferred_provider_name
 from anthropic_proxy.settings import Settings

@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends
-from anthropic_proxy.platforms.fd_limits import raise_fd_limit
-from anthropic_proxy.platforms.port_owner import PORT_OWNER_COMMANDS, find_port_owner
+from anthropic_proxy.platforms.processes import raise_fd_limit, stop_process_when_stdin_ends
 from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
+from anthropic_proxy.platforms.sockets import PORT_OWNER_COMMANDS, find_port_owner
+from anthropic_proxy.server.listener import MAX_PORT, format_url, open_listener
 from anthropic_proxy.server.process import ServerConfig, ServerProcess
-from anthropic_proxy.server.tls import MAX_PORT, format_url, open_listener
 from anthropic_proxy.settings import python_safe_path_for_workers
 from anthropic_proxy.upstream.local_server import get_json
 from anthropic_proxy.workers.supervisor import Supervisor
@@ -96,7 +95,7 @@ def _load_settings(host: str | None, port: int | None, *, attached: bool) -> "Se
     from msgspec.structs import replace  # noqa: PLC0415
 
     from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
-    from anthropic_proxy.server.tls import MAX_PORT  # noqa: PLC0415
+    from anthropic_proxy.server.listener import MAX_PORT  # noqa: PLC0415
     from anthropic_proxy.services import require_route_prices  # noqa: PLC0415
 
     settings = load_command_settings(of_running_proxy=False)
@@ -120,7 +119,7 @@ def _find_tls_files(settings: "Settings") -> tuple[str, str] | None:
         if settings.tls_key_file is not None:
             raise ConfigurationError("TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.")
         return None
-    from anthropic_proxy.server.tls import build_tls_context  # noqa: PLC0415
+    from anthropic_proxy.server.listener import build_tls_context  # noqa: PLC0415
 
     files = settings.tls_certificate_file, settings.tls_key_file or ""
     build_tls_context(*files)

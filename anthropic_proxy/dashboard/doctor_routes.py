@@ -29,8 +29,8 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard.settings_change import reload_settings
 from anthropic_proxy.doctor_run import DoctorRun
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.platforms.child_process import background_popen_options, end_process, proxy_command
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.settings import copy_environment
 

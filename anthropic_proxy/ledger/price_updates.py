@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra, UpstreamError
 from anthropic_proxy.ledger.units import DAY_SECONDS
-from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.platforms.files import locked_folder
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.plugins import Gateway, HttpReply, Plugin
 from anthropic_proxy.settings import Settings

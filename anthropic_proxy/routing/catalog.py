@@ -22,7 +22,7 @@ from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.platforms.files import locked_folder
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, read_body
 
 

@@ -1,8 +1,9 @@
 """Server process: it opens the application, accepts connections, reloads settings, and stops after the running replies.
 
-`ServerProcess` is the only process of a server, or one of several workers that a supervisor process starts and
-replaces. `ServerConfig` contains the URL, the TLS files, the settings files to watch, and the time limits of a stop.
-Each worker sends heartbeats, the signs that its event loop runs.
+A `ServerProcess` is the whole server, or one of several workers under a supervisor process. It differs in the source of
+its orders: signals, or bytes on the socket to the supervisor. A stop has these steps, and a second signal ends each
+wait: requests are still accepted for the drain delay, the listening socket is closed, running replies may end within
+the stop timeout, the remaining ones are cancelled and send an error, and the application is closed.
 """
 
 import asyncio
@@ -13,14 +14,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from anthropic_proxy.log.in_progress import HEARTBEAT_INTERVAL_SECONDS
-from anthropic_proxy.platforms.heap import retain_freed_memory
+from anthropic_proxy.log.in_progress import HEARTBEAT_INTERVAL_SECONDS, SharedRequestTable
+from anthropic_proxy.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch
+from anthropic_proxy.platforms.heap import HeapTrimmer, retain_freed_memory
 from anthropic_proxy.platforms.signals import (
     INTERACTIVE_SIGNALS,
     RELOAD_SIGNAL,
@@ -33,23 +36,30 @@ from anthropic_proxy.platforms.signals import (
     restore_sighup,
     unblock_signals,
 )
-from anthropic_proxy.platforms.socket_events import SocketEvents
+from anthropic_proxy.platforms.sockets import SocketEvents
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.server.http1.acceptor import Acceptor
 from anthropic_proxy.server.http1.connection import Http1Connection
-from anthropic_proxy.server.http1.lifecycle import ServerState
+from anthropic_proxy.server.http1.lifecycle import HttpApplication, ServerState
+from anthropic_proxy.server.listener import ServerTls
 
-if TYPE_CHECKING:
-    import ssl
+CLOSE_GRACE_SECONDS = 3.0
+"""Maximum seconds in which the stopping server sends an error to clients with a cancelled reply."""
+FLUSH_TIMEOUT_SECONDS = 2.0
+"""Maximum seconds to send buffered bytes to clients when the server stops. Then their connections are aborted."""
+EXIT_TIMEOUT_SECONDS = 5.0
+"""Seconds after the end of serving at which the process exits, even if a thread of a library is still running."""
+STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_TIMEOUT_SECONDS + EXIT_TIMEOUT_SECONDS + 1.0
+"""Maximum seconds for a process to cancel its replies and exit. The supervisor kills a slower worker."""
+EXIT_STARTUP_FAILED = 3
+"""Exit status of a process that failed before the beginning of serving. uvicorn uses the same value."""
+STOP_COMMAND, STOP_NOW_COMMAND, RELOAD_COMMAND, READY_REPLY = b"s", b"h", b"r", b"+"
+"""Bytes on the socket between supervisor and worker.
 
-    from anthropic_proxy.server.tls import ServerTls
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Protocol
-
-from anthropic_proxy.log.in_progress import SharedRequestTable
-from anthropic_proxy.platforms.heap import HeapTrimmer
-from anthropic_proxy.server.http1.lifecycle import HttpApplication
+The supervisor sends commands: stop after the running replies, stop now, reload the settings. The worker sends the reply
+when it has begun to serve.
+"""
+_POLL_SECONDS = 0.02
 
 
 class Peer(Protocol):
@@ -134,76 +144,6 @@ class LoadApp(Protocol):
         ...
 
 
-CLOSE_GRACE_SECONDS = 3.0
-"""Maximum seconds in which the stopping server sends an error to clients with a cancelled reply."""
-FLUSH_TIMEOUT_SECONDS = 2.0
-"""Maximum seconds to send buffered bytes to clients when the server stops. Then their connections are aborted."""
-_POLL_SECONDS = 0.02
-
-
-async def announce_stop(state: ServerState, seconds: float, stop_now: asyncio.Event) -> None:
-    """Mark the server as stopping, then return after `seconds`, in which it still accepts requests.
-
-    The event `stop_now` ends the wait early.
-    """
-    state.draining = True
-    if seconds:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop_now.wait(), seconds)
-
-
-async def end_connections(
-    state: ServerState, seconds: float, stop_now: asyncio.Event, log_warning: Callable[[str], None]
-) -> None:
-    """Wait up to `seconds` for running replies, cancel the remaining ones, and close all client connections.
-
-    The event `stop_now` ends the wait early.
-    """
-    for connection in list(state.connections):
-        connection.close_after_responses()
-    await _wait_idle(state, seconds, stop_now)
-    if state.request_tasks:
-        waited = "at the second signal" if stop_now.is_set() else f"after {seconds:g} s (STOP_TIMEOUT)"
-        log_warning(f"{len(state.request_tasks)} replies were not complete {waited}: they end with an error.")
-        await _cancel_replies(state)
-    await _wait_idle(state, FLUSH_TIMEOUT_SECONDS)
-    for connection in list(state.connections):
-        connection.transport.abort()
-
-
-async def _wait_idle(state: ServerState, seconds: float, cut_short: asyncio.Event | None = None) -> None:
-    deadline = time.monotonic() + seconds
-    while (state.connections or state.request_tasks) and time.monotonic() < deadline:
-        if cut_short is not None and cut_short.is_set():
-            return
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _cancel_replies(state: ServerState) -> None:
-    deadline = time.monotonic() + CLOSE_GRACE_SECONDS
-    cancelled: set[asyncio.Task[None]] = set()
-    while state.request_tasks and time.monotonic() < deadline:
-        await asyncio.sleep(0)  # a task that has not begun could not send an error
-        for task in state.request_tasks - cancelled:
-            task.cancel()
-            cancelled.add(task)
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-EXIT_TIMEOUT_SECONDS = 5.0
-"""Seconds after the end of serving at which the process exits, even if a thread of a library is still running."""
-STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_TIMEOUT_SECONDS + EXIT_TIMEOUT_SECONDS + 1.0
-"""Maximum seconds for a process to cancel its replies and exit. The supervisor kills a slower worker."""
-EXIT_STARTUP_FAILED = 3
-"""Exit status of a process that failed before the beginning of serving. uvicorn uses the same value."""
-STOP_COMMAND, STOP_NOW_COMMAND, RELOAD_COMMAND, READY_REPLY = b"s", b"h", b"r", b"+"
-"""Bytes on the socket between supervisor and worker.
-
-The supervisor sends commands: stop after the running replies, stop now, reload the settings. The worker sends the reply
-when it has begun to serve.
-"""
-
-
 @dataclass(frozen=True)
 class ServerConfig:
     """Configuration that all processes of a server share. Picklable, so that a worker can receive it."""
@@ -266,7 +206,11 @@ class ServerProcess:
             unblock_signals(SUPERVISOR_SIGNALS)
         retain_freed_memory()
         self._app = self._load_app(address=self._config.address, logs_startup=self._logs_startup)
-        self._tls = _open_tls(self._config.tls_files, self._app)
+        self._tls: ServerTls | None = None
+        if self._config.tls_files is not None:
+            logs = self._app.peer.worker_index_and_count[0] == 0  # all workers read the same files
+            log_line, log_warning = self._app.log_line_and_flush, self._app.log_warning
+            self._tls = ServerTls(*self._config.tls_files, log_line if logs else None, log_warning if logs else None)
         self._state = ServerState(self._app, heap_trimmer=self._app.heap_trimmer)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(self._serve())
@@ -280,7 +224,11 @@ class ServerProcess:
         self._listener.setblocking(False)
         new_protocol = partial(Http1Connection, self._state)
         acceptor = Acceptor(
-            self._listener, new_protocol, self._state.connections, self._app.log_warning, self._find_tls_context
+            self._listener,
+            new_protocol,
+            self._state.connections,
+            self._app.log_warning,
+            lambda: None if self._tls is None else self._tls.context,
         )
         acceptor.start()
         watches = [self._watch()] if self._config.watched_files and self._logs_startup else []
@@ -293,7 +241,14 @@ class ServerProcess:
         if self._reload_again:
             self._end_reload()
         await self._stopping.wait()
-        await self._begin_drain()
+        self._app.peer.in_progress.draining = self._state.draining = True
+        if delay := self._config.drain_delay_seconds:
+            if self._control is None:
+                self._app.log_line_and_flush(
+                    f"Stopping in {delay:g} s (DRAIN_DELAY). Requests are accepted meanwhile; /readyz is 503."
+                )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurrying.wait(), delay)
         await acceptor.close()
         for task in watch_tasks:
             task.cancel()
@@ -305,17 +260,9 @@ class ServerProcess:
             self._app.log_line_and_flush("Stopped.")
         self._app.peer.close()
         self._signals.cancel_timers()
-        _exit_after_timeout()
-
-    async def _begin_drain(self) -> None:
-        """Report to load balancers that the server stops, and still accept requests for `drain_delay_seconds`."""
-        delay = self._config.drain_delay_seconds
-        self._app.peer.in_progress.draining = True
-        if delay and self._control is None:
-            self._app.log_line_and_flush(
-                f"Stopping in {delay:g} s (DRAIN_DELAY). Requests are accepted meanwhile; /readyz is 503."
-            )
-        await announce_stop(self._state, delay, self._hurrying)
+        timer = threading.Timer(EXIT_TIMEOUT_SECONDS, os._exit, [0])
+        timer.daemon = True
+        timer.start()
 
     async def _start_application(self) -> None:
         """Start the application. A stop signal during the start ends the process at once.
@@ -367,17 +314,14 @@ class ServerProcess:
             self._stop()
         else:
             self._reload()
-            self._check_terminal_again(MAX_TERMINAL_CHECKS)
+            asyncio.get_running_loop().call_later(1.0, self._check_terminal, MAX_TERMINAL_CHECKS - 1)
 
-    def _check_terminal_again(self, times: int) -> None:
-        """Stop the server if its terminal closes within `times` seconds, checked once a second."""
-        asyncio.get_running_loop().call_later(1.0, self._check_terminal, times - 1)
-
-    def _check_terminal(self, left: int) -> None:
+    def _check_terminal(self, times_left: int) -> None:
+        """Stop the server if its terminal has closed, else check again: a shell sends SIGHUP before it closes."""
         if self._terminal.is_closed():
             self._stopping.set()
-        elif left:
-            self._check_terminal_again(left)
+        elif times_left:
+            asyncio.get_running_loop().call_later(1.0, self._check_terminal, times_left - 1)
 
     def _read_commands(self) -> None:
         assert self._control is not None
@@ -411,13 +355,10 @@ class ServerProcess:
             self._reload_again = False
             self._reload()
 
-    def _find_tls_context(self) -> "ssl.SSLContext | None":
-        return None if self._tls is None else self._tls.context
-
     async def _watch(self) -> None:
         watch = FileWatch(self._config.watched_files)
         while True:
-            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
             if await asyncio.to_thread(watch.has_changed):
                 self._reload()
 
@@ -432,51 +373,35 @@ class ServerProcess:
         loop.call_later(HEARTBEAT_INTERVAL_SECONDS, self._tick, loop)
 
 
-def _open_tls(files: tuple[str, str] | None, app: Application) -> "ServerTls | None":
-    if files is None:
-        return None
-    from anthropic_proxy.server.tls import ServerTls  # noqa: PLC0415  # without TLS, nothing of it is loaded
+async def end_connections(
+    state: ServerState, seconds: float, stop_now: asyncio.Event, log_warning: Callable[[str], None]
+) -> None:
+    """Wait up to `seconds` for running replies, cancel the remaining ones, and close all client connections.
 
-    logs = app.peer.worker_index_and_count[0] == 0  # all workers read the same files
-    return ServerTls(*files, app.log_line_and_flush if logs else None, app.log_warning if logs else None)
-
-
-def _exit_after_timeout() -> None:
-    timer = threading.Timer(EXIT_TIMEOUT_SECONDS, os._exit, [0])
-    timer.daemon = True
-    timer.start()
-
-
-POLL_INTERVAL_SECONDS = 0.5
-"""Seconds between two calls of `FileWatch.has_changed` by the server process or the supervisor."""
-
-
-class FileWatch:
-    """Detector of changed files, by modification time, size and inode. Creation and deletion are changes too."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
-        self._reported = self._latest = self._state()
-
-    def has_changed(self) -> bool:
-        """Return True once for each change of the files.
-
-        A change is reported when two successive calls find the same new state, because a file may at first be
-        incomplete.
-        """
-        before, self._latest = self._latest, self._state()
-        if self._latest != before or self._latest == self._reported:
-            return False
-        self._reported = self._latest
-        return True
-
-    def _state(self) -> list[tuple[int, int, int] | None]:
-        return [_state_of(path) for path in self._paths]
+    The event `stop_now` ends the wait early.
+    """
+    for connection in list(state.connections):
+        connection.close_after_responses()
+    await _wait_idle(state, seconds, stop_now)
+    if state.request_tasks:
+        waited = "at the second signal" if stop_now.is_set() else f"after {seconds:g} s (STOP_TIMEOUT)"
+        log_warning(f"{len(state.request_tasks)} replies were not complete {waited}: they end with an error.")
+        deadline = time.monotonic() + CLOSE_GRACE_SECONDS
+        cancelled: set[asyncio.Task[None]] = set()
+        while state.request_tasks and time.monotonic() < deadline:
+            await asyncio.sleep(0)  # a task that has not begun could not send an error
+            for task in state.request_tasks - cancelled:
+                task.cancel()
+                cancelled.add(task)
+            await asyncio.sleep(_POLL_SECONDS)
+    await _wait_idle(state, FLUSH_TIMEOUT_SECONDS)
+    for connection in list(state.connections):
+        connection.transport.abort()
 
 
-def _state_of(path: str) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+async def _wait_idle(state: ServerState, seconds: float, cut_short: asyncio.Event | None = None) -> None:
+    deadline = time.monotonic() + seconds
+    while (state.connections or state.request_tasks) and time.monotonic() < deadline:
+        if cut_short is not None and cut_short.is_set():
+            return
+        await asyncio.sleep(_POLL_SECONDS)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.file_lock import locked_folder, repeat_while_read
+from anthropic_proxy.platforms.files import locked_folder, repeat_while_read
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings.masking import is_secret_variable
 from anthropic_proxy.settings.text_file import read_bounded_file

@@ -13,8 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import describe_missing_program, find_program
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.processes import describe_missing_program, find_program
 from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.settings.environment import copy_environment
 from anthropic_proxy.settings.fields import KeySource, Secret

@@ -26,8 +26,7 @@ def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
         if find_spec("redis") is None:
             raise ConfigurationError(MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message)
         from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
-        from anthropic_proxy.stores.redis import RedisStore  # noqa: PLC0415
-        from anthropic_proxy.stores.redis.failures import format_redis_address  # noqa: PLC0415
+        from anthropic_proxy.stores.redis import RedisStore, format_redis_address  # noqa: PLC0415
 
         url = settings.redis_url.reveal()
         store = RedisStore(url, settings.redis_prefix)

@@ -20,9 +20,16 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
 from anthropic_proxy.stores.counters import Counter
 from anthropic_proxy.stores.own_usage import OwnUsage
-from anthropic_proxy.stores.redis import MAX_RENEWED, LostStateError, RedisStore
+from anthropic_proxy.stores.redis import (
+    FAILURES,
+    MAX_RENEWED,
+    LostStateError,
+    RedisStore,
+    describe_data_error,
+    describe_failure,
+    is_data_error,
+)
 from anthropic_proxy.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS
-from anthropic_proxy.stores.redis.failures import FAILURES, describe_data_error, describe_failure, is_data_error
 
 HEARTBEAT_SECONDS = 5.0
 """Time in seconds between two heartbeats (checks of Redis). A loss of data is found within this time."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from anthropic_proxy.settings import SearchService, Secret, Settings, export_to_litellm
 from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
-from anthropic_proxy.upstream.http import HttpTransport
-from anthropic_proxy.upstream.web_search.client import (
+from anthropic_proxy.upstream.http.client import HttpTransport
+from anthropic_proxy.upstream.web_search import (
     BraveClient,
     ExaClient,
     MissingKeyClient,

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from anthropic_proxy.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.stores.fallback import FallbackStore
-from anthropic_proxy.stores.redis.failures import FAILURES
+from anthropic_proxy.stores.redis import FAILURES
 from anthropic_proxy.workers.ipc import SharedObservation
 
 SEND_DELAY_SECONDS = 0.5

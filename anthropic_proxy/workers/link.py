@@ -7,13 +7,23 @@ of a worker to the hub, which passes messages between the workers.
 """
 
 import asyncio
+import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.errors import InternalError
+import msgspec
+
+from anthropic_proxy.errors import InternalError, UpstreamError
 from anthropic_proxy.log.in_progress import SharedRequestTable
-from anthropic_proxy.log.request_feed import RequestFeed
+from anthropic_proxy.log.request_feed import (
+    MAX_QUEUED_REQUESTS,
+    LoggedRequest,
+    RequestFeed,
+    RequestSnapshot,
+    encode_requests,
+)
 from anthropic_proxy.metrics import (
     Gauges,
     MetricsSnapshot,
@@ -22,9 +32,12 @@ from anthropic_proxy.metrics import (
     encode_snapshot,
     sum_snapshots,
 )
-from anthropic_proxy.platforms.child_process import read_process_stats
-from anthropic_proxy.platforms.socket_events import SocketEvents
+from anthropic_proxy.platforms.processes import read_process_stats
+from anthropic_proxy.platforms.sockets import SocketEvents
 from anthropic_proxy.plugins import Store
+from anthropic_proxy.services import Services
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.workers.ipc import (
     IpcChannel,
     ReloadRequest,
@@ -39,21 +52,6 @@ from anthropic_proxy.workers.ipc import (
 
 if TYPE_CHECKING:
     from anthropic_proxy.workers.instance_sharing import InstanceSharing
-import hashlib
-from collections import deque
-
-import msgspec
-
-from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.log.request_feed import (
-    MAX_QUEUED_REQUESTS,
-    LoggedRequest,
-    RequestSnapshot,
-    encode_requests,
-)
-from anthropic_proxy.services import Services
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.stores.memory import MemoryStore
 
 REPORT_INTERVAL_SECONDS = 1.0
 """Interval at which a worker reports changed statistics to the hub. A killed worker loses its unreported statistics."""

@@ -20,17 +20,16 @@ from anthropic_proxy.log.in_progress import (
     describe_requests,
     read_heartbeat_count,
 )
-from anthropic_proxy.platforms.child_process import exit_handles
+from anthropic_proxy.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch
+from anthropic_proxy.platforms.processes import exit_handles
 from anthropic_proxy.platforms.signals import RELOAD_SIGNAL, SUPERVISOR_SIGNALS, blocked_signals
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.server.process import (
     EXIT_STARTUP_FAILED,
-    POLL_INTERVAL_SECONDS,
     RELOAD_COMMAND,
     STOP_COMMAND,
     STOP_GRACE_SECONDS,
     STOP_NOW_COMMAND,
-    FileWatch,
     ServerConfig,
 )
 from anthropic_proxy.settings import python_safe_path_for_workers
@@ -180,7 +179,7 @@ class Supervisor:
         elif len(self._workers) < self._worker_count:
             due.append(self._next_start)
         elif self._file_watch is not None:
-            due.append(now + POLL_INTERVAL_SECONDS)
+            due.append(now + WATCH_INTERVAL_SECONDS)
         return max(min(due) - now, 0.0) if due else None
 
     def _note_ready(self, ready: Collection[object]) -> None:
@@ -253,7 +252,7 @@ class Supervisor:
                 now + MIN_RESTART_INTERVAL_SECONDS if len(self._workers) + 1 < self._worker_count else 0.0
             )
             self._start()
-        if self._file_watch is not None and now >= self._polled_at + POLL_INTERVAL_SECONDS:
+        if self._file_watch is not None and now >= self._polled_at + WATCH_INTERVAL_SECONDS:
             self._polled_at = now
             if self._file_watch.has_changed():
                 self._reload()

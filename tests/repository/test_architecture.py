@@ -62,7 +62,7 @@ BAD = [
 GOOD = [
     ("only_upstream_opens_sockets", "upstream.http", "import aiohttp"),
     ("only_upstream_opens_sockets", "server.listen", "import socket"),
-    ("only_platforms_calls_the_operating_system", "platforms.fd_limits", "import resource"),
+    ("only_platforms_calls_the_operating_system", "platforms.processes", "import resource"),
     ("only_upstream_opens_sockets", "routing.router", "from urllib.parse import urlsplit"),
     ("only_settings_reads_the_environment", "settings", "import os\nx = os.environ"),
     ("only_settings_reads_the_environment", "app", "import os\nsettings = load_settings(os.environ, PROVIDERS)"),

@@ -106,7 +106,7 @@ def commands_page() -> str:
 
 def metrics_page() -> str:
     """Return the reference of metrics."""
-    mark = _MARK.format(source="anthropic_proxy/metrics/__init__.py")
+    mark = _MARK.format(source="anthropic_proxy/metrics.py")
     rows = (
         f"| `{one.name}` | {one.kind} | {', '.join(f'`{name}`' for name in one.label_names) or '–'} | {one.help} |"
         for one in vars(families).values()

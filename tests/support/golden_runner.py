@@ -25,7 +25,7 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.server.responses import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.http import join_url
+from anthropic_proxy.upstream.http.url import join_url
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from tests.support import golden_relay as relay

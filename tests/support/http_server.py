@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from anthropic_proxy.upstream.http import HttpResponse, HttpTransport
+from anthropic_proxy.upstream.http.client import HttpTransport
+from anthropic_proxy.upstream.http.response import HttpResponse
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 

@@ -10,7 +10,7 @@ from msgspec import structs
 from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.errors import WebFetchFailed
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
-from anthropic_proxy.upstream.web_fetch.fetcher import matches_media_types
+from anthropic_proxy.upstream.web_fetch import matches_media_types
 from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 

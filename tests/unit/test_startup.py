@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
-from anthropic_proxy.app.application import log_startup_summary
+from anthropic_proxy.app import log_startup_summary
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalog import build_catalog
 from anthropic_proxy.routing.providers import PROVIDERS

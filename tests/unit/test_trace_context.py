@@ -12,7 +12,7 @@ from anthropic_proxy.exchange.exchange import Exchange
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from anthropic_proxy.trace_context import TraceContext, new_span_id, new_trace_id, read_trace_context
-from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.fake_upstream import KEYS, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink

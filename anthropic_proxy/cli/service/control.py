@@ -15,8 +15,8 @@ import platformdirs
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import find_program, user_account, windows_system_program
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.processes import find_program, user_account, windows_system_program
 from anthropic_proxy.settings import copy_environment
 
 SERVICE_NAME = "anthropic-proxy"

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.platforms.fd_limits import max_client_connections
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.platforms.socket_events import SocketEvents
+from anthropic_proxy.platforms.processes import max_client_connections
+from anthropic_proxy.platforms.sockets import SocketEvents
 from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle
 
 if TYPE_CHECKING:

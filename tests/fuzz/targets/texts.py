@@ -12,14 +12,14 @@ from pathlib import Path
 from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, WebSearchFailed
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
+from anthropic_proxy.upstream.html_to_markdown import convert_html
 from anthropic_proxy.upstream.http.response import Decompressor
-from anthropic_proxy.upstream.web_fetch.fetcher import (
+from anthropic_proxy.upstream.web_fetch import (
     HTML_MEDIA_TYPES,
     decode_text,
     detect_media_type,
     is_text_media_type,
 )
-from anthropic_proxy.upstream.web_fetch.html_to_markdown import convert_html
 from anthropic_proxy.upstream.web_search import SearxngClient
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader

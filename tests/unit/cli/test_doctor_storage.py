@@ -9,7 +9,7 @@ from anthropic_proxy.cli.doctor import store_results
 from anthropic_proxy.lab.doctor import Diagnosis, Report, select_backends
 from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
 from anthropic_proxy.log import Log
-from anthropic_proxy.platforms import file_lock
+from anthropic_proxy.platforms import files
 from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.services import open_services
@@ -19,7 +19,7 @@ from anthropic_proxy.settings import load_settings
 async def test_facts_are_not_stored_while_another_run_stores_its_facts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_lock, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.05)
     settings = load_settings({"OPENAI_API_KEY": "sk-0123456789"}, PROVIDERS, env_file=None)
     services = await open_services(settings, log=Log(io.StringIO()))
     (backend,) = select_backends(services, ["openai/mine"])
@@ -27,7 +27,7 @@ async def test_facts_are_not_stored_while_another_run_stores_its_facts(
     diagnosis = Diagnosis(backend=backend, context_window=65_536)
     result = Report(diagnoses=[diagnosis], fixes=[], servers=[], seconds=1.0, price=None)
     recorder = RunRecorder(None, settings, lambda: 1.0)
-    with file_lock.locked_folder(tmp_path):
+    with files.locked_folder(tmp_path):
         assert store_results(recorder, result, tmp_path) == [
             f"✕ The facts cannot be stored in {tmp_path}: another run stores its facts."
         ]

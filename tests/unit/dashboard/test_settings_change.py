@@ -8,7 +8,7 @@ import pytest
 
 from anthropic_proxy.dashboard.settings_change import Proposal, propose_change, write_change
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.platforms import file_lock
+from anthropic_proxy.platforms import files
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.settings.env_writer import locked_for_change
@@ -71,7 +71,7 @@ def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, mon
 
 def test_a_change_does_not_wait_forever_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(file_lock, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.05)
     proposal = propose_change(load_settings({}, PROVIDERS, env_file=".env"), "BIG_MODEL", "gpt-5")
     with locked_for_change(Path(".env")), pytest.raises(InvalidRequest) as caught:
         write_change(proposal, proposal.before)

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from anthropic_proxy.platforms import child_process
-from anthropic_proxy.platforms.child_process import proxy_command
+from anthropic_proxy.platforms import processes
+from anthropic_proxy.platforms.processes import proxy_command
 
 PRINTS_COMMAND = (
     "import json, sys; sys.path.insert(0, sys.argv[1]); "
-    "from anthropic_proxy.platforms.child_process import proxy_command; "
+    "from anthropic_proxy.platforms.processes import proxy_command; "
     "print(json.dumps(proxy_command('doctor', 'a b')))"
 )
 
@@ -29,7 +29,7 @@ def test_a_checkout_without_installation_runs_itself(tmp_path: Path) -> None:
     (checkout / "platforms").mkdir(parents=True)
     for name in ("__init__.py", "platforms/__init__.py"):
         (checkout / name).touch()
-    shutil.copy(child_process.__file__, checkout / "platforms")
+    shutil.copy(processes.__file__, checkout / "platforms")
     (checkout / "__main__.py").write_text("import json, sys; print(json.dumps([__name__, *sys.argv]))")
     other = tmp_path / "installed" / "anthropic_proxy"
     other.mkdir(parents=True)

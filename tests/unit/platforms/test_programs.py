@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.platforms.child_process import (
+from anthropic_proxy.platforms.processes import (
     describe_missing_program,
     find_program,
     list_program_paths,

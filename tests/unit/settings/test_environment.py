@@ -17,7 +17,7 @@ from anthropic_proxy.settings import (
     find_listen_port_option,
     load_settings,
 )
-from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.interleaving import interleave
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import StatusCode
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.trace_context import TraceContext
-from anthropic_proxy.traces.spans import PROVIDER_NAMES, PresetIds, SpanRecorder
+from anthropic_proxy.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder
 
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
 

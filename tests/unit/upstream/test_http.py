@@ -16,9 +16,9 @@ import pytest
 import trustme
 
 from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.upstream.http import HttpTransport, join_url
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.upstream.http.dialer import is_local_connection_refused
-from anthropic_proxy.upstream.http.url import Origin, parse_url
+from anthropic_proxy.upstream.http.url import Origin, join_url, parse_url
 from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from tests.support.http_server import Server, asking, post, read_all, serving
 from tests.support.messages import exactly

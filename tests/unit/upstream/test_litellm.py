@@ -15,8 +15,10 @@ import pytest
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import export_to_litellm, load_settings
-from anthropic_proxy.upstream.litellm import LiteLLMResponse, LiteLLMThread, LiteLLMTransport
-from anthropic_proxy.upstream.litellm.response import (
+from anthropic_proxy.upstream.litellm import (
+    LiteLLMResponse,
+    LiteLLMThread,
+    LiteLLMTransport,
     ReplyConverter,
     decode_exception,
     encode_error_body,

@@ -19,13 +19,13 @@ from msgspec import structs
 
 from anthropic_proxy.errors import WebFetchFailed
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, IMAGE_MEDIA_TYPES, FetchedPage
-from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.upstream.http.dialer import is_public_address
-from anthropic_proxy.upstream.web_fetch import PageFetcher
-from anthropic_proxy.upstream.web_fetch.fetcher import (
+from anthropic_proxy.upstream.web_fetch import (
     HTML_CONVERTER,
     MAX_PAGE_BYTES,
     GuardedDialer,
+    PageFetcher,
     find_charset_parameter,
 )
 from anthropic_proxy.wire.contract import UpstreamRequest

@@ -9,7 +9,7 @@ import pytest
 
 from anthropic_proxy.log.in_progress import SHARED_MEMORY_BYTES
 from anthropic_proxy.metrics import Gauges, decode_snapshot
-from anthropic_proxy.platforms.socket_events import SocketEvents
+from anthropic_proxy.platforms.sockets import SocketEvents
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, WORKER_TIMEOUT_SECONDS, Hub
 from anthropic_proxy.workers.ipc import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.platforms import file_lock
+from anthropic_proxy.platforms import files
 from anthropic_proxy.routing.catalog import (
     LEARNED_FILE_NAME,
     LEARNED_MAX_AGE_DAYS,
@@ -93,11 +93,11 @@ def test_an_unknown_model_becomes_known_by_its_window() -> None:
 
 def test_simultaneous_runs_keep_the_facts_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = WaitForRelease()
-    monkeypatch.setattr(file_lock, "time", clock)
+    monkeypatch.setattr(files, "time", clock)
     run = threading.Thread(target=store_learned_models, args=(tmp_path, [learned("a")], TODAY))
     other_file = store_learned_models(tmp_path / "other", [learned("b")], TODAY)
     try:
-        with file_lock.locked_folder(tmp_path):
+        with files.locked_folder(tmp_path):
             run.start()
             wait_for(lambda: clock.is_waiting.is_set() or not run.is_alive())
             other_file.replace(tmp_path / LEARNED_FILE_NAME)

@@ -13,7 +13,7 @@ from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, find_server_override
 from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.upstream.http import join_url
+from anthropic_proxy.upstream.http.url import join_url
 from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.golden_runner import GoldenCase, find_cases

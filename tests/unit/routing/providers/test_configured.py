@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
-from anthropic_proxy.app.application import log_startup_summary
+from anthropic_proxy.app import log_startup_summary
 from anthropic_proxy.errors import AuthenticationFailed, ClientError
 from anthropic_proxy.routing.catalog import Catalog, build_catalog
 from anthropic_proxy.routing.credentials import Credentials

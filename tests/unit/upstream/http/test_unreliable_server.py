@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.platforms.signals import new_event_loop
-from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 SEED = 20261120

@@ -12,7 +12,7 @@ from anthropic_proxy.errors import ConfigurationError, WebSearchFailed
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.contract import SearchResult
-from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.upstream.web_search import MAX_QUERY_CHARACTERS, SearxngClient
 from tests.support.fakes.searxng import Searxng as Instance
 from tests.support.fakes.searxng import new_searxng, result

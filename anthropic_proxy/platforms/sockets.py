@@ -1,7 +1,7 @@
-"""Callbacks of the event loop when a socket becomes readable or writable, for sockets without an asyncio transport.
+"""Listening sockets, events of sockets without an asyncio transport, and the process that occupies a port.
 
-`SocketEvents` registers the callbacks. The event loop of asyncio on Windows cannot watch such sockets. There, a thread
-waits for the events with `select`, and the callbacks are then called in the event loop.
+asyncio on Windows cannot watch such sockets. There, a thread of `SocketEvents` waits for the events with `select`, and
+the callbacks are then called in the event loop.
 """
 
 import asyncio
@@ -9,12 +9,14 @@ import selectors
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
 
 Callback = Callable[[], object]
 """Type of a function without arguments that the event loop calls after an event. Its result is ignored."""
-_EVENTS = (selectors.EVENT_READ, selectors.EVENT_WRITE)
 
 if sys.platform == "win32":
 
@@ -107,7 +109,12 @@ if sys.platform == "win32":
             for source in {source for source, _ in watched if source.fileno() >= 0}:
                 selector.register(source, sum(event for each, event in watched if each is source))
             found = selector.select()
-        return {(key.fileobj, event) for key, events in found for event in _EVENTS if events & event}
+        return {
+            (key.fileobj, event)
+            for key, events in found
+            for event in (selectors.EVENT_READ, selectors.EVENT_WRITE)
+            if events & event
+        }
 
 else:
 
@@ -142,3 +149,52 @@ def reserve_address(listener: socket.socket) -> None:
     else:
         # the address of a program that has just ended can be used again
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+PORT_OWNER_COMMANDS = {
+    "linux": "ss -ltnp sport = :{port}",
+    "darwin": "lsof -nP -iTCP:{port} -sTCP:LISTEN",
+    "win32": "Get-Process -Id (Get-NetTCPConnection -State Listen -LocalPort {port}).OwningProcess",
+}
+"""`sys.platform` → command with which a user finds the owner of a port. On Windows: in PowerShell."""
+_PROC = Path("/proc")
+
+
+class PortOwner(Struct, frozen=True):
+    """Process that listens on a TCP port, named in the error about an occupied port."""
+
+    pid: int
+    """Process id."""
+    name: str
+    """Name of the program: `node`."""
+
+
+def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
+    """Return the process that listens on a TCP port.
+
+    None: unknown, for example on macOS and Windows, or for a process of another user.
+    """
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc_directory)}
+    if not sockets:
+        return None
+    for directory in proc_directory.glob("[0-9]*"):
+        try:
+            if any(str(entry.readlink()) in sockets for entry in (directory / "fd").iterdir()):
+                return PortOwner(int(directory.name), (directory / "comm").read_text().strip())
+        except OSError:  # another user's process, or one that has ended
+            continue
+    return None
+
+
+def _listening_inodes(port: int, proc_directory: Path) -> Iterator[str]:
+    """Yield the inode numbers of the sockets that listen on a port, over IPv4 and IPv6."""
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (proc_directory / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for columns in map(str.split, lines):
+            # column `st` of a listening socket: 0A (proc_pid_net(5))
+            local, state, inode = columns[1], columns[3], columns[9]
+            if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+                yield inode

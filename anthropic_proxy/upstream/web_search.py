@@ -1,8 +1,6 @@
-"""`SearchClient`: base class of the clients for search services, which run web searches for models.
+"""Web search for models, by a search service that the user chooses: SearXNG, Brave, Tavily or Exa.
 
-`search` runs one search with a time limit, and filters the results by domain. Each service has a subclass with three
-methods: `encode_query` for the request, `decode_results` for the response, and `describe_error_response` for an error.
-`build_site_filter` restricts a query to domains.
+`client` sends a query and chooses the results. `searxng` and `keyed_services` encode requests and decode responses.
 """
 
 import asyncio
@@ -19,6 +17,9 @@ from anthropic_proxy.errors import UpstreamError, WebSearchFailed
 from anthropic_proxy.messages.server_blocks import domain_names, is_url_allowed
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
+
+__all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]
+
 
 SEARCH_TIMEOUT_SECONDS = 20.0
 """Maximum time for one search. SearXNG waits for the slowest of its search engines."""

@@ -1,12 +1,4 @@
-"""`PageFetcher`: fetches web pages for a model, by https only, within five seconds and 20 MiB.
-
-`fetch` sends the request, follows redirects and converts HTML to Markdown. A URL with `http://` is fetched with
-`https://`. Redirects are checked like the first URL. `HTML_CONVERTER` is the program that converts HTML, in a separate
-process.
-
-With an HTTP proxy (`HTTPS_PROXY`), that proxy looks up the host names. `PageFetcher` then also looks up each host
-itself, and rejects a host with a private address.
-"""
+"""Web fetch: the proxy fetches web pages for a model, from public addresses only."""
 
 import asyncio
 import codecs
@@ -26,8 +18,10 @@ from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.messages.server_blocks import ascii_host, is_url_allowed
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.upstream import html_to_markdown
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, PDF_MEDIA_TYPE, FetchedPage
-from anthropic_proxy.upstream.http import HttpResponse, HttpTransport
+from anthropic_proxy.upstream.html_to_markdown import MAX_HTML_CHARACTERS, PageText
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.upstream.http.dialer import (
     HAPPY_EYEBALLS_DELAY_SECONDS,
     AddressInfo,
@@ -35,11 +29,12 @@ from anthropic_proxy.upstream.http.dialer import (
     connect_first,
     is_public_address,
 )
-from anthropic_proxy.upstream.http.response import Decompressor
+from anthropic_proxy.upstream.http.response import Decompressor, HttpResponse
 from anthropic_proxy.upstream.http.url import Origin, find_proxy, parse_url
-from anthropic_proxy.upstream.web_fetch import html_to_markdown
-from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_HTML_CHARACTERS, PageText
 from anthropic_proxy.wire.contract import UpstreamRequest
+
+__all__ = ["PageFetcher"]
+
 
 NameLookup = Callable[..., Sequence[AddressInfo]]
 """Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""

@@ -1,28 +1,45 @@
-"""`App`: the ASGI application, which serves client requests and reloads the settings.
+"""Construction of the ASGI application from the settings.
 
-Its services are the objects that outlive one request, such as the log and the connections to providers. `App.start`
-opens the services, `reload_settings` replaces them, and `App.close` closes them. With several worker processes, their
-supervisor (parent process) has an `App` too, which serves no request.
+`load_app` returns the application. `app_from_environment` returns it for ASGI servers that import it by name. An ASGI
+server calls `App` for each client request.
 """
 
 import asyncio
+import logging
+import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import date
 from functools import cached_property
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from anthropic_proxy import __version__
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.exchange.gateway import ExchangeGateway
+from anthropic_proxy.log import Log
 from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.metrics import Gauges, MetricsPage
 from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.plugin_packages import open_plugins
 from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route
 from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.routing.health import slots_per_worker
+from anthropic_proxy.routing.providers import PROVIDERS, find_registry
+from anthropic_proxy.routing.readiness import (
+    Readiness,
+    ReadyProvider,
+    describe_retirement,
+    find_readiness,
+    group_tier_mappings,
+    list_ignored_settings,
+    list_problems_and_warnings,
+)
+from anthropic_proxy.routing.router import find_preferred_provider, list_tier_mappings
 from anthropic_proxy.running_proxy import ServerRecord
-from anthropic_proxy.server.auth import exposure_warning, is_loopback, require_auth_if_exposed
+from anthropic_proxy.server.auth import claude_code_command, exposure_warning, is_loopback, require_auth_if_exposed
 from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
 from anthropic_proxy.server.response_sink import Receive, Scope, Send
 from anthropic_proxy.services import (
@@ -37,37 +54,20 @@ from anthropic_proxy.services import (
 from anthropic_proxy.settings import (
     Settings,
     SettingsReader,
+    copy_environment,
     find_changed_variables,
     find_listen_host_option,
+    find_listen_port_option,
     is_fixed_variable,
+    list_variables,
 )
+from anthropic_proxy.settings.place import describe_unread_files
 from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.workers.ipc import SharedObservation
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
 
 if TYPE_CHECKING:
     from anthropic_proxy.ledger.costs import CurrentCosts
-from collections.abc import Iterator
-from datetime import date
-from textwrap import wrap
-
-from anthropic_proxy import __version__
-from anthropic_proxy.log import Log
-from anthropic_proxy.routing.health import slots_per_worker
-from anthropic_proxy.routing.providers import find_registry
-from anthropic_proxy.routing.readiness import (
-    Readiness,
-    ReadyProvider,
-    describe_retirement,
-    find_readiness,
-    group_tier_mappings,
-    list_ignored_settings,
-    list_problems_and_warnings,
-)
-from anthropic_proxy.routing.router import find_preferred_provider, list_tier_mappings
-from anthropic_proxy.server.auth import claude_code_command
-from anthropic_proxy.settings import list_variables
-from anthropic_proxy.settings.place import describe_unread_files
 
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
@@ -590,3 +590,45 @@ def _first_steps(services: Services) -> Iterator[str]:
         yield line.replace(command, log.paint(command, "type"), 1)
         if further:
             yield further
+
+
+EXIT_STARTUP_FAILED = 3
+"""Exit status after a failed start-up, with which a supervisor does not restart a process (as with uvicorn)."""
+
+
+def load_app(
+    overrides: Mapping[str, object] | None = None,
+    *,
+    address: str | None = None,
+    logs_startup: bool = True,
+    link: WorkerLink | None = None,
+) -> App:
+    """Return the ASGI application, with its settings loaded from the environment and the settings files.
+
+    Settings in `overrides` take precedence. Raises `ConfigurationError` for an invalid setting.
+    """
+    reader = SettingsReader(PROVIDERS, overrides)
+    settings = require_route_prices(reader.read())
+    port = settings.port if address is not None else find_listen_port_option(sys.argv, copy_environment())
+    record = ServerRecord(port if link is None else None)  # the supervisor has that of its workers
+    return App(settings, address=address, logs_startup=logs_startup, reader=reader, link=link, record=record)
+
+
+def app_from_environment() -> App:
+    """Return the application for an ASGI server that imports it by name. An invalid setting ends the process."""
+    if not any(argument.startswith("--access-log") for argument in sys.argv):
+        logging.getLogger("uvicorn.access").disabled = True  # both would log each request
+    try:
+        return load_app(logs_startup=not _is_later_worker())
+    except ConfigurationError as error:
+        for message in error.messages:
+            Log(form="plain").write_line(f"✕ {message}", level="error")
+        raise SystemExit(EXIT_STARTUP_FAILED) from None
+
+
+def _is_later_worker() -> bool:
+    """Return True if this process is a worker of uvicorn or another ASGI server, but not the first one."""
+    process = multiprocessing.current_process()
+    if multiprocessing.parent_process() is None or "--reload" in sys.argv:
+        return False
+    return process.name.startswith("SpawnProcess-") and process.name != "SpawnProcess-1"

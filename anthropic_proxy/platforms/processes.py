@@ -1,11 +1,8 @@
-"""Child processes of commands, with the same functions for Linux, macOS and Windows.
+"""Child processes of commands, the search for programs, and the resources of this process.
 
-`proxy_command` returns the command line of a command of the proxy. `run_in_foreground` runs a client such as Claude
-Code in the terminal. `exit_handles` detects the end of a process.
-
-`background_popen_options` is for a child process that Ctrl+C does not stop, such as a server. Standard input of this
-child can be a pipe from its parent. The parent closes the pipe by `end_process`, or the system closes it when the
-parent has ended. In both cases `stop_process_when_stdin_ends` stops the child.
+A child that Ctrl+C must not stop, such as a server, is started with `background_popen_options`. Its standard input can
+be a pipe from its parent. The pipe ends when the parent calls `end_process` or has ended in any other way, and
+`stop_process_when_stdin_ends` then stops the child.
 """
 
 import ctypes
@@ -17,13 +14,15 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
+
+if sys.platform != "win32":
+    import resource
 
 _EXIT_BY_SIGNAL = 128
 """Number that shells add to the number of a signal: the exit status of a program that the signal has ended."""
@@ -136,9 +135,6 @@ def _forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-_DEFAULT_ENDINGS = ".COM;.EXE;.BAT;.CMD"
-
-
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
     """Return the path of the program `name`. None: there is no such program.
 
@@ -172,7 +168,7 @@ def _list_candidates(name: str, environ: Mapping[str, str], platform: str) -> It
     paths = ntpath if is_windows else posixpath
     endings = [""]
     if is_windows:
-        known = [ending for ending in environ.get("PATHEXT", _DEFAULT_ENDINGS).split(";") if ending]
+        known = [ending for ending in environ.get("PATHEXT", ".COM;.EXE;.BAT;.CMD").split(";") if ending]
         if not name.lower().endswith(tuple(map(str.lower, known))):
             endings = known
     folders = [""]
@@ -208,10 +204,6 @@ def _is_program(path: str) -> bool:
         return False
 
 
-if sys.platform != "win32":
-    import resource
-
-
 class ProcessStats(NamedTuple):
     """Memory and file descriptors of this process at one moment."""
 
@@ -221,11 +213,6 @@ class ProcessStats(NamedTuple):
     """Number of open file descriptors. 0: unknown (macOS, Windows)."""
     max_fds: int
     """Soft limit of open file descriptors. 0: no limit (Windows)."""
-
-
-def cpu_seconds() -> float:
-    """Return the CPU seconds that this process has used, user and system time together."""
-    return time.process_time()
 
 
 def read_process_stats() -> ProcessStats:
@@ -281,10 +268,32 @@ def user_account(environ: Mapping[str, str]) -> str:
     return str(os.getuid())
 
 
-def is_written_by_user_only(file: Path) -> bool:
-    """Return True if a file exists, belongs to the current user, and no other user may change it."""
-    try:
-        status = file.stat(follow_symlinks=False)
-    except OSError:
-        return False
-    return sys.platform == "win32" or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+RESERVED_FDS = 64
+"""Number of file descriptors reserved for log, files, DNS and child processes. Connections use the remaining ones."""
+_UNLIMITED_CONNECTIONS = 1 << 20
+
+
+def raise_fd_limit() -> None:
+    """Raise the soft limit of open file descriptors to the hard limit.
+
+    The limit stays unchanged if the system rejects the new one.
+    """
+    if sys.platform != "win32":
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            except (OSError, ValueError):  # macOS reports a hard limit that it does not accept
+                return
+
+
+def max_client_connections() -> int:
+    """Return the number of client connections for which the limit of open file descriptors suffices.
+
+    Without a limit, it is 1,048,576.
+    """
+    if sys.platform != "win32":
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            return max((soft - RESERVED_FDS) // 2, soft // 8, 1)
+    return _UNLIMITED_CONNECTIONS

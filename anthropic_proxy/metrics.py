@@ -8,16 +8,16 @@ import asyncio
 import platform
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct, field
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from anthropic_proxy import __version__
 from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Upper limits of the buckets of all duration histograms. A last bucket counts longer durations."""
@@ -556,16 +556,12 @@ def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Lab
     found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream))
-        for family, (counts, seconds) in _histograms_of(row).items():
+        for family, counts, seconds in (
+            (REQUEST_SECONDS, row.duration_buckets, row.duration_sum_seconds),
+            (FIRST_TOKEN_SECONDS, row.first_token_buckets, row.first_token_sum_seconds),
+        ):
             found[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add_counts(counts, seconds)
     return found
-
-
-def _histograms_of(row: ExchangeCounters) -> dict[MetricFamily, tuple[list[int], float]]:
-    return {
-        REQUEST_SECONDS: (row.duration_buckets, row.duration_sum_seconds),
-        FIRST_TOKEN_SECONDS: (row.first_token_buckets, row.first_token_sum_seconds),
-    }
 
 
 def _add(samples: Samples, labels: Labels, value: float) -> None:
@@ -590,13 +586,10 @@ class MetricsPage:
         """Return the page in the format that the header `Accept` requests."""
         snapshot, unresponsive_workers = await self._collect()
         accept = request.headers.get("accept", "")
-        body, media_type = await asyncio.to_thread(_write, snapshot, unresponsive_workers, accept)
+        versions = __version__, platform.python_version()
+        # in a thread, because the import and thousands of lines would delay the event loop
+        body, media_type = await asyncio.to_thread(encode_page, snapshot, unresponsive_workers, versions, accept)
         return RouteResponse(headers={"content-type": media_type}, body=body)
-
-
-def _write(snapshot: MetricsSnapshot, unresponsive_workers: int, accept: str) -> tuple[bytes, str]:
-    """Encode the page. Called in a thread, because the import and thousands of lines would delay the event loop."""
-    return encode_page(snapshot, unresponsive_workers, (__version__, platform.python_version()), accept)
 
 
 def encode_page(
@@ -607,35 +600,28 @@ def encode_page(
     `unresponsive_workers` is the number of workers that did not report in time. `versions` are the versions of the
     proxy and Python, which become labels. `accept` is the request header `Accept`, which selects the format.
     """
+    # loaded with the first page, because most processes never serve one
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415
+    from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
+    from prometheus_client.registry import Collector  # noqa: PLC0415
+
+    samples = collect_samples(snapshot, unresponsive_workers, versions)
+    times = collect_histograms(snapshot)
+
+    class Collected(Collector):
+        def collect(self) -> "Iterator[Metric]":
+            for family in FAMILIES:
+                metric: Metric
+                if family.kind == "histogram":
+                    metric = HistogramMetricFamily(family.name, family.help, labels=family.label_names)
+                    for labels, found in times[family].items():
+                        metric.add_metric(labels, found.cumulative_counts(), found.sum_seconds)
+                else:
+                    new = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+                    metric = new(family.name, family.help, labels=family.label_names)
+                    for labels, value in samples[family].items():
+                        metric.add_metric(labels, value)
+                yield metric
+
     write, media_type = choose_encoder(accept)
-    return write(_Collected(snapshot, unresponsive_workers, versions)), media_type
-
-
-class _Collected(Collector):
-    """Metrics snapshot in the interface that `prometheus_client` encodes."""
-
-    def __init__(self, snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels) -> None:
-        self._samples = collect_samples(snapshot, unresponsive_workers, versions)
-        self._times = collect_histograms(snapshot)
-
-    def collect(self) -> Iterator[Metric]:
-        for family in FAMILIES:
-            if family.kind == "histogram":
-                yield _new_histogram(family, self._times[family])
-            else:
-                yield _new_numbers(family, self._samples[family])
-
-
-def _new_numbers(family: MetricFamily, samples: Samples) -> Metric:
-    new = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-    metric = new(family.name, family.help, labels=family.label_names)
-    for labels, value in samples.items():
-        metric.add_metric(labels, value)
-    return metric
-
-
-def _new_histogram(family: MetricFamily, times: dict[Labels, Histogram]) -> Metric:
-    metric = HistogramMetricFamily(family.name, family.help, labels=family.label_names)
-    for labels, found in times.items():
-        metric.add_metric(labels, found.cumulative_counts(), found.sum_seconds)
-    return metric
+    return write(Collected()), media_type
