@@ -1,7 +1,8 @@
-"""Construction of the ASGI application from the settings.
+"""The ASGI application: `App`, its construction from the settings, and the start-up summary in the log.
 
-`load_app` returns the application. `app_from_environment` returns it for ASGI servers that import it by name. An ASGI
-server calls `App` for each client request.
+The services of an `App` are the objects that outlive one request, such as the log and the connections to providers. A
+reload of the settings builds new ones, while running requests keep those with which they began. With several worker
+processes, their supervisor has an `App` too, which serves no request.
 """
 
 import asyncio
@@ -105,7 +106,11 @@ class App:
         self._closing: dict[asyncio.Task[None], Transports] = {}
         """Replaced transports, each until its last exchange has ended."""
         self.peer = WorkerPeer(
-            self._contains_secret, self._collect_gauges, self._apply_observation, link, self._reveal_secrets
+            lambda word: redact_secrets(word, self._settings.reveal_all_secrets()) != word,
+            self._collect_gauges,
+            self._apply_observation,
+            link,
+            self._reveal_secrets,
         )
         """Statistics and observations that the workers of a server share."""
         self.heap_trimmer = HeapTrimmer()
@@ -136,7 +141,11 @@ class App:
             finally:
                 transports.end_exchange()
         elif scope["type"] == "lifespan":
-            await self._run_lifespan(receive, send)
+            while (await receive())["type"] == "lifespan.startup":
+                await self.start()
+                await send({"type": "lifespan.startup.complete"})
+            await self.close()
+            await send({"type": "lifespan.shutdown.complete"})
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -152,33 +161,24 @@ class App:
         await asyncio.to_thread(self._record.open, self._settings)
 
     def remove_record(self) -> None:
-        """Remove the record by which commands find the server. Called in the supervisor when the server has stopped."""
         self._record.close()
 
     def log_warning(self, text: str) -> None:
-        """Log a warning of the HTTP server or a worker. Keys in the text are redacted."""
         self._log.write_warning(redact_secrets(text, self._settings.reveal_all_secrets()))
 
     def log_line_and_flush(self, text: str) -> None:
-        """Log a line of the HTTP server, and write all pending entries."""
         self._log.write_line(text)
         self._log.flush()
 
     def flush_log(self) -> None:
-        """Wait until the log is written, at most one second."""
         self._log.flush()
 
     def log_rejected_request(self, error: ProxyError) -> str:
-        """Log a client request that the HTTP parser rejected, and return its request id."""
         receipt = log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
         self._receipts.queue_request_receipt(receipt)
         return receipt.request_id
 
     def check_settings(self) -> bool:
-        """Read the settings again, and log their changes or errors. Return False if the settings are invalid.
-
-        The supervisor calls this method before its workers reload their settings.
-        """
         settings = self._read()
         if settings is not None:
             self._log_changes(settings)
@@ -238,19 +238,7 @@ class App:
         if fixed := [name for name in changes if is_fixed_variable(name)]:
             self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
 
-    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self.start()
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.close()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
     async def start(self) -> None:
-        """Open the services and tune the garbage collector. Called before the first request is served."""
         await self._open()
         tune_gc()
 
@@ -279,7 +267,6 @@ class App:
 
     @cached_property
     def _costs(self) -> "CurrentCosts":
-        """Calculator of the costs of requests for plugins."""
         from anthropic_proxy.ledger.costs import CurrentCosts  # noqa: PLC0415  # the import needs time
 
         return CurrentCosts(lambda: self._current_services().settings)
@@ -304,10 +291,8 @@ class App:
         return services
 
     async def close(self) -> None:
-        """Wait until the last requests have ended, then close all services and plugins.
-
-        A request that is cancelled by the stop of the server first sends an error to its client. The wait for such
-        requests takes at most `SHUTDOWN_GRACE_SECONDS`.
+        """Wait until the last requests have ended, at most `SHUTDOWN_GRACE_SECONDS`, then close all services and
+        plugins.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
@@ -328,9 +313,6 @@ class App:
 
     def _reveal_secrets(self) -> Sequence[str]:
         return self._settings.reveal_all_secrets()
-
-    def _contains_secret(self, word: str) -> bool:
-        return redact_secrets(word, self._settings.reveal_all_secrets()) != word
 
     def _collect_gauges(self, now: Gauges) -> None:
         """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
@@ -357,7 +339,6 @@ class App:
         return exposure_warning(self._settings, host)
 
     def _check_client_address(self, peer: tuple[str, int] | None) -> None:
-        """Log a warning at the first request from another machine if the proxy requires no key."""
         if peer is None or is_loopback(peer[0]):
             return
         self._checks_clients = False
@@ -388,10 +369,7 @@ def log_startup_summary(
     worker_count: int = 1,
     exposure_warning: str = "",
 ) -> None:
-    """Log the start-up summary, as lines of text or as one object of a JSON log.
-
-    `today` is the date for notices about retired models.
-    """
+    """`today` is the date for notices about retired models."""
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
         _write_summary(services, address or "", worker_count, exposure_warning, today or date.today())
@@ -465,7 +443,6 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
 
 
 def log_exposure_warning(log: Log, warning: str) -> None:
-    """Log the text of a warning that clients need no key, between two lines of exclamation marks."""
     for line in (_RULE, *wrap(warning, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
         log.write_line(line, "error", "warning")
 
@@ -548,10 +525,7 @@ def _describe_readiness(log: Log, found: Readiness) -> Iterator[str]:
 
 
 def _join_items(lead: str, items: Sequence[str], separator: str, width: int) -> Iterator[str]:
-    """Yield lines of at most `width` characters with the items, without dividing one.
-
-    The first line begins with `lead`; later lines are indented.
-    """
+    """Yield lines of at most `width` characters with the items, without dividing one. The first begins with `lead`."""
     line = lead + items[0]
     for item in items[1:]:
         if len(line) + len(separator) + len(item) + 1 > width:

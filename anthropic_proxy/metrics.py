@@ -81,7 +81,6 @@ class ExchangeCounters(Struct, array_like=True):
     """Number of exchanges by time to the first token, for each bucket of `BUCKET_LIMITS_SECONDS`."""
 
     def add_counters(self, other: "ExchangeCounters") -> None:
-        """Add `other`, the counters of another process with the same labels."""
         self.requests += other.requests
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
@@ -232,37 +231,22 @@ class MetricsTotals:
         """Provider and model pairs with a label of their own."""
 
     def count_rejected_request(self, receipt: Receipt) -> None:
-        """Count a failed client request that is not an exchange, by its HTTP status."""
         self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
 
     def count_dropped_receipt(self, observer: str) -> None:
-        """Count a receipt that was dropped because the queue of an observer was full.
-
-        `observer` is the class name of the observer.
-        """
         self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
     def copy_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
-        """Copy the state of the ledger (database of requests) into the metrics.
-
-        Its condition and the number of waiting rows go into `gauges`. The numbers of written and dropped rows go into
-        the counters of this process.
-        """
         gauges.ledger_failures = int(state.condition != "ok")
         gauges.ledger_queued_rows = state.queued_rows
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
 
     def copy_store_state(self, state: StoreState, gauges: Gauges) -> None:
-        """Copy the state of the store for limits and budgets into `gauges`, if this store is in Redis.
-
-        For any other store, `gauges` stays unchanged.
-        """
         if state.kind == "redis":
             gauges.redis_failures = int(not state.available)
             gauges.pending_settlements = state.pending_settlements
 
     def count_exchange(self, receipt: Receipt) -> None:
-        """Count a finished exchange (`POST /v1/messages`) by its receipt."""
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
         row = self.snapshot.counters.get(key) or self._find_row(receipt)
         row.requests += 1
@@ -478,7 +462,6 @@ class Histogram(Struct):
     """Sum of the durations in seconds."""
 
     def add_counts(self, counts: list[int], sum_seconds: float) -> None:
-        """Add a histogram with the bucket counts `counts` and the sum `sum_seconds` to this one."""
         self.bucket_counts = [ours + theirs for ours, theirs in zip(self.bucket_counts, counts, strict=True)]
         self.sum_seconds += sum_seconds
 
@@ -497,12 +480,7 @@ class Histogram(Struct):
 def collect_samples(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels
 ) -> dict[MetricFamily, Samples]:
-    """Return the values of all counters and gauges by metric and labels.
-
-    `unresponsive_workers` is the value of the gauge `WORKERS_UNRESPONSIVE`. `versions` are the versions of the proxy
-    and Python, the labels of `BUILD_INFO`. All other values are from `snapshot`. A counter with labels has no values
-    as long as `snapshot` has none for it.
-    """
+    """Return the values of all counters and gauges by metric and labels. A counter without values has none."""
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream), str(status), outcome)
@@ -549,10 +527,7 @@ def _gauge_values(gauges: Gauges) -> Iterator[tuple[MetricFamily, float]]:
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
-    """Return the histograms of durations in `snapshot`, by metric and labels.
-
-    The labels are provider, model and streaming.
-    """
+    """Return the histograms of durations by metric and labels (provider, model, streaming)."""
     found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream))
@@ -573,7 +548,7 @@ def _boolean_label(stream: bool) -> str:
 
 
 CollectSnapshot = Callable[[], Awaitable[tuple[MetricsSnapshot, int]]]
-"""Async function that returns the sum of the metrics of all processes, and the number of unresponsive workers."""
+"""Returns the sum over all processes, and the number of unresponsive workers."""
 
 
 class MetricsPage:
@@ -583,7 +558,6 @@ class MetricsPage:
         self._collect = collect
 
     async def respond(self, request: RouteRequest) -> RouteResponse:
-        """Return the page in the format that the header `Accept` requests."""
         snapshot, unresponsive_workers = await self._collect()
         accept = request.headers.get("accept", "")
         versions = __version__, platform.python_version()
@@ -595,10 +569,9 @@ class MetricsPage:
 def encode_page(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels, accept: str
 ) -> tuple[bytes, str]:
-    """Return the body of the page `/metrics`, and its media type.
+    """`unresponsive_workers` did not report in time.
 
-    `unresponsive_workers` is the number of workers that did not report in time. `versions` are the versions of the
-    proxy and Python, which become labels. `accept` is the request header `Accept`, which selects the format.
+    `versions`: of the proxy and Python. `accept`: the request header.
     """
     # loaded with the first page, because most processes never serve one
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415

@@ -1,8 +1,6 @@
 """Running client requests of a worker process, in memory that the supervisor of the workers can read.
 
 A blocked worker cannot send its requests to the supervisor, so each request is written into shared memory at its start.
-This memory has slots for the 32 newest requests, and a count of heartbeats. `SharedRequestTable` writes the memory.
-`read_heartbeat_count` and `describe_requests` read it.
 """
 
 from struct import Struct
@@ -24,7 +22,6 @@ SHARED_MEMORY_BYTES = _NEWEST + 1 + _SLOTS * _SLOT_BYTES
 MAX_LISTED_REQUESTS = 3
 """Maximum number of requests that `describe_requests` lists. Further requests are only counted."""
 _write_slot = Struct(f"{_TEXT_BYTES}s{MAX_FIELD_LENGTH}s").pack_into
-"""Function that writes the two texts of a slot. Text that is too long is cut; unused bytes become zeros."""
 _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
@@ -44,25 +41,15 @@ class SharedRequestTable:
         """True if this process stops, so that load balancers should send no new requests (`/readyz`)."""
 
     def use_shared_memory(self, shared_memory: memoryview) -> None:
-        """Use `shared_memory`, which the supervisor can read, as the memory of this process.
-
-        Call this before the first request.
-        """
+        """Call this before the first request."""
         self._memory = shared_memory
 
     def write_heartbeat(self) -> None:
-        """Add 1 to the heartbeat count of this process.
-
-        The supervisor kills a worker if its count no longer changes.
-        """
         self._beats += 1
         self._memory[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
 
     def add_request(self, request_id: str, method: str, path: str) -> int:
-        """Add a new client request to the list, and return its number for `set_model` and `remove_request`.
-
-        The list has only the 32 newest requests.
-        """
+        """Add a request, and return its number for `set_model` and `remove_request`. Only the 32 newest are listed."""
         self._number = number = self._number + 1
         slot = number % _SLOTS
         text = f"{method} {path[:MAX_FIELD_LENGTH]} {request_id}".encode("utf-8", "replace")
@@ -71,40 +58,24 @@ class SharedRequestTable:
         return number
 
     def set_model(self, request_number: int, model: str) -> None:
-        """Add the model id `model` to a running request in the list.
-
-        `request_number` is the result of `add_request`. Nothing happens if the request is no longer listed.
-        """
         if self._number - request_number < _SLOTS:
             place = _STARTS[request_number % _SLOTS] + _TEXT_BYTES
             _write_model(self._memory, place, model[:MAX_FIELD_LENGTH].encode("utf-8", "replace"))
 
     def remove_request(self, request_number: int) -> None:
-        """Remove a finished request from the list.
-
-        `request_number` is the result of `add_request`. Nothing happens if the request is no longer listed.
-        """
         if self._number - request_number < _SLOTS:
             self._memory[_STARTS[request_number % _SLOTS]] = 0
 
     def describe(self) -> str:
-        """Return a text with the newest running requests of this process, as `describe_requests` does."""
         return describe_requests(self._memory)
 
 
 def read_heartbeat_count(shared_memory: memoryview) -> int:
-    """Return the number of heartbeats of a worker, which grows while its event loop runs.
-
-    `shared_memory` is the memory that the worker writes.
-    """
     return int.from_bytes(shared_memory[:_BEAT_BYTES], "little")
 
 
 def describe_requests(shared_memory: memoryview) -> str:
-    """Return a text with the three newest running requests of a process. "": no request is listed.
-
-    `shared_memory` is the memory that the process writes.
-    """
+    """Return a text with the three newest running requests. "": no request is listed."""
     found = []
     for age in range(_SLOTS):
         start = _STARTS[(shared_memory[_NEWEST] - age) % _SLOTS]

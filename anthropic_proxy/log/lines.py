@@ -1,9 +1,4 @@
-"""Lines of the log about client requests, and functions that make texts from clients safe for the log.
-
-`format_request_lines` returns the line of any request. An accepted `POST /v1/messages` (an exchange) has a second line,
-which `format_exchange_line` returns. `format_note_line` returns the line about a request field that was changed or
-dropped. Functions `escape_…` replace characters that control a terminal.
-"""
+"""Lines of the log about client requests, and functions that make texts from clients safe for the log."""
 
 import functools
 import json
@@ -63,15 +58,11 @@ def escape_terminal_controls(text: str) -> str:
 
 
 def escape_unprintable_json(text: str) -> str:
-    """Replace unprintable characters in the JSON text `text` by JSON escapes, because tools print it on terminals."""
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
-    """Return the receipt of a request with API keys masked in texts that clients may have chosen.
-
-    Both the known keys (`secrets`) and all texts that look like API keys are masked.
-    """
+    """Return the receipt with API keys masked in texts that clients may have chosen."""
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project)
     calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
@@ -106,12 +97,11 @@ def _escape(character: str) -> str:
 
 
 def to_ascii_symbols(text: str) -> str:
-    """Return log text with ASCII text in place of symbols (`✓` → `ok`), for a stream that cannot encode them."""
     return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
 
 
 def format_local_time(seconds: float) -> str:
-    """Return the local time of day as `HH:MM:SS`. `seconds` is the time in seconds since the epoch."""
+    """Return the local time of day as `HH:MM:SS`. `seconds`: since the epoch."""
     return _format_time_cached(int(seconds))
 
 
@@ -126,7 +116,7 @@ def _iso_time_cached(milliseconds: int) -> str:
 
 
 def format_utc_time(seconds: float) -> str:
-    """Return date and time in UTC, such as `2026-11-20T21:04:32.120Z`. `seconds` is the time since the epoch."""
+    """Return date and time in UTC, such as `2026-11-20T21:04:32.120Z`. `seconds`: since the epoch."""
     return _iso_time_cached(int(seconds * 1000))
 
 
@@ -157,7 +147,6 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def _paint_request(receipt: Receipt, paint: Paint, head: str, shown: str) -> tuple[str, str]:
-    """Return the colored start of a request line (time, `head`, status) and the colored request id."""
     status = receipt.status
     role = "ok" if status < 400 else "warn" if status < 500 else "error"
     start = f"{paint(format_local_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
@@ -206,20 +195,14 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return a key that is equal for similar notes, which differ only in the name of a tool or the index of a field.
-
-    The log contains only the first of several notes with the same key.
-    """
+    """Return a key that is equal for notes which differ only in the name of a tool or the index of a field."""
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
     return provider, field, note.handling
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the log line about a changed or dropped request field, such as `✕ groq: top_k dropped: …`.
-
-    The line begins with `✕` for a dropped field, and with `~` for a changed field.
-    """
+    """Return the log line about a changed or dropped request field, such as `✕ groq: top_k dropped: …`."""
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 

@@ -1,8 +1,6 @@
 """`Log`: the log of the proxy, colored on a terminal, plain elsewhere, or JSON with `LOG_FORMAT=json`.
 
-`write_exchange` writes the lines of an accepted `POST /v1/messages` (an exchange). `write_request` writes the line of
-any other client request. `write_once` writes a line only if its text is new. After a reload of the settings,
-`inherit_from` continues the earlier log. A thread writes the entries (`background_writer`).
+A thread writes the entries, because the program that reads the log may be slow or blocked.
 """
 
 import atexit
@@ -74,17 +72,12 @@ class BackgroundWriter:
         """Held by the thread that starts `_thread`. Others do not wait for it: a signal handler may log too."""
 
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
-        """Replace the functions `encode` and `describe_dropped` of the constructor, for example after a reload.
-
-        `encode` returns a log entry as bytes, also for entries that are already queued. `describe_dropped` returns the
-        log entry that reports a number of dropped entries.
-        """
         self._encode, self._describe_dropped = encode, describe_dropped
 
     def enqueue(self, text: str) -> None:
-        """Queue a log entry, a text that ends with a line end.
+        """Queue a log entry, which ends with a line end.
 
-        If the queue is full, the entry is dropped and counted. Any thread may call this.
+        Above the maximum it is dropped and counted. Any thread may call.
         """
         if self._queue.qsize() >= self._max_queued:
             self._dropped += 1
@@ -94,7 +87,6 @@ class BackgroundWriter:
             self._start()
 
     def flush(self, seconds: float = FLUSH_TIMEOUT_SECONDS) -> None:
-        """Wait until all queued entries are written, for at most `seconds`."""
         if self._thread is not None:
             written = threading.Event()
             self._queue.put(written)
@@ -202,25 +194,19 @@ class Log:
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
     def add_secret(self, secret: str) -> None:
-        """Also mask a key that was read while the proxy runs."""
         self._secrets = (*self._secrets, secret)
         self._spellings = list_secret_encodings(self._secrets)
 
     def inherit_from(self, previous_log: "Log") -> None:
-        """Continue to use the queue and the thread of `previous_log`, the log before a reload of the settings.
-
-        Texts that `previous_log` has written with `write_once` are not written again. Nothing happens if the two logs
-        have different streams.
+        """Continue the queue, the thread and the texts of `write_once` of the log before a reload, if the stream is the
+        same.
         """
         if self._stream is previous_log._stream and previous_log._writer is not None:
             self._written_once, self._writer = previous_log._written_once, previous_log._writer
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:
-        """Write the log lines of a finished exchange (`POST /v1/messages`), and lines about changed request fields.
-
-        A line about a field is usually written only once per process.
-        """
+        """Write the log lines of a finished exchange (`POST /v1/messages`), and lines about changed request fields."""
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
                 if note.handling != "kept" and self._is_new(note_deduplication_key(note, receipt.prefix)):
@@ -230,10 +216,6 @@ class Log:
             self._write(self.format_exchange(receipt))
 
     def format_exchange(self, receipt: Receipt) -> str:
-        """Return the log entry of a finished exchange, without a line end.
-
-        The entry has two lines or more, or is one JSON object.
-        """
         receipt = redact_receipt(receipt, self._secrets)
         if self._json:
             return _encode_receipt(receipt, _level_of(receipt))
@@ -244,19 +226,12 @@ class Log:
         return "\n".join((first, format_exchange_line(receipt, paint, width), *lines))
 
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
-        """Write the log line of a request that is not an exchange, such as `GET /v1/models`.
-
-        `level` is the level of the line if the request did not fail.
-        """
+        """Write the log line of a request that is not an exchange. `level` is its level if the request did not fail."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             self._write(self.format_request(receipt, level))
 
     def format_request(self, receipt: Receipt, level: LogLevel = "info") -> str:
-        """Return the log entry of a request that is not an exchange, without a line end.
-
-        `level` is the level if the request did not fail.
-        """
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         receipt = redact_receipt(receipt, self._secrets)
         if self._json:
@@ -264,10 +239,7 @@ class Log:
         return "\n".join(format_request_lines(receipt, self.paint if self.color else None, self.terminal_width))
 
     def write_line(self, text: str, role: str = "", level: LogLevel = "info") -> None:
-        """Write one line of text to the log.
-
-        `role` is the meaning of the text, which selects the color: ok, warn, error, quiet, type or title. "": no color.
-        """
+        """Write a line. `role` selects the color: ok, warn, error, quiet, type or title. "": no color."""
         if not self._is_wanted(level):
             return
         if not self._json:
@@ -277,14 +249,10 @@ class Log:
 
     @property
     def is_json(self) -> bool:
-        """True if each log entry is a JSON object (`LOG_FORMAT=json`)."""
         return self._json
 
     def write_json_event(self, name: str, **fields: object) -> None:
-        """Write a JSON object with these fields to the log at level info.
-
-        `name` is the value of the field `event`. Call this only if `is_json` is True.
-        """
+        """Write a JSON object with the field `event` at level info. Call this only if `is_json` is True."""
         if self._is_wanted("info"):
             self._write(_encode_fields(level="info", event=name, **fields))
 
@@ -299,14 +267,10 @@ class Log:
             self.write_line(text if self._json else f"{format_local_time(time.time())}  {text}", level=level)
 
     def write_traceback(self, request_id: str) -> None:
-        """Write the traceback of the current exception, a defect of the proxy or a plugin, to the log."""
         self._write_trace(request_id, traceback.format_exc())
 
     def write_event_loop_error(self, context: Mapping[str, Any]) -> None:
-        """Write an error of a callback or task of the event loop to the log.
-
-        `context` describes the error, as `loop.set_exception_handler` passes it.
-        """
+        """Write an error of a callback or task. `context` is that of `loop.set_exception_handler`."""
         error = context.get("exception")
         lines = traceback.format_exception(error) if isinstance(error, BaseException) else ()
         self._write_trace("–", "".join((f"{context['message']}\n", *lines)))
@@ -319,10 +283,7 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the terminal color of `role`, the meaning of the text.
-
-        If the log has no colors, the text is unchanged.
-        """
+        """Return `text` in the terminal color of `role`. Without colors, the text is unchanged."""
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
@@ -336,7 +297,6 @@ class Log:
             return None
 
     def flush(self) -> None:
-        """Wait until all entries are written, for at most `FLUSH_TIMEOUT_SECONDS`."""
         if self._writer is not None:
             self._writer.flush()
 
@@ -350,7 +310,6 @@ class Log:
         return True
 
     def to_encodable(self, text: str) -> str:
-        """Return a log entry with ASCII text in place of symbols (`✓` → `ok`) if the stream cannot encode Unicode."""
         return text if self._has_signs else to_ascii_symbols(text)
 
     def _write(self, text: str) -> None:

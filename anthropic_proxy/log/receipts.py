@@ -1,11 +1,8 @@
 """Delivery of receipts (records of finished client requests) to the observers of plugins.
 
-`ReceiptQueues` has a queue and a task for each observer, so that a slow observer delays neither requests nor other
-observers. If a queue is full, its oldest receipt is dropped, and `count_dropped_receipt` counts it under the class name
-of the observer. `close` waits until the receipts are delivered.
-
-An exchange is an accepted `POST /v1/messages` with its reply. Exchanges and other requests have separate methods,
-because the metrics count all exchanges, but of the other requests only the failed ones.
+Each observer has a queue and a task, so that a slow observer delays neither requests nor other observers. If a queue is
+full, its oldest receipt is dropped and counted. Exchanges and other requests have separate methods, because the metrics
+count all exchanges, but of the other requests only the failed ones.
 """
 
 import asyncio
@@ -22,10 +19,7 @@ MAX_QUEUED_RECEIPTS = 1_000
 
 
 class ReceiptQueues:
-    """Queues of receipts (records of finished requests), one for each observer.
-
-    `count_dropped` is called with the class name of an observer if a receipt is dropped.
-    """
+    """`count_dropped` is called with the class name of an observer if a receipt is dropped."""
 
     def __init__(
         self,
@@ -47,10 +41,7 @@ class ReceiptQueues:
         self._count_dropped = count_dropped
 
     def queue_exchange_receipt(self, receipt: Receipt) -> None:
-        """Queue the receipt of an exchange for all observers, and count the exchange in the metrics.
-
-        An exchange is an accepted `POST /v1/messages`. Call this after the last byte of the reply.
-        """
+        """Queue the receipt of an exchange. Call this after the last byte of the reply."""
         self.feed.add_finished(receipt)
         if self._count is not None:
             self._count(receipt)
@@ -58,7 +49,7 @@ class ReceiptQueues:
             self._enqueue(receipt)
 
     def queue_request_receipt(self, receipt: Receipt, *, hide_if_successful: bool = False) -> None:
-        """Queue the receipt of a request that is not an exchange, such as `GET /v1/models`, for all observers.
+        """Queue the receipt of a request that is not an exchange, such as `GET /v1/models`.
 
         If `hide_if_successful` is True, views of recent requests show the request only if it failed.
         """
@@ -73,10 +64,7 @@ class ReceiptQueues:
             queue.put(receipt)
 
     async def close(self, seconds: float) -> None:
-        """Wait until all queued receipts are delivered to observers, for at most `seconds`.
-
-        The remaining ones are dropped.
-        """
+        """Wait until the receipts are delivered, for at most `seconds`. The remaining ones are dropped."""
         tasks = [queue.task for queue in self._queues if queue.task is not None]
         if not tasks:
             return
@@ -85,7 +73,6 @@ class ReceiptQueues:
             task.cancel()
 
     def count_dropped_receipt(self, observer: Observer) -> None:
-        """Count a receipt that was dropped because the queue of `observer` was full."""
         if self._count_dropped is not None:
             self._count_dropped(type(observer).__name__)
 
@@ -127,16 +114,13 @@ class _Queue:
         try:
             while True:
                 if pending is not None:
-                    await self._finish(receipt, pending)
+                    try:
+                        await pending
+                    except Exception:  # noqa: BLE001  # a failing observer must not affect clients or other receipts
+                        self._receipts.log.write_traceback(receipt.request_id)
                 if not self._waiting:
                     return
                 receipt = self._waiting.popleft()
                 pending = self._record(receipt)
         finally:
             self.task = None
-
-    async def _finish(self, receipt: Receipt, pending: Awaitable[None]) -> None:
-        try:
-            await pending
-        except Exception:  # noqa: BLE001  # a failing observer must not affect clients or other receipts
-            self._receipts.log.write_traceback(receipt.request_id)

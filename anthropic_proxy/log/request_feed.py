@@ -1,10 +1,6 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
-A receipt is the record of one request. An exchange is an accepted `POST /v1/messages`. A `RequestFeed` has the requests
-of its own process. Other workers send theirs only while a view is open, and `apply_worker_update` adds them.
-
-A `RequestView` is an open view: a queue of newly finished requests for one reader. A `RequestSnapshot` is a list of the
-recent and running requests at one time.
+A `RequestFeed` has the requests of its own process. Other workers send theirs only while a view is open.
 """
 
 import asyncio
@@ -32,7 +28,6 @@ class LoggedRequest(Struct, frozen=True):
     """A finished client request, as views show it."""
 
     receipt: Receipt
-    """Record of the request."""
     is_exchange: bool = True
     """True for an accepted `POST /v1/messages`, which has two log lines. False: a request with one log line."""
 
@@ -49,7 +44,7 @@ class RequestSnapshot(Struct):
 
 
 class RequestView:
-    """Queue of newly finished requests for one reader. `RequestFeed.open_view` returns it."""
+    """Queue of newly finished requests for one reader."""
 
     def __init__(self) -> None:
         self._waiting: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
@@ -58,21 +53,15 @@ class RequestView:
         """True if the view has ended because the server stops."""
 
     def add(self, request: LoggedRequest) -> None:
-        """Queue a finished request for the reader of this view."""
         self._waiting.append(request)
         self._changed.set()
 
     def end(self) -> None:
-        """End the view because the server stops, so that `read` no longer waits."""
         self.ended = True
         self._changed.set()
 
     async def read(self, timeout_seconds: float) -> Sequence[LoggedRequest]:
-        """Return the requests that wait in this queue, and remove them.
-
-        Waits at most `timeout_seconds` for a first request. If none finishes in this time, the result is empty. After
-        the end of the view, the method no longer waits.
-        """
+        """Return and remove the queued requests. Waits at most `timeout_seconds` for a first one."""
         if not self._changed.is_set():
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -96,10 +85,7 @@ class _Collection:
 
 
 class RequestFeed:
-    """Recent and running client requests of this process and, for views, of all workers.
-
-    `secrets` is a function that returns the API keys to mask.
-    """
+    """`secrets` is a function that returns the API keys to mask."""
 
     def __init__(self, secrets: Callable[[], Sequence[str]] = tuple) -> None:
         self._secrets = secrets
@@ -120,19 +106,11 @@ class RequestFeed:
         """Number of other worker processes."""
 
     def add_running(self, receipt: Receipt) -> None:
-        """Add `receipt`, the record of an exchange that has begun, to the running requests.
-
-        The proxy may change the fields of the receipt until it calls `add_finished`. If the feed already lists
-        `MAX_RUNNING_REQUESTS` running exchanges, this one is not added.
-        """
+        """Add an exchange that has begun, unless `MAX_RUNNING_REQUESTS` are listed. Its fields may still change."""
         if len(self._running) < MAX_RUNNING_REQUESTS:
             self._running[receipt.request_id] = receipt
 
     def add_finished(self, receipt: Receipt, *, is_exchange: bool = True) -> None:
-        """Add a finished request to the recent requests, and remove it from the running ones.
-
-        `is_exchange` is True for an accepted `POST /v1/messages`.
-        """
         self._running.pop(receipt.request_id, None)
         request = LoggedRequest(receipt, is_exchange)
         self._finished.append(request)
@@ -142,19 +120,13 @@ class RequestFeed:
             self.on_finish(request)
 
     def build_own_snapshot(self) -> RequestSnapshot:
-        """Return the recent and running requests of this process only."""
         return self.redact(RequestSnapshot(list(self._finished), list(self._running.values())))
 
     def list_own_running(self) -> list[Receipt]:
-        """Return the running exchanges of this process only."""
         return list(self._running.values())
 
     def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
-        """Return the requests of `snapshot` with API keys masked.
-
-        They are masked in texts that clients may have chosen, such as model ids and error messages. The number of
-        unresponsive workers is not copied.
-        """
+        """Return the requests with API keys masked in texts that clients may have chosen."""
         secrets = tuple(self._secrets())
         finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]
         return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
@@ -162,8 +134,7 @@ class RequestFeed:
     async def collect_snapshot(self) -> RequestSnapshot:
         """Return the recent and running requests of all server processes, the latest last.
 
-        Waits at most `COLLECT_TIMEOUT_SECONDS` for the other workers to send their requests. The recent requests of a
-        slower worker are missing, and the worker is counted in `unresponsive_workers`.
+        The recent requests of a worker that does not answer in `COLLECT_TIMEOUT_SECONDS` are missing.
         """
         own = self.build_own_snapshot()
         if self.watch_peers is None or not self.peer_count:
@@ -183,19 +154,15 @@ class RequestFeed:
         return own
 
     def list_running(self) -> list[Receipt]:
-        """Return the running exchanges (`POST /v1/messages`) of all server processes, the latest last.
-
-        Exchanges of other workers are only included while a view of requests is open.
-        """
+        """Return the running exchanges, the latest last. Those of other workers are included while a view is open."""
         elsewhere = [receipt for receipts in self._running_elsewhere.values() for receipt in receipts]
         own = self.redact(RequestSnapshot(running=self.list_own_running())).running
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
-        """Add the requests in `snapshot`, which the worker process with the index `worker` has sent.
+        """Add the requests that another worker has sent: all running ones, and finished ones since the last update.
 
-        A snapshot always has all running requests of the worker. If `contains_recent` is True, it also has all its
-        recent finished requests. False: it has only those that have finished since the previous update.
+        If `contains_recent` is True, they are all recent finished requests instead.
         """
         self._running_elsewhere[worker] = snapshot.running
         if not contains_recent:
@@ -209,27 +176,22 @@ class RequestFeed:
                 collection.complete.set()
 
     def open_view(self) -> RequestView:
-        """Return a queue that receives each client request that finishes from now on. Close it with `close_view`."""
+        """Return a queue that receives each request that finishes from now on. Close it with `close_view`."""
         view = RequestView()
         self._views.add(view)
         return view
 
     def close_view(self, view: RequestView) -> None:
-        """Close a view, so that it receives no more requests.
-
-        When the last view is closed, the running requests of other workers are removed, because only views need them.
-        """
+        """When the last view is closed, the running requests of other workers are dropped: only views need them."""
         self._views.discard(view)
         if not self._views:
             self._running_elsewhere.clear()
 
     @property
     def view_count(self) -> int:
-        """Number of open views of requests in this process."""
         return len(self._views)
 
     def end_live_request_streams(self) -> None:
-        """End all open views, because the server stops."""
         for view in self._views:
             view.end()
 
@@ -267,10 +229,9 @@ for open responses before they stop."""
 async def stream_request_events(
     feed: RequestFeed, client_names: Collection[str] | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events of a live view of client requests as SSE bytes.
+    """Yield the events of a live view as SSE bytes, for at most `MAX_LIVE_SECONDS`.
 
-    Only requests of the clients in `client_names` are included; None: those of all clients. The stream ends after
-    `MAX_LIVE_SECONDS` at the latest.
+    Only requests of the clients in `client_names` are included; None: those of all clients.
     """
     view = feed.open_view()
     try:

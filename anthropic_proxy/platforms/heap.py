@@ -1,9 +1,6 @@
 """Memory of the server process: return of free memory to the system, and less work for Python's garbage collector.
 
-`HeapTrimmer` returns free heap memory to the system after a burst of requests, and `trim_heap` does so at once.
-`retain_freed_memory` makes glibc keep some memory for later requests. `measure_unallocated_heap_bytes` returns the
-number of free bytes in the heap. `tune_gc` reduces garbage collections. The heap functions need glibc. With another C
-library, they have no effect, and the measurement returns infinity.
+The functions about the heap need glibc. With another C library they have no effect, and the measurement is infinite.
 """
 
 import ctypes
@@ -31,10 +28,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def tune_gc() -> None:
-    """Exclude all present objects from garbage collection, and raise the thresholds of the collector.
-
-    Requests create no reference cycles, so collections would only delay them. Call this at the end of start-up.
-    """
+    """Exclude all present objects from garbage collection, and collect less often. Call this at the end of start-up."""
     # requests create no cycles; with the default thresholds, one large request in ten waits for a full collection
     gc.collect()
     gc.freeze()
@@ -42,20 +36,14 @@ def tune_gc() -> None:
 
 
 def retain_freed_memory() -> None:
-    """Configure glibc to keep up to `RETAINED_FREE_BYTES` of freed memory at the top of the heap for later requests.
-
-    Other C libraries: no effect.
-    """
+    """Make glibc keep freed memory at the top of the heap for later requests, up to `RETAINED_FREE_BYTES`."""
     if (option := _find("mallopt")) is not None:
         option(_M_TRIM_THRESHOLD, RETAINED_FREE_BYTES)
         option(_M_MMAP_THRESHOLD, RETAINED_FREE_BYTES)
 
 
 def trim_heap() -> None:
-    """Return the freed memory of the whole glibc heap to the system. Blocks for milliseconds.
-
-    Other C libraries: no effect.
-    """
+    """Return the freed memory of the whole heap to the system. Blocks for milliseconds."""
     if (trim := _find("malloc_trim")) is not None:
         trim(0)
 
@@ -93,7 +81,6 @@ class HeapTrimmer:
         """Monotonic seconds of the last second with a finished request, and of the last trim."""
 
     def count_freed_bytes(self, byte_count: int) -> None:
-        """Count the bytes of a request body that is no longer needed. `trim_if_due` detects bursts by this count."""
         self._freed_bytes += byte_count
 
     def trim_if_due(self, now: float) -> None:

@@ -1,7 +1,6 @@
 """Plain texts for exceptions of the operating system, of TLS and of libraries, for error messages and the log.
 
-`describe_os_error` returns the text for an exception, such as `connection refused`. `clean_error_text` shortens a
-library's message to one line. The texts contain no class names or addresses of Python objects.
+They contain no class names or addresses of Python objects.
 """
 
 import errno
@@ -48,11 +47,7 @@ _MAX_CHARACTERS = 300
 
 
 def describe_os_error(error: BaseException) -> str:
-    """Return the cause of any exception as plain text without a final period: `connection refused`.
-
-    If the cause is unknown, the text is the message of the exception, as one line. Without a message, it is the class
-    name as words.
-    """
+    """Return the cause of any exception as plain text without a final period: `connection refused`."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {clean_error_text(error.verify_message or '') or 'unknown'}"
     if isinstance(error, ssl.SSLError) and error.reason:
@@ -96,6 +91,5 @@ def _describe_peer(match: re.Match[str]) -> str:
 
 
 def _spell_class(kind: type[BaseException]) -> str:
-    """Return the class name of an exception as words, for an exception without a message: `connection lost`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Error").removesuffix("Exception")).lower()
     return words or "unknown failure"

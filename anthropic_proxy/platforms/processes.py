@@ -39,10 +39,9 @@ This folder is the first in the search only for the package itself, of which ano
 
 
 def proxy_command(*words: str) -> list[str]:
-    """Return the command line that runs `anthropic-proxy` with the arguments `words`.
+    """Return the command line that runs `anthropic-proxy` with the arguments `words`, in this Python interpreter.
 
-    It uses the Python interpreter of this process. The new process imports no modules from the current directory,
-    because that directory may belong to other users.
+    The new process imports no modules from the current directory, which may belong to other users.
     """
     # `-m` searches the current directory first; `-P` omits it, so the folder of a checkout is appended
     return [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), *words]
@@ -56,20 +55,13 @@ def background_popen_options() -> dict[str, Any]:
 
 
 def exit_handles(process: BaseProcess) -> list[int]:
-    """Return handles that become ready for a selector when `process` has ended.
-
-    There are none on Windows, where callers check at an interval if the process has ended.
-    """
+    """Return handles that become ready for a selector when `process` has ended. Windows: none; callers poll there."""
     # the handle of a process on Windows is no socket, and only sockets can be selected
     return [] if sys.platform == "win32" else [process.sentinel]
 
 
 def end_process(process: "subprocess.Popen[Any]", kill_after_seconds: float) -> None:
-    """End a child process by closing its standard input, and wait until it has ended.
-
-    The child is killed if it still runs after `kill_after_seconds`. If its standard input is no pipe, it is killed at
-    once.
-    """
+    """End a child process by closing its standard input, or kill it if it has no pipe. Wait until it has ended."""
     if process.stdin is None:
         process.kill()
     else:
@@ -100,10 +92,7 @@ def stop_process_when_stdin_ends() -> None:
 
 
 def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a program in the terminal of this process and return its exit status.
-
-    Raises `OSError` if the program cannot be started.
-    """
+    """Run a program in this terminal and return its exit status. Raises `OSError` if it cannot be started."""
     with subprocess.Popen(command, env=environment) as process, _forwarded_signals(process.send_signal):
         status = process.wait()
     return status if status >= 0 else _EXIT_BY_SIGNAL - status
@@ -183,7 +172,6 @@ def _list_candidates(name: str, environ: Mapping[str, str], platform: str) -> It
 
 
 def windows_system_program(name: str, environ: Mapping[str, str]) -> str:
-    """Return the path of a program of Windows, such as `schtasks.exe`."""
     given = environ.get("SYSTEMROOT") or environ.get("SystemRoot") or ""  # its spelling in a copy
     root = given if _is_absolute(given, is_windows=True) else r"C:\Windows"
     return ntpath.join(root, "System32", name)
@@ -216,10 +204,7 @@ class ProcessStats(NamedTuple):
 
 
 def read_process_stats() -> ProcessStats:
-    """Return the current memory use and file descriptors.
-
-    With many open descriptors the call takes longer, because it lists all of them to count them.
-    """
+    """With many open descriptors the call takes longer, because it lists all of them to count them."""
     if sys.platform == "win32":
         return ProcessStats(_working_set_bytes(), 0, 0)
     else:  # noqa: RET505  # mypy
@@ -274,10 +259,6 @@ _UNLIMITED_CONNECTIONS = 1 << 20
 
 
 def raise_fd_limit() -> None:
-    """Raise the soft limit of open file descriptors to the hard limit.
-
-    The limit stays unchanged if the system rejects the new one.
-    """
     if sys.platform != "win32":
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
@@ -290,7 +271,7 @@ def raise_fd_limit() -> None:
 def max_client_connections() -> int:
     """Return the number of client connections for which the limit of open file descriptors suffices.
 
-    Without a limit, it is 1,048,576.
+    Each reply in progress uses two: one to the client and one to the provider. Without a limit: 1,048,576.
     """
     if sys.platform != "win32":
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,8 +1,6 @@
 """Signals of the server process: their names on each operating system, and functions that block or handle them.
 
-`defer_sighup` blocks SIGHUP during the start-up, and makes stop signals end the process at once. `restore_sighup`
-unblocks SIGHUP. `blocked_signals` blocks signals within a `with` statement. `restore_default_signals` is for commands
-that are not a server. Windows has no SIGHUP, but SIGBREAK (Ctrl+Break).
+Windows has no SIGHUP, but SIGBREAK (Ctrl+Break).
 """
 
 import asyncio
@@ -44,7 +42,6 @@ def defer_sighup() -> None:
 
 
 def restore_sighup() -> None:
-    """Unblock SIGHUP, which `defer_sighup` has blocked. A SIGHUP that arrived in between is delivered now."""
     if RELOAD_SIGNAL is not None:
         unblock_signals({RELOAD_SIGNAL})
 
@@ -67,10 +64,7 @@ def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
 
 @contextmanager
 def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Return a context manager that delays signals until the end of a `with` statement.
-
-    The context manager has no effect on Windows.
-    """
+    """Delay signals until the end of a `with` statement. No effect on Windows."""
     # a child process that is started inside inherits the blocked signals
     signals = frozenset(signals)
     _block(signals)
@@ -81,7 +75,6 @@ def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 
 def unblock_signals(signals: Iterable[signal.Signals]) -> None:
-    """Unblock the given signals in this process. Signals that arrived while they were blocked are delivered now."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
@@ -112,14 +105,13 @@ if sys.platform == "win32":
             self._thread: threading.Timer | None = None
 
         def start(self, seconds: float) -> None:
-            """Start the timer, or start it again. It may be called in a signal handler."""
+            """May be called in a signal handler."""
             self.stop()
             self._thread = threading.Timer(seconds, self._expire)
             self._thread.daemon = True
             self._thread.start()
 
         def stop(self) -> None:
-            """Stop the timer."""
             if self._thread is not None:
                 self._thread.cancel()
 
@@ -132,19 +124,15 @@ else:
             signal.signal(signal.SIGALRM, lambda number, frame: expire())
 
         def start(self, seconds: float) -> None:
-            """Start the timer, or start it again. It may be called in a signal handler."""
+            """May be called in a signal handler."""
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
         def stop(self) -> None:
-            """Stop the timer."""
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def add_signal_callback(number: signal.Signals, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Install a handler for the signal `number` that schedules `callback` in the event loop.
-
-    A blocked event loop delays the callback.
-    """
+    """Handle a signal by a callback in the event loop."""
 
     def schedule(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(callback)
@@ -171,21 +159,14 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Install a handler for each of these stop signals.
-
-        The handler schedules the call of `stop` in the event loop `loop`. It also starts the timers that end the
-        process if it does not stop in time.
-        """
+        """Install a handler for each of these stop signals."""
         self._loop = loop
         self._timer = _Timer(self._end)
         for number in signals:
             signal.signal(number, self._receive)
 
     def cancel_timers(self) -> None:
-        """Cancel the timers that would end the process. Call this when the server has stopped completely.
-
-        The signal handlers remain installed.
-        """
+        """Cancel the timers. Call this when the server has stopped completely. The handlers remain installed."""
         self._timer.stop()
         faulthandler.cancel_dump_traceback_later()
 
@@ -218,7 +199,6 @@ class StopSignals:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a new event loop for the server process."""
     if sys.platform != "win32":
         with suppress(ImportError):
             import uvloop  # noqa: PLC0415

@@ -16,7 +16,6 @@ from pathlib import Path
 from msgspec import Struct
 
 Callback = Callable[[], object]
-"""Type of a function without arguments that the event loop calls after an event. Its result is ignored."""
 
 if sys.platform == "win32":
 
@@ -43,15 +42,13 @@ if sys.platform == "win32":
             self._set(source, selectors.EVENT_READ, callback)
 
         def ignore_readable(self, source: socket.socket) -> None:
-            """Remove the callback of `on_readable`, if any. Call this before the socket is closed."""
+            """Call this before the socket is closed. It is allowed without `on_readable`."""
             self._set(source, selectors.EVENT_READ, None)
 
         def on_writable(self, source: socket.socket, callback: Callback) -> None:
-            """Call `callback` in the event loop whenever the socket is writable, until `ignore_writable`."""
             self._set(source, selectors.EVENT_WRITE, callback)
 
         def ignore_writable(self, source: socket.socket) -> None:
-            """Remove the callback of `on_writable`, if any. Call this before the socket is closed."""
             self._set(source, selectors.EVENT_WRITE, None)
 
         def _set(self, source: socket.socket, event: int, callback: Callback | None) -> None:
@@ -129,15 +126,13 @@ else:
             self._loop.add_reader(source.fileno(), callback)
 
         def ignore_readable(self, source: socket.socket) -> None:
-            """Remove the callback of `on_readable`, if any. Call this before the socket is closed."""
+            """Call this before the socket is closed. It is allowed without `on_readable`."""
             self._loop.remove_reader(source.fileno())
 
         def on_writable(self, source: socket.socket, callback: Callback) -> None:
-            """Call `callback` in the event loop whenever the socket is writable, until `ignore_writable`."""
             self._loop.add_writer(source.fileno(), callback)
 
         def ignore_writable(self, source: socket.socket) -> None:
-            """Remove the callback of `on_writable`, if any. Call this before the socket is closed."""
             self._loop.remove_writer(source.fileno())
 
 
@@ -164,7 +159,6 @@ class PortOwner(Struct, frozen=True):
     """Process that listens on a TCP port, named in the error about an occupied port."""
 
     pid: int
-    """Process id."""
     name: str
     """Name of the program: `node`."""
 

@@ -15,7 +15,6 @@ if sys.platform == "win32":
         """Console from which this process was started. Windows ends the processes of a closed console."""
 
         def is_closed(self) -> bool:
-            """Return False: the process does not outlive its console."""
             return False
 
 else:
@@ -36,10 +35,6 @@ else:
             self._has_leader = bool(self._descriptors) and _exists(self._leader)
 
         def is_closed(self) -> bool:
-            """Return True if the terminal was closed or the leader of its session (the shell) has ended.
-
-            False: still open, or the process has no terminal.
-            """
             if not self._descriptors:
                 return False
             if not any(map(_is_terminal, self._descriptors)):
@@ -98,7 +93,6 @@ def open_missing_streams() -> None:
 
 
 def _prepare_console() -> None:
-    """Make the console of Windows accept UTF-8 and color sequences, which the log writes as bytes."""
     if sys.platform != "win32":
         return
     with suppress(OSError):

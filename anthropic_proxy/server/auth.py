@@ -1,11 +1,7 @@
 """Authentication of a client request by its headers and address, before the proxy reads its body.
 
-`authenticate` returns the client. If the proxy has keys for its clients, such as `PROXY_API_KEY`, every request to the
-API needs one. Otherwise only clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set. Paths such as
-`/health` need no key.
-
-`require_auth_if_exposed` rejects settings by which other machines reach a proxy without keys. `exposure_warning`
-returns a warning about such a proxy.
+If the proxy has keys for its clients, such as `PROXY_API_KEY`, every request to the API needs one. Otherwise only
+clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set.
 """
 
 import functools
@@ -29,7 +25,6 @@ from anthropic_proxy.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", ERROR_CATALOG_PATH})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
-_READING_METHODS = frozenset({"GET", "HEAD"})
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -63,7 +58,9 @@ async def authenticate(
     if settings.monitor_api_keys:
         number = find_matching_key(find_credentials(headers), settings.monitor_api_keys)
         if number is not None:
-            _require_monitored(scope)
+            path = scope["path"]
+            if scope["method"] not in ("GET", "HEAD") or not (path == "/metrics" or path.startswith("/api/")):
+                raise PermissionDenied("A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.")
             return Client(name=f"monitor key {number}", role="monitor")
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
@@ -90,19 +87,13 @@ def require_auth_if_exposed(settings: Settings) -> None:
 
 
 def claude_code_command(address: str, settings: Settings) -> str:
-    """Return the shell command that starts Claude Code with this proxy, for display to the user.
-
-    Instead of a key, the command contains a placeholder.
-    """
+    """Return the shell command that starts Claude Code with this proxy. It contains a placeholder for the key."""
     token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "'your key'" if settings.virtual_keys else "local"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
 
 
 def exposure_warning(settings: Settings, host: str) -> str:
-    """Return a warning if other machines can reach the proxy and no key is required.
-
-    The result is an empty text if no warning is needed, or if `host` is empty because it is unknown.
-    """
+    """Return a warning if other machines can reach the proxy and no key is required. "": none, or `host` is unknown."""
     if not host or is_loopback(host) or settings.requires_client_key():
         return ""
     if settings.allow_unauthenticated:
@@ -136,15 +127,7 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
     return Client(name=f"key {number}")
 
 
-def _require_monitored(scope: Mapping[str, Any]) -> None:
-    """Raise `PermissionDenied` for a request that a monitor key does not permit."""
-    path = scope["path"]
-    if scope["method"] not in _READING_METHODS or not (path == "/metrics" or path.startswith("/api/")):
-        raise PermissionDenied("A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.")
-
-
 def _require_allowed_path(client: Client, path: str) -> None:
-    """Raise `PermissionDenied` if the role of a client, such as `member`, does not permit a URL path."""
     is_api = path.startswith("/v1/")
     if client.role == "member" and not is_api:
         raise PermissionDenied(
@@ -206,11 +189,10 @@ def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
     hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
     hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
     names = (hop.strip().strip('"').strip() for hop in hops)
-    return next((name for name in names if name and not is_loopback(_node_name(name))), "")
-
-
-def _node_name(node: str) -> str:
-    return node.lower() if _is_address(node) else _host_name(node)
+    for name in filter(None, names):
+        if not is_loopback(name.lower() if _is_address(name) else _host_name(name)):
+            return name
+    return ""
 
 
 def _host_allowed(host: str, settings: Settings) -> bool:
@@ -226,7 +208,8 @@ def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
     Allowed are pages of this machine, of the names in `ALLOWED_HOSTS`, and of the proxy itself (`own`).
     """
     # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
-    name = _origin_name(origin)
+    _, found, host = origin.partition("://")
+    name = _host_name(host) if found else origin  # `null`
     return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
 
 
@@ -245,15 +228,6 @@ def _host_name(host: str) -> str:
     """Return the name or IP address in a `Host` header in lower case, without port and brackets. "": invalid."""
     found = _HOST.fullmatch(host)
     return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
-
-
-def _origin_name(origin: str) -> str:
-    """Return the host name or IP address in an `Origin` header.
-
-    An origin without scheme (`null`) is returned unchanged.
-    """
-    _, found, host = origin.partition("://")
-    return _host_name(host) if found else origin
 
 
 @functools.lru_cache(maxsize=256)

@@ -266,7 +266,6 @@ async def get_health(services: Services, request: ClientRequest, sink: AsgiSink)
 
 
 async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /livez`: send 200, which shows that the event loop runs."""
     await _send(request, sink, 200, {"status": "ok"})
 
 
@@ -287,7 +286,6 @@ async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink)
 
 
 async def get_version(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /version`: the version of the program, and the start time of this process."""
     await _send(request, sink, 200, {"name": "anthropic-proxy", **_version(services)})
 
 

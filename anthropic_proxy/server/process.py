@@ -77,17 +77,11 @@ class Peer(Protocol):
         ...
 
     def open(self) -> None:
-        """Start to exchange data with the other processes.
-
-        The server calls the method when this process begins to serve.
-        """
+        """Start the exchange. Called when this process begins to serve."""
         ...
 
     def end_live_request_streams(self) -> None:
-        """End the streamed responses in which users watch live requests.
-
-        They would otherwise delay the stop of the server.
-        """
+        """End the streams in which users watch live requests. They would delay the stop of the server."""
         ...
 
     def close(self) -> None:
@@ -99,34 +93,26 @@ class Application(HttpApplication, Protocol):
     """Interface of the ASGI application of the proxy, as the server uses it. `app.App` implements it."""
 
     async def start(self) -> None:
-        """Open the services and connections that requests use. The server calls the method before the first request."""
+        """Open the services and connections that requests use. Called before the first request."""
         ...
 
-    async def close(self) -> None:
-        """Close the services and connections of the application. The server calls the method after the last request."""
-        ...
+    async def close(self) -> None: ...
 
     def log_warning(self, text: str) -> None:
-        """Log a warning of the server, for example about too many connections. Keys in `text` are redacted."""
+        """Log a warning of the server. Keys in `text` are redacted."""
         ...
 
     def log_line_and_flush(self, text: str) -> None:
         """Log `text`, such as `Stopped.`, then wait until all log lines are written, at most one second."""
         ...
 
-    def flush_log(self) -> None:
-        """Wait until all log lines are written, at most one second."""
-        ...
+    def flush_log(self) -> None: ...
 
     @property
-    def heap_trimmer(self) -> HeapTrimmer:
-        """Object that returns free memory of this process to the system, after bursts of requests."""
-        ...
+    def heap_trimmer(self) -> HeapTrimmer: ...
 
     @property
-    def peer(self) -> Peer:
-        """Object that exchanges statistics and observed facts with the other processes of the server."""
-        ...
+    def peer(self) -> Peer: ...
 
     async def reload_settings(self) -> None:
         """Read the settings again and use them for new requests. If they are invalid, the current settings are kept."""
@@ -163,10 +149,7 @@ class ServerConfig:
 
     @property
     def max_stop_seconds(self) -> float:
-        """Maximum time in seconds that the process needs to exit after a stop signal.
-
-        It consists of the drain delay, the time for running replies, and `STOP_GRACE_SECONDS`.
-        """
+        """Maximum seconds that the process needs to exit after a stop signal."""
         return self.drain_delay_seconds + self.stop_timeout_seconds + STOP_GRACE_SECONDS
 
 
@@ -265,9 +248,9 @@ class ServerProcess:
         timer.start()
 
     async def _start_application(self) -> None:
-        """Start the application. A stop signal during the start ends the process at once.
+        """Start the application.
 
-        An exception of the start is printed, and exits with `EXIT_STARTUP_FAILED`.
+        A stop signal ends the process at once, an exception exits with `EXIT_STARTUP_FAILED`.
         """
         starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,9 +1,4 @@
-"""Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
-
-`AsgiSink` is the sink. Its `send_…` methods send the response of an exchange, which is a client request with its calls
-to providers. `attach_receipt` sets the record of the exchange, from which response headers are built.
-`attach_body_recorder` makes the sink pass the body to another function too.
-"""
+"""`AsgiSink`: sends events, a message or an error to the client through the ASGI function `send`."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
@@ -26,19 +21,12 @@ from anthropic_proxy.server.responses import (
 )
 
 Scope = Mapping[str, Any]
-"""ASGI scope: method, path, headers and addresses of one client request."""
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-"""ASGI `receive`: returns the next piece of the request body, or `http.disconnect`."""
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-"""ASGI `send`: sends the head or a piece of the body of the response."""
 
 
 class AsgiSink:
-    """Object that sends the response to one client request through the ASGI function `send`.
-
-    It implements the interface `ResponseSink`, by which the package `exchange` sends responses without importing the
-    server.
-    """
+    """The response to one client request. It implements `ResponseSink` of the package `exchange`."""
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self._receive = receive
@@ -49,14 +37,10 @@ class AsgiSink:
         self._receipt: Receipt | None = None
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the record of the client request, from which response headers are built. Call this before sending."""
         self._receipt = receipt
 
     def attach_body_recorder(self, record: Callable[[bytes], None]) -> None:
-        """Pass each piece of the response body to the function `record`, before the piece is sent to the client.
-
-        Call this before the first piece is sent.
-        """
+        """Pass each piece of the response body to `record` too. Call this before the first piece is sent."""
         send = self._send
 
         async def record_and_send(message: MutableMapping[str, Any]) -> None:
@@ -67,10 +51,6 @@ class AsgiSink:
         self._send = record_and_send
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        """Send events of a stream to the client as SSE frames. `is_last`: True if no events follow.
-
-        The first call sends status 200 and the stream headers before the events.
-        """
         if not self._started:
             await self._open(200, stream_headers(self._request_id))
         body = encode_events(events, self._request_id)
@@ -79,10 +59,6 @@ class AsgiSink:
     async def send_relayed_bytes(
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
-        """Send bytes of a provider's response unchanged to the client, with its `status` and `headers`.
-
-        If `is_stream` is False, `data` is the complete body. In a stream, `is_last` is True if no bytes follow.
-        """
         if not is_stream:
             await self.send_response(status, data, {**json_headers(self._request_id), **headers})
             return
@@ -91,11 +67,9 @@ class AsgiSink:
         await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def send_message(self, response: MessagesResponse) -> None:
-        """Send a complete reply to a client request without `stream`, as JSON with status 200."""
         await self.send_response(200, encode_message(response))
 
     async def send_json_reply(self, reply: JsonReply) -> None:
-        """Send `reply` with status 200: the JSON body of a token count or model list, and its provider headers."""
         await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
@@ -106,10 +80,7 @@ class AsgiSink:
         await self._send({"type": "http.response.body", "body": body})
 
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
-        """Send the response that a plugin's route, or a page of the proxy itself, has returned.
-
-        `has_body` is False for a HEAD request. If the response is a stream, only its headers are then sent.
-        """
+        """Send the response of a plugin's route or a page. Without `has_body` (HEAD), a stream is not read."""
         lines = {"request-id": [self._request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
         chunks = response.body
@@ -143,10 +114,7 @@ class AsgiSink:
                 await chunks.aclose()
 
     async def send_error_response(self, error: ProxyError) -> None:
-        """Send an error response in Anthropic's format, with the status and headers of the error.
-
-        Does nothing if the response has started.
-        """
+        """Send an error in Anthropic's format. Does nothing if the response has started."""
         if self._started:
             return
         headers = {**error_headers(error, self._request_id), **error_help_headers(error)}
@@ -161,7 +129,6 @@ class AsgiSink:
 
     @property
     def started(self) -> bool:
-        """True if status and headers of the response have been sent."""
         return self._started
 
     @property

@@ -1,7 +1,6 @@
 """Encoding of responses to clients as bytes: SSE frames of events, JSON messages, error bodies, response headers.
 
-`encode_events`, `encode_message` and `encode_error` return the bytes. Functions named `*_headers` return response
-headers. A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
+A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
 """
 
 import math
@@ -62,10 +61,7 @@ _ERROR = b"event: error\ndata: %b\n\n"
 
 
 def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
-    """Return the SSE frames of several events as one bytes object.
-
-    `request_id` is added to the data of `error` events. "": no id. Invalid UTF-16 characters in texts are replaced.
-    """
+    """Return the SSE frames of events. `request_id` is added to the data of `error` events; "": no id."""
     try:
         return _encode_frames(events, request_id)
     except UnicodeEncodeError:
@@ -86,15 +82,11 @@ def _encode_frames(events: Iterable[Event], request_id: str) -> bytes:
 
 
 def encode_message(message: MessagesResponse) -> bytes:
-    """Return the JSON body of a complete reply, for a response without a stream."""
     return _encode(message)
 
 
 def encode_error(error: ProxyError, request_id: str) -> bytes:
-    """Return the JSON error body in Anthropic's format, which is also the data of an `error` event in a stream.
-
-    An empty `request_id` is left out.
-    """
+    """Return the JSON error body in Anthropic's format, which is also the data of an `error` event in a stream."""
     error_object: dict[str, Any] = {"type": error.error_type, "message": replace_surrogates(error.message)}
     if error.details is not None:
         error_object["details"] = error.details
@@ -105,10 +97,6 @@ def encode_error(error: ProxyError, request_id: str) -> bytes:
 
 
 def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
-    """Return the headers of an error response, with advice on a retry if it is known.
-
-    `retry-after` has whole seconds up to `MAX_RETRY_AFTER_SECONDS`.
-    """
     headers = json_headers(request_id)
     if error.retry_after is not None:
         headers["retry-after"] = str(min(max(math.ceil(error.retry_after), 1), MAX_RETRY_AFTER_SECONDS))
@@ -133,15 +121,10 @@ def error_help_headers(error: ProxyError) -> dict[str, str]:
 
 
 def json_headers(request_id: str) -> dict[str, str]:
-    """Return the response headers of a JSON body: `content-type` and `request-id`."""
     return {"content-type": "application/json", "request-id": request_id}
 
 
 def stream_headers(request_id: str) -> dict[str, str]:
-    """Return the response headers of an SSE stream.
-
-    The headers disable buffering and caching between proxy and client.
-    """
     return {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache",
@@ -156,8 +139,6 @@ def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str
     `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
-
-    A header is left out if its argument is None or empty.
     """
     headers = {} if report is None else {"x-proxy-fidelity": report.format_counts()}
     if failed_attempts:
@@ -181,10 +162,6 @@ def _replace_surrogates(event: Event) -> Event:
     return msgspec.structs.replace(event, **replaced) if replaced else event
 
 
-def _encode_start(event: MessageStart) -> bytes:
-    return _MESSAGE_START % _encode(event.message)
-
-
 def _encode_message_delta(event: MessageDelta) -> bytes:
     ending: dict[str, Any] = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
     if event.stop_details is not None:
@@ -193,7 +170,7 @@ def _encode_message_delta(event: MessageDelta) -> bytes:
 
 
 _ENCODERS: Mapping[type, Callable[[Any], bytes]] = {
-    MessageStart: _encode_start,
+    MessageStart: lambda event: _MESSAGE_START % _encode(event.message),
     Ping: lambda _: _PING,
     TextStart: lambda event: _TEXT_START % event.index,
     ThinkingStart: lambda event: _THINKING_START % event.index,

@@ -1,10 +1,4 @@
-"""Web pages of the server: the page at `/` for browsers, and the error catalog.
-
-The page at `/` has the command that starts Claude Code, the model mapping, the state of the providers, and links.
-
-`render_web_page` returns the HTML. A `SetupView` contains the models and providers to show: the backend model of each
-Claude tier (haiku, sonnet, opus, fable), and the state of the providers. The page has no script and contains no keys.
-"""
+"""Web pages of the server: the page at `/` for browsers, and the error catalog. They have no script and no keys."""
 
 import re
 from base64 import b64encode
@@ -72,8 +66,6 @@ _LINKS = {
 
 
 class SetupView(Struct, frozen=True):
-    """Models and providers that the web page shows: the backend model of each Claude tier, and provider states."""
-
     mapping: Sequence[tuple[str, TierMapping]]
     """Rows of the model mapping: Claude tiers (such as haiku) and their common backend model."""
     readiness: Readiness
@@ -89,7 +81,6 @@ class SetupView(Struct, frozen=True):
 
 
 def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
-    """Return the model mapping and provider states for these settings."""
     return SetupView(
         mapping=group_tier_mappings(settings, catalog),
         readiness=find_readiness(settings, catalog),
@@ -158,7 +149,6 @@ def _section(title: str, lines: Sequence[str]) -> str:
 
 
 def _summary(view: SetupView) -> str:
-    """Return the state of the proxy as a short text, for the first line of the page."""
     count = len(view.readiness.ready)
     if view.problems:
         return _signed("✕", "error", f"{len(view.problems)} problem{'' if len(view.problems) == 1 else 's'}", "span")

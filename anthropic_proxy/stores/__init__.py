@@ -1,9 +1,4 @@
-"""Stores for state that server processes share: counters of limits, and values with a lifetime.
-
-`open_store` selects a store in Redis, in a SQLite file or in memory. A counter has the used amount of a limit, such as
-tokens per minute. The limits are those of virtual keys, which this proxy gives to clients. A value is a text or a
-number.
-"""
+"""Stores for state that server processes share: counters of limits, and values with a lifetime."""
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -41,7 +36,7 @@ def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
 
 
 class _UnknownStore(MemoryStore):
-    """The store of a proxy whose address only that process knows: the first use raises `ConfigurationError`."""
+    """The store of a server in another process, whose Redis URL only that process knows. Each use raises an error."""
 
     def __init__(self, url: UnknownSecret) -> None:
         super().__init__()

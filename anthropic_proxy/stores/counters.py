@@ -31,10 +31,7 @@ class Holds:
         """Heap of the ends of leases, with outdated entries of renewed and settled reservations."""
 
     def put(self, reservation_id: str, lease_ends_at: float, amount: int) -> None:
-        """Add a hold of `amount` for the reservation `reservation_id`, or replace its earlier hold.
-
-        `lease_ends_at` is the time in seconds at which the lease (time limit) of the reservation ends.
-        """
+        """Add a hold, or replace the earlier hold of the reservation. `lease_ends_at`: time in seconds."""
         self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
         self._found[reservation_id] = lease_ends_at, amount
         heappush(self._ends, (lease_ends_at, reservation_id))
@@ -43,25 +40,20 @@ class Holds:
             heapify(self._ends)
 
     def remove(self, reservation_id: str) -> None:
-        """Remove the hold of the reservation `reservation_id`. Does nothing if it has none."""
         self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
 
     def remove_expired(self, now: float) -> None:
-        """Remove all holds with a lease (time limit) that has ended at the time `now` (seconds)."""
+        """Remove the holds with a lease that has ended at the time `now` (seconds)."""
         while self._ends and self._ends[0][0] <= now:
             _, reservation_id = heappop(self._ends)
             if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
                 self.remove(reservation_id)
 
     def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
-        """Return pairs of a reservation id and its hold.
-
-        Each hold is a pair: the time in seconds at which its lease (time limit) ends, and the reserved amount.
-        """
+        """Return pairs of a reservation id and its hold: end of the lease in seconds, and amount."""
         return self._found.items()
 
     def copy(self) -> "Holds":
-        """Return an independent copy of the holds, which can be changed."""
         other = Holds()
         for reservation_id, (end, amount) in self.items():
             other.put(reservation_id, end, amount)
@@ -79,10 +71,7 @@ UNKNOWN_WAIT_SECONDS = 1.0
 
 
 class Counter(Struct):
-    """State of one limit, such as tokens per minute: the amounts that are in use.
-
-    The kind of the limit decides which fields have values.
-    """
+    """State of one limit, such as tokens per minute: the amounts that are in use."""
 
     expires_at: float = 0.0
     """Time in seconds after which the counter is deleted."""
@@ -114,10 +103,9 @@ class Counter(Struct):
             self.holds.remove_expired(now)
 
     def add(self, other: "Counter", limit: Limit, now: float) -> None:
-        """Add the amounts of `other`, another counter of the same limit, to this counter.
+        """Add the amounts of `other`, a counter of the same limit by the same clock.
 
-        Both counters must use the same clock, because their slots and leases are times. `now` is the present time of
-        this clock in seconds.
+        `now`: its present time in seconds.
         """
         self.remove_expired(limit, now)
         self.used += other.used
@@ -129,7 +117,7 @@ class Counter(Struct):
             self.expires_at = max(self.expires_at, other.expires_at)
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
-        """Return the time in seconds until the counter has decreased by `excess`.
+        """Return the seconds until the counter has decreased by `excess`.
 
         The result is `UNKNOWN_WAIT_SECONDS` if running requests must end first.
         """
@@ -145,10 +133,7 @@ class Counter(Struct):
         return max(self.expires_at - now, 0.0) if self.expires_at else limit.seconds
 
     def seconds_until_reset(self, limit: Limit, now: float) -> float:
-        """Return the time in seconds until the counter is 0 if no further request uses it.
-
-        0.0: no amount is counted, or the time is unknown, as for the kind `concurrency`.
-        """
+        """Return the seconds until the counter is 0 if no further request uses it. 0.0: it is empty, or unknown."""
         if limit.kind == "rate":
             return self._slot_end(max(self.slots)) - now if self.slots else 0.0
         return max(self.expires_at - now, 0.0) if limit.kind == "amount" and self.expires_at else 0.0
@@ -164,10 +149,7 @@ def reserve_counters(
     now: float,
     lease_seconds: float,
 ) -> tuple[Reservation, dict[str, Counter]]:
-    """Reserve the amounts of all `limits`, or of none. Return the reservation, and the changed counters by key.
-
-    The caller stores these counters.
-    """
+    """Reserve the amounts of all `limits`, or of none. Return the reservation, and the changed counters to store."""
     counters = {limit.key: find_counter(limit.key) for limit in limits}
     waits = []
     for limit in limits:
@@ -219,9 +201,9 @@ def add_reservation_amounts(
 def settle_counters(
     find_counter: Callable[[str], Counter], reservation: Reservation, amounts: Sequence[int], now: float
 ) -> dict[str, Counter]:
-    """Replace the estimated amounts of `reservation` with the actual `amounts`, and return the changed counters by key.
+    """Replace the estimated amounts of `reservation` with the actual ones, and return the changed counters to store.
 
-    The caller stores these counters, and settles a reservation only once.
+    The caller settles a reservation only once.
     """
     changed: dict[str, Counter] = {}
     for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
@@ -242,7 +224,7 @@ def settle_counters(
 def renew_counters(
     find_counter: Callable[[str], Counter], reservations: Sequence[Reservation], now: float
 ) -> dict[str, Counter]:
-    """Extend the leases (time limits) of `reservations` from the time `now`, and return the changed counters by key.
+    """Extend the leases of `reservations`, and return the changed counters to store.
 
     If a lease has already ended, the amounts of its reservation are added again.
     """
@@ -260,9 +242,7 @@ def renew_counters(
 def _extend(counter: Counter, limit: Limit, now: float, lease_seconds: float) -> None:
     """Set the time after which `counter` is deleted.
 
-    For the kind `amount`, the time is set only once: the budget ends then.
-
-    `now`: present time in seconds. `lease_seconds`: time after which a reservation ends without renewal.
+    For the kind `amount`, it is set only once: the budget ends then.
     """
     match limit.kind:
         case "rate":

@@ -1,9 +1,16 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-Redis counts as unavailable after a failure, or if it sends no reply for a second in which this process runs. With
-`REDIS_FAILURE=open`, this process then counts limits and stores values itself. With `REDIS_FAILURE=closed`,
-reservations and access to values raise `StoreUnavailable` instead. A background task tries to connect again. After
-success, it adds the amounts that are missing in Redis.
+Theory of operation. Redis counts as unavailable after a failure, or if it sends no reply for a second in which this
+process runs; `_problem` then has the message. With `REDIS_FAILURE=open`, this process counts limits within its share of
+each limit and stores values itself; with `closed`, calls raise `StoreUnavailable`. `OwnUsage` remembers the amounts
+that Redis lacks. Heartbeats run all the time: they count the processes that share the limits, and find out when Redis
+is back or has lost its data, which another `generation` shows.
+
+Recovery adds the missing amounts, waits until the other processes have done so (otherwise the first process would admit
+requests against an empty counter), then uses Redis again, and adds what was reserved meanwhile. An interruption has one
+id, so that no amount is added twice if a reply is lost. A command for values that fails alone does not make limits
+unavailable: a heartbeat decides. Wrong data under single keys are reported and dropped, because a repetition is
+useless.
 """
 
 import asyncio
@@ -46,10 +53,7 @@ _Result = TypeVar("_Result")
 
 
 class FallbackStore:
-    """Store in Redis that keeps working while Redis is unavailable.
-
-    `fails_open` is True to count limits in this process meanwhile, and False to raise `StoreUnavailable`.
-    """
+    """It implements `plugins.Store`. `fails_open`: the setting `REDIS_FAILURE`."""
 
     def __init__(
         self,
@@ -78,7 +82,6 @@ class FallbackStore:
 
     @property
     def state(self) -> StoreState:
-        """Current condition of the store, read without I/O."""
         return StoreState(
             kind="redis",
             available=not self._problem,
@@ -88,18 +91,16 @@ class FallbackStore:
         )
 
     def start(self) -> None:
-        """Start the task that sends heartbeats (regular checks) to Redis. The first use of the store starts it too."""
+        """Start the task that sends heartbeats. The first use of the store starts it too."""
         if self._task is None:
             self._task = asyncio.create_task(self._run_heartbeats())
 
     async def get(self, key: str) -> str | None:
-        """Return the value that is stored under `key`. None: the value is missing or has expired."""
         return await self._call(
             lambda: self.redis.get(key), lambda: self._usage.values.get(key), [key], has_limits=False
         )
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store `value` under `key` for `lifetime_seconds`."""
         await self._call(
             lambda: self.redis.put(key, value, lifetime_seconds),
             lambda: self._usage.values.put(key, value, lifetime_seconds),
@@ -108,7 +109,6 @@ class FallbackStore:
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        """Add `amount` to the number under `key`, and return the sum. A new number expires after `lifetime_seconds`."""
         return await self._call(
             lambda: self.redis.increment(key, amount, lifetime_seconds),
             lambda: self._usage.values.increment(key, amount, lifetime_seconds),
@@ -117,17 +117,10 @@ class FallbackStore:
         )
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter under `key`, in this process and in Redis. Missing ones are ignored."""
         await self._usage.values.delete(key)
         await self._call(lambda: self.redis.delete(key), lambda: self._usage.values.delete(key), [key])
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all `limits` in Redis, or of none.
-
-        If Redis is unavailable and `fails_open` is True, this process reserves them within its share of the limits. If
-        `fails_open` is False, `StoreUnavailable` is raised.
-        """
-
         async def reserve_in_redis() -> Reservation:
             id_ = os.urandom(16).hex()
             try:
@@ -145,10 +138,6 @@ class FallbackStore:
         )
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the reserved amounts of `reservation` with the actual `amounts` at the end of a request.
-
-        If Redis is unavailable, this process keeps the actual amounts in memory, and sends them to Redis later.
-        """
         if not reservation.is_held or await self._usage.settle(reservation, amounts):
             return
         if not self._problem and await self._try(lambda: self.redis.settle(reservation, amounts), _keys([reservation])):
@@ -156,7 +145,6 @@ class FallbackStore:
         self._usage.pending.append((reservation, amounts))
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases (time limits) of `reservations`, which belong to running requests."""
         await self._usage.renew(reservations)
         for start in range(0, len(reservations), MAX_RENEWED):
             chosen = reservations[start : start + MAX_RENEWED]
@@ -196,7 +184,12 @@ class FallbackStore:
                 return await function()
             except LostStateError as error:
                 self._fail(error)
-                if await self._wait_recovered():
+                try:
+                    async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                        await self._recovered.wait()
+                except TimeoutError:
+                    pass
+                else:
                     return await self._call(function, replacement, keys)
             except FAILURES as error:
                 if has_limits or is_data_error(error):
@@ -206,15 +199,6 @@ class FallbackStore:
         if not self._fails_open:
             raise StoreUnavailable
         return await replacement()
-
-    async def _wait_recovered(self) -> bool:
-        """Wait at most one second until Redis is used again. Return False if it is still unavailable."""
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                await self._recovered.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _try(self, function: Callable[[], Awaitable[None]], keys: Sequence[str]) -> bool:
         """Run `function`, one step in Redis. Return False if Redis is unavailable.
@@ -241,12 +225,16 @@ class FallbackStore:
             self._failed_at = self._usage.clock()
             self._recovered.clear()
             if not isinstance(error, LostStateError):
-                self._warn(f"{problem} {self._describe_effect()} until Redis is available.")
+                effect = f"Each process keeps its share (1 of {self._processes}) of the limits"
+                if not self._fails_open:
+                    effect = "Requests with limits are rejected (REDIS_FAILURE=closed)"
+                elif self._processes == 1:
+                    effect = "This process counts limits by itself"
+                self._warn(f"{problem} {effect} until Redis is available.")
             self._wake.set()
         self._problem = problem
 
     def _fail_values(self, error: BaseException) -> None:
-        """Log `error`, the failure of a command for values, once. Check by a heartbeat if limits work."""
         self._wake.set()
         if not isinstance(error, ResponseError):
             return
@@ -254,13 +242,6 @@ class FallbackStore:
         if message != self._data_problem:
             self._data_problem = message
             self._warn(message)
-
-    def _describe_effect(self) -> str:
-        if not self._fails_open:
-            return "Requests with limits are rejected (REDIS_FAILURE=closed)"
-        if self._processes == 1:
-            return "This process counts limits by itself"
-        return f"Each process keeps its share (1 of {self._processes}) of the limits"
 
     async def _run_heartbeats(self) -> None:
         pause = MIN_PAUSE_SECONDS

@@ -1,9 +1,4 @@
-"""`MemoryStore`: store in the memory of one process, for values with a lifetime and for counters of limits.
-
-A value is a text (`put`) or a number (`increment`). `reserve` adds the estimated amounts of a request to the counters
-of its limits, and `settle` replaces them with the actual amounts. A reservation ends with its lease, a time limit,
-unless `renew` extends it.
-"""
+"""`MemoryStore`: store in the memory of one process, for values with a lifetime and for counters of limits."""
 
 import os
 import time
@@ -23,10 +18,7 @@ MAX_COUNTERS = 100_000
 
 
 class MemoryStore:
-    """Store in the memory of one worker process.
-
-    `clock` is a function that returns the time in seconds.
-    """
+    """Store in the memory of one worker process. It implements `plugins.Store`."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -45,34 +37,24 @@ class MemoryStore:
 
     @property
     def state(self) -> StoreState:
-        """Condition of the store: a store in memory is always available."""
         return StoreState()
 
     async def get(self, key: str) -> str | None:
-        """Return the value that is stored under `key`. None: the value is missing or has expired."""
         entry = self._entries.get(key)
         if entry is None or entry[0] <= self._clock():
             return None
         return entry[1]
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store `value` under `key` for `lifetime_seconds`.
-
-        If the value is new or changed, `on_put` is called, which sends it to the other workers.
-        """
         if self.on_put is not None and await self.get(key) != value:
             self.on_put(key, value, lifetime_seconds)
         self.put_from_peer(key, value, lifetime_seconds)
 
     def put_from_peer(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store `value`, which another worker has sent, under `key` for `lifetime_seconds`. `on_put` is not called."""
+        """Store a value that another worker has sent. `on_put` is not called."""
         self._store(key, value, self._clock() + lifetime_seconds)
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        """Add `amount` to the number that is stored under `key`, and return the sum.
-
-        The number starts at 0. Its lifetime counts from the first addition.
-        """
         expiry, text = self._entries.get(key, (0.0, "0"))
         if expiry <= self._clock():
             expiry, text = self._clock() + lifetime_seconds, "0"
@@ -81,15 +63,10 @@ class MemoryStore:
         return total
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
         self._remove(key)
         self._counters.pop(key, None)
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all `limits`, or of none if a limit has no room.
-
-        After `lease_seconds` the reservation ends unless it is renewed.
-        """
         reservation, changed = counters.reserve_counters(
             self._find, limits, os.urandom(16).hex(), self._clock(), lease_seconds
         )
@@ -123,7 +100,6 @@ class MemoryStore:
         return counter
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the reserved amounts of `reservation` with the actual `amounts`. A repeated call has no effect."""
         now = self._clock()
         while self._settled and next(iter(self._settled.values())) <= now:
             del self._settled[next(iter(self._settled))]
@@ -132,12 +108,10 @@ class MemoryStore:
             self._counters.update(counters.settle_counters(self._find, reservation, amounts, now))
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases (time limits) of `reservations`, which belong to running requests."""
         running = [each for each in reservations if each.is_held and each.id not in self._settled]
         self._counters.update(counters.renew_counters(self._find, running, self._clock()))
 
-    async def close(self) -> None:
-        """Do nothing: the store in memory has no files or connections."""
+    async def close(self) -> None: ...
 
     def _find(self, key: str) -> Counter:
         counter = self._counters.get(key)

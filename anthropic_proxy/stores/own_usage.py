@@ -1,9 +1,6 @@
 """`OwnUsage`: the amounts of limits that this process has reserved, for times in which the shared store is unavailable.
 
-The shared store, Redis or a SQLite file, counts the use of limits by all processes. While it is unavailable, `reserve`
-counts in this process only, up to a share of each limit. Afterwards, the caller gets the missing amounts from
-`pop_unsent_amounts` and adds them to the shared store. If the shared store has lost its data, `collect_all_as_sent`
-returns all amounts of this process.
+The shared store is Redis or a SQLite file.
 """
 
 import time
@@ -36,11 +33,6 @@ class _Answer(Struct):
 
 
 class OwnUsage:
-    """Amounts of limits that this process has reserved, in the shared store (Redis or SQLite) and without it.
-
-    `clock` is a function that returns the time in seconds.
-    """
-
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.values = MemoryStore(clock=clock)
@@ -94,11 +86,7 @@ class OwnUsage:
         return structs.replace(reservation, limits=tuple(limits), slots=[0] * len(limits))
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
-        """Replace the reserved amounts of `reservation` in this process with the actual `amounts`.
-
-        True: the shared store does not have the reservation, so the caller has nothing to settle there. False: the
-        caller must settle it in the shared store too.
-        """
+        """Settle a reservation in this process. False: the caller must settle it in the shared store too."""
         running = self._running.pop(reservation.id, None)
         if running is None:
             return False
@@ -110,16 +98,12 @@ class OwnUsage:
         return True
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases (time limits) of `reservations`, which belong to running requests."""
         running = [self._running[each.id] for each in reservations if each.id in self._running]
         await self.values.renew(running)
         await self._unsent.renew([each for each in running if each.id in self._unsent_ids])
 
     def pop_unsent_amounts(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Return the amounts that the shared store lacks, by limit key, and count them as sent.
-
-        The caller adds these amounts to the shared store.
-        """
+        """Return the amounts that the shared store lacks, by limit key, and count them as sent."""
         found = {key: (limit, self._unsent.find_counter(limit)) for key, limit in self._unsent_limits.items()}
         self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
         return {key: pair for key, pair in found.items() if pair[1].total()}
@@ -127,7 +111,7 @@ class OwnUsage:
     def collect_all_as_sent(self) -> Mapping[str, tuple[Limit, Counter]]:
         """Return copies of all amounts of this process, for a shared store that has lost its data.
 
-        All amounts then count as sent.
+        They count as sent.
         """
         self.pop_unsent_amounts()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}
@@ -139,7 +123,6 @@ class OwnUsage:
 
     @property
     def has_unsent(self) -> bool:
-        """True if the shared store lacks reservations or settlements of this process."""
         return bool(self._unsent_limits or self.pending)
 
     def _add_running(self, reservation: Reservation) -> None:

@@ -1,8 +1,6 @@
 """`SqliteStore`: values and counters of limits in a SQLite file, which the workers of one machine share.
 
-A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
-to the counters of its limits, and `settle` replaces them with the actual amounts. While the file cannot be used, each
-process counts limits by itself. Later it adds its amounts to the file.
+While the file cannot be used, each process counts limits by itself. Later it adds its amounts to the file.
 """
 
 import asyncio
@@ -43,9 +41,9 @@ _Result = TypeVar("_Result")
 
 
 class SqliteStore:
-    """Store in the SQLite file `file`, which is opened at the first use.
+    """Store in the SQLite file `file`, which is opened at the first use. It implements `plugins.Store`.
 
-    `warn` logs a message. `clock` returns seconds since the epoch.
+    `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -69,7 +67,6 @@ class SqliteStore:
 
     @property
     def state(self) -> StoreState:
-        """Condition of the store: its kind, and the problem of the file, if any."""
         return StoreState(
             kind="sqlite",
             available=not self._problem,
@@ -78,8 +75,6 @@ class SqliteStore:
         )
 
     async def get(self, key: str) -> str | None:
-        """Return the value that is stored under `key`. None: the value is missing or has expired."""
-
         def read(database: sqlite3.Connection) -> str | None:
             row = database.execute(
                 "SELECT value FROM stored_value WHERE key = ? AND expires_at > ?", (key, self._clock())
@@ -89,18 +84,12 @@ class SqliteStore:
         return await self._run(read, lambda: self._usage.values.get(key))
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store `value` under `key` for `lifetime_seconds`."""
         await self._run(
             lambda database: _put(database, key, value, self._clock() + lifetime_seconds),
             lambda: self._usage.values.put(key, value, lifetime_seconds),
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        """Add `amount` to the number that is stored under `key`, and return the sum.
-
-        The number starts at 0. Its lifetime counts from the first addition.
-        """
-
         def write(database: sqlite3.Connection) -> float:
             now = self._clock()
             row = database.execute("SELECT value, expires_at FROM stored_value WHERE key = ?", (key,)).fetchone()
@@ -112,8 +101,6 @@ class SqliteStore:
         return await self._run(write, lambda: self._usage.values.increment(key, amount, lifetime_seconds))
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
-
         def write(database: sqlite3.Connection) -> None:
             database.execute("DELETE FROM stored_value WHERE key = ?", (key,))
             delete_counter(database, key)
@@ -122,11 +109,6 @@ class SqliteStore:
         await self._run(write, lambda: self._usage.values.delete(key))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all `limits` in one transaction, or of none.
-
-        If the file cannot be used, this process reserves them in its memory.
-        """
-
         def write(database: sqlite3.Connection) -> Reservation:
             find = self._reader(database)
             reservation, changed = counters.reserve_counters(
@@ -140,8 +122,6 @@ class SqliteStore:
         )
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the reserved amounts of `reservation` with the actual `amounts`. A repeated call has no effect."""
-
         async def wait_for_file() -> None:
             self._usage.pending.append((reservation, amounts))
 
@@ -149,8 +129,6 @@ class SqliteStore:
             await self._run(lambda database: self._settle(database, reservation, amounts), wait_for_file)
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases (time limits) of `reservations`, which belong to running requests."""
-
         def write(database: sqlite3.Connection) -> None:
             now = self._clock()
             running = [each for each in reservations if each.is_held and not _is_settled(database, each, now)]
@@ -163,11 +141,7 @@ class SqliteStore:
         await self._run(write, do_nothing)
 
     async def close(self) -> None:
-        """Wait for the running transaction, and close the file.
-
-        If the file is still unavailable after a failure, this process has counted amounts in its memory. The method
-        then first tries once more to add these amounts to the file.
-        """
+        """Close the file. Amounts that were counted in memory after a failure are added to it first, if possible."""
         async with self._adding:
             if self._recovering is not None:
                 self._recovering.cancel()
@@ -186,11 +160,7 @@ class SqliteStore:
         replacement: Callable[[], Awaitable[_Result]],
         on_success: Callable[[_Result], None] = lambda _: None,
     ) -> _Result:
-        """Run `function` in a transaction and return its result.
-
-        If the file cannot be used, return the result of `replacement`. `on_success`: called with the result of
-        `function` after the transaction.
-        """
+        """Run `function` in a transaction. If the file cannot be used, return the result of `replacement`."""
         if not self._problem:
             try:
                 result = await self._execute(function)
@@ -286,7 +256,6 @@ class SqliteStore:
 
 
 def _open(file: Path) -> sqlite3.Connection:
-    """Open the SQLite file `file`, or create it with access for its owner only. Return the connection."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     database = sqlite3.connect(file, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None)
@@ -312,7 +281,6 @@ CREATE TABLE IF NOT EXISTS hold (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS hold_end ON hold (key, ends_at);
 """
-"""SQL that creates the tables and the index."""
 
 
 class _State(msgspec.Struct):
@@ -323,7 +291,6 @@ class _State(msgspec.Struct):
     slot_seconds: float = 0.0
     slots: dict[int, int] = msgspec.field(default_factory=dict)
     held: int = 0
-    """Sum of the holds of the counter."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -369,7 +336,6 @@ class _StoredHolds(Holds):
         raise NotImplementedError("only the holds of a process are listed")
 
     def write(self) -> None:
-        """Write all collected changes of the holds to the table."""
         if self._starts_empty:
             self._database.execute("DELETE FROM hold WHERE key = ?", (self._key,))
         if self._removed_until:
@@ -396,10 +362,7 @@ class _StoredHolds(Holds):
 
 
 def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
-    """Return the stored counter with the key `key`. A missing or expired counter is returned empty.
-
-    `now` is the present time in seconds.
-    """
+    """Return a stored counter. A missing or expired counter is returned empty."""
     row = database.execute("SELECT state FROM counter WHERE key = ? AND expires_at > ?", (key, now)).fetchone()
     if row is None:
         return Counter(holds=_StoredHolds(database, key, None))
@@ -414,10 +377,7 @@ def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
 
 
 def write_counters(database: sqlite3.Connection, changed: Mapping[str, Counter]) -> None:
-    """Write the counters in `changed`, by key, to the tables, with their reserved amounts.
-
-    `read_counter` must have returned these counters in the same transaction.
-    """
+    """Write counters, which `read_counter` must have returned in the same transaction."""
     for key, counter in changed.items():
         if isinstance(counter.holds, _StoredHolds):
             counter.holds.write()
@@ -426,12 +386,10 @@ def write_counters(database: sqlite3.Connection, changed: Mapping[str, Counter])
 
 
 def delete_counter(database: sqlite3.Connection, key: str) -> None:
-    """Delete the counter with the key `key` and its holds. Does nothing if it is missing."""
     database.execute("DELETE FROM counter WHERE key = ?", (key,))
     database.execute("DELETE FROM hold WHERE key = ?", (key,))
 
 
 def delete_expired_counters(database: sqlite3.Connection, now: float) -> None:
-    """Delete all counters that have expired at the time `now` (seconds)."""
     database.execute("DELETE FROM counter WHERE expires_at <= ?", (now,))
     database.execute("DELETE FROM hold WHERE key NOT IN (SELECT key FROM counter)")

@@ -1,8 +1,8 @@
 """Export of traces with the OpenTelemetry SDK, to a collector (`otlp`) or to the console.
 
-A span is the record of one client request or provider call, with its start and end. `TraceExporter.start_trace` decides
-at the beginning of a request if it is traced. `TraceExporter.record` builds its spans at the end, and a thread of the
-SDK sends them.
+The proxy calls `start_trace` at the beginning of a request. Its spans (the request, and a child for each call to a
+provider) are built at its end from the receipt, and a thread of the SDK sends them. Providers received the ids already
+during the request, so `PresetIds` passes them to the SDK.
 """
 
 import asyncio
@@ -203,7 +203,6 @@ _CHAT, _COUNT_TOKENS = "chat", "count_tokens"
 _MODEL_ROUTE = "/v1/models/"
 _SERVER_ERROR = 500
 Attributes = dict[str, "AttributeValue"]
-"""Type: attribute name of a span → value."""
 
 
 class PresetIds(IdGenerator):
@@ -213,27 +212,20 @@ class PresetIds(IdGenerator):
         self.trace_id = self.span_id = 0
 
     def generate_trace_id(self) -> int:
-        """Return the preset trace id, which the provider already received."""
         return self.trace_id
 
     def generate_span_id(self) -> int:
-        """Return the preset id of the next span, which the provider already received."""
         return self.span_id
 
 
 class SpanRecorder:
-    """Recorder of the spans of finished requests.
-
-    `tracer` of the OpenTelemetry SDK builds the spans. `ids` is its id generator, which gets the ids of a span before
-    the span is built.
-    """
+    """`ids` is the id generator of `tracer`, which gets the ids of a span before the span is built."""
 
     def __init__(self, tracer: Tracer, ids: PresetIds) -> None:
         self._tracer = tracer
         self._ids = ids
 
     def record_spans(self, receipt: Receipt, trace: TraceContext) -> None:
-        """Record the span of a finished request, and a child span for each call to a provider."""
         self._ids.trace_id = int(trace.trace_id, 16)
         context = build_parent_context(trace) if trace.parent_id else Context()
         route = _find_route(receipt.path)

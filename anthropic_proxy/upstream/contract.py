@@ -1,9 +1,4 @@
-"""Interfaces of the web fetch and the web search that the proxy runs for a model.
-
-`WebFetch` returns one web page as a `FetchedPage`. `WebSearch` returns a list of `SearchResult`. The packages
-`upstream/web_fetch` and `upstream/web_search` implement them. If a fetch or search fails, the model receives an error
-block of the Messages API.
-"""
+"""Interfaces of the web fetch and the web search that the proxy runs for a model."""
 
 from base64 import b64encode
 from collections.abc import Collection, Sequence
@@ -18,7 +13,6 @@ TEXT_MEDIA_TYPES = frozenset(
 )
 """Media types of which a fetch returns text. `text/*`: all text types."""
 PDF_MEDIA_TYPE = "application/pdf"
-"""Media type of PDF documents."""
 DEFAULT_MEDIA_TYPES = TEXT_MEDIA_TYPES | {PDF_MEDIA_TYPE}
 """Media types that a web fetch accepts if the caller passes none: text and PDF."""
 MAX_URL_CHARACTERS = 250
@@ -42,7 +36,6 @@ class FetchedPage(Struct, frozen=True, kw_only=True):
 
     @property
     def body_base64(self) -> str:
-        """The bytes of the PDF or image in Base64, as the Messages API requires them in a `base64` source."""
         return b64encode(self.body).decode()
 
 
@@ -50,7 +43,6 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     """One web page in the results of a web search."""
 
     url: str
-    """URL of the web page that was found."""
     title: str
     """Title of the page as plain text. "": unknown."""
     snippet: str = ""

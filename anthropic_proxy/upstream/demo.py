@@ -1,8 +1,7 @@
 """Demo: a built-in provider without a model, for trying the proxy without a key.
 
 Its replies follow fixed rules: a text about the demo, a tool call for a few simple requests, or a repeated tool result.
-`new_demo_transport` returns the function that receives the requests; no connection is opened. `DemoResponse` is the
-response, in the format of Chat Completions.
+They have the format of Chat Completions (OpenAI's API reference, 2026-11). No connection is opened.
 """
 
 import asyncio
@@ -43,14 +42,12 @@ class DemoResponse:
         self._chunk_interval_seconds = chunk_interval_seconds
 
     async def read(self) -> bytes:
-        """Return the next chunk of the response body after a pause of `chunk_interval_seconds`. b"": the end."""
         chunk = next(self._chunks, b"")
         if chunk and self._chunk_interval_seconds:
             await asyncio.sleep(self._chunk_interval_seconds)
         return chunk
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """Drop the unread chunks of the body. `wait_for_end` has no effect."""
         self._chunks = iter(())
 
 
@@ -110,7 +107,6 @@ class OfferedTool(Struct, frozen=True):
     """A function tool that the Chat Completions request offers to the model."""
 
     name: str
-    """Name of the tool."""
     input_schema: Mapping[str, Any]
     """JSON Schema of the arguments, decoded."""
 
@@ -119,7 +115,6 @@ class ToolCall(Struct, frozen=True):
     """A tool call with decoded arguments: one in the conversation, or one that the demo makes."""
 
     name: str
-    """Name of the called tool."""
     arguments: Any
     """Decoded JSON value of the arguments."""
 
@@ -128,15 +123,12 @@ class DemoRequest(Struct, kw_only=True):
     """A decoded Chat Completions request, with only the fields on which the demo's replies depend."""
 
     model: str
-    """Model id in the Chat Completions request."""
     tools: Sequence[OfferedTool]
-    """Function tools that the Chat Completions request offers to the model."""
     tool_choice: str
     """Choice of the client: `auto`, `none`, `required`, or one tool as `tool:<name>`."""
     max_reply_tokens: int | None
     """Maximum size of the demo reply in tokens. None: no limit."""
     stream: bool
-    """True if the client requests a streamed reply."""
     includes_usage: bool
     """True if a stream ends with a chunk of token counts."""
     requires_json: bool
@@ -234,12 +226,8 @@ _FINAL_TOOL = "StructuredOutput"
 
 
 class DemoReply(Struct, frozen=True):
-    """Content of a demo reply: text, a tool call, or both."""
-
     text: str = ""
-    """Text of the reply. "": none."""
     tool_call: ToolCall | None = None
-    """Tool call of the reply. None: no call."""
 
 
 def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:

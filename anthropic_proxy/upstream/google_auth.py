@@ -1,9 +1,7 @@
 """Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
-`GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokenCache` caches one token for all
-requests to providers: `acquire_token` returns it. `invalidate_token` discards it after a rejection, and returns True if
-the rejected request can be repeated with another token. google-auth blocks, so it runs in a thread. If Google does not
-reply within a time limit, the provider calls that wait for the token fail. The next provider call requests a token
+`GoogleTokenCache` has one token for all requests to providers. google-auth blocks, so it runs in a thread. If Google
+does not reply within a time limit, the provider calls that wait for the token fail, and the next one requests a token
 again.
 """
 
@@ -47,21 +45,15 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class AccessToken(Struct, frozen=True):
-    """An access token for Google Cloud, with its expiry time and the project of the credentials."""
-
     credential: Credential
-    """Request header with the token: `authorization: Bearer …`."""
     project_id: str | None
     """Google Cloud project of the credentials. None: unknown."""
     expires_at: float
-    """Expiry time of the token, in seconds since the epoch."""
+    """In seconds since the epoch."""
 
 
 class GoogleTokenCache:
-    """Cache of one Google access token, which all requests to providers share.
-
-    `seconds` is the maximum time for one renewal.
-    """
+    """`seconds` is the maximum time for one renewal."""
 
     def __init__(
         self,
@@ -158,11 +150,7 @@ class GoogleTokenCache:
 
 
 class GoogleCredentials:
-    """Credentials for Google Cloud, by which the proxy requests access tokens.
-
-    Call the methods in a thread, because a request blocks. `file` is the credentials file. None: google-auth searches
-    for credentials by its own rules.
-    """
+    """Call the methods in a thread, because a request blocks. `file` None: google-auth searches by its own rules."""
 
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:
         self._file = file
@@ -198,7 +186,12 @@ class GoogleCredentials:
             RecursionError,
         ) as error:  # an invalid credentials file
             raise self._refusal(error) from error
-        return AccessToken(self._credential(credentials), project, _end_of(credentials))
+        quota_project = credentials.quota_project_id
+        extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
+        credential = Credential("authorization", f"Bearer {credentials.token}", self.origin, extra_headers)
+        expiry = credentials.expiry  # naive, in UTC
+        expires_at = math.inf if expiry is None else float(expiry.replace(tzinfo=UTC).timestamp())
+        return AccessToken(credential, project, expires_at)
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
         import google.auth  # noqa: PLC0415
@@ -214,11 +207,6 @@ class GoogleCredentials:
         if project is None and self._needs_project and hasattr(credentials, "get_project_id"):
             project = credentials.get_project_id(request)
         return credentials, project
-
-    def _credential(self, credentials: Any) -> Credential:
-        quota_project = credentials.quota_project_id
-        extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
-        return Credential("authorization", f"Bearer {credentials.token}", self.origin, extra_headers)
 
     def _failure(self, error: Any) -> ProxyError:
         from google.auth import exceptions  # noqa: PLC0415
@@ -246,11 +234,6 @@ def _with_limits(base: Any, limits: tuple[float, float]) -> Any:
             return super().__call__(*arguments, timeout=timeout or limits, **others)
 
     return Request()
-
-
-def _end_of(credentials: Any) -> float:
-    expiry = credentials.expiry  # naive, in UTC
-    return math.inf if expiry is None else float(expiry.replace(tzinfo=UTC).timestamp())
 
 
 def _describe(error: Exception) -> str:

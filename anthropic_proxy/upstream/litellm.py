@@ -1,7 +1,7 @@
 """Optional transport that sends requests through the Python library LiteLLM.
 
-It serves providers that this project does not support itself. Requests and responses have the format of Chat
-Completions. The first request imports LiteLLM.
+It serves providers that this project does not support itself. LiteLLM may block, and would then delay the event loop
+that serves clients. So it runs in a thread with its own event loop. The first request imports LiteLLM.
 """
 
 import asyncio
@@ -23,12 +23,9 @@ __all__ = ["LiteLLMResponse", "LiteLLMThread", "LiteLLMTransport"]
 
 
 Result = TypeVar("Result")
-"""Type variable: result of a coroutine."""
 
 
 class LiteLLMLibrary(Struct, frozen=True):
-    """The functions and classes of LiteLLM that the transport uses."""
-
     acompletion: Callable[..., Coroutine[Any, Any, Any]]
     """Async function of LiteLLM that sends a Chat Completions request."""
     base_exception: type[Exception]
@@ -36,11 +33,7 @@ class LiteLLMLibrary(Struct, frozen=True):
 
 
 class LiteLLMThread:
-    """The thread in which the library LiteLLM runs, with its event loop and the imported library.
-
-    `export_variables` is a function that sets the environment variables of LiteLLM. It is called once, before LiteLLM
-    is imported.
-    """
+    """`export_variables` sets the environment variables of LiteLLM. It is called once, before LiteLLM is imported."""
 
     def __init__(self, export_variables: Callable[[], None]) -> None:
         self._export_variables = export_variables
@@ -48,7 +41,7 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the LiteLLM thread and return its result. If the caller is cancelled, so is the coroutine.
+        """Run a coroutine in the thread. If the caller is cancelled, so is the coroutine.
 
         Raises `RuntimeError` if the system has no thread left.
         """
@@ -61,10 +54,7 @@ class LiteLLMThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a coroutine in the LiteLLM thread without waiting for it.
-
-        Coroutines start in the order of the calls.
-        """
+        """Start a coroutine without waiting for it. Coroutines start in the order of the calls."""
         if self._loop is None:
             work.close()
         else:
@@ -90,7 +80,6 @@ class LiteLLMThread:
         return self._library
 
     async def close(self) -> None:
-        """Cancel all coroutines in the LiteLLM thread and end the thread."""
         if self._loop is not None:
             await self.run_coroutine(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -145,7 +134,9 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
     arguments: dict[str, Any] = msgspec.json.decode(body)
     for message in arguments["messages"]:
         details = message.pop("reasoning_details", None)
-        if details and (blocks := [_to_thinking_block(detail) for detail in details if _is_signed(detail)]):
+        if details and (
+            blocks := [_to_thinking_block(each) for each in details if each.get("signature") or each.get("data")]
+        ):
             message["thinking_blocks"] = blocks
     return {**arguments, **_ALWAYS, "timeout": timeout}
 
@@ -184,10 +175,6 @@ class ReplyConverter:
         return detail
 
 
-def _is_signed(detail: dict[str, Any]) -> bool:
-    return bool(detail.get("signature") or detail.get("data"))
-
-
 def _to_thinking_block(detail: dict[str, Any]) -> dict[str, Any]:
     if "data" in detail:
         return {"type": "redacted_thinking", "data": detail["data"]}
@@ -198,20 +185,14 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class LiteLLMTransport:
-    """Client that sends Chat Completions requests through the Python library LiteLLM.
-
-    `timeout` is the maximum time without data from a provider, in seconds.
-    """
+    """`timeout` is the maximum time without data from a provider, in seconds."""
 
     def __init__(self, engine: LiteLLMThread, timeout: float) -> None:
         self._engine = engine
         self._timeout = timeout
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
-        """Send a request through LiteLLM, and return the response after its body or first chunk has arrived.
-
-        Raises `UpstreamUnreachable` if no provider replied, and `MissingExtra` if LiteLLM is not installed.
-        """
+        """Raises `UpstreamUnreachable` if no provider replied, and `MissingExtra` if LiteLLM is not installed."""
         response = LiteLLMResponse(self._engine)
         try:
             await self._engine.run_coroutine(response.start_call(to_acompletion_arguments(request.body, self._timeout)))
@@ -221,15 +202,11 @@ class LiteLLMTransport:
         return response
 
     async def close(self) -> None:
-        """End the thread in which LiteLLM runs, if a request has started it."""
         await self._engine.close()
 
 
 class LiteLLMResponse:
-    """Response of one call through LiteLLM, in the format of a Chat Completions server.
-
-    Call `start_call` in the LiteLLM thread, the other methods in the caller's event loop.
-    """
+    """Call `start_call` in the LiteLLM thread, the other methods in the caller's event loop."""
 
     body_received = False
     """Always False: LiteLLM does not report the end of a body before `read` returns it."""
@@ -265,14 +242,12 @@ class LiteLLMResponse:
             self._first, self._ended = encode_error_body(failure), True
 
     async def read(self) -> bytes:
-        """Return the next SSE event of a stream, or the body of a reply without streaming. b"": the end."""
         if self._first or self._ended:
             first, self._first = self._first, b""
             return first
         return await self._engine.run_coroutine(self._next())
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """End the LiteLLM call. If the reply is incomplete, the connection to the provider is closed."""
         self._first, self._ended = b"", True
         self._engine.submit_coroutine(self._end())
 

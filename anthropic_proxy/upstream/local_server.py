@@ -1,8 +1,6 @@
 """HTTP client with which commands of this program call a running proxy on this machine.
 
-`get_json` and `is_credential_rejected` send one `GET` request. `stream_message` sends a message request and yields the
-events of the reply. `stream_events` yields the events of any event stream. The parameter `token` is the credential for
-the proxy. Only the standard library is imported, so that commands start quickly.
+Only the standard library is imported, so that commands start quickly. `token` is the credential for the proxy.
 """
 
 import http.client
@@ -21,10 +19,7 @@ STREAM_TIMEOUT_SECONDS = 30.0
 
 
 def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
-    """Send `GET` for a path to the proxy and return the decoded JSON of the response.
-
-    None: no response arrived in time, its status is not 200, or its body is not JSON.
-    """
+    """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON."""
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
@@ -35,10 +30,7 @@ def get_json(host: str, port: int, path: str, token: str = "", certificate_file:
 
 
 def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
-    """Return True if the proxy answers a `GET` of the path with status 401, because it rejects `token`.
-
-    False: another status, or no response.
-    """
+    """Return True if the proxy answers a `GET` of the path with status 401. False: another status, or no response."""
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))

@@ -1,11 +1,7 @@
 """`Transports`: the outgoing connections of the proxy to providers, web pages and search services.
 
-A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
-`encode_http_head` returns the request line and headers of a request without sending it.
-
 If changed settings require new connections, `reuse_or_replace` returns a new object. Client requests that are already
-running still use the old object. `begin_exchange` and `end_exchange` count them (`running_exchanges`), and
-`close_when_idle` closes the old connections after the last of these requests.
+running still use the old one, and the last of them closes it. So `begin_exchange` and `end_exchange` count them.
 """
 
 import asyncio
@@ -31,11 +27,6 @@ if TYPE_CHECKING:
 
 
 class Transports:
-    """All outgoing connections of the proxy: to providers, for web fetch and search, and for Google tokens.
-
-    Call `wait_until_idle` before `close`.
-    """
-
     def __init__(
         self, settings: Settings, *, setup_variables: Sequence[str], litellm_variables: dict[str, Secret] | None = None
     ) -> None:
@@ -66,10 +57,7 @@ class Transports:
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
-        """Return the request line and headers that HTTP would send for an upstream request. Nothing is sent.
-
-        The command `explain` shows them to the user.
-        """
+        """Return the head that HTTP would send. Nothing is sent."""
         return self._http.encode_head(base_url, request, credential)
 
     @property
@@ -86,10 +74,7 @@ class Transports:
         return None if service is None else _new_search(self._http.send, service)
 
     def reuse_or_replace(self, settings: Settings) -> "Transports":
-        """Return the transports for new settings.
-
-        The result is this object if its connections can be kept, or else a new object.
-        """
+        """Return this object if its connections can be kept with the new settings, or else a new one."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
             return Transports(
@@ -103,32 +88,25 @@ class Transports:
         return self
 
     def begin_exchange(self) -> None:
-        """Count a client request that begins to use these connections. Call `end_exchange` at its end."""
         self.running_exchanges += 1
 
     def end_exchange(self) -> None:
-        """Count a client request that no longer uses these connections.
-
-        After the last such request, `wait_until_idle` returns.
-        """
         self.running_exchanges -= 1
         if self._empty is not None and not self.running_exchanges:
             self._empty.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no client request uses these connections. Call this before `close`."""
+        """Call this before `close`."""
         while self.running_exchanges:
             self._empty = self._empty or asyncio.Event()
             self._empty.clear()
             await self._empty.wait()
 
     async def close_when_idle(self) -> None:
-        """Wait until no client request uses these connections, then close them all."""
         await self.wait_until_idle()
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections at once, and end the LiteLLM thread."""
         await self._http.close()
         if self._fetcher is not None:
             await self._fetcher.close()
@@ -136,7 +114,6 @@ class Transports:
             await self._engine.close()
 
     async def _fetch_url(self, url: str, **options: Any) -> FetchedPage:
-        """Fetch a web page with a `PageFetcher`, which is imported at the first fetch: most processes never fetch."""
         if self._fetcher is None:
             from anthropic_proxy.upstream.web_fetch import PageFetcher  # noqa: PLC0415
 
@@ -146,7 +123,6 @@ class Transports:
     async def _send_to_demo(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
-        """Send a request to the demo. The demo is imported at its first request: most processes never use it."""
         if self._demo is None:
             from anthropic_proxy.upstream import demo  # noqa: PLC0415
 
@@ -187,12 +163,10 @@ def _new_search(send: Transport, service: SearchService) -> WebSearch:
 
 
 def _connection_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that connections depend on. A change of one of them requires new connections."""
     return settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
 
 
 def _token_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that Google Cloud tokens depend on. A change of one of them requires new tokens."""
     timeouts = settings.timeouts
     return (
         settings.google_credentials_file,

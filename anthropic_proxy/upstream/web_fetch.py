@@ -55,10 +55,7 @@ class GuardedDialer:
         self._lookup = lookup
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a non-blocking socket that is connected to a public address of the host.
-
-        Raises `WebFetchFailed` for a host with a private address, and `OSError` if no address accepts.
-        """
+        """Raises `WebFetchFailed` for a host with a private address, and `OSError` if no address accepts."""
         opened = await connect_first(
             await self.resolve_public_addresses(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
         )
@@ -192,10 +189,7 @@ class PageFetcher:
         blocked_domains: Sequence[str] = (),
         max_url_length: int = MAX_URL_CHARACTERS,
     ) -> FetchedPage:
-        """Fetch a URL, and return its content as text or bytes. Raises `WebFetchFailed`.
-
-        The parameters are described in the interface `WebFetch`.
-        """
+        """Raises `WebFetchFailed`. The parameters are described in the interface `WebFetch`."""
         if len(url) > max_url_length:
             raise WebFetchFailed(
                 f"the address has {len(url)} characters; it can have {max_url_length} at most", "url_too_long"
@@ -214,7 +208,6 @@ class PageFetcher:
             return await self._page(found, options)
 
     async def close(self) -> None:
-        """Close the connections of running fetches, and end the threads that look up hosts and decode texts."""
         await self._http.close()
         self._dialer.close()
         self._text_threads.shutdown(wait=False, cancel_futures=True)
@@ -369,7 +362,6 @@ def _shortened(url: str) -> str:
 
 
 HTML_MEDIA_TYPES = ("text/html", "application/xhtml+xml")
-"""Media types of HTML pages."""
 _MAGIC = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -422,12 +414,10 @@ def detect_media_type(declared: str, body: bytes) -> str:
 
 
 def is_text_media_type(media_type: str) -> bool:
-    """Return True if a page with this media type is returned as text, not as bytes."""
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
 
 
 def find_charset_parameter(content_type: str) -> str | None:
-    """Return the parameter `charset` of a `Content-Type` header. None: the header has no `charset`."""
     found = _PARAMETER.search(content_type)
     return found[1] if found else None
 

@@ -171,7 +171,6 @@ class SearxngClient(SearchClient):
     """Client of a SearXNG server with the base URL `url`. Its `settings.yml` must enable the JSON format."""
 
     max_query_characters = MAX_QUERY_CHARACTERS
-    """Maximum characters of a query to SearXNG. A longer query is rejected."""
 
     def __init__(self, send: Transport, url: str, *, setting: str = "SEARCH_URL") -> None:
         super().__init__(send, url.removesuffix("/search"), setting=setting)
@@ -179,9 +178,9 @@ class SearxngClient(SearchClient):
     def encode_query(
         self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
     ) -> UpstreamRequest:
-        """Return the HTTP request for a query to SearXNG: `GET /search?q=…&format=json`.
+        """SearXNG's limiter treats a request without certain headers as a bot.
 
-        SearXNG's limiter treats a request without certain headers as a bot. The request therefore has these headers.
+        The request therefore has these headers.
         """
         parameters = urlencode({"q": _without_commands(query + build_site_filter(sites)), "format": "json"})
         headers = {
@@ -214,7 +213,6 @@ class SearxngClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return a remedy for an error status of the SearXNG server. "": no remedy is known."""
         if status == 403:
             return "it does not give JSON; add json to search.formats in SearXNG's settings.yml"
         if status == 429:
@@ -279,19 +277,14 @@ class _BraveResponse(Struct):
 
 
 class BraveClient(SearchClient):
-    """Client of the Brave Search API. The API key is sent in the header `x-subscription-token`."""
+    """Client of the Brave Search API."""
 
     max_query_characters = 400
-    """Maximum characters of a query to Brave Search. A longer query is rejected."""
 
     def encode_query(
         self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
     ) -> UpstreamRequest:
-        """Return the HTTP request for a query to Brave Search.
-
-        The domains to search (`sites`) and to omit (`excluded_sites`) are added to the query. They are not added if the
-        query would then be too long for Brave.
-        """
+        """The domains are added to the query, unless it would then be too long for Brave."""
         narrowed = query + build_site_filter(sites) + "".join(f" -site:{site}" for site in excluded_sites)
         if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:
             narrowed = query
@@ -302,7 +295,6 @@ class BraveClient(SearchClient):
         return UpstreamRequest(path=path, body=b"", headers=headers, method="GET")
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the web results in a response of Brave Search, as plain text without HTML."""
         web = msgspec.json.decode(body, type=_BraveResponse).web
         return [
             SearchResult(
@@ -315,10 +307,7 @@ class BraveClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Brave Search, the field `error.detail`. "": no message.
-
-        The status does not show the cause: Brave answers a wrong API key with status 422, for example.
-        """
+        """The status does not show the cause: Brave answers a wrong API key with status 422, for example."""
         return _quote(body, "error", "detail")
 
 
@@ -334,25 +323,19 @@ class _TavilyResponse(Struct):
 
 
 class TavilyClient(SearchClient):
-    """Client of the search service Tavily. The API key is sent in the header `authorization`, as Bearer token."""
+    """Client of the search service Tavily."""
 
     max_query_characters = 400
-    """Maximum characters of a query to Tavily. A longer query is rejected."""
 
     def encode_query(
         self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
     ) -> UpstreamRequest:
-        """Return the HTTP request for a query to Tavily.
-
-        Tavily itself filters by the domains to search (`sites`) and to omit (`excluded_sites`).
-        """
         fields: dict[str, object] = {"query": query, "max_results": min(limit, _TAVILY_MAX_RESULTS)}
         fields |= {"include_domains": list(sites)} if sites else {}
         fields |= {"exclude_domains": list(excluded_sites)} if excluded_sites else {}
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the results in a response of Tavily. The excerpt of a result consists of passages of the page."""
         return [
             SearchResult(
                 url=result.url,
@@ -364,10 +347,7 @@ class TavilyClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Tavily, the field `detail.error`. "": no message.
-
-        Tavily has two status codes of its own: 432 and 433 mean that the limit of the user's plan is reached.
-        """
+        """Tavily's own status codes 432 and 433 mean that the limit of the user's plan is reached."""
         return _quote(body, "detail", "error")
 
 
@@ -383,18 +363,13 @@ class _ExaResponse(Struct):
 
 
 class ExaClient(SearchClient):
-    """Client of the search service Exa. The API key is sent in the header `x-api-key`."""
+    """Client of the search service Exa."""
 
     max_query_characters = 1_000
-    """Maximum characters of a query to Exa. A longer query is rejected."""
 
     def encode_query(
         self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
     ) -> UpstreamRequest:
-        """Return the HTTP request for a query to Exa.
-
-        Exa itself filters by the domains to search (`sites`) and to omit (`excluded_sites`).
-        """
         fields: dict[str, object] = {
             "query": query,
             "numResults": min(limit, _EXA_MAX_RESULTS),
@@ -405,7 +380,6 @@ class ExaClient(SearchClient):
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the results in a response of Exa. The excerpts of a page are joined to one text."""
         return [
             SearchResult(
                 url=result.url,
@@ -417,21 +391,16 @@ class ExaClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Exa, the field `error`. "": none."""
         return _quote(body, "error")
 
 
 class MissingKeyClient:
-    """Replacement for a search service without its API key: each search fails.
-
-    `problem` is the error text.
-    """
+    """Replacement for a search service without its API key: each search fails with `problem`."""
 
     def __init__(self, problem: str) -> None:
         self._problem = problem
 
     async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
-        """Raise `WebSearchFailed`, because the API key of the search service is missing."""
         raise WebSearchFailed(self._problem, "unavailable")
 
 

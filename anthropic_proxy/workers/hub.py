@@ -1,9 +1,14 @@
 """Hub in the supervisor process, which connects the workers: it sums their statistics and forwards their messages.
 
-`Hub` has an `IpcChannel` (a pair of sockets) to each worker. `receive_from` processes the messages of one worker. A
-query is the request of a worker for the sum of all statistics. The hub answers a query as soon as all workers have
-reported, or else at a deadline. The supervisor calls `answer_due_queries` at the deadline, which `next_query_deadline`
-returns.
+Theory of operation. A worker that serves `/metrics` needs the sum over all workers and sends a query. The hub asks the
+other workers, and answers as soon as all have reported. A worker may be blocked or end at any time, so at a deadline
+the hub uses the latest report of the missing ones. `_latest` therefore keeps the last report of each serving worker,
+and `_ended` the sum of the counters of ended ones, so that counters never decrease. The hub never blocks and has no
+timers of its own: the supervisor's loop calls `receive_from` for readable channels and `answer_due_queries` at
+`next_query_deadline`.
+
+Observed facts, such as an API key in cooldown, are forwarded at once and kept until they expire, for workers that start
+later.
 """
 
 import time
@@ -36,8 +41,6 @@ A further one replaces the oldest.
 
 @dataclass
 class _Query:
-    """Query of a worker that the hub has not yet answered."""
-
     sender: IpcChannel
     message: StatsQuery
     number: int
@@ -49,11 +52,7 @@ class _Query:
 
 
 class Hub:
-    """Hub in the supervisor, which receives the messages of all workers.
-
-    It sums their statistics, and forwards observed facts, such as an API key in cooldown, to the other workers. `clock`
-    returns monotonic seconds.
-    """
+    """`clock` returns monotonic seconds."""
 
     def __init__(self, aggregator: WorkerPeer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._aggregator = aggregator
@@ -75,14 +74,10 @@ class Hub:
 
     @property
     def channels(self) -> Sequence[IpcChannel]:
-        """Channels to the workers that can still send messages."""
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
-        """Add the channel to a new worker, and send it the facts of other workers that are still valid.
-
-        An example of such a fact is an API key in cooldown.
-        """
+        """Add a new worker, and send it the facts of other workers that are still valid."""
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -90,17 +85,23 @@ class Hub:
                 channel.send(replace(observation, lifetime_seconds=until - now))
 
     def receive_from(self, channel: IpcChannel) -> None:
-        """Process all messages that a worker has sent so far, without waiting for more.
-
-        A `ReloadRequest` sets `reload_requested`, which the supervisor reads.
-        """
+        """Process all messages that a worker has sent so far, without waiting for more."""
         for message in channel.receive():
             if isinstance(message, StatsReport):
                 self._latest[channel] = message.stats
-                self._note_answer(channel, message.query_number)
+                for query in self._queries:
+                    if message.query_number >= query.number:
+                        query.missing.discard(channel)
+                self.answer_due_queries()
             elif isinstance(message, StatsQuery):
                 self._latest[channel] = message.stats
-                self._start_query(channel, message)
+                self._number += 1
+                missing = {other for other in self._latest if other is not channel}
+                for other in missing:
+                    other.send(StatsRequest(self._number))
+                deadline = self._clock() + WORKER_TIMEOUT_SECONDS
+                self._queries.append(_Query(channel, message, self._number, deadline, missing))
+                self.answer_due_queries()
             elif isinstance(message, SharedObservation):
                 self._broadcast(channel, message)
             elif isinstance(message, ReloadRequest):
@@ -123,36 +124,18 @@ class Hub:
         self._note_end(channel)
 
     def next_query_deadline(self) -> float | None:
-        """Return the time, in seconds of the clock, at which `answer_due_queries` must be called next.
-
-        None: no worker waits for the sum of the statistics.
-        """
+        """Return the time of the clock at which `answer_due_queries` must be called next. None: no query waits."""
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
-        """Answer the queries for which all workers have reported, or for which the deadline has passed.
-
-        The answer is the sum of all statistics. After the deadline, previous reports replace missing ones.
-        """
+        """Answer the queries for which all workers have reported, or for which the deadline has passed."""
         now = self._clock()
         for query in list(self._queries):
             if not query.missing or now >= query.deadline:
                 self._queries.remove(query)
-                self._answer(query)
-
-    def _start_query(self, sender: IpcChannel, message: StatsQuery) -> None:
-        self._number += 1
-        missing = {channel for channel in self._latest if channel is not sender}
-        for channel in missing:
-            channel.send(StatsRequest(self._number))
-        self._queries.append(_Query(sender, message, self._number, self._clock() + WORKER_TIMEOUT_SECONDS, missing))
-        self.answer_due_queries()
-
-    def _note_answer(self, channel: IpcChannel, number: int) -> None:
-        for query in self._queries:
-            if number >= query.number:
-                query.missing.discard(channel)
-        self.answer_due_queries()
+                readings = [self._aggregator.collect_stats(), *self._latest.values()]
+                total = self._aggregator.sum_stats(readings, self._ended)
+                query.sender.send(StatsTotal(query.message.query_number, total, unresponsive_count=len(query.missing)))
 
     def _note_end(self, channel: IpcChannel) -> None:
         if (latest := self._latest.pop(channel, None)) is not None:
@@ -161,11 +144,6 @@ class Hub:
         for query in self._queries:
             query.missing.discard(channel)
         self.answer_due_queries()
-
-    def _answer(self, query: _Query) -> None:
-        readings = [self._aggregator.collect_stats(), *self._latest.values()]
-        reading = self._aggregator.sum_stats(readings, self._ended)
-        query.sender.send(StatsTotal(query.message.query_number, reading, unresponsive_count=len(query.missing)))
 
     def _broadcast(self, sender: IpcChannel, observation: SharedObservation) -> None:
         key = observation.kind, observation.settings_digest, observation.name

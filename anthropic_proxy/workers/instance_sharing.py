@@ -1,8 +1,6 @@
-"""`InstanceSharing`: exchange of observed facts between all server processes that use the same Redis.
+"""Exchange of observed facts between all server processes (instances) that use the same Redis, on any machine.
 
-Such a process is called an instance. It may run on any machine. An observation is a fact such as an API key in cooldown
-or an open circuit. `publish` sends it to all other instances in the background, after about half a second. Redis also
-stores it for instances that start later.
+A fact is, for example, that an API key is in cooldown. Redis also stores it for instances that start later.
 """
 
 import asyncio
@@ -32,10 +30,7 @@ MAX_UNSENT_OBSERVATIONS = 10_000
 
 
 class InstanceSharing:
-    """Exchange of observed facts, such as keys in cooldown, with other server processes that use the same Redis.
-
-    `apply` is called with each fact that another process has observed.
-    """
+    """`apply` is called with each fact that another process has observed."""
 
     def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:
         self._store, self._apply = store, apply
@@ -44,26 +39,18 @@ class InstanceSharing:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to send observed facts to the other processes with the same Redis, and to receive theirs.
-
-        Call this in the event loop.
-        """
         if not self._tasks:
             self._store.start()
             self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._receive_all())]
 
     def publish(self, observation: SharedObservation) -> None:
-        """Queue an observed fact for all other processes with the same Redis.
-
-        A newer fact about the same object replaces a queued one.
-        """
+        """Queue a fact for the other processes. A newer fact about the same object replaces a queued one."""
         name = f"{observation.kind} {observation.settings_digest} {observation.name}"
         if name in self._unsent or len(self._unsent) < MAX_UNSENT_OBSERVATIONS:
             self._unsent[name] = observation
             self._has_unsent.set()
 
     async def close(self) -> None:
-        """Stop sending and receiving. Observations that are not sent yet are lost."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -42,26 +42,19 @@ class StatsQuery(Struct, tag="query"):
     query_number: int
     """Number chosen by the worker, which the answer (`StatsTotal`) repeats."""
     stats: bytes
-    """Current statistics of the worker that sends the query, encoded by `metrics.encode_snapshot`."""
 
 
 class StatsRequest(Struct, tag="request"):
-    """Message in which the hub asks a worker to send its statistics now, because another worker has requested the sum.
-
-    The worker answers with a `StatsReport`.
-    """
+    """Message in which the hub asks a worker to send its statistics now."""
 
     query_number: int
-    """Number chosen by the hub, which the answer (`StatsReport`) repeats."""
 
 
 class StatsTotal(Struct, tag="total"):
     """Message in which the hub sends the sum of the statistics of all workers, as the answer to a `StatsQuery`."""
 
     query_number: int
-    """Number of the `StatsQuery` that this message answers."""
     stats: bytes
-    """Sum of the statistics, encoded by `metrics.encode_snapshot`."""
     unresponsive_count: int
     """Number of workers that did not report in time. `stats` contains their previous reports."""
 
@@ -93,13 +86,9 @@ class ReloadRequest(Struct, tag="reload"):
 
 
 class RequestsWatch(Struct, tag="watch"):
-    """Message in which a worker asks the others for their client requests.
-
-    They then send `RequestsUpdate` messages for `duration_seconds`.
-    """
+    """Message in which a worker asks the others for their client requests."""
 
     duration_seconds: float
-    """Time for which the other workers send `RequestsUpdate` messages."""
     needs_recent: bool
     """True if each other worker first sends all of its recent requests. False: only changes from now on."""
 
@@ -108,7 +97,6 @@ class RequestsUpdate(Struct, tag="requests"):
     """Message with recent and running client requests of one worker, which another worker has requested."""
 
     worker: int
-    """Index of the worker that sends the message."""
     requests: bytes
     """Requests of the worker: a `RequestSnapshot` as JSON, with keys redacted."""
     contains_recent: bool
@@ -125,7 +113,6 @@ Message = (
     | RequestsWatch
     | RequestsUpdate
 )
-"""All messages of an `IpcChannel`."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -142,12 +129,11 @@ class IpcChannel:
         """True if no more messages can be received: the other process closed its end, or a message was damaged."""
 
     def fileno(self) -> int:
-        """Return the file descriptor of the socket, for `select` or an event loop."""
         return self._end.fileno()
 
     @property
     def socket(self) -> socket.socket:
-        """Socket of this end, for registration in an event loop. Only the channel reads and writes the socket."""
+        """For registration in an event loop. Only the channel reads and writes the socket."""
         return self._end
 
     @property
@@ -156,7 +142,7 @@ class IpcChannel:
         return bool(self._outgoing)
 
     def send(self, message: Message) -> bool:
-        """Send a message. Bytes that the socket does not accept yet are kept, and `flush` sends them later.
+        """Send a message as far as the socket accepts it; `flush` sends the rest.
 
         Return False if the message is lost.
         """
@@ -172,10 +158,7 @@ class IpcChannel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Send the bytes that `send` has kept, as far as the socket accepts them without blocking.
-
-        Return False if the connection is broken, and the kept bytes are lost.
-        """
+        """Send the bytes that `send` has kept. Return False if the connection is broken and they are lost."""
         while self._outgoing:
             try:
                 written = self._end.send(self._outgoing)
@@ -206,10 +189,7 @@ class IpcChannel:
         return self._pop_complete()
 
     def close(self, flush_timeout_seconds: float = 0.0) -> None:
-        """Close the socket of this end.
-
-        `flush_timeout_seconds` is the maximum time to send the unsent bytes first. 0: they are lost.
-        """
+        """`flush_timeout_seconds`: maximum time to send the unsent bytes first. 0: they are lost."""
         if flush_timeout_seconds and self._outgoing:
             self._end.settimeout(flush_timeout_seconds)
             with suppress(OSError):  # the peer does not read any more

@@ -1,9 +1,11 @@
 """Statistics of one server process, and its exchange of messages with the other processes of the server.
 
-`WorkerPeer` is the interface for the application. Its `collect_stats` returns the statistics of this process, and
-`query_totals` the sum of all workers. An observation is a fact about a model, an API key or a provider address.
-`find_publisher` returns the function that sends an observation to the other processes. `WorkerLink` is the connection
-of a worker to the hub, which passes messages between the workers.
+Theory of operation. `WorkerPeer` is what the application sees, whether or not there are other processes. Under a
+supervisor it has a `WorkerLink`, the connection to the hub, and with Redis an `InstanceSharing` too. The link sends
+changed statistics once a second, so that a killed worker loses little, and answers requests of the hub for fresh ones.
+Facts about models, keys and provider addresses (observations) wait a moment, because only the latest fact about an
+object matters. Client requests are sent only while a user of another worker watches them (`RequestSharing`): each
+`RequestsWatch` extends the time, so that nothing has to be ended if the watching worker dies.
 """
 
 import asyncio
@@ -64,10 +66,7 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class WorkerPeer:
-    """Statistics of this server process, and the exchange of statistics and observed facts with other workers.
-
-    `link` is the connection to the hub. None: this process is the supervisor, or the only process.
-    """
+    """`link` is the connection to the hub. None: this process is the supervisor, or the only process."""
 
     def __init__(
         self,
@@ -93,17 +92,14 @@ class WorkerPeer:
             self.in_progress.use_shared_memory(link.board)
 
     def open(self) -> None:
-        """Begin to exchange statistics and observed facts with the hub. Without a link to a hub: no effect."""
         if self._link is not None:
             self._link.open(self)
 
     def close(self) -> None:
-        """Send the last statistics and observed facts to the hub, and close the link. Without a link: no effect."""
         if self._link is not None:
             self._link.close()
 
     def end_live_request_streams(self) -> None:
-        """End the streamed responses that show live requests to users, so that the server can stop."""
         self.requests.end_live_request_streams()
 
     @property
@@ -112,10 +108,7 @@ class WorkerPeer:
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 
     def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
-        """Return the function that sends an observed fact, such as a key in cooldown, to all other processes.
-
-        None means that there is neither another worker nor Redis.
-        """
+        """Return the function that sends an observed fact to all other processes. None: there are none."""
         if store.state.kind == "redis" and self._instances is None:
             from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
             from anthropic_proxy.workers.instance_sharing import InstanceSharing  # noqa: PLC0415
@@ -133,15 +126,10 @@ class WorkerPeer:
         return publish
 
     def start_instance_sharing(self) -> None:
-        """Begin to exchange observed facts with the other servers that use the same Redis.
-
-        Without a store in Redis, do nothing.
-        """
         if self._instances is not None:
             self._instances.start()
 
     async def stop_instance_sharing(self) -> None:
-        """End the exchange with the other servers that use the same Redis."""
         if self._instances is not None:
             await self._instances.close()
 
@@ -166,14 +154,10 @@ class WorkerPeer:
         return encode_snapshot(snapshot)
 
     def finished_exchange_count(self) -> int:
-        """Return the number of exchanges (client requests with a reply or an error) that this process has finished."""
         return sum(row.requests for row in self.totals.snapshot.counters.values())
 
     def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
-        """Return the sum of the statistics of several processes, all encoded by `metrics.encode_snapshot`.
-
-        Of ended processes, only the counters are added, because gauges such as memory use no longer apply.
-        """
+        """Return the sum of encoded statistics. Of ended processes, only the counters are added, not the gauges."""
         return encode_snapshot(sum_snapshots(running_stats, ended_stats))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
@@ -193,8 +177,6 @@ class WorkerPeer:
 
 
 class WorkerLink:
-    """Connection of a worker to the hub, for statistics, observed facts and client requests that workers share."""
-
     def __init__(self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int) -> None:
         self.board = board
         """Memory shared with the supervisor, for heartbeats and requests in progress."""
@@ -210,10 +192,6 @@ class WorkerLink:
         """True if the event loop waits until the socket is writable."""
 
     def open(self, peer: WorkerPeer) -> None:
-        """Begin the exchange with the hub: report the statistics of `peer`, and pass messages of other workers to it.
-
-        Call this in the event loop.
-        """
         self._peer, self._loop = peer, asyncio.get_running_loop()
         self._socket_events = SocketEvents(self._loop)
         self._sharing = RequestSharing(peer.requests, self.worker_index, self.worker_count, self._send)
@@ -221,20 +199,16 @@ class WorkerLink:
         self._report_stats()
 
     def publish(self, observation: SharedObservation) -> None:
-        """Send an observed fact, such as a key in cooldown, to all other workers after `PUBLISH_DELAY_SECONDS`.
-
-        A newer fact about the same object replaces one that is not sent yet.
-        """
+        """Queue an observed fact. A newer fact about the same object replaces one that is not sent yet."""
         if not self._observations:
             self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
         self._observations[observation.kind, observation.settings_digest, observation.name] = observation
 
     def request_reload(self) -> None:
-        """Ask the supervisor to reload the settings of all workers."""
         self._channel.send(ReloadRequest())
 
     async def query_totals(self) -> StatsTotal:
-        """Query the hub for the statistics of all workers and return its answer. Concurrent callers share one query.
+        """Return the hub's sum of the statistics of all workers. Concurrent callers share one query.
 
         Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`.
         """
@@ -307,11 +281,6 @@ _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
 
 
 class RequestSharing:
-    """Exchange of recent and running client requests between this worker and the others.
-
-    `send` sends a message to the hub, which forwards it.
-    """
-
     def __init__(
         self, feed: RequestFeed, worker: int, worker_count: int, send: Callable[[RequestsWatch | RequestsUpdate], None]
     ) -> None:
@@ -331,11 +300,6 @@ class RequestSharing:
         feed.watch_peers = lambda needs_recent: send(RequestsWatch(WATCH_SECONDS, needs_recent))
 
     def apply_message(self, message: RequestsWatch | RequestsUpdate) -> None:
-        """Process a message of another worker.
-
-        After a `RequestsWatch`, send the client requests of this worker for a limited time. After a `RequestsUpdate`,
-        add the received requests to those that users can view.
-        """
         if isinstance(message, RequestsUpdate):
             snapshot = _decode_snapshot(message.requests)
             self._feed.apply_worker_update(message.worker, snapshot, contains_recent=message.contains_recent)
@@ -348,7 +312,6 @@ class RequestSharing:
             self._timer = self._loop.call_later(UPDATE_INTERVAL_SECONDS, self._update)
 
     def close(self) -> None:
-        """Stop sending requests to other workers."""
         self._feed.on_finish = None
         if self._timer is not None:
             self._timer.cancel()
@@ -372,7 +335,6 @@ class RequestSharing:
 MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
 """Values of `SharedObservation.kind`: a learned fact about a model, a provider API key in cooldown (skipped for a
 time), and a circuit that blocks or permits calls to a provider address."""
-_DIGEST_BYTES = 16
 
 
 def register_publisher(services: Services, publish: Callable[[SharedObservation], None]) -> None:
@@ -395,10 +357,7 @@ def register_publisher(services: Services, publish: Callable[[SharedObservation]
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """Apply a fact that another worker has observed, such as a key in cooldown, to `services`.
-
-    A fact about a model or a circuit is ignored if it was observed with other provider settings.
-    """
+    """Apply a fact that another worker has observed. It is ignored if it was observed with other provider settings."""
     addresses, upstreams = _settings_digests(services.settings)
     if (
         observation.kind == MODEL_OBSERVATION
@@ -414,9 +373,11 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
         if observation.lifetime_seconds <= 0:
             services.circuit_breakers.close_circuit_from_peer(observation.name)
         else:
-            services.circuit_breakers.open_circuit_from_peer(
-                observation.name, _decode_failure(observation), observation.lifetime_seconds
-            )
+            # workers do not share the provider's own message, because it may contain an API key
+            provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
+            text = f"{provider} failed with status {status}."
+            failure = UpstreamError(text, provider=provider, status=int(status), kind=kind)
+            services.circuit_breakers.open_circuit_from_peer(observation.name, failure, observation.lifetime_seconds)
 
 
 def _settings_digests(settings: Settings) -> Sequence[str]:
@@ -431,14 +392,4 @@ def _settings_digests(settings: Settings) -> Sequence[str]:
 
 
 def _digest(text: str) -> str:
-    """Return a hexadecimal digest of a text, so that messages contain no API keys and settings."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def _decode_failure(observation: SharedObservation) -> UpstreamError:
-    """Return the failure that opened a circuit in another worker, with a message composed by this process.
-
-    Workers do not share the provider's own message, because it may contain an API key.
-    """
-    provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
-    return UpstreamError(f"{provider} failed with status {status}.", provider=provider, status=int(status), kind=kind)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,15 +1,15 @@
 """Supervisor process of several workers that share one listening socket (`anthropic-proxy serve --workers`).
 
-`Supervisor` starts, replaces and stops the worker processes, and makes them stop or reload the settings after a signal.
-It runs the hub, which passes messages between the workers, but serves no client request itself. Each worker sends a
-heartbeat once a second while its event loop runs. A worker without heartbeats is killed and replaced.
+It starts, replaces and stops the workers, forwards signals to them as commands, and runs the hub. It serves no client
+request. A worker without heartbeats is killed and replaced.
 """
 
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -47,18 +47,13 @@ _spawning = get_context("spawn")
 
 @dataclass
 class _Worker:
-    """State of one worker process, as the supervisor keeps it."""
-
     process: BaseProcess
     control: socket.socket
-    """Socket by which the supervisor sends commands to the worker."""
     channel: IpcChannel
-    """Connection between the worker and the hub."""
     index: int
     started_at: float
-    """Start of the process, in seconds of the monotonic clock."""
+    """Seconds of the monotonic clock."""
     board: memoryview
-    """Memory shared with the worker, with its heartbeats and requests in progress."""
     ready: bool = False
     """True if the worker has begun to serve, or a start-up error of the worker was already handled."""
     beats: int = 0
@@ -71,11 +66,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Supervisor that starts, replaces and stops the worker processes of a server.
-
-    `load_app` builds the application of each worker. `application` is the supervisor's own application. It is used, for
-    example, to check new settings and to write the log.
-    """
+    """`application` is the supervisor's own application, which checks new settings and writes the log."""
 
     def __init__(
         self,
@@ -119,7 +110,7 @@ class Supervisor:
         inbox.setblocking(False)
         outbox.setblocking(False)
         for forwarded in SUPERVISOR_SIGNALS:
-            signal.signal(forwarded, _ignore_signal)
+            signal.signal(forwarded, lambda number, frame: None)  # `set_wakeup_fd` delivers the number
         signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
         for _ in range(self._worker_count):
             self._start()
@@ -128,8 +119,11 @@ class Supervisor:
             awaited += [handle for worker in self._workers for handle in exit_handles(worker.process)]
             awaited += [worker.control for worker in self._workers if not worker.ready]
             ready = _wait(awaited, self._hub.channels, self._next_deadline())
-            self._note_ready(ready)
             for worker in self._workers:
+                if worker.control in ready:
+                    worker.ready = True
+                    with suppress(OSError):  # the worker has ended
+                        self._any_served |= bool(worker.control.recv(1))
                 if worker.channel in ready:
                     worker.channel.flush()
                     self._hub.receive_from(worker.channel)
@@ -167,10 +161,7 @@ class Supervisor:
         self._workers.append(_Worker(process, control, channel, index, time.monotonic(), shared))
 
     def _next_deadline(self) -> float | None:
-        """Return the seconds until the next task of the supervisor that needs no event, such as a restart.
-
-        None: no task.
-        """
+        """Return the seconds until the next task of the supervisor that needs no event, such as a restart."""
         due = [] if (deadline := self._hub.next_query_deadline()) is None else [deadline]
         now = time.monotonic()
         due.append(self._next_check)
@@ -181,12 +172,6 @@ class Supervisor:
         elif self._file_watch is not None:
             due.append(now + WATCH_INTERVAL_SECONDS)
         return max(min(due) - now, 0.0) if due else None
-
-    def _note_ready(self, ready: Collection[object]) -> None:
-        for worker in self._workers:
-            if worker.control in ready:
-                worker.ready = True
-                self._any_served |= _reads_ready(worker.control)
 
     def _handle_signal(self, number: int) -> None:
         if number == RELOAD_SIGNAL and not self._terminal.is_closed():
@@ -288,14 +273,3 @@ def _wait(awaited: Sequence[socket.socket | int], channels: Sequence[IpcChannel]
         for channel in channels:
             selector.register(channel, selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.has_unsent else 0))
         return {key.fileobj for key, _ in selector.select(seconds)}
-
-
-def _reads_ready(control: socket.socket) -> bool:
-    try:
-        return bool(control.recv(1))
-    except OSError:
-        return False
-
-
-def _ignore_signal(number: int, frame: object) -> None:
-    """Do nothing, as a signal handler. `signal.set_wakeup_fd` delivers the signal number to the supervisor's loop."""

@@ -1,9 +1,7 @@
 """Entry points of worker processes, which serve client requests under a supervisor process.
 
-With `anthropic-proxy serve --workers`, each new process runs `run_worker`, which calls `serve_supervised`. With
-automatic reload for developers, uvicorn's supervisor runs `serve_supervised` directly, and restarts the process when
-the code changes. A `SupervisorConnection` has the sockets and the shared memory between a worker and its supervisor.
-`LoadWorkerApp` is the type of the function that builds the application in a process.
+With `--workers`, each new process runs `run_worker`. With automatic reload for developers, uvicorn's supervisor runs
+`serve_supervised` directly, and restarts the process when the code changes.
 """
 
 import socket
@@ -26,9 +24,7 @@ class WorkerApplication(Application, Protocol):
     """Interface of an application that one or several server processes can serve. `app.App` implements it."""
 
     @property
-    def peer(self) -> WorkerPeer:
-        """Object that has the statistics of this process, and exchanges them with the other workers."""
-        ...
+    def peer(self) -> WorkerPeer: ...
 
     async def log_startup(self, worker_count: int) -> None:
         """Log the start-up summary of a server with `worker_count` workers. Called in the supervisor."""
@@ -39,10 +35,7 @@ class WorkerApplication(Application, Protocol):
         ...
 
     def check_settings(self) -> bool:
-        """Read the settings again and log the changes. Return False if they are invalid.
-
-        Called in the supervisor before its workers reload the settings.
-        """
+        """Read the settings again and log the changes. Return False if they are invalid. Called in the supervisor."""
         ...
 
 
@@ -53,20 +46,13 @@ class LoadWorkerApp(Protocol):
     """
 
     def __call__(self, *, address: str, logs_startup: bool = True, link: WorkerLink | None = None) -> WorkerApplication:
-        """Return the application. `address` is the URL of the server.
-
-        `logs_startup`: True to log the start-up summary. `link` is the worker's connection to the hub, None in the
-        supervisor or the only server process.
-        """
+        """`link` is the worker's connection to the hub, None in the supervisor or the only server process."""
         ...
 
 
 @dataclass(frozen=True)
 class SupervisorConnection:
-    """Two sockets and a shared memory that connect a worker with its supervisor.
-
-    The object can be pickled only while it is passed to a new worker process.
-    """
+    """Connection of a worker with its supervisor. Picklable only while it is passed to a new worker process."""
 
     control: socket.socket
     """Socket for commands of the supervisor, and for the worker's reply that it has begun to serve."""
@@ -83,10 +69,6 @@ def run_worker(
     supervisor: SupervisorConnection,
     worker_index_and_count: tuple[int, int],
 ) -> None:
-    """Serve client requests in a new worker process until the supervisor stops it or ends.
-
-    `worker_index_and_count` has the index of this worker, from 0, and the worker count.
-    """
     link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *worker_index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
 

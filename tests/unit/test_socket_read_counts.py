@@ -12,8 +12,7 @@ import pytest
 
 from anthropic_proxy.server.http1.connection import Http1Connection
 from anthropic_proxy.server.http1.lifecycle import ServerState
-from anthropic_proxy.upstream.http.client import ConnectionPool
-from anthropic_proxy.upstream.http.connection import Connection
+from anthropic_proxy.upstream.http.connection import Connection, ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin
 from tests.fuzz.targets.connection import KeptConnection
 from tests.support.operation_counts import MORE, VERSIONS, WARM_UPS, Calls

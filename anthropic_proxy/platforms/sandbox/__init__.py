@@ -1,8 +1,7 @@
 """Sandbox: runs a small Python program file in its own process, with limits of time, CPU and memory.
 
-`run_sandboxed` runs a `SandboxedProgram`: a file with a function `main`, which receives one JSON value and returns
-another. The sandbox is used for regular expressions that a model wrote, and for fetched web pages. Unlike a thread, a
-process can be killed while C code runs.
+It is used for regular expressions that a model wrote, and for fetched web pages. Unlike a thread, a process can be
+killed while C code runs.
 """
 
 import asyncio
@@ -23,7 +22,6 @@ class SandboxedProgram(Struct, frozen=True, kw_only=True):
     """Path and limits of a Python program file that `run_sandboxed` runs in its own process."""
 
     path: str
-    """Path of the program file."""
     timeout_seconds: float
     """Maximum seconds of a run, including the start of the process."""
     cpu_seconds: int

@@ -1,8 +1,6 @@
-"""Acceptor of client connections on the listening socket, up to a maximum number of open connections.
+"""Accepts client connections on the listening socket, up to the number that the limit of open files allows.
 
-The maximum follows from the limit of open file descriptors. `Acceptor.start` begins to accept connections. Connections
-above the maximum wait in the backlog, the kernel's queue of the socket. `Acceptor.close` first accepts the waiting
-connections, which the kernel would otherwise reset, and then closes the socket.
+Further connections wait in the backlog, the kernel's queue of the socket.
 """
 
 import asyncio
@@ -27,10 +25,7 @@ MAX_ACCEPTS_AT_SHUTDOWN = 4096
 ACCEPT_PAUSE_SECONDS = 0.1
 """Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
-"""Maximum seconds for a client to send its request headers while the number of connections is at its maximum.
-
-The connection of a slower client is aborted.
-"""
+"""Maximum seconds for a client to send its request headers while the number of connections is at its maximum."""
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
 """Maximum seconds of a TLS handshake with a client. After this time the connection is closed."""
 HANDSHAKE_GRACE_SECONDS = 1.0
@@ -41,11 +36,7 @@ _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
-    """Acceptor of client connections on one listening socket.
-
-    `new_protocol` builds the asyncio protocol object of a connection, and `find_tls_context` returns None for
-    connections without TLS.
-    """
+    """Acceptor of client connections on one listening socket. `find_tls_context` returns None for no TLS."""
 
     def __init__(
         self,
@@ -69,16 +60,11 @@ class Acceptor:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to accept connections, or resume after a pause."""
         self._resume_timer = None
         self._events.on_readable(self._listener, self._accept)
 
     async def close(self) -> None:
-        """Accept the connections that wait in the backlog (queue of the socket), then close the listening socket.
-
-        Otherwise the kernel would reset these connections. The method also waits for their TLS handshakes, and cancels
-        the handshakes that are incomplete after `HANDSHAKE_GRACE_SECONDS`.
-        """
+        """Close the socket after the connections in its backlog are accepted. The kernel would reset them."""
         if self._resume_timer is not None:
             self._resume_timer.cancel()
         else:
@@ -121,10 +107,7 @@ class Acceptor:
             client.close()  # the client has disconnected, or the TLS handshake failed
 
     def _pause(self, reason: str) -> None:
-        """Stop accepting for `ACCEPT_PAUSE_SECONDS`, and close connections that are idle or send their headers slowly.
-
-        `reason` is the cause for the warning in the log.
-        """
+        """Stop accepting for a while, and close connections that are idle or send their headers slowly."""
         if self._closed:
             return
         self._events.ignore_readable(self._listener)

@@ -1,8 +1,17 @@
 """HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits.
 
-`Http1Connection` is the protocol object of one connection. asyncio calls its methods marked "(asyncio)" for events of
-the socket, such as received bytes or a disconnect. The parser httptools calls its methods marked "(httptools)"
-for each parsed element of a request. The head of a request is its request line with the headers.
+Theory of operation. asyncio passes received bytes to `data_received`. httptools calls the `on_*` methods for each
+parsed element, within its `feed_data`. Almost every read of a socket is one complete head, one head with its body, or
+one piece of a body: `_parse_ordinary` passes such bytes to the parser without a copy. All other bytes go through a
+buffer and `_parse`, which cuts them into pieces. It is not simpler for two reasons: httptools has no limits, and it
+accepts request lines that another HTTP program could read differently (request smuggling). So each head is counted and
+its request line is checked before the parser reads it, parsing pauses after a number of callbacks, and it stops while
+too many requests wait for the response of an earlier one. The bytes that then stay unparsed are limited too, by pausing
+the socket.
+
+`_in_head` is True from the first byte of a request until its headers are complete, `_in_body` from there to the end of
+its body, and `_rejected` after an error: further bytes are ignored. The base class has the life of the connection:
+timeouts, order of responses, closing.
 """
 
 import asyncio
@@ -31,9 +40,9 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Connection(ConnectionLifecycle):
-    """HTTP/1.1 connection of a client. Each request on it gets one `RequestResponseCycle`.
+    """Each request on the connection gets one `RequestResponseCycle`.
 
-    The `on_*` methods are callbacks of the httptools parser. Offers of another protocol (`Upgrade: h2c`) are ignored.
+    Offers of another protocol (`Upgrade: h2c`) are ignored.
     """
 
     def __init__(self, state: ServerState) -> None:
@@ -45,7 +54,6 @@ class Http1Connection(ConnectionLifecycle):
         self._upgrading = self._awaits_continue = self._parsing_scheduled = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the addresses of server and client, and start the timer for the first request (asyncio)."""
         super().connection_made(transport)
         address, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         self._server = address[:2] if address else None
@@ -53,12 +61,10 @@ class Http1Connection(ConnectionLifecycle):
         self._scheme = "https" if self._encrypted else "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers and notify the unfinished requests of the disconnect (asyncio)."""
         super().connection_lost(exc)
         del self._parser  # breaks a reference cycle
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes that were read from the socket (asyncio). Bytes after a rejected request are ignored."""
         if self._rejected:
             return
         self._steps = 0
@@ -69,7 +75,6 @@ class Http1Connection(ConnectionLifecycle):
             self._parse()
 
     def on_message_begin(self) -> None:
-        """Reset the state of the request head, because a new request begins (httptools)."""
         self._in_head = True
         self._keep_alive_timer.end_idle()
         self._received_url = bytearray()
@@ -77,18 +82,16 @@ class Http1Connection(ConnectionLifecycle):
         self._headers = []
 
     def on_url(self, url: bytes) -> None:
-        """Append a fragment of the request target, which is the address in the request line (httptools)."""
         self._received_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a request header, with its name in lower case (httptools). Trailers after the body are ignored."""
         if self._in_head:
             self._headers.append((name.lower(), value))
         else:
             self._steps += 1
 
     def on_headers_complete(self) -> None:
-        """Start the request, or queue it while an earlier response is incomplete (httptools).
+        """Start the request, or queue it while an earlier response is incomplete.
 
         Raises `MalformedHttp` for an unsupported HTTP version or method.
         """
@@ -123,14 +126,12 @@ class Http1Connection(ConnectionLifecycle):
             self.pipeline.append(cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body to the current request, or drop the piece if the response is complete (httptools)."""
         self._head_bytes = 0
         self._steps += 1
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.feed_body(body)
 
     def on_message_complete(self) -> None:
-        """End the body of the current request, and prepare for the next request (httptools)."""
         self._in_body = False
         if self._upgrading:
             return
@@ -146,10 +147,7 @@ class Http1Connection(ConnectionLifecycle):
             self.cycle.finish_body()
 
     def _parse_ordinary(self, data: bytes) -> bytes:
-        """Parse the bytes of one socket read if they have a common structure. Return the unparsed ones.
-
-        Common are one request head, one head with its body, and one piece of a body.
-        """
+        """Parse the bytes of one socket read if they have a common structure. Return the unparsed ones."""
         buffer, start = self._buffer, 0
         if not self._in_body:
             start = buffer.accept_complete_head(data, MAX_HEAD_BYTES)
@@ -192,7 +190,6 @@ class Http1Connection(ConnectionLifecycle):
             self._end()
 
     def _is_full(self) -> bool:
-        """Return True if the pipeline (queue of parsed requests) is full, so that the next request stays unparsed."""
         pipeline = self.pipeline
         if not pipeline or self._in_head or self._in_body:
             return False
@@ -262,7 +259,7 @@ class Http1Connection(ConnectionLifecycle):
         return parser
 
     def _feed_parser(self, piece: bytes | memoryview) -> ProxyError | None:
-        """Pass bytes to the parser. Return the parser's error, or the error that a callback raised. None: no error."""
+        """Pass bytes to the parser. Return the parser's error, or the error that a callback raised."""
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
@@ -322,10 +319,9 @@ def normalize_request_target(target: bytes, headers: list[tuple[bytes, bytes]]) 
 def encode_head_without_upgrade(
     method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
 ) -> bytes:
-    """Return the encoded head of a request without its upgrade headers, which offer another protocol.
+    """Return the encoded head of a request without its upgrade headers. A header `Connection: close` is kept.
 
-    The parser reads this head in place of the received one, because the server supports no other protocol. `version` is
-    `1.1` or `1.0`. A header `Connection: close` is kept.
+    The parser reads this head in place of the received one, because the server supports no other protocol.
     """
     closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]
@@ -336,7 +332,6 @@ def encode_head_without_upgrade(
 
 
 def describe_parse_error(data: bytes | memoryview, error: str) -> str:
-    """Return the error message for bytes that are no valid HTTP request. `error` is the text of the parser."""
     if data[:1] == _TLS_HANDSHAKE:
         return "The request is TLS instead of HTTP: the address of this proxy begins with http://, not https://."
     return f"The request is not valid HTTP: {error}."

@@ -1,8 +1,13 @@
 """One client request and its response on an HTTP/1.1 connection.
 
-`RequestResponseCycle.run_app` calls the ASGI application of the proxy, which reads the request body with `receive` and
-writes the response with `send`. Meanwhile the connection adds received pieces of the body with `feed_body`, and marks
-its end with `finish_body`. `wake_receiver` ends a wait of the application in `receive`.
+Theory of operation. `run_app` calls the ASGI application in a task. The application reads the body with `receive` and
+writes the response with `send`, while the connection adds received pieces of the body with `feed_body` in between. A
+body of tiny pieces must not wake the application for each of them. So the pieces are joined, and `receive` returns when
+the body is complete, after `WAKEUP_DELAY_SECONDS`, or when much has arrived. `_notified` is True if there is something
+to receive, and `_waiting` while the application waits for it. A body that is not read pauses the socket
+(`FlowControl`).
+
+The head of a response waits for the first piece of the body, so that both are one write.
 """
 
 import asyncio
@@ -15,11 +20,6 @@ from anthropic_proxy.server.request_body import COMPLETE_BODY_EXTENSION
 
 
 class FlowControl:
-    """Pauses in reading and writing the socket of one client connection.
-
-    `read_paused` is True while the socket is not read, and `write_paused` while senders must wait.
-    """
-
     __slots__ = ("_body_unread", "_transport", "_writable", "paused_for_unparsed", "read_paused", "write_paused")
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -35,19 +35,12 @@ class FlowControl:
         self._update()
 
     def resume_reading(self) -> None:
-        """Read the socket again after `pause_reading`, because the application has consumed the buffered request body.
-
-        If too many received bytes are unparsed, the socket stays unread.
-        """
+        """End the pause of `pause_reading`. If too many received bytes are unparsed, the socket stays unread."""
         if self._body_unread:
             self._body_unread = False
             self._update()
 
     def set_paused_for_unparsed(self, paused: bool) -> None:
-        """Stop or resume reading the socket, to limit the received bytes that wait for the HTTP parser.
-
-        If `paused` is True, the socket is not read. If it is False, a pause by `pause_reading` still continues.
-        """
         self.paused_for_unparsed = paused
         self._update()
 
@@ -58,17 +51,15 @@ class FlowControl:
             (self._transport.pause_reading if paused else self._transport.resume_reading)()
 
     def pause_writing(self) -> None:
-        """Make `wait_writable` wait until `resume_writing` is called, because the write buffer is full."""
         self.write_paused = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """End the pause that `pause_writing` began, and wake all callers that wait in `wait_writable`."""
         self.write_paused = False
         self._writable.set()
 
     async def wait_writable(self) -> None:
-        """Wait until the write buffer of the connection accepts bytes. Call this only if `write_paused` is True."""
+        """Wait until the write buffer accepts bytes. Call this only if `write_paused` is True."""
         await self._writable.wait()
 
 
@@ -93,9 +84,7 @@ _INTERNAL_ERROR_BODY = b"Internal Server Error"
 class AsgiApp(Protocol):
     """Interface of an application that an ASGI server calls for each request."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one request: read its body with `receive`, and send the response with `send`."""
-        ...
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
 
 class RequestResponseCycle:
@@ -167,14 +156,10 @@ class RequestResponseCycle:
         """Number of unsent bytes of the response body. None: the response has no `content-length`."""
 
     def estimate_memory_bytes(self) -> int:
-        """Return the estimated memory in bytes that the unread body and the headers of this request occupy."""
         return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
 
     def feed_body(self, piece: bytes) -> None:
-        """Add a received piece of the request body to the buffer.
-
-        A full buffer pauses reading unless the application waits in `receive`.
-        """
+        """Add a piece of the request body. A full buffer pauses reading unless the application waits in `receive`."""
         pieces = self._pieces
         self._held += len(piece)
         if len(piece) >= _SMALL_BYTES or not pieces:
@@ -189,15 +174,10 @@ class RequestResponseCycle:
             self.wake_receiver()
 
     def finish_body(self) -> None:
-        """Mark the request body as complete, and wake the application if it waits in `receive`."""
         self.more_body = False
         self.wake_receiver()
 
     def schedule_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Schedule a wake-up of the application that waits in `receive`, after `WAKEUP_DELAY_SECONDS`.
-
-        Pieces of the body that arrive until then are received together.
-        """
         if self._timer is None and self._held and not self._notified:
             self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
 
@@ -211,12 +191,12 @@ class RequestResponseCycle:
             self._event.set()
 
     def mark_disconnected(self) -> None:
-        """Mark the client as disconnected. `receive` then returns `http.disconnect`, and `send` drops its messages."""
+        """Make `receive` return `http.disconnect`, and `send` drop its messages."""
         self.disconnected = True
         self.wake_receiver()
 
     async def run_app(self, app: AsgiApp) -> None:
-        """Run the application `app` for this request, then release the memory of the request.
+        """Run the application for this request, then release the memory of the request.
 
         If the response is incomplete, status 500 is sent or the connection is closed.
         """
@@ -236,10 +216,7 @@ class RequestResponseCycle:
         self._count_freed_bytes(self._consumed + self._held)
 
     async def receive(self) -> dict[str, Any]:
-        """Wait for the next piece of the request body and return it as an ASGI message.
-
-        After a disconnect or the complete response, the message is `http.disconnect`.
-        """
+        """ASGI `receive`. After a disconnect or the complete response, the message is `http.disconnect`."""
         if self.waiting_for_100_continue and not self._transport.is_closing():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
@@ -247,16 +224,22 @@ class RequestResponseCycle:
             if self.more_body:
                 self._flow.resume_reading()
             if not self._notified:
-                await self._wait()
+                event = self._event = self._event or asyncio.Event()
+                event.clear()
+                self._waiting = True
+                try:
+                    await event.wait()
+                finally:
+                    self._waiting = False
             self._notified = False
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
-        """Send an ASGI message: the response head or a piece of the body.
+        """ASGI `send`. Messages after a disconnect are dropped.
 
-        Messages after a disconnect are dropped. Raises `RuntimeError` for a wrong order or body length.
+        Raises `RuntimeError` for a wrong order or body length.
         """
         if self._flow.write_paused and not self.disconnected:
             await self._flow.wait_writable()
@@ -315,16 +298,6 @@ class RequestResponseCycle:
             encoded += b"transfer-encoding: chunked\r\n"
         return b"%b%b\r\n" % (STATUS_LINES[status], encoded)
 
-    async def _wait(self) -> None:
-        if self._event is None:
-            self._event = asyncio.Event()
-        self._event.clear()
-        self._waiting = True
-        try:
-            await self._event.wait()
-        finally:
-            self._waiting = False
-
     def _pop_complete_body(self) -> bytes | None:
         """Return the complete request body. None: incomplete, already received, or the client has disconnected."""
         if self.more_body or self.disconnected or not self._notified:
@@ -340,10 +313,6 @@ class RequestResponseCycle:
         return b"".join(pieces)
 
     async def _end_incomplete(self) -> None:
-        """End a response that the application left incomplete.
-
-        Without a response head, status 500 is sent. Otherwise the connection is closed.
-        """
         if self.response_started:
             if self._head:
                 self._transport.write(self._head)
@@ -355,5 +324,4 @@ class RequestResponseCycle:
         await self.send({"type": "http.response.body", "body": _INTERNAL_ERROR_BODY})
 
 
-def _do_nothing() -> None:
-    """Do nothing, in place of the callbacks of a finished request."""
+def _do_nothing() -> None: ...

@@ -1,11 +1,14 @@
-"""Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
+"""Life of one client connection: order of responses, timeouts, error responses, closing.
 
-`ConnectionLifecycle` is the base class of a connection. `server/http1/connection.py` adds the parser of requests.
-asyncio calls the methods marked "(asyncio)" for events of the socket.
+Theory of operation. A client may send several requests without waiting for the responses. `_running` is the request
+that the application answers, `pipeline` the queue of the parsed ones behind it, and `cycle` the latest parsed one. Each
+complete response starts the next request. At most one of these times counts at any moment: the head timer while a head
+is incomplete, the keep-alive timer between requests, the drain timer while the rest of a body is read after its
+response. The write timeout runs whenever the client does not read.
 
-A client may send several requests without waiting for the responses. The pipeline is the queue of the requests that
-wait until the response to an earlier request is complete. `HttpApplication` is the interface of the ASGI application
-that answers the requests. `ServerState` is the state that all connections share.
+Closing has three forms, and the choice matters to clients. `close` sends what is buffered. `abort` drops it, for
+clients that do not read. `_close_gracefully` ends the sending direction only and discards what still arrives for a
+while: a close with unread bytes would make the kernel reset the connection, and the client would lose the response.
 """
 
 import asyncio
@@ -42,7 +45,7 @@ class HttpApplication(AsgiApp, Protocol):
     """Interface of the ASGI application that answers client requests, and logs those that the HTTP parser rejects."""
 
     def log_rejected_request(self, error: ProxyError) -> str:
-        """Log a client request that the HTTP parser rejected, and return the request id for the error body."""
+        """Log a request that the HTTP parser rejected, and return the request id for the error body."""
         ...
 
 
@@ -51,15 +54,10 @@ class ServerState:
     """State that all client connections of one server process share."""
 
     app: HttpApplication
-    """ASGI application of the proxy, which serves the client requests."""
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
-    """Idle time after which a client connection is closed."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
-    """Object that returns free memory to the system. It receives the body size of each finished request."""
     connections: set["ConnectionLifecycle"] = field(default_factory=set)
-    """All open client connections."""
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    """Running tasks, one for each client request in progress."""
     draining: bool = False
     """True while the server still accepts requests after a stop signal. Each response then closes its connection."""
     default_headers: Sequence[tuple[bytes, bytes]] = ()
@@ -67,18 +65,12 @@ class ServerState:
 
 
 class ConnectionLifecycle(asyncio.Protocol):
-    """Base class of a client connection: timeouts, order of responses and closing, but no parser of requests.
-
-    The subclass passes requests to `_start` or to the queue `pipeline`.
-    """
+    """Client connection without a parser of requests. The subclass passes requests to `_start` or to `pipeline`."""
 
     # class attributes, so that tests can use shorter timeouts
     head_timeout_seconds = HEAD_TIMEOUT_SECONDS
-    """Maximum time for a client to send request line and headers. Afterwards the connection is closed."""
     body_drain_timeout_seconds = BODY_DRAIN_TIMEOUT_SECONDS
-    """Maximum time to read the rest of a request body after its response, before the connection is closed."""
     write_timeout_seconds = WRITE_TIMEOUT_SECONDS
-    """Time in which the client reads no byte of a waiting response, after which the connection is aborted."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
@@ -99,7 +91,6 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._keep_alive_timer = KeepAliveTimer(loop, state.keep_alive_seconds, self._close)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the new connection and start the timer for its first request (asyncio)."""
         self.transport = cast(asyncio.Transport, transport)
         """Connection of asyncio to the client's socket."""
         self.flow = FlowControl(self.transport)
@@ -110,7 +101,6 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers, notify the unfinished requests of the disconnect, and remove the connection (asyncio)."""
         self._head_timer.stop()
         self._drain_timer.stop()
         self._write_timer.stop()
@@ -121,10 +111,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self.flow.resume_writing()
 
     def eof_received(self) -> bool:
-        """Handle the end of the data from the client (asyncio).
-
-        Return True to keep the connection open for responses.
-        """
+        """Handle the end of the data from the client. Return True to keep the connection open for responses."""
         unfinished = self._unfinished()
         self._write_timer.start()
         if (
@@ -144,12 +131,10 @@ class ConnectionLifecycle(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Make senders of responses wait, because the write buffer is full, and start the write timeout (asyncio)."""
         self.flow.pause_writing()
         self._write_timer.start()
 
     def resume_writing(self) -> None:
-        """Wake the waiting senders of responses, and stop the write timeout (asyncio)."""
         self.flow.resume_writing()
         if not self.transport.is_closing():
             self._write_timer.stop()
@@ -170,18 +155,12 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
 
     def close_if_idle(self) -> None:
-        """Close the connection if it is idle after a request, to free its file descriptor for a new client.
-
-        The acceptor calls this when the number of connections or file descriptors is at its maximum.
-        """
+        """Close the connection if it is idle after a request, to free its file descriptor for a new client."""
         if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
             self._close()
 
     def elapsed_head_seconds(self) -> float:
-        """Return for how many seconds the server has waited for the rest of a request head (request line, headers).
-
-        0: no head has begun, or it is complete.
-        """
+        """Return for how many seconds the server has waited for the rest of a request head. 0: no head has begun."""
         return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
@@ -191,10 +170,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         task.add_done_callback(self._state.request_tasks.discard)
 
     def _end_response(self) -> None:
-        """Start the next pipelined request, wait for a new one, or read the rest of the current request body.
-
-        Called when the response to the current request is complete.
-        """
+        """The response to the current request is complete: start the next one, or read the rest of the body."""
         if self.transport.is_closing():
             self._write_timer.start()
             return
@@ -210,7 +186,6 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._schedule_parsing()
 
     def _schedule_parsing(self) -> None:
-        """Schedule the parsing of the bytes in the buffer for a later iteration of the event loop."""
         raise NotImplementedError
 
     def _is_mid_request(self) -> bool:
@@ -220,12 +195,10 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._head_timer.start(self.head_timeout_seconds, self._abort)
 
     def _unfinished(self) -> list[RequestResponseCycle]:
-        """Return the parsed requests with a response that is not complete, in the order of arrival."""
         running = self._running
         return [*self.pipeline] if running is None or running.response_complete else [running, *self.pipeline]
 
     def _disconnect(self) -> None:
-        """Mark all unfinished requests as disconnected, and empty the pipeline."""
         for cycle in self._unfinished():
             cycle.mark_disconnected()
         self._drop_pipeline()
@@ -304,8 +277,6 @@ _POLLS = 10
 
 
 class OneShotTimer:
-    """One-shot timer of a client connection, which can be started again."""
-
     __slots__ = ("_loop", "_since", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -315,26 +286,24 @@ class OneShotTimer:
         """Timer of the event loop. None: not started, or stopped."""
 
     def start(self, seconds: float, on_timeout: Callable[[], None]) -> None:
-        """Start or restart the timer. It calls `on_timeout` once after `seconds`, unless `stop` is called before."""
         self.stop()
         self._since = self._loop.time()
         self.timer = self._loop.call_later(seconds, on_timeout)
 
     def stop(self) -> None:
-        """Stop the timer, so that it does not call `on_timeout`. Does nothing if the timer is not started."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
     def elapsed_seconds(self) -> float:
-        """Return the seconds since `start` was called. 0: not started, or stopped."""
         return 0.0 if self.timer is None else self._loop.time() - self._since
 
 
 class KeepAliveTimer:
-    """Timer that calls `on_timeout` when a client connection has been idle (without a request) for `seconds`.
+    """Calls `on_timeout` when a connection has been idle (without a request) for `seconds`.
 
-    Call `cancel` when the connection is closed.
+    The timer of the event loop is not started again for each request, which would be slower than one check when it
+    ends.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
@@ -347,17 +316,14 @@ class KeepAliveTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin_idle(self) -> None:
-        """Begin an idle period, because the last response is complete and no request has begun."""
         self._idle_since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._poll)
 
     def end_idle(self) -> None:
-        """End the idle period, because a request has begun."""
         self._idle_since = None
 
     def cancel(self) -> None:
-        """Cancel the timer and drop the reference to `on_timeout`, because the connection is closed."""
         self._idle_since = self._on_timeout = None
         if self._timer is not None:
             self._timer.cancel()
@@ -374,7 +340,7 @@ class KeepAliveTimer:
 
 
 class WriteTimeout:
-    """Timer that aborts a client connection if its client reads no byte of a pending response for `seconds`."""
+    """Aborts a client connection if its client reads no byte of a pending response for `seconds`."""
 
     __slots__ = ("_loop", "_progress_at", "_seconds", "_timer", "_transport", "_unread")
 
@@ -387,16 +353,12 @@ class WriteTimeout:
         self._progress_at = 0.0
 
     def start(self) -> None:
-        """Begin to check periodically whether the client reads the bytes in the write buffer.
-
-        Does nothing if the write buffer is empty or the checks have already begun.
-        """
+        """Begin to check the write buffer, if it contains bytes. A repeated call has no effect."""
         if self._timer is None and (unread := self._transport.get_write_buffer_size()):
             self._unread, self._progress_at = unread, self._loop.time()
             self._timer = self._loop.call_later(self._seconds / _POLLS, self._poll)
 
     def stop(self) -> None:
-        """Stop the periodic checks of the write buffer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -444,7 +406,6 @@ class ReceiveBuffer:
         return len(self.data) - self._start + len(self._later)
 
     def append(self, data: bytes) -> None:
-        """Append bytes that were read from the socket. `pop_piece` returns them."""
         if self._start < len(self.data):
             self._later += data
         else:
@@ -453,9 +414,7 @@ class ReceiveBuffer:
     def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
         """Return the length of the request head at the start of `data`, if it is complete with a valid request line.
 
-        The caller can pass these bytes to the parser without `append` and `pop_piece`. 0: the head is incomplete or
-        longer than `max_head_bytes`, its request line is invalid, or its beginning was received earlier. The caller
-        must then call `append` with `data`.
+        The caller can pass these bytes to the parser without `append` and `pop_piece`. 0: the caller must use them.
         """
         if self._request_line is None or self._request_line:
             return 0
@@ -471,7 +430,6 @@ class ReceiveBuffer:
         return found + len(_HEAD_END)
 
     def clear(self) -> None:
-        """Drop all buffered bytes of the connection."""
         self.data, self._start = b"", 0
         if self._later:
             self._later = bytearray()
@@ -499,7 +457,6 @@ class ReceiveBuffer:
         return piece
 
     def begin_request_line(self) -> None:
-        """Prepare for the next request on the connection. The next bytes are the beginning of its request line."""
         self._request_line, self._tail = bytearray(), b""
 
     def feed_request_line(self, piece: memoryview) -> bool:

@@ -1,9 +1,7 @@
 """`RedisStore`: store in Redis or Valkey for values, counters of limits, and observations about providers.
 
-A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
-to the counters of its limits, and `settle` replaces them with the actual amounts. An observation is a fact about a
-provider as JSON text, such as a key in cooldown. `publish_observation` sends it to all processes. The methods raise the
-errors of redis-py.
+The methods raise the errors of redis-py. All errors of one command mean that Redis is unavailable, unless
+`is_data_error` finds that they concern only the keys of the command.
 """
 
 import math
@@ -76,10 +74,7 @@ class HeartbeatReply(Struct, frozen=True):
 
 
 class RedisStore:
-    """Store in Redis for values, counters of limits, and observations (facts about providers).
-
-    The methods raise the errors of redis-py. `prefix` is the beginning of all keys.
-    """
+    """It implements `plugins.Store`. `prefix` is the beginning of all keys."""
 
     def __init__(self, url: str, prefix: str, *, clock: Callable[[], float] | None = None) -> None:
         self._pool = BlockingConnectionPool.from_url(
@@ -105,10 +100,6 @@ class RedisStore:
 
     @property
     def state(self) -> StoreState:
-        """Condition of the store, which is always reported as available.
-
-        `FallbackStore` detects the failures of Redis and reports them in its own condition.
-        """
         return StoreState(kind="redis")
 
     def _name_key(self, kind: str, name: str) -> str:
@@ -119,36 +110,28 @@ class RedisStore:
         return f"{self._prefix}:{kind}:{name}"
 
     async def get(self, key: str) -> str | None:
-        """Return the value that is stored under `key`. None: the value is missing or has expired."""
         found = await self._pipeline.run_command("GET", self._name_key("value", key))
         return None if found is None else str(found)
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store `value` under `key` for `lifetime_seconds`."""
         milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
         await self._pipeline.run_command("SET", self._name_key("value", key), value, "PX", milliseconds)
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        """Add `amount` to the number that is stored under `key`, and return the sum.
-
-        The number starts at 0. Its lifetime counts from the first addition.
-        """
         milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
         return float(
             await self._pipeline.run_script("add", [self._name_key("value", key)], [repr(amount), milliseconds])
         )
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
         await self._pipeline.run_command("DEL", *(self._name_key(kind, key) for kind in ("value", "counter", "holds")))
 
     async def reserve(
         self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
     ) -> Reservation:
-        """Reserve the amounts of all `limits` in one atomic step. If one of them does not fit, nothing is reserved.
+        """Raises `LostStateError` if Redis has lost the data that this process used before.
 
-        `reservation_id` is the id of the new reservation. "": a random id. Raises `LostStateError` if Redis has lost
-        the data that this process used before.
+        `reservation_id` "": random.
         """
         id_ = reservation_id or os.urandom(16).hex()
         words: list[object] = [self._now(), id_, lease_seconds, self.generation]
@@ -170,10 +153,7 @@ class RedisStore:
         )
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the reserved amounts of `reservation` with the actual `amounts`. A repeated call has no effect.
-
-        Raises `LostStateError` if Redis has lost the data that this process expects.
-        """
+        """Raises `LostStateError` if Redis has lost the data that this process expects."""
         if not reservation.is_held:
             return
         words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS, self.generation]
@@ -184,10 +164,7 @@ class RedisStore:
             raise LostStateError
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases (time limits) of `reservations`, which belong to running requests.
-
-        The caller passes at most `MAX_RENEWED` reservations.
-        """
+        """The caller passes at most `MAX_RENEWED` reservations."""
         keys: list[str] = []
         words: list[object] = [self._now()]
         for each in reservations:
@@ -199,10 +176,10 @@ class RedisStore:
             await self._pipeline.run_script("renew", keys, words)
 
     async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, idempotency_key: str) -> None:
-        """Add the amounts of `counter`, a counter of this process, to the counter of the same limit in Redis.
+        """Add the amounts of a counter of this process to the one in Redis.
 
-        `now` is the present time by the clock of `counter`. If a call is repeated with the same `idempotency_key` and
-        `key`, it has no effect.
+        `now` is the present time by the clock of `counter`. A repeated call with the same `idempotency_key` has no
+        effect.
         """
         # `now` is by the clock of `counter`, and `self._now()` by that of the store
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
@@ -245,7 +222,6 @@ class RedisStore:
 
     @property
     def heartbeat_keys(self) -> list[str]:
-        """Keys in Redis that a heartbeat reads and writes."""
         return [self._name_key("processes", ""), self._name_key("generation", "")]
 
     async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
@@ -258,7 +234,6 @@ class RedisStore:
         return HeartbeatReply(*await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words))
 
     async def close(self) -> None:
-        """Close all connections to Redis."""
         await self._pipeline.close()
         await self.client.aclose()
         await self._pool.aclose()
@@ -306,19 +281,12 @@ def describe_data_error(error: BaseException, address: str, keys: Sequence[str])
 
 
 def format_redis_address(url: str) -> str:
-    """Return host and port in `url`, the value of `REDIS_URL`, without the password.
-
-    For a Unix socket, return its path.
-    """
+    """Return host and port, or the path of a Unix socket, in the value of `REDIS_URL`, without the password."""
     found = urlsplit(url)
     return found.path if found.scheme == "unix" else f"{found.hostname or 'localhost'}:{found.port or 6379}"
 
 
 def describe_failure(error: BaseException, address: str) -> str:
-    """Return a message for the operator about `error`, an exception of a Redis call.
-
-    `address` is the host and port of Redis.
-    """
     subject = f"Redis at {address}"
     text = _SCRIPT_END.sub("", _CONNECTING.sub("", " ".join(str(error).split()))).rstrip(".")
     match error:

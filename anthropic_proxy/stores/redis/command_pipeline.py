@@ -40,25 +40,17 @@ _Call = tuple[str, Sequence[str], Sequence[object], asyncio.Future[Any]]
 
 
 class CommandPipeline:
-    """Queue of Redis commands and Lua scripts, which are sent together over one connection.
-
-    `client` is the Redis client of redis-py.
-    """
-
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._waiting: list[_Call] = []
         self._task: asyncio.Task[None] | None = None
 
     async def run_script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
-        """Run a Lua script in Redis and return its result. Raises the errors of redis-py.
-
-        `name` is one of `SCRIPTS`.
-        """
+        """Run one of `SCRIPTS` and return its result. Raises the errors of redis-py."""
         return await self._run(name, keys, arguments)
 
     async def run_command(self, *words: object) -> Any:
-        """Run a Redis command, such as `GET` and a key, and return its result. Raises the errors of redis-py."""
+        """Run a command, such as `GET` and a key, and return its result. Raises the errors of redis-py."""
         return await self._run("", (), words)
 
     async def _run(self, name: str, keys: Sequence[str], words: Sequence[object]) -> Any:
@@ -69,7 +61,7 @@ class CommandPipeline:
         return await future
 
     async def close(self) -> None:
-        """Cancel all commands and scripts that wait for a result."""
+        """Cancel all calls that wait for a result."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,7 +1,10 @@
 """`HttpTransport`: sends HTTP requests to providers, with connection reuse and support for HTTP proxies.
 
-`send` sends one request and returns its `HttpResponse`. `encode_head` returns the head of a request (request line and
-headers) without sending it. `close` closes all connections.
+Theory of operation. A request first tries the idle connection that was used last. A server may close an idle connection
+at any time, also while the request is on its way. If nothing of a response has arrived, the server did not begin to
+work, so the request is sent once more, on a new connection; after the first byte it is never repeated. There is no
+limit and no queue of connections: the proxy limits calls elsewhere. Most requests to a path have the same headers, so
+the encoded head is cached, except with a credential of a client.
 """
 
 import asyncio
@@ -14,7 +17,14 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.upstream.http.connection import Connection, ConnectionLost, InvalidHttp, new_response_parser
+from anthropic_proxy.upstream.http.connection import (
+    KEEP_ALIVE_SECONDS,
+    Connection,
+    ConnectionLost,
+    ConnectionPool,
+    InvalidHttp,
+    new_response_parser,
+)
 from anthropic_proxy.upstream.http.dialer import Dialer, DnsCachingDialer, LocalConnectionRefused
 from anthropic_proxy.upstream.http.response import HttpResponse
 from anthropic_proxy.upstream.http.url import (
@@ -28,85 +38,12 @@ from anthropic_proxy.upstream.http.url import (
 )
 from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 
-KEEP_ALIVE_SECONDS = 60.0
-"""Number of seconds after which an idle connection is closed. Providers close idle connections later."""
-_CLEANUP_INTERVAL_SECONDS = 15.0
-
-
-class ConnectionPool:
-    """Idle connections by server, for reuse, and the set of all open connections.
-
-    An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
-    """
-
-    def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
-        self.keep_alive_seconds = keep_alive_seconds
-        self._open: set[Connection] = set()
-        self._idle: dict[Origin, list[Connection]] = {}
-        """Server → its idle connections, the last used one at the end. That one is reused first, so that the others
-        expire."""
-        self._cleanup_timer: asyncio.TimerHandle | None = None
-
-    def add_open(self, connection: Connection) -> None:
-        """Add a new connection to the set of open connections, so that `close` closes it."""
-        self._open.add(connection)
-
-    def pop_idle(self, origin: Origin) -> Connection | None:
-        """Return an idle connection to a server for the next request, and remove it from the idle ones.
-
-        None: no connection to this server is idle.
-        """
-        idle = self._idle.get(origin)
-        while idle:
-            connection = idle.pop()
-            if connection.is_idle():
-                return connection
-            connection.abort()
-        return None
-
-    def put_idle(self, connection: Connection) -> None:
-        """Keep a connection for a later request. Call this after a complete response."""
-        if not self.keep_alive_seconds:
-            connection.abort()
-            return
-        self._idle.setdefault(connection.origin, []).append(connection)
-        if self._cleanup_timer is None:
-            self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
-
-    def remove_closed(self, connection: Connection) -> None:
-        """Remove a closed connection from the pool."""
-        self._open.discard(connection)
-        idle = self._idle.get(connection.origin)
-        if idle and connection in idle:
-            idle.remove(connection)
-
-    def close(self) -> None:
-        """Close all connections of the pool, idle or in use."""
-        if self._cleanup_timer is not None:
-            self._cleanup_timer.cancel()
-            self._cleanup_timer = None
-        self._idle.clear()
-        for connection in list(self._open):
-            connection.abort()
-
-    def _close_expired(self) -> None:
-        loop, self._cleanup_timer = asyncio.get_running_loop(), None
-        for origin, idle in list(self._idle.items()):
-            for connection in idle:
-                if connection.idle_since + self.keep_alive_seconds <= loop.time():
-                    connection.abort()
-            self._idle[origin] = [connection for connection in idle if connection.is_idle()]
-        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
-        if self._idle:
-            self._cleanup_timer = loop.call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
-
-
 _MAX_CACHED_HEADS = 256
 """Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
 
 
 class _Head(Struct, frozen=True):
-    """Cached head of an upstream request: request line and headers for one URL, with the server and its HTTP proxy."""
+    """Cached head of an upstream request: request line and headers for one URL."""
 
     method: str
     headers: Mapping[str, str]
@@ -121,14 +58,10 @@ class _Head(Struct, frozen=True):
         return f"_Head({self.origin})"  # the header bytes contain a key
 
     def matches(self, request: UpstreamRequest, credential: Credential | None) -> bool:
-        """Return True if this cached head (request line and headers) can be sent for `request` with `credential`."""
         return self.credential == credential and self.headers == request.headers and self.method == request.method
 
     def complete(self, request: UpstreamRequest) -> bytes:
-        """Return the head (request line and headers) for `request`, with `content-length` and the trace headers.
-
-        Raises `ValueError` for a line break in a header.
-        """
+        """Add `content-length` and the trace headers. Raises `ValueError` for a line break in a header."""
         length = b"" if self.method == "GET" else b"content-length: %d\r\n" % len(request.body)
         if not request.trace_headers:
             return b"%b%b\r\n" % (self.header_bytes, length)
@@ -136,10 +69,7 @@ class _Head(Struct, frozen=True):
 
 
 class HttpTransport:
-    """Client that sends HTTP requests to providers and reuses connections.
-
-    An idle connection is closed after `keep_alive_seconds`.
-    """
+    """An idle connection is closed after `keep_alive_seconds`; 0: no reuse."""
 
     def __init__(
         self,
@@ -193,14 +123,11 @@ class HttpTransport:
         return response
 
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
-        """Return the head of an upstream request (request line and headers) exactly as `send` sends it.
-
-        Raises `UpstreamUnreachable` if the base URL is invalid.
-        """
+        """Return the head exactly as `send` sends it. Raises `UpstreamUnreachable` if the base URL is invalid."""
         return self._new_head(base_url, request, credential).complete(request)
 
     async def close(self) -> None:
-        """Close all connections to providers. Later calls of `send` raise `ShuttingDown`."""
+        """Later calls of `send` raise `ShuttingDown`."""
         self._closed = True
         self._pool.close()
 
@@ -292,10 +219,7 @@ class Connector:
             return await self._connect(self._proxy_dialer, proxy_url.origin, origin)
 
     async def _connect(self, dialer: Dialer, near: Origin, origin: Origin) -> Connection:
-        """Return a connection to the server `origin`.
-
-        `near`: peer of the TCP connection, which is the server or a proxy.
-        """
+        """`near`: peer of the TCP connection, which is the server or a proxy."""
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(origin, self._owner),
             sock=await dialer.dial(near),
@@ -351,10 +275,9 @@ class _Tunnel(asyncio.Protocol):
         self._parser = new_response_parser(self)
 
     async def request(self, origin: Origin, credentials: str) -> None:
-        """Open a tunnel to `origin` by a CONNECT request, and wait until the HTTP proxy has accepted it.
+        """Raises `ConnectionError` if the proxy rejects the tunnel.
 
-        `credentials`: value of the header `proxy-authorization`. Raises `ConnectionError` if the proxy rejects the
-        tunnel.
+        `credentials`: of the header `proxy-authorization`.
         """
         authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
         head = f"CONNECT {origin.host_and_port} HTTP/1.1\r\nhost: {origin.host_and_port}\r\n{authorization}\r\n"

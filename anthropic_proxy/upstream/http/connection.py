@@ -1,21 +1,19 @@
 """`Connection`: one HTTP/1.1 connection to a provider, with one request at a time.
 
-`send_request` sends a request and returns its `HttpResponse`, which receives the bytes of the body later. After a
-complete response the connection is idle and can send another request. `abort` closes it at once. `ConnectionLost` and
-`InvalidHttp` are its errors. The response parser calls the methods `on_…`. asyncio calls `connection_…`,
-`data_received` and `eof_received`.
+Theory of operation. `_pending` is the future of a response while its head is awaited, `_response` the response while
+its body arrives; both None: the connection is idle, and `_can_reuse` says if another request may be sent. Some servers
+send a rejection before the first request. Such bytes (`_early`) are kept for it. Bytes between two requests are an
+error of the server, and the connection is closed. The caller may read slowly, so the socket pauses at
+`MAX_UNREAD_BYTES`.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
 from anthropic_proxy.upstream.http.response import HttpResponse
 from anthropic_proxy.upstream.http.url import Origin
-
-if TYPE_CHECKING:
-    from anthropic_proxy.upstream.http.client import ConnectionPool
 
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 """Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`.
@@ -27,14 +25,14 @@ MAX_UNREAD_BYTES = 64 * 1024
 socket."""
 MAX_TLS_WRITE_BYTES = 16 * 1024
 """Maximum bytes of a request body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
+KEEP_ALIVE_SECONDS = 60.0
+"""Number of seconds after which an idle connection is closed. Providers close idle connections later."""
+_CLEANUP_INTERVAL_SECONDS = 15.0
 _SWITCHING = 101
 
 
 def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
-    """Return a parser for HTTP responses, which accepts some deviations, such as missing carriage returns.
-
-    The parser calls the `on_…` methods of the object `callbacks`.
-    """
+    """Return a parser for HTTP responses, which accepts some deviations, such as missing carriage returns."""
     parser = httptools.HttpResponseParser(callbacks)
     parser.set_dangerous_leniencies(
         lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
@@ -59,10 +57,7 @@ class InvalidHttp(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to the server `origin`, for one request at a time.
-
-    `owner` is the pool to which the connection returns after a complete response.
-    """
+    """`owner` is the pool to which the connection returns after a complete response."""
 
     def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
         self.origin = origin
@@ -91,8 +86,7 @@ class Connection(asyncio.Protocol):
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
         """Send a request, and return the response once its status and headers have arrived.
 
-        `head` has the request line and headers. Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if
-        the connection ends before the response headers.
+        Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if the connection ends before its headers.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -113,7 +107,6 @@ class Connection(asyncio.Protocol):
             self._pending = None
 
     def is_idle(self) -> bool:
-        """Return True if the connection can send another request: it is open, and the last response is complete."""
         transport = self._transport
         return (
             self._can_reuse
@@ -123,21 +116,14 @@ class Connection(asyncio.Protocol):
         )
 
     def abort(self) -> None:
-        """Close the connection immediately and discard all data that is not sent yet."""
         self._can_reuse = False
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the asyncio transport, by which bytes are sent (callback of asyncio for a new connection)."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes of a response (callback of asyncio).
-
-        Bytes that arrive before the first request are buffered. Bytes between two requests are invalid, so the
-        connection is closed.
-        """
         if self._parser is None or (self._response is None and self._pending is None):
             self._buffer_early_data(data)
             return
@@ -164,15 +150,10 @@ class Connection(asyncio.Protocol):
             response.mark_reading_paused()
 
     def eof_received(self) -> None:
-        """Close the connection, because the server has closed its side (callback of asyncio)."""
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the response, because the connection is closed (callback of asyncio).
-
-        `exc` is the error that closed the connection. Without an error, a body is complete if the headers do not state
-        its end, by a length or as chunks. Such a body ends with the connection.
-        """
+        """Without an error, a body is complete if the headers do not state its end: it ends with the connection."""
         self._transport = self._parser = None
         self._owner.remove_closed(self)
         response, self._response = self._response, None
@@ -182,11 +163,9 @@ class Connection(asyncio.Protocol):
             self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
     def on_message_begin(self) -> None:
-        """Mark the connection as not reusable, because a response has begun (callback of the parser)."""
         self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store one response header (callback of the parser). Headers after the body (trailers) are ignored."""
         if self._response is None:
             key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
             if key in self._headers:
@@ -195,10 +174,6 @@ class Connection(asyncio.Protocol):
                 self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        """Return the response to the waiting `send_request` (callback of the parser after the last header).
-
-        Responses with a status 1xx, and responses that no request expects, are ignored.
-        """
         assert self._parser is not None
         status, headers = self._parser.get_status_code(), self._headers
         self._headers = {}
@@ -214,16 +189,11 @@ class Connection(asyncio.Protocol):
         self._pending.set_result(self._response)
 
     def on_body(self, data: bytes) -> None:
-        """Append received bytes to the body of the response (callback of the parser)."""
         self._head_bytes = 0
         if self._response is not None:
             self._response.append_body(data)
 
     def on_message_complete(self) -> None:
-        """End the body of the response (callback of the parser at its last byte).
-
-        The end of an ignored response, such as one with a status 1xx, has no effect.
-        """
         if self._response is None:
             return
         assert self._parser is not None
@@ -277,3 +247,63 @@ def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, split_body
         if transport.is_closing():
             return
         transport.write(view[start : start + MAX_TLS_WRITE_BYTES])
+
+
+class ConnectionPool:
+    """Idle connections by server, for reuse, and the set of all open connections.
+
+    An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
+    """
+
+    def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+        self.keep_alive_seconds = keep_alive_seconds
+        self._open: set[Connection] = set()
+        self._idle: dict[Origin, list[Connection]] = {}
+        """Server → its idle connections, the last used one at the end. That one is reused first, so that the others
+        expire."""
+        self._cleanup_timer: asyncio.TimerHandle | None = None
+
+    def add_open(self, connection: Connection) -> None:
+        self._open.add(connection)
+
+    def pop_idle(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.is_idle():
+                return connection
+            connection.abort()
+        return None
+
+    def put_idle(self, connection: Connection) -> None:
+        if not self.keep_alive_seconds:
+            connection.abort()
+            return
+        self._idle.setdefault(connection.origin, []).append(connection)
+        if self._cleanup_timer is None:
+            self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
+
+    def remove_closed(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def close(self) -> None:
+        if self._cleanup_timer is not None:
+            self._cleanup_timer.cancel()
+            self._cleanup_timer = None
+        self._idle.clear()
+        for connection in list(self._open):
+            connection.abort()
+
+    def _close_expired(self) -> None:
+        loop, self._cleanup_timer = asyncio.get_running_loop(), None
+        for origin, idle in list(self._idle.items()):
+            for connection in idle:
+                if connection.idle_since + self.keep_alive_seconds <= loop.time():
+                    connection.abort()
+            self._idle[origin] = [connection for connection in idle if connection.is_idle()]
+        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        if self._idle:
+            self._cleanup_timer = loop.call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)

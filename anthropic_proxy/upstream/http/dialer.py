@@ -1,9 +1,4 @@
-"""Opening of TCP connections: name lookup, then connection attempts to the addresses of the host.
-
-`Dialer` is the interface; its method `dial` returns a connected socket. `DnsCachingDialer` implements it for providers.
-`connect_first` tries several addresses and uses the first that accepts (Happy Eyeballs, RFC 8305, section 5).
-`LocalConnectionRefused` means that no server listens at a local address.
-"""
+"""Opening of TCP connections: name lookup, then connection attempts to the addresses of the host."""
 
 import asyncio
 import errno
@@ -117,10 +112,7 @@ class DnsCachingDialer:
         share."""
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected non-blocking socket to the server `origin`. Raises `OSError` if no address accepts.
-
-        If the connection was refused and all tried addresses are private, the error is `LocalConnectionRefused`.
-        """
+        """If the connection was refused and all tried addresses are private, the error is `LocalConnectionRefused`."""
         infos: Sequence[AddressInfo] = ()
         try:
             infos = await self._resolve(origin)
@@ -134,7 +126,11 @@ class DnsCachingDialer:
     async def _resolve(self, origin: Origin) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()
         expires_at, lookup = self._lookups.get(origin, (0.0, None))
-        if lookup is None or expires_at <= loop.time() or _has_failed(lookup):
+        if (
+            lookup is None
+            or expires_at <= loop.time()
+            or (lookup.done() and (lookup.cancelled() or lookup.exception() is not None))
+        ):
             lookup = loop.create_task(_resolve(origin))
             lookup.add_done_callback(_retrieve_exception)
             self._lookups[origin] = (loop.time() + DNS_CACHE_SECONDS, lookup)
@@ -149,10 +145,6 @@ def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) 
 async def _resolve(origin: Origin) -> Sequence[AddressInfo]:
     flags = socket.AI_ADDRCONFIG if origin.has_host_name else socket.AI_NUMERICHOST
     return await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM, flags=flags)
-
-
-def _has_failed(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> bool:
-    return lookup.done() and (lookup.cancelled() or lookup.exception() is not None)
 
 
 def _retrieve_exception(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
@@ -173,9 +165,7 @@ def _new_socket(info: AddressInfo) -> socket.socket:
 
 
 IpAddress = IPv4Address | IPv6Address
-"""IPv4 or IPv6 address."""
 IpNetwork = IPv4Network | IPv6Network
-"""IPv4 or IPv6 network: a range of addresses."""
 
 # The tables are our own, because the results of `ipaddress` differ between Python versions. Sources: IANA's registries
 # of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291 (mapped addresses) and the

@@ -1,9 +1,4 @@
-"""`HttpResponse`: the response of a provider. Its body can be read while it is still being received.
-
-The connection calls `append_body` for received bytes and `end_body` at the end. The user of the response calls `read`
-and `close`. `unread_bytes` counts received bytes that were not read. `body_received` is True after the end of the body.
-`Decompressor` decodes the compressions `gzip` and `deflate`.
-"""
+"""`HttpResponse`: the response of a provider. Its body can be read while it is still being received."""
 
 import asyncio
 import zlib
@@ -26,7 +21,6 @@ class Decompressor:
 
     @property
     def supports_encoding(self) -> bool:
-        """True if the compression in the header `content-encoding` is supported, so that the body can be decoded."""
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
     def decompress(self, data: bytes) -> Iterator[bytes]:
@@ -110,27 +104,22 @@ class HttpResponse:
         self._decompressed_bytes = 0
 
     def append_body(self, data: bytes) -> None:
-        """Append received bytes to the body. The connection calls this."""
         self._fragments.append(data)
         self.unread_bytes += len(data)
         if self._waiter is not None:
             self._wake()
 
     def end_body(self, error: Exception | None = None) -> None:
-        """Mark the body as ended. `error` is the reason if the body is incomplete; None: it is complete."""
+        """`error` is the reason if the body is incomplete; None: it is complete."""
         self.body_received, self._error = True, error
         if self._waiter is not None:
             self._wake()
 
     def mark_reading_paused(self) -> None:
-        """Note that the connection has paused, because too many bytes are unread. The next `read` ends the pause."""
         self._reading_paused = True
 
     async def read(self) -> bytes:
-        """Return the next bytes of the body, decompressed. b"": the end of the body.
-
-        Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large.
-        """
+        """Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large."""
         if self._decompressor is not None:
             return await self._read_decompressed(self._decompressor)
         if not (self._fragments or self.body_received):
@@ -140,7 +129,7 @@ class HttpResponse:
     async def close(self, *, wait_for_end: bool = False) -> None:
         """End the use of the response, and close its connection if the body is still incomplete.
 
-        If `wait_for_end` is True, wait a short time for the end of the body, so that the connection can be reused.
+        `wait_for_end`: wait a short time for the end of the body, so that the connection can be reused.
         """
         on_release, self._on_release = self._on_release, None
         if on_release is None:
@@ -155,10 +144,6 @@ class HttpResponse:
             on_release(self.body_received and self._error is None)
 
     async def _drain(self) -> None:
-        """Read the remaining response body and discard it, so that the connection can be reused.
-
-        Raises `UpstreamProtocolError` after `DRAIN_TIMEOUT_SECONDS`.
-        """
         timer = self._loop.call_later(DRAIN_TIMEOUT_SECONDS, self.end_body, TimeoutError())
         try:
             while not self.body_received:
@@ -168,7 +153,6 @@ class HttpResponse:
             timer.cancel()
 
     def _next_fragment(self) -> "asyncio.Future[None]":
-        """Return a future that completes when the next bytes of the body are received, or the body ends."""
         self._waiter = self._loop.create_future()
         return self._waiter
 

@@ -1,9 +1,4 @@
-"""URLs of requests to providers, and the encoding of request lines and headers.
-
-`parse_url` divides a URL into the server (an `Origin`: scheme, host and port), the `request_target` (path and query),
-and the credentials. `join_url` appends a path to a base URL. `find_proxy` returns the HTTP proxy for a URL.
-`encode_request_head` encodes the request line and headers.
-"""
+"""URLs of requests to providers, and the encoding of request lines and headers."""
 
 import base64
 import ipaddress
@@ -25,20 +20,16 @@ class Origin(Struct, frozen=True, cache_hash=True):
     """Scheme, host and port of a server or an HTTP proxy."""
 
     scheme: str
-    """`http` or `https`."""
     host: str
     """Host name in ASCII, or IP address without brackets."""
     port: int
-    """TCP port of the server."""
 
     @property
     def uses_tls(self) -> bool:
-        """True if connections to this server use TLS (scheme `https`)."""
         return self.scheme == "https"
 
     @property
     def has_host_name(self) -> bool:
-        """True if the host is a name, False if it is an IP address."""
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
@@ -64,10 +55,7 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
 
 class Url(Struct, frozen=True):
-    """A parsed HTTP or HTTPS URL: its server, path with query, and credentials."""
-
     origin: Origin
-    """Server of the URL: scheme, host and port."""
     request_target: str
     """Path and query of the URL, as in a request line: `/v1/models?limit=9`."""
     authorization: str

@@ -20,8 +20,8 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.services import Services, build_services
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.stores.memory import MemoryStore
-from anthropic_proxy.upstream.http.client import ConnectionPool, HttpTransport
-from anthropic_proxy.upstream.http.connection import Connection
+from anthropic_proxy.upstream.http.client import HttpTransport
+from anthropic_proxy.upstream.http.connection import Connection, ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
