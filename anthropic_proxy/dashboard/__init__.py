@@ -15,7 +15,7 @@ def open_plugin(settings: Settings) -> Plugin:
 
     The template engine and other libraries for pages are not loaded here, but when the first page is requested.
     """
-    from anthropic_proxy.dashboard.oidc_routes import require_usable_identity_provider  # noqa: PLC0415
+    from anthropic_proxy.dashboard.oidc_sign_in import require_usable_identity_provider  # noqa: PLC0415
     from anthropic_proxy.dashboard.routes import Dashboard  # noqa: PLC0415
 
     require_usable_identity_provider(settings)

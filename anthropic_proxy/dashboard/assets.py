@@ -1,7 +1,6 @@
 """Static files of the dashboard: style sheet, script and images.
 
-The URL of each file contains a hash of its content, so that browsers can keep the file. `load_assets` returns all
-files, and `find_asset` returns the file at a URL path.
+The URL of each file contains a hash of its content, so that browsers can keep the file.
 """
 
 import gzip
@@ -43,8 +42,3 @@ def load_assets() -> Mapping[str, Asset]:
 def find_asset(url: str) -> Asset | None:
     """Return the static file at the URL path `url`. None: no file has this name and hash."""
     return next((asset for asset in load_assets().values() if asset.url == url), None)
-
-
-def digest(text: str) -> str:
-    """Return the SHA-256 of `text` as hexadecimal digits. Characters that UTF-8 cannot encode are hashed as `?`."""
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

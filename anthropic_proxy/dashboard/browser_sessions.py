@@ -1,48 +1,50 @@
-"""Sessions of the browsers that are signed in to the dashboard.
+"""Sessions of the browsers that are signed in to the dashboard, and the limit of failed sign-ins.
 
 After a sign-in, the browser receives a cookie with a random text. The session of this cookie is kept in a store, which
-all workers share. `BrowserSessions` begins a session with `create_for_key` or `create_for_user`, returns the `Session`
-of a cookie with `find`, and ends it with `end`.
+all workers share.
 """
 
 import asyncio
 import hmac
+import ipaddress
 import secrets
 from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.assets import digest
+from anthropic_proxy.dashboard.forms import digest
 from anthropic_proxy.dashboard.oidc_roles import OidcUser, resolve_role
-from anthropic_proxy.dashboard.permissions import Role
+from anthropic_proxy.dashboard.permissions import Role, Session
 from anthropic_proxy.json_decoding import decode_json
-from anthropic_proxy.plugins import Store
+from anthropic_proxy.plugins import Limit, Reservation, Store
 from anthropic_proxy.settings import Settings
 
+COOKIE = "anthropic_proxy_session"
 SESSION_SECONDS = 12 * 3600
 """Time in seconds after the sign-in after which a browser has to sign in again."""
 IDLE_SECONDS = 2 * 3600
 """Time in seconds without a request after which a session ends. A page with live rows sends one request each minute."""
+MAX_FAILURES = 5
+"""Maximum number of failed sign-ins of one address within `FAILURE_SECONDS`. Later sign-ins are rejected, also correct
+ones."""
+FAILURE_SECONDS = 60.0
+MAX_FAILURES_PER_HOUR = 100
+"""Maximum number of failed sign-ins of one client address within an hour. Later sign-ins are rejected."""
+MAX_PROVIDER_FAILURES = 60
+"""Maximum number of failed sign-ins of one client address with the identity provider within `FAILURE_SECONDS`."""
+MAX_PROVIDER_FAILURES_PER_HOUR = 600
 _USE_INTERVAL_SECONDS = 60
 """Minimum time in seconds between two writes of the last use of a session, so that not every request writes."""
 _ENDED = "ended"
 """Value that a sign-out stores in place of a session. A deletion would not reach other workers in every kind of store.
 """
 _MAX_COOKIE_CHARACTERS = 100
-
-
-class Session(Struct, frozen=True, kw_only=True):
-    """Session of a signed-in browser, with the role and the name of its user."""
-
-    client_name: str
-    """Name of the user: `key 1`, `admin key 1`, or the e-mail address at the identity provider."""
-    form_token: str
-    """Random text that each form of this session contains. Pages of other sites cannot read it, so they cannot send a
-    valid form."""
-    role: Role = "owner"
-    email: str = ""
-    """E-mail address of the user. "": the user signed in with a key."""
+_FORWARDED_FACTOR = 20
+"""Factor of the limits for all addresses together that one reverse proxy forwards."""
+_HOUR_SECONDS = 3_600.0
+_IPV6_NETWORK_BITS = 64
+"""Number of bits of an IPv6 address that identify a network. One client can use all addresses of its network."""
 
 
 class _StoredSession(Struct, frozen=True, omit_defaults=True):
@@ -174,3 +176,67 @@ def _use_of(place: str) -> str:
 
 def _sign(cookie: str, purpose: str, content: str) -> str:
     return hmac.digest(cookie.encode(), f"{purpose}\0{content}".encode(), "sha256").hex()
+
+
+def encode_session_cookie(value: str, seconds: int, *, is_https: bool) -> str:
+    """Return the header `Set-Cookie` with the session cookie of a signed-in browser.
+
+    With 0 `seconds`, the browser removes the cookie.
+    """
+    secure = "; Secure" if is_https else ""
+    return f"{COOKIE}={value}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+
+
+class SignInLimit:
+    """Limit of failed sign-ins for each client address.
+
+    All workers share the counters. Each `kind` of sign-in, by a key or by an identity provider, has its own counters.
+    """
+
+    def __init__(
+        self, kind: str = "key", per_minute: int = MAX_FAILURES, per_hour: int = MAX_FAILURES_PER_HOUR
+    ) -> None:
+        self._kind = kind
+        self._per_minute, self._per_hour = per_minute, per_hour
+
+    async def reserve_sign_in(self, store: Store, address: str, forwarded_for: str = "") -> Reservation:
+        """Count a sign-in from the client at `address`, and return the reservation for this sign-in.
+
+        The caller must count a sign-in before its check, so that simultaneous sign-ins cannot exceed the limit. If the
+        field `refused` of the result is set, the limit is reached and the caller must reject the sign-in. Otherwise,
+        the caller must pass the result of the check to `settle_sign_in`.
+        """
+        place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
+        limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded_for else 1)
+        if forwarded_for:
+            own = f"{place}/{_find_network(forwarded_for.rpartition(',')[2].strip())}"
+            limits = [*self._list_limits(own, 1), *limits]
+        return await store.reserve(limits)
+
+    def _list_limits(self, place: str, factor: int) -> list[Limit]:
+        return [
+            Limit(f"{place}/minute", "rate", 1, self._per_minute * factor, FAILURE_SECONDS),
+            Limit(f"{place}/hour", "rate", 1, self._per_hour * factor, _HOUR_SECONDS),
+        ]
+
+    async def settle_sign_in(self, store: Store, reservation: Reservation, *, is_success: bool) -> None:
+        """Complete the count of a sign-in: only a failed one stays counted.
+
+        `store` has the counters. `reservation` is the result of `reserve_sign_in`. `is_success` is True if the sign-in
+        succeeded.
+        """
+        await store.settle(reservation, [0 if is_success else 1] * len(reservation.limits))
+
+
+def _find_network(address: str) -> str:
+    """Return a digest of the IPv4 address `address`, or of the network of an IPv6 address, as name of a counter."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        name = address
+    else:
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped  # of an IPv4 client of a socket for both
+        bits = 32 if parsed.version == 4 else _IPV6_NETWORK_BITS
+        name = str(ipaddress.ip_network((parsed, bits), strict=False))
+    return digest(name)[:32]

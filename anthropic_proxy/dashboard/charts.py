@@ -1,9 +1,4 @@
-"""Charts of the dashboard as SVG, with axes computed by pygal.
-
-`draw_chart` returns the SVG of a `Chart`, and `draw_sparkline` returns the SVG of a small line without axes. A chart
-has `Series` of values, and a `ChartColumn` for each position of the time axis. A `Band` is a labeled time range in a
-chart, such as an incident.
-"""
+"""Charts as SVG, with axes computed by pygal: lines, areas and stacked bars over time, and small lines without axes."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

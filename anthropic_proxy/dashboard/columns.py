@@ -1,12 +1,7 @@
-"""Columns of the table of requests that a user can choose.
+"""Columns and rows of the table of requests, and the order of the rows of tables."""
 
-`COLUMNS` lists them, and `decode_columns` reads the choice from the URL. A `RequestColumn` has a title, and a
-function that returns the text for a request.
-"""
-
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -254,11 +249,6 @@ def build_running_row(receipt: Receipt, now: float) -> TableRow:
         cells=dict.fromkeys((column.name for column in COLUMNS), formats.UNKNOWN)
         | {name: text for name, text in cells.items() if text},
     )
-
-
-def decode_json_list(text: str) -> Sequence[Any]:
-    """Return the items of a list that the ledger stores as JSON. An empty `text` stands for an empty list."""
-    return json.loads(text) if text else ()
 
 
 def _short_model(model: str) -> str:

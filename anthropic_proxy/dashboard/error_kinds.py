@@ -1,8 +1,6 @@
-"""Failed requests on the pages: names for kinds of errors, the chart of errors over time, and incidents.
+"""Failed requests on the pages: names of the kinds of errors, their chart, incidents, and remedies.
 
-An incident is a time in which many requests to one provider failed. `find_incidents` returns the incidents, and
-`build_incident_bands` returns them as labeled time ranges for a chart. `find_error_kind` returns the name of an error
-for users. `draw_error_chart` returns the chart.
+An incident is a time in which many requests to one provider failed.
 """
 
 import re
@@ -11,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct, structs
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.charts import Band
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, draw_group_chart
 from anthropic_proxy.error_catalog import PAGE, find_entry, load_remedies
 from anthropic_proxy.ledger.dashboard_queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
@@ -102,11 +99,6 @@ def find_incidents(
             found.append(Incident(number, number, label, count))
     worst = sorted(found, key=lambda one: -one.count)[:_MAX_BANDS]
     return sorted(worst, key=lambda one: one.first)
-
-
-def build_incident_bands(incidents: Iterable[Incident]) -> list[Band]:
-    """Return one band (labeled time range in a chart) for each incident."""
-    return [Band(one.first, one.last, one.label) for one in incidents]
 
 
 class Remedy(Struct, frozen=True):

@@ -1,8 +1,4 @@
-"""Download of the tables of the dashboard's pages as CSV or JSON files.
-
-`TABLES` lists the tables of each page. `export_table` returns one of them as a file, or None if it needs the ledger and
-the ledger cannot be read.
-"""
+"""Download of the tables of the pages as CSV or JSON files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,8 +8,7 @@ from anthropic_proxy.access.descriptions import format_time as format_seconds
 from anthropic_proxy.access.queries import list_audit_entries, require_key
 from anthropic_proxy.access.rules import LIST_FIELDS, Rules
 from anthropic_proxy.access.virtual_keys import AuditEntry, VirtualKey
-from anthropic_proxy.dashboard.key_audit import list_shown_entries
-from anthropic_proxy.dashboard.keys import choose_key_rows, limit_to_key, read_key_list
+from anthropic_proxy.dashboard.keys import choose_key_rows, limit_to_key, list_shown_entries, read_key_list
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import divide_range
 from anthropic_proxy.dashboard.requests import list_exported_requests
@@ -35,6 +30,28 @@ _KEY_TITLES = (
 )
 _RULE_TITLES = (*LIST_FIELDS, "requests_per_minute", "tokens_per_minute", "concurrency", "budgets")
 _USED_TITLES = ("budgets_used", "requests", "errors", "tokens", "cost")
+Tabulate = Callable[[PageContext], ExportTable]
+"""Function that returns one table for a page context: the URL parameters, the settings, and a connection to the ledger.
+"""
+
+
+def export_table(
+    context: PageContext, tables: Mapping[str, Tabulate], query: Mapping[str, Sequence[str]]
+) -> RouteResponse | None:
+    """Return one table of a page as a CSV or JSON file.
+
+    `query` selects one of `tables` (by default the first), and the format. None: the ledger cannot be read, but the
+    table needs it. Raises `InvalidRequest` for an unknown name of a table or format.
+    """
+    name, form = query.get("table", [""])[-1], query["format"][-1]
+    if form not in FORMATS:
+        raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.")
+    chosen = name or next(iter(tables))
+    if chosen not in tables:
+        raise InvalidRequest(f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.")
+    if not context.can_read and tables[chosen] not in _WITHOUT_LEDGER:
+        return None
+    return tables[chosen](context).build_download(chosen, form)
 
 
 def tabulate_keys(context: PageContext) -> ExportTable:
@@ -101,30 +118,6 @@ def _list_rules(rules: Rules) -> list[Any]:
 
 def _list_sums(sums: UsageSums) -> list[Any]:
     return [sums.requests, sums.errors, sums.all_tokens, to_dollars(sums.known_cost)]
-
-
-Tabulate = Callable[[PageContext], ExportTable]
-"""Function that returns one table for a page context: the URL parameters, the settings, and a connection to the ledger.
-"""
-
-
-def export_table(
-    context: PageContext, tables: Mapping[str, Tabulate], query: Mapping[str, Sequence[str]]
-) -> RouteResponse | None:
-    """Return one table of a page as a CSV or JSON file.
-
-    `query` selects one of `tables` (by default the first), and the format. None: the ledger cannot be read, but the
-    table needs it. Raises `InvalidRequest` for an unknown name of a table or format.
-    """
-    name, form = query.get("table", [""])[-1], query["format"][-1]
-    if form not in FORMATS:
-        raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.")
-    chosen = name or next(iter(tables))
-    if chosen not in tables:
-        raise InvalidRequest(f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.")
-    if not context.can_read and tables[chosen] not in _WITHOUT_LEDGER:
-        return None
-    return tables[chosen](context).build_download(chosen, form)
 
 
 def _tabulate_usage(context: PageContext) -> ExportTable:

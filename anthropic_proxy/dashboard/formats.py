@@ -1,4 +1,4 @@
-"""Functions that return numbers, amounts of money, durations and times as texts for the pages of the dashboard.
+"""Numbers, amounts of money, durations and times as texts for the pages.
 
 Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in microseconds, unless a function states
 another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.

@@ -1,21 +1,22 @@
-"""Forms of the dashboard, and their protection against forms that other web sites send in the user's name (CSRF).
+"""What browsers send to the dashboard: cookies, and forms with their protection against forgery (CSRF).
 
-Each form contains a token, a random text that other sites cannot read. `find_or_create_form_token` returns it as a
-`FormToken`, and `require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form.
-`is_from_own_page` returns False for a request that another site caused. `resolve_redirect_path` prevents redirects to
-other sites.
+Other web sites can make a browser send a form in the user's name. Each form of the dashboard therefore contains a
+token, a random text that other sites cannot read: that of the session, or of a cookie if no sign-in is required.
 """
 
+import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.sign_in import find_cookie
+from msgspec import Struct
+
+from anthropic_proxy.dashboard.permissions import Session
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
-from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
+from anthropic_proxy.settings import Settings
 
 MAX_FORM_BYTES = 4_096
 """Maximum size in bytes of a form that a browser sends."""
@@ -23,6 +24,23 @@ _MAX_FORM_FIELDS = 20
 TOKEN_COOKIE = "anthropic_proxy_form"
 MAX_TARGET_CHARACTERS = 2_000
 """Maximum number of characters of the URL path to which a browser is redirected after sign-in."""
+
+
+def is_https(request: RouteRequest, settings: Settings) -> bool:
+    """Return True if the browser uses TLS, for its connection to this server or to a reverse proxy in front of it.
+
+    The reverse proxy uses TLS if `DASHBOARD_URL` begins with `https:`.
+    """
+    return request.scheme == "https" or settings.dashboard_url.startswith("https:")
+
+
+def find_cookie(header: str, name: str) -> str:
+    """Return the value of the cookie `name` in a request header `Cookie`. "": the cookie is missing."""
+    for pair in header.split(";"):
+        key, _, value = pair.strip().partition("=")
+        if key == name:
+            return value
+    return ""
 
 
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
@@ -92,3 +110,20 @@ def require_equal_tokens(token: str, presented: str) -> None:
     """
     if not token or not hmac.compare_digest(token.encode(), presented.encode()):
         raise PermissionDenied("The form is not of this session. Open /dashboard again.")
+
+
+class OpenedForm(Struct, frozen=True):
+    """Request for a form that changes something, from a user who may change it."""
+
+    request: RouteRequest
+    session: Session | None
+    """None: no sign-in is required."""
+    gateway: Gateway
+    respond: Callable[[str, Mapping[str, Any]], Awaitable[RouteResponse]]
+    """Function that returns the page of the form, from the name of its template and the values for it. If the values
+    contain a text in `problem`, the HTTP status is 400."""
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of `text` as hexadecimal digits. Characters that UTF-8 cannot encode are hashed as `?`."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

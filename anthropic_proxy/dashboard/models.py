@@ -1,6 +1,5 @@
 """Page Models: requests, cost and speed of each model, the model mapping, prices, and a comparison of costs.
 
-`build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and times.
 The speed is the number of output tokens per second after the first token. The comparison shows the cost that the same
 tokens would have had with other models.
 """
@@ -13,8 +12,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.columns import SortableColumn, sort_rows
 from anthropic_proxy.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
-from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
-from anthropic_proxy.dashboard.usage_charts import explain_missing_cost
+from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_queries import ModelPeriod, ModelSums, PeriodSums
 from anthropic_proxy.ledger.facet_counts import count_facets
@@ -25,6 +23,15 @@ from anthropic_proxy.ledger.prices import Price, Rates
 from anthropic_proxy.ledger.queries import NOT_SENT
 from anthropic_proxy.ledger.sums import UsageSums, add_up
 from anthropic_proxy.money import format_price
+
+_MAX_DURATION_HOURS = 31 * 24
+"""Maximum length in hours of a time range for which times to the last byte are shown. Reading them from each hour would
+double the time of a page about 90 days."""
+_MIN_RATED = 5
+"""Minimum number of replies of a model for a comparison of its speed with others."""
+_MAX_REQUESTED = 5
+_MAX_COMPARED = 12
+_RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
 class UsedModel(Struct, frozen=True):
@@ -37,13 +44,6 @@ class UsedModel(Struct, frozen=True):
     """Histogram of the times to the last byte of the reply."""
     speed: float | None
     """Output tokens per second after the first token. None: unknown."""
-
-
-_MAX_DURATION_HOURS = 31 * 24
-"""Maximum length in hours of a time range for which times to the last byte are shown. Reading them from each hour would
-double the time of a page about 90 days."""
-_MIN_RATED = 5
-"""Minimum number of replies of a model for a comparison of its speed with others."""
 
 
 _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
@@ -187,11 +187,6 @@ def _list_model_roles(found: Sequence[ModelSums]) -> dict[str, tuple[str, str]]:
         used.add(one.provider)
         roles.setdefault(one.model, (one.model or NOT_SENT, role))
     return roles
-
-
-_MAX_REQUESTED = 5
-_MAX_COMPARED = 12
-_RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
 class PriceRow(Struct, frozen=True, kw_only=True):

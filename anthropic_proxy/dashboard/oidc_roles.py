@@ -1,8 +1,4 @@
-"""Users of an identity provider, and their roles on the dashboard.
-
-`require_accepted_user` returns the `OidcUser` for claims, the facts about a user in an ID token. `resolve_role` returns
-the role that the settings give to a user. `find_claim_texts` returns the texts of one claim.
-"""
+"""Users of an identity provider, and the roles that the settings give them in the dashboard."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +7,23 @@ from msgspec import Struct
 
 from anthropic_proxy.dashboard.permissions import Role
 from anthropic_proxy.settings import OidcSettings
+
+RETRY = "Sign in again."
+CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
+CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
+
+
+class OidcError(Exception):
+    """Exception: a sign-in with the identity provider failed or was rejected.
+
+    Its message is shown to the user. It has the cause and usually a remedy, but no tokens.
+    """
+
+    def __init__(self, message: str, *, status: int = 403) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        """HTTP status of the page: 403; 502 for a failure of the provider."""
 
 
 class OidcUser(Struct, frozen=True, omit_defaults=True):
@@ -89,21 +102,3 @@ def _is_listed(entries: Sequence[str], user: OidcUser) -> bool:
     Upper and lower case of the address are equal.
     """
     return any(entry.lower() == user.email if "@" in entry else entry in user.groups for entry in entries)
-
-
-RETRY = "Sign in again."
-CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
-CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
-
-
-class OidcError(Exception):
-    """Exception: a sign-in with the identity provider failed or was rejected.
-
-    Its message is shown to the user. It has the cause and usually a remedy, but no tokens.
-    """
-
-    def __init__(self, message: str, *, status: int = 403) -> None:
-        super().__init__(message)
-        self.message = message
-        self.status = status
-        """HTTP status of the page: 403; 502 for a failure of the provider."""

@@ -1,9 +1,9 @@
-"""Page Overview: summary, five figures, charts, latest requests, problems and models.
+"""Page Overview: summary, problems, five figures, charts, latest requests and models.
 
-`build_overview_page` returns the values for the template of the page.
+Each panel is built by itself, so that the failure of one leaves the others. Panels share the results of queries.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -13,27 +13,24 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import NARROW, WIDE, Band, draw_sparkline
 from anthropic_proxy.dashboard.columns import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.dashboard.error_kinds import (
-    build_incident_bands,
     draw_error_chart,
     find_error_kind,
     find_incidents,
     find_remedy,
 )
-from anthropic_proxy.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
+from anthropic_proxy.dashboard.page_context import FailedPanel, Figure, PageContext, build_panel, memoize_result
 from anthropic_proxy.dashboard.periods import (
+    OUTCOME_TITLES,
     DrawnChart,
     Periods,
     divide_range,
+    draw_group_chart,
     draw_median_latency_chart,
+    draw_percentage_chart,
     draw_percentile_chart,
     draw_speed_chart,
-)
-from anthropic_proxy.dashboard.usage_charts import (
-    MEASURES,
-    draw_cached_share,
-    draw_usage,
+    draw_stacked_chart,
     explain_missing_cost,
-    find_chart_title,
 )
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery
 from anthropic_proxy.ledger import dashboard_queries as queries
@@ -46,72 +43,223 @@ from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.money import format_cost
 
-Latencies = Mapping[tuple[int, tuple[str, ...]], Histogram]
-"""(beginning of a period in seconds since the epoch, values of the group) → histogram of the times to first token."""
+MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
+"""Pairs: measure as value of `by` in the URL, and title of its chart."""
+_MAX_LATEST = 10
+_MAX_MODELS = 6
+MIN_HOURS = 48
+"""Minimum length of a time range, in hours, for which a page shows the grid."""
+LEVELS = 5
+"""Number of shades of the cells. A cell without a value has no shade."""
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_HOURS = range(24)
+_HEIGHT, _LABEL_WIDTH, _TOP = 190, 34, 4
+_ROW_HEIGHT = 23
+_KINDS = {
+    "cache_read": ("cache read", "cache-read"),
+    "cache_write": ("cache write", "cache-write"),
+    "input": ("input", "input"),
+    "output": ("output", "output"),
+    "thinking": ("thinking", "thinking"),
+    "": ("price unknown today", "others"),
+}
+"""Kind of token → (name, CSS class of the color), from the bottom of a bar to its top."""
 
 
-class Figure(Struct, frozen=True):
-    """One of the numbers at the top of a page, with its label, as texts."""
-
-    label: str
-    value: str
-    note: str
-    line: Markup = Markup("")
-    href: str = ""
-
-
-def build_figures(
-    context: PageContext,
-    periods: Periods,
-    sums: Sequence[UsageSums],
-    latencies: Latencies,
-    previous_requests: int,
-) -> list[Figure]:
-    """Return the five figures of a time range: requests, success, cost, time to first token and cached input."""
-    query, total = context.query, add_up(sums)
-    failed = query.link_with_facet("outcome", "error", "/dashboard/requests")
-    listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
-    good = [one.succeeded / one.requests if one.requests else None for one in sums]
-    succeeded = formats.percent(total.succeeded, total.requests, 1)
-    others = formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else "")
-    change = _compare(total.requests, previous_requests)
-    spent = format_cost(total.cost, total.unknown_cost_requests) if total.requests else formats.UNKNOWN
-    return [
-        Figure(
-            "Requests", formats.count(total.requests), change, draw_sparkline([one.requests for one in sums]), listed
-        ),
-        Figure("Succeeded", succeeded, others, draw_sparkline(good), failed),
-        Figure("Spent", spent, _requested_cost(total), draw_sparkline([one.cost for one in sums]), models),
-        _speed_figure(context, periods, latencies),
-        _cache_figure(total, sums, listed),
-    ]
+def build_overview_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page Overview."""
+    query, found = context.query, _Queries(context)
+    periods, measure = found.periods, _find_chart_title(query.measure)
+    incidents = build_panel(
+        context, "incidents", lambda: find_incidents(periods, found.errors(), found.by_model(), found.costs)
+    )
+    bands = [] if isinstance(incidents, FailedPanel) else [Band(one.first, one.last, one.label) for one in incidents]
+    values = {
+        **_build_summary(context, found),
+        "is_empty": not context.facts.requests and not context.running and context.can_read,
+        "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
+        "usage": build_panel(context, "usage", lambda: _draw_usage(context, periods, found.by_model())),
+        "usage_title": f"{measure} per {periods.length_name}",
+        "measures": MEASURES,
+        "week": None,
+        "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, bands)),
+        "speed_views": (("", "All"), ("provider", "By provider")),
+        "errors": build_panel(context, "errors", lambda: draw_error_chart(periods, found.errors())),
+        "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
+        "errors_title": f"Failed requests per {periods.length_name}",
+        "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
+        "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
+    }
+    if query.hours < MIN_HOURS:
+        return values
+    return {
+        **values,
+        "week": build_panel(context, "hours of the week", lambda: _draw_week(context, add_up(found.sums().values()))),
+        "week_title": f"{measure} by weekday and hour",
+        "cached": build_panel(context, "cached input", lambda: _draw_cached_share(periods, found.sums().values())),
+        "cached_title": f"Input read from cache per {periods.length_name}",
+    }
 
 
-def _requested_cost(total: UsageSums) -> str:
+class _Queries:
+    """Results of database queries that several panels of the page use. Each query runs at most once."""
+
+    def __init__(self, context: PageContext) -> None:
+        connection, chosen = context.connection, context.model_selection
+        self.periods, self.costs = divide_range(context.charted_query), ModelCosts(context.settings)
+        seconds = self.periods.seconds
+        self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
+        self.sums = memoize_result(lambda: _sum_each(self.periods, self.by_model()))
+        self.latencies = memoize_result(lambda: queries.group_latencies(self.by_model(), _find_period))
+        self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
+
+
+def _sum_each(periods: Periods, by_model: Sequence[ModelPeriod]) -> dict[int, UsageSums]:
+    """Return beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
+    found = add_up_groups((one.start, one.model.sums) for one in by_model)
+    return dict(sorted(({start: UsageSums() for start in periods.starts} | found).items()))
+
+
+def _find_period(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
+    return one.start, ()
+
+
+def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
+    return one.start, (one.model.provider,)
+
+
+def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
+    """Return the sentence at the top of the page, and the notices (problems) that the sentence counts."""
+    of_setup = [Notice("✕", "error", problem) for problem in context.setup.problems]
+    of_setup += [Notice("!", "warn", text) for text in context.setup.advice]
+    listed = build_panel(
+        context,
+        "the problems",
+        lambda: [
+            *of_setup,
+            *(
+                _build_error_notice(context, found.costs, group)
+                for group in list_errors(context.connection, found.errors())
+            ),
+        ],
+    )
+    notices = of_setup if isinstance(listed, FailedPanel) else listed
+    verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
+    return {
+        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
+        "problem_count": len(notices) if len(notices) > 1 else 0,
+        "notices": listed,
+    }
+
+
+def _summarize(context: PageContext, total: UsageSums) -> Markup:
+    name = context.query.range_name
+    spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours", "yesterday": "Yesterday"}
+    span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
     if not total.requests:
-        return ""
-    if total.unknown_requested_cost_requests:
-        return "price of a requested model unknown"
-    return f"{formats.money(total.requested_cost)} at the requested models’ prices"
+        return escape(f"{span} there were no requests.")
+    text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
+    cost = escape(formats.money(total.known_cost))
+    if not total.cost:
+        known = "" if total.unknown_cost_requests else f" and {'was' if total.requests == 1 else 'were'} <b>{cost}</b>"
+    else:
+        known = f" and cost <b>{cost}</b>"
+    if total.unknown_cost_requests:
+        unknown = formats.plural(total.unknown_cost_requests, "request")
+        return Markup(f"{text}{known}; the cost of {unknown} is unknown.")
+    return Markup(f"{text}{known}.")
 
 
-def _speed_figure(context: PageContext, periods: Periods, latencies: Latencies) -> Figure:
-    everything: Histogram = {}
-    for histogram in latencies.values():
-        add_histogram(everything, histogram)
-    low, high = find_percentile(everything, 0.5), find_percentile(everything, 0.95)
-    speeds = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in periods.starts]
-    href = context.query.link("/dashboard/models", measure="", order="-p95")
-    return Figure(
-        "Time to first token, p50", formats.seconds(low), f"p95 {formats.seconds(high)}", draw_sparkline(speeds), href
+class Notice(Struct, frozen=True):
+    """A problem that a page shows, with an explanation, a remedy and a link to details if there are any."""
+
+    sign: str
+    role: str
+    text: str
+    detail: str = ""
+    href: str = ""
+    link: str = ""
+    remedy: str = ""
+    help_link: str = ""
+    """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
+
+
+def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
+    name = costs.find_prefix(group.provider) if group.provider else "the proxy"
+    period = formats.day_and_time(group.first_at)
+    if group.count > 1:
+        period += f" to {formats.day_and_time(group.last_at)}"
+    href, link = f"/dashboard/requests/{group.request_id}", "show it"
+    if group.count > 1:
+        facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
+        href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
+    remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
+    kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
+    return Notice(
+        sign="✕",
+        role="error",
+        text=f"{formats.plural(group.count, 'request')} failed at {name} with {group.status}{kind}.",
+        detail=f"{period}. {group.error[:300]}",
+        href=href,
+        link=link,
+        remedy=remedy.text if remedy else "",
+        help_link=remedy.link if remedy else "",
     )
 
 
-def _cache_figure(total: UsageSums, sums: Sequence[UsageSums], href: str) -> Figure:
-    shares = [one.cached_input_share for one in sums]
+def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
+    query, sums, latencies = context.query, list(found.sums().values()), found.latencies()
+    total = add_up(sums)
+    before = queries.count_requests_in_previous_range(
+        context.connection, context.model_selection, int(context.now * MICROSECONDS)
+    )
+    listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
+    requested = f"{formats.money(total.requested_cost)} at the requested models’ prices" if total.requests else ""
+    if total.unknown_requested_cost_requests:
+        requested = "price of a requested model unknown"
+    first_tokens: Histogram = {}
+    for histogram in latencies.values():
+        add_histogram(first_tokens, histogram)
+    medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in found.periods.starts]
     cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
-    share = formats.percent(total.cache_read_tokens, total.all_input_tokens)
-    return Figure("Input read from cache", share, f"{cached} of {everything} tokens", draw_sparkline(shares), href)
+    return [
+        Figure(
+            "Requests",
+            formats.count(total.requests),
+            _compare(total.requests, before),
+            draw_sparkline([one.requests for one in sums]),
+            listed,
+        ),
+        Figure(
+            "Succeeded",
+            formats.percent(total.succeeded, total.requests, 1),
+            formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else ""),
+            draw_sparkline([one.succeeded / one.requests if one.requests else None for one in sums]),
+            query.link_with_facet("outcome", "error", "/dashboard/requests"),
+        ),
+        Figure(
+            "Spent",
+            format_cost(total.cost, total.unknown_cost_requests) if total.requests else formats.UNKNOWN,
+            requested,
+            draw_sparkline([one.cost for one in sums]),
+            models,
+        ),
+        Figure(
+            "Time to first token, p50",
+            formats.seconds(find_percentile(first_tokens, 0.5)),
+            f"p95 {formats.seconds(find_percentile(first_tokens, 0.95))}",
+            draw_sparkline(medians),
+            query.link("/dashboard/models", measure="", order="-p95"),
+        ),
+        Figure(
+            "Input read from cache",
+            formats.percent(total.cache_read_tokens, total.all_input_tokens),
+            f"{cached} of {everything} tokens",
+            draw_sparkline([one.cached_input_share for one in sums]),
+            listed,
+        ),
+    ]
 
 
 def _compare(value: int, before: int) -> str:
@@ -123,25 +271,119 @@ def _compare(value: int, before: int) -> str:
     return f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
 
 
-MIN_HOURS = 48
-"""Minimum length of a time range, in hours, for which a page shows the grid."""
-LEVELS = 5
-"""Number of shades of the cells. A cell without a value has no shade."""
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_HOURS = range(24)
-_HEIGHT, _LABEL_WIDTH, _TOP = 190, 34, 4
-_ROW_HEIGHT = 23
+def _find_chart_title(measure: str) -> str:
+    return "Cost" if measure == "provider" else dict(MEASURES).get(measure, "Cost")
 
 
-class Cell(Struct):
-    """Cell of the grid: the requests of one weekday and hour of the day."""
+def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> DrawnChart:
+    """Return the chart of cost, tokens or requests that the URL parameter `by` requests."""
+    measure = context.query.measure
+    if measure == "tokens":
+        return _draw_kinds(periods, model_periods, lambda one: _count_tokens(one.model.sums), formats.short_count)
+    if measure == "requests":
+        rows = queries.sum_periods(
+            context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
+        )
+        return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+    costs = ModelCosts(context.settings)
+    if measure == "provider":
+        names = {one.model.provider for one in model_periods if one.model.provider}
+        sums = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
+        drawn = draw_group_chart(
+            periods,
+            [PeriodSums(start, provider, one) for (start, provider), one in sums.items()],
+            lambda sums: sums.cost,
+            formats.chart_money,
+            {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names},
+        )
+    else:
+        drawn = _draw_kinds(
+            periods,
+            model_periods,
+            lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
+            formats.chart_money,
+        )
+    return structs.replace(drawn, empty_text=explain_missing_cost(add_up(one.model.sums for one in model_periods)))
 
-    value: float = 0
-    hours: int = 0
-    """Number of hours of the range that belong to the cell and have requests."""
-    highest: float = -1
-    highest_start: int = 0
-    """Beginning of the hour with the highest value of this cell, in seconds since the epoch."""
+
+def _count_tokens(sums: UsageSums) -> dict[str, int]:
+    thinking = min(sums.thinking_tokens, sums.output_tokens)
+    return {
+        "cache_read": sums.cache_read_tokens,
+        "cache_write": sums.cache_write_tokens,
+        "input": sums.input_tokens,
+        "output": sums.output_tokens - thinking,
+        "thinking": thinking,
+    }
+
+
+def _draw_kinds(
+    periods: Periods,
+    by_model: Sequence[ModelPeriod],
+    divide: Callable[[ModelPeriod], Mapping[str, int]],
+    text: Callable[[float], str],
+) -> DrawnChart:
+    values: dict[str, dict[int, float]] = {kind: {} for kind in _KINDS}
+    for one in by_model:
+        for kind, amount in divide(one).items():
+            values[kind][one.start] = values[kind].get(one.start, 0) + amount
+    return draw_stacked_chart(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
+
+
+def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> DrawnChart:
+    """Return the chart of the time to first token over the time range.
+
+    It has percentiles of all requests, or the median of each provider, as the URL selects. `incidents`: labeled bands
+    in the chart.
+    """
+    if context.query.speed != "provider":
+        return draw_percentile_chart(found.periods, found.latencies(), bands=incidents)
+    by_provider = queries.group_latencies(found.by_model(), _find_provider)
+    names = {provider: found.costs.find_prefix(provider) for _, (provider,) in by_provider}
+    return draw_median_latency_chart(found.periods, by_provider, names, incidents)
+
+
+def _draw_rate(found: _Queries) -> DrawnChart:
+    """Return the chart of output tokens per second: one line for each of the providers with most replies."""
+    speeds = queries.group_speeds(found.by_model(), _find_provider)
+    counts: dict[str, int] = {}
+    for row in found.by_model():
+        counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
+    ranked = sorted(counts, key=lambda name: -counts[name])
+    return draw_speed_chart(found.periods, speeds, {name: found.costs.find_prefix(name) for name in ranked})
+
+
+def _list_latest(context: PageContext) -> Sequence[TableRow]:
+    """Return table rows of the running requests and of the latest finished requests."""
+    running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
+    finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
+    return [*running, *(build_finished_row(row) for row in finished)][:_MAX_LATEST]
+
+
+def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
+    rows = queries.add_up_model_periods(by_model)
+    highest = max((row.sums.cost for row in rows), default=0) or 1
+    return [
+        {
+            "provider": row.provider,
+            "prefix": costs.find_prefix(row.provider) or NOT_SENT,
+            "model": row.model,
+            "requests": row.sums.requests,
+            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
+            "share": row.sums.cost / highest,
+            "href": context.query.link(
+                "/dashboard/requests",
+                facets={**context.query.facets, "provider": row.provider, "model": row.model},
+                measure="",
+            ),
+        }
+        for row in rows[:_MAX_MODELS]
+    ]
+
+
+def _draw_cached_share(periods: Periods, sums: Iterable[UsageSums]) -> DrawnChart:
+    shares = [None if one.cached_input_share is None else 100 * one.cached_input_share for one in sums]
+    return draw_percentage_chart(periods, "input read from cache", "cached", shares)
 
 
 class WeekGrid(Struct, frozen=True):
@@ -155,6 +397,34 @@ class WeekGrid(Struct, frozen=True):
     """Rows of the table: weekday, and one text for each hour of the day."""
     empty_text: str = "No requests in this range."
     """Text in the place of a grid without values."""
+
+
+def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
+    query = context.query
+    names: Sequence[str] = ("cost",)
+    counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
+    text: Callable[[float], str] = formats.chart_money
+    if query.measure == "tokens":
+        names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+        counted, text = (lambda one: one.all_tokens), formats.short_count
+    elif query.measure == "requests":
+        names, counted, text = ("requests",), (lambda one: one.requests), formats.count
+    hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
+    drawn = draw_week(query, hours, counted, text)
+    if query.measure in ("tokens", "requests"):
+        return drawn
+    return structs.replace(drawn, empty_text=explain_missing_cost(total))
+
+
+class Cell(Struct):
+    """Cell of the grid: the requests of one weekday and hour of the day."""
+
+    value: float = 0
+    hours: int = 0
+    """Number of hours of the range that belong to the cell and have requests."""
+    highest: float = -1
+    highest_start: int = 0
+    """Beginning of the hour with the highest value of this cell, in seconds since the epoch."""
 
 
 def draw_week(
@@ -222,242 +492,3 @@ def _link(query: ViewQuery, cell: Cell, name: str, text: Callable[[float], str],
         title += f": hours with requests = {cell.hours}; highest, {day.day} {day:%b} = {text(cell.highest)}"
     href = query.link_to_range(cell.highest_start, cell.highest_start + HOUR_SECONDS, "/dashboard/requests")
     return f'<a href="{escape(href)}" data-column="{name[-5:]}" aria-label="{escape(title)}">{rect}</a>'
-
-
-class Notice(Struct, frozen=True):
-    """A problem that a page shows, with an explanation, a remedy and a link to details if there are any."""
-
-    sign: str
-    role: str
-    text: str
-    detail: str = ""
-    href: str = ""
-    link: str = ""
-    remedy: str = ""
-    help_link: str = ""
-    """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
-
-
-def list_setup_notices(context: PageContext) -> list[Notice]:
-    """Return a notice for each problem of the settings or providers, such as a missing key."""
-    setup = context.setup
-    found = [Notice("✕", "error", problem) for problem in setup.problems]
-    return found + [Notice("!", "warn", text) for text in setup.advice]
-
-
-def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
-    """Return the notice about a group of failed requests with the same type of error.
-
-    The notice has a remedy if the error catalog has one.
-    """
-    name = costs.find_prefix(group.provider) if group.provider else "the proxy"
-    period = formats.day_and_time(group.first_at)
-    if group.count > 1:
-        period += f" to {formats.day_and_time(group.last_at)}"
-    href, link = f"/dashboard/requests/{group.request_id}", "show it"
-    if group.count > 1:
-        facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
-        href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
-    remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
-    kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
-    return Notice(
-        sign="✕",
-        role="error",
-        text=f"{formats.plural(group.count, 'request')} failed at {name} with {group.status}{kind}.",
-        detail=f"{period}. {group.error[:300]}",
-        href=href,
-        link=link,
-        remedy=remedy.text if remedy else "",
-        help_link=remedy.link if remedy else "",
-    )
-
-
-_MAX_LATEST = 10
-_MAX_MODELS = 6
-
-
-class _Queries:
-    """Results of database queries that several panels of the page use. Each query runs at most once."""
-
-    def __init__(self, context: PageContext) -> None:
-        connection, chosen = context.connection, context.model_selection
-        self.periods, self.costs = divide_range(context.charted_query), ModelCosts(context.settings)
-        seconds = self.periods.seconds
-        self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
-        self.sums = memoize_result(lambda: _sum_each(self.periods, self.by_model()))
-        self.latencies = memoize_result(lambda: queries.group_latencies(self.by_model(), _find_period))
-        self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
-
-    def build_incident_bands(self) -> list[Band]:
-        """Return the incidents of the time range as labeled bands for charts."""
-        return build_incident_bands(find_incidents(self.periods, self.errors(), self.by_model(), self.costs))
-
-
-def build_overview_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Overview.
-
-    If a table or chart cannot be built, the page shows a message in its place.
-    """
-    query, found = context.query, _Queries(context)
-    periods = found.periods
-    bands = build_panel(context, "incidents", found.build_incident_bands)
-    incidents = [] if isinstance(bands, FailedPanel) else bands
-    return {
-        **_build_summary(context, found),
-        "is_empty": not context.facts.requests and not context.running and context.can_read,
-        "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
-        "usage": build_panel(context, "usage", lambda: draw_usage(context, periods, found.by_model())),
-        "usage_title": f"{find_chart_title(query.measure)} per {periods.length_name}",
-        "measures": MEASURES,
-        **_long_charts(context, periods, found.sums),
-        "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, incidents)),
-        "speed_views": (("", "All"), ("provider", "By provider")),
-        "errors": build_panel(context, "errors", lambda: draw_error_chart(periods, found.errors())),
-        "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
-        "errors_title": f"Failed requests per {periods.length_name}",
-        "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
-        "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
-    }
-
-
-def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
-    """Return the sentence at the top of the page, and the notices (problems) that the sentence counts."""
-    listed = build_panel(context, "the problems", lambda: _list_notices(context, found))
-    notices = list_setup_notices(context) if isinstance(listed, FailedPanel) else listed
-    verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
-    return {
-        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
-        "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
-        "problem_count": len(notices) if len(notices) > 1 else 0,
-        "notices": listed,
-    }
-
-
-def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
-    before = queries.count_requests_in_previous_range(
-        context.connection, context.model_selection, int(context.now * MICROSECONDS)
-    )
-    return build_figures(context, found.periods, list(found.sums().values()), found.latencies(), before)
-
-
-def _list_latest(context: PageContext) -> Sequence[TableRow]:
-    """Return table rows of the running requests and of the latest finished requests."""
-    running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
-    finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
-    return [*running, *(build_finished_row(row) for row in finished)][:_MAX_LATEST]
-
-
-def _list_notices(context: PageContext, found: _Queries) -> list[Notice]:
-    groups = list_errors(context.connection, found.errors())
-    return [*list_setup_notices(context), *(build_error_notice(context, found.costs, group) for group in groups)]
-
-
-def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> DrawnChart:
-    """Return the chart of the time to first token over the time range.
-
-    It has percentiles of all requests, or the median of each provider, as the URL selects. `incidents`: labeled bands
-    in the chart.
-    """
-    if context.query.speed != "provider":
-        return draw_percentile_chart(found.periods, found.latencies(), bands=incidents)
-    by_provider = queries.group_latencies(found.by_model(), _find_provider)
-    names = {provider: found.costs.find_prefix(provider) for _, (provider,) in by_provider}
-    return draw_median_latency_chart(found.periods, by_provider, names, incidents)
-
-
-def _find_period(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
-    return one.start, ()
-
-
-def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
-    return one.start, (one.model.provider,)
-
-
-def _draw_rate(found: _Queries) -> DrawnChart:
-    """Return the chart of output tokens per second: one line for each of the providers with most replies."""
-    speeds = queries.group_speeds(found.by_model(), _find_provider)
-    counts: dict[str, int] = {}
-    for row in found.by_model():
-        counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
-    ranked = sorted(counts, key=lambda name: -counts[name])
-    return draw_speed_chart(found.periods, speeds, {name: found.costs.find_prefix(name) for name in ranked})
-
-
-def _summarize(context: PageContext, total: UsageSums) -> Markup:
-    name = context.query.range_name
-    spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours", "yesterday": "Yesterday"}
-    span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
-    if not total.requests:
-        return escape(f"{span} there were no requests.")
-    text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
-    cost = escape(formats.money(total.known_cost))
-    if not total.cost:
-        known = "" if total.unknown_cost_requests else f" and {'was' if total.requests == 1 else 'were'} <b>{cost}</b>"
-    else:
-        known = f" and cost <b>{cost}</b>"
-    if total.unknown_cost_requests:
-        unknown = formats.plural(total.unknown_cost_requests, "request")
-        return Markup(f"{text}{known}; the cost of {unknown} is unknown.")
-    return Markup(f"{text}{known}.")
-
-
-def _sum_each(periods: Periods, by_model: Sequence[ModelPeriod]) -> dict[int, UsageSums]:
-    """Return beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
-    found = add_up_groups((one.start, one.model.sums) for one in by_model)
-    return dict(sorted(({start: UsageSums() for start in periods.starts} | found).items()))
-
-
-def _long_charts(
-    context: PageContext, periods: Periods, sums: Callable[[], Mapping[int, UsageSums]]
-) -> Mapping[str, Any]:
-    """Return the charts for a range of several days: the grid of hours of the week, and the share of cached input.
-
-    `periods`: division of the range. `sums`: function that returns the sums by beginning of a period.
-    """
-    query = context.query
-    if query.hours < MIN_HOURS:
-        return {"week": None}
-    return {
-        "week": build_panel(context, "hours of the week", lambda: _draw_week(context, add_up(sums().values()))),
-        "week_title": f"{find_chart_title(query.measure)} by weekday and hour",
-        "cached": build_panel(context, "cached input", lambda: draw_cached_share(periods, list(sums().values()))),
-        "cached_title": f"Input read from cache per {periods.length_name}",
-    }
-
-
-def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
-    query = context.query
-    names: Sequence[str] = ("cost",)
-    counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
-    text: Callable[[float], str] = formats.chart_money
-    if query.measure == "tokens":
-        names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-        counted, text = (lambda one: one.all_tokens), formats.short_count
-    elif query.measure == "requests":
-        names, counted, text = ("requests",), (lambda one: one.requests), formats.count
-    hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
-    drawn = draw_week(query, hours, counted, text)
-    if query.measure in ("tokens", "requests"):
-        return drawn
-    return structs.replace(drawn, empty_text=explain_missing_cost(total))
-
-
-def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
-    rows = queries.add_up_model_periods(by_model)
-    highest = max((row.sums.cost for row in rows), default=0) or 1
-    return [
-        {
-            "provider": row.provider,
-            "prefix": costs.find_prefix(row.provider) or NOT_SENT,
-            "model": row.model,
-            "requests": row.sums.requests,
-            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
-            "share": row.sums.cost / highest,
-            "href": context.query.link(
-                "/dashboard/requests",
-                facets={**context.query.facets, "provider": row.provider, "model": row.model},
-                measure="",
-            ),
-        }
-        for row in rows[:_MAX_MODELS]
-    ]

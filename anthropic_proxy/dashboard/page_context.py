@@ -1,14 +1,13 @@
-"""Input for the function that builds a page of the dashboard, as one object: `PageContext`.
+"""What the functions that build pages share: their input, and panels (charts and tables) that can fail one by one.
 
-It has the URL parameters, the settings, the state of the proxy, and an open connection to the ledger, the database of
-client requests. `PageContext.selection` is the condition for database queries: the time range and the filters. Pages
-are built in threads. `WaitFor` runs a coroutine of the event loop from such a thread.
+Pages are built in threads.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol, TypeVar
 
+from markupsafe import Markup
 from msgspec import MsgspecError, Struct, structs
 from sqlalchemy import Connection, exc
 
@@ -152,3 +151,13 @@ def memoize_result(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
         return values[0]
 
     return find
+
+
+class Figure(Struct, frozen=True):
+    """One of the numbers at the top of a page, with its label, as texts."""
+
+    label: str
+    value: str
+    note: str
+    line: Markup = Markup("")
+    href: str = ""

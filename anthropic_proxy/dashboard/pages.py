@@ -1,8 +1,6 @@
-"""Responses with the pages of the dashboard, which are built from the ledger, the database of client requests.
+"""The pages of the dashboard, built from the ledger, the database of client requests.
 
-A `PageKind` describes one page. `Pages.respond` returns a page, or an error page with cause and remedy.
-`Pages.respond_form` and `Pages.respond_setting_form` return a page with a form. `list_navigation_entries` returns the
-entries of the navigation.
+A page that adds up many requests is sent in two parts: its head, and when the result is known, the content.
 """
 
 import asyncio
@@ -19,33 +17,32 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
 from anthropic_proxy.dashboard import (
-    configuration,
     formats,
-    key_audit,
     keys,
     models,
     overview,
     providers,
     requests,
     sessions,
+    settings,
 )
 from anthropic_proxy.dashboard import request as request_page
-from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.exports import TABLES, export_table
-from anthropic_proxy.dashboard.forms import find_or_create_form_token
-from anthropic_proxy.dashboard.key_permission import explain_key_refusal
+from anthropic_proxy.dashboard.forms import find_cookie, find_or_create_form_token, is_https
 from anthropic_proxy.dashboard.page_context import PageContext, ResultT, WaitFor
 from anthropic_proxy.dashboard.permissions import (
     NavigationEntry,
-    find_client_role,
+    Session,
+    explain_doctor_refusal,
+    explain_key_refusal,
+    explain_settings_refusal,
+    find_role,
     may_open,
     reads_own_requests_only,
     select_navigation_entries,
 )
-from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response, render_page
-from anthropic_proxy.dashboard.settings_change import explain_settings_refusal
-from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
+from anthropic_proxy.dashboard.rendering import render_page
+from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
 from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
@@ -68,6 +65,98 @@ from anthropic_proxy.settings import Settings
 STALE_SECONDS = 10.0
 """Time in seconds that requests may wait for the ledger before a page mentions the wait. Usually they wait half a
 second."""
+PATIENCE_SECONDS = 0.3
+"""Time in seconds after which the browser receives the head of a page before its content."""
+MIN_REQUESTS = 10_000
+"""Minimum number of stored requests for the sentence "Adding up …". A wait with fewer requests has another cause, such
+as a busy thread."""
+_POLL_SECONDS = 0.1
+CONTENT_MARK = b"<!-- content -->"
+"""HTML comment between the head and the content of every page."""
+_GZIP_WINDOW = 31
+"""Argument `wbits` of zlib that selects the gzip format."""
+_STORE_SECONDS = 10.0
+"""Maximum time in seconds for which a page waits for the store of limits and learned facts."""
+THEME_COOKIE = "anthropic_proxy_theme"
+NAVIGATION = (
+    NavigationEntry("Overview", "/dashboard", "o"),
+    NavigationEntry("Requests", "/dashboard/requests", "r"),
+    NavigationEntry("Sessions", "/dashboard/sessions", "s"),
+    NavigationEntry("Models", "/dashboard/models", "m"),
+    NavigationEntry("Providers", "/dashboard/providers", "p"),
+    NavigationEntry("Settings", "/dashboard/settings", "e"),
+)
+"""Entries of the navigation, one for each page."""
+KEYS_SECTION = NavigationEntry("Keys", "/dashboard/keys", "k")
+"""Entry of the page Keys, which exists with `VIRTUAL_KEYS=true`."""
+
+
+def list_navigation_entries(settings: Settings) -> Sequence[NavigationEntry]:
+    """Return the entries of the navigation. With `VIRTUAL_KEYS=true`, the page Keys is one of them."""
+    return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
+
+
+Build = Callable[[PageContext], Mapping[str, Any] | None]
+
+
+class PageKind(Struct, frozen=True):
+    """One page of the dashboard: its URL path, its template, and the function that builds its values."""
+
+    path: str
+    """URL path of the page."""
+    section: str
+    """Name of the page's section in the navigation."""
+    template: str
+    build: Build
+    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
+    not exist."""
+    missing: str = ""
+    """Error text if the object of the page does not exist."""
+    adds_up: bool = True
+    """True if the page adds up all stored requests of a time range, which can take some time."""
+
+
+_KINDS = (
+    PageKind("/dashboard", "Overview", "overview.html", overview.build_overview_page),
+    PageKind("/dashboard/requests", "Requests", "requests.html", requests.build_requests_page),
+    PageKind(
+        "/dashboard/requests/{id}",
+        "Requests",
+        "request.html",
+        request_page.build_request_page,
+        "The ledger has no request with this id. It is deleted, still running, or of another proxy.",
+    ),
+    PageKind("/dashboard/sessions", "Sessions", "sessions.html", sessions.build_sessions_page),
+    PageKind(
+        "/dashboard/session",
+        "Sessions",
+        "session.html",
+        sessions.build_session_page,
+        "The ledger has no request of this session.",
+    ),
+    PageKind("/dashboard/models", "Models", "models.html", models.build_models_page),
+    PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys_page, adds_up=False),
+    PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", keys.build_audit_page, adds_up=False),
+    PageKind(
+        "/dashboard/keys/{id}",
+        "Keys",
+        "key.html",
+        keys.build_key_page,
+        "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
+    ),
+    PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers_page),
+    PageKind("/dashboard/settings", "Settings", "settings.html", settings.build_settings_page, adds_up=False),
+)
+_NO_PAGE = PageKind("", "", "error.html", lambda _: None)
+PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
+"""URL path → page with this path."""
+
+
+class Progress(Struct):
+    """Number of requests that a page adds up. The thread that builds the page sets it, and the event loop reads it."""
+
+    requests: int = -1
+    """Number of stored requests that the page adds up. -1: not yet known."""
 
 
 class StateLine(Struct, frozen=True):
@@ -192,25 +281,6 @@ def _is_missing(error: exc.SQLAlchemyError) -> bool:
     return "unable to open database file" in text or "no such table" in text or "UndefinedTable" in text
 
 
-PATIENCE_SECONDS = 0.3
-"""Time in seconds after which the browser receives the head of a page before its content."""
-MIN_REQUESTS = 10_000
-"""Minimum number of stored requests for the sentence "Adding up …". A wait with fewer requests has another cause, such
-as a busy thread."""
-_POLL_SECONDS = 0.1
-CONTENT_MARK = b"<!-- content -->"
-"""HTML comment between the head and the content of every page."""
-_GZIP_WINDOW = 31
-"""Argument `wbits` of zlib that selects the gzip format."""
-
-
-class Progress(Struct):
-    """Number of requests that a page adds up. The thread that builds the page sets it, and the event loop reads it."""
-
-    requests: int = -1
-    """Number of stored requests that the page adds up. -1: not yet known."""
-
-
 async def respond_with_early_flush(
     request: RouteRequest,
     page: Awaitable[RouteResponse],
@@ -257,82 +327,6 @@ def _read_body(response: RouteResponse) -> bytes:
     return gzip.decompress(response.body) if "content-encoding" in response.headers else response.body
 
 
-NAVIGATION = (
-    NavigationEntry("Overview", "/dashboard", "o"),
-    NavigationEntry("Requests", "/dashboard/requests", "r"),
-    NavigationEntry("Sessions", "/dashboard/sessions", "s"),
-    NavigationEntry("Models", "/dashboard/models", "m"),
-    NavigationEntry("Providers", "/dashboard/providers", "p"),
-    NavigationEntry("Settings", "/dashboard/settings", "e"),
-)
-"""Entries of the navigation, one for each page."""
-KEYS_SECTION = NavigationEntry("Keys", "/dashboard/keys", "k")
-"""Entry of the page Keys, which exists with `VIRTUAL_KEYS=true`."""
-_STORE_SECONDS = 10.0
-"""Maximum time in seconds for which a page waits for the store of limits and learned facts."""
-THEME_COOKIE = "anthropic_proxy_theme"
-
-Build = Callable[[PageContext], Mapping[str, Any] | None]
-
-
-class PageKind(Struct, frozen=True):
-    """One page of the dashboard: its URL path, its template, and the function that builds its values."""
-
-    path: str
-    """URL path of the page."""
-    section: str
-    """Name of the page's section in the navigation."""
-    template: str
-    build: Build
-    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
-    not exist."""
-    missing: str = ""
-    """Error text if the object of the page does not exist."""
-    adds_up: bool = True
-    """True if the page adds up all stored requests of a time range, which can take some time."""
-
-
-_KINDS = (
-    PageKind("/dashboard", "Overview", "overview.html", overview.build_overview_page),
-    PageKind("/dashboard/requests", "Requests", "requests.html", requests.build_requests_page),
-    PageKind(
-        "/dashboard/requests/{id}",
-        "Requests",
-        "request.html",
-        request_page.build_request_page,
-        "The ledger has no request with this id. It is deleted, still running, or of another proxy.",
-    ),
-    PageKind("/dashboard/sessions", "Sessions", "sessions.html", sessions.build_sessions_page),
-    PageKind(
-        "/dashboard/session",
-        "Sessions",
-        "session.html",
-        sessions.build_session_page,
-        "The ledger has no request of this session.",
-    ),
-    PageKind("/dashboard/models", "Models", "models.html", models.build_models_page),
-    PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys_page, adds_up=False),
-    PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", key_audit.build_audit_page, adds_up=False),
-    PageKind(
-        "/dashboard/keys/{id}",
-        "Keys",
-        "key.html",
-        keys.build_key_page,
-        "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
-    ),
-    PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers_page),
-    PageKind("/dashboard/settings", "Settings", "settings.html", configuration.build_settings_page, adds_up=False),
-)
-_NO_PAGE = PageKind("", "", "error.html", lambda _: None)
-PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
-"""URL path → page with this path."""
-
-
-def list_navigation_entries(settings: Settings) -> Sequence[NavigationEntry]:
-    """Return the entries of the navigation. With `VIRTUAL_KEYS=true`, the page Keys is one of them."""
-    return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
-
-
 class Pages:
     """Builder of the pages of the dashboard, with connections to the ledger, in one process.
 
@@ -354,7 +348,7 @@ class Pages:
 
         Raises `PermissionDenied` if the user may not open the page.
         """
-        role = find_client_role(request.client) if session is None else session.role
+        role = find_role(request, session)
         if not may_open(role, kind.section):
             raise PermissionDenied(
                 f"The role {role} does not include the page {kind.section}. Open /dashboard, or ask an administrator "
@@ -390,12 +384,6 @@ class Pages:
                 return find_key_labels(connection, session.email)
 
         return await self._threads.run(session.client_name, find)
-
-    async def respond_setting_form(
-        self, request: RouteRequest, session: Session | None, values: Mapping[str, Any]
-    ) -> RouteResponse:
-        """Return the page with the form that changes one setting. `values` are the values for its template."""
-        return await self.respond_form(request, session, "/dashboard/settings", "setting.html", values)
 
     async def respond_form(
         self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
@@ -507,7 +495,7 @@ class Pages:
     def _frame(self, kind: PageKind, request: RouteRequest, session: Session | None) -> dict[str, Any]:
         """Return the values that every template uses, such as the navigation and the user."""
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
-        role = find_client_role(request.client) if session is None else session.role
+        role = find_role(request, session)
         return {
             "title": kind.section or "Dashboard",
             "section": kind.section,

@@ -1,9 +1,4 @@
-"""Charts over time, and the division of a time range into periods of equal length, such as hours or days.
-
-`divide_range` returns the `Periods` of a range. Each function `*_chart` returns a `DrawnChart`: the chart as SVG, and
-its values as a table. `draw_group_chart` and `draw_stacked_chart` draw stacked bars. `draw_percentile_chart`,
-`draw_median_latency_chart`, `draw_speed_chart` and `draw_percentage_chart` draw lines.
-"""
+"""Charts over time, and the division of a time range into periods of equal length, such as hours or days."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,6 +17,14 @@ from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
 
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
 """Pairs: maximum length of a time range in hours, and length of one period in seconds."""
+OUTCOME_TITLES = {
+    "ok": ("succeeded", "ok"),
+    "retried": ("retried", "input"),
+    "truncated": ("truncated", "warn"),
+    "error": ("failed", "error"),
+    "cancelled": ("cancelled", "others"),
+}
+"""Value of `outcome_class` → (name, CSS class of the color)."""
 
 
 class DrawnChart(Struct, frozen=True):
@@ -278,3 +281,10 @@ def _listed(pairs: Sequence[tuple[str, str]]) -> str:
     The script of the page shows the pairs as a list beside the pointer.
     """
     return ": " + "; ".join(f"{name} = {value}" for name, value in pairs) if pairs else ""
+
+
+def explain_missing_cost(sums: UsageSums) -> str:
+    """Return the text in the place of a chart of costs, if no cost above zero is known."""
+    if not sums.requests:
+        return "No requests in this range."
+    return "No price of the used models is known." if sums.unknown_cost_requests else "All requests were free."

@@ -1,7 +1,4 @@
-"""Page Providers: the state of each provider with its speed, errors and remedy.
-
-`build_providers_page` returns the values for the template of the page. A `ProviderRow` is one row of its table.
-"""
+"""Page Providers: state, speed and errors of each provider, capabilities of models, and the latest doctor run."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +26,149 @@ from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
 from anthropic_proxy.settings import Settings
 
 _MAX_MODELS = 8
+_NOTHING = "Nothing to do."
+
+
+class ProviderRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of providers, as texts."""
+
+    name: str
+    prefix: str
+    sign: str
+    role: str
+    state: str
+    address: str
+    key: str
+    remedy: str
+    is_quiet: bool
+    """True if the user has nothing to do: the provider works, or is not set."""
+    requests: str = formats.UNKNOWN
+    errors: str = formats.UNKNOWN
+    p50: str = formats.UNKNOWN
+    p95: str = formats.UNKNOWN
+    failures: str = ""
+    """Link to the failed requests of the provider, if they are many. "": they are not."""
+    line: Markup = Markup("")
+    """Small chart (SVG) of the median time to first token over the time range."""
+
+
+class _Figures(Struct):
+    """Numbers of requests and errors of one provider in the time range, and its times to first token."""
+
+    sums: UsageSums
+    speeds: Histogram
+    medians: Sequence[float | None]
+
+
+def build_providers_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page Providers."""
+    figures = build_panel(context, "the figures of providers", lambda: _collect_figures(context))
+    known: Mapping[str, _Figures] = {} if isinstance(figures, FailedPanel) else figures
+    unused = [one for one in context.setup.providers if one.state == "unset" and one.name not in known]
+    rows = [_build_row(context, one, known.get(one.name)) for one in context.setup.providers if one not in unused]
+    order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
+    rows.sort(key=lambda row: order[row.sign])
+    doctor = build_doctor_panel(context.settings, context.now)
+    return {
+        "verdict": _summarize(context, rows, len(doctor.remedies)),
+        "figures": figures,
+        "rows": rows,
+        "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
+        "problems": [*context.setup.problems, *context.setup.advice],
+        "doctor": doctor,
+        "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
+    }
+
+
+def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) -> str:
+    """Return the sentence at the top of the page about the states of all providers in `rows`.
+
+    `found`: number of problems that the doctor has found.
+    """
+    ready = [row for row in rows if row.state == "ready"]
+    limited = [row for row in rows if row.sign == "!"]
+    if not ready and not limited:
+        return "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+    verdict = f"{formats.plural(len(ready), 'provider')} ready."
+    for row in limited:
+        verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
+    problems = len(context.setup.problems) + len(context.setup.advice) + found
+    return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict
+
+
+def _collect_figures(context: PageContext) -> dict[str, _Figures]:
+    """Return name of a provider → numbers of its requests and errors, and its times to first token."""
+    connection, chosen, periods = context.connection, context.selection, divide_range(context.charted_query)
+    speeds: dict[str, dict[int, Histogram]] = {}
+    for (start, (name,)), histogram in queries.collect_latencies(
+        connection, chosen, periods.seconds, ("provider",)
+    ).items():
+        speeds.setdefault(name, {})[start] = histogram
+    found = {}
+    for row in queries.sum_periods(connection, chosen, 0, "provider"):
+        total: Histogram = {}
+        by_start = speeds.get(row.group, {})
+        for histogram in by_start.values():
+            add_histogram(total, histogram)
+        medians = [find_percentile(by_start.get(start, {}), 0.5) for start in periods.starts]
+        found[row.group] = _Figures(row.sums, total, medians)
+    return found
+
+
+def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
+    sign, role, state, remedy = _describe_state(provider)
+    key = provider.detail or formats.UNKNOWN
+    if provider.state == "ready" and not provider.key_count:  # an own server, whose address has a column of its own
+        key = "no key" if provider.detail in ("", provider.base_url) else f"no key; {provider.detail}"
+    row = ProviderRow(
+        name=provider.name,
+        prefix=provider.prefix,
+        sign=sign,
+        role=role,
+        state=state,
+        address=provider.base_url.partition("://")[2] or provider.base_url or formats.UNKNOWN,
+        key=key,
+        remedy=remedy,
+        is_quiet=provider.state == "unset" or remedy == _NOTHING,
+    )
+    if figures is None:
+        return row
+    errors, requests = figures.sums.errors, figures.sums.requests
+    if remedy == _NOTHING and errors >= MIN_INCIDENT_SHARE * requests and errors > 0:
+        verb = "was" if errors == 1 else "were"
+        facets = {**context.query.facets, "outcome": "error", "provider": provider.name}
+        row = structs.replace(
+            row,
+            remedy=f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.",
+            is_quiet=False,
+            failures=context.query.link("/dashboard/requests", facets=facets),
+        )
+    return structs.replace(
+        row,
+        requests=formats.count(requests),
+        errors=formats.error_share(errors, requests),
+        p50=formats.seconds(find_percentile(figures.speeds, 0.5)),
+        p95=formats.seconds(find_percentile(figures.speeds, 0.95)),
+        line=draw_sparkline(figures.medians),
+    )
+
+
+def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
+    """Return sign, CSS class, state and remedy of `provider`: `!`, `warn`, `blocked`, `The circuit is open …`."""
+    if provider.state == "unset":
+        return "–", "", "not set", provider.remedy or "Not in use: no model maps to it."
+    if provider.state == "problem":
+        return "✕", "error", "problem", provider.remedy
+    if provider.open_seconds:
+        wait = formats.seconds(provider.open_seconds * MICROSECONDS)
+        text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"
+        return "!", "warn", "blocked", text
+    if provider.cooldowns:
+        wait, skipped = formats.seconds(min(provider.cooldowns) * MICROSECONDS), len(provider.cooldowns)
+        verb, count = "is" if skipped == 1 else "are", formats.plural(provider.key_count, "key")
+        text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
+        return ("!", "warn", "cooldown", text) if skipped == provider.key_count else ("✓", "ok", "ready", text)
+    return "✓", "ok", "ready", _NOTHING
 
 
 class MatrixCell(Struct, frozen=True):
@@ -120,164 +260,6 @@ _ROWS: Sequence[tuple[str, Callable[[ModelFeatures], MatrixCell]]] = (
     ("Learned from errors", lambda one: MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN)),
     ("Source", lambda one: MatrixCell(text=one.source)),
 )
-
-
-_NOTHING = "Nothing to do."
-
-
-class ProviderRow(Struct, frozen=True, kw_only=True):
-    """One row of the table of providers, as texts."""
-
-    name: str
-    prefix: str
-    sign: str
-    role: str
-    state: str
-    address: str
-    key: str
-    remedy: str
-    is_quiet: bool
-    """True if the user has nothing to do: the provider works, or is not set."""
-    requests: str = formats.UNKNOWN
-    errors: str = formats.UNKNOWN
-    p50: str = formats.UNKNOWN
-    p95: str = formats.UNKNOWN
-    failures: str = ""
-    """Link to the failed requests of the provider, if they are many. "": they are not."""
-    line: Markup = Markup("")
-    """Small chart (SVG) of the median time to first token over the time range."""
-
-
-class _Figures(Struct):
-    """Numbers of requests and errors of one provider in the time range, and its times to first token."""
-
-    sums: UsageSums
-    speeds: Histogram
-    medians: Sequence[float | None]
-
-
-def build_providers_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Providers.
-
-    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
-    """
-    figures = build_panel(context, "the figures of providers", lambda: _collect_figures(context))
-    known: Mapping[str, _Figures] = {} if isinstance(figures, FailedPanel) else figures
-    unused = [one for one in context.setup.providers if one.state == "unset" and one.name not in known]
-    rows = [_build_row(context, one, known.get(one.name)) for one in context.setup.providers if one not in unused]
-    order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
-    rows.sort(key=lambda row: order[row.sign])
-    doctor = build_doctor_panel(context.settings, context.now)
-    return {
-        "verdict": _summarize(context, rows, len(doctor.remedies)),
-        "figures": figures,
-        "rows": rows,
-        "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
-        "problems": [*context.setup.problems, *context.setup.advice],
-        "doctor": doctor,
-        "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
-    }
-
-
-def _collect_figures(context: PageContext) -> dict[str, _Figures]:
-    """Return name of a provider → numbers of its requests and errors, and its times to first token."""
-    connection, chosen, periods = context.connection, context.selection, divide_range(context.charted_query)
-    speeds: dict[str, dict[int, Histogram]] = {}
-    for (start, (name,)), histogram in queries.collect_latencies(
-        connection, chosen, periods.seconds, ("provider",)
-    ).items():
-        speeds.setdefault(name, {})[start] = histogram
-    found = {}
-    for row in queries.sum_periods(connection, chosen, 0, "provider"):
-        total: Histogram = {}
-        by_start = speeds.get(row.group, {})
-        for histogram in by_start.values():
-            add_histogram(total, histogram)
-        medians = [find_percentile(by_start.get(start, {}), 0.5) for start in periods.starts]
-        found[row.group] = _Figures(row.sums, total, medians)
-    return found
-
-
-def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
-    sign, role, state, remedy = _describe_state(provider)
-    row = ProviderRow(
-        name=provider.name,
-        prefix=provider.prefix,
-        sign=sign,
-        role=role,
-        state=state,
-        address=provider.base_url.partition("://")[2] or provider.base_url or formats.UNKNOWN,
-        key=_describe_key(provider),
-        remedy=remedy,
-        is_quiet=provider.state == "unset" or remedy == _NOTHING,
-    )
-    return row if figures is None else _add_figures(context, row, figures)
-
-
-def _describe_key(provider: ProviderSetup) -> str:
-    """Return the masked keys of a provider. A server of the user may need none; its address has a column of its own."""
-    if provider.key_count or provider.state != "ready":
-        return provider.detail or formats.UNKNOWN
-    return "no key" if provider.detail in ("", provider.base_url) else f"no key; {provider.detail}"
-
-
-def _add_figures(context: PageContext, row: ProviderRow, figures: _Figures) -> ProviderRow:
-    errors, requests = figures.sums.errors, figures.sums.requests
-    has_failures = row.remedy == _NOTHING and errors >= MIN_INCIDENT_SHARE * requests and errors > 0
-    if has_failures:
-        verb = "was" if errors == 1 else "were"
-        row = structs.replace(
-            row,
-            remedy=f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.",
-            is_quiet=False,
-            failures=context.query.link(
-                "/dashboard/requests", facets={**context.query.facets, "outcome": "error", "provider": row.name}
-            ),
-        )
-    return structs.replace(
-        row,
-        requests=formats.count(figures.sums.requests),
-        errors=formats.error_share(figures.sums.errors, figures.sums.requests),
-        p50=formats.seconds(find_percentile(figures.speeds, 0.5)),
-        p95=formats.seconds(find_percentile(figures.speeds, 0.95)),
-        line=draw_sparkline(figures.medians),
-    )
-
-
-def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
-    """Return sign, CSS class, state and remedy of `provider`: `!`, `warn`, `blocked`, `The circuit is open …`."""
-    if provider.state == "unset":
-        return "–", "", "not set", provider.remedy or "Not in use: no model maps to it."
-    if provider.state == "problem":
-        return "✕", "error", "problem", provider.remedy
-    if provider.open_seconds:
-        wait = formats.seconds(provider.open_seconds * MICROSECONDS)
-        text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"
-        return "!", "warn", "blocked", text
-    if provider.cooldowns:
-        wait, skipped = formats.seconds(min(provider.cooldowns) * MICROSECONDS), len(provider.cooldowns)
-        verb, count = "is" if skipped == 1 else "are", formats.plural(provider.key_count, "key")
-        text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
-        return ("!", "warn", "cooldown", text) if skipped == provider.key_count else ("✓", "ok", "ready", text)
-    return "✓", "ok", "ready", _NOTHING
-
-
-def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) -> str:
-    """Return the sentence at the top of the page about the states of all providers in `rows`.
-
-    `found`: number of problems that the doctor has found.
-    """
-    ready = [row for row in rows if row.state == "ready"]
-    limited = [row for row in rows if row.sign == "!"]
-    if not ready and not limited:
-        return "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
-    verdict = f"{formats.plural(len(ready), 'provider')} ready."
-    for row in limited:
-        verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
-    problems = len(context.setup.problems) + len(context.setup.advice) + found
-    return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict
-
-
 _NEVER = "The doctor has not run yet."
 _ENDED_EARLY = "The proxy or the command has ended."
 _MEANINGS = {

@@ -1,11 +1,7 @@
-"""Page of one request: outcome, figures, timeline, changes by the proxy, tokens and cost.
-
-`build_request_page` returns the values for the template of the page. `TokenCost` has the tokens of one kind with
-their cost. `summarize_outcome` returns the outcome in a few words. `find_context_window` returns the maximum number
-of tokens of the model.
-"""
+"""Page of one request: outcome, figures, timeline, changes by the proxy, tokens and cost, stored texts."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,10 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.columns import decode_json_list, describe_outcome
+from anthropic_proxy.dashboard.columns import describe_outcome
 from anthropic_proxy.dashboard.error_kinds import find_remedy
-from anthropic_proxy.dashboard.overview import Figure
-from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.dashboard.view_query import require_valid_text
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
@@ -31,20 +26,16 @@ from anthropic_proxy.ledger.units import MICROSECONDS
 
 MAX_TEXT_CHARACTERS = 20_000
 """Maximum number of characters of a stored text that the page shows."""
+MAX_BLOCK_BARS = 40
+"""Maximum number of content blocks of the reply that have a bar."""
+_MAX_STEPS = 6
 _SUMMARIES = {"ok": "Succeeded", "truncated": "Truncated by the token limit", "cancelled": "Cancelled by the client"}
 _HANDLINGS = {"dropped": ("✕", "error"), "kept": ("✓", "ok")}
-
-
-class TokenCost(Struct, frozen=True):
-    """Tokens of one kind in a request, with their price and cost, as texts."""
-
-    name: str
-    role: str
-    """CSS class of the color of this kind of token. "": web searches, which have no color."""
-    tokens: str
-    price: str
-    """Price in dollars per million tokens, as text. "": unknown, or free."""
-    cost: str
+_ROLES = {"text": "text", "thinking": "thinking", "tool call": "tool", "server tool": "tool"}
+"""Kind of a content block → CSS class of the color of its bar."""
+_TITLES = {"text": "Text", "thinking": "Thinking", "tool_use": "Tool call", "server_tool_use": "Server tool"}
+_FRAGMENTS = ("text", "thinking", "partial_json")
+"""Fields of a delta with a fragment of the text of a block."""
 
 
 def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
@@ -57,20 +48,25 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     older, newer = queries.find_neighbors(context.connection, row)
     sign, role, outcome = describe_outcome(row)
     outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
-    notes = [_note(note) for note in decode_json_list(row.notes)]
+    place = ""
+    if row.session:
+        number, count = queries.find_session_position(context.connection, row)
+        place = f"request {formats.count(number)} of {formats.count(count)}"
+    notes = [_note(note) for note in _decode_json_list(row.notes)]
+    handlings = Counter(note["handling"] for note in notes)
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     return {
         "title": f"Request {row.id}",
         "row": row,
         "summary": summarize_outcome(row),
         "tag_parts": (sign, role, outcome),
-        "failed": decode_json_list(row.failed_attempts),
+        "failed": _decode_json_list(row.failed_attempts),
         "figures": _figures(row),
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
         "notes": notes,
-        "note_counts": _count_notes(notes),
-        "adaptations": decode_json_list(row.adaptations),
+        "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
+        "adaptations": _decode_json_list(row.adaptations),
         "tokens": _tokens(context, row),
         "older": older,
         "newer": newer,
@@ -86,54 +82,17 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
         "window": _describe_window(context, row),
-        "place": _describe_place(context, row),
+        "place": place,
     }
 
 
-def _describe_window(context: PageContext, row: StoredRequest) -> str:
-    """Return the input tokens of the request `row` beside the context window of its model.
-
-    Example: `44,076 of 1,047,576 tokens, 4 %`. "": the context window is unknown.
-    """
-    window = find_context_window(context, row)
-    if not (window and row.all_input_tokens):
-        return ""
-    share = formats.percent(row.all_input_tokens, window)
-    return f"{formats.count(row.all_input_tokens)} of {formats.count(window)} tokens, {share}"
-
-
-def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
-    """Return the context window (maximum number of tokens) of the model that served a request. None: unknown."""
-    name = f"{row.prefix or row.provider}/{row.model}"
-    found = context.describe_models([name]) if row.model else ()
-    return next((one.context_window for one in found if one.model == name), None)
-
-
-def _describe_place(context: PageContext, row: StoredRequest) -> str:
-    """Return the place of the request `row` in its session: `request 38 of 41`. "": the request has no session."""
-    if not row.session:
-        return ""
-    number, count = queries.find_session_position(context.connection, row)
-    return f"request {formats.count(number)} of {formats.count(count)}"
-
-
-def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> str:
-    """Return a sentence about the reason for which the request `row` cannot be sent again. "": it can.
-
-    `stored`: stored text of the request; None: none.
-    """
-    if row.path != EXCHANGE_PATH:
-        return f"Requests to {row.path} cannot be sent again."
-    if stored is None:
-        return "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=true."
-    if stored.is_cut:
-        return "The request cannot be sent again: only the beginning of its text is stored."
-    return ""
+def _decode_json_list(text: str) -> Sequence[Any]:
+    return json.loads(text) if text else ()
 
 
 def summarize_outcome(row: StoredRequest) -> str:
     """Return the outcome of the request `row` in a few words: `Succeeded after one retry`."""
-    failures = len(decode_json_list(row.failed_attempts))
+    failures = len(_decode_json_list(row.failed_attempts))
     retries = {0: "", 1: " after one retry"}.get(failures, f" after {failures} retries")
     if row.outcome_class == "error":
         return f"Failed with {row.status}{retries}"
@@ -156,17 +115,9 @@ def _figures(row: StoredRequest) -> list[Figure]:
     first = formats.seconds(row.first_token or None)
     return [
         Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
-        Figure(
-            "Time to first token",
-            first,
-            _first_token_note(row),
-        ),
+        Figure("Time to first token", first, _first_token_note(row)),
         Figure("Input", formats.count(context), cached if row.cache_read_tokens else "none read from cache"),
-        Figure(
-            "Output",
-            formats.count(row.output_tokens),
-            f"{speed}{ending}",
-        ),
+        Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
         Figure("Cost", formats.money(row.cost), requested)
         if context or row.output_tokens
         else Figure("Cost", formats.UNKNOWN, "no tokens"),
@@ -181,14 +132,37 @@ def _first_token_note(row: StoredRequest) -> str:
     return f"{share} · {formats.seconds(lost)} in failed attempts" if lost else share
 
 
-def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:
-    """Return the size of a stored text, with the portion that is shown or stored, and the portion of `text` to show."""
-    size = f"{formats.count(stored.size)} bytes"
+def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> str:
+    """Return a sentence about the reason for which the request `row` cannot be sent again. "": it can.
+
+    `stored`: stored text of the request; None: none.
+    """
+    if row.path != EXCHANGE_PATH:
+        return f"Requests to {row.path} cannot be sent again."
+    if stored is None:
+        return "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=true."
     if stored.is_cut:
-        size += f", the first {formats.count(MAX_CONTENT_BYTES)} are stored"
-    if len(text) > MAX_TEXT_CHARACTERS:
-        size += f", the first {formats.count(MAX_TEXT_CHARACTERS)} characters are shown"
-    return size, text[:MAX_TEXT_CHARACTERS]
+        return "The request cannot be sent again: only the beginning of its text is stored."
+    return ""
+
+
+def _describe_window(context: PageContext, row: StoredRequest) -> str:
+    """Return the input tokens of the request `row` beside the context window of its model.
+
+    Example: `44,076 of 1,047,576 tokens, 4 %`. "": the context window is unknown.
+    """
+    window = find_context_window(context, row)
+    if not (window and row.all_input_tokens):
+        return ""
+    share = formats.percent(row.all_input_tokens, window)
+    return f"{formats.count(row.all_input_tokens)} of {formats.count(window)} tokens, {share}"
+
+
+def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
+    """Return the context window (maximum number of tokens) of the model that served a request. None: unknown."""
+    name = f"{row.prefix or row.provider}/{row.model}"
+    found = context.describe_models([name]) if row.model else ()
+    return next((one.context_window for one in found if one.model == name), None)
 
 
 def _note(note: Mapping[str, str]) -> Mapping[str, str]:
@@ -212,11 +186,16 @@ def _note(note: Mapping[str, str]) -> Mapping[str, str]:
     }
 
 
-def _count_notes(notes: Sequence[Mapping[str, str]]) -> str:
-    counts: dict[str, int] = {}
-    for note in notes:
-        counts[note["handling"]] = counts.get(note["handling"], 0) + 1
-    return " · ".join(f"{number} {name}" for name, number in counts.items()) or "all fields unchanged"
+class TokenCost(Struct, frozen=True):
+    """Tokens of one kind in a request, with their price and cost, as texts."""
+
+    name: str
+    role: str
+    """CSS class of the color of this kind of token. "": web searches, which have no color."""
+    tokens: str
+    price: str
+    """Price in dollars per million tokens, as text. "": unknown, or free."""
+    cost: str
 
 
 def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
@@ -267,9 +246,14 @@ def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[To
     return cost, [TokenCost("web search", "", formats.count(count), each, formats.money(cost))]
 
 
-_TITLES = {"text": "Text", "thinking": "Thinking", "tool_use": "Tool call", "server_tool_use": "Server tool"}
-_FRAGMENTS = ("text", "thinking", "partial_json")
-"""Fields of a delta with a fragment of the text of a block."""
+def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:
+    """Return the size of a stored text, with the portion that is shown or stored, and the portion of `text` to show."""
+    size = f"{formats.count(stored.size)} bytes"
+    if stored.is_cut:
+        size += f", the first {formats.count(MAX_CONTENT_BYTES)} are stored"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        size += f", the first {formats.count(MAX_TEXT_CHARACTERS)} characters are shown"
+    return size, text[:MAX_TEXT_CHARACTERS]
 
 
 def format_request(data: bytes) -> str:
@@ -324,13 +308,6 @@ def _format_block(block: dict[str, Any], streamed: str) -> str:
         value = body if "input" in block and streamed else json.dumps(block.get("input", block), ensure_ascii=False)
         body = format_request(value.encode())
     return f"{title}\n{body}"
-
-
-MAX_BLOCK_BARS = 40
-"""Maximum number of content blocks of the reply that have a bar."""
-_MAX_STEPS = 6
-_ROLES = {"text": "text", "thinking": "thinking", "tool call": "tool", "server tool": "tool"}
-"""Kind of a content block → CSS class of the color of its bar."""
 
 
 class Bar(Struct, frozen=True):
@@ -462,7 +439,7 @@ def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
     """
     total = max(row.duration, 1)
     first = min(row.first_token, total) if row.first_token else total
-    failures = decode_json_list(row.failed_attempts)
+    failures = _decode_json_list(row.failed_attempts)
     name = "failed attempts and wait" if failures else "wait for the first token" if row.first_token else "wait"
     role = "bad" if row.outcome_class == "error" and not row.first_token else "wait"
     yield _bar(name, role, (0, first), scale, ", ".join(failures))

@@ -1,8 +1,4 @@
-"""Page Requests: search, filters with counts, a chart of requests over time, and the table of requests.
-
-`build_requests_page` returns the values for the template of the page. `list_exported_requests` returns the rows for a
-download.
-"""
+"""Page Requests: search, filters with counts, a chart of requests over time, and the table of requests."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,11 +6,10 @@ from typing import Any
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.columns import COLUMNS, build_finished_row, build_running_row, decode_columns, read_order
+from anthropic_proxy.dashboard.forms import find_cookie
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
+from anthropic_proxy.dashboard.periods import OUTCOME_TITLES, DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, decode_views_cookie
-from anthropic_proxy.dashboard.sign_in import find_cookie
-from anthropic_proxy.dashboard.usage_charts import OUTCOME_TITLES
 from anthropic_proxy.dashboard.view_query import FACET_TITLES, ViewQuery
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger.dashboard_queries import sum_periods
@@ -43,10 +38,7 @@ _Placed = tuple[StoredRequest, str]
 
 
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Requests.
-
-    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
-    """
+    """Return the values for the template of the page Requests."""
     query = context.query
     columns, order = decode_columns(query.columns), read_order(query.order, SORT_KEYS)
     rows, has_older, has_newer = _read_rows(context, order, ROWS_PER_PAGE)

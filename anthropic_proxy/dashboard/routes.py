@@ -1,21 +1,34 @@
 """All routes below `/dashboard`: pages, static files, live events, and forms.
 
-`Dashboard` has the routes, and the sessions of signed-in browsers. The libraries for pages, such as the template
-engine, are loaded with the first page and not at the start of the proxy. A `Gateway` has the functions of the running
-proxy that a plugin may call.
+The libraries for pages, such as the template engine, are loaded in a thread with the first page, and not at the start
+of the proxy.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from anthropic_proxy.dashboard.browser_sessions import BrowserSessions, Session
-from anthropic_proxy.dashboard.doctor_routes import DoctorRoutes
-from anthropic_proxy.dashboard.forms import MAX_TARGET_CHARACTERS, read_own_form, require_token
-from anthropic_proxy.dashboard.key_routes import KeyFormRoutes
-from anthropic_proxy.dashboard.permissions import reads_own_requests_only
+from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
+from anthropic_proxy.dashboard.doctor_form import DOCTOR_PATH, PROVIDERS_PATH, DoctorForm
+from anthropic_proxy.dashboard.forms import (
+    MAX_FORM_BYTES,
+    MAX_TARGET_CHARACTERS,
+    OpenedForm,
+    find_cookie,
+    is_https,
+    read_own_form,
+    require_token,
+)
+from anthropic_proxy.dashboard.permissions import (
+    Session,
+    explain_doctor_refusal,
+    explain_key_refusal,
+    explain_settings_refusal,
+    reads_own_requests_only,
+)
 from anthropic_proxy.dashboard.responses import (
     SECURITY_HEADERS,
     Respond,
@@ -25,16 +38,15 @@ from anthropic_proxy.dashboard.responses import (
     redirect,
 )
 from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, decode_views_cookie, encode_views_cookie
-from anthropic_proxy.dashboard.settings_change import reload_settings
-from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
-from anthropic_proxy.dashboard.sign_in_routes import SignIn
+from anthropic_proxy.dashboard.settings import SETTINGS_EDIT_PATH, change_setting, show_setting
+from anthropic_proxy.dashboard.sign_in import SignIn
 from anthropic_proxy.errors import PermissionDenied, UnknownModel
-from anthropic_proxy.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse, Store
 from anthropic_proxy.settings import Settings
 
 if TYPE_CHECKING:
     from anthropic_proxy.dashboard.pages import Pages
+    from anthropic_proxy.ledger.reader_threads import ReaderThreads
 
 PATHS = (
     "/dashboard",
@@ -49,11 +61,6 @@ PATHS = (
 """URL paths of the pages."""
 KEY_PATHS = ("/dashboard/keys", "/dashboard/keys/audit", "/dashboard/keys/{id}")
 """URL paths of the pages about virtual keys."""
-_SAVED = {
-    "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
-    "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
-}
-"""Value of the parameter `saved` in the URL → text about the change that was written."""
 _YEAR_SECONDS = 31_536_000
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -70,8 +77,8 @@ class Dashboard:
         self._sign_in = SignIn(BrowserSessions(self._find_settings, self._find_store, clock))
         self._gateway: Gateway | None = None
         self._pages: Pages | None = None
-        self._threads = ReaderThreads()
-        self._doctor = DoctorRoutes(self._open_pages)
+        self._threads: ReaderThreads | None = None
+        self._doctor = DoctorForm()
 
     async def start(self, gateway: Gateway) -> None:
         """Connect the dashboard to `gateway`, the running proxy. Called at the start of the server."""
@@ -84,7 +91,8 @@ class Dashboard:
         The proxy calls this at shutdown.
         """
         await self._doctor.stop()
-        await self._threads.stop()
+        if self._threads is not None:
+            await self._threads.stop()
         if self._pages is not None:
             self._pages.close()
 
@@ -99,10 +107,21 @@ class Dashboard:
             Route(path="/dashboard/static/{name}", respond=_send_asset, checks_key=True),
             *self._sign_in.routes(),
             form_route("/dashboard/views", self._change_views),
-            page_route("/dashboard/settings/edit", self._show_setting),
-            form_route("/dashboard/settings/edit", self._change_setting),
-            *self._doctor.routes(),
-            *(KeyFormRoutes(self._open_pages).routes() if has_keys else ()),
+            *self._form_routes(
+                SETTINGS_EDIT_PATH,
+                "/dashboard/settings",
+                explain_refusal=explain_settings_refusal,
+                show=show_setting,
+                submit=change_setting,
+            ),
+            *self._form_routes(
+                DOCTOR_PATH,
+                PROVIDERS_PATH,
+                explain_refusal=explain_doctor_refusal,
+                show=self._doctor.show,
+                submit=self._doctor.submit,
+            ),
+            *(self._key_form_routes() if has_keys else ()),
             page_route("/dashboard/{rest*}", self._report_missing),
         ]
 
@@ -140,9 +159,11 @@ class Dashboard:
 
     def _load_pages(self) -> "Pages":
         from anthropic_proxy.dashboard.pages import Pages  # noqa: PLC0415
+        from anthropic_proxy.ledger.reader_threads import ReaderThreads  # noqa: PLC0415
 
         assert self._gateway is not None
         if self._pages is None:
+            self._threads = ReaderThreads()
             self._pages = Pages(self._gateway, self._threads)
         return self._pages
 
@@ -157,45 +178,52 @@ class Dashboard:
             names = await pages.list_own_key_labels(session)
         return RouteResponse(headers=_EVENT_HEADERS, body=self._gateway.stream_request_events(names))
 
-    async def _show_setting(self, request: RouteRequest) -> RouteResponse:
-        """Return the page with the form of the setting that the URL names."""
-        session, pages, gateway = await self._open_editor(request)
-        if session is None and not request.client.name:
-            return redirect("/dashboard/sign-in?next=/dashboard/settings")
-        from anthropic_proxy.dashboard.settings_change import load_setting_form  # noqa: PLC0415
+    def _key_form_routes(self) -> Sequence[Route]:
+        from anthropic_proxy.dashboard import key_form  # noqa: PLC0415  # it needs the library of the database
 
-        name, saved = (request.query.get(key, [""])[-1] for key in ("name", "saved"))
-        values = await asyncio.to_thread(load_setting_form, gateway.settings, name)
-        return await pages.respond_setting_form(request, session, {**values, "saved": _SAVED.get(saved, "")})
+        return self._form_routes(
+            key_form.KEY_EDIT_PATH,
+            "/dashboard/keys",
+            explain_refusal=explain_key_refusal,
+            show=key_form.show_key_form,
+            submit=key_form.submit_key_form,
+            max_bytes=key_form.MAX_KEY_FORM_BYTES,
+        )
 
-    async def _change_setting(self, request: RouteRequest) -> RouteResponse:
-        """Return the page with the effect of a new value of a setting, or write the value.
+    def _form_routes(
+        self,
+        path: str,
+        page_path: str,
+        *,
+        explain_refusal: Callable[[RouteRequest, Session | None, Settings], str],
+        show: Callable[[OpenedForm], Awaitable[RouteResponse]],
+        submit: Callable[[OpenedForm, Mapping[str, str]], Awaitable[RouteResponse]],
+        max_bytes: int = MAX_FORM_BYTES,
+    ) -> Sequence[Route]:
+        """Return the routes of a form at `path`, which belongs to the page at `page_path`.
 
-        The value is written if the user has confirmed it in the form.
+        `show` and `submit` are called only for users for whom `explain_refusal` returns "", and `submit` only if the
+        form is one of this browser.
         """
-        form = read_own_form(request)
-        session, pages, gateway = await self._open_editor(request)
-        require_token(request, session, form.get("token", ""))
-        from anthropic_proxy.dashboard.settings_change import EDIT_PATH, submit_setting_form  # noqa: PLC0415
 
-        values, is_written = await asyncio.to_thread(submit_setting_form, gateway.settings, form)
-        if not is_written:
-            return await pages.respond_setting_form(request, session, values)
-        is_reloaded = await reload_settings(gateway)
-        return redirect(f"{EDIT_PATH}?name={quote(form['name'])}&saved={'now' if is_reloaded else 'start'}")
+        def open_form(request: RouteRequest, session: Session | None, pages: "Pages", gateway: Gateway) -> OpenedForm:
+            if reason := explain_refusal(request, session, gateway.settings):
+                raise PermissionDenied(reason)
+            return OpenedForm(request, session, gateway, partial(pages.respond_form, request, session, page_path))
 
-    async def _open_editor(self, request: RouteRequest) -> "tuple[Session | None, Pages, Gateway]":
-        """Return session, pages and running proxy for a change of settings.
+        async def respond_to_get(request: RouteRequest) -> RouteResponse:
+            session, pages, gateway = await self._open_pages(request)
+            if session is None and not request.client.name:
+                return redirect(f"/dashboard/sign-in?next={page_path}")
+            return await show(open_form(request, session, pages, gateway))
 
-        Raises `PermissionDenied` if the browser may not change settings. Session None: no sign-in is required.
-        """
-        session, pages, gateway = await self._open_pages(request)
-        from anthropic_proxy.dashboard.settings_change import explain_settings_refusal  # noqa: PLC0415
+        async def respond_to_post(request: RouteRequest) -> RouteResponse:
+            sent = read_own_form(request)
+            form = open_form(request, *await self._open_pages(request))
+            require_token(request, form.session, sent.get("token", ""))
+            return await submit(form, sent)
 
-        reason = explain_settings_refusal(request, session, gateway.settings)
-        if reason and (request.method == "POST" or request.client.name or session is not None):
-            raise PermissionDenied(reason)
-        return session, pages, gateway
+        return [page_route(path, respond_to_get), form_route(path, respond_to_post, max_bytes)]
 
     async def _open_pages(self, request: RouteRequest) -> "tuple[Session | None, Pages, Gateway]":
         """Return the session of the browser that sent `request`, the pages, and the running proxy.

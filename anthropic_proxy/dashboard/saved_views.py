@@ -1,9 +1,4 @@
-"""Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie.
-
-A `SavedView` is one such combination. `decode_views_cookie` returns the views in a cookie. `change_views` adds or
-removes one view, as a sent form requests, and returns all views and the URL of the next page. `encode_views_cookie`
-returns the value of a header `Set-Cookie` that stores the views.
-"""
+"""Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie."""
 
 import base64
 from collections.abc import Mapping, Sequence

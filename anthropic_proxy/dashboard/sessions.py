@@ -1,7 +1,6 @@
-"""Two pages of the dashboard: the list of sessions, and one session with its requests, cost and context.
+"""Two pages: the list of sessions, and one session with its requests, cost and context.
 
-A session is a conversation of a client such as Claude Code. `build_sessions_page` and `build_session_page` return the
-values for the templates of the two pages.
+A session is a conversation of a client such as Claude Code.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +12,9 @@ from msgspec import structs
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.dashboard.columns import build_finished_row
-from anthropic_proxy.dashboard.overview import Figure
-from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart
+from anthropic_proxy.dashboard.page_context import Figure, PageContext
+from anthropic_proxy.dashboard.periods import DrawnChart, explain_missing_cost
 from anthropic_proxy.dashboard.request import find_context_window
-from anthropic_proxy.dashboard.usage_charts import explain_missing_cost
 from anthropic_proxy.ledger import request_queries as queries
 from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
@@ -37,10 +34,7 @@ _MAX_ROWS = 100
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Sessions.
-
-    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
-    """
+    """Return the values for the template of the page Sessions."""
     found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
     rows = found.rows
     models = queries.find_latest_models(context.connection, rows)
@@ -91,12 +85,14 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     agents = ["", *sorted({row.agent for row in rows if row.agent})]
     served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
     window = find_context_window(context, served[-1]) if served else None
+    # nothing is counted of a failed request
+    contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
     return {
         "title": name_session(total),
         "session": session,
         "verdict": verdict,
         "figures": _figures(total, served[-1].all_input_tokens if served else 0, window),
-        "context_chart": _chart(rows, "Context per request", _context_values(rows), formats.short_count, window),
+        "context_chart": _chart(rows, "Context per request", contexts, formats.short_count, window),
         "cost_chart": structs.replace(
             _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.chart_money),
             empty_text=explain_missing_cost(total.sums),
@@ -143,19 +139,10 @@ def _figures(total: queries.SessionRow, latest_context: int, window: int | None)
     return [
         Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
         Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
-        Figure(
-            "Largest context",
-            formats.count(total.max_context),
-            latest,
-        ),
+        Figure("Largest context", formats.count(total.max_context), latest),
         Figure("Output", formats.count(sums.output_tokens), "tokens"),
         Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
     ]
-
-
-def _context_values(rows: list[StoredRequest]) -> list[float | None]:
-    """Return the input tokens of each request. None: it failed, so that nothing was counted."""
-    return [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
 
 
 def _cost_values(rows: list[StoredRequest], whole: int) -> list[float | None]:

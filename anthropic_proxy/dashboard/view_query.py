@@ -1,7 +1,6 @@
 """Parameters in the URL of a page, such as time range, filters and order, and links with changed parameters.
 
-`read_view_query` returns the parameters of a URL as a `ViewQuery`. Its methods, such as `link`, `link_with_facet` and
-`link_sorted_by`, return URLs with a change. A facet is a property by which requests are filtered, such as the provider.
+A facet is a property by which requests are filtered, such as the provider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

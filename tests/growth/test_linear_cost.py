@@ -18,8 +18,8 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.client_keys import find_credentials
+from anthropic_proxy.dashboard.forms import find_cookie
 from anthropic_proxy.dashboard.responses import accepts_gzip
-from anthropic_proxy.dashboard.sign_in import find_cookie
 from anthropic_proxy.errors import MalformedHttp, UpstreamError
 from anthropic_proxy.messages.deltas import Text
 from anthropic_proxy.messages.models import decode_request

@@ -13,7 +13,7 @@ import pytest
 from msgspec import Struct
 
 from anthropic_proxy import doctor_run
-from anthropic_proxy.dashboard.doctor_routes import DoctorProcesses, Estimate
+from anthropic_proxy.dashboard.doctor_form import DoctorProcesses, Estimate
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import Gateway
 from anthropic_proxy.settings import Settings

@@ -12,7 +12,7 @@ from joserfc import jws
 from joserfc.jwk import RSAKey
 
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
-from anthropic_proxy.dashboard.oidc.client import decode_key_set, verify_id_token
+from anthropic_proxy.dashboard.oidc_client import decode_key_set, verify_id_token
 from anthropic_proxy.dashboard.oidc_roles import OidcError
 from anthropic_proxy.dashboard.saved_views import decode_views_cookie
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable

@@ -14,10 +14,6 @@ MAX_SCRIPT_LINES = 250
 IMPORT_CHECK = """
 import asyncio, sys, threading
 from importlib.abc import MetaPathFinder
-from anthropic_proxy.dashboard.routes import Dashboard
-from anthropic_proxy.plugins import Client, RouteRequest
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
 
 slow = []
 
@@ -26,6 +22,12 @@ class Watch(MetaPathFinder):
         if threading.current_thread() is threading.main_thread():
             if name.partition(".")[0] in ("jinja2", "markupsafe", "pygal", "sqlalchemy"):
                 slow.append(name)
+
+sys.meta_path.insert(0, Watch())
+from anthropic_proxy.dashboard.routes import Dashboard
+from anthropic_proxy.plugins import Client, RouteRequest
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import load_settings
 
 async def main():
     dashboard = Dashboard(load_settings({}, PROVIDERS, env_file=None))
@@ -37,7 +39,6 @@ async def main():
     sign_in = await routes["/dashboard/sign-in", "GET"](RouteRequest(path="/dashboard/sign-in", client=visitor))
     print(file.status, sign_in.status, slow)
 
-sys.meta_path.insert(0, Watch())
 asyncio.run(main())
 """
 STYLE = load_assets()["dashboard.css"].content.decode()
@@ -78,7 +79,7 @@ def test_colors_have_enough_contrast(theme: int) -> None:
     assert faint == []
 
 
-def test_static_files_and_sign_in_import_no_library_on_the_event_loop(tmp_path: Path) -> None:
+def test_the_start_static_files_and_sign_in_import_no_library_for_pages_on_the_event_loop(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(IMPORT_CHECK)
     command = [sys.executable, program]

@@ -13,8 +13,7 @@ from anthropic_proxy.access.administration import KeyAdministration
 from anthropic_proxy.access.limits import build_budget_counter, list_scopes
 from anthropic_proxy.access.rules import Budget, Rules
 from anthropic_proxy.access.virtual_keys import VirtualKey
-from anthropic_proxy.dashboard.key_audit import build_audit_page
-from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_keys_page
+from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_audit_page, build_keys_page
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
 from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent

@@ -1,5 +1,6 @@
-"""Page Overview: incidents, remedies of the error catalog, and panels that fail without the others."""
+"""Page Overview: incidents, remedies of the error catalog, panels that fail alone, and the grid of the week."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.error_kinds import find_remedy
-from anthropic_proxy.dashboard.overview import build_overview_page
+from anthropic_proxy.dashboard.overview import build_overview_page, draw_week
 from anthropic_proxy.dashboard.page_context import FailedPanel
-from anthropic_proxy.ledger.dashboard_queries import ErrorGroup
+from anthropic_proxy.dashboard.view_query import read_view_query
+from anthropic_proxy.ledger.dashboard_queries import ErrorGroup, PeriodSums
 from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.plugins import Cost
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
@@ -245,3 +249,30 @@ def test_the_remedy_names_the_setting_of_the_keys_as_it_is_written() -> None:
         "Wait, add keys (GROQ_API_KEY=key1,key2)",
         "Wait, add keys (key1,key2 in the place that api_key of [providers.own] names)",
     ]
+
+
+MONDAY = int(datetime(2026, 11, 16, 9).astimezone().timestamp())
+QUERY = read_view_query("/dashboard", {"range": ["30d"]}, MONDAY + 14 * 86_400)
+
+
+def hour(start: int, requests: int) -> PeriodSums:
+    return PeriodSums(start, "", UsageSums(requests=requests))
+
+
+def test_hours_of_several_weeks_are_one_cell() -> None:
+    hours = [hour(MONDAY, 2), hour(MONDAY + 7 * 86_400, 8), hour(MONDAY + 86_400 + 3_600, 1)]
+    grid = draw_week(QUERY, hours, lambda sums: sums.requests, formats.count)
+    links = re.findall(r'<a href="([^"]+)" data-column="([^"]+)" aria-label="([^"]+)"', grid.drawing)
+    assert [(column, label) for _, column, label in links[:2]] == [
+        ("09:00", "Monday, 09:00, 10: hours with requests = 2; highest, 23 Nov = 8"),
+        ("10:00", "Tuesday, 10:00, 1"),
+    ]
+    assert len(links) == 4  # a wide and a narrow drawing
+    first = QUERY.link_to_range(MONDAY + 7 * 86_400, MONDAY + 7 * 86_400 + 3_600, "/dashboard/requests")
+    assert links[0][0] == first.replace("&", "&amp;")
+    assert re.findall(r"level-(\d)", grid.drawing)[: 7 * 24].count("0") == 7 * 24 - 2
+    assert (grid.rows[0][0], grid.rows[0][10], grid.rows[1][11], grid.rows[6][1]) == ("Monday", "10", "1", "–")
+
+
+def test_a_grid_without_requests_has_no_drawing() -> None:
+    assert draw_week(QUERY, [], lambda sums: sums.requests, formats.count).drawing == ""

@@ -1,21 +1,41 @@
-"""The work of a page about 90 days, counted without a clock, and the range of a search."""
+"""Pages: work for 90 days, range of a search, connections to the ledger, its problems, and pages in two parts."""
 
+import asyncio
+import gzip
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 from types import FrameType
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
-from anthropic_proxy.dashboard.pages import PAGES, StateLine, limit_range
+from anthropic_proxy.dashboard.exports import TABLES
+from anthropic_proxy.dashboard.pages import (
+    PAGES,
+    STALE_SECONDS,
+    LedgerConnections,
+    Progress,
+    StateLine,
+    describe_ledger,
+    limit_range,
+    respond_with_early_flush,
+)
 from anthropic_proxy.dashboard.requests import build_requests_page
-from anthropic_proxy.ledger.dashboard_queries import count_errors
+from anthropic_proxy.dashboard.responses import accepts_gzip
+from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, count_errors
 from anthropic_proxy.ledger.tables import hourly
+from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
 from anthropic_proxy.settings import Settings
-from tests.support.ledger import NOON, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, destroy_ledger, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
+from tests.support.virtual_keys import running_app, send
+from tests.support.waiting import WAIT_SECONDS
 
 MAX_CALLS_PER_ROW = 2.0
 """Calls of Python and C functions of a page for each row of `hourly`: no histogram is decoded alone."""
@@ -116,3 +136,169 @@ def _counting(connection: Connection) -> Iterator[list[int]]:
     finally:
         sys.setprofile(None)
         driver.set_progress_handler(None, _INSTRUCTIONS)
+
+
+UNREADABLE = "The ledger cannot be read: file is not a database. Requests are still served."
+OF_PROXY = {"mapping", "providers", "settings"}
+ADMIN = "admin-0123456789"
+THREADS = 8
+
+
+class Engines:
+    """Engines of SQLAlchemy that were used, and those that were disposed."""
+
+    def __init__(self) -> None:
+        self.used: set[Engine] = set()
+        self.disposed: set[Engine] = set()
+
+    def add_used(self, connection: Connection) -> None:
+        self.used.add(connection.engine)
+
+    def add_disposed(self, engine: Engine) -> None:
+        self.disposed.add(engine)
+
+
+@pytest.fixture
+def engines() -> Iterator[Engines]:
+    engines = Engines()
+    listeners: dict[str, Any] = {"engine_connect": engines.add_used, "engine_disposed": engines.add_disposed}
+    for name, listener in listeners.items():
+        event.listen(Engine, name, listener)
+    yield engines
+    for name, listener in listeners.items():
+        event.remove(Engine, name, listener)
+
+
+async def test_an_export_of_an_unreadable_ledger_is_an_error(tmp_path: Path) -> None:
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN) as app:
+        destroy_ledger(tmp_path)
+        for path, tables in TABLES.items():
+            for table in tables:
+                address = f"{path.replace('{id}', 'req_1')}?format=json&table={table}"
+                response = await send(app, "GET", address, x_api_key=ADMIN)
+                if table in OF_PROXY:
+                    assert (response.status, isinstance(response.json, list)) == (200, True), address
+                else:
+                    assert (response.status, UNREADABLE in response.body.decode()) == (503, True), address
+
+
+async def test_threads_share_one_engine_until_the_settings_are_reloaded(tmp_path: Path, engines: Engines) -> None:
+    connections, barrier = LedgerConnections(), Barrier(THREADS, timeout=WAIT_SECONDS)
+    settings = Settings(data_directory=tmp_path)
+    with running_ledger(settings) as ledger:
+        await ledger.record(new_receipt())
+        ledger.wait_written(1)
+
+    def open_in_thread(settings: Settings) -> Engine:
+        barrier.wait()
+        with connections.open(settings).connection as connection:
+            return connection.engine
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        (first,) = set(pool.map(open_in_thread, [settings] * THREADS))
+        (second,) = set(pool.map(open_in_thread, [Settings(data_directory=tmp_path)] * THREADS))
+    assert first is not second
+    assert (first in engines.disposed, second in engines.disposed) == (True, False)
+    connections.close()
+    assert second in engines.disposed
+
+
+async def test_no_engine_of_the_pages_remains_after_the_proxy_has_stopped(tmp_path: Path, engines: Engines) -> None:
+    directory = tmp_path / "anthropic-proxy"
+    with running_ledger(Settings(data_directory=directory)) as ledger:
+        await ledger.record(new_receipt())
+        ledger.wait_written(1)
+    async with running_app(tmp_path, VIRTUAL_KEYS="false") as app:
+        engines.used.clear()
+        assert (await send(app, "GET", "/dashboard/sessions")).status == 200
+        of_pages = set(engines.used)
+    assert of_pages
+    assert of_pages <= engines.disposed
+
+
+NOW = 1_790_000_000.0
+FACTS = LedgerExtent(10, 1, int((NOW - 240) * 1_000_000))
+PROBLEM = "The ledger cannot store requests: locked (x). End the transaction of that program."
+
+
+@pytest.mark.parametrize(
+    ("state", "facts", "expected"),
+    [
+        (LedgerState(queued_rows=3, waiting_since=NOW - STALE_SECONDS), FACTS, []),
+        (
+            LedgerState(condition="locked", problem=PROBLEM, queued_rows=1, waiting_since=NOW - 1),
+            FACTS,
+            [f"{PROBLEM} Requests are still served. 1 request waits to be stored. Last row 4 min ago."],
+        ),
+        (LedgerState(condition="locked", problem=PROBLEM), None, [f"{PROBLEM} Requests are still served."]),
+        (
+            LedgerState(dropped_rows=12),
+            FACTS,
+            ["12 requests are missing here, because the ledger could not store them."],
+        ),
+        (None, FACTS, []),
+    ],
+    ids=["half a second", "locked", "unreadable", "lost", "off"],
+)
+def test_a_line_states_what_is_not_stored(
+    state: LedgerState | None, facts: LedgerExtent | None, expected: list[str]
+) -> None:
+    assert [line.text for line in describe_ledger(state, facts, NOW)] == expected
+
+
+def test_requests_that_wait_for_long_are_stale() -> None:
+    (line,) = describe_ledger(LedgerState(queued_rows=2, waiting_since=NOW - 60), FACTS, NOW)
+    assert line.text.startswith("Stale: no request has been stored since ")
+    assert line.text.endswith(
+        ", because the database does not answer. Requests are still served. 2 requests wait to be stored. "
+        "Last row 4 min ago."
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "is_accepted"),
+    [
+        ("gzip", True),
+        ("br, GZIP ; q=0.5", True),
+        ("gzip;q=1.0", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0.00, br", False),
+        ("", False),
+    ],
+)
+def test_a_page_is_compressed_if_the_browser_accepts_it(header: str, is_accepted: bool) -> None:
+    assert accepts_gzip(RouteRequest(path="/dashboard", headers={"accept-encoding": header})) == is_accepted
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_a_slow_page_begins_with_its_head_and_a_sentence(coding: str) -> None:
+    page = b"<main><!-- content --><p>42</p></main>"
+    ready = asyncio.Event()
+
+    async def build() -> RouteResponse:
+        await ready.wait()
+        return RouteResponse(headers={"content-encoding": "gzip"}, body=gzip.compress(page))
+
+    def render_head() -> RouteResponse:
+        return RouteResponse(headers={"content-type": "text/html"}, body=b"<main><!-- content --></main>")
+
+    request = RouteRequest(path="/dashboard", headers={"accept-encoding": coding} if coding else {})
+    answer = await respond_with_early_flush(request, build(), render_head, Progress(1_000_000))
+    assert answer.headers.get("content-encoding", "") == coding
+    assert isinstance(answer.body, AsyncIterator)
+    first = await anext(answer.body)
+    decoder = zlib.decompressobj(wbits=31)
+    head = decoder.decompress(first) if coding else first
+    ready.set()
+    others = b"".join([chunk async for chunk in answer.body])
+    sentence = '<p class="adding-up" role="status">Adding up 1,000,000 requests …</p>\n'
+    assert head.decode() == f"<main>{sentence}"
+    assert (decoder.decompress(others) if coding else others) == b"<p>42</p></main>"
+
+
+async def test_a_fast_page_is_one_response() -> None:
+    async def build() -> RouteResponse:
+        return RouteResponse(body=b"page")
+
+    answer = await respond_with_early_flush(RouteRequest(path="/dashboard"), build(), RouteResponse, Progress())
+    assert answer.body == b"page"

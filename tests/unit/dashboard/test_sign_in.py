@@ -2,8 +2,15 @@
 
 import pytest
 
-from anthropic_proxy.dashboard.browser_sessions import IDLE_SECONDS, SESSION_SECONDS, BrowserSessions
-from anthropic_proxy.dashboard.sign_in import FAILURE_SECONDS, MAX_FAILURES, MAX_FAILURES_PER_HOUR, SignInLimit
+from anthropic_proxy.dashboard.browser_sessions import (
+    FAILURE_SECONDS,
+    IDLE_SECONDS,
+    MAX_FAILURES,
+    MAX_FAILURES_PER_HOUR,
+    SESSION_SECONDS,
+    BrowserSessions,
+    SignInLimit,
+)
 from anthropic_proxy.plugins import StoreState
 from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.stores.memory import MemoryStore

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from joserfc.jwk import RSAKey
 
-from anthropic_proxy.dashboard.oidc.client import (
+from anthropic_proxy.dashboard.oidc_client import (
     CACHE_SECONDS,
     RETRY_SECONDS,
     CachedDocument,

@@ -6,7 +6,7 @@ from threading import Barrier
 
 import pytest
 
-from anthropic_proxy.dashboard.settings_change import Proposal, propose_change, write_change
+from anthropic_proxy.dashboard.settings import Proposal, propose_change, write_change
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.platforms import files
 from anthropic_proxy.routing.providers import PROVIDERS

@@ -1,8 +1,6 @@
-"""Requests to an identity provider, which signs users in to the dashboard by OpenID Connect.
+"""Requests to an identity provider by OpenID Connect (authorization code flow with PKCE, state and nonce).
 
-`OidcClient` sends the requests. `build_authorization_url` returns the URL of the provider's sign-in page.
-`request_claims` returns the claims (facts about the user) after the sign-in. `SignInAttempt` has the random values of
-one sign-in. A `CachedDocument` keeps a document of the provider, such as its keys, for some time.
+This module needs Authlib, an optional library, and is loaded with the first sign-in.
 """
 
 import asyncio
@@ -36,6 +34,23 @@ MIN_KEY_INTERVAL_SECONDS = 60.0
 """Minimum time in seconds between two requests for keys, so that tokens with unknown keys cause no load."""
 RETRY_SECONDS = 5.0
 """Minimum time after a failed request for the discovery document or the keys."""
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
+"""Accepted algorithms of the signature. All have a public key: with `HS256`, an attacker could sign a token with the
+public key as secret."""
+LEEWAY_SECONDS = 60
+"""Accepted difference in seconds between the clocks of the identity provider and the proxy."""
+_KEY_TYPES = ("RSA", "EC", "OKP")
+_CLAIM_TEXTS = {
+    "iss": "it is of another issuer",
+    "aud": "it is for another client (claim aud)",
+    "azp": "it is for another client (claim azp)",
+    "nonce": "its nonce is not that of this sign-in",
+    "exp": "it has expired",
+    "nbf": "it is not valid yet: compare the clocks of both servers",
+    "iat": "it is of the future: compare the clocks of both servers",
+    "at_hash": "it does not belong to the access token",
+}
+"""Name of an invalid claim → reason in the error message."""
 _MAX_SHOWN_CHARACTERS = 200
 ValueT = TypeVar("ValueT")
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
@@ -288,25 +303,6 @@ def _describe_token_error(error: str) -> str:
 
 def _random() -> str:
     return secrets.token_urlsafe(24)
-
-
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
-"""Accepted algorithms of the signature. All have a public key: with `HS256`, an attacker could sign a token with the
-public key as secret."""
-LEEWAY_SECONDS = 60
-"""Accepted difference in seconds between the clocks of the identity provider and the proxy."""
-_KEY_TYPES = ("RSA", "EC", "OKP")
-_CLAIM_TEXTS = {
-    "iss": "it is of another issuer",
-    "aud": "it is for another client (claim aud)",
-    "azp": "it is for another client (claim azp)",
-    "nonce": "its nonce is not that of this sign-in",
-    "exp": "it has expired",
-    "nbf": "it is not valid yet: compare the clocks of both servers",
-    "iat": "it is of the future: compare the clocks of both servers",
-    "at_hash": "it does not belong to the access token",
-}
-"""Name of an invalid claim → reason in the error message."""
 
 
 class UnknownKeyError(Exception):

@@ -1,8 +1,7 @@
-"""Sign-in to the dashboard with an identity provider (OpenID Connect): the redirect to the provider, and the way back.
+"""Sign-in with an identity provider (OpenID Connect): the redirect to the provider, and the way back.
 
-`OidcSignIn.start` redirects the browser to the provider, and stores random values in a cookie (`PendingSignIn`). The
-provider then sends the browser back with a code. `OidcSignIn.finish` checks the code and creates a session
-(`CompletedSignIn`). `require_usable_identity_provider` checks the settings when the proxy starts.
+The start stores random values in a cookie of the browser. The provider sends the browser back with a code, and the
+check of code and cookie creates a session.
 """
 
 import asyncio
@@ -14,17 +13,15 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.assets import digest
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
-from anthropic_proxy.dashboard.forms import resolve_redirect_path
+from anthropic_proxy.dashboard.forms import digest, find_cookie, is_https, resolve_redirect_path
 from anthropic_proxy.dashboard.oidc_roles import RETRY, OidcError, require_accepted_user
-from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 from anthropic_proxy.settings import OidcSettings, Settings
 
 if TYPE_CHECKING:
-    from anthropic_proxy.dashboard.oidc.client import OidcClient, SignInAttempt
+    from anthropic_proxy.dashboard.oidc_client import OidcClient, SignInAttempt
 
 START_PATH = "/dashboard/oidc/start"
 """URL path that redirects the browser to the identity provider."""
@@ -82,7 +79,7 @@ class OidcSignIn:
         `OidcError` if no identity provider is set, or if it cannot be used.
         """
         client = await self._find_client()
-        from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
+        from anthropic_proxy.dashboard.oidc_client import SignInAttempt  # noqa: PLC0415
 
         attempt = SignInAttempt.new()
         target = resolve_redirect_path(request.query.get("next", [""])[-1])
@@ -176,7 +173,7 @@ def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
     """Return a client of the identity provider `provider`. The first call loads Authlib."""
     if find_spec("authlib") is None:
         raise OidcError(f"{MissingExtra('Sign-in with OIDC_ISSUER needs Authlib', 'oidc').message}", status=502)
-    from anthropic_proxy.dashboard.oidc.client import OidcClient  # noqa: PLC0415
+    from anthropic_proxy.dashboard.oidc_client import OidcClient  # noqa: PLC0415
 
     return OidcClient(provider, gateway)
 
@@ -186,7 +183,7 @@ def _read_attempt(request: RouteRequest, state: str, provider: OidcSettings) -> 
 
     `state`: parameter of the provider's response. Raises `OidcError` if it belongs to another sign-in.
     """
-    from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
+    from anthropic_proxy.dashboard.oidc_client import SignInAttempt  # noqa: PLC0415
 
     signature, _, signed = find_cookie(request.headers.get("cookie", ""), ATTEMPT_COOKIE).partition(".")
     if not hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(signed, provider).encode()):

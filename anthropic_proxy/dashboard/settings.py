@@ -1,8 +1,7 @@
-"""Changes of settings in the file `.env` by the dashboard.
+"""Page Settings: each setting with its value and source, and the form that changes a setting in the file `.env`.
 
-`list_editable_settings` returns the settings that users may change. `propose_change` checks a new value and returns it
-as a `Proposal`, which `write_change` writes to `.env`. Users cannot change addresses of providers or settings for
-access here, because a wrong address, for example, would send keys to another host.
+A change is shown before it is written. A user cannot change addresses of providers or settings for access here, because
+a wrong address, for example, would send keys to another host.
 """
 
 import asyncio
@@ -13,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.assets import digest
-from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.permissions import may_change_settings
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.forms import OpenedForm, digest
+from anthropic_proxy.dashboard.responses import redirect
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
-from anthropic_proxy.plugins import Gateway, RouteRequest
+from anthropic_proxy.plugins import Gateway, RouteResponse
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
 from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, is_fixed_variable, load_settings
@@ -35,6 +35,11 @@ from anthropic_proxy.settings.env_writer import (
 )
 from anthropic_proxy.settings.masking import is_secret_variable, mask_setting
 
+if TYPE_CHECKING:  # the start of the proxy loads this module, without the libraries for pages
+    from anthropic_proxy.dashboard.page_context import PageContext
+
+SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
+"""URL path of the form that changes one setting."""
 BACKUP_FILE = ".env.bak"
 """Name of the copy of `.env` that is written before each change."""
 MAX_VALUE_CHARACTERS = 1_000
@@ -45,6 +50,128 @@ _EDITABLE = re.compile(
     r"|[A-Z]+_(?:WIRE|KNOWN_MODELS)"
 )
 """Matches names of settings that may change. Settings with keys are allowed separately."""
+_SAVED = {
+    "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
+    "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
+}
+"""Value of the parameter `saved` in the URL → text about the change that was written."""
+_POLLS, _POLL_SECONDS = 20, 0.1
+
+
+def build_settings_page(context: "PageContext") -> Mapping[str, Any]:
+    """Return the values for the template of the page Settings, with masked keys.
+
+    `context`: parameters of the URL, settings and state of the proxy.
+    """
+    rows = list_settings(context.settings)
+    changed = [row for row in rows if row.source != "default"]
+    verdict = f"{formats.plural(len(changed), 'setting')} set; the others have their defaults."
+    editable = list_editable_settings(context.settings)
+    defaults = [row for row in rows if row.source == "default"]
+    return {
+        "editable": editable,
+        "changed": changed,
+        "groups": [
+            ([row for row in defaults if row.name in editable], "that can be changed here", True),
+            ([row for row in defaults if row.name not in editable], "of the files only", False),
+        ],
+        "verdict": verdict,
+        "meanings": load_meanings(),
+    }
+
+
+def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
+    """Return the settings that users may change in the dashboard, by name.
+
+    A setting in the environment of the process is left out, because it would override the value in `.env`. The result
+    is empty if the proxy reads no files.
+    """
+    if settings.env_file is None:
+        return {}
+    keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
+    return {
+        row.name: row
+        for row in list_settings(settings)
+        if (row.name in keys or _EDITABLE.fullmatch(row.name))
+        and (row.source == "default" or row.source.startswith(f"{settings.env_file} line "))
+    }
+
+
+class _Meanings(Struct, frozen=True):
+    """Content of the file `setting_meanings.json` of this package."""
+
+    meanings: Mapping[str, str]
+
+
+@cache
+def load_meanings() -> Mapping[str, str]:
+    """Return the text about each setting, by its name. Settings without a comment in `.env.example` are left out."""
+    text = files("anthropic_proxy.dashboard").joinpath("setting_meanings.json").read_bytes()
+    return msgspec.json.decode(text, type=_Meanings).meanings
+
+
+async def show_setting(form: OpenedForm) -> RouteResponse:
+    """Return the page with the form of the setting that the URL names."""
+    name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
+    values = await asyncio.to_thread(load_setting_form, form.gateway.settings, name)
+    return await form.respond("setting.html", {**values, "saved": _SAVED.get(saved, "")})
+
+
+async def change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
+    """Return the page with the effect of a new value of a setting, or write the value if the user has confirmed it."""
+    values, is_written = await asyncio.to_thread(submit_setting_form, form.gateway.settings, sent)
+    if not is_written:
+        return await form.respond("setting.html", values)
+    is_reloaded = await reload_settings(form.gateway)
+    return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")
+
+
+def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
+    """Return the template values of the form that changes one setting.
+
+    Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard.
+    """
+    row = list_editable_settings(settings).get(name)
+    if row is None:
+        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
+    value = "" if is_secret_variable(name) or row.source == "default" else row.value
+    return {
+        "row": row,
+        "meaning": load_meanings().get(name, ""),
+        "value": value,
+        "is_secret": is_secret_variable(name),
+        "proposal": None,
+        "problem": "",
+        "repeat": "",
+        "saved": "",
+    }
+
+
+def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
+    """Return the template values of a sent form with a preview, or write the change if the user has confirmed it.
+
+    The second item of the result is True if the change was written.
+    """
+    name, value = form.get("name", ""), form.get("value", "")
+    values = dict(load_setting_form(settings, name))
+    try:
+        proposal = propose_change(settings, name, value)
+        entered = digest(f"{form.get('token', '')} {proposal.value}")
+        if form.get("before"):
+            if proposal.is_secret:
+                _require_same(entered, form.get("repeat", ""))
+            write_change(proposal, form["before"])
+            return {**values, "proposal": proposal}, True
+    except InvalidRequest as error:
+        return {**values, "value": "" if values["is_secret"] else value, "problem": error.message}, False
+    shown = "" if proposal.is_secret else proposal.value
+    repeat = entered if proposal.is_secret else ""
+    return {**values, "value": shown, "proposal": proposal, "repeat": repeat}, False
+
+
+def _require_same(entered: str, first: str) -> None:
+    if entered != first:
+        raise InvalidRequest("The two keys differ. Nothing was written. Enter the new key again.")
 
 
 class Proposal(Struct, frozen=True, kw_only=True):
@@ -73,23 +200,6 @@ class Proposal(Struct, frozen=True, kw_only=True):
     def needs_restart(self) -> bool:
         """True if the change has an effect only after a restart of the server."""
         return is_fixed_variable(self.row.name)
-
-
-def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
-    """Return the settings that users may change in the dashboard, by name.
-
-    A setting in the environment of the process is left out, because it would override the value in `.env`. The result
-    is empty if the proxy reads no files.
-    """
-    if settings.env_file is None:
-        return {}
-    keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
-    return {
-        row.name: row
-        for row in list_settings(settings)
-        if (row.name in keys or _EDITABLE.fullmatch(row.name))
-        and (row.source == "default" or row.source.startswith(f"{settings.env_file} line "))
-    }
 
 
 def propose_change(settings: Settings, name: str, value: str) -> Proposal:
@@ -178,121 +288,6 @@ def _compare(name: str, before: str, after: str) -> list[tuple[str, str]]:
         return []
     found = [(sign, decode_env_text(text).get(name)) for sign, text in (("-", before), ("+", after))]
     return [(sign, f"{name}={mask_setting(name, value)}") for sign, value in found if value is not None]
-
-
-class _Meanings(Struct, frozen=True):
-    """Content of the file `setting_meanings.json` of this package."""
-
-    meanings: Mapping[str, str]
-
-
-@cache
-def load_meanings() -> Mapping[str, str]:
-    """Return the text about each setting, by its name. Settings without a comment in `.env.example` are left out."""
-    text = files("anthropic_proxy.dashboard").joinpath("setting_meanings.json").read_bytes()
-    return msgspec.json.decode(text, type=_Meanings).meanings
-
-
-EDIT_PATH = "/dashboard/settings/edit"
-_DISABLED = "DASHBOARD_EDITING is false, so the dashboard changes no settings."
-_NOT_ALLOWED = "Settings can be changed in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
-_ROLE_READS = "{} has the role {}, which changes no settings."
-
-
-def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return a text that explains why this user may not change settings.
-
-    The text is empty if the user may change them. `session` is None if the browser is not signed in.
-    """
-    return resolve_refusal_text(request, session, settings, RefusalTexts(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
-
-
-class RefusalTexts(NamedTuple):
-    """Texts for a user without the permission to change settings, one text for each reason of the refusal.
-
-    Each text names the action that was refused. This can be a run of the doctor, which needs the same permission.
-    """
-
-    disabled: str
-    """`DASHBOARD_EDITING` is false."""
-    role: str
-    """The role of the user does not permit it. Template with the name and the role of the user."""
-    not_allowed: str
-    """The browser is not signed in, and not on this machine."""
-
-
-def resolve_refusal_text(
-    request: RouteRequest, session: Session | None, settings: Settings, texts: RefusalTexts
-) -> str:
-    """Return the item of `texts` that explains why a user may not change settings.
-
-    The result is empty if the user may change them. `session` is None if the browser is not signed in.
-    """
-    if not settings.dashboard_editing:
-        return texts.disabled
-    if session is not None:
-        return "" if may_change_settings(session.role) else texts.role.format(session.client_name, session.role)
-    return "" if is_trusted_local_request(request, settings) else texts.not_allowed
-
-
-def is_trusted_local_request(request: RouteRequest, settings: Settings) -> bool:
-    """Return True if a browser without a session may make changes, because it is on this machine.
-
-    The result is False if the proxy requires a key. With `ALLOW_UNAUTHENTICATED`, it is False too, because the proxy
-    then accepts clients from every address.
-    """
-    return request.client.address_trusted and not settings.allow_unauthenticated
-
-
-def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
-    """Return the template values of the form that changes one setting.
-
-    Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard.
-    """
-    row = list_editable_settings(settings).get(name)
-    if row is None:
-        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
-    value = "" if is_secret_variable(name) or row.source == "default" else row.value
-    return {
-        "row": row,
-        "meaning": load_meanings().get(name, ""),
-        "value": value,
-        "is_secret": is_secret_variable(name),
-        "proposal": None,
-        "problem": "",
-        "repeat": "",
-        "saved": "",
-    }
-
-
-def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
-    """Return the template values of a sent form with a preview, or write the change if the user has confirmed it.
-
-    The second item of the result is True if the change was written.
-    """
-    name, value = form.get("name", ""), form.get("value", "")
-    values = dict(load_setting_form(settings, name))
-    try:
-        proposal = propose_change(settings, name, value)
-        entered = digest(f"{form.get('token', '')} {proposal.value}")
-        if form.get("before") and proposal.is_secret:
-            _require_same(entered, form.get("repeat", ""))
-        if form.get("before"):
-            write_change(proposal, form["before"])
-            return {**values, "proposal": proposal}, True
-    except InvalidRequest as error:
-        return {**values, "value": "" if values["is_secret"] else value, "problem": error.message}, False
-    shown = "" if proposal.is_secret else proposal.value
-    repeat = entered if proposal.is_secret else ""
-    return {**values, "value": shown, "proposal": proposal, "repeat": repeat}, False
-
-
-def _require_same(entered: str, first: str) -> None:
-    if entered != first:
-        raise InvalidRequest("The two keys differ. Nothing was written. Enter the new key again.")
-
-
-_POLLS, _POLL_SECONDS = 20, 0.1
 
 
 async def reload_settings(gateway: Gateway) -> bool:
