@@ -1,11 +1,9 @@
 """Stored runs of the doctor, by which the command `doctor` and the dashboard exchange progress and results.
 
-The doctor sends test requests to the configured providers, to find the features that work. Each run is a file in a
-folder of the data directory, and is read as a `DoctorRun`. `load_current` returns the run in progress, or a run that
-ended before it was complete. `load_complete` returns the latest complete run. A process holds the lock `locked_run`
-while it runs the doctor. `is_running` checks this lock, which the system also releases after a crash. `request_stop`
-asks the running process to stop. `digest_backend_settings` returns a digest of the providers' settings, by which the
-dashboard detects that a run is outdated.
+The doctor sends test requests to the configured providers, to find the features that work. The data directory has a
+file for the run in progress and one for the latest complete run. The process that runs the doctor holds a lock, which
+the system also releases after a crash: a file of a run in progress without a lock is of a run that ended early. Another
+process asks it to stop by an empty file.
 """
 
 import hashlib
@@ -173,11 +171,7 @@ def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> It
 
 
 def is_running(data_directory: Path) -> bool:
-    """Return True if a process runs the doctor now.
-
-    The function checks if a process holds the lock `locked_run`. The system releases the lock at the end of the
-    process, also after a crash.
-    """
+    """Return True if a process runs the doctor now: it holds the lock `locked_run`."""
     if not os.path.exists(find_folder(data_directory) / _CURRENT):  # `Path.exists` raises for an unreadable folder
         return False
     try:

@@ -48,12 +48,8 @@ def _number(value: int) -> str:
     return formats.count(value) if value else formats.UNKNOWN
 
 
-def _cost(row: StoredRequest) -> str:
-    return formats.money(row.cost) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
-
-
-def _requested_cost(row: StoredRequest) -> str:
-    return formats.money(row.requested_cost) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
+def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
+    return formats.money(nano_dollars) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
 
 
 def _cached(row: StoredRequest) -> str:
@@ -82,8 +78,10 @@ COLUMNS: Sequence[RequestColumn] = (
     RequestColumn("first", "First token", lambda row: formats.seconds(row.first_token or None), "Time to first token"),
     RequestColumn("total", "Total", lambda row: formats.seconds(row.duration), "Total time"),
     RequestColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), "Speed of output"),
-    RequestColumn("requested-cost", "Requested model", _requested_cost, "Cost at the requested model"),
-    RequestColumn("cost", "Cost", _cost),
+    RequestColumn(
+        "requested-cost", "Requested model", lambda row: _cost(row, row.requested_cost), "Cost at the requested model"
+    ),
+    RequestColumn("cost", "Cost", lambda row: _cost(row, row.cost)),
 )
 """All columns that can be chosen, in the order of the table."""
 _BY_NAME: Mapping[str, RequestColumn] = {column.name: column for column in COLUMNS}

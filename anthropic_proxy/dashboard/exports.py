@@ -7,7 +7,7 @@ from anthropic_proxy.access.descriptions import describe_changes
 from anthropic_proxy.access.descriptions import format_time as format_seconds
 from anthropic_proxy.access.queries import list_audit_entries, require_key
 from anthropic_proxy.access.rules import LIST_FIELDS, Rules
-from anthropic_proxy.access.virtual_keys import AuditEntry, VirtualKey
+from anthropic_proxy.access.virtual_keys import AuditEntry
 from anthropic_proxy.dashboard.keys import choose_key_rows, limit_to_key, list_shown_entries, read_key_list
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import divide_range
@@ -59,7 +59,7 @@ def tabulate_keys(context: PageContext) -> ExportTable:
     rows = [
         [
             *(row.key.id, row.key.label, row.hint, row.key.find_status(context.now), row.key.owner, row.key.team),
-            *_list_times(row.key),
+            *(format_seconds(time) for time in (row.key.created_at, row.key.expires_at, row.key.revoked_at)),
             None if row.last_used_at is None else format_time(row.last_used_at),
             *_list_rules(row.key.rules),
             *([bar.text for bar in row.budgets], *_list_sums(row.sums)),
@@ -70,7 +70,6 @@ def tabulate_keys(context: PageContext) -> ExportTable:
 
 
 def tabulate_teams(context: PageContext) -> ExportTable:
-    """Return all teams of virtual keys as a table."""
     rows = [
         [row.name, len(row.key_rows), *_list_rules(row.rules), [bar.text for bar in row.budgets], *_list_sums(row.sums)]
         for row in read_key_list(context).teams
@@ -84,7 +83,6 @@ def tabulate_changes(context: PageContext) -> ExportTable:
 
 
 def tabulate_key_changes(context: PageContext) -> ExportTable:
-    """Return all changes of the virtual key in the URL as a table."""
     key = require_key(context.connection, context.path_parameters["id"])
     return _tabulate_entries(list_audit_entries(context.connection, key_id=key.id))
 
@@ -106,10 +104,6 @@ def _tabulate_entries(entries: Sequence[AuditEntry]) -> ExportTable:
     return ExportTable(["id", "at", "actor", "action", "object", "changes"], rows)
 
 
-def _list_times(key: VirtualKey) -> list[str | None]:
-    return [format_seconds(time) for time in (key.created_at, key.expires_at, key.revoked_at)]
-
-
 def _list_rules(rules: Rules) -> list[Any]:
     names = [list(getattr(rules, name)) for name in LIST_FIELDS]
     limits = [rules.requests_per_minute, rules.tokens_per_minute, rules.concurrency]
@@ -121,7 +115,6 @@ def _list_sums(sums: UsageSums) -> list[Any]:
 
 
 def _tabulate_usage(context: PageContext) -> ExportTable:
-    """Return numbers of requests, tokens and costs of each period and model in the time range as a table."""
     periods = divide_range(context.charted_query)
     found = queries.sum_model_periods(context.connection, context.selection, periods.seconds)
     rows = [
@@ -142,7 +135,6 @@ def _values(sums: Any) -> list[Any]:
 
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
-    """Return failed requests by provider and type of error, with the message of the latest one, as a table."""
     errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
     found = list_errors(context.connection, errors)
     titles = ["provider", "status", "error_type", "requests", "first_at", "last_at", "error", "latest_request"]
@@ -192,7 +184,6 @@ def _tabulate_providers(context: PageContext) -> ExportTable:
 
 
 def _tabulate_settings(context: PageContext) -> ExportTable:
-    """Return name, value and source of all settings as a table. Keys are masked."""
     rows = [[one.name, one.value, one.source, one.default] for one in list_settings(context.settings)]
     return ExportTable(["setting", "value", "source", "default"], rows)
 

@@ -232,10 +232,6 @@ def _decode_key(form: KeyForm, now: float) -> VirtualKey:
 
 
 def _decode_change(form: KeyForm, now: float) -> KeyChange:
-    """Return the values of `form` for a change of a key. An empty expiry is not changed.
-
-    `now`: seconds since the epoch.
-    """
     names = {name: form.fields[name] for name in NAME_FIELDS}
     expires = form.fields["expires"]
     expires_at = decode_expiry("expires", expires, now) if expires else UNSET

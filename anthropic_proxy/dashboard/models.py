@@ -108,7 +108,6 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
 def _collect_used(
     context: PageContext, found: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
 ) -> list[UsedModel]:
-    """Return each of `found`, the models of the time range, with its histograms of times and its speed."""
     first_tokens = queries.group_latencies(by_period, _find_model)
     durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
     if context.query.hours <= _MAX_DURATION_HOURS:

@@ -3,7 +3,7 @@
 Each panel is built by itself, so that the failure of one leaves the others. Panels share the results of queries.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -96,7 +96,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         **values,
         "week": build_panel(context, "hours of the week", lambda: _draw_week(context, add_up(found.sums().values()))),
         "week_title": f"{measure} by weekday and hour",
-        "cached": build_panel(context, "cached input", lambda: _draw_cached_share(periods, found.sums().values())),
+        "cached": build_panel(context, "cached input", lambda: _draw_cached_share(found)),
         "cached_title": f"Input read from cache per {periods.length_name}",
     }
 
@@ -109,15 +109,14 @@ class _Queries:
         self.periods, self.costs = divide_range(context.charted_query), ModelCosts(context.settings)
         seconds = self.periods.seconds
         self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
-        self.sums = memoize_result(lambda: _sum_each(self.periods, self.by_model()))
+        self.sums = memoize_result(self._sum_periods)
         self.latencies = memoize_result(lambda: queries.group_latencies(self.by_model(), _find_period))
         self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
 
-
-def _sum_each(periods: Periods, by_model: Sequence[ModelPeriod]) -> dict[int, UsageSums]:
-    """Return beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
-    found = add_up_groups((one.start, one.model.sums) for one in by_model)
-    return dict(sorted(({start: UsageSums() for start in periods.starts} | found).items()))
+    def _sum_periods(self) -> dict[int, UsageSums]:
+        """Return beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
+        found = add_up_groups((one.start, one.model.sums) for one in self.by_model())
+        return dict(sorted(({start: UsageSums() for start in self.periods.starts} | found).items()))
 
 
 def _find_period(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
@@ -381,9 +380,10 @@ def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: M
     ]
 
 
-def _draw_cached_share(periods: Periods, sums: Iterable[UsageSums]) -> DrawnChart:
-    shares = [None if one.cached_input_share is None else 100 * one.cached_input_share for one in sums]
-    return draw_percentage_chart(periods, "input read from cache", "cached", shares)
+def _draw_cached_share(found: _Queries) -> DrawnChart:
+    shares = [one.cached_input_share for one in found.sums().values()]
+    shares = [None if share is None else 100 * share for share in shares]
+    return draw_percentage_chart(found.periods, "input read from cache", "cached", shares)
 
 
 class WeekGrid(Struct, frozen=True):

@@ -258,7 +258,6 @@ class LedgerConnections:
         return OpenedLedger(empty, LedgerExtent(0, None, None), problem)
 
     def close(self) -> None:
-        """Close the connections of the pool that no page uses at the moment. Called when the proxy stops."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()
@@ -340,7 +339,6 @@ class Pages:
         self._ledger = LedgerConnections()
 
     def close(self) -> None:
-        """Close the connections to the ledger. Called when the proxy stops."""
         self._ledger.close()
 
     async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
@@ -449,11 +447,6 @@ class Pages:
         return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
 
     def _describe_ledger(self, facts: LedgerExtent, problem: StateLine | None) -> Mapping[str, Any]:
-        """Return the values for the template about the state of the ledger.
-
-        `facts`: number and time of its requests. `problem`: line with the reason for which it cannot be read; None: it
-        can be read.
-        """
         known = facts if problem is None else None
         lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
         lines += [] if problem is None else [problem]

@@ -207,10 +207,6 @@ def _draw_lines(
     unit: Callable[[float], str],
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with the lines `series` of groups of replies.
-
-    `text`: function that returns the text of a value. `unit`: function that returns the text of a value on the axis.
-    """
     rows = [[text(one.values[index]) for one in series] for index in range(len(periods.starts))]
     texts = []
     for row in rows:

@@ -147,10 +147,6 @@ def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> st
 
 
 def _describe_window(context: PageContext, row: StoredRequest) -> str:
-    """Return the input tokens of the request `row` beside the context window of its model.
-
-    Example: `44,076 of 1,047,576 tokens, 4 %`. "": the context window is unknown.
-    """
     window = find_context_window(context, row)
     if not (window and row.all_input_tokens):
         return ""

@@ -91,7 +91,6 @@ class SignIn:
         return redirect(resolve_redirect_path(target), set_cookie=[self._write_session_cookie(request, cookie)])
 
     async def _start_oidc(self, request: RouteRequest) -> RouteResponse:
-        """Return a redirect to the sign-in page of the identity provider."""
         assert self._oidc is not None
         try:
             return await self._oidc.start(request)
@@ -133,7 +132,6 @@ class SignIn:
         return self._gateway.store
 
     async def _begin(self, limit: SignInLimit, request: RouteRequest) -> Reservation:
-        """Count a sign-in of the client."""
         return await limit.reserve_sign_in(self._store, request.address, request.headers.get("x-forwarded-for", ""))
 
     async def _refuse(self, request: RouteRequest, target: str, begun: Reservation) -> RouteResponse:
