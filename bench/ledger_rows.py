@@ -18,8 +18,8 @@ from statistics import median
 from sqlalchemy import Connection
 
 from anthropic_proxy.ledger.database import open_for_reading
-from anthropic_proxy.ledger.facet_counts import count_facets
-from anthropic_proxy.ledger.queries import GROUP_NAMES, UsageRange, sum_usage
+from anthropic_proxy.ledger.periods import UsageRange
+from anthropic_proxy.ledger.queries import GROUP_NAMES, count_facets, sum_usage
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,

@@ -277,7 +277,7 @@ def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any
 
 
 def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS  # noqa: PLC0415  # only for the administration
+    from anthropic_proxy.ledger.database import DATABASE_ERRORS  # noqa: PLC0415  # only for the administration
 
     try:
         return call()

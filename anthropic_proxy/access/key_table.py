@@ -137,8 +137,11 @@ class KeyTable:
             list_teams,
         )
         from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-        from anthropic_proxy.ledger.database import open_for_reading, open_for_writing  # noqa: PLC0415
-        from anthropic_proxy.ledger.failures import DATABASE_ERRORS  # noqa: PLC0415
+        from anthropic_proxy.ledger.database import (  # noqa: PLC0415
+            DATABASE_ERRORS,
+            open_for_reading,
+            open_for_writing,
+        )
 
         try:
             if self._engine is None:

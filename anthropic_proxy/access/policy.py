@@ -30,8 +30,7 @@ from anthropic_proxy.access.limits import (
 )
 from anthropic_proxy.access.reservations import Reservations
 from anthropic_proxy.client_keys import find_credentials, find_matching_key
-from anthropic_proxy.ledger.costs import find_request_usage
-from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.costs import ModelCosts, find_request_usage
 from anthropic_proxy.ledger.price_updates import find_price_source
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Headers, Receipt, Settle
 from anthropic_proxy.settings import Settings

@@ -26,12 +26,14 @@ def upgrade() -> None:
     """
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import (  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import (  # noqa: PLC0415  # noqa: PLC0415
+        DATABASE_ERRORS,
+        classify_database_error,
+        describe_database_failure,
         describe_database_location,
         find_database_url,
         open_for_writing,
     )
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure  # noqa: PLC0415
     from anthropic_proxy.ledger.migrations import NEWEST_VERSION  # noqa: PLC0415
 
     settings, output = load_command_settings(), Output()

@@ -26,7 +26,8 @@ from datetime import UTC, datetime
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.ledger.export import build_request_object
-from anthropic_proxy.ledger.request_queries import StoredRequest, list_failed_attempts, list_notes
+from anthropic_proxy.ledger.request_queries import list_failed_attempts, list_notes
+from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.log.lines import escape_unprintable
 from anthropic_proxy.money import format_cost

@@ -101,8 +101,7 @@ def create(
     as_json
         Print one JSON object, with the key, instead.
     """
-    from anthropic_proxy.access.periods import decode_expiry  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.access.rules import Rules  # noqa: PLC0415
+    from anthropic_proxy.access.rules import Rules, decode_expiry  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.access.virtual_keys import VirtualKey  # noqa: PLC0415
 
     expiry = decode_expiry("--expires", expires, time.time())
@@ -185,7 +184,7 @@ def change(
     from msgspec import UNSET  # noqa: PLC0415  # --help needs none of it
 
     from anthropic_proxy.access.administration import KeyChange  # noqa: PLC0415
-    from anthropic_proxy.access.periods import decode_expiry  # noqa: PLC0415
+    from anthropic_proxy.access.rules import decode_expiry  # noqa: PLC0415
 
     given = {"label": label, "owner": owner, "team": team}
     names = {name: value for name, value in given.items() if value is not None}
@@ -212,7 +211,7 @@ def rotate(key: str, *, overlap: str = "0m", as_json: _AsJson = False) -> None:
     as_json
         Print one JSON object, with the key, instead.
     """
-    from anthropic_proxy.access.periods import decode_duration  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.access.rules import decode_duration  # noqa: PLC0415  # --help needs none of it
 
     seconds, settings = decode_duration("--overlap", overlap), load_command_settings()
     with _administering(settings) as administration:
@@ -276,8 +275,8 @@ def audit(
     as_csv
         Print CSV instead.
     """
-    from anthropic_proxy.access.periods import decode_duration  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.access.queries import list_audit_entries  # noqa: PLC0415
+    from anthropic_proxy.access.rules import decode_duration  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
 
@@ -309,11 +308,13 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
 
     from anthropic_proxy.access.administration import open_administration  # noqa: PLC0415
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import (  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import (  # noqa: PLC0415  # noqa: PLC0415
+        DATABASE_ERRORS,
+        classify_database_error,
+        describe_database_failure,
         describe_database_location,
         find_database_url,
     )
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure  # noqa: PLC0415
 
     place = describe_database_location(find_database_url(settings))
     try:

@@ -16,16 +16,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 from msgspec import structs
 
-from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
 from anthropic_proxy.ledger.contents import read_contents
-from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
+from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
-    StoredRequest,
     find_stored_request,
     list_stored_requests,
     to_receipt,
 )
+from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.log.request_feed import LoggedRequest
 

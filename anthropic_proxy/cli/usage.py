@@ -12,10 +12,11 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.ledger.export import build_usage_object, name_group, tabulate_usage
+from anthropic_proxy.ledger.periods import UsageRange
 from anthropic_proxy.ledger.price_updates import describe_price_list, has_price_package
-from anthropic_proxy.ledger.queries import NOT_SENT, UsageGroup, UsageRange
+from anthropic_proxy.ledger.queries import NOT_SENT, UsageGroup
 from anthropic_proxy.ledger.sums import UsageSums, add_up
-from anthropic_proxy.ledger.usage_export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.money import format_cost
 from anthropic_proxy.settings import Settings
 

@@ -9,7 +9,8 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.view_query import NO_COLUMNS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger.queries import NOT_SENT
-from anthropic_proxy.ledger.request_queries import SORT_KEYS, SortOrder, StoredRequest
+from anthropic_proxy.ledger.request_queries import SORT_KEYS, SortOrder
+from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import Receipt
 

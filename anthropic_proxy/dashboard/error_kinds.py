@@ -11,10 +11,10 @@ from msgspec import Struct, structs
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.periods import DrawnChart, Periods, draw_group_chart
 from anthropic_proxy.error_catalog import PAGE, find_entry, load_remedies
-from anthropic_proxy.ledger.dashboard_queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
-from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.ledger.request_queries import StoredRequest
+from anthropic_proxy.ledger.costs import ModelCosts
+from anthropic_proxy.ledger.queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger.tables import StoredRequest
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "rate_limit_error": ("rate limit", "warn"),

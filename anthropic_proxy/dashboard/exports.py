@@ -14,13 +14,20 @@ from anthropic_proxy.dashboard.periods import divide_range
 from anthropic_proxy.dashboard.requests import list_exported_requests
 from anthropic_proxy.dashboard.sessions import MAX_SESSIONS
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
-from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_queries import count_errors, list_errors
-from anthropic_proxy.ledger.export import FORMATS, ExportTable, format_time, tabulate_requests, to_dollars
+from anthropic_proxy.ledger import queries
+from anthropic_proxy.ledger.export import (
+    EXPORT_TITLES,
+    FORMATS,
+    ExportTable,
+    encode_sums,
+    format_time,
+    tabulate_requests,
+    to_dollars,
+)
+from anthropic_proxy.ledger.queries import count_errors, list_errors
 from anthropic_proxy.ledger.request_queries import find_stored_request, list_session_requests, list_sessions
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.units import MICROSECONDS
-from anthropic_proxy.ledger.usage_export import EXPORT_TITLES, encode_sums
 from anthropic_proxy.plugins import RouteResponse
 from anthropic_proxy.routing.settings_listing import list_settings
 

@@ -13,14 +13,26 @@ from msgspec import UNSET, Struct, structs
 
 from anthropic_proxy.access.administration import Changes, KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.access.descriptions import describe_field_value, describe_unknown_routes
-from anthropic_proxy.access.periods import decode_duration, decode_expiry
-from anthropic_proxy.access.rules import NONE, RULE_NAMES, Rules, decode_rule_texts, encode_rule_texts
+from anthropic_proxy.access.rules import (
+    NONE,
+    RULE_NAMES,
+    Rules,
+    decode_duration,
+    decode_expiry,
+    decode_rule_texts,
+    encode_rule_texts,
+)
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.forms import OpenedForm, digest
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger.database import describe_database_location, find_database_url
-from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
+from anthropic_proxy.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    describe_database_location,
+    find_database_url,
+)
 from anthropic_proxy.plugins import Gateway, RouteResponse
 from anthropic_proxy.settings import Settings
 

@@ -26,8 +26,8 @@ from anthropic_proxy.dashboard.columns import SortableColumn, build_finished_row
 from anthropic_proxy.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.dashboard.periods import divide_range, draw_group_chart
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.key_queries import find_last_key_uses
+from anthropic_proxy.ledger import queries
+from anthropic_proxy.ledger.queries import find_last_key_uses
 from anthropic_proxy.ledger.request_queries import list_stored_requests
 from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
 from anthropic_proxy.ledger.units import MICROSECONDS

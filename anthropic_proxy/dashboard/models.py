@@ -13,15 +13,12 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.columns import SortableColumn, sort_rows
 from anthropic_proxy.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
 from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
-from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_queries import ModelPeriod, ModelSums, PeriodSums
-from anthropic_proxy.ledger.facet_counts import count_facets
-from anthropic_proxy.ledger.histograms import Histogram, find_percentile
-from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
+from anthropic_proxy.ledger import queries
+from anthropic_proxy.ledger.costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.ledger.price_updates import describe_price_list, find_price_source
 from anthropic_proxy.ledger.prices import Price, Rates
-from anthropic_proxy.ledger.queries import NOT_SENT
-from anthropic_proxy.ledger.sums import UsageSums, add_up
+from anthropic_proxy.ledger.queries import NOT_SENT, ModelPeriod, ModelSums, PeriodSums, count_facets
+from anthropic_proxy.ledger.sums import Histogram, UsageSums, add_up, find_percentile
 from anthropic_proxy.money import format_price
 
 _MAX_DURATION_HOURS = 31 * 24

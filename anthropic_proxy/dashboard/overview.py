@@ -33,13 +33,11 @@ from anthropic_proxy.dashboard.periods import (
     explain_missing_cost,
 )
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery
-from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.dashboard_queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
-from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_percentile
-from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.ledger.queries import NOT_SENT
+from anthropic_proxy.ledger import queries
+from anthropic_proxy.ledger.costs import ModelCosts
+from anthropic_proxy.ledger.queries import NOT_SENT, ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
 from anthropic_proxy.ledger.request_queries import list_stored_requests
-from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
+from anthropic_proxy.ledger.sums import Histogram, UsageSums, add_histogram, add_up, add_up_groups, find_percentile
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.money import format_cost
 

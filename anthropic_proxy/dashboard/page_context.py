@@ -13,11 +13,11 @@ from sqlalchemy import Connection, exc
 
 from anthropic_proxy.dashboard.view_query import ViewQuery
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.ledger.dashboard_queries import LedgerExtent
-from anthropic_proxy.ledger.facets import FACETS
-from anthropic_proxy.ledger.queries import MAX_SHORT_RANGE_HOURS
-from anthropic_proxy.ledger.reader_threads import describe_read_failure
+from anthropic_proxy.ledger.periods import MAX_SHORT_RANGE_HOURS
+from anthropic_proxy.ledger.queries import LedgerExtent
+from anthropic_proxy.ledger.read_access import describe_read_failure
 from anthropic_proxy.ledger.request_queries import RequestSelection
+from anthropic_proxy.ledger.tables import FACETS
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.plugins import ModelFeatures, Receipt, Setup, Store
 from anthropic_proxy.settings import Settings

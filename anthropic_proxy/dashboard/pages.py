@@ -45,18 +45,17 @@ from anthropic_proxy.dashboard.rendering import render_page
 from anthropic_proxy.dashboard.responses import accepts_gzip, compress_response
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
-from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.ledger.database import describe_database_location, find_database_url, has_tables, open_for_reading
-from anthropic_proxy.ledger.reader_threads import (
+from anthropic_proxy.ledger.queries import LedgerExtent, read_ledger_extent
+from anthropic_proxy.ledger.read_access import (
     MAX_SEARCHED_REQUESTS,
-    ReaderThreads,
     describe_read_failure,
     find_key_labels,
     limit_query_time,
     limit_search_range,
-    name_client,
     restrict_rows,
 )
+from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.ledger.tables import metadata
 from anthropic_proxy.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup

@@ -8,11 +8,9 @@ from msgspec import Struct
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import MAX_SERIES, Band, Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.dashboard.view_query import ViewQuery
-from anthropic_proxy.ledger.dashboard_queries import PeriodSums
-from anthropic_proxy.ledger.histograms import Histogram, find_percentile
-from anthropic_proxy.ledger.local_periods import find_period_number, find_period_start, list_period_starts
-from anthropic_proxy.ledger.queries import NOT_SENT
-from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger.periods import find_period_number, find_period_start, list_period_starts
+from anthropic_proxy.ledger.queries import NOT_SENT, PeriodSums
+from anthropic_proxy.ledger.sums import Histogram, UsageSums, find_percentile
 from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
 
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))

@@ -16,10 +16,9 @@ from anthropic_proxy.dashboard.page_context import FailedPanel, PageContext, bui
 from anthropic_proxy.dashboard.periods import divide_range
 from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunTomlTable
 from anthropic_proxy.installation import build_extra_install_command
-from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_percentile
-from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger import queries
+from anthropic_proxy.ledger.costs import ModelCosts
+from anthropic_proxy.ledger.sums import Histogram, UsageSums, add_histogram, find_percentile
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.money import NANO_DOLLARS
 from anthropic_proxy.plugins import ModelFeatures, ProviderSetup

@@ -13,15 +13,14 @@ from anthropic_proxy.dashboard.columns import describe_outcome
 from anthropic_proxy.dashboard.error_kinds import find_remedy
 from anthropic_proxy.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.dashboard.view_query import require_valid_text
-from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
+from anthropic_proxy.ledger import queries
 from anthropic_proxy.ledger.contents import StoredContent, read_contents
-from anthropic_proxy.ledger.costs import read_search_count
-from anthropic_proxy.ledger.model_costs import KINDS, ModelCosts
-from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
-from anthropic_proxy.ledger.request_queries import StoredRequest, find_stored_request
+from anthropic_proxy.ledger.costs import KINDS, ModelCosts, read_search_count
+from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
+from anthropic_proxy.ledger.request_queries import find_stored_request
 from anthropic_proxy.ledger.rows import AttemptTime, BlockTime, decode_attempt_times, decode_block_times
 from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 
 MAX_TEXT_CHARACTERS = 20_000

@@ -12,19 +12,16 @@ from anthropic_proxy.dashboard.periods import OUTCOME_TITLES, DrawnChart, divide
 from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, decode_views_cookie
 from anthropic_proxy.dashboard.view_query import FACET_TITLES, ViewQuery
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger.dashboard_queries import sum_periods
-from anthropic_proxy.ledger.facet_counts import MAX_COUNTED_REQUESTS, count_facets
-from anthropic_proxy.ledger.facets import FACETS
-from anthropic_proxy.ledger.queries import NOT_SENT
+from anthropic_proxy.ledger.queries import MAX_COUNTED_REQUESTS, NOT_SENT, count_facets, sum_periods
 from anthropic_proxy.ledger.request_queries import (
     MAX_SORTED_REQUESTS,
     SORT_KEYS,
     SortOrder,
-    StoredRequest,
     find_stored_request,
     list_sorted_requests,
     list_stored_requests,
 )
+from anthropic_proxy.ledger.tables import FACETS, StoredRequest
 
 ROWS_PER_PAGE = 50
 MAX_EXPORTED_ROWS = 10_000

@@ -16,7 +16,7 @@ from anthropic_proxy.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart, explain_missing_cost
 from anthropic_proxy.dashboard.request import find_context_window
 from anthropic_proxy.ledger import request_queries as queries
-from anthropic_proxy.ledger.request_queries import StoredRequest
+from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.money import format_cost
 

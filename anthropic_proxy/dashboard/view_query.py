@@ -12,8 +12,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger.api import require_database_text
-from anthropic_proxy.ledger.facets import FACETS
 from anthropic_proxy.ledger.periods import resolve_usage_range
+from anthropic_proxy.ledger.tables import FACETS
 from anthropic_proxy.ledger.units import HOUR_SECONDS
 
 RANGES: Mapping[str, int] = {"1h": 1, "24h": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}

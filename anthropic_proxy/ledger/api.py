@@ -1,155 +1,161 @@
-"""HTTP routes under `/api/` by which other programs read the ledger, the database of requests.
+"""Answers to the HTTP routes under `/api/`, by which other programs read the ledger, and their OpenAPI document.
 
-`/api/usage` returns sums of tokens and costs, `/api/requests` returns stored requests, and `/api/openapi.json`
-describes both. `LedgerApi` has the routes. `ApiQuery` rejects unknown query parameters. Responses contain no message
-content.
+`respond` runs in a thread. Responses contain no message content.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from sqlalchemy import Connection, exc
 
-from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
-from anthropic_proxy.ledger.facets import FACETS
-from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
-from anthropic_proxy.ledger.units import MICROSECONDS
-from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection
-
-    from anthropic_proxy.ledger.request_queries import RequestSelection, StoredRequest
 from anthropic_proxy import __version__
-from anthropic_proxy.ledger.queries import GROUP_NAMES
-from anthropic_proxy.ledger.request_queries import StoredRequest
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
+from anthropic_proxy.ledger.database import (
+    describe_database_location,
+    find_database_file,
+    find_database_url,
+    has_tables,
+    open_for_reading,
+)
+from anthropic_proxy.ledger.export import (
+    EXPORT_TITLES,
+    build_request_object,
+    build_usage_object,
+    encode_json,
+    tabulate_requests,
+    tabulate_usage,
+)
+from anthropic_proxy.ledger.periods import UsageRange, resolve_usage_range
+from anthropic_proxy.ledger.queries import GROUP_NAMES, count_facets, sum_usage
+from anthropic_proxy.ledger.read_access import describe_read_failure, limit_query_time, limit_search_range
+from anthropic_proxy.ledger.request_queries import (
+    RequestSelection,
+    find_stored_request,
+    list_stored_requests,
+)
 from anthropic_proxy.ledger.sums import UsageSums
-from anthropic_proxy.ledger.usage_export import EXPORT_TITLES
+from anthropic_proxy.ledger.tables import FACETS, StoredRequest
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+from anthropic_proxy.settings import Settings
 
 MAX_ROWS = 1_000
 """Maximum of the query parameter `limit`: the number of stored requests in one response of `/api/requests`."""
 DEFAULT_ROWS = 100
 _MAX_FACET_VALUES = 50
 _FORMATS = ("json", "csv")
-_MAX_DIGITS = 9
-"""Maximum number of digits of a whole number in the URL."""
 
 
-class LedgerApi:
-    """HTTP routes by which programs read the ledger, the database of requests.
+def respond(route: str, request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    """Return the response to `request`. `settings` None: the proxy has not started.
 
-    `current_gateway` is a function that returns the running proxy, or None before the proxy has started.
+    Raises `InvalidRequest` for an invalid parameter, and `UnknownModel` if nothing, or not this request, is stored.
     """
+    try:
+        if route == "/api/usage":
+            return _get_usage(request, settings)
+        if route == "/api/requests":
+            return _list_requests(request, settings)
+        if route == "/api/requests/{id}":
+            return _get_request(request, settings)
+        return _json(build_ledger_document())
+    except ConfigurationError as error:
+        return _fail(error.message)
+    except exc.SQLAlchemyError as error:
+        failure = describe_read_failure(error)
+        return _fail(failure.message, failure.status)
 
-    def __init__(self, current_gateway: Callable[[], Gateway | None]) -> None:
-        self._current_gateway = current_gateway
-        self._threads = ReaderThreads()
 
-    async def stop(self) -> None:
-        """Cancel the database queries that wait for a thread. Queries that already run end by themselves."""
-        await self._threads.stop()
+def _get_usage(request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    query = _Query(request, ("by", "since", "until", "format"))
+    by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
+    chosen = query.resolve_usage_range()
+    with _reading(settings) as (connection, current):
+        groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
+    if form == "csv":
+        return tabulate_usage(current, by, groups).build_download(f"usage-by-{by}", form)
+    return _json(build_usage_object(current, by, groups, chosen))
 
-    @property
-    def routes(self) -> Sequence[Route]:
-        """The HTTP routes under `/api/`, each with its path and its handler."""
-        served: Mapping[str, Callable[[RouteRequest], RouteResponse]] = {
-            "/api/usage": self._get_usage,
-            "/api/requests": self._list_requests,
-            "/api/requests/{id}": self._get_request,
-            "/api/openapi.json": _get_document,
-        }
-        return [Route(path=path, respond=_in_thread(respond, self._threads)) for path, respond in served.items()]
 
-    @contextmanager
-    def _reading(self) -> "Iterator[Connection]":
-        """Return a context manager that opens a read-only connection to the database and closes it.
-
-        Raises `UnknownModel` if no request has been stored, and `ConfigurationError` for the tables of another version.
-        """
-        from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-            describe_database_location,
-            find_database_file,
-            find_database_url,
-            has_tables,
-            open_for_reading,
-        )
-        from anthropic_proxy.ledger.reader_threads import limit_query_time  # noqa: PLC0415
-
-        gateway = self._current_gateway()
-        url = None if gateway is None else find_database_url(gateway.settings)
-        file = None if url is None else find_database_file(url)
-        if gateway is None or url is None or (file is not None and not os.path.exists(file)):
-            raise UnknownModel("The ledger has no requests yet.")
-        engine = open_for_reading(gateway.settings)
-        limit_query_time(engine)
-        try:
-            with engine.connect() as connection:
-                if not has_tables(connection, describe_database_location(url)):
-                    raise UnknownModel("The ledger has no requests yet.")
-                yield connection
-        finally:
-            engine.dispose()
-
-    def _get_usage(self, request: RouteRequest) -> RouteResponse:
-        from anthropic_proxy.ledger.queries import GROUP_NAMES, sum_usage  # noqa: PLC0415
-        from anthropic_proxy.ledger.usage_export import build_usage_object, tabulate_usage  # noqa: PLC0415
-
-        query = _Query(request, ("by", "since", "until", "format"))
-        by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
-        chosen = query.resolve_usage_range()
-        gateway = self._current_gateway()
-        assert gateway is not None
-        with self._reading() as connection:
-            groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
-        if form == "csv":
-            return tabulate_usage(gateway.settings, by, groups).build_download(f"usage-by-{by}", form)
-        return _json(build_usage_object(gateway.settings, by, groups, chosen))
-
-    def _list_requests(self, request: RouteRequest) -> RouteResponse:
-        from anthropic_proxy.ledger.export import build_request_object, tabulate_requests  # noqa: PLC0415
-        from anthropic_proxy.ledger.facet_counts import count_facets  # noqa: PLC0415
-        from anthropic_proxy.ledger.reader_threads import limit_search_range  # noqa: PLC0415
-        from anthropic_proxy.ledger.request_queries import list_stored_requests  # noqa: PLC0415
-
-        names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
-        query = _Query(request, names)
-        form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
-        chosen = query.find_filter()
-        with self._reading() as connection:
-            position = query.find_position()
-            searched = limit_search_range(connection, chosen, position and position[0])
-            rows = list_stored_requests(connection, searched, limit + 1, before=position)
-            columns = [column for column in FACETS.values() if query.is_true("facets") and column != "session"]
-            found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
-        counted = {
+def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
+    query = _Query(request, names)
+    form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
+    period = query.resolve_usage_range()
+    chosen = RequestSelection(
+        start=period.start * MICROSECONDS,
+        end=period.end * MICROSECONDS,
+        values={column: query.values[name] for name, column in FACETS.items() if name in query.values},
+        is_changed=query.is_true("changed"),
+        text=query.values.get("search", ""),
+    )
+    with _reading(settings) as (connection, _):
+        position = query.find_position()
+        searched = limit_search_range(connection, chosen, position and position[0])
+        rows = list_stored_requests(connection, searched, limit + 1, before=position)
+        columns = [column for column in FACETS.values() if query.is_true("facets") and column != "session"]
+        found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
+    shown = rows[:limit]
+    if form == "csv":
+        return tabulate_requests(shown).build_download("requests", form)
+    if len(rows) > limit:
+        older: str | None = f"{shown[-1].started_at}.{shown[-1].id}"
+    else:
+        older = None if searched is chosen else f"{searched.start}."  # a search of the requests before continues
+    body: dict[str, Any] = {"requests": [build_request_object(row) for row in shown], "before": older}
+    if found:
+        body["facets"] = {
             name: [{"value": value, "requests": count} for value, count in found[column]]
             for name, column in FACETS.items()
             if column in found
         }
-        shown = rows[:limit]
-        further = None if searched is chosen else f"{searched.start}."  # a search of the requests before continues
-        older = _position(shown[-1]) if len(rows) > limit else further
-        if form == "csv":
-            return tabulate_requests(shown).build_download("requests", form)
-        body = {"requests": [build_request_object(row) for row in shown], "before": older}
-        return _json({**body, "facets": counted} if counted else body)
+    return _json(body)
 
-    def _get_request(self, request: RouteRequest) -> RouteResponse:
-        from anthropic_proxy.ledger.export import build_request_object  # noqa: PLC0415
-        from anthropic_proxy.ledger.request_queries import find_stored_request  # noqa: PLC0415
 
-        request_id = request.path_parameters["id"]
-        require_database_text("id", request_id)
-        with self._reading() as connection:
-            row = find_stored_request(connection, request_id)
-        if row is None:
-            raise UnknownModel(f"The ledger has no request {request_id!r}.")
-        return _json(build_request_object(row))
+def _get_request(request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    request_id = request.path_parameters["id"]
+    require_database_text("id", request_id)
+    with _reading(settings) as (connection, _):
+        row = find_stored_request(connection, request_id)
+    if row is None:
+        raise UnknownModel(f"The ledger has no request {request_id!r}.")
+    return _json(build_request_object(row))
+
+
+@contextmanager
+def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
+    """Yield a connection for reading, and the settings.
+
+    Raises `UnknownModel` if no request has been stored, and `ConfigurationError` for the tables of another version.
+    """
+    url = None if settings is None else find_database_url(settings)
+    file = None if url is None else find_database_file(url)
+    if settings is None or url is None or (file is not None and not os.path.exists(file)):
+        raise UnknownModel("The ledger has no requests yet.")
+    engine = open_for_reading(settings)
+    limit_query_time(engine)
+    try:
+        with engine.connect() as connection:
+            if not has_tables(connection, describe_database_location(url)):
+                raise UnknownModel("The ledger has no requests yet.")
+            yield connection, settings
+    finally:
+        engine.dispose()
+
+
+def _fail(message: str, status: int = 503) -> RouteResponse:
+    kind = "timeout_error" if status == 504 else "api_error"
+    failure = {"type": "error", "error": {"type": kind, "message": message}}
+    return msgspec.structs.replace(_json(failure), status=status)
+
+
+def _json(value: Any) -> RouteResponse:
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return RouteResponse(headers=headers, body=encode_json(value))
 
 
 def require_database_text(name: str, value: str) -> None:
@@ -160,10 +166,10 @@ def require_database_text(name: str, value: str) -> None:
 
 
 class ApiQuery:
-    """Query parameters of one HTTP request, by name.
+    """Query parameters of one HTTP request.
 
-    `known` lists the permitted names. The constructor raises `InvalidRequest` (400) if the URL has any other name, or a
-    value with characters that databases reject.
+    The constructor raises `InvalidRequest` (400) if the URL has another name than the `known` ones, or a value with
+    characters that databases reject.
     """
 
     def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
@@ -177,57 +183,30 @@ class ApiQuery:
 
 
 class _Query(ApiQuery):
-    """Query parameters that `/api/usage` and `/api/requests` share, such as the time range and the filters."""
+    """Every method raises `InvalidRequest` (400) for an invalid value."""
 
     def choose(self, name: str, allowed: Sequence[str], default: str) -> str:
-        """Return the value of the parameter `name`, which must be one of `allowed`.
-
-        `default` is the value of a missing parameter. Raises `InvalidRequest` for any other value.
-        """
         value = self.values.get(name, default)
         if value not in allowed:
             raise InvalidRequest(f"{name} is {value!r}. Use {', '.join(allowed)}.")
         return value
 
-    def read_number(self, name: str, default: int, highest: int) -> int:
-        """Return the parameter `name` as a whole number from 1 to `highest`.
+    def is_true(self, name: str) -> bool:
+        return self.choose(name, ("true", "false"), "false") == "true"
 
-        `default` is the number for a missing parameter. Raises `InvalidRequest` for any other text.
-        """
+    def read_number(self, name: str, default: int, highest: int) -> int:
         text = self.values.get(name, str(default))
-        if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and 1 <= int(text) <= highest):
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= highest):
             raise InvalidRequest(f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.")
         return int(text)
 
-    def is_true(self, name: str) -> bool:
-        """Return True if the parameter `name` has the value `true`, and False if it is missing or `false`."""
-        return self.choose(name, ("true", "false"), "false") == "true"
-
-    def resolve_usage_range(self) -> Any:
-        """Return the time range of the parameters `since` and `until` as `UsageRange`.
-
-        Days begin at midnight in the time zone of the process.
-        """
-        from anthropic_proxy.ledger.periods import resolve_usage_range  # noqa: PLC0415
-
+    def resolve_usage_range(self) -> UsageRange:
+        """Days of `since` and `until` begin at midnight in the time zone of the process."""
         since, until = self.values.get("since", "24h"), self.values.get("until", "")
         try:
             return resolve_usage_range(since, until, datetime.now(UTC))
         except ConfigurationError as error:
             raise InvalidRequest(error.message.replace("--", "")) from None
-
-    def find_filter(self) -> "RequestSelection":
-        """Return the selection of stored requests: the time range, and the values of the filter parameters."""
-        from anthropic_proxy.ledger.request_queries import RequestSelection  # noqa: PLC0415
-
-        period = self.resolve_usage_range()
-        return RequestSelection(
-            start=period.start * MICROSECONDS,
-            end=period.end * MICROSECONDS,
-            values={column: self.values[name] for name, column in FACETS.items() if name in self.values},
-            is_changed=self.is_true("changed"),
-            text=self.values.get("search", ""),
-        )
 
     def find_position(self) -> tuple[int, str] | None:
         """Return the position in the parameter `before`, from which a list of earlier requests is read.
@@ -240,51 +219,6 @@ class _Query(ApiQuery):
         if not (time.isascii() and time.isdecimal() and len(time) < 19 and point):
             raise InvalidRequest(f"before is {text!r}. Use the value of before in the response with newer requests.")
         return int(time), request_id
-
-
-def _position(row: "StoredRequest") -> str:
-    return f"{row.started_at}.{row.id}"
-
-
-def _in_thread(
-    respond: Callable[[RouteRequest], RouteResponse], threads: ReaderThreads
-) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
-    """Return an asynchronous handler that calls the synchronous handler `respond` in one of `threads`."""
-
-    def respond_or_report(request: RouteRequest) -> RouteResponse:
-        from sqlalchemy import exc  # noqa: PLC0415
-
-        from anthropic_proxy.ledger.reader_threads import describe_read_failure  # noqa: PLC0415
-
-        try:
-            return respond(request)
-        except ConfigurationError as error:
-            return _fail(error.message)
-        except exc.SQLAlchemyError as error:
-            failure = describe_read_failure(error)
-            return _fail(failure.message, failure.status)
-
-    async def respond_in_thread(request: RouteRequest) -> RouteResponse:
-        return await threads.run(name_client(request), respond_or_report, request)
-
-    return respond_in_thread
-
-
-def _get_document(request: RouteRequest) -> RouteResponse:
-    return _json(build_ledger_document())
-
-
-def _fail(message: str, status: int = 503) -> RouteResponse:
-    kind = "timeout_error" if status == 504 else "api_error"
-    failure = {"type": "error", "error": {"type": kind, "message": message}}
-    return msgspec.structs.replace(_json(failure), status=status)
-
-
-def _json(value: Any) -> RouteResponse:
-    from anthropic_proxy.ledger.export import encode_json  # noqa: PLC0415
-
-    headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return RouteResponse(headers=headers, body=encode_json(value))
 
 
 Schema = dict[str, Any]
@@ -423,7 +357,10 @@ def _sums() -> Schema:
 
 def _row() -> Schema:
     _, components = msgspec.json.schema_components([StoredRequest], ref_template="#/components/schemas/{name}")
-    properties: Schema = dict(components["StoredRequest"]["properties"])
+    properties: Schema = {
+        name: {key: value for key, value in schema.items() if key != "default"}
+        for name, schema in components["StoredRequest"]["properties"].items()
+    }
     for name in ("first_token", "duration"):
         properties.pop(name)
         properties[f"{name}_seconds"] = _NUMBER_OR_NULL if name == "first_token" else {"type": "number"}

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, select
 
-from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES, BufferedContent
+from anthropic_proxy.ledger.receipt_queue import MAX_CONTENT_BYTES, BufferedContent
 from anthropic_proxy.ledger.tables import contents
 from anthropic_proxy.redaction import redact_json_value, redact_secrets
 

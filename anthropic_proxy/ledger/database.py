@@ -11,12 +11,28 @@ import os
 import shutil
 import sqlite3
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Table, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    exc,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from anthropic_proxy.errors import ConfigurationError
@@ -24,11 +40,14 @@ from anthropic_proxy.ledger.migrations import (
     NEWEST_VERSION,
     OWN_TABLES,
     find_schema_version,
+    find_sqlite_file,
     is_known_version,
     upgrade_schema,
 )
-from anthropic_proxy.ledger.tables import TOOL_COUNTS, hourly, requests
+from anthropic_proxy.ledger.sums import TOOL_COUNTS
+from anthropic_proxy.ledger.tables import hourly, requests
 from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
+from anthropic_proxy.plugins import LedgerCondition
 from anthropic_proxy.settings import Settings
 
 SCHEMA = "anthropic_proxy"
@@ -360,37 +379,114 @@ def _has_rows(table: Table) -> ColumnElement[bool]:
     return (table.c.outcome_class != "error") | (table.c.provider != "")
 
 
-FILE_NAME = "ledger.sqlite3"
-"""Name of the default SQLite file."""
+DATABASE_ERRORS = (exc.SQLAlchemyError, OSError, NewerSchemaError)
+"""Exceptions of opening, migrating and using the database."""
+_SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
+    sqlite3.SQLITE_FULL: "disk full",
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_READONLY: "read-only",
+    sqlite3.SQLITE_PERM: "read-only",
+    sqlite3.SQLITE_CANTOPEN: "read-only",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "corrupt",
+}
+_ERRNO_CONDITIONS: dict[int, LedgerCondition] = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk full",
+    errno.EROFS: "read-only",
+    errno.EACCES: "read-only",
+    errno.EPERM: "read-only",
+}
+_POSTGRES_CONDITIONS: dict[str, LedgerCondition] = {
+    "53100": "disk full",
+    "25006": "read-only",
+    "42501": "read-only",
+    "55P03": "locked",
+    "40P01": "locked",
+    "XX001": "corrupt",
+    "XX002": "corrupt",
+}
+_REMEDIES: dict[LedgerCondition, str] = {
+    "disk full": "Free space on its disk, or set LEDGER_MAX_MB to a smaller number.",
+    "locked": "Another program holds its lock. End the transaction of that program.",
+    "read-only": "Give the user of the proxy write access to it and its directory, or set DATABASE_URL.",
+    "corrupt": "Move the file to another directory: the proxy then creates a new database.",
+    "unreachable": "Start the database server, or correct DATABASE_URL.",
+    "newer schema": "A newer version of the program has migrated it. Update this one, or set DATABASE_URL.",
+    "failed": "Check the database, or set DATABASE_URL to another one.",
+}
+_PRIMARY_CODE = 0xFF
+"""Bits of an extended SQLite result code that contain the primary code."""
 
 
-def find_sqlite_file(settings: Settings) -> Path | None:
-    """Return the absolute path of the SQLite file of the ledger.
+def classify_database_error(error: BaseException) -> LedgerCondition:
+    """Return the state of the ledger, such as `disk full` or `locked`, after its database failed with `error`.
 
-    None: the ledger is on PostgreSQL or disabled.
+    The state is `failed` if the cause is unknown or has no other state.
     """
-    if not settings.has_ledger():
-        return None
-    if settings.database_url is None:
-        assert settings.data_directory is not None
-        return (settings.data_directory / FILE_NAME).absolute()
-    scheme, _, place = settings.database_url.reveal().partition("://")
-    return Path(place.partition("?")[0].removeprefix("/")).absolute() if scheme == "sqlite" else None
+    if isinstance(error, NewerSchemaError):
+        return "newer schema"
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    if isinstance(cause, sqlite3.Error):
+        code: int = getattr(cause, "sqlite_errorcode", 0)
+        return _SQLITE_CONDITIONS.get(code & _PRIMARY_CODE, "failed")
+    if isinstance(cause, OSError):
+        return _ERRNO_CONDITIONS.get(cause.errno or 0, "failed")
+    state: str | None = getattr(cause, "sqlstate", None)
+    if isinstance(error, exc.DBAPIError):
+        if state in _POSTGRES_CONDITIONS:
+            return _POSTGRES_CONDITIONS[state]
+        if state is None or state.startswith(("08", "28", "3D", "57P")):  # connection, authorization, no such database
+            return "unreachable"
+    return "failed"
 
 
-def find_file_schema_version(file: Path) -> str | None:
-    """Return the version of the table schema in the SQLite database `file`.
+def describe_database_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
+    """Return the sentence for the user about a failure of the database: its reason and a remedy.
 
-    None: the file does not exist, cannot be read, or has no version.
+    `place` is the path or address without a password.
     """
-    if not os.path.exists(file):  # `Path.exists` raises an exception for a directory without access
-        return None
-    import sqlite3  # noqa: PLC0415  # a start without a database needs none
+    if isinstance(error, ConfigurationError):
+        return error.message
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    reason = " ".join(str(cause).split())[:300]
+    return f"The ledger cannot store requests: {condition} ({place}: {reason}). {_REMEDIES[condition]}"
 
-    address = f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
+
+def is_value_failure(error: Exception) -> bool:
+    """Return True if `error` concerns only one request, so that other requests can still be stored.
+
+    Examples are a value that the database rejects, and an exception in the calculation of the cost.
+    """
+    if isinstance(error, exc.DBAPIError):
+        return isinstance(error, (exc.DataError, exc.IntegrityError))
+    if isinstance(error, exc.SQLAlchemyError):
+        return isinstance(error, exc.StatementError)  # a value that the type of its column rejects
+    return not isinstance(error, (*DATABASE_ERRORS, ConfigurationError))
+
+
+def describe_value_failure(error: Exception) -> str:
+    """Return a text for the log with type and message of `error`, and the file and line that raised it."""
+    cause = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+@contextmanager
+def convert_driver_errors(
+    dialect: Dialect, close_lost_connection: Callable[[Any], bool] = lambda _: False
+) -> Iterator[None]:
+    """Raise errors of the database driver inside the `with` block as exceptions of SQLAlchemy.
+
+    `close_lost_connection` is called with the error. It returns True if the error means that the connection is lost,
+    and may then close it.
+    """
+    driver_error = dialect.loaded_dbapi.Error
     try:
-        with closing(sqlite3.connect(address, uri=True, timeout=0.0)) as connection:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error:
-        return None
-    return None if row is None else str(row[0])
+        yield
+    except driver_error as error:
+        lost = close_lost_connection(error)
+        raise DBAPIError.instance(
+            None, None, error, driver_error, connection_invalidated=lost, dialect=dialect
+        ) from error

@@ -13,17 +13,19 @@ import msgspec
 from msgspec import Struct, structs
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, func, not_, or_, select
 
-from anthropic_proxy.ledger.local_periods import round_end_to_hour
-from anthropic_proxy.ledger.queries import MAX_SHORT_RANGE_HOURS
+from anthropic_proxy.ledger.periods import MAX_SHORT_RANGE_HOURS, round_end_to_hour
 from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
-from anthropic_proxy.ledger.sums import UsageSums, request_sums, session_sums, to_sums
+from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.tables import (
     COMMON_VALUES,
     HOURLY_KEYS,
     SESSION_KEYS,
+    StoredRequest,
     hourly,
+    request_sums,
     requests,
     session_hours,
+    session_sums,
 )
 from anthropic_proxy.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
@@ -74,68 +76,6 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
         return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
 
 
-class StoredRequest(Struct, frozen=True, kw_only=True):
-    """One row of the table `requests`: one client request. Names and units are those of the columns."""
-
-    id: str
-    started_at: int
-    client: str
-    key_label: str
-    project: str
-    session: str
-    agent: str
-    user_agent: str
-    path: str
-    stream: bool
-    requested_model: str
-    provider: str
-    prefix: str
-    model: str
-    route_reason: str
-    attempts: int
-    failed_attempts: str
-    status: int
-    outcome: str
-    outcome_class: str
-    error_type: str
-    error: str
-    tool_count: int
-    message_count: int
-    input_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    cache_write_1h_tokens: int
-    output_tokens: int
-    thinking_tokens: int
-    cost: int | None
-    requested_cost: int | None
-    price_source: str
-    first_token: int | None
-    duration: int
-    output_rate: float | None
-    notes: str
-    note_count: int
-    adaptations: str
-    instance: str
-    worker: int
-    attempt_times: str
-    reply_blocks: str
-    route: str
-    tool_results: int
-    tool_errors: int
-    malformed_replies: int
-    method: str
-
-    @property
-    def all_input_tokens(self) -> int:
-        """Number of all input tokens of the request, cached ones included."""
-        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
-
-
-REQUEST_COLUMNS = [requests.c[name] for name in StoredRequest.__struct_fields__]
-"""Columns of the table `requests`, in the order of the fields of `StoredRequest`."""
-
-
 def list_stored_requests(
     connection: Connection,
     chosen: RequestSelection,
@@ -156,21 +96,22 @@ def list_stored_requests(
         chosen = structs.replace(chosen, start=max(chosen.start, after[0]))
         own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
     order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
-    query = select(*REQUEST_COLUMNS).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
-    rows = [to_stored_request(row) for row in connection.execute(query)]
+    query = select(requests).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
+    rows = [StoredRequest(*row) for row in connection.execute(query)]
     return rows if after is None else rows[::-1]
 
 
 def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
     """Yield all stored requests, the oldest first, for an export. They are not all in memory at once."""
-    query = select(*REQUEST_COLUMNS).order_by(requests.c.started_at, requests.c.id)
-    yield from map(to_stored_request, connection.execution_options(yield_per=_STREAMED_ROWS).execute(query))
+    query = select(requests).order_by(requests.c.started_at, requests.c.id)
+    for row in connection.execution_options(yield_per=_STREAMED_ROWS).execute(query):
+        yield StoredRequest(*row)
 
 
 def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
     """Return the stored request with the id `request_id`. None: the ledger has no such request."""
-    row = connection.execute(select(*REQUEST_COLUMNS).where(requests.c.id == request_id)).first()
-    return None if row is None else to_stored_request(row)
+    row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
+    return None if row is None else StoredRequest(*row)
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
@@ -252,11 +193,6 @@ def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElem
     return conditions
 
 
-def to_stored_request(row: Any) -> StoredRequest:
-    """Return `row`, a row of the database with the columns `REQUEST_COLUMNS`, as `StoredRequest`."""
-    return StoredRequest(**row._mapping)
-
-
 MAX_SORTED_REQUESTS = 30_000
 """Number of the latest requests of a selection that are sorted."""
 _column = requests.c
@@ -331,8 +267,8 @@ def list_sorted_requests(
     ordered = [key.desc() if one else key.asc() for key, one in zip(keys, descending, strict=True)]
     nearest = select(*keys).where(*conditions).order_by(*ordered).limit(limit)
     positions = [(float(row[0]), int(row[1]), str(row[2])) for row in connection.execute(nearest)]
-    found = select(*REQUEST_COLUMNS).where(_column.id.in_([position[2] for position in positions]))
-    rows = {row.id: row for row in map(to_stored_request, connection.execute(found))}
+    found = select(requests).where(_column.id.in_([position[2] for position in positions]))
+    rows = {row.id: StoredRequest(*row) for row in connection.execute(found)}
     listed = [SortedRequest(rows[position[2]], position) for position in positions if position[2] in rows]
     return listed if after is None else listed[::-1]
 
@@ -456,7 +392,7 @@ def _select(
         SessionRow(
             session=session,
             project=latest.get(session, project),
-            sums=to_sums(sums[:-3]),
+            sums=UsageSums(*map(int, sums[:-3])),
             started_at=sums[-3],
             last_at=sums[-2],
             max_context=sums[-1],

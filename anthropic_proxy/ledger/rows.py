@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.ledger.tables import HOURLY_KEYS, SESSION_KEYS
+from anthropic_proxy.ledger.sums import TOKEN_COUNTS
+from anthropic_proxy.ledger.tables import HOURLY_KEYS, SESSION_KEYS, StoredRequest
 from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
@@ -99,11 +100,7 @@ each new value would add a row to the sums."""
 _HIDDEN_LABELS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - CHOSEN_BY_PROXY
 _MAX_CACHED_LABELS = 10_000
 """Maximum number of names that are kept with their stored texts."""
-_TOKENS = (
-    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
-    *("output_tokens", "thinking_tokens"),
-)
-_read_tokens = attrgetter(*_TOKENS)
+_read_tokens = attrgetter(*TOKEN_COUNTS)
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
 _TRUNCATED_OUTCOMES = frozenset({"max_tokens", "model_context_window_exceeded"})
@@ -112,60 +109,7 @@ _encode = msgspec.json.Encoder().encode
 _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
 
 
-class Row(Struct, gc=False):
-    """One row of the table `requests`. The fields are its columns."""
-
-    id: str = ""
-    started_at: int = 0
-    client: str = ""
-    key_label: str = ""
-    project: str = ""
-    session: str = ""
-    agent: str = ""
-    user_agent: str = ""
-    method: str = ""
-    path: str = ""
-    stream: bool = False
-    requested_model: str = ""
-    provider: str = ""
-    prefix: str = ""
-    model: str = ""
-    route: str = ""
-    route_reason: str = ""
-    attempts: int = 0
-    failed_attempts: str = ""
-    status: int = 0
-    outcome: str = ""
-    outcome_class: str = ""
-    error_type: str = ""
-    error: str = ""
-    tool_count: int = 0
-    message_count: int = 0
-    tool_results: int = 0
-    tool_errors: int = 0
-    malformed_replies: int = 0
-    input_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    cache_write_1h_tokens: int = 0
-    output_tokens: int = 0
-    thinking_tokens: int = 0
-    cost: int | None = None
-    requested_cost: int | None = None
-    price_source: str = ""
-    first_token: int | None = None
-    duration: int = 0
-    output_rate: float | None = None
-    notes: str = ""
-    note_count: int = 0
-    adaptations: str = ""
-    attempt_times: str = ""
-    reply_blocks: str = ""
-    instance: str = ""
-    worker: int = 0
-
-
-def is_rejected_by_limit(row: Row) -> bool:
+def is_rejected_by_limit(row: StoredRequest) -> bool:
     """Return True if a limit or budget of a key or team rejected the request, so that no provider was called."""
     return row.error_type == "rate_limit_error" and not row.provider and row.outcome_class == "error"
 
@@ -181,9 +125,9 @@ class RowBuilder:
         self._spellings = list_secret_encodings(secrets)
         self._labels = _Labels(self._redact)
 
-    def build(self, receipt: Receipt, cost: Cost) -> Row:
+    def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
         """Return the row of the table `requests` for `receipt` (record of one request) and its cost."""
-        row = Row(id=receipt.request_id, instance=_HOST, worker=_PROCESS)
+        row = StoredRequest(id=receipt.request_id, instance=_HOST, worker=_PROCESS)
         self._set_labels(row, receipt)
         if any(texts := _list_own_texts(receipt)):
             error, row.failed_attempts, row.notes, row.adaptations, attempts, row.reply_blocks = self._redact(texts)
@@ -197,7 +141,7 @@ class RowBuilder:
         _set_times(row, receipt)
         return row
 
-    def _set_labels(self, row: Row, receipt: Receipt) -> None:
+    def _set_labels(self, row: StoredRequest, receipt: Receipt) -> None:
         """Set the columns of `row` with names that many requests share, such as the model."""
         names = _read_labels(receipt)
         if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
@@ -272,7 +216,7 @@ def _list_own_texts(receipt: Receipt) -> Sequence[str]:
     )
 
 
-def _set_counts(row: Row, receipt: Receipt) -> None:
+def _set_counts(row: StoredRequest, receipt: Receipt) -> None:
     """Set the columns of `row` with counts to those of `receipt`."""
     tokens = _read_tokens(receipt)
     if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
@@ -288,7 +232,7 @@ def _set_counts(row: Row, receipt: Receipt) -> None:
         row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
 
 
-def _set_times(row: Row, receipt: Receipt) -> None:
+def _set_times(row: StoredRequest, receipt: Receipt) -> None:
     """Set the columns of `row` with times to those of `receipt`, and the speed of the output."""
     first, total = receipt.first_token_seconds, receipt.duration_seconds
     row.started_at, row.duration = to_microseconds(receipt.started_at), to_microseconds(total)

@@ -18,7 +18,7 @@ from msgspec import Struct
 from sqlalchemy import URL
 
 from anthropic_proxy.ledger.contents import ContentRow
-from anthropic_proxy.ledger.rows import Row
+from anthropic_proxy.ledger.tables import StoredRequest
 
 _T = TypeVar("_T")
 _FILE_NAME = "ledger-spool-{}.sqlite3"
@@ -43,7 +43,7 @@ _CLAIM = """UPDATE block SET claimed_until = ?1 + ?2
 class Block(Struct):
     """Rows of one batch, which are stored in the ledger in one transaction."""
 
-    rows: list[Row]
+    rows: list[StoredRequest]
     texts: dict[str, list[ContentRow]]
     """Request id → rows of the table `contents` with the texts of this request."""
     id: int = 0
@@ -155,7 +155,7 @@ def _decode_block(data: bytes, row_count: int) -> Block:
     except _DECODE_ERRORS:
         return block
     problems: list[str] = []
-    block.rows = [row for item in encoded.rows if (row := _decode(item, Row, problems)) is not None]
+    block.rows = [row for item in encoded.rows if (row := _decode(item, StoredRequest, problems)) is not None]
     for request_id, item in encoded.texts.items():
         if (texts := _decode(item, list[ContentRow], problems)) is not None:
             block.texts[request_id] = texts

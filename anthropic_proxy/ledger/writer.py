@@ -11,92 +11,71 @@ import secrets
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
-from math import ceil
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from msgspec.structs import astuple
 from sqlalchemy import (
     ClauseElement,
-    Connection,
     Dialect,
     Engine,
     Table,
     and_,
     bindparam,
     case,
-    delete,
-    func,
     select,
-    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.ledger.costs import CostCalculator
 from anthropic_proxy.ledger.database import (
-    describe_database_location,
-    find_database_file,
-    find_database_url,
-    open_for_writing,
-)
-from anthropic_proxy.ledger.failures import (
     DATABASE_ERRORS,
     classify_database_error,
+    convert_driver_errors,
     describe_database_failure,
+    describe_database_location,
     describe_value_failure,
+    find_database_file,
+    find_database_url,
     is_value_failure,
+    open_for_writing,
 )
-from anthropic_proxy.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.ledger.price_updates import find_price_source
-from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.ledger.rows import Row, RowBuilder, decode_attempt_times, is_rejected_by_limit
+from anthropic_proxy.ledger.receipt_queue import ContentBuffer, ReceiptQueue
+from anthropic_proxy.ledger.retention import Retention
+from anthropic_proxy.ledger.rows import RowBuilder, decode_attempt_times, is_rejected_by_limit
 from anthropic_proxy.ledger.spool import Block, Spool
-from anthropic_proxy.ledger.sums import SUM_NAMES
+from anthropic_proxy.ledger.sums import (
+    SUM_NAMES,
+    TOOL_COUNTS,
+    add_histogram,
+    count_buckets,
+    decode_histogram,
+    encode_histogram,
+)
 from anthropic_proxy.ledger.tables import (
     HOURLY_KEYS,
     SESSION_KEYS,
-    TOOL_COUNTS,
+    StoredRequest,
     contents,
     hourly,
-    key_hashes,
     requests,
     session_hours,
 )
-from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.plugins import Cost, Receipt
 from anthropic_proxy.settings import Settings
 
 MAX_ROWS_PER_STATEMENT = 100
 """Maximum number of rows that one statement inserts on PostgreSQL."""
 _ReadValues = Callable[[Mapping[str, Any]], Any]
-
-
-@contextmanager
-def convert_driver_errors(
-    dialect: Dialect, close_lost_connection: Callable[[Any], bool] = lambda _: False
-) -> Iterator[None]:
-    """Raise errors of the database driver inside the `with` block as exceptions of SQLAlchemy.
-
-    `close_lost_connection` is called with the error. It returns True if the error means that the connection is lost,
-    and may then close it.
-    """
-    driver_error = dialect.loaded_dbapi.Error
-    try:
-        yield
-    except driver_error as error:
-        lost = close_lost_connection(error)
-        raise DBAPIError.instance(
-            None, None, error, driver_error, connection_invalidated=lost, dialect=dialect
-        ) from error
 
 
 class DriverConnection:
@@ -280,7 +259,7 @@ HourlyKey = tuple[Any, ...]
 """Values of the key columns of the table `hourly`, in the order of the table."""
 
 
-def sum_rows_by_hour(rows: Iterable[Row], instance: str) -> list[dict[str, Any]]:
+def sum_rows_by_hour(rows: Iterable[StoredRequest], instance: str) -> list[dict[str, Any]]:
     """Return the sums of `rows`, new rows of `requests`, as rows of the table `hourly`, sorted by key.
 
     `instance` is the id of the process that writes to PostgreSQL, "" on SQLite. The histograms are not yet encoded as
@@ -291,21 +270,21 @@ def sum_rows_by_hour(rows: Iterable[Row], instance: str) -> list[dict[str, Any]]
 
 
 def group_by_hour(
-    rows: Iterable[Row], instance: str, read_key: Callable[[Row], tuple[Any, ...]]
-) -> dict[HourlyKey, list[Row]]:
+    rows: Iterable[StoredRequest], instance: str, read_key: Callable[[StoredRequest], tuple[Any, ...]]
+) -> dict[HourlyKey, list[StoredRequest]]:
     """Group `rows`, rows of the table `requests`, by hour and the values that `read_key` returns.
 
     A key of the result consists of the hour, counted since the epoch, `instance`, and these values.
     """
     # `instance` is the id of the writing process on PostgreSQL, and "" on SQLite
-    groups: dict[HourlyKey, list[Row]] = {}
+    groups: dict[HourlyKey, list[StoredRequest]] = {}
     for row in rows:
         key = (row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row))
         groups.setdefault(key, []).append(row)
     return groups
 
 
-def _hourly_sum_group(key: HourlyKey, rows: Sequence[Row]) -> dict[str, Any]:
+def _hourly_sum_group(key: HourlyKey, rows: Sequence[StoredRequest]) -> dict[str, Any]:
     """Return the sums of `rows`, which have the key `key`."""
     sums: dict[str, Any] = dict(zip(_HOURLY_KEYS, key, strict=True))
     sums.update(zip(_ADDED, map(sum, zip(*map(_read_added, rows), strict=True)), strict=True))
@@ -345,7 +324,7 @@ RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays in seconds after successive failed transactions. The last delay is repeated."""
 _MAX_REJECTED_KEYS = 10_000
 _FAILURES = (*DATABASE_ERRORS, ConfigurationError)
-_insert_requests = TableInsertion(requests, Row.__struct_fields__, astuple)
+_insert_requests = TableInsertion(requests, StoredRequest.__struct_fields__, astuple)
 _insert_contents = TableInsertion(contents, contents.c.keys(), itemgetter(*contents.c.keys()))
 CalculateCost = Callable[[Receipt], Cost]
 _FileIdentity = tuple[int, int] | None
@@ -382,7 +361,7 @@ class LedgerWriter:
         self._file: str | None = None
         self._identity: _FileIdentity = None
         self._instance = ""
-        self._batch: list[Row] = []
+        self._batch: list[StoredRequest] = []
         self._texts: dict[str, list[ContentRow]] = {}
         """Request id → rows of the table `contents`, for the requests of the present batch."""
         self._latest_rejections: dict[str, int] = {}
@@ -509,7 +488,7 @@ class LedgerWriter:
                 self._batch.append(row)
         return True
 
-    def _build_texts(self, row: Row, buffer: ContentBuffer) -> list[ContentRow]:
+    def _build_texts(self, row: StoredRequest, buffer: ContentBuffer) -> list[ContentRow]:
         content = buffer.pop(row.id)
         return [] if content is None else build_content_rows(row.id, row.started_at, content, self._secrets)
 
@@ -538,7 +517,7 @@ class LedgerWriter:
         self._queue.drop_receipt(request_id)
         self._warn(f"The ledger dropped the request {request_id}: {describe_value_failure(error)}")
 
-    def _store(self, connection: DriverConnection, rows: list[Row], *, is_repeated: bool = False) -> None:
+    def _store(self, connection: DriverConnection, rows: list[StoredRequest], *, is_repeated: bool = False) -> None:
         # a commit may have succeeded although its answer was lost
         if is_repeated or self._failed_attempts or self._block is not None:
             ids = [row.id for row in rows]
@@ -553,7 +532,7 @@ class LedgerWriter:
         if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
             _insert_contents.execute(connection, texts)
 
-    def _is_new_rejection(self, row: Row) -> bool:
+    def _is_new_rejection(self, row: StoredRequest) -> bool:
         """Return True once for each key and minute.
 
         Clients repeat a request until their limit has room again. Rows of all attempts would be most of the ledger.
@@ -672,7 +651,7 @@ _COUNTED = tuple(
 _read_counted = attrgetter(*_COUNTED)
 
 
-def sum_sessions(rows: Iterable[Row], instance: str) -> list[dict[str, Any]]:
+def sum_sessions(rows: Iterable[StoredRequest], instance: str) -> list[dict[str, Any]]:
     """Return the sums of `rows` by hour and session, as rows to add to the table `session_hours`.
 
     `rows` are new rows of the table `requests`. `instance` is the id of this process on PostgreSQL, and "" on SQLite.
@@ -703,7 +682,7 @@ def _build_addition(database: str) -> ClauseElement:
 _add = DriverStatement(_build_addition)
 
 
-def _sum_group(rows: Sequence[Row]) -> dict[str, Any]:
+def _sum_group(rows: Sequence[StoredRequest]) -> dict[str, Any]:
     """Return the sums of `rows`, which have the same key."""
     columns = zip(_COUNTED, zip(*map(_read_counted, rows), strict=True), strict=True)
     sums: dict[str, Any] = {name: sum(filter(None, column)) for name, column in columns}  # None: unknown cost
@@ -721,7 +700,7 @@ def _sum_group(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _find_context(row: Row) -> int:
+def _find_context(row: StoredRequest) -> int:
     """Return the number of input tokens of the largest call to a provider in `row`, a row of `requests`."""
     total: int = row.input_tokens + row.cache_read_tokens + row.cache_write_tokens
     if _NEXT_CALL not in row.attempt_times:
@@ -730,140 +709,3 @@ def _find_context(row: Row) -> int:
     calls = decode_attempt_times(row.attempt_times)
     highest = max(call.context for call in calls) if len(calls) > 1 else 0
     return min(highest, total) or total
-
-
-INTERVAL_SECONDS = 3600.0
-"""Time in seconds between two deletions of expired rows."""
-REPLACED_KEY_DAYS = 7
-"""Days for which the hash of a replaced virtual key is kept after its end, to name the key in error messages."""
-CHUNK_ROWS = 1_000
-"""Maximum number of rows that one transaction deletes."""
-TARGET_SHARE = 0.9
-"""Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""
-SUMS_SHARE = 0.5
-"""Share (0 to 1) of the target size above which the oldest sums are deleted too."""
-SUM_TABLES = (hourly, session_hours)
-"""Tables that contain sums instead of single requests."""
-_MEGABYTE = 1_000_000
-_INDEX_BYTES_PER_ROW = 320
-"""Approximate number of bytes of the index entries of one row on PostgreSQL."""
-_BYTES_PER_SUM_ROW = 40
-"""Approximate number of bytes of one row of sums and its index entries, besides its values."""
-_SAMPLED_ROWS = 1_000
-
-
-class Retention:
-    """Deletion of expired rows, and of the oldest rows of a database that is too large.
-
-    `clock` returns seconds since the epoch.
-    """
-
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._next_at = 0.0
-
-    def is_due(self) -> bool:
-        """Return True if `delete_expired` must be called now.
-
-        This is the case at the start, and when `INTERVAL_SECONDS` have passed since the last complete deletion.
-        """
-        return self._clock() >= self._next_at
-
-    def seconds_until_due(self) -> float:
-        """Return the time in seconds until the next deletion of expired rows."""
-        return max(1.0, self._next_at - self._clock()) if self._next_at else INTERVAL_SECONDS
-
-    def delete_expired(self, engine: Engine, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Delete expired rows, then the oldest rows if the database is too large.
-
-        The deletion ends early if `is_stopped` returns True. The next call continues.
-        """
-        before = int((self._clock() - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
-        content_before = int((self._clock() - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)
-        replaced_before = int((self._clock() - REPLACED_KEY_DAYS * DAY_SECONDS) * MICROSECONDS)
-        with engine.begin() as connection:
-            connection.execute(delete(key_hashes).where(key_hashes.c.expires_at < replaced_before))
-            for table in SUM_TABLES:
-                connection.execute(delete(table).where(table.c.hour < before // MICROSECONDS_PER_HOUR))
-        for table, limit in ((contents, max(before, content_before)), (requests, before)):
-            while not is_stopped() and _delete_oldest(engine, table, limit):
-                continue
-        for table, excess in self._count_excess(engine).items():
-            left = excess
-            while left > 0 and not is_stopped():
-                deleted = _delete_oldest(engine, table, None, min(left, CHUNK_ROWS))
-                left = left - deleted if deleted else 0
-        if not is_stopped():
-            self._next_at = self._clock() + INTERVAL_SECONDS
-
-    def _count_excess(self, engine: Engine) -> dict[Table, int]:
-        """Return the number of oldest rows to delete, by table, if the database is too large. Empty: it is not."""
-        target = self._settings.ledger_max_mb * _MEGABYTE * TARGET_SHARE
-        with engine.connect() as connection:
-            size = measure_used_bytes(connection)
-            if size * TARGET_SHARE <= target:
-                return {}
-            sums = sum(_estimate_sum_bytes(connection, table) for table in SUM_TABLES)
-            kept_sums = min(sums, target * SUMS_SHARE)
-            others = max(size - sums, 1)
-            shares = dict.fromkeys(SUM_TABLES, 1 - kept_sums / sums if sums else 0.0)
-            shares |= dict.fromkeys((contents, requests), min(max(1 - (target - kept_sums) / others, 0.0), 1.0))
-            return {table: ceil(_count_rows(connection, table) * share) for table, share in shares.items()}
-
-
-def measure_used_bytes(connection: Connection) -> int:
-    """Return the size in bytes of the stored rows and indexes in the database, without free pages.
-
-    On PostgreSQL, the size is an estimate.
-    """
-    if connection.dialect.name == "sqlite":
-        used, free, size = (
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((used - free) * size)
-    newest = select(requests).order_by(requests.c.started_at.desc()).limit(_SAMPLED_ROWS).subquery("sampled")
-    row_bytes = (
-        connection.execute(select(func.avg(text("pg_column_size(sampled.*)"))).select_from(newest)).scalar() or 0
-    )
-    texts = connection.execute(select(func.sum(func.octet_length(contents.c.data)))).scalar() or 0
-    sums = sum(_estimate_sum_bytes(connection, table) for table in SUM_TABLES)
-    return int(_count_rows(connection, requests) * (float(row_bytes) + _INDEX_BYTES_PER_ROW)) + int(texts) + sums
-
-
-def _estimate_sum_bytes(connection: Connection, table: Table) -> int:
-    """Return the approximate size in bytes of the rows and index entries of `table`, a table of sums."""
-    rows = connection.execute(select(table).order_by(table.c.hour.desc()).limit(_SAMPLED_ROWS)).all()
-    values = [value for row in rows for value in row]
-    size = sum(len(value) if isinstance(value, bytes) else 2 * len(str(value).encode()) for value in values)
-    return int(_count_rows(connection, table) * (size / len(rows) + _BYTES_PER_SUM_ROW)) if rows else 0
-
-
-def _delete_oldest(engine: Engine, table: Table, before: int | None, count: int = CHUNK_ROWS) -> int:
-    """Delete the oldest rows of `table`, at most `count`, in one transaction. Return the number of deleted rows.
-
-    `before`: only rows that started before this time are deleted; None: rows of any age.
-    """
-    key = table.primary_key.columns.values()[0]
-    oldest = select(key).order_by(key if table in SUM_TABLES else table.c.started_at).limit(count)
-    if before is not None:
-        oldest = oldest.where(table.c.started_at < before)
-    with engine.begin() as connection:
-        deleted = connection.execute(delete(table).where(key.in_(oldest))).rowcount
-    if deleted and engine.dialect.name == "sqlite":
-        _shrink_file(engine)
-    return deleted
-
-
-def _shrink_file(engine: Engine) -> None:
-    """Return free pages of the SQLite file to the disk after deletions."""
-    with convert_driver_errors(engine.dialect), closing(engine.raw_connection()) as connection:
-        driver = connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        # `execute` would release only one page
-        driver.executescript("PRAGMA incremental_vacuum")
-
-
-def _count_rows(connection: Connection, table: Table) -> int:
-    return connection.execute(select(func.count()).select_from(table)).scalar() or 0

@@ -52,8 +52,8 @@ print("paused:", started.is_set())
     [
         ("sqlalchemy", "anthropic_proxy.dashboard.pages"),
         ("sqlalchemy", "anthropic_proxy.ledger.writer"),
-        ("sqlalchemy", "anthropic_proxy.ledger.failures"),
-        ("genai_prices", "anthropic_proxy.ledger.price_updates"),
+        ("sqlalchemy", "anthropic_proxy.ledger.database"),
+        ("genai_prices", "anthropic_proxy.ledger.price_check"),
     ],
 )
 def test_a_module_is_loaded_while_another_thread_loads_its_library(library: str, module: str) -> None:

@@ -10,7 +10,7 @@ from anthropic_proxy.dashboard.error_kinds import find_remedy
 from anthropic_proxy.error_catalog import PAGE as CATALOG_PAGE
 from anthropic_proxy.error_catalog import RULES_OF_BOTH, RULES_OF_PROVIDERS, RULES_OF_PROXY, load_sections
 from anthropic_proxy.errors import ClientError, MissingExtra, ProxyError, UpstreamError
-from anthropic_proxy.ledger.dashboard_queries import ErrorGroup
+from anthropic_proxy.ledger.queries import ErrorGroup
 from anthropic_proxy.server.responses import error_help_headers
 from tests.site.error_page import NO_STATUS, PAGE, Entry, entries
 from tests.site.generated import PAGES, stale_pages

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import read_view_query
-from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
+from anthropic_proxy.ledger.queries import read_ledger_extent
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON
 

@@ -9,7 +9,8 @@ from anthropic_proxy.access.rules import Rules
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.queries import UsageRange, sum_usage
+from anthropic_proxy.ledger.periods import UsageRange
+from anthropic_proxy.ledger.queries import sum_usage
 from anthropic_proxy.plugin_packages import open_plugins
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Settings, load_settings

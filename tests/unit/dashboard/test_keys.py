@@ -16,8 +16,8 @@ from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_audit_page, build_keys_page
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
-from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
 from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.queries import read_ledger_extent
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.stores.memory import MemoryStore

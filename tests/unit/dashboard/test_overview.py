@@ -15,8 +15,8 @@ from anthropic_proxy.dashboard.error_kinds import find_remedy
 from anthropic_proxy.dashboard.overview import build_overview_page, draw_week
 from anthropic_proxy.dashboard.page_context import FailedPanel
 from anthropic_proxy.dashboard.view_query import read_view_query
-from anthropic_proxy.ledger.dashboard_queries import ErrorGroup, PeriodSums
 from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.queries import ErrorGroup, PeriodSums
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.plugins import Cost
 from anthropic_proxy.settings import Settings

@@ -28,7 +28,7 @@ from anthropic_proxy.dashboard.pages import (
 )
 from anthropic_proxy.dashboard.requests import build_requests_page
 from anthropic_proxy.dashboard.responses import accepts_gzip
-from anthropic_proxy.ledger.dashboard_queries import LedgerExtent, count_errors
+from anthropic_proxy.ledger.queries import LedgerExtent, count_errors
 from anthropic_proxy.ledger.tables import hourly
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
 from anthropic_proxy.settings import Settings

@@ -22,13 +22,11 @@ from anthropic_proxy.dashboard.request import (
     sum_failed_attempt_time,
 )
 from anthropic_proxy.ledger.request_queries import (
-    REQUEST_COLUMNS,
     RequestSelection,
-    StoredRequest,
     list_stored_requests,
-    to_stored_request,
 )
 from anthropic_proxy.ledger.rows import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
+from anthropic_proxy.ledger.tables import StoredRequest, requests
 from anthropic_proxy.plugins import Cost, UpstreamAttempt
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
@@ -209,7 +207,7 @@ async def stored(settings: Settings, **fields: object) -> StoredRequest:
         await ledger.record(new_receipt(**fields))
         ledger.wait_written(1)
     with reading(settings) as engine, engine.connect() as connection:
-        return to_stored_request(connection.execute(select(*REQUEST_COLUMNS)).one())
+        return StoredRequest(*connection.execute(select(requests)).one())
 
 
 async def test_each_attempt_is_a_bar_and_the_reply_begins_at_the_first_token(settings: Settings) -> None:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger.api import LedgerApi
+from anthropic_proxy.ledger.plugin import open_plugin
 from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.settings import Settings
 from tests.support.waiting import WAIT_SECONDS
 
 
@@ -16,14 +17,15 @@ async def test_routes_have_threads_of_their_own() -> None:
     loop, released = asyncio.get_running_loop(), threading.Event()
     loop.set_default_executor(ThreadPoolExecutor(1))
     blocked = loop.run_in_executor(None, released.wait, 60)
-    api = LedgerApi(lambda: None)
-    route = next(route for route in api.routes if route.path == "/api/openapi.json")
+    plugin = open_plugin(Settings())
+    route = next(route for route in plugin.routes if route.path == "/api/openapi.json")
     try:
         response = await asyncio.wait_for(route.respond(RouteRequest(path="/api/openapi.json")), WAIT_SECONDS)
     finally:
         released.set()
         await blocked
-        await api.stop()
+        assert plugin.stop is not None
+        await plugin.stop()
     assert response.status == 200
 
 
@@ -38,13 +40,14 @@ async def test_routes_have_threads_of_their_own() -> None:
     ],
 )
 async def test_a_null_character_is_rejected(path: str, name: str) -> None:
-    api = LedgerApi(lambda: None)
-    route = next(route for route in api.routes if route.path == path)
+    plugin = open_plugin(Settings())
+    route = next(route for route in plugin.routes if route.path == path)
     value = "1.\0" if name == "before" else "\0"
     fields = {"path_parameters": {name: value}} if name == "id" else {"query": {name: [value]}}
     try:
         with pytest.raises(InvalidRequest) as raised:
             await route.respond(RouteRequest(path=path, **fields))
     finally:
-        await api.stop()
+        assert plugin.stop is not None
+        await plugin.stop()
     assert raised.value.message == f"{name}: the value contains a character that no text has."

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.ledger.content_buffer import ABANDONED_SECONDS, BufferedContent, ContentBuffer
 from anthropic_proxy.ledger.contents import StoredContent, build_content_rows, join_deltas, read_contents
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.writer import Retention
+from anthropic_proxy.ledger.receipt_queue import ABANDONED_SECONDS, BufferedContent, ContentBuffer
+from anthropic_proxy.ledger.retention import Retention
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, count_rows, new_receipt, reading, running_ledger
 from tests.support.secret_canaries import new_canary

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.ledger.costs import CostCalculator, RequestUsage, find_request_usage, read_search_count
-from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.costs import CostCalculator, ModelCosts, RequestUsage, find_request_usage, read_search_count
 from anthropic_proxy.ledger.price_updates import find_price_package_version
 from anthropic_proxy.ledger.prices import TokenCounts, find_price
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt

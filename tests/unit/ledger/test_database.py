@@ -16,6 +16,7 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.database import (
     SCHEMA,
+    classify_database_error,
     describe_database_location,
     find_database_file,
     find_database_url,
@@ -23,7 +24,6 @@ from anthropic_proxy.ledger.database import (
     open_for_writing,
     write_backup,
 )
-from anthropic_proxy.ledger.failures import classify_database_error
 from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
 from anthropic_proxy.ledger.request_queries import sum_session
 from anthropic_proxy.ledger.sums import UsageSums
@@ -59,7 +59,7 @@ def test_the_migrations_produce_the_tables(database: Settings) -> None:
         option = f"{connection.dialect.name}_where"
     engine.dispose()
     assert differences == []
-    for column in FACETS:  # the comparison ignores the conditions of indexes
+    for column in FACETS.values():  # the comparison ignores the conditions of indexes
         condition = str(indexes[f"requests_by_{column}"].get("dialect_options", {}).get(option, ""))
         assert (condition != "") == (column in COMMON_VALUES)
         assert condition == "" or f"'{COMMON_VALUES[column]}'" in condition

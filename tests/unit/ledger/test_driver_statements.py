@@ -8,8 +8,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.rows import Row
-from anthropic_proxy.ledger.tables import key_hashes, requests
+from anthropic_proxy.ledger.tables import StoredRequest, key_hashes, requests
 from anthropic_proxy.ledger.writer import (
     MAX_ROWS_PER_STATEMENT,
     DriverConnection,
@@ -46,16 +45,18 @@ def test_all_rows_are_inserted(database: Settings, count: int) -> None:
 def test_rows_with_different_types_in_one_column_are_inserted_by_one_statement(database: Settings, order: int) -> None:
     """PostgreSQL derives the type of a column from all rows, and psycopg sends integers in the smallest type."""
     rows = [
-        Row(id="req_1", input_tokens=1, cost=None, first_token=None, output_rate=None),
-        Row(id="req_2", input_tokens=2**15, cost=5, first_token=2**31, output_rate=2.0),
-        Row(id="req_3", input_tokens=2**46, cost=2**46, first_token=None, output_rate=0.25, stream=True),
-        Row(id="req_4", input_tokens=0, cost=-1, first_token=3, output_rate=None),
+        StoredRequest(id="req_1", input_tokens=1, cost=None, first_token=None, output_rate=None),
+        StoredRequest(id="req_2", input_tokens=2**15, cost=5, first_token=2**31, output_rate=2.0),
+        StoredRequest(id="req_3", input_tokens=2**46, cost=2**46, first_token=None, output_rate=0.25, stream=True),
+        StoredRequest(id="req_4", input_tokens=0, cost=-1, first_token=3, output_rate=None),
     ][::order]
     connection = DriverConnection(open_for_writing(database))
-    insertion = TableInsertion(requests, Row.__struct_fields__, astuple)
+    insertion = TableInsertion(requests, StoredRequest.__struct_fields__, astuple)
     connection.run(lambda: insertion.execute(connection, rows))
     connection.engine.dispose()
-    stored = [Row(**{name: row[name] for name in Row.__struct_fields__}) for row in read_rows(database)]
+    stored = [
+        StoredRequest(**{name: row[name] for name in StoredRequest.__struct_fields__}) for row in read_rows(database)
+    ]
     assert stored == sorted(rows, key=lambda row: row.id)
 
 

@@ -6,10 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from anthropic_proxy.ledger.dashboard_queries import collect_latencies, sum_periods
-from anthropic_proxy.ledger.local_periods import list_period_starts
-from anthropic_proxy.ledger.periods import resolve_usage_range
-from anthropic_proxy.ledger.queries import UsageRange, sum_usage
+from anthropic_proxy.ledger.periods import UsageRange, list_period_starts, resolve_usage_range
+from anthropic_proxy.ledger.queries import collect_latencies, sum_periods, sum_usage
 from anthropic_proxy.ledger.request_queries import RequestSelection, list_sessions
 from anthropic_proxy.plugins import Cost
 from anthropic_proxy.settings import Settings

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
+from anthropic_proxy.ledger.costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import CONFIG_FILE, load_settings

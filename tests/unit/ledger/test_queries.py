@@ -9,21 +9,25 @@ from msgspec import structs
 from sqlalchemy import Connection, select
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger import facet_counts, session_queries
-from anthropic_proxy.ledger.dashboard_queries import collect_latencies, count_requests_in_previous_range, sum_periods
-from anthropic_proxy.ledger.facet_counts import count_facets
-from anthropic_proxy.ledger.histograms import find_percentile
-from anthropic_proxy.ledger.periods import FORMS, resolve_usage_range
-from anthropic_proxy.ledger.queries import GroupName, UsageRange, sum_usage
+from anthropic_proxy.ledger import queries, request_queries
+from anthropic_proxy.ledger.export import build_usage_object
+from anthropic_proxy.ledger.periods import FORMS, UsageRange, resolve_usage_range
+from anthropic_proxy.ledger.queries import (
+    GroupName,
+    collect_latencies,
+    count_facets,
+    count_requests_in_previous_range,
+    sum_periods,
+    sum_usage,
+)
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
     find_stored_request,
     list_stored_requests,
     request_conditions,
 )
-from anthropic_proxy.ledger.sums import add_up
+from anthropic_proxy.ledger.sums import add_up, find_percentile
 from anthropic_proxy.ledger.tables import COMMON_VALUES, requests
-from anthropic_proxy.ledger.usage_export import build_usage_object
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
@@ -167,7 +171,7 @@ def test_a_year_of_an_export_has_four_digits() -> None:
 
 
 async def test_sums_of_sessions_include_every_request(database: Settings) -> None:
-    count = session_queries.MAX_SESSION_REQUESTS + 500
+    count = request_queries.MAX_SESSION_REQUESTS + 500
     receipts = [
         new_receipt(number, started_at=NOON + number * 12, session="long", input_tokens=number, project="shop")
         for number in range(count)
@@ -178,10 +182,10 @@ async def test_sums_of_sessions_include_every_request(database: Settings) -> Non
         ledger.wait_written(len(receipts))
     everything = RequestSelection(start=0, end=int(NOON + 100 * HOUR) * 1_000_000)
     with reading(database) as engine, engine.connect() as connection:
-        total = session_queries.sum_session(connection, "long")
-        listed = session_queries.list_sessions(connection, everything, 1)
-        requests = session_queries.list_session_requests(connection, "long")
-        filtered = session_queries.list_sessions(
+        total = request_queries.sum_session(connection, "long")
+        listed = request_queries.list_sessions(connection, everything, 1)
+        requests = request_queries.list_session_requests(connection, "long")
+        filtered = request_queries.list_sessions(
             connection, RequestSelection(start=0, end=everything.end, values={"model": "small"}), 10
         )
         (group, other) = sum_usage(connection, UsageRange(FIRST_HOUR * HOUR, (FIRST_HOUR + 100) * HOUR), "session")
@@ -194,7 +198,7 @@ async def test_sums_of_sessions_include_every_request(database: Settings) -> Non
     )
     assert (total.started_at, total.last_at) == (int(NOON * 1e6), int((NOON + (count - 1) * 12) * 1e6))
     assert (listed.rows, listed.count, listed.is_complete) == ([total], 2, True)
-    assert len(requests) == session_queries.MAX_SESSION_REQUESTS
+    assert len(requests) == request_queries.MAX_SESSION_REQUESTS
     assert requests[-1].input_tokens == count - 1
     assert (filtered.rows[0], filtered.count, filtered.is_complete) == (total, 2, True)
     assert (group.name, group.sums) == ("long", total.sums)
@@ -213,7 +217,7 @@ async def test_the_maximum_context_of_a_session_is_that_of_one_call(database: Se
         await ledger.record(looped)
         ledger.wait_written(1)
     with reading(database) as engine, engine.connect() as connection:
-        found = session_queries.sum_session(connection, "loop")
+        found = request_queries.sum_session(connection, "loop")
     assert found is not None
     assert (found.max_context, found.sums.input_tokens) == (82, 240)
 
@@ -230,7 +234,7 @@ async def test_the_project_of_a_session_is_that_of_its_latest_requests(database:
         ledger.wait_written(len(receipts))
     chosen = RequestSelection(start=int(NOON) * 1_000_000, end=int(NOON + hours * HOUR) * 1_000_000)
     with reading(database) as engine, engine.connect() as connection:
-        listed = session_queries.list_sessions(connection, chosen, 9)
+        listed = request_queries.list_sessions(connection, chosen, 9)
     assert [(row.session, row.project) for row in listed.rows] == [("moved", "blog"), ("stays", "zoo")]
 
 
@@ -251,7 +255,7 @@ async def test_latencies_are_grouped_by_provider_and_model(database: Settings) -
 async def test_counts_of_values_follow_all_filters_within_a_limit(
     database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facet_counts, "MAX_COUNTED_REQUESTS", 20)
+    monkeypatch.setattr(queries, "MAX_COUNTED_REQUESTS", 20)
     receipts = [
         new_receipt(
             number,
@@ -275,7 +279,7 @@ async def test_counts_of_values_follow_all_filters_within_a_limit(
             "timeouts": structs.replace(day, text="TIMEOUT"),
             "session": structs.replace(hour, values={"session": "session 1"}),
         }.items():
-            counts = facet_counts.count_facets(connection, chosen, ("model", "session"), 9)
+            counts = queries.count_facets(connection, chosen, ("model", "session"), 9)
             found[name] = dict(counts.values["model"]), dict(counts.values["session"]), list(counts.partial_columns)
     assert found == {
         "all": ({"model 0": 15, "model 1": 15}, {"session 0": 10, "session 1": 10, "session 2": 10}, []),

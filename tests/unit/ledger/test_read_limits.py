@@ -7,12 +7,7 @@ from msgspec import structs
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from anthropic_proxy.ledger.reader_threads import (
-    ReadFailure,
-    describe_read_failure,
-    limit_query_time,
-    limit_search_range,
-)
+from anthropic_proxy.ledger.read_access import ReadFailure, describe_read_failure, limit_query_time, limit_search_range
 from anthropic_proxy.ledger.request_queries import RequestSelection, list_stored_requests
 from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import new_receipt, reading, running_ledger

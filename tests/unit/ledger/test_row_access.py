@@ -5,22 +5,17 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, literal_column, select, text
 
-from anthropic_proxy.ledger.dashboard_queries import (
+from anthropic_proxy.ledger.queries import (
     collect_latencies,
     count_errors,
+    count_facets,
     list_errors,
     measure_model_performance,
     read_ledger_extent,
     sum_models,
     sum_periods,
 )
-from anthropic_proxy.ledger.facet_counts import count_facets
-from anthropic_proxy.ledger.reader_threads import (
-    RestrictedQueryError,
-    find_key_labels,
-    limit_search_range,
-    restrict_rows,
-)
+from anthropic_proxy.ledger.read_access import RestrictedQueryError, find_key_labels, limit_search_range, restrict_rows
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
     find_stored_request,

@@ -9,8 +9,8 @@ import pytest
 from msgspec import structs
 from sqlalchemy import make_url
 
-from anthropic_proxy.ledger.rows import Row
 from anthropic_proxy.ledger.spool import Block, Spool
+from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import (
@@ -82,7 +82,7 @@ async def test_waiting_rows_are_stored_without_a_new_request(tmp_path: Path, is_
     ],
 )
 def test_each_database_has_its_own_blocks(tmp_path: Path, address: str, is_same: bool) -> None:
-    assert Spool(tmp_path, _URL).append(Block([Row(id="req_1")], {}))
+    assert Spool(tmp_path, _URL).append(Block([StoredRequest(id="req_1")], {}))
     other = Spool(tmp_path, make_url(address))
     assert (other.claim() is not None, other.count_rows()) == (is_same, int(is_same))
 
@@ -91,11 +91,11 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
     first, second = Spool(tmp_path, _URL), Spool(tmp_path, _URL)
     assert first.claim() is None
     assert not first.file.exists()
-    assert first.append(Block([Row(id="req_1")], {"req_1": [{"data": b"text"}]}))
+    assert first.append(Block([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]}))
     second = Spool(tmp_path, _URL)
     block = first.claim()
     assert block is not None
-    assert (block.rows, block.texts) == ([Row(id="req_1")], {"req_1": [{"data": b"text"}]})
+    assert (block.rows, block.texts) == ([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]})
     assert second.claim() is None
     first.release(block)
     again = second.claim()
@@ -112,12 +112,12 @@ def test_a_block_of_another_version_has_its_columns_and_no_unknown_ones(tmp_path
         database.execute("UPDATE block SET rows = ?", (data,))
     block = spool.claim()
     assert block is not None
-    assert (block.rows, block.texts) == ([Row(id="req_1")], {})
+    assert (block.rows, block.texts) == ([StoredRequest(id="req_1")], {})
 
 
 def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([Row(id="req_1")], {}))
+    assert spool.append(Block([StoredRequest(id="req_1")], {}))
     block = spool.claim()
     assert block is not None
     moved = spool.file.rename(tmp_path / "moved")
@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_p
 
 def test_a_folder_that_cannot_be_examined_has_no_blocks(tmp_path: Path) -> None:
     spool = Spool(tmp_path / ("x" * 300), _URL)  # too long for a name
-    assert (spool.claim(), spool.append(Block([Row(id="req_1")], {}))) == (None, False)
+    assert (spool.claim(), spool.append(Block([StoredRequest(id="req_1")], {}))) == (None, False)
 
 
 async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list[str], list[str], int]:
@@ -143,7 +143,7 @@ async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list
         settings = structs.replace(database, data_directory=directory)
         assert database.database_url is not None
         spool = Spool(directory, make_url(database.database_url.reveal()))
-        assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+        assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         with closing(sqlite3.connect(spool.file)) as file, file:
             file.execute("UPDATE block SET rows = ?", (data,))
         with running_ledger(settings) as ledger:
@@ -177,7 +177,7 @@ async def test_a_damaged_block_is_dropped_and_later_requests_are_stored(tmp_path
 def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value: bytes | str | int) -> None:
     """`value`: deeply nested arrays, or a value of the column that is no BLOB."""
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+    assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
     with closing(sqlite3.connect(spool.file)) as file, file:
         file.execute("UPDATE block SET rows = ?", (value,))
     block = spool.claim()
@@ -190,7 +190,7 @@ async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) ->
     with new_database("postgresql", tmp_path) as database:
         assert database.database_url is not None
         spool = Spool(tmp_path, make_url(database.database_url.reveal()))
-        assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+        assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {}})
         with closing(sqlite3.connect(spool.file, isolation_level=None)) as file:
             file.execute("UPDATE block SET rows = ?", (data,))
@@ -211,7 +211,7 @@ async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) ->
 
 def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> None:
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([Row(id="req_1"), Row(id="req_2")], {}))
+    assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
     data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {"req_2": [{"data": b"text"}]}})
     with closing(sqlite3.connect(spool.file)) as file, file:
         file.execute("UPDATE block SET rows = ?", (data,))
@@ -220,5 +220,5 @@ def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> No
         assert block is not None
         assert block.dropped_rows == 1
         assert block.problem == "Expected `str`, got `int` - at `$.id`"
-        assert (block.rows, block.texts) == ([Row(id="req_2")], {"req_2": [{"data": b"text"}]})
+        assert (block.rows, block.texts) == ([StoredRequest(id="req_2")], {"req_2": [{"data": b"text"}]})
         spool.release(block)

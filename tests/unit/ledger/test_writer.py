@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import delete, text
 
 from anthropic_proxy.ledger.database import find_database_problems, open_for_writing
-from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.ledger.price_updates import find_price_package_version
 from anthropic_proxy.ledger.rows import CHOSEN_BY_PROXY, RowBuilder
+from anthropic_proxy.ledger.sums import decode_histogram, find_percentile
 from anthropic_proxy.ledger.tables import HOURLY_KEYS, SESSION_KEYS, requests, session_hours
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.plugin import needs_migration, open_plugin, run_writer
-from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.ledger.migrations import needs_migration
+from anthropic_proxy.ledger.plugin import open_plugin, run_writer
+from anthropic_proxy.ledger.receipt_queue import ContentBuffer, ReceiptQueue
 from anthropic_proxy.ledger.writer import LedgerWriter
 from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import NOON, count_rows, new_receipt
@@ -23,7 +23,7 @@ _DEFECT = (
 _CHECK = """
 import sys
 from anthropic_proxy.ledger.plugin import open_plugin
-from anthropic_proxy.ledger.plugin import needs_migration
+from anthropic_proxy.ledger.migrations import needs_migration
 from anthropic_proxy.settings import Secret, Settings
 settings = Settings(database_url=Secret("sqlite:///" + sys.argv[1]))
 open_plugin(settings)
