@@ -1,8 +1,7 @@
-"""Creation, change and revocation of virtual keys, which are API keys that the proxy itself issues to clients.
+"""Creation, change and revocation of virtual keys and teams.
 
-`open_administration` opens the database and yields a `KeyAdministration`, which makes the changes. Each change is
-recorded in the audit log. The key text is the secret that the client sends. The database stores only its hash. Rules
-are the allowed models, limits and budgets of a key or a team. A `KeyChange` contains the new values for a key.
+Each change is recorded in the audit log, in the same transaction. The database stores only the hash of a key's text
+(secret).
 """
 
 import re

@@ -1,8 +1,6 @@
-"""JSON API below `/admin` for virtual keys, teams and the audit log. Its clients need an `ADMIN_API_KEY`.
+"""JSON API below `/admin` for virtual keys, teams and the audit log, and its OpenAPI document.
 
-A virtual key is a key that the proxy itself issues to a client. `AdminApi` contains the routes. `KeyFields`,
-`RuleFields` and `RotationFields` are the bodies of requests. A field has the same name as in Anthropic's Admin API if
-that API has an equivalent.
+Its clients need an `ADMIN_API_KEY`. A field has the same name as in Anthropic's Admin API if that has an equivalent.
 """
 
 import asyncio
@@ -34,7 +32,6 @@ MAX_ROWS = 1_000
 BodyT = TypeVar("BodyT")
 
 
-# A field has the same name as in Anthropic's Admin API if that API has an equivalent.
 class RuleFields(Struct, forbid_unknown_fields=True):
     """Body of a request that changes models, limits and budgets of a team.
 
@@ -107,7 +104,7 @@ class AdminApi:
             "/admin/keys": self._list_keys,
             "/admin/teams": self._list_teams,
             "/admin/audit": self._list_audit_entries,
-            "/admin/openapi.json": lambda _: _build_document(),
+            "/admin/openapi.json": lambda _: build_document(),
         }
         changing: Mapping[str, Callable[[RouteRequest, KeyAdministration], Any]] = {
             "/admin/keys": self._create_key,
@@ -283,10 +280,6 @@ def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
         return call()
     except (*DATABASE_ERRORS, ConfigurationError):
         raise KeysUnavailable from None
-
-
-def _build_document() -> Any:
-    return build_document()
 
 
 def _json(value: Any) -> RouteResponse:

@@ -1,8 +1,4 @@
-"""Texts and JSON values of virtual keys, teams and audit entries, for commands, the API and the dashboard.
-
-Functions `describe_*` return texts, and `encode_*` JSON objects. Functions `list_*` return field names with values
-for the audit log. Rules are the models, limits and budgets of a key or a team.
-"""
+"""Virtual keys, teams and audit entries as texts and JSON values, and the text (secret) of a key itself."""
 
 import hashlib
 import secrets

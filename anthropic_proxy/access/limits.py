@@ -1,9 +1,4 @@
-"""Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis).
-
-A virtual key is a key that the proxy issues to a client. A `Scope` is a key or team with its rules. `build_limits`
-returns one `KeyLimit` per limit or budget, with the amount that a request reserves. `Amounts` are tokens and cost of a
-request.
-"""
+"""Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis)."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime

@@ -1,8 +1,4 @@
-"""Plugin of virtual keys, which are keys that the proxy issues to clients.
-
-`open_plugin` returns the plugin. Its policy (`KeyPolicy`) identifies clients by their virtual key and applies the
-limits of the key. Its routes below `/admin` change keys.
-"""
+"""Plugin of virtual keys, which are keys that the proxy issues to clients."""
 
 import time
 from collections.abc import Mapping

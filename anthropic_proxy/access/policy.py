@@ -1,24 +1,15 @@
 """`KeyPolicy`: authentication of client requests by virtual keys, and enforcement of the limits of these keys.
 
-A virtual key is a key that the proxy issues to a client. `identify` finds the key in the request headers, before the
-body is read. `admit` checks the models and limits of the key, before a provider is called. It reserves estimated
-amounts (tokens, money) of the limits, which are replaced by the actual amounts after the request.
+`identify` runs before the body is read, `admit` before a provider is called. `admit` reserves the highest amounts
+(tokens, money) that the request can use. After the request, the actual amounts replace them.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from anthropic_proxy.access.descriptions import has_valid_checksum, hash_key
-from anthropic_proxy.access.key_table import (
-    KeyEntry,
-    KeysUnavailable,
-    KeyTable,
-    rejected_key_error,
-    require_allowed_models,
-    require_allowed_route,
-    unknown_price_error,
-)
+from anthropic_proxy.access.descriptions import format_time, has_valid_checksum, hash_key
+from anthropic_proxy.access.key_table import Ending, KeyEntry, KeysUnavailable, KeyTable
 from anthropic_proxy.access.limits import (
     Amounts,
     Scope,
@@ -30,6 +21,7 @@ from anthropic_proxy.access.limits import (
 )
 from anthropic_proxy.access.reservations import Reservations
 from anthropic_proxy.client_keys import find_credentials, find_matching_key
+from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
 from anthropic_proxy.ledger.costs import ModelCosts, find_request_usage
 from anthropic_proxy.ledger.price_updates import find_price_source
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Headers, Receipt, Settle
@@ -141,6 +133,83 @@ class KeyPolicy:
 
     def _find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
         return Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt, input_tokens)
+
+
+_REJECTED: Mapping[Ending, str] = {
+    "unknown": "The key is not a key of this proxy{typed}. Its administrator creates one:  "
+    "anthropic-proxy keys create LABEL",
+    "revoked": "The key {label!r} is revoked{typed}. The administrator of the proxy creates another one:  "
+    "anthropic-proxy keys create LABEL",
+    "expired": "The key {label!r} expired at {end}{typed}. The administrator of the proxy extends it:  "
+    "anthropic-proxy keys change {label!r} --expires 30d",
+    "replaced": "The key {label!r} was replaced at {end}{typed}. Use its new text, or create another one:  "
+    "anthropic-proxy keys rotate {label!r}",
+}
+"""Reason for which a virtual key is rejected → text of the message for the client."""
+
+
+def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
+    """Return the error (401) for a virtual key that the proxy does not accept.
+
+    `has_valid_checksum` is False if the key text is mistyped or incomplete.
+    """
+    typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
+    end = format_time(max(entry.ends_at, 0.0))
+    message = _REJECTED[entry.ending].format(label=entry.key.label, end=end, typed=typed)
+    return AuthenticationFailed(message, should_retry=False)
+
+
+def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`."""
+    for scope in scopes:
+        rules = scope.rules
+        used = [f"{target.prefix}/{target.model}" for target in request.targets]
+        if not rules.allows_model([request.normalized_model or request.model]):  # an alias may name another provider
+            denied = next((name for name in used if not rules.allows_model([name])), None)
+            if denied is not None or not used:
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
+                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}"
+                )
+        for target in request.targets:
+            if not rules.allows_provider(target.prefix):
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "
+                    f"sent. Allowed: {', '.join(rules.providers)}. Another list:  "
+                    f"{scope.format_change_command('--providers LIST')}"
+                )
+
+
+def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """Raise `PermissionDenied` if a virtual key or its team may not use the route of `request`.
+
+    A list of allowed routes excludes requests without a route.
+    """
+    for scope in scopes:
+        if scope.rules.allows_route(request.route):
+            continue
+        allowed = ", ".join(scope.rules.routes)
+        if request.route:
+            raise PermissionDenied(
+                f"{scope.describe()} does not allow the route {request.route!r}, which matches this request. Allowed: "
+                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
+            )
+        raise PermissionDenied(
+            f"{scope.describe()} allows only requests of certain routes, and no route matches this one. Allowed: "
+            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
+        )
+
+
+def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
+    """Return the error (403) for a request to a model without a known price.
+
+    The virtual key or team `scope` has a budget in dollars, which cannot be checked without a price.
+    """
+    name = f"{target.prefix}/{target.model}"
+    return PermissionDenied(
+        f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
+        f'[prices."{name}"] to anthropic-proxy.toml, or use a budget in tokens.'
+    )
 
 
 class RequestCosts:

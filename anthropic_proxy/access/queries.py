@@ -1,8 +1,4 @@
-"""Database queries of virtual keys, teams and the audit log.
-
-A virtual key is a key that the proxy issues to a client. Functions `find_*` return None for a missing row, and
-`require_key` raises an error.
-"""
+"""Database queries of virtual keys, teams and the audit log, and the used amounts of budgets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,12 +1,11 @@
-"""`Reservations`: amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
+"""Amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
 
-A request with a virtual key (a key that the proxy issues) counts against limits, such as tokens per minute. `reserve`
-adds its estimated amounts to the counters of these limits, and `settle` replaces them by the actual amounts. A
-`HeldLimits` is the reservation of one request. It is renewed while the request runs, so that the store can drop the
-reservations of a crashed process.
+`reserve` adds the estimated amounts of a request to the counters of its limits; `settle` replaces them by the actual
+ones. Meanwhile the reservation is renewed, so that the store can drop the reservations of a crashed process.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,15 +13,17 @@ from datetime import UTC, datetime
 from msgspec import Struct, structs
 
 from anthropic_proxy.access.descriptions import format_time
-from anthropic_proxy.access.key_table import RESERVED_WAIT_SECONDS, limit_reached_error
 from anthropic_proxy.access.limits import Amounts, KeyLimit, find_actual_amounts
-from anthropic_proxy.access.rules import find_period_end
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.access.rules import Budget, find_period_end
+from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.plugins import Reservation, Store
 
 RENEW_SECONDS = 20.0
 """Pause in seconds between two renewals. A reservation of a killed process ends after `LEASE_SECONDS`, 60 s."""
 
+RESERVED_WAIT_SECONDS = 1.0
+"""Value of `Reservation.retry_after_seconds` for a budget that has no room only because running requests have reserved
+the remainder."""
 REPORTED_SHARE = 0.8
 """Used share of a budget from which it is reported to the metrics."""
 _REPORTED_SECONDS = 86_400.0
@@ -170,6 +171,57 @@ def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reserva
     if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
         return None
     return refused if reservation.retry_after_seconds > RESERVED_WAIT_SECONDS else None
+
+
+def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
+    """Return the error (429) for a request that would exceed a limit of its virtual key or team.
+
+    `now` is in seconds since the epoch.
+    """
+    wait = reservation.retry_after_seconds
+    scope, maximum = refused.scope, refused.limit.maximum
+    if refused.budget is not None:
+        return _budget_error(refused, refused.budget, wait, now)
+    if refused.rule == "concurrency":
+        message = (
+            f"{scope.describe()} has {_plural(maximum, 'request')} in progress, which is its limit. Try again when one "
+            f"ends. Another limit:  {scope.format_change_command('--concurrency N')}"
+        )
+        return LimitReached(message, retry_after=wait)
+    unit, option = _UNITS[refused.rule]
+    message = (
+        f"{scope.describe()} has reached its limit of {_plural(maximum, unit)} per minute. Try again in "
+        f"{math.ceil(wait)} s. Another limit:  {scope.format_change_command(f'{option} N')}"
+    )
+    return LimitReached(message, retry_after=wait)
+
+
+_UNITS = {
+    "requests_per_minute": ("request", "--rpm"),
+    "token_counts_per_minute": ("token count", "--rpm"),
+    "tokens_per_minute": ("token", "--tpm"),
+}
+"""Field of `Rules` with the limit → (unit of its amount, command option that sets the limit)."""
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _budget_error(refused: KeyLimit, budget: Budget, wait: float, now: float) -> LimitReached:
+    scope = refused.scope
+    end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
+    change = f"Another budget:  {scope.format_change_command(f'--budget AMOUNT/{budget.period}')}"
+    if wait <= RESERVED_WAIT_SECONDS:
+        message = (
+            f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. Try "
+            f"again when one ends. {change}"
+        )
+        return LimitReached(message, retry_after=wait)
+    renewal = "It is not renewed." if end is None else f"It is renewed at {format_time(end.timestamp())}."
+    message = f"{scope.describe()} has used up its budget of {budget.describe()}. {renewal} {change}"
+    retry_after = None if end is None else end.timestamp() - now
+    return LimitReached(message, retry_after=retry_after, should_retry=False)
 
 
 _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "requests", "tokens_per_minute": "tokens"}

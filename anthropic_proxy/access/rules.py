@@ -1,8 +1,6 @@
-"""Models, limits and budgets of a virtual key or a team (`Rules`).
+"""Models, limits and budgets of a virtual key or a team (`Rules`), and the texts in which users write them.
 
-A `Budget` is an amount of money or tokens per day, per month or in total: `50 USD/month`. `decode_budget` reads such
-a text, and `require_valid_rules` checks rules. Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹
-dollars).
+Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹ dollars).
 """
 
 import re

@@ -1,8 +1,4 @@
-"""Virtual keys, which are keys that the proxy issues to clients, and their teams.
-
-`VirtualKey` describes a key without its text, which only the client has. `KeyHash` is the stored hash of the text.
-`Team` has rules for several keys. `AuditEntry` is one change of a key or a team.
-"""
+"""Virtual keys, which are keys that the proxy issues to clients, their teams, and the changes of both."""
 
 from typing import Literal
 
