@@ -1,7 +1,4 @@
-"""Keys in the headers of a client request, and their comparison with the keys of the settings.
-
-`find_credentials` returns the keys that a client sent. `find_matching_key` compares them with the keys of the settings.
-"""
+"""Keys in the headers of a client request, and their comparison with the keys of the settings."""
 
 import hmac
 from collections.abc import Mapping, Sequence

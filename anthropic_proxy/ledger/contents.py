@@ -1,8 +1,7 @@
 """Texts of requests and replies as rows of the table `contents`, compressed and without API keys.
 
-`build_content_rows` returns the rows of one client request. `read_contents` reads them as `StoredContent`, one object
-for each text. `join_deltas` joins the text fragments of a streamed reply, because an API key that is split over two
-fragments would not be found.
+The text fragments of a streamed reply are joined first, because an API key that is split over two of them would not be
+found. Of a request to a provider, only the structure is stored, with lengths in place of texts.
 """
 
 import json

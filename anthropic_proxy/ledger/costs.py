@@ -1,9 +1,8 @@
-"""`CostCalculator`: calculates the cost of a client request from its receipt, the record of the finished request.
+"""Costs of requests, calculated from their receipts and the prices of models.
 
-A `Cost` has two amounts: at the price of the used model, and at the price of the model that the client requested. Both
-include the web searches that the provider bills. The first depends on the service tier that the provider reported.
-Amounts are whole nano-dollars (10⁻⁹ US dollars). `CurrentCosts` always uses the current settings and prices.
-`find_request_usage` returns the tokens and the cost of one request as `RequestUsage`.
+A `Cost` has two amounts in nano-dollars: at the price of the used model, in the service tier that the provider
+reported, and at the price of the model that the client requested. Both include the web searches that the provider
+bills.
 """
 
 import re

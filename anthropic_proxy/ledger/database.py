@@ -1,9 +1,7 @@
-"""Access to the database of the ledger, which is a SQLite file or on PostgreSQL.
+"""The database of the ledger: a SQLite file in the data directory of the user, or what `DATABASE_URL` selects.
 
-The default is the file `ledger.sqlite3` in the data directory of the user, and the setting `DATABASE_URL` can select
-another database. `find_database_url` returns its address. `open_for_reading` and `open_for_writing` return SQLAlchemy
-engines. `open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if the tables
-exist.
+The module opens it, migrates it with a copy of the earlier version beside it, checks it, and names the reason and the
+remedy of its errors.
 """
 
 import errno

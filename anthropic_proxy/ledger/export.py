@@ -1,7 +1,7 @@
-"""Export of tables as CSV and JSON, in one format for the dashboard, the API and the commands.
+"""Stored requests and sums of usage as CSV and JSON, in one format for the dashboard, the API and the commands.
 
-`ExportTable` is a table for export. `write_csv` and `encode_json` write the two formats. Money is in US dollars,
-durations are seconds, and times are texts in UTC. A missing or unknown value is an empty cell in CSV and null in JSON.
+Money is in US dollars, durations are seconds, and times are texts in UTC. A missing or unknown value is an empty cell
+in CSV and null in JSON.
 """
 
 import csv

@@ -1,7 +1,8 @@
-"""Time ranges as users write them, such as `24h`, `7d`, `yesterday` or `2026-11-01`.
+"""Time ranges as users write them (`24h`, `yesterday`, `2026-11-01`), and the periods into which a range is divided.
 
-`resolve_usage_range` returns the range from one such text to another: the values of the options `--since` and
-`--until`. `FORMS` is a sentence for error messages, which lists the permitted texts.
+Periods of at most one hour begin at multiples of their length in UTC. Longer periods, such as days, begin at multiples
+of their length in the time zone of the process, even if its offset from UTC changes in the range. Each period has a
+number, which counts the periods of its length since the epoch.
 """
 
 import math

@@ -1,9 +1,6 @@
 """Prices of models at providers, from the user's settings or from the PyPI package `genai-prices`.
 
-`PriceList` finds the `Price` of a model in a service tier. Prices in `anthropic-proxy.toml` take precedence, and local
-models are free. A `Price` consists of `Rates`, the price of each kind of token in US dollars per million tokens, and of
-the price of web searches. `TokenCounts` is a struct with the numbers of tokens of one request. Costs are whole
-nano-dollars (10⁻⁹ US dollars).
+Prices in `anthropic-proxy.toml` take precedence, and local models are free.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
-"""`ReaderThreads`: threads in which routes read the ledger (database of requests), apart from all other work.
+"""`ReaderThreads`: threads in which routes read the ledger, apart from all other work.
 
-`run` awaits the result of a function in one of the threads. `stop` cancels the calls that wait for a thread. One client
-cannot occupy all threads with slow queries.
+One client cannot occupy all threads with slow queries.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
-"""`ReceiptQueue`: bounded queue of finished requests that wait for storage in the ledger, the database of requests.
+"""Receipts of finished requests, and texts of requests and replies, that wait in memory for the thread of the ledger.
 
-The entries are receipts, the records of one request each. The event loop adds them with `record`. The thread of the
-ledger removes them with `pop_batch`, and stores such a batch in one transaction. A receipt is lost if the queue is
-full, or if the thread calls `drop_receipt` or `drop_batch` after an error.
+The event loop adds them and must never wait: both are bounded, and what does not fit is lost. The thread removes a
+batch and stores it in one transaction. Texts are collected only with `LEDGER_CONTENT=true`, while the request runs.
 """
 
 import threading

@@ -1,9 +1,8 @@
-"""Queries for stored requests: one page of a list, all requests for an export, or one request by its id.
+"""Which requests (`RequestSelection`), and queries for single requests, sorted lists and sessions.
 
-`RequestSelection` is a time range with filters, and an argument of most functions. `StoredRequest` is one row of the
-table `requests`. `list_stored_requests` returns one page of a list. Functions named `…_condition` and `…_conditions`
-return SQL conditions for other queries. Queries of hourly sums use `RequestSelection.end_hour`, the end of the range as
-a number of hours since the epoch.
+The index of a facet leaves out the most common value of its column, because most rows have it. A condition on such a
+column must name this value (`value_condition`), or the database reads all rows of the time range. A filter by the
+common value itself reads the hourly sums first (`narrow_to_matching_hours`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,44 +73,6 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     def is_short_range(self) -> bool:
         """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
         return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
-
-
-def list_stored_requests(
-    connection: Connection,
-    chosen: RequestSelection,
-    limit: int,
-    before: tuple[int, str] | None = None,
-    after: tuple[int, str] | None = None,
-) -> list[StoredRequest]:
-    """Return at most `limit` stored requests of the selection `chosen`, the latest first.
-
-    With `before`, only requests that are older than this position count. With `after`, only later requests count, and
-    the oldest of these are returned. A position is the start of a request in microseconds since the epoch, and its id.
-    """
-    column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
-    if before is not None:  # one limit of time, so that the database begins at this place of the index
-        chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
-        own.append(not_(and_(column.started_at == before[0], column.id >= before[1])))
-    if after is not None:
-        chosen = structs.replace(chosen, start=max(chosen.start, after[0]))
-        own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
-    order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
-    query = select(requests).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
-    rows = [StoredRequest(*row) for row in connection.execute(query)]
-    return rows if after is None else rows[::-1]
-
-
-def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
-    """Yield all stored requests, the oldest first, for an export. They are not all in memory at once."""
-    query = select(requests).order_by(requests.c.started_at, requests.c.id)
-    for row in connection.execution_options(yield_per=_STREAMED_ROWS).execute(query):
-        yield StoredRequest(*row)
-
-
-def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
-    """Return the stored request with the id `request_id`. None: the ledger has no such request."""
-    row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
-    return None if row is None else StoredRequest(*row)
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
@@ -191,6 +152,44 @@ def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElem
     if chosen.text:
         conditions.append(or_(*(columns[name].icontains(chosen.text, autoescape=True) for name in SEARCHED_COLUMNS)))
     return conditions
+
+
+def list_stored_requests(
+    connection: Connection,
+    chosen: RequestSelection,
+    limit: int,
+    before: tuple[int, str] | None = None,
+    after: tuple[int, str] | None = None,
+) -> list[StoredRequest]:
+    """Return at most `limit` stored requests of the selection `chosen`, the latest first.
+
+    With `before`, only requests that are older than this position count. With `after`, only later requests count, and
+    the oldest of these are returned. A position is the start of a request in microseconds since the epoch, and its id.
+    """
+    column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
+    if before is not None:  # one limit of time, so that the database begins at this place of the index
+        chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
+        own.append(not_(and_(column.started_at == before[0], column.id >= before[1])))
+    if after is not None:
+        chosen = structs.replace(chosen, start=max(chosen.start, after[0]))
+        own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
+    order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
+    query = select(requests).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
+    rows = [StoredRequest(*row) for row in connection.execute(query)]
+    return rows if after is None else rows[::-1]
+
+
+def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
+    """Yield all stored requests, the oldest first, for an export. They are not all in memory at once."""
+    query = select(requests).order_by(requests.c.started_at, requests.c.id)
+    for row in connection.execution_options(yield_per=_STREAMED_ROWS).execute(query):
+        yield StoredRequest(*row)
+
+
+def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
+    """Return the stored request with the id `request_id`. None: the ledger has no such request."""
+    row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
+    return None if row is None else StoredRequest(*row)
 
 
 MAX_SORTED_REQUESTS = 30_000
@@ -317,7 +316,12 @@ class SessionList(Struct, frozen=True):
 def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) -> SessionList:
     """Return the sessions with requests in the selection `chosen`, the latest first, at most `limit`."""
     if not (chosen.is_short_range or chosen.is_changed or chosen.text or set(chosen.values) - set(SESSION_KEYS)):
-        return _select(connection, session_hours.c, _session_columns(), _session_conditions(chosen), limit)
+        hour, values = session_hours.c.hour, chosen.values.items()
+        conditions = [
+            *(hour >= chosen.start // MICROSECONDS_PER_HOUR, hour < chosen.end_hour),
+            *(session_hours.c.session != "", *(session_hours.c[name] == value for name, value in values)),
+        ]
+        return _select(connection, session_hours.c, _session_columns(), conditions, limit)
     column = requests.c
     named = and_(*request_conditions(chosen), column.session != "")
     sample = select(*column).where(named).order_by(column.started_at.desc()).limit(MAX_SAMPLED_REQUESTS)
@@ -361,15 +365,6 @@ def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> di
 def _session_columns() -> list[ColumnElement[Any]]:
     column = session_hours.c
     return [*session_sums(), func.min(column.started_at), func.max(column.last_at), func.max(column.max_context)]
-
-
-def _session_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
-    column = session_hours.c
-    hours = (
-        column.hour >= chosen.start // MICROSECONDS_PER_HOUR,
-        column.hour < chosen.end_hour,
-    )
-    return [*hours, column.session != "", *(column[name] == value for name, value in chosen.values.items())]
 
 
 def _select(

@@ -1,7 +1,7 @@
-"""Rows of the table `requests`, built from the records of finished requests.
+"""Rows of the table `requests`, built from the receipts of finished requests.
 
-`RowBuilder.build` returns the row for one record (receipt). Keys are redacted, and characters that a database would
-reject are replaced.
+Keys are redacted, and characters that a database would reject are replaced. The columns `attempt_times` and
+`reply_blocks` have a JSON text each.
 """
 
 import os
@@ -19,68 +19,6 @@ from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.redaction import list_secret_encodings, redact_key_patterns, redact_secrets
-
-MAX_ATTEMPT_ERROR_CHARACTERS = 300
-"""Maximum length of the error message of one attempt."""
-
-
-class AttemptTime(Struct, frozen=True, array_like=True):
-    """One call to a provider, with its times in microseconds."""
-
-    offset: int
-    """Time in microseconds from the start of the client request to the start of this attempt."""
-    duration: int
-    """Time in microseconds from the start of the attempt to its failure or to its last byte of the reply."""
-    provider: str
-    model: str
-    status: int
-    """HTTP status of the provider's response. 0: no response."""
-    error_type: str
-    """Type of the failure in Anthropic's format, such as `rate_limit_error`. "": the attempt did not fail."""
-    error: str
-    """Error message of the failure. "": the attempt did not fail."""
-    context: int = 0
-    """Number of input tokens of the attempt, cached ones included. 0: failed, or stored by an earlier version."""
-
-
-_attempt_times_decode = msgspec.json.Decoder(list[AttemptTime]).decode
-
-
-def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]:
-    """Return the times of `attempts`, the calls to providers of one finished request."""
-    return [
-        AttemptTime(
-            to_microseconds(one.offset_seconds),
-            to_microseconds(one.duration_seconds),
-            one.provider,
-            one.model,
-            one.status,
-            one.error_type,
-            one.error,
-            one.input_tokens + one.cache_read_tokens + one.cache_write_tokens,
-        )
-        for one in attempts
-    ]
-
-
-def shorten_attempt_errors(text: str) -> str:
-    """Return `text`, a value of the column `attempt_times`, with shortened error messages.
-
-    API keys in `text` must already be redacted, because the rest of a shortened key would not be recognized later.
-    """
-    if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
-        return text
-    cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in _attempt_times_decode(text)]
-    return msgspec.json.encode(cut).decode()
-
-
-def decode_attempt_times(text: str) -> list[AttemptTime]:
-    """Return the calls to providers in `text`, a value of the column `attempt_times`.
-
-    An empty `text` returns an empty list.
-    """
-    return _attempt_times_decode(text) if text else []
-
 
 MAX_LABEL_CHARACTERS = 200
 """Maximum number of stored characters of a name that a client or a provider chooses."""
@@ -277,6 +215,64 @@ def _limit(count: int) -> int:
     return count if 0 <= count <= _MAX_COUNT else max(0, min(count, _MAX_COUNT))
 
 
+MAX_ATTEMPT_ERROR_CHARACTERS = 300
+"""Maximum length of the error message of one attempt."""
+
+
+class AttemptTime(Struct, frozen=True, array_like=True):
+    """One call to a provider, with its times in microseconds."""
+
+    offset: int
+    """Time in microseconds from the start of the client request to the start of this attempt."""
+    duration: int
+    """Time in microseconds from the start of the attempt to its failure or to its last byte of the reply."""
+    provider: str
+    model: str
+    status: int
+    """HTTP status of the provider's response. 0: no response."""
+    error_type: str
+    """Type of the failure in Anthropic's format, such as `rate_limit_error`. "": the attempt did not fail."""
+    error: str
+    """Error message of the failure. "": the attempt did not fail."""
+    context: int = 0
+    """Number of input tokens of the attempt, cached ones included. 0: failed, or stored by an earlier version."""
+
+
+_decode_attempts = msgspec.json.Decoder(list[AttemptTime]).decode
+
+
+def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]:
+    return [
+        AttemptTime(
+            to_microseconds(one.offset_seconds),
+            to_microseconds(one.duration_seconds),
+            one.provider,
+            one.model,
+            one.status,
+            one.error_type,
+            one.error,
+            one.input_tokens + one.cache_read_tokens + one.cache_write_tokens,
+        )
+        for one in attempts
+    ]
+
+
+def shorten_attempt_errors(text: str) -> str:
+    """Return `text`, a value of the column `attempt_times`, with shortened error messages.
+
+    API keys in `text` must already be redacted, because the rest of a shortened key would not be recognized later.
+    """
+    if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
+        return text
+    cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in _decode_attempts(text)]
+    return msgspec.json.encode(cut).decode()
+
+
+def decode_attempt_times(text: str) -> list[AttemptTime]:
+    """Return the calls to providers in `text`, a value of the column `attempt_times`."""
+    return _decode_attempts(text) if text else []
+
+
 MAX_BLOCKS = 100
 """Maximum number of content blocks of one reply that are stored. Further blocks are left out."""
 MAX_NAME_CHARACTERS = 128
@@ -298,7 +294,7 @@ class BlockTime(Struct, array_like=True):
     """Number of characters of the text, or of the name and the arguments of the tool call. 0: unknown."""
 
 
-_decode = msgspec.json.Decoder(list[BlockTime]).decode
+_decode_blocks = msgspec.json.Decoder(list[BlockTime]).decode
 
 
 def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
@@ -318,8 +314,5 @@ def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[Blo
 
 
 def decode_block_times(text: str) -> list[BlockTime]:
-    """Return the content blocks in `text`, a value of the column `reply_blocks`.
-
-    An empty `text` returns an empty list, for example for a reply that was relayed unchanged.
-    """
-    return _decode(text) if text else []
+    """Return the content blocks in `text`, a value of the column `reply_blocks`. "": a relayed reply."""
+    return _decode_blocks(text) if text else []

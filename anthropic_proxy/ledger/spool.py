@@ -1,8 +1,7 @@
 """`Spool`: file in which rows for the ledger wait while PostgreSQL is unavailable. They survive a restart.
 
-All workers of a machine use the same file, a SQLite database in the data directory. `append` adds a block, the rows of
-one transaction. `claim` gives the oldest block to one worker for a minute. The worker stores it and calls `delete`, or
-calls `release` after a failure.
+All workers of a machine use the same file, a SQLite database in the data directory. A worker claims the oldest block,
+the rows of one transaction, for a minute. It stores them and deletes the block, or releases it after a failure.
 """
 
 import hashlib

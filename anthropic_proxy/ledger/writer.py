@@ -1,9 +1,15 @@
 """`LedgerWriter`: stores finished requests from a queue in the database, in a thread of its own.
 
-The entries of the queue are receipts, the records of requests. A batch is stored in one transaction: the rows of
-`requests`, their hourly sums, and their texts, so that the tables always agree. Of the requests that a limit of their
-key rejects, only one a minute is a row; the sums have all of them. A failed batch is kept and written
-later. While PostgreSQL is unavailable, batches wait in a file (`Spool`).
+Theory of operation. A batch of receipts becomes rows, and is stored in one transaction: the rows of `requests`, their
+sums, and their texts, so that the tables always agree. Of the requests that a limit of their key rejects, only one a
+minute is a row; the sums have all of them.
+
+- A batch that fails for a reason of the database (locked, full, unreachable) is kept and written later. While
+  PostgreSQL is unavailable, batches wait in a file (`Spool`), so that a restart loses none.
+- A batch that fails because of a value is written row by row, and the rejected row is dropped.
+- A commit may have succeeded although its answer was lost. So a repeated batch leaves out the rows that are stored.
+
+The statements are compiled once and then executed by the driver, because SQLAlchemy would need most of the CPU time.
 """
 
 import os
@@ -54,6 +60,7 @@ from anthropic_proxy.ledger.rows import RowBuilder, decode_attempt_times, is_rej
 from anthropic_proxy.ledger.spool import Block, Spool
 from anthropic_proxy.ledger.sums import (
     SUM_NAMES,
+    TOKEN_COUNTS,
     TOOL_COUNTS,
     add_histogram,
     count_buckets,
@@ -183,7 +190,9 @@ class DriverStatement:
             return known
         compiled = self._build(dialect.name).compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
-        values: _ReadValues = _read_names(compiled.positiontup) if compiled.positiontup else dict
+        values: _ReadValues = dict
+        if compiled.positiontup:
+            values = itemgetter(*(sys.intern(str(name)) for name in compiled.positiontup))
         found = self._compiled[dialect.name] = str(compiled), values
         return found
 
@@ -214,34 +223,39 @@ class TableInsertion:
             connection.cursor.execute(sql, list(chain.from_iterable(values)))
 
 
-def _read_names(names: Sequence[str]) -> _ReadValues:
-    """Return a function that returns the values of `names` in a row."""
-    return itemgetter(*(sys.intern(str(name)) for name in names))
-
-
 _HOURLY_KEYS = ("hour", "instance", *HOURLY_KEYS)
-_TOKENS = (
-    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
-    *("output_tokens", "thinking_tokens"),
-)
-SUMS = (
-    *("requests", "errors", *_TOKENS, *TOOL_COUNTS, "cost", "unknown_cost_requests", "requested_cost"),
-    *("unknown_requested_cost_requests", "duration", "first_token_sum", "first_token_count"),
-)
-"""Columns of the table `hourly` that contain sums."""
-
+_SESSION_KEYS = ("hour", "instance", *SESSION_KEYS)
 _HISTOGRAMS = ("first_token_histogram", "duration_histogram")
+_HOURLY_SUMS = (
+    *(name for name in SUM_NAMES if name != "cancelled"),
+    *("duration", "first_token_sum", "first_token_count"),
+)
+_COUNTED = (*TOKEN_COUNTS, *TOOL_COUNTS)
+"""Fields of a request that are added up to the sum of the same name."""
+_read_counted = attrgetter(*_COUNTED)
+_NEXT_CALL = "],["
+"""Text between two calls to providers in the column `attempt_times`."""
 
 
-def _hourly_build_addition(database: str) -> ClauseElement:
-    """Return the SQL statement that adds a row of sums to the stored row with the same key, or inserts it.
+def _build_hourly_addition(database: str) -> ClauseElement:
+    """Return the statement that adds a row to the stored one with the same key, or inserts it.
 
     The histograms of the row replace the stored ones.
     """
     insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(hourly)
-    sums = {name: hourly.c[name] + insert.excluded[name] for name in SUMS}
+    sums = {name: hourly.c[name] + insert.excluded[name] for name in _HOURLY_SUMS}
     histograms = {name: insert.excluded[name] for name in _HISTOGRAMS}
     return insert.on_conflict_do_update(index_elements=_HOURLY_KEYS, set_=sums | histograms)
+
+
+def _build_session_addition(database: str) -> ClauseElement:
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(session_hours)
+    own, new = session_hours.c, insert.excluded
+    changes: dict[str, Any] = {name: own[name] + new[name] for name in SUM_NAMES}
+    for name in ("max_context", "last_at"):
+        changes[name] = case((own[name] > new[name], own[name]), else_=new[name])
+    changes["started_at"] = case((own.started_at < new.started_at, own.started_at), else_=new.started_at)
+    return insert.on_conflict_do_update(index_elements=_SESSION_KEYS, set_=changes)
 
 
 _find_histograms = DriverStatement(
@@ -249,71 +263,81 @@ _find_histograms = DriverStatement(
         and_(*(hourly.c[name] == bindparam(name) for name in _HOURLY_KEYS))
     )
 )
-_hourly_add = DriverStatement(_hourly_build_addition)
-_hourly_read_key = attrgetter(*HOURLY_KEYS)
-_ADDED = (*_TOKENS, *TOOL_COUNTS, "duration")
-_read_added = attrgetter(*_ADDED)
+_add_to_hourly = DriverStatement(_build_hourly_addition)
+_add_to_session_hours = DriverStatement(_build_session_addition)
 
 
-HourlyKey = tuple[Any, ...]
-"""Values of the key columns of the table `hourly`, in the order of the table."""
-
-
-def sum_rows_by_hour(rows: Iterable[StoredRequest], instance: str) -> list[dict[str, Any]]:
-    """Return the sums of `rows`, new rows of `requests`, as rows of the table `hourly`, sorted by key.
-
-    `instance` is the id of the process that writes to PostgreSQL, "" on SQLite. The histograms are not yet encoded as
-    bytes, because `add_hourly_sums` adds them to the stored ones.
-    """
-    groups = group_by_hour(rows, instance, _hourly_read_key)
-    return [_hourly_sum_group(key, groups[key]) for key in sorted(groups)]
-
-
-def group_by_hour(
-    rows: Iterable[StoredRequest], instance: str, read_key: Callable[[StoredRequest], tuple[Any, ...]]
-) -> dict[HourlyKey, list[StoredRequest]]:
-    """Group `rows`, rows of the table `requests`, by hour and the values that `read_key` returns.
-
-    A key of the result consists of the hour, counted since the epoch, `instance`, and these values.
-    """
-    # `instance` is the id of the writing process on PostgreSQL, and "" on SQLite
-    groups: dict[HourlyKey, list[StoredRequest]] = {}
-    for row in rows:
-        key = (row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row))
-        groups.setdefault(key, []).append(row)
-    return groups
-
-
-def _hourly_sum_group(key: HourlyKey, rows: Sequence[StoredRequest]) -> dict[str, Any]:
-    """Return the sums of `rows`, which have the key `key`."""
-    sums: dict[str, Any] = dict(zip(_HOURLY_KEYS, key, strict=True))
-    sums.update(zip(_ADDED, map(sum, zip(*map(_read_added, rows), strict=True)), strict=True))
-    sums["requests"] = len(rows)
-    sums["errors"] = len(rows) if sums["outcome_class"] == "error" else 0
-    costs = [row.cost for row in rows if row.cost is not None]
-    sums["cost"], sums["unknown_cost_requests"] = sum(costs), len(rows) - len(costs)
-    requested = [row.requested_cost for row in rows if row.requested_cost is not None]
-    sums["requested_cost"], sums["unknown_requested_cost_requests"] = sum(requested), len(rows) - len(requested)
-    first_tokens = [row.first_token for row in rows if row.first_token is not None]
-    sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
-    sums["first_token_histogram"] = count_buckets(first_tokens)
-    sums["duration_histogram"] = count_buckets(row.duration for row in rows)
-    return sums
-
-
-def add_hourly_sums(connection: DriverConnection, added: list[dict[str, Any]]) -> None:
-    """Add the sums `added` to the rows of the table `hourly`, in the transaction of `connection`.
+def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
+    """Add `rows` to the table `hourly`, in the transaction of `connection`.
 
     No other transaction may change the same rows meanwhile, because their histograms are read, added up and written
-    again.
+    again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it is "".
     """
-    for sums in added:
-        stored = _find_histograms.fetch_one(connection, sums) or ()
-        for name, data in zip(_HISTOGRAMS, stored, strict=False):
-            add_histogram(sums[name], decode_histogram(data))
-        for name in _HISTOGRAMS:
-            sums[name] = encode_histogram(sums[name])
-    _hourly_add.execute(connection, added)
+    added = []
+    for key, group in _group_by_hour(rows, instance, HOURLY_KEYS):
+        first_tokens = [row.first_token for row in group if row.first_token is not None]
+        sums: dict[str, Any] = {**dict(zip(_HOURLY_KEYS, key, strict=True)), **_sum_rows(group)}
+        sums["duration"] = sum(row.duration for row in group)
+        sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
+        histograms = count_buckets(first_tokens), count_buckets(row.duration for row in group)
+        stored = _find_histograms.fetch_one(connection, sums) or (None, None)
+        for name, histogram, data in zip(_HISTOGRAMS, histograms, stored, strict=True):
+            if data is not None:
+                add_histogram(histogram, decode_histogram(data))
+            sums[name] = encode_histogram(histogram)
+        added.append(sums)
+    _add_to_hourly.execute(connection, added)
+
+
+def add_session_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
+    """Add `rows` to the table `session_hours`, in the transaction of `connection`. `instance`: as for `hourly`."""
+    added = []
+    for key, group in _group_by_hour(rows, instance, SESSION_KEYS):
+        times = [row.started_at for row in group]
+        sums = {**dict(zip(_SESSION_KEYS, key, strict=True)), **_sum_rows(group)}
+        added.append(
+            {**sums, "max_context": max(map(_find_context, group)), "started_at": min(times), "last_at": max(times)}
+        )
+    _add_to_session_hours.execute(connection, added)
+
+
+def _group_by_hour(
+    rows: Iterable[StoredRequest], instance: str, columns: Sequence[str]
+) -> list[tuple[tuple[Any, ...], list[StoredRequest]]]:
+    """Return pairs of a key and its rows, sorted by key. A key: hour, `instance`, and the values of `columns`."""
+    read_key = attrgetter(*columns)
+    groups: dict[tuple[Any, ...], list[StoredRequest]] = {}
+    for row in rows:
+        groups.setdefault((row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row)), []).append(row)
+    return sorted(groups.items(), key=itemgetter(0))
+
+
+def _sum_rows(rows: Sequence[StoredRequest]) -> dict[str, int]:
+    """Return the sums in `SUM_NAMES` of `rows`."""
+    outcomes = [row.outcome_class for row in rows]
+    costs = [row.cost for row in rows if row.cost is not None]
+    requested = [row.requested_cost for row in rows if row.requested_cost is not None]
+    return {
+        **dict(zip(_COUNTED, map(sum, zip(*map(_read_counted, rows), strict=True)), strict=True)),
+        "requests": len(rows),
+        "errors": outcomes.count("error"),
+        "cancelled": outcomes.count("cancelled"),
+        "cost": sum(costs),
+        "unknown_cost_requests": len(rows) - len(costs),
+        "requested_cost": sum(requested),
+        "unknown_requested_cost_requests": len(rows) - len(requested),
+    }
+
+
+def _find_context(row: StoredRequest) -> int:
+    """Return the number of input tokens of the largest call to a provider."""
+    total = row.all_input_tokens
+    if _NEXT_CALL not in row.attempt_times:
+        return total
+    # the tokens of a request are the sum over its calls, which can exceed the context window
+    calls = decode_attempt_times(row.attempt_times)
+    highest = max(call.context for call in calls) if len(calls) > 1 else 0
+    return min(highest, total) or total
 
 
 MAX_BATCH_ROWS = 500
@@ -527,8 +551,8 @@ class LedgerWriter:
         if stored:
             _insert_requests.execute(connection, stored)
         if rows:
-            add_hourly_sums(connection, sum_rows_by_hour(rows, self._instance))
-            add_session_sums(connection, sum_sessions(rows, self._instance))
+            add_hourly_sums(connection, rows, self._instance)
+            add_session_sums(connection, rows, self._instance)
         if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
             _insert_contents.execute(connection, texts)
 
@@ -568,7 +592,11 @@ class LedgerWriter:
         state = self._queue.state
         # a block that cannot be deleted is claimed again; its dropped requests are counted once, when it is deleted
         if self._spool is not None and self._block is not None and self._spool.delete(self._block):
-            self._count_dropped(self._spool, self._block)
+            state.dropped_rows += self._block.dropped_rows
+            if self._block.problem:
+                count = self._block.dropped_rows
+                lost = f"{count} request{'s' * (count != 1)}" if count else "the texts of requests"
+                self._warn(f"The ledger dropped {lost} of a block in {self._spool.file}: {self._block.problem}")
         self._batch, self._texts, self._block = [], {}, None
         self._queue.in_batch = 0
         state.written_rows += row_count
@@ -583,14 +611,6 @@ class LedgerWriter:
         if state.condition != "ok":
             state.condition, state.problem = "ok", ""
             self._warn(f"The ledger stores requests again. {state.dropped_rows} were dropped since the start.")
-
-    def _count_dropped(self, spool: Spool, block: Block) -> None:
-        """Count the requests of `block` that cannot be decoded as lost."""
-        self._queue.state.dropped_rows += block.dropped_rows
-        if block.problem:
-            count = block.dropped_rows
-            lost = f"{count} request{'s' * (count != 1)}" if count else "the texts of requests"
-            self._warn(f"The ledger dropped {lost} of a block in {spool.file}: {block.problem}")
 
     def _fail(self, error: BaseException) -> None:
         state = self._queue.state
@@ -637,75 +657,3 @@ def _identify(file: str | None) -> _FileIdentity:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-_KEYS = ("hour", "instance", *SESSION_KEYS)
-_read_key = attrgetter(*SESSION_KEYS)
-_NEXT_CALL = "],["
-"""Text between two calls to providers in the column `attempt_times`."""
-_COUNTED = tuple(
-    name
-    for name in SUM_NAMES
-    if name not in ("requests", "errors", "cancelled", "unknown_cost_requests", "unknown_requested_cost_requests")
-)
-_read_counted = attrgetter(*_COUNTED)
-
-
-def sum_sessions(rows: Iterable[StoredRequest], instance: str) -> list[dict[str, Any]]:
-    """Return the sums of `rows` by hour and session, as rows to add to the table `session_hours`.
-
-    `rows` are new rows of the table `requests`. `instance` is the id of this process on PostgreSQL, and "" on SQLite.
-    """
-    groups = group_by_hour(rows, instance, _read_key)
-    return [{**dict(zip(_KEYS, key, strict=True)), **_sum_group(groups[key])} for key in sorted(groups)]
-
-
-def add_session_sums(connection: DriverConnection, sums: list[dict[str, Any]]) -> None:
-    """Add `sums`, the result of `sum_sessions`, to the stored sums, in the transaction of `connection`.
-
-    A row of the table `session_hours` that does not exist yet is inserted.
-    """
-    _add.execute(connection, sums)
-
-
-def _build_addition(database: str) -> ClauseElement:
-    """Return the SQL statement that adds a row of sums to the stored row with the same key, or inserts it."""
-    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(session_hours)
-    own, new = session_hours.c, insert.excluded
-    changes: dict[str, Any] = {name: own[name] + new[name] for name in SUM_NAMES}
-    for name in ("max_context", "last_at"):
-        changes[name] = case((own[name] > new[name], own[name]), else_=new[name])
-    changes["started_at"] = case((own.started_at < new.started_at, own.started_at), else_=new.started_at)
-    return insert.on_conflict_do_update(index_elements=_KEYS, set_=changes)
-
-
-_add = DriverStatement(_build_addition)
-
-
-def _sum_group(rows: Sequence[StoredRequest]) -> dict[str, Any]:
-    """Return the sums of `rows`, which have the same key."""
-    columns = zip(_COUNTED, zip(*map(_read_counted, rows), strict=True), strict=True)
-    sums: dict[str, Any] = {name: sum(filter(None, column)) for name, column in columns}  # None: unknown cost
-    times, outcomes = [row.started_at for row in rows], [row.outcome_class for row in rows]
-    return {
-        **sums,
-        "requests": len(rows),
-        "errors": outcomes.count("error"),
-        "cancelled": outcomes.count("cancelled"),
-        "unknown_cost_requests": [row.cost for row in rows].count(None),
-        "unknown_requested_cost_requests": [row.requested_cost for row in rows].count(None),
-        "max_context": max(map(_find_context, rows)),
-        "started_at": min(times),
-        "last_at": max(times),
-    }
-
-
-def _find_context(row: StoredRequest) -> int:
-    """Return the number of input tokens of the largest call to a provider in `row`, a row of `requests`."""
-    total: int = row.input_tokens + row.cache_read_tokens + row.cache_write_tokens
-    if _NEXT_CALL not in row.attempt_times:
-        return total
-    # the tokens of a request are the sum over its calls, which can exceed the context window
-    calls = decode_attempt_times(row.attempt_times)
-    highest = max(call.context for call in calls) if len(calls) > 1 else 0
-    return min(highest, total) or total

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.ledger.contents import StoredContent, build_content_rows, join_deltas, read_contents
+from anthropic_proxy.ledger.contents import StoredContent, build_content_rows, join_deltas, outline_json, read_contents
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.receipt_queue import ABANDONED_SECONDS, BufferedContent, ContentBuffer
 from anthropic_proxy.ledger.retention import Retention
@@ -222,3 +222,17 @@ def test_deltas_are_joined_only_within_a_block() -> None:
     joined = [delta(0, "text_delta", "text", "aé"), *frames[3:]]
     assert join_deltas(b"\n\n".join(frames)) == b"\n\n".join(joined)
     assert join_deltas(b'{"type":"message"}') == b'{"type":"message"}'
+
+
+@pytest.mark.parametrize("depth", [1, 100, 300, 350, 500, 900, 1_500, 100_000])
+def test_a_deeply_nested_body_has_an_outline_or_none(depth: int) -> None:
+    for start, end in ((b'{"a":', b"}"), (b"[", b"]")):
+        body = b'{"metadata":' + start * depth + b"1" + end * depth + b"}"
+        outline = outline_json(body)
+        assert outline == "" or outline.startswith('{\n  "metadata": ')
+        assert outline or depth > 100
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b"\xff", b'"text"'])
+def test_a_body_without_an_object_has_no_outline(body: bytes) -> None:
+    assert outline_json(body) == ""

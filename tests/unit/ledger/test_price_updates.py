@@ -19,6 +19,7 @@ from anthropic_proxy.ledger.price_updates import (
     FILE_NAME,
     InvalidPrices,
     OlderPrices,
+    PriceSource,
     PriceUpdater,
     describe_price_list,
     find_price_package_version,
@@ -31,6 +32,7 @@ from anthropic_proxy.plugins import Gateway, Plugin
 from anthropic_proxy.settings import ConfiguredPrice, Settings
 from anthropic_proxy.settings.file_format import PriceTable
 from tests.support.http_server import Server, serving
+from tests.support.interleaving import interleave
 from tests.support.ledger import NOON, new_receipt, read_rows, running_ledger
 from tests.support.price_list import build_price_list, list_providers
 
@@ -291,3 +293,14 @@ def test_the_price_of_another_vendor_is_that_of_the_list(tmp_path: Path) -> None
     assert data is not None
     _, model = data.snapshot.find_provider_model("model-1", None, None, "https://vendor-1.example/v1")
     assert vars(model.prices)["input_mtok"] == Decimal(1)
+
+
+def test_two_threads_find_the_same_price_list_at_the_first_call(tmp_path: Path) -> None:
+    def build() -> tuple[Callable[[], PriceSource], Callable[[], None]]:
+        directory = tmp_path / str(len(others))
+        return lambda: find_price_source(directory), lambda: others.append(find_price_source(directory))
+
+    others: list[PriceSource] = []
+    found = interleave(build)
+    assert len(found) > 10
+    assert [id(source) for source in found] == [id(source) for source in others]

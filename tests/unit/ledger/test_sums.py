@@ -1,4 +1,4 @@
-"""The sum of encoded histograms equals the sum of the decoded ones."""
+"""Sums of usage: histograms, of which the sum of encoded ones equals the sum of the decoded ones."""
 
 from hypothesis import given
 from hypothesis import strategies as st
