@@ -1,7 +1,8 @@
 """Command line of the proxy, with one module for each command.
 
-`commands` is the cyclopts application with all commands. `main` is the entry point of the program `anthropic-proxy`.
-Without a command, `serve` runs.
+`commands` is the cyclopts application with all commands, and `main` the entry point of the program `anthropic-proxy`.
+Without a command, `serve` runs. cyclopts imports the module of a command when the command is used, so that `--help`,
+`--version` and the start of a server load no other command.
 """
 
 import errno
@@ -12,35 +13,14 @@ from cyclopts import App as Commands
 from cyclopts import CycloptsError
 
 from anthropic_proxy import __version__
-from anthropic_proxy.cli.ask import ask
-from anthropic_proxy.cli.code import code, env, run
-from anthropic_proxy.cli.command_settings import take_global_options
-from anthropic_proxy.cli.completion import completion
-from anthropic_proxy.cli.config import config
-from anthropic_proxy.cli.db import db
-from anthropic_proxy.cli.doctor import doctor
-from anthropic_proxy.cli.explain import explain
-from anthropic_proxy.cli.health import health
-from anthropic_proxy.cli.import_settings import import_settings
-from anthropic_proxy.cli.init import init
-from anthropic_proxy.cli.keys import keys
-from anthropic_proxy.cli.lint_stream import lint_stream
-from anthropic_proxy.cli.logs import logs
+from anthropic_proxy.cli.command_table import COMMANDS, MAIN_EXAMPLES
+from anthropic_proxy.cli.global_options import take_global_options
 from anthropic_proxy.cli.misuse import (
-    MAIN_EXAMPLES,
-    add_examples,
     describe_misuse,
     move_stdin_name_to_end,
     require_known_command,
 )
-from anthropic_proxy.cli.models import models
-from anthropic_proxy.cli.prices import prices
-from anthropic_proxy.cli.replay import replay
-from anthropic_proxy.cli.routes import routes
 from anthropic_proxy.cli.serve import serve
-from anthropic_proxy.cli.service import service
-from anthropic_proxy.cli.usage import usage
-from anthropic_proxy.cli.version import version
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
 from anthropic_proxy.platforms.signals import restore_default_signals
 
@@ -60,30 +40,12 @@ commands = Commands(
 
 
 commands.default(serve)
-commands.command(serve)
-commands.command(code)
-commands.command(run)
-commands.command(ask)
-commands.command(doctor)
-commands.command(init)
-commands.command(env)
-commands.command(models)
-commands.command(prices)
-commands.command(config)
-commands.command(db)
-commands.command(keys)
-commands.command(health)
-commands.command(logs)
-commands.command(usage)
-commands.command(explain)
-commands.command(replay)
-commands.command(routes)
-commands.command(lint_stream)
-commands.command(service)
-commands.command(import_settings, name="import")
-commands.command(completion)
-commands.command(version)
-add_examples(commands)
+for _name, _row in COMMANDS.items():
+    _path = f"anthropic_proxy.cli.{_row.path}"
+    if _row.is_group:  # a group has its own examples
+        commands.command(_path, name=_name, help=_row.description)
+    else:
+        commands.command(_path, name=_name, help=_row.description, help_epilogue=_row.show_examples())
 commands.register_install_completion_command(help="Install the completion script for your shell.")
 
 
@@ -130,7 +92,7 @@ def _discard_output() -> None:
 
 
 def _report(*messages: str, status: int = EXIT_MISUSED) -> None:
-    from anthropic_proxy.log import Log  # noqa: PLC0415
+    from anthropic_proxy.log import Log  # noqa: PLC0415  # for errors only
     from anthropic_proxy.log.lines import escape_terminal_controls  # noqa: PLC0415
 
     log = Log(form="plain")

@@ -11,7 +11,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.local_proxy import open_proxy
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.log.lines import escape_terminal_controls, escape_unprintable
+from anthropic_proxy.upstream.local_server import stream_message
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 """Requested model if the option `--model` is not used. The settings map this Claude model to a model of a provider."""
@@ -24,11 +27,7 @@ def ask(
     model: str = DEFAULT_MODEL,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Send one question through the proxy and print the reply while it arrives.
-
-    The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.
-
-    Parameters
+    """Parameters
     ----------
     question
         Text of the question; by default standard input.
@@ -37,9 +36,6 @@ def ask(
     as_json
         Print the events of the reply as JSON, one per line.
     """
-    from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.upstream.local_server import stream_message  # noqa: PLC0415
-
     text = sys.stdin.read() if question is None else question
     if not text.strip():
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"')
@@ -61,8 +57,6 @@ def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
 
     With `as_json`, print the SSE `events` instead, one per line.
     """
-    from anthropic_proxy.log.lines import escape_terminal_controls, escape_unprintable  # noqa: PLC0415
-
     is_terminal = sys.stdout.isatty()
     used: dict[str, Any] = {}
     model = stop_reason = ""

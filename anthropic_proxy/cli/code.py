@@ -5,30 +5,34 @@ They use the proxy that runs on this machine. If there is none, they start a pro
 
 import json
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
-
-from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.local_proxy import LocalProxy
-import shlex
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+from cyclopts import Parameter
 from msgspec import Struct
 
-from anthropic_proxy.cli.local_proxy import LocalProxy
-from anthropic_proxy.cli.output import shorten_home
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.local_proxy import (
+    LocalProxy,
+    client_token,
+    find_proxy,
+    open_proxy,
+    require_accepted_credential,
+)
+from anthropic_proxy.cli.output import Output, shorten_home
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.log import escape_unprintable
 from anthropic_proxy.platforms.files import managed_claude_settings_paths
+from anthropic_proxy.platforms.processes import describe_missing_program, find_program, run_in_foreground
+from anthropic_proxy.platforms.signals import restore_sighup
+from anthropic_proxy.settings import copy_environment
 from anthropic_proxy.settings.text_file import read_bounded_file
 
 MAIN_MODELS = ("opus", "sonnet")
@@ -189,22 +193,6 @@ _Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 
 def code(*arguments: _Arguments) -> None:
-    """Run Claude Code with the proxy. Arguments after `--` are passed to Claude Code.
-
-    The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. Claude Code gets the
-    address, a credential, and the context window and output limit of the mapped model.
-    """
-    import tempfile  # noqa: PLC0415  # --help and `serve` need none of it
-
-    from anthropic_proxy.cli.code import (  # noqa: PLC0415
-        effective_environment,
-        find_selected_model,
-        merge_settings,
-        read_claude_settings,
-        separate_settings_option,
-    )
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-
     program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
     _report_outdated(program)
     option, others = separate_settings_option(arguments)
@@ -223,12 +211,6 @@ def code(*arguments: _Arguments) -> None:
 
 
 def run(*command: _Arguments) -> None:
-    """Run a program with the variables that make Anthropic SDKs and Claude Code use the proxy: `run -- python x.py`.
-
-    The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.
-    """
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-
     if not command:
         raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
     program = _find_program(command[0], "")
@@ -243,9 +225,6 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
     `level`: settings of one file. `variables`: variables of the proxy. `address`: address of the proxy. Raises
     `ConfigurationError` for a setting that cannot be overridden.
     """
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.log import escape_unprintable  # noqa: PLC0415
-
     notices = Output(sys.stderr)
     for name in find_overrides(level, variables):
         if level.is_managed:
@@ -278,9 +257,6 @@ def _find_program(name: str, remedy: str) -> str:
 
     Raises `ConfigurationError` with the text `remedy` if the program is missing.
     """
-    from anthropic_proxy.platforms.processes import describe_missing_program, find_program  # noqa: PLC0415
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-
     environ = copy_environment()
     program = find_program(name, environ)
     if program is None:
@@ -295,8 +271,6 @@ def _open_proxy() -> AbstractContextManager["LocalProxy"]:
 
     The settings are those of the environment and `.env`.
     """
-    from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
-
     return open_proxy(load_command_settings())
 
 
@@ -305,10 +279,6 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
 
     `variables`: environment variables for the client, which replace those of the user.
     """
-    from anthropic_proxy.platforms.processes import run_in_foreground  # noqa: PLC0415
-    from anthropic_proxy.platforms.signals import restore_sighup  # noqa: PLC0415
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-
     restore_sighup()  # a child process inherits the blocked signal
     try:
         return run_in_foreground(command, child_environment(variables, copy_environment()))
@@ -490,22 +460,13 @@ _QUOTE = "'"
 
 
 def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """Print the variables for Claude Code and the Anthropic SDKs, as shell commands.
-
-    Use it in a shell as `eval "$(anthropic-proxy env)"`.
-
-    Parameters
+    """Parameters
     ----------
     shell
         Shell that reads the commands; the default is the shell of the user.
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.code import client_variables  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.local_proxy import LocalProxy, client_token, find_proxy, require_accepted_credential  # noqa: PLC0415
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-
     settings = load_command_settings()
     running = find_proxy(settings)
     if running is not None:

@@ -1,53 +1,18 @@
-"""Settings of a command, from the environment and from the settings files in their one place.
-
-`take_global_options` removes the options that every command accepts from a command line. `load_command_settings`
-returns the settings.
-"""
+"""Settings of a command, from the environment and from the settings files in their one place."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from msgspec import structs
+
+from anthropic_proxy.cli.global_options import names_files
 from anthropic_proxy.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from anthropic_proxy.settings import Settings
-
-_CONFIG = "--config"
-_VERBOSE = ("-v", "--verbose")
-_STARTERS = ("code", "run")
-"""Commands that pass their arguments to another program. Options of the proxy come before these arguments."""
-_names_files: ContextVar[bool] = ContextVar("names_files", default=False)
-"""True if the user wants the names of the files that were read (`-v`)."""
-
-
-def take_global_options(words: Sequence[str]) -> list[str]:
-    """Return the command line without `--config DIR` and `-v`, which apply to this process.
-
-    They may be before or after the name of the command, but not after `--`. Raises `ConfigurationError` if the folder
-    is missing.
-    """
-    kept: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        name, joined, value = word.partition("=")
-        if word == "--" or (kept and kept[0] in _STARTERS and (name != _CONFIG or len(kept) > 1)):
-            return [*kept, word, *remaining]
-        if name == _CONFIG:
-            folder = value if joined else next(remaining, "")
-            if not folder:
-                raise ConfigurationError(f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.")
-            from anthropic_proxy.settings import use_settings_folder  # noqa: PLC0415  # --help needs none of it
-
-            use_settings_folder(folder)
-        elif word in _VERBOSE:
-            _names_files.set(True)
-        else:
-            kept.append(word)
-    return kept
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.running_proxy import describe_source, find_running_proxy, load_settings_of
+from anthropic_proxy.settings import Settings, copy_environment, find_env_file, find_listen_address, load_settings
+from anthropic_proxy.settings.place import CONFIG_VARIABLE, find_data_directory
 
 
 def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> "Settings":
@@ -57,17 +22,13 @@ def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool
     sends requests to providers itself: key files are read and key commands run. Raises `ConfigurationError` for
     invalid settings.
     """
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.settings import copy_environment, find_env_file, load_settings  # noqa: PLC0415
-    from anthropic_proxy.settings.place import CONFIG_VARIABLE  # noqa: PLC0415
-
     environ = copy_environment()
     env_file = find_env_file(environ)
     settings = None
     if of_running_proxy and not environ.get(CONFIG_VARIABLE):
         settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys)
     settings = settings or load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
-    if _names_files.get():
+    if names_files.get():
         sys.stderr.write(f"  {describe_files(settings)}\n")
     return settings
 
@@ -79,13 +40,6 @@ def _load_of_running_proxy(
 
     None: there is no such proxy. Settings of the command other than HOST and PORT may be invalid.
     """
-    from msgspec import structs  # noqa: PLC0415
-
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.running_proxy import describe_source, find_running_proxy, load_settings_of  # noqa: PLC0415
-    from anthropic_proxy.settings import find_listen_address, load_settings  # noqa: PLC0415
-    from anthropic_proxy.settings.place import find_data_directory  # noqa: PLC0415
-
     host, port = find_listen_address(environ, env_file)
     proxy = find_running_proxy(find_data_directory(environ), port)
     if proxy is None:

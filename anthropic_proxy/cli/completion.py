@@ -5,39 +5,34 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from cyclopts.completion import CompletionContext
+
+from anthropic_proxy.cli import commands
 from anthropic_proxy.cli.command_settings import load_command_settings
-
-if TYPE_CHECKING:
-    from cyclopts.completion import CompletionContext
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.providers import find_registry
+from anthropic_proxy.settings import Settings
 
 Shell = Literal["bash", "zsh", "fish", "powershell"]
 """Shell with a completion script."""
 
 
 def completion(shell: Shell, /) -> None:
-    """Print the completion script of a shell. `anthropic-proxy --install-completion` installs it for your shell.
-
-    Parameters
+    """Parameters
     ----------
     shell
         Shell that reads the script.
     """
-    from anthropic_proxy.cli import commands  # noqa: PLC0415  # it contains this command
-
     sys.stdout.write(commands.generate_completion(prog_name="anthropic-proxy", shell=shell))
 
 
-def complete_providers(_context: "CompletionContext") -> Sequence[str]:
+def complete_providers(_context: CompletionContext) -> Sequence[str]:
     """Return the model prefixes of all providers, such as `openai`, as words that a shell can complete.
 
     They include the providers of the configuration file if the settings are valid.
     """
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import find_registry  # noqa: PLC0415
-    from anthropic_proxy.settings import Settings  # noqa: PLC0415
-
     try:
         settings = load_command_settings(of_running_proxy=False)
     except ConfigurationError:

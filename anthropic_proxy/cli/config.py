@@ -6,17 +6,28 @@
 import asyncio
 import sys
 from datetime import date
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
+from msgspec import structs
 
 from anthropic_proxy.cli.command_settings import describe_files, load_command_settings
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.plugin_packages import require_installed_plugins
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.readiness import list_problems_and_warnings
+from anthropic_proxy.routing.router import find_preferred_provider
+from anthropic_proxy.routing.settings_listing import list_settings
+from anthropic_proxy.server.auth import require_auth_if_exposed
+from anthropic_proxy.services import open_services, require_route_prices
+from anthropic_proxy.settings import Settings, list_variables
+from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.settings.place import describe_unread_files
 
-if TYPE_CHECKING:
-    from anthropic_proxy.settings import Settings
-
-config = Commands(name="config", help="Show the settings with their sources, or check them.", help_epilogue="")
+config = Commands(name="config", help_epilogue=COMMANDS["config"].show_examples())
 """Group of the commands `config show` and `config check`."""
 _NO_PROVIDER = "No provider is configured, so the demo replies. It has no model. Next:  anthropic-proxy init"
 _UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"
@@ -36,12 +47,6 @@ def show(
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.output import Column, Output  # noqa: PLC0415
-    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.routing.settings_listing import list_settings  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.settings import list_variables  # noqa: PLC0415
-    from anthropic_proxy.settings.place import describe_unread_files  # noqa: PLC0415
-
     settings, output = load_command_settings(), Output()
     rows = list_settings(settings)
     shown = [row for row in rows if all_settings or row.source != "default"]
@@ -71,10 +76,6 @@ def check(
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-    from anthropic_proxy.settings.key_references import UNRESOLVED_KEY  # noqa: PLC0415
-
     output = Output()
     try:
         settings = load_command_settings(resolves_keys=reads_keys)
@@ -104,14 +105,6 @@ async def _find(settings: "Settings") -> tuple[list[str], list[str]]:
 
     The only network request is to the Ollama server, if Ollama is the preferred provider.
     """
-    from msgspec import structs  # noqa: PLC0415
-
-    from anthropic_proxy.plugin_packages import require_installed_plugins  # noqa: PLC0415
-    from anthropic_proxy.routing.readiness import list_problems_and_warnings  # noqa: PLC0415
-    from anthropic_proxy.routing.router import find_preferred_provider  # noqa: PLC0415
-    from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
-    from anthropic_proxy.services import open_services, require_route_prices  # noqa: PLC0415
-
     require_auth_if_exposed(settings)
     require_route_prices(settings)
     require_installed_plugins(settings)

@@ -4,17 +4,36 @@
 """
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
+from anthropic_proxy.cli.output import Output
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    describe_database_location,
+    find_database_problems,
+    find_database_url,
+    open_for_writing,
+)
+from anthropic_proxy.ledger.export import (
+    REQUEST_TITLES,
+    build_request_object,
+    encode_json,
+    list_request_values,
+    write_csv,
+)
+from anthropic_proxy.ledger.migrations import NEWEST_VERSION
+from anthropic_proxy.ledger.request_queries import stream_stored_requests
 
-if TYPE_CHECKING:
-    pass
-
-db = Commands(name="db", help="Migrate, check or export the database of the usage ledger.", help_epilogue="")
+db = Commands(name="db", help_epilogue=COMMANDS["db"].show_examples())
 """Group of the commands `db upgrade`, `db check` and `db export`."""
 
 
@@ -24,18 +43,6 @@ def upgrade() -> None:
 
     Before a migration, a SQLite file is copied, for example to ledger.sqlite3.backup-0001.
     """
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import (  # noqa: PLC0415  # noqa: PLC0415
-        DATABASE_ERRORS,
-        classify_database_error,
-        describe_database_failure,
-        describe_database_location,
-        find_database_url,
-        open_for_writing,
-    )
-    from anthropic_proxy.ledger.migrations import NEWEST_VERSION  # noqa: PLC0415
-
     settings, output = load_command_settings(), Output()
     place = describe_database_location(find_database_url(settings))
     try:
@@ -51,14 +58,6 @@ def check() -> None:
 
     Exit status: 0 without findings, 1 otherwise.
     """
-    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-        describe_database_location,
-        find_database_problems,
-        find_database_url,
-    )
-
     settings, output = load_command_settings(), Output()
     with open_ledger_for_reading(settings) as connection:
         problems = [] if connection is None else [*find_database_problems(connection)]
@@ -81,16 +80,6 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
     form
         csv, or json. In CSV, a text that a spreadsheet would run as a formula begins with an apostrophe.
     """
-    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.ledger.export import (  # noqa: PLC0415
-        REQUEST_TITLES,
-        build_request_object,
-        encode_json,
-        list_request_values,
-        write_csv,
-    )
-    from anthropic_proxy.ledger.request_queries import stream_stored_requests  # noqa: PLC0415
-
     with open_ledger_for_reading(load_command_settings()) as connection:
         rows = () if connection is None else stream_stored_requests(connection)
         if form == "csv":

@@ -3,44 +3,49 @@
 It also prints remedies for problems, and tables for `anthropic-proxy.toml` that adapt the proxy to an unknown server.
 """
 
+import asyncio
+import io
+import json
 import os
 import sys
-from contextlib import ExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import date
 from pathlib import Path
+from textwrap import wrap
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
-
-from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from anthropic_proxy.lab.doctor import Backend, ProbeTotals, Report
-    from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
-    from anthropic_proxy.services import Services
-    from anthropic_proxy.settings import Settings
-import asyncio
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import date
-from textwrap import wrap
-from types import TracebackType
-from typing import TYPE_CHECKING
+from rich.text import Text
 
 from anthropic_proxy import doctor_run
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.lab.doctor import Diagnosis, Report
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.lab.doctor import (
+    Backend,
+    Diagnosis,
+    ProbeTotals,
+    Report,
+    estimate_price,
+    estimate_totals,
+    run_doctor,
+    select_backends,
+)
 from anthropic_proxy.lab.doctor.dialect_row import FoundServer, hide_credentials
 from anthropic_proxy.lab.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.lab.doctor.report import LEGEND, ROWS, Cell, format_count, uses_demo_provider
+from anthropic_proxy.lab.doctor.report import LEGEND, ROWS, Cell, encode_report, format_count, uses_demo_provider
 from anthropic_proxy.lab.doctor.run_recorder import RunRecorder, list_learned_models
+from anthropic_proxy.log import Log
+from anthropic_proxy.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.processes import stop_process_when_stdin_ends
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.catalog import store_learned_models
+from anthropic_proxy.services import Services, open_services
 from anthropic_proxy.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,12 +83,7 @@ def doctor(
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
     attached: Annotated[bool, Parameter(name="--attached", negative="", show=False)] = False,
 ) -> None:
-    """Probe the configured backends: address, key, tools, images, thinking, limits and more.
-
-    The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
-    1 a fix is needed, 2 no provider is configured or none responds.
-
-    Parameters
+    """Parameters
     ----------
     names
         Providers (openai) or models (openai/gpt-4.1); by default all that the settings configure.
@@ -113,10 +113,6 @@ def doctor(
 
 def _run(options: _Options) -> int:
     """Send the probes, store and write the results, and return the exit status."""
-    import asyncio  # noqa: PLC0415  # --help needs none of it
-
-    from anthropic_proxy.platforms.processes import stop_process_when_stdin_ends  # noqa: PLC0415
-
     settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
     _require_writable(options.report)
     if options.is_attached:
@@ -137,12 +133,6 @@ async def _open_backends(
     settings: "Settings", options: _Options
 ) -> "AsyncIterator[tuple[Services, Sequence[Backend]]]":
     """Return a context manager with the services and the backends to examine."""
-    import io  # noqa: PLC0415
-
-    from anthropic_proxy.lab.doctor import select_backends  # noqa: PLC0415
-    from anthropic_proxy.log import Log  # noqa: PLC0415
-    from anthropic_proxy.services import open_services  # noqa: PLC0415
-
     services = await open_services(settings, log=Log(io.StringIO()))
     try:
         if not settings.keys or options.names:
@@ -157,10 +147,6 @@ async def _examine(settings: "Settings", options: _Options, stack: ExitStack) ->
 
     `stack` closes the recorder. Raises `ConfigurationError` if a user of the dashboard stops the run.
     """
-    import asyncio  # noqa: PLC0415
-
-    from anthropic_proxy.lab.doctor import estimate_totals  # noqa: PLC0415
-
     async with _open_backends(settings, options) as (services, backends):
         expected = estimate_totals(backends)
         _announce(backends, expected, settings, asks=options.asks)
@@ -181,10 +167,6 @@ async def _show_run(
     services: "Services", backends: "Sequence[Backend]", recorder: "RunRecorder", *, shows_table: bool
 ) -> "Report":
     """Run the doctor, show and store its progress, and return the report. `recorder` may cancel this task."""
-    import asyncio  # noqa: PLC0415
-
-    from anthropic_proxy.lab.doctor import run_doctor  # noqa: PLC0415
-
     run = asyncio.current_task()
     assert run is not None
     with DoctorProgress(shows_table=shows_table) as progress:
@@ -206,8 +188,6 @@ async def _show_run(
 
 def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price: float | None) -> tuple[str, str]:
     """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
-    from anthropic_proxy.money import NANO_DOLLARS, format_amount  # noqa: PLC0415
-
     shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
@@ -215,11 +195,6 @@ def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price
 
 def _print_estimate(options: _Options) -> None:
     """Print the models to examine and the expected cost. No probe is sent."""
-    import asyncio  # noqa: PLC0415
-    import json  # noqa: PLC0415
-
-    from anthropic_proxy.lab.doctor import estimate_price, estimate_totals  # noqa: PLC0415
-
     settings = load_command_settings(of_running_proxy=not options.is_attached)
 
     async def find_backends() -> "Sequence[Backend]":
@@ -242,8 +217,6 @@ def _announce(backends: "Sequence[Backend]", expected: "ProbeTotals", settings: 
 
     `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
     """
-    from anthropic_proxy.lab.doctor import estimate_price  # noqa: PLC0415
-
     count, cost = _describe_cost(backends, expected, estimate_price(backends, settings))
     sys.stderr.write(f"Probing {count}: {cost}.\n")
     sys.stderr.flush()
@@ -277,11 +250,6 @@ def _require_writable(file: Path | None) -> None:
 
 
 def _write_results(result: "Report", settings: "Settings", *, as_json: bool, file: Path | None) -> None:
-    from datetime import date  # noqa: PLC0415
-
-    from anthropic_proxy.lab.doctor.report import encode_report  # noqa: PLC0415
-    from anthropic_proxy.platforms.os_errors import describe_os_error  # noqa: PLC0415
-
     secrets, today = settings.reveal_all_secrets(), date.today()
     try:
         if file is not None:
@@ -392,8 +360,6 @@ class DoctorProgress:
         """Show the present state of `diagnoses`, the results of all backends so far."""
         self._diagnoses = diagnoses
         if self._live is not None:
-            from rich.text import Text  # noqa: PLC0415
-
             output = Output(sys.stderr)
             self._live.update(Text.from_ansi("\n".join(_format_table(output, diagnoses))))
 

@@ -8,29 +8,32 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
+from msgspec import structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.explanation import Explanation
-    from anthropic_proxy.exchange.dry_run import DryRun, DryRunClient
-    from anthropic_proxy.settings import Settings
-import textwrap
-from collections.abc import Iterator
-from datetime import UTC, datetime
-
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.explanation import Explanation, mask_credential
+from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
+from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_DRY_RUN_CLIENT, DryRun, DryRunClient, run_dry
 from anthropic_proxy.ledger.export import build_request_object
 from anthropic_proxy.ledger.request_queries import list_failed_attempts, list_notes
 from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.log import Log
 from anthropic_proxy.log.lines import escape_unprintable
 from anthropic_proxy.money import format_cost
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.services import new_transports, open_services
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.wire.anthropic.json_spans import Edit, apply_edits, find_members
 
 EXIT_REJECTED = 1
 """Exit status 1: the request failed, or the proxy would reject it."""
@@ -47,13 +50,7 @@ def explain(
     body: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Show how a stored request was routed, or how a captured one would be routed. Nothing is sent.
-
-    With --body or --model, the stored text (LEDGER_CONTENT=true) is translated again with the current settings.
-
-    Exit status 0: the request was served, or would be sent; 1: it failed, or the proxy would reject it.
-
-    Parameters
+    """Parameters
     ----------
     file
         File with the JSON body of a request, `-` for standard input, or the id of a stored request: `req_…`. A body
@@ -74,9 +71,6 @@ def explain(
             sys.exit(_explain_stored(name, as_json))
         content, name = _read_stored(name, "--body" if body else "--model")
     else:
-        from anthropic_proxy.cli.output import read_input  # noqa: PLC0415
-        from anthropic_proxy.server.request_body import MAX_BODY_BYTES  # noqa: PLC0415
-
         content = read_input(file, MAX_BODY_BYTES)
     sys.exit(_explain_body(content, name, model, body=body, as_json=as_json))
 
@@ -103,8 +97,6 @@ def _explain_body(content: bytes, name: str, model: str | None, *, body: bool, a
 
 def _require_stored(file: str | None, last: bool) -> None:
     """Raise `ConfigurationError` if the arguments name no request, or both a file and the last stored request."""
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-
     if file is None and not last:
         raise ConfigurationError(
             "FILE is missing. Use the name of a file, the id of a stored request, or --last. "
@@ -119,8 +111,6 @@ def _read_stored(request_id: str | None, option: str) -> tuple[bytes, str]:
 
     `request_id`: None: the last stored request. `option`: command-line option that needs the body, for error messages.
     """
-    from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request  # noqa: PLC0415
-
     settings = load_command_settings()
     row = require_stored_request(settings, request_id)
     remedy = " Explain a file with the request body:  anthropic-proxy explain FILE"
@@ -132,8 +122,6 @@ def _explain_stored(request_id: str | None, as_json: bool) -> int:
 
     `request_id`: None: the last stored request.
     """
-    from anthropic_proxy.cli.ledger_access import require_stored_request  # noqa: PLC0415
-
     row = require_stored_request(load_command_settings(), request_id)
     explanation = StoredExplanation(row)
     if as_json:
@@ -148,9 +136,6 @@ def _build(content: bytes, name: str, model: str | None) -> "Explanation":
 
     `model`: model to request; None: the model in the body. `name`: name of the input for messages.
     """
-    from anthropic_proxy.cli.explanation import Explanation  # noqa: PLC0415
-    from anthropic_proxy.cli.output import describe_input  # noqa: PLC0415
-
     settings = load_command_settings()
     fields, result, head = dry_run_request(settings, content, describe_input(Path(name)), model)
     return Explanation(settings, fields, result, head)
@@ -180,8 +165,6 @@ def dry_run_request(
     `content` is the request body, and `input_name` is its name in error messages. `model` replaces the model in the
     body. `sender` is the simulated client, by default one on this machine.
     """
-    from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_DRY_RUN_CLIENT  # noqa: PLC0415
-
     fields = _decode(content, input_name)
     if model is not None:
         content, fields = replace_field(content, "model", model), {**fields, "model": model}
@@ -197,13 +180,6 @@ async def _run(
     A dry run does all steps except the call to the provider. `sender`: client of the request. `clock`: returns the time
     of the request; None: the present.
     """
-    from msgspec import structs  # noqa: PLC0415
-
-    from anthropic_proxy.cli.explanation import mask_credential  # noqa: PLC0415
-    from anthropic_proxy.exchange.dry_run import run_dry  # noqa: PLC0415
-    from anthropic_proxy.log import Log  # noqa: PLC0415
-    from anthropic_proxy.services import new_transports, open_services  # noqa: PLC0415
-
     transports = new_transports(settings)
     log = Log(form="plain", level="error", secrets=settings.reveal_all_secrets())
     services = await open_services(settings, transports=transports, log=log)
@@ -244,8 +220,6 @@ def _decode(content: bytes, name: str) -> dict[str, Any]:
 
 def replace_field(content: bytes, name: str, new: str | bool) -> bytes:
     """Return the JSON object `content` with the new value `new` for the field `name`. All other bytes stay the same."""
-    from anthropic_proxy.wire.anthropic.json_spans import Edit, apply_edits, find_members  # noqa: PLC0415
-
     value = json.dumps(new).encode()
     members = find_members(content)
     for member in members:
@@ -256,8 +230,6 @@ def replace_field(content: bytes, name: str, new: str | bool) -> bytes:
 
 
 def _write_error(message: str) -> None:
-    from anthropic_proxy.log import Log  # noqa: PLC0415
-
     sys.stdout.flush()
     log = Log(form="plain")
     log.write_line(f"✕ {message}", level="error")

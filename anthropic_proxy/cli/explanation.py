@@ -24,6 +24,7 @@ from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.routing.rules import RouteCheck
 from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.upstream.http.url import join_url
 from anthropic_proxy.wire.contract import Credential
 from anthropic_proxy.wire.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
 
@@ -365,7 +366,6 @@ class Explanation:
         """Return the URL of the upstream request without user name and password."""
         sent = self._result.recorded
         assert sent is not None
-        from anthropic_proxy.upstream.http.url import join_url  # noqa: PLC0415
 
         scheme, _, remainder = join_url(sent.base_url, sent.request.path).partition("://")
         host, slash, path = remainder.partition("/")

@@ -6,19 +6,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.local_proxy import require_proxy
+from anthropic_proxy.cli.output import Output
 
 
 def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.
-
-    Parameters
+    """Parameters
     ----------
     as_json
         Print the address, version and start time of the proxy as JSON.
     """
-    from anthropic_proxy.cli.local_proxy import require_proxy  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-
     settings = load_command_settings()
     proxy = require_proxy(settings)
     if as_json:

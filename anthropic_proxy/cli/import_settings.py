@@ -1,13 +1,19 @@
 """Command `import`: reads the configuration of another proxy, and writes the same settings for this proxy."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan
-    from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.importing.detection import read_configuration
+from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, prepare_files
+from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.router import list_tier_mappings
+from anthropic_proxy.settings import copy_environment
+from anthropic_proxy.settings.masking import mask_env_lines
+from anthropic_proxy.settings.place import require_settings_folder
+from anthropic_proxy.settings.text_file import MAX_CONFIG_BYTES
 
 
 def import_settings(
@@ -16,32 +22,13 @@ def import_settings(
     *,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
-
-    The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
-    proxy. Lines are added to the settings files in their folder; existing ones are never changed. Keys are copied only
-    from a .env. For other formats, the new lines refer to the variables that contain the keys. Rules that depend on
-    the request become [[routes]]. Entries with an equivalent are renamed or converted. Every other entry that is set
-    gets a line that says what happens to it.
-
-    Parameters
+    """Parameters
     ----------
     file
         Configuration file of the other proxy; `-` for standard input.
     dry_run
         Print the new lines and the resulting mapping of the Claude models, and write nothing.
     """
-    from anthropic_proxy.cli.importing.detection import read_configuration  # noqa: PLC0415
-    from anthropic_proxy.cli.importing.plan import prepare_files  # noqa: PLC0415
-    from anthropic_proxy.cli.output import (  # noqa: PLC0415
-        Output,
-        describe_input,
-        read_input,
-    )
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-    from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
-    from anthropic_proxy.settings.text_file import MAX_CONFIG_BYTES  # noqa: PLC0415
-
     plan = read_configuration(read_input(file, MAX_CONFIG_BYTES), describe_input(file))
     files = prepare_files(plan, require_settings_folder(copy_environment()))
     output = Output()
@@ -65,8 +52,6 @@ def _write_summary(output: "Output", plan: "ImportPlan", name: str, *, dry_run: 
 
 
 def _write_additions(output: "Output", files: "FilesToWrite") -> None:
-    from anthropic_proxy.settings.masking import mask_env_lines  # noqa: PLC0415
-
     for addition in files.additions:
         if addition.added or addition.kept_names:
             output.write_line()
@@ -86,9 +71,6 @@ def _write_notes(output: "Output", plan: "ImportPlan") -> None:
 
 
 def _write_mapping(output: "Output", files: "FilesToWrite") -> None:
-    from anthropic_proxy.routing.catalog import Catalog  # noqa: PLC0415
-    from anthropic_proxy.routing.router import list_tier_mappings  # noqa: PLC0415
-
     output.write_line()
     output.write_line(output.paint("Mapping", "title"))
     tiers_by_target: dict[str, list[str]] = {}

@@ -4,52 +4,39 @@
 server that the proxy does not know. The settings of such a server are also written into `anthropic-proxy.toml`.
 """
 
+import asyncio
+import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from datetime import date
 from getpass import getpass
-from typing import TYPE_CHECKING, Annotated
+from ipaddress import ip_address
+from typing import Annotated
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
+from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.errors import ConfigurationError, UpstreamError
-
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.output import Output
-    from anthropic_proxy.routing.providers import Provider
-    from anthropic_proxy.settings import Settings
-import re
-from ipaddress import ip_address
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-from msgspec import structs
-
 from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, ServerTable, prepare_files
-from anthropic_proxy.routing.providers import Provider, find_registry
-from anthropic_proxy.settings import ConfiguredProvider, Settings, copy_environment
-from anthropic_proxy.settings.masking import mask_env_lines
-from anthropic_proxy.settings.place import require_settings_folder
-from anthropic_proxy.settings.sources import FoundSetting
-from anthropic_proxy.settings.values import decode_keys, decode_model, decode_url
-
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.output import Output
-import asyncio
-import time
-from datetime import date
-
-from msgspec import Struct
-
+from anthropic_proxy.cli.local_proxy import find_proxy
+from anthropic_proxy.cli.output import Output
+from anthropic_proxy.errors import ConfigurationError, UpstreamError
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.provider_models import query_chat_models
+from anthropic_proxy.routing.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.routing.readiness import find_google_project
 from anthropic_proxy.routing.router import TierMapping, list_tier_mappings
 from anthropic_proxy.services import open_services
-from anthropic_proxy.settings import Secret
-from anthropic_proxy.settings.masking import mask_setting
+from anthropic_proxy.settings import ENV_FILE, ConfiguredProvider, Secret, Settings, copy_environment, load_settings
+from anthropic_proxy.settings.env_writer import append_variables, format_env_line
+from anthropic_proxy.settings.masking import mask_env_lines, mask_setting
+from anthropic_proxy.settings.place import require_settings_folder
+from anthropic_proxy.settings.sources import FoundSetting
+from anthropic_proxy.settings.values import decode_keys, decode_model, decode_url, find_similar_choice
 
 TEST_TIMEOUT_SECONDS = 10.0
 """Maximum time in seconds for the test of a key, which queries the provider for its models."""
@@ -360,9 +347,7 @@ def init(
     skip_test: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Choose a provider, test its key and add the settings to .env. Existing lines never change.
-
-    Parameters
+    """Parameters
     ----------
     provider
         Provider to use, such as openai; by default the command asks.
@@ -373,8 +358,6 @@ def init(
     yes
         Write the lines without confirmation.
     """
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
-
     if provider is not None:
         _require_provider(provider)
     is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -400,10 +383,6 @@ class _Setup:
     """
 
     def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
-        from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-        from anthropic_proxy.settings import ENV_FILE, copy_environment, load_settings  # noqa: PLC0415
-        from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
-
         self._output, self._is_interactive = output, is_interactive
         self._skip_test, self._is_confirmed = skip_test, is_confirmed
         self._environ: Mapping[str, str] = copy_environment()
@@ -494,9 +473,6 @@ class _Setup:
 
         None: no key was accepted.
         """
-        from anthropic_proxy.settings.sources import FoundSetting  # noqa: PLC0415
-        from anthropic_proxy.settings.values import decode_keys  # noqa: PLC0415
-
         variable = str(provider.key_variable)
         for _ in range(_MAX_ATTEMPTS):
             key = getpass(f"  {variable} (not shown): ").strip()
@@ -519,9 +495,6 @@ class _Setup:
 
         None: no server answers.
         """
-        from anthropic_proxy.settings.sources import FoundSetting  # noqa: PLC0415
-        from anthropic_proxy.settings.values import decode_url  # noqa: PLC0415
-
         variable = str(provider.base_url_variable)
         start = f"To start {provider.title} there:  {provider.prefix} serve"
         self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
@@ -588,9 +561,6 @@ class _Setup:
 
     def _write(self, provider: "Provider", lines: Mapping[str, str]) -> int:
         """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
-        from anthropic_proxy.settings.env_writer import append_variables, format_env_line  # noqa: PLC0415
-        from anthropic_proxy.settings.masking import mask_setting  # noqa: PLC0415
-
         added, differences = separate_existing_lines(lines, self._in_file, self._settings)
         for difference in differences:
             self._output.write_notice(
@@ -623,8 +593,6 @@ class _Setup:
 
     def _write_next_step(self) -> None:
         """Print the next command for the user. A running proxy has to read the new settings first."""
-        from anthropic_proxy.cli.local_proxy import find_proxy  # noqa: PLC0415
-
         running = find_proxy(self._settings)
         if running is not None:
             self._output.write_notice(f"A proxy runs at {running.address}. Restart it to use the new settings.")
@@ -633,9 +601,6 @@ class _Setup:
 
 def _require_provider(name: str) -> None:
     """Raise `ConfigurationError` if `name`, the option `--provider`, is no provider that the user can choose."""
-    from anthropic_proxy.routing.providers import find_registry  # noqa: PLC0415
-    from anthropic_proxy.settings import Settings  # noqa: PLC0415
-
     _find_choice([ProviderChoice(row) for row in find_registry(Settings()) if row.offered_to_users], name)
 
 
@@ -644,8 +609,6 @@ def _find_choice(choices: "Sequence[ProviderChoice]", name: str, option: str = "
 
     Raises `ConfigurationError` with the nearest name. `option`: text before this name.
     """
-    from anthropic_proxy.settings.values import find_similar_choice  # noqa: PLC0415
-
     word = name.lower()
     for choice in choices:
         if word in (choice.provider.name, choice.provider.prefix):

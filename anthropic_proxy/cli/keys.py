@@ -4,40 +4,57 @@ Each command has a function, such as `create` and `rotate` (replace the text of 
 several keys share, and `audit` lists the changes.
 """
 
+import asyncio
+import getpass
+import platform
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import App as Commands
-from cyclopts import Parameter
-
-from anthropic_proxy.cli.command_settings import load_command_settings
-
-if TYPE_CHECKING:
-    from anthropic_proxy.access.administration import KeyAdministration
-    from anthropic_proxy.access.queries import Spending
-    from anthropic_proxy.access.rules import Rules
-    from anthropic_proxy.access.virtual_keys import VirtualKey
-    from anthropic_proxy.settings import Settings
-import sys
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from cyclopts import App as Commands
+from cyclopts import Parameter
+from msgspec import UNSET
 
+from anthropic_proxy.access.administration import KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.access.descriptions import (
     describe_changes,
     describe_rules,
+    describe_unknown_routes,
     encode_audit_entry,
     encode_key,
     format_time,
 )
-from anthropic_proxy.access.queries import Spending
+from anthropic_proxy.access.limits import list_scopes
+from anthropic_proxy.access.queries import (
+    Spending,
+    find_team,
+    list_audit_entries,
+    list_keys,
+    read_spending,
+    require_key,
+)
+from anthropic_proxy.access.rules import Rules, decode_duration, decode_expiry, decode_rule_texts
 from anthropic_proxy.access.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.errors import ConfigurationError, UnknownModel
+from anthropic_proxy.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    describe_database_location,
+    find_database_url,
+)
 from anthropic_proxy.ledger.export import write_csv
+from anthropic_proxy.log import Log
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.stores import open_store
 
 
 @Parameter(name="*")
@@ -65,13 +82,11 @@ class RuleOptions:
 
     def decode(self) -> dict[str, Any]:
         """Return the given options as fields of `Rules`. Raises `InvalidRequest` for an invalid value."""
-        from anthropic_proxy.access.rules import decode_rule_texts  # noqa: PLC0415  # --help needs none of it
-
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
         return decode_rule_texts(given, prefix="--")
 
 
-keys = Commands(name="keys", help="Create, list, change, rotate and revoke virtual keys for clients.", help_epilogue="")
+keys = Commands(name="keys", help_epilogue=COMMANDS["keys"].show_examples())
 """Group of the commands `keys …`."""
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
@@ -101,9 +116,6 @@ def create(
     as_json
         Print one JSON object, with the key, instead.
     """
-    from anthropic_proxy.access.rules import Rules, decode_expiry  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.access.virtual_keys import VirtualKey  # noqa: PLC0415
-
     expiry = decode_expiry("--expires", expires, time.time())
     chosen = Rules(**(rules or RuleOptions()).decode())
     settings = load_command_settings()
@@ -123,9 +135,6 @@ def list_(*, as_json: _AsJson = False) -> None:
     as_json
         Print one JSON array instead.
     """
-    from anthropic_proxy.access.queries import list_keys  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
-
     with open_ledger_for_reading(load_command_settings()) as connection:
         found = [] if connection is None else list_keys(connection)
     write_keys(found, as_json=as_json)
@@ -142,10 +151,6 @@ def show(key: str, *, as_json: _AsJson = False) -> None:
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.access.queries import require_key  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
-    from anthropic_proxy.errors import UnknownModel  # noqa: PLC0415
-
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         if connection is None:
@@ -181,11 +186,6 @@ def change(
     expires
         Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
     """
-    from msgspec import UNSET  # noqa: PLC0415  # --help needs none of it
-
-    from anthropic_proxy.access.administration import KeyChange  # noqa: PLC0415
-    from anthropic_proxy.access.rules import decode_expiry  # noqa: PLC0415
-
     given = {"label": label, "owner": owner, "team": team}
     names = {name: value for name, value in given.items() if value is not None}
     expires_at = UNSET if expires is None else decode_expiry("--expires", expires, time.time())
@@ -211,8 +211,6 @@ def rotate(key: str, *, overlap: str = "0m", as_json: _AsJson = False) -> None:
     as_json
         Print one JSON object, with the key, instead.
     """
-    from anthropic_proxy.access.rules import decode_duration  # noqa: PLC0415  # --help needs none of it
-
     seconds, settings = decode_duration("--overlap", overlap), load_command_settings()
     with _administering(settings) as administration:
         rotated, text = administration.rotate_key(key, seconds)
@@ -228,8 +226,6 @@ def revoke(key: str) -> None:
     key
         Label or id.
     """
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
-
     with _administering(load_command_settings()) as administration:
         revoked = administration.revoke_key(key)
     output = Output()
@@ -245,10 +241,6 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     name
         Name of the team.
     """
-    from anthropic_proxy.access.queries import find_team  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.access.virtual_keys import Team  # noqa: PLC0415
-    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
-
     settings = load_command_settings()
     if changes := (rules or RuleOptions()).decode():
         with _administering(settings) as administration:
@@ -275,11 +267,6 @@ def audit(
     as_csv
         Print CSV instead.
     """
-    from anthropic_proxy.access.queries import list_audit_entries  # noqa: PLC0415
-    from anthropic_proxy.access.rules import decode_duration  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-
     if as_json and as_csv:
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
     beginning = time.time() - decode_duration("--since", since)
@@ -290,9 +277,6 @@ def audit(
 
 def _warn_of_unknown_routes(rules: "Rules", settings: "Settings") -> None:
     """Write a warning for each route in `rules` that the configuration file does not contain."""
-    from anthropic_proxy.access.descriptions import describe_unknown_routes  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-
     for warning in describe_unknown_routes(rules.routes, settings):
         Output().write_notice(warning, "!", "warn")
 
@@ -303,19 +287,6 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
 
     The database is created or migrated if necessary.
     """
-    import getpass  # noqa: PLC0415  # --help needs none of it
-    import platform  # noqa: PLC0415
-
-    from anthropic_proxy.access.administration import open_administration  # noqa: PLC0415
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import (  # noqa: PLC0415  # noqa: PLC0415
-        DATABASE_ERRORS,
-        classify_database_error,
-        describe_database_failure,
-        describe_database_location,
-        find_database_url,
-    )
-
     place = describe_database_location(find_database_url(settings))
     try:
         user = getpass.getuser()
@@ -330,12 +301,6 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
 
 def _read_spending(settings: "Settings", key: "VirtualKey") -> "Sequence[Spending]":
     """Return the used amounts of the budgets of `key`, from the store of limits that the server uses."""
-    import asyncio  # noqa: PLC0415  # --help needs none of it
-
-    from anthropic_proxy.access.limits import list_scopes  # noqa: PLC0415
-    from anthropic_proxy.access.queries import read_spending  # noqa: PLC0415
-    from anthropic_proxy.log import Log  # noqa: PLC0415
-    from anthropic_proxy.stores import open_store  # noqa: PLC0415
 
     async def read() -> "Sequence[Spending]":
         store = open_store(settings, Log(form="plain").write_line)

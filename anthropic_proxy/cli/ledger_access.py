@@ -6,27 +6,31 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+from msgspec import structs
+from sqlalchemy import Connection, exc
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.settings import Settings
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-from msgspec import structs
-
 from anthropic_proxy.ledger.contents import read_contents
+from anthropic_proxy.ledger.database import (
+    describe_database_location,
+    find_database_file,
+    find_database_url,
+    has_tables,
+    open_for_reading,
+)
 from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
+    StoredRequest,
     find_stored_request,
     list_stored_requests,
     to_receipt,
 )
-from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.log.request_feed import LoggedRequest
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.settings import Settings
 
 
 @contextmanager
@@ -35,16 +39,6 @@ def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]"
 
     None means that no request is stored. Raises `ConfigurationError` if the ledger is off or unreadable.
     """
-    from sqlalchemy import exc  # noqa: PLC0415  # --help needs none of it
-
-    from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-        describe_database_location,
-        find_database_file,
-        find_database_url,
-        has_tables,
-        open_for_reading,
-    )
-
     url = find_database_url(settings)
     file = find_database_file(url)
     if file is not None:

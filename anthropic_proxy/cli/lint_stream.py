@@ -7,17 +7,15 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import Parameter
-
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.output import Output
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
 from msgspec import Struct
+
+from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.log import Log, escape_unprintable
 
 EXIT_INVALID = 1
 """Exit status 1: the stream has violations of the grammar."""
@@ -36,23 +34,13 @@ def lint_stream(
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Check a captured event stream of the Messages API against the grammar of its events.
-
-    Each violation is one line: file, line, event, rule and cause. Exit status 0: valid; 1: violations.
-
-    Parameters
+    """Parameters
     ----------
     file
         Server-sent events as received, for example by `curl -N`; `-` for standard input.
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.output import (  # noqa: PLC0415  # --help needs none of it
-        Output,
-        describe_input,
-        read_input,
-    )
-
     grammar, output = EventGrammar(), Output()
     content = read_input(file, MAX_STREAM_BYTES)
     if other := _find_other_format(content):
@@ -70,8 +58,6 @@ def lint_stream(
 
 
 def _reject(message: str) -> NoReturn:
-    from anthropic_proxy.log import Log, escape_unprintable  # noqa: PLC0415
-
     Log(form="plain").write_line(f"✕ {escape_unprintable(message)}", level="error")
     sys.exit(EXIT_INVALID)
 
@@ -98,8 +84,6 @@ def _find_other_format(content: bytes) -> str:
 
 
 def _write_report(output: "Output", grammar: "EventGrammar", name: str) -> None:
-    from anthropic_proxy.log import escape_unprintable  # noqa: PLC0415
-
     repeated: Counter[tuple[str, str]] = Counter()
     for violation in grammar.violations:
         kind = (violation.rule, _NUMBER.sub("0", violation.message))

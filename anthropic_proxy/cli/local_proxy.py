@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from platformdirs import user_log_path
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.processes import background_popen_options, end_process, proxy_command
@@ -152,8 +153,6 @@ def _find_log_file() -> Path:
 
     A log above `MAX_LOG_BYTES` is first renamed to `proxy.log.1`.
     """
-    from platformdirs import user_log_path  # noqa: PLC0415  # `serve` does not need it
-
     try:
         directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)
         file = directory / _LOG_NAME

@@ -5,25 +5,20 @@ the requests for `--errors`.
 """
 
 import sys
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
-
-from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from anthropic_proxy.log import Log
-    from anthropic_proxy.log.request_feed import LoggedRequest
-    from anthropic_proxy.settings import Settings
 import time
 from collections.abc import Iterator
+from itertools import chain
+from typing import Annotated
 
 import msgspec
+from cyclopts import Parameter
 from msgspec import Struct
 
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.ledger_access import read_last_requests
 from anthropic_proxy.cli.local_proxy import LocalProxy, find_proxy, require_accepted_credential, require_proxy
-from anthropic_proxy.errors import UpstreamUnreachable
+from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
+from anthropic_proxy.log import Log
 from anthropic_proxy.log.request_feed import LoggedRequest, RequestSnapshot
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.settings import Settings
@@ -42,13 +37,7 @@ def logs(
     live: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Print the last requests of the running proxy, then each request when it ends, until Ctrl+C.
-
-    The lines are the same as in the log of the proxy, for the requests of all its workers. They contain no message
-    content. Requests that the proxy no longer keeps come from the ledger. If no proxy runs, all requests come from the
-    ledger.
-
-    Parameters
+    """Parameters
     ----------
     number
         Number of earlier requests to print first. Each worker of the proxy keeps its last 200 requests.
@@ -61,7 +50,6 @@ def logs(
     as_json
         Print one JSON object per request.
     """
-
     if not 0 <= number <= MAX_LINES:
         raise ConfigurationError(f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.')
     settings = load_command_settings()
@@ -76,8 +64,6 @@ def _show_requests(settings: "Settings") -> None:
 
     Raises `ConfigurationError` if the packages of the extra `tui` are not installed.
     """
-    from itertools import chain  # noqa: PLC0415
-
     try:
         from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -96,9 +82,6 @@ def _show_requests(settings: "Settings") -> None:
 
 
 def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: bool, as_json: bool) -> None:
-    from anthropic_proxy.cli.local_proxy import find_proxy  # noqa: PLC0415
-    from anthropic_proxy.log import Log  # noqa: PLC0415
-
     log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
     if number > 0:
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
@@ -147,7 +130,6 @@ def _read_stored(
     """
     if not settings.has_ledger() or number == 0:
         return []
-    from anthropic_proxy.cli.ledger_access import read_last_requests  # noqa: PLC0415
 
     return read_last_requests(settings, number, failed_only=errors, before=before)
 

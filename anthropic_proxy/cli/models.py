@@ -6,28 +6,22 @@
 import asyncio
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from fnmatch import fnmatch
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
+from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.installation import build_extra_install_command
-from anthropic_proxy.money import format_price
-
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.output import Column, Output
-    from anthropic_proxy.routing.providers import Provider
-    from anthropic_proxy.settings import Settings
-from typing import Literal
-from urllib.parse import urlsplit
-
-from msgspec import Struct, structs
-
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.exchange.not_found import describe_base_url_setting
+from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.ledger.price_updates import describe_price_list, find_price_source, has_price_package
 from anthropic_proxy.ledger.prices import PriceList, Rates
+from anthropic_proxy.money import format_price
 from anthropic_proxy.routing.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
@@ -36,8 +30,9 @@ from anthropic_proxy.routing.router import (
     find_preferred_provider,
     list_tier_mappings,
 )
-from anthropic_proxy.services import Services
+from anthropic_proxy.services import Services, open_services
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.values import find_similar_choice
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
 _PRICES_TITLE = "$/M in / cached / out"
@@ -51,17 +46,13 @@ def models(
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.
-
-    Parameters
+    """Parameters
     ----------
     provider
         Provider to list, such as openai, or model, such as openai/gpt-4.1; by default the mapping of the Claude models.
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
-
     status = asyncio.run(_show_mapping(Output(), as_json) if provider is None else _show(Output(), provider, as_json))
     sys.exit(status)
 
@@ -71,8 +62,6 @@ async def _show_mapping(output: "Output", as_json: bool) -> int:
 
     `as_json`: print one JSON object instead.
     """
-    from anthropic_proxy.services import open_services  # noqa: PLC0415
-
     services = await open_services(load_command_settings(resolves_keys=True))
     try:
         tiers, offered = await list_tier_groups(services), await query_all_providers(services)
@@ -100,9 +89,6 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
 
     `name`: `openai` or `openai/gpt-4.1`. `as_json`: print one JSON object instead.
     """
-    from anthropic_proxy.routing.providers import find_registry  # noqa: PLC0415
-    from anthropic_proxy.services import open_services  # noqa: PLC0415
-
     settings = load_command_settings(resolves_keys=True)
     word, _, model = name.partition("/")
     provider = find_provider(word, settings)
@@ -135,8 +121,6 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
 
 def _write_price(output: "Output", price: "ModelPrice | None") -> None:
     """Print all prices of one model with their source: each kind of token, long contexts and web searches."""
-    from anthropic_proxy.cli.output import Column  # noqa: PLC0415
-
     if price is None:
         return
     output.write_line()
@@ -159,12 +143,6 @@ def _write_price_source(output: "Output", settings: "Settings | None") -> None:
 
     `settings`: None: nothing with a price was printed.
     """
-    from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
-        describe_price_list,
-        find_price_source,
-        has_price_package,
-    )
-
     if not has_price_package():
         output.write_notice(NO_PRICES, "!", "warn")
     elif settings is not None:
@@ -177,10 +155,6 @@ def _write_price_source(output: "Output", settings: "Settings | None") -> None:
 
 
 def _unknown_provider(name: str, rows: "Iterable[Provider]") -> ConfigurationError:
-    from fnmatch import fnmatch  # noqa: PLC0415
-
-    from anthropic_proxy.settings.values import find_similar_choice  # noqa: PLC0415
-
     prefixes, model = [row.prefix for row in rows], name.lower()
     known = ((row.prefix, pattern.lower()) for row in rows for pattern in (*row.known_models, *row.model_id_patterns))
     owner = next((prefix for prefix, pattern in known if fnmatch(model, pattern)), "")
@@ -192,8 +166,6 @@ def _unknown_provider(name: str, rows: "Iterable[Provider]") -> ConfigurationErr
 
 
 def _columns(output: "Output", *titles: str) -> Sequence["Column"]:
-    from anthropic_proxy.cli.output import Column  # noqa: PLC0415
-
     names, limits = [Column(title) for title in titles], [Column("Context", True), Column("Output", True)]
     prices = [Column(_PRICES_TITLE)] if output.is_terminal else [Column(title, True) for title in _PRICE_TITLES]
     return [*names, *limits, *prices]
@@ -242,7 +214,6 @@ def _name_tiers(tiers: Sequence[str], *, is_short: bool) -> str:
 
 def _write_counts(output: "Output", offered: Sequence["ProviderModels"], settings: "Settings") -> None:
     """Print the number of models of each provider, failed queries, and the origin of the prices."""
-
     reached = [row for row in offered if not row.problem]
     if reached:
         first, *others = reached

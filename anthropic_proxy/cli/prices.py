@@ -6,22 +6,40 @@ A running proxy uses the stored list for its next requests.
 import asyncio
 import sys
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
+from msgspec import structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.models import ModelPrice, describe_price, find_model_price
+from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.errors import ClientError, UpstreamError
+from anthropic_proxy.exchange.gateway import send_http
+from anthropic_proxy.ledger.price_updates import (
+    MAX_PRICE_BYTES,
+    InvalidPrices,
+    OlderPrices,
+    PriceUpdate,
+    describe_update_failure,
+    download_prices,
+    find_price_list_url,
+    find_price_source,
+    format_date,
+    read_price_list,
+    record_update_success,
+    require_price_directory,
+    store_new_prices,
+)
+from anthropic_proxy.routing.router import RoutingQuery, build_route, list_tier_mappings
+from anthropic_proxy.services import Services, open_services
+from anthropic_proxy.settings import Settings
 
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.models import ModelPrice
-    from anthropic_proxy.cli.output import Output
-    from anthropic_proxy.ledger.price_updates import PriceUpdate
-    from anthropic_proxy.services import Services
-    from anthropic_proxy.settings import Settings
-
-prices = Commands(name="prices", help="Update the list of model prices.", help_epilogue="")
+prices = Commands(name="prices", help_epilogue=COMMANDS["prices"].show_examples())
 """Group of the commands `prices …`."""
 _Prices = Mapping[str, "ModelPrice | None"]
 """Model id with prefix → price. None: the price is unknown."""
@@ -44,25 +62,11 @@ def update(
     as_json
         Print the result as one JSON object.
     """
-
     sys.exit(asyncio.run(_update(load_command_settings(), source, as_json)))
 
 
 async def _update(settings: "Settings", source: str, as_json: bool) -> int:
     """Store the price list at `source`, print the changes, and return the exit status. `as_json`: print JSON."""
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-    from anthropic_proxy.errors import UpstreamError  # noqa: PLC0415
-    from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
-        InvalidPrices,
-        OlderPrices,
-        describe_update_failure,
-        find_price_list_url,
-        find_price_source,
-        record_update_success,
-        require_price_directory,
-    )
-    from anthropic_proxy.services import open_services  # noqa: PLC0415
-
     directory = require_price_directory(settings)
     origin, output = source or find_price_list_url(settings), Output()
     services = await open_services(settings)
@@ -85,16 +89,6 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
 
 
 async def _store(services: "Services", directory: Path, origin: str) -> "PriceUpdate":
-    from datetime import date  # noqa: PLC0415
-
-    from anthropic_proxy.exchange.gateway import send_http  # noqa: PLC0415
-    from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
-        MAX_PRICE_BYTES,
-        download_prices,
-        read_price_list,
-        store_new_prices,
-    )
-
     if origin.startswith(("http://", "https://")):
         content = await download_prices(lambda url: send_http(services, "GET", url, max_bytes=MAX_PRICE_BYTES), origin)
     else:
@@ -104,10 +98,6 @@ async def _store(services: "Services", directory: Path, origin: str) -> "PriceUp
 
 def _list_prices(services: "Services") -> _Prices:
     """Return the present prices of the models to which tiers and routes of the settings refer."""
-    from anthropic_proxy.cli.models import find_model_price  # noqa: PLC0415
-    from anthropic_proxy.errors import ClientError  # noqa: PLC0415
-    from anthropic_proxy.routing.router import RoutingQuery, build_route, list_tier_mappings  # noqa: PLC0415
-
     rows = list_tier_mappings(services.settings, services.catalog)
     names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
     for rule in services.settings.routes:
@@ -120,10 +110,6 @@ def _list_prices(services: "Services") -> _Prices:
 
 
 def _write_result(output: "Output", result: "PriceUpdate", before: _Prices, after: _Prices, *, as_json: bool) -> None:
-    from anthropic_proxy.cli.models import describe_price  # noqa: PLC0415
-    from anthropic_proxy.cli.output import Column  # noqa: PLC0415
-    from anthropic_proxy.ledger.price_updates import format_date  # noqa: PLC0415
-
     stored = result.stored
     changed = [name for name in after if _amounts(before.get(name)) != _amounts(after[name])]
     if as_json:
@@ -156,6 +142,4 @@ def _write_result(output: "Output", result: "PriceUpdate", before: _Prices, afte
 
 def _amounts(price: "ModelPrice | None") -> object:
     """Return all amounts of a price, without its source, to compare two prices."""
-    from msgspec import structs  # noqa: PLC0415
-
     return None if price is None else structs.replace(price, source="")

@@ -1,14 +1,18 @@
 """Command `replay`: sends a stored request again through the proxy on this machine, and prints the reply."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.ask import print_reply
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.explain import replace_field
+from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
+from anthropic_proxy.cli.local_proxy import open_proxy
 from anthropic_proxy.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from anthropic_proxy.settings import Settings
+from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.upstream.local_server import stream_message
 
 
 def replay(
@@ -19,12 +23,7 @@ def replay(
     model: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Send a stored request again and print the reply while it arrives. Tool calls of the reply are not run.
-
-    The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy on PORT
-    is used if it runs. Otherwise a proxy is started and stopped afterwards.
-
-    Parameters
+    """Parameters
     ----------
     request
         Id of the stored request: `req_…`.
@@ -35,10 +34,6 @@ def replay(
     as_json
         Print the events of the reply as JSON, one per line.
     """
-    from anthropic_proxy.cli.ask import print_reply  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
-    from anthropic_proxy.upstream.local_server import stream_message  # noqa: PLC0415
-
     if request is None and not last:
         raise ConfigurationError(
             "REQUEST is missing. Use the id of a stored request, or --last. More:  anthropic-proxy replay --help"
@@ -58,10 +53,6 @@ def _build_body(settings: "Settings", request: str | None, model: str | None) ->
 
     Raises `ConfigurationError` if the body is not stored completely, or if the request has no reply of a model.
     """
-    from anthropic_proxy.cli.explain import replace_field  # noqa: PLC0415
-    from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request  # noqa: PLC0415
-    from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH  # noqa: PLC0415
-
     row = require_stored_request(settings, request, path=EXCHANGE_PATH)
     if row.path != EXCHANGE_PATH:
         raise ConfigurationError(

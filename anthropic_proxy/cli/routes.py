@@ -6,19 +6,24 @@
 import textwrap
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.explain import dry_run_request
+from anthropic_proxy.cli.explanation import describe_checks, encode_checks
+from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.exchange.dry_run import DryRun, DryRunClient
+from anthropic_proxy.log.lines import escape_unprintable
+from anthropic_proxy.routing.rules import describe_conditions
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.settings import BALANCE_TEXTS, CONFIG_FILE, ConfiguredRoute
 
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.output import Output
-    from anthropic_proxy.exchange.dry_run import DryRun
-    from anthropic_proxy.settings import ConfiguredRoute
-
-routes = Commands(name="routes", help="Show the routes of anthropic-proxy.toml, or explain one.", help_epilogue="")
+routes = Commands(name="routes", help_epilogue=COMMANDS["routes"].show_examples())
 """Group of the commands `routes list` and `routes explain`."""
 _LABEL_COLUMNS = 13
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
@@ -33,9 +38,6 @@ def list_routes(*, as_json: _AsJson = False) -> None:
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.output import Column, Output  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.settings import CONFIG_FILE  # noqa: PLC0415
-
     settings, output = load_command_settings(), Output()
     if as_json:
         output.write_json({"routes": [_encode(route) for route in settings.routes]})
@@ -83,15 +85,6 @@ def explain(
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.explain import dry_run_request  # noqa: PLC0415
-    from anthropic_proxy.cli.output import (  # noqa: PLC0415
-        Output,
-        describe_input,
-        read_input,
-    )
-    from anthropic_proxy.exchange.dry_run import DryRunClient  # noqa: PLC0415
-    from anthropic_proxy.server.request_body import MAX_BODY_BYTES  # noqa: PLC0415
-
     sender = DryRunClient(key=key, team=team, headers=dict(map(_decode_header, header or ())))
     moment = None if at is None else _decode_time(at)
     settings = load_command_settings()
@@ -117,8 +110,6 @@ def _decode_header(text: str) -> tuple[str, str]:
 
     Raises `ConfigurationError` if the colon is missing.
     """
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise ConfigurationError(f"--header is \"{text}\". Use a name and a value, such as 'x-project: web'.")
@@ -127,8 +118,6 @@ def _decode_header(text: str) -> tuple[str, str]:
 
 def _decode_time(text: str) -> float:
     """Convert `text`, a date and time, to seconds since the epoch. Raises `ConfigurationError` for an invalid text."""
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
@@ -137,8 +126,6 @@ def _decode_time(text: str) -> float:
 
 def _describe_targets(route: "ConfiguredRoute") -> str:
     """Return the targets (models) of `route` as text: `a, then b`, or `a (3), b (1): weighted`."""
-    from anthropic_proxy.settings import BALANCE_TEXTS  # noqa: PLC0415
-
     if route.balance == "order":
         return ", then ".join(route.targets)
     names = [f"{target} ({route.weights[target]:g})" if route.weights else target for target in route.targets]
@@ -147,8 +134,6 @@ def _describe_targets(route: "ConfiguredRoute") -> str:
 
 
 def _to_row(route: "ConfiguredRoute") -> tuple[str, str, str, str]:
-    from anthropic_proxy.routing.rules import describe_conditions  # noqa: PLC0415
-
     return route.name, describe_conditions(route), _describe_targets(route), route.origin
 
 
@@ -175,9 +160,6 @@ def _write_route(output: "Output", number: int, route: "ConfiguredRoute") -> Non
 
 def _write_result(output: "Output", requested: str, result: "DryRun") -> None:
     """Write the requested and the first used model, the reason, the checked routes, and the further targets."""
-    from anthropic_proxy.cli.explanation import describe_checks  # noqa: PLC0415
-    from anthropic_proxy.log.lines import escape_unprintable  # noqa: PLC0415
-
     requested = escape_unprintable(requested)
     if result.route is None:
         output.write_line(f"  {output.paint(requested, 'title')}")
@@ -194,8 +176,6 @@ def _write_result(output: "Output", requested: str, result: "DryRun") -> None:
 
 
 def _encode_result(requested: str, result: "DryRun") -> dict[str, object]:
-    from anthropic_proxy.cli.explanation import encode_checks  # noqa: PLC0415
-
     route, error = result.route, result.error
     return {
         "requested_model": requested,
@@ -211,8 +191,6 @@ def _encode_result(requested: str, result: "DryRun") -> dict[str, object]:
 
 def _write_labeled(output: "Output", label: str, text: str) -> None:
     """Write `label` and `text` as one line to `output`, wrapped on a terminal."""
-    from anthropic_proxy.log.lines import escape_unprintable  # noqa: PLC0415
-
     width, text = output.width, escape_unprintable(text)
     columns = None if width is None else max(width - _LABEL_COLUMNS - 4, 30)
     lines = [text] if columns is None else textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)

@@ -4,18 +4,21 @@ The data comes from the ledger, the database of client requests.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.ledger.export import build_usage_object, name_group, tabulate_usage
-from anthropic_proxy.ledger.periods import UsageRange
+from anthropic_proxy.ledger.periods import resolve_usage_range
 from anthropic_proxy.ledger.price_updates import describe_price_list, has_price_package
-from anthropic_proxy.ledger.queries import NOT_SENT, UsageGroup
+from anthropic_proxy.ledger.queries import NOT_SENT, UsageGroup, UsageRange, sum_usage
 from anthropic_proxy.ledger.sums import UsageSums, add_up
 from anthropic_proxy.money import format_cost
 from anthropic_proxy.settings import Settings
@@ -32,9 +35,7 @@ def usage(
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     as_csv: Annotated[bool, Parameter(name="--csv", negative="")] = False,
 ) -> None:
-    """Show requests, tokens and costs, from the ledger of this machine or from DATABASE_URL.
-
-    Parameters
+    """Parameters
     ----------
     by
         Property by which requests are grouped. Each row has the sums of one group.
@@ -49,8 +50,6 @@ def usage(
     as_csv
         Print CSV instead.
     """
-    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415  # --help needs none of it
-
     if as_json and as_csv:
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
     _write(by, since, until, "json" if as_json else "csv" if as_csv else "table")
@@ -58,12 +57,6 @@ def usage(
 
 def _write(by: Grouping, since: str, until: str, form: Literal["json", "csv", "table"]) -> None:
     """Write the sums of requests, tokens and costs between `since` and `until` in the given form."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
-    from anthropic_proxy.ledger.periods import resolve_usage_range  # noqa: PLC0415
-    from anthropic_proxy.ledger.queries import sum_usage  # noqa: PLC0415
-
     chosen = resolve_usage_range(since, until, datetime.now(UTC))
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:

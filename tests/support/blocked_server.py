@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from anthropic_proxy.app import App, load_app
-from anthropic_proxy.cli.serve import run_server
+from anthropic_proxy.cli.server_processes import run_server
 
 
 class Blocking(App):

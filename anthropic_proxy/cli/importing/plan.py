@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import ip_address
@@ -373,8 +374,6 @@ def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:
 
 def _decode_table(text: str) -> object:
     """Return the contents of the only table in `text`, `[providers.NAME]` or `[[routes]]`."""
-    import tomllib  # noqa: PLC0415  # needed by this command alone
-
     contents = tomllib.loads(text)
     return contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
 

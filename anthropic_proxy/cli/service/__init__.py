@@ -6,17 +6,20 @@ Administrator rights are not needed. `install`, `uninstall` and `status` are the
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
-if TYPE_CHECKING:
-    from anthropic_proxy.cli.service.control import Service
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.service.control import Service, find_service
+from anthropic_proxy.settings import copy_environment
+from anthropic_proxy.settings.place import require_settings_folder
 
 EXIT_STOPPED = 1
 """Exit status of `service status` if the service does not run."""
 
-service = App(name="service", help="Run the proxy in the background, started at login (systemd, launchd, Windows).")
+service = App(name="service", help_epilogue=COMMANDS["service"].show_examples())
 """The command `service` with its subcommands."""
 
 
@@ -31,8 +34,6 @@ def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] 
     as_text
         Print the file and the commands instead, and change nothing.
     """
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-
     found, output = _find_service(), Output()
     if as_text:
         output.write_line(f"# {found.path}")
@@ -50,8 +51,6 @@ def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] 
 @service.command
 def uninstall() -> None:
     """Stop the service and remove its file."""
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-
     found = _find_service()
     found.uninstall()
     Output().write_line(f"Removed {found.path}. Settings and logs remain.")
@@ -60,8 +59,6 @@ def uninstall() -> None:
 @service.command
 def status() -> None:
     """Print whether the service is installed and runs. Exit status 0: it runs; 1: it does not."""
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
-
     found, output = _find_service(), Output()
     if not found.is_installed():
         output.write_line("The service is not installed. Install it:  anthropic-proxy service install")
@@ -75,8 +72,4 @@ def status() -> None:
 
 
 def _find_service() -> "Service":
-    from anthropic_proxy.cli.service.control import find_service  # noqa: PLC0415
-    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
-    from anthropic_proxy.settings.place import require_settings_folder  # noqa: PLC0415
-
     return find_service(sys.platform, require_settings_folder(copy_environment()))

@@ -1,0 +1,266 @@
+"""All commands with what `--help` says of them.
+
+The list of all commands needs no module of a command: cyclopts imports the module when its command is used, so that
+these modules have their imports at the top. A description stands here because that list shows its first line.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One row of the table."""
+
+    path: str
+    """Function or group of commands, as `module:name` below `anthropic_proxy.cli`."""
+    description: str
+    examples: tuple[str, ...]
+    """Command lines without the name of the program."""
+    is_group: bool = False
+
+    def show_examples(self) -> str:
+        """Return the end of the help."""
+        return "Examples:\n\n" + "\n".join(f"- anthropic-proxy {line}" for line in self.examples)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command(
+        "serve:serve",
+        "Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.",
+        (
+            "serve",
+            "serve --port 8083",
+        ),
+    ),
+    "code": Command(
+        "code:code",
+        """Run Claude Code with the proxy. Arguments after `--` are passed to Claude Code.
+
+The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. Claude Code gets the
+address, a credential, and the context window and output limit of the mapped model.""",
+        (
+            "code",
+            "code -- --resume",
+        ),
+    ),
+    "run": Command(
+        "code:run",
+        """Run a program with the variables that make Anthropic SDKs and Claude Code use the proxy: \
+`run -- python x.py`.
+
+The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
+        ("run -- python3 script.py",),
+    ),
+    "ask": Command(
+        "ask:ask",
+        """Send one question through the proxy and print the reply while it arrives.
+
+The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
+        (
+            'ask "hello"',
+            'ask --model openai/gpt-4.1 "hello"',
+        ),
+    ),
+    "doctor": Command(
+        "doctor:doctor",
+        """Probe the configured backends: address, key, tools, images, thinking, limits and more.
+
+The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
+1 a fix is needed, 2 no provider is configured or none responds.""",
+        (
+            "doctor",
+            "doctor openai",
+            "doctor openai/gpt-4.1 --report report.md",
+        ),
+    ),
+    "init": Command(
+        "init:init",
+        "Choose a provider, test its key and add the settings to .env. Existing lines never change.",
+        (
+            "init",
+            "init --provider openai --key-from-env OPENAI_API_KEY --yes",
+        ),
+    ),
+    "env": Command(
+        "code:env",
+        """Print the variables for Claude Code and the Anthropic SDKs, as shell commands.
+
+Use it in a shell as `eval "$(anthropic-proxy env)"`.""",
+        (
+            "env",
+            "env --shell fish",
+        ),
+    ),
+    "models": Command(
+        "models:models",
+        "Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.",
+        (
+            "models",
+            "models openai",
+            "models openai/gpt-4.1",
+        ),
+    ),
+    "prices": Command(
+        "prices:prices",
+        "Update the list of model prices.",
+        (
+            "prices update",
+            "prices update --from prices.json",
+        ),
+        is_group=True,
+    ),
+    "config": Command(
+        "config:config",
+        "Show the settings with their sources, or check them.",
+        (
+            "config show --all",
+            "config check",
+        ),
+        is_group=True,
+    ),
+    "db": Command(
+        "db:db",
+        "Migrate, check or export the database of the usage ledger.",
+        (
+            "db check",
+            "db export > requests.csv",
+        ),
+        is_group=True,
+    ),
+    "keys": Command(
+        "keys:keys",
+        "Create, list, change, rotate and revoke virtual keys for clients.",
+        (
+            "keys create ci --team build --budget 50USD/month",
+            "keys list",
+            "keys rotate ci --overlap 24h",
+            "keys revoke ci",
+        ),
+        is_group=True,
+    ),
+    "health": Command(
+        "health:health",
+        "Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.",
+        (
+            "health",
+            "health --json",
+        ),
+    ),
+    "logs": Command(
+        "logs:logs",
+        """Print the last requests of the running proxy, then each request when it ends, until Ctrl+C.
+
+The lines are the same as in the log of the proxy, for the requests of all its workers. They contain no message
+content. Requests that the proxy no longer keeps come from the ledger. If no proxy runs, all requests come from the
+ledger.""",
+        (
+            "logs",
+            "logs --errors",
+            "logs --live",
+        ),
+    ),
+    "usage": Command(
+        "usage:usage",
+        "Show requests, tokens and costs, from the ledger of this machine or from DATABASE_URL.",
+        (
+            "usage --since 7d --by day",
+            "usage --since yesterday --by project",
+            "usage --since 30d --csv",
+        ),
+    ),
+    "explain": Command(
+        "explain:explain",
+        """Show how a stored request was routed, or how a captured one would be routed. Nothing is sent.
+
+With --body or --model, the stored text (LEDGER_CONTENT=true) is translated again with the current settings.
+
+Exit status 0: the request was served, or would be sent; 1: it failed, or the proxy would reject it.""",
+        (
+            "explain --last",
+            "explain request.json",
+            "explain request.json --body",
+            "explain - --json < request.json",
+        ),
+    ),
+    "replay": Command(
+        "replay:replay",
+        """Send a stored request again and print the reply while it arrives. Tool calls of the reply are not run.
+
+The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy on PORT
+is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
+        (
+            "replay req_01JD8QWK5T",
+            "replay --last --model openai/gpt-4.1",
+        ),
+    ),
+    "routes": Command(
+        "routes:routes",
+        "Show the routes of anthropic-proxy.toml, or explain one.",
+        (
+            "routes list",
+            "routes explain request.json",
+            "routes explain request.json --key alice --at 2026-11-20T23:30",
+        ),
+        is_group=True,
+    ),
+    "lint-stream": Command(
+        "lint_stream:lint_stream",
+        """Check a captured event stream of the Messages API against the grammar of its events.
+
+Each violation is one line: file, line, event, rule and cause. Exit status 0: valid; 1: violations.""",
+        (
+            "lint-stream reply.sse",
+            "lint-stream - < reply.sse",
+        ),
+    ),
+    "service": Command(
+        "service:service",
+        "Run the proxy in the background, started at login (systemd, launchd, Windows).",
+        (
+            "service install",
+            "service status",
+        ),
+        is_group=True,
+    ),
+    "import": Command(
+        "import_settings:import_settings",
+        """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
+
+The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
+proxy. Lines are added to the settings files in their folder; existing ones are never changed. Keys are copied only
+from a .env. For other formats, the new lines refer to the variables that contain the keys. Rules that depend on
+the request become [[routes]]. Entries with an equivalent are renamed or converted. Every other entry that is set
+gets a line that says what happens to it.""",
+        (
+            "import config.yaml --dry-run",
+            "import config.json",
+        ),
+    ),
+    "completion": Command(
+        "completion:completion",
+        "Print the completion script of a shell. `anthropic-proxy --install-completion` installs it for your shell.",
+        ("completion bash",),
+    ),
+    "version": Command(
+        "version:version",
+        "Print the version of this program.",
+        ("version",),
+    ),
+}
+
+MAIN_EXAMPLES = """Examples:
+
+- anthropic-proxy: serve on http://127.0.0.1:8082
+- anthropic-proxy serve --port 8083: serve on another port
+- anthropic-proxy init: choose a provider and write .env
+- anthropic-proxy code: run Claude Code with the proxy
+- anthropic-proxy ask "hello": ask a model one question
+- anthropic-proxy doctor: examine the configured backends
+
+Settings come from the environment and from .env in one folder, which config show names.
+All of them: anthropic-proxy config show --all.
+
+Every command accepts --config DIR, the folder of .env and anthropic-proxy.toml, and -v, which names the files read.
+
+In a checkout, python3 scripts/serve.py takes the same options as serve."""
+"""Text with examples at the end of the help of the main command."""

@@ -1,0 +1,220 @@
+"""Start of the HTTP server of the proxy with its processes, for the command `serve`."""
+
+import asyncio
+import errno
+import socket
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from anthropic_proxy.app import load_app
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.processes import raise_fd_limit, stop_process_when_stdin_ends
+from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
+from anthropic_proxy.platforms.sockets import PORT_OWNER_COMMANDS, find_port_owner
+from anthropic_proxy.server.auth import require_auth_if_exposed
+from anthropic_proxy.server.listener import MAX_PORT, build_tls_context, format_url, open_listener
+from anthropic_proxy.server.process import ServerConfig, ServerProcess
+from anthropic_proxy.services import require_route_prices
+from anthropic_proxy.settings import Settings, python_safe_path_for_workers
+from anthropic_proxy.settings.config_file import resolve_config_file_path
+from anthropic_proxy.upstream.local_server import get_json
+from anthropic_proxy.workers.supervisor import Supervisor
+from anthropic_proxy.workers.worker import LoadWorkerApp, serve_supervised
+
+MAX_WORKERS = 1000
+"""Maximum of the option `--workers`, the number of server processes. A larger number is rejected at start-up."""
+
+
+def start_server(
+    host: str | None, port: int | None, *, workers: int, reload: bool, watch_config: bool, attached: bool
+) -> None:
+    """Run the server with the settings of the environment, and with the options of `serve`."""
+    settings = _load_settings(host, port, attached=attached)
+    run_server(
+        _app_loader(settings),
+        host=settings.host,
+        port=settings.port,
+        workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
+        stop_timeout_seconds=settings.stop_timeout_seconds,
+        drain_delay_seconds=settings.drain_delay_seconds,
+        tls_files=_find_tls_files(settings),
+        watched_files=_list_settings_files(settings) if watch_config else (),
+        stops_at_end_of_input=attached,
+    )
+
+
+def _list_settings_files(settings: "Settings") -> tuple[str, ...]:
+    files = settings.env_file, resolve_config_file_path(settings.env_file)
+    return tuple(file for file in files if file is not None)
+
+
+def _app_loader(settings: "Settings") -> "LoadWorkerApp":
+    """Return the function with which each server process builds the application, with this host and port."""
+    return partial(load_app, {"host": settings.host, "port": settings.port})
+
+
+def _load_settings(host: str | None, port: int | None, *, attached: bool) -> "Settings":
+    """Return the settings of the environment, with the host and port of the command line if they are given.
+
+    Raises `ConfigurationError` if other machines could reach the host and use the proxy without a key.
+    """
+    settings = load_command_settings(of_running_proxy=False)
+    require_route_prices(settings)
+    if host:
+        settings = replace(settings, host=host.strip("[]"))
+    if port is not None:
+        settings = replace(settings, port=_require_range("--port", port, 0, MAX_PORT))
+    require_auth_if_exposed(settings)
+    if attached:  # the only client is the program that starts the server
+        settings = replace(settings, drain_delay_seconds=0.0, tls_certificate_file=None, tls_key_file=None)
+    return settings
+
+
+def _find_tls_files(settings: "Settings") -> tuple[str, str] | None:
+    """Return the PEM files of certificate and key, after a check. None: TLS is off.
+
+    Raises `ConfigurationError` if a file is missing or cannot be used.
+    """
+    if settings.tls_certificate_file is None:
+        if settings.tls_key_file is not None:
+            raise ConfigurationError("TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.")
+        return None
+
+    files = settings.tls_certificate_file, settings.tls_key_file or ""
+    build_tls_context(*files)
+    return files
+
+
+def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:
+    if not minimum <= number <= maximum:
+        raise ConfigurationError(f'{option} is "{number}". Use a whole number from {minimum} to {maximum}.')
+    return number
+
+
+def run_server(
+    load_app: LoadWorkerApp,
+    *,
+    host: str,
+    port: int,
+    workers: int = 1,
+    stop_timeout_seconds: float = 25.0,
+    drain_delay_seconds: float = 0.0,
+    tls_files: tuple[str, str] | None = None,
+    watched_files: Sequence[str] = (),
+    heartbeat_timeout_seconds: float = 30.0,
+    stops_at_end_of_input: bool = False,
+) -> None:
+    """Serve HTTP requests until SIGTERM or SIGINT stops the server.
+
+    `workers` 0 means one process that restarts after code changes. Raises `ConfigurationError` if the address cannot be
+    used.
+    """
+    defer_sighup()
+    raise_fd_limit()
+    listener = _open_listener(host, port)
+    address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
+    if stops_at_end_of_input:
+        print(address, flush=True)  # the listener already queues connections
+        stop_process_when_stdin_ends()
+    config = ServerConfig(
+        address, stop_timeout_seconds, drain_delay_seconds, tls_files, watched_files, heartbeat_timeout_seconds
+    )
+    try:
+        _run_processes(load_app, config, listener, workers)
+    finally:
+        listener.close()
+
+
+def _run_processes(load_app: LoadWorkerApp, config: ServerConfig, listener: socket.socket, workers: int) -> None:
+    """Serve in this process, or in several workers. `workers`: 0: one process that restarts when the code changes."""
+    if not workers:
+        _serve_with_code_reload(load_app, config, listener)
+    elif workers > 1:
+        application = load_app(address=config.address)
+        try:
+            asyncio.run(application.log_startup(workers))
+            sys.exit(Supervisor(load_app, config, listener, workers, application).run())
+        finally:
+            application.remove_record()
+    else:
+        ServerProcess(load_app, config, listener).run()
+
+
+def _open_listener(host: str, port: int) -> socket.socket:
+    """Return the listening socket. Raises `ConfigurationError` with the owner of a port that is in use."""
+    try:
+        return open_listener(host, port)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+            raise
+        raise ConfigurationError(describe_occupied_port(host, port)) from error
+
+
+def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, listener: socket.socket) -> None:
+    import uvicorn  # noqa: PLC0415  # for developers of the proxy only
+    from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
+
+    restore_sighup()
+    control, worker_control = (
+        socket.socketpair()
+    )  # the kernel closes `control` when this process ends, also after SIGKILL
+    target = partial(serve_supervised, load_app, config, worker_control)
+    with python_safe_path_for_workers():
+        watched = uvicorn.Config("", log_level="warning", reload=True, reload_dirs=[str(Path(__file__).parents[1])])
+        ChangeReload(watched, target=target, sockets=[listener]).run()
+    control.close()
+
+
+_MAX_TRIED_PORTS = 20
+_FIRST_UNPRIVILEGED_PORT = 1024
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+"""Listen address for all interfaces → address of this machine at which the owner of the port can be called."""
+
+
+def describe_occupied_port(host: str, port: int) -> str:
+    """Return the message that `port` is in use, usually with the program that uses it."""
+    free = f"anthropic-proxy serve --port {_find_free_port(host, port)}"
+    health = get_json(_WILDCARDS.get(host, host), port, "/health")
+    if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
+        started = _format_start(str(health.get("started_at", "")))
+        return (
+            f"Port {port} is in use by another anthropic-proxy (version {health['version']}{started}). "
+            f"Use that one, or run: {free}"
+        )
+    owner = find_port_owner(port)
+    if owner is not None:
+        return f"Port {port} is in use by {owner.name} (process {owner.pid}). Stop it, or run: {free}"
+    command = PORT_OWNER_COMMANDS.get(sys.platform)
+    shown = f" This command shows it: {command.format(port=port)}" if command else ""
+    return f"Port {port} is in use by another program.{shown} To use another port, run: {free}"
+
+
+def _find_free_port(host: str, port: int) -> int:
+    """Return the next port above `port` on which this process can listen.
+
+    If several ports were tried and none is free, return the next port without a check.
+    """
+    first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
+    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
+        try:
+            open_listener(host, candidate).close()
+        except ConfigurationError:
+            continue
+        return candidate
+    return first
+
+
+def _format_start(started_at: str) -> str:
+    """Return the start time as text: `, started 09:14` in local time, with the date if it is not today. "": unknown."""
+    try:
+        started = datetime.fromisoformat(started_at).astimezone()
+    except ValueError:
+        return ""
+    day = "" if started.date() == datetime.now().date() else f"{started:%Y-%m-%d} "
+    return f", started {day}{started:%H:%M}"
