@@ -22,11 +22,11 @@ from anthropic_proxy.ledger.database import (
 from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
-    StoredRequest,
     find_stored_request,
     list_stored_requests,
     to_receipt,
 )
+from anthropic_proxy.ledger.tables import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.log.request_feed import LoggedRequest
 from anthropic_proxy.platforms.os_errors import describe_os_error

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from anthropic_proxy.app import application
+from anthropic_proxy import app
 from anthropic_proxy.log.receipts import MAX_QUEUED_RECEIPTS
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.server.endpoints import PROBE_PATHS
@@ -31,7 +31,7 @@ def test_the_page_lists_every_field_of_a_receipt() -> None:
 
 def test_the_page_states_the_limits_of_the_code() -> None:
     assert f"{MAX_QUEUED_RECEIPTS:,} receipts" in PAGE
-    assert f"{application.SHUTDOWN_GRACE_SECONDS:.0f} s" in PAGE
+    assert f"{app.SHUTDOWN_GRACE_SECONDS:.0f} s" in PAGE
     assert all(f"`{path}`" in PAGE for path in PROBE_PATHS)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from anthropic_proxy import metrics
 from anthropic_proxy.cli import commands
-from anthropic_proxy.metrics import MetricFamily, families
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings.load import list_variables
@@ -109,8 +109,8 @@ def metrics_page() -> str:
     mark = _MARK.format(source="anthropic_proxy/metrics.py")
     rows = (
         f"| `{one.name}` | {one.kind} | {', '.join(f'`{name}`' for name in one.label_names) or '–'} | {one.help} |"
-        for one in vars(families).values()
-        if isinstance(one, MetricFamily)
+        for one in vars(metrics).values()
+        if isinstance(one, metrics.MetricFamily)
     )
     return _METRICS.format(mark=mark) + "\n".join(rows) + "\n"
 
