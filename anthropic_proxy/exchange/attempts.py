@@ -65,14 +65,21 @@ from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Delta, Thinking, Usage
+from anthropic_proxy.messages.deltas import (
+    Delta,
+    Thinking,
+    Usage,
+    clamp_count,
+    mark_input_repeated,
+    merge_latest,
+    sum_usages,
+)
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.messages.models import MessagesRequest, Tool
 from anthropic_proxy.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.messages.usage import clamp_count, mark_input_repeated, merge_latest, sum_usages
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import Route, Target

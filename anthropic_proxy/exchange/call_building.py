@@ -21,6 +21,7 @@ from msgspec import structs
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.loop_or_thread import MAX_STEPS_ON_LOOP
+from anthropic_proxy.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.messages.preparation import (
     STATED_WINDOW_MARGIN,
@@ -30,7 +31,6 @@ from anthropic_proxy.messages.preparation import (
     TargetLimits,
 )
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services

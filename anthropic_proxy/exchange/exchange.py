@@ -32,14 +32,13 @@ from anthropic_proxy.exchange.route_choice import choose_route, read_client_requ
 from anthropic_proxy.exchange.tool_loop import SchemaCheckedStream, open_reply
 from anthropic_proxy.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.exchange.watchdog import Watchdog, uncancel
-from anthropic_proxy.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.messages.deltas import Delta, Stop, Usage, clamp_count, sum_usages
 from anthropic_proxy.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.preparation import find_session_id
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.messages.usage import clamp_count, sum_usages
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error

@@ -16,9 +16,8 @@ from msgspec import structs
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
-from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN, merge_latest
 from anthropic_proxy.redaction import redact_secret_bytes
 from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse, read_body
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader

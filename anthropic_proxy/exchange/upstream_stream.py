@@ -18,10 +18,20 @@ from typing import Protocol
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 from anthropic_proxy.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.deltas import (
+    Block,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+    merge_latest,
+)
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
-from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.services import BackgroundWork
 from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
 from anthropic_proxy.wire.framing import FrameReader, new_frame_reader

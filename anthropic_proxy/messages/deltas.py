@@ -1,25 +1,18 @@
-"""The nine deltas: structs for the pieces of a model's reply, independent of the provider's format.
+"""The nine deltas: the pieces of a model's reply, independent of the provider's format.
 
-The decoder of a provider's API creates them. `Text` and `Thinking` add text, `Citation` adds a source of the text.
-`ToolCall` starts a tool call, `ToolArgs` adds to its arguments, and `ToolEnd` ends it. `Block` is a complete content
-block, and `Usage` has token counts. `Stop` ends the reply with a stop reason. `MessageWriter` converts deltas into
-events of the Messages API.
+The decoder of a provider's API creates them, and `MessageWriter` converts them to events of the Messages API. A reply
+may contain several `Stop` and `Usage`; the functions at the end of this file combine them.
 """
 
-from collections import deque
 from typing import Any
 
-import msgspec
-from msgspec import Raw, Struct
-
-from anthropic_proxy.errors import UpstreamProtocolError
+from msgspec import Raw, Struct, structs
 
 
 class Text(Struct, frozen=True, gc=False):
     """A fragment of the reply's text."""
 
     text: str
-    """The fragment; decoded text, not JSON."""
 
 
 class Citation(Struct, frozen=True, gc=False):
@@ -51,19 +44,19 @@ class ToolCall(Struct, frozen=True, gc=False):
 
 
 class ToolArgs(Struct, frozen=True, gc=False):
-    """A fragment of the arguments of a tool call. The decoder does not parse the text: it may be incomplete JSON."""
+    """A fragment of the arguments of a tool call."""
 
     key: int | str
-    """Key of the call that the fragment belongs to: `ToolCall.key`."""
+    """`ToolCall.key` of the call."""
     json: str
-    """Fragment of JSON text. All fragments of one call, joined, are one JSON object."""
+    """Fragment of JSON text, not parsed. All fragments of one call, joined, are one JSON object."""
 
 
 class ToolEnd(Struct, frozen=True, gc=False):
     """End of a tool call: all its arguments were received. Each decoder detects it by the rules of its API."""
 
     key: int | str
-    """Key of the call that ends: `ToolCall.key`."""
+    """`ToolCall.key` of the call."""
 
 
 class Block(Struct, frozen=True, gc=False):
@@ -85,13 +78,11 @@ class Usage(Struct, frozen=True, kw_only=True):
     output_tokens: int | None = None
     """Output tokens, thinking included."""
     cache_read_tokens: int | None = None
-    """Input tokens read from the prompt cache."""
     cache_write_tokens: int | None = None
-    """Input tokens written to the prompt cache."""
     cache_write_1h_tokens: int | None = None
     """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
     thinking_tokens: int | None = None
-    """Output tokens of thinking, part of `output_tokens`."""
+    """Part of `output_tokens`."""
     web_search_requests: int | None = None
     """Number of web searches that the provider or the proxy ran."""
     web_fetch_requests: int | None = None
@@ -109,14 +100,23 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Stop(Struct, frozen=True):
-    """End of the reply, with a stop reason of the Messages API. `merge_stops` says which one of several counts."""
+    """End of the reply. `merge_stops` says which one of several counts."""
 
     reason: str
-    """Stop reason: `end_turn`, `max_tokens`, `tool_use`, …"""
+    """Stop reason of the Messages API: `end_turn`, `max_tokens`, `tool_use`, …"""
     sequence: str | None = None
     """Stop sequence that ended the reply. None: another reason."""
     details: dict[str, Any] | None = None
-    """Object `stop_details` of the reply, for a refusal. None: no details."""
+    """Object `stop_details` of the reply, for a refusal."""
+
+
+Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop
+
+CHARACTERS_PER_TOKEN = 4
+"""Number of characters that count as one output token if the upstream reports no usage. The estimate is too low for
+Chinese, too high for code."""
+MAX_COUNT = 2**53 - 1
+"""Maximum token count: the largest integer that every JSON decoder reads exactly."""
 
 
 def merge_stops(before: Stop | None, new: Stop) -> Stop:
@@ -127,69 +127,76 @@ def merge_stops(before: Stop | None, new: Stop) -> Stop:
     return new if before is None or before.reason == "end_turn" else before
 
 
-Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop
-"""Union of the nine deltas."""
+def merge_latest(before: Usage, new: Usage) -> Usage:
+    """Return the combination of two usage reports of one upstream call.
 
-
-MAX_REPLY_CHARACTERS = 64 * 1024 * 1024
-"""Maximum number of characters of one reply in memory. The limit applies to the queue, and to a reply without
-streaming."""
-
-
-class QueuedCall(msgspec.Struct):
-    """A tool call that started while another call was open. Its deltas are queued until the open call ends."""
-
-    call: ToolCall
-    arguments: list[ToolArgs] = []  # a struct copies it
-    ended: bool = False
-
-
-class DeltaQueue:
-    """Queue of deltas (pieces of a reply) and tool calls, in the order of their arrival.
-
-    Each reply has its own queue. The `append_…` methods raise `UpstreamProtocolError` if they have added more than
-    `MAX_REPLY_CHARACTERS` in total.
+    A count of `new` replaces the count of `before`, unless it is None. If `new` is the first report of a call that
+    repeats the input, it replaces all counts.
     """
-
-    def __init__(self) -> None:
-        self.items: deque[Delta | QueuedCall] = deque()
-        """Deltas and calls that wait. Only the methods of this class change it."""
-        self._calls: dict[int | str, QueuedCall] = {}
-        self._characters = 0
-
-    def append_delta(self, delta: Text | Thinking | Citation | Block) -> None:
-        """Add a delta that does not belong to a tool call at the end of the queue."""
-        self._count(len(delta.raw if isinstance(delta, Citation | Block) else delta.text))
-        self.items.append(delta)
-
-    def append_call(self, call: ToolCall) -> None:
-        """Add the start of a tool call at the end of the queue."""
-        self._count(len(call.name))
-        queued = self._calls[call.key] = QueuedCall(call)
-        self.items.append(queued)
-
-    def append_arguments(self, queued: QueuedCall, delta: ToolArgs) -> None:
-        """Add a fragment of the arguments to `queued`, a tool call that waits in the queue."""
-        self._count(len(delta.json))
-        queued.arguments.append(delta)
-
-    def find_call(self, key: int | str) -> QueuedCall | None:
-        """Return the queued tool call with this `ToolCall.key`. None: no queued call has the key."""
-        return self._calls.get(key)
-
-    def pop_oldest(self) -> Delta | QueuedCall:
-        """Remove the oldest delta or call from the queue and return it."""
-        item = self.items.popleft()
-        if isinstance(item, QueuedCall):
-            del self._calls[item.call.key]
-        return item
-
-    def _count(self, characters: int) -> None:
-        self._characters += characters
-        require_bounded_reply(self._characters)
+    if new.repeated_input != before.repeated_input:
+        return new
+    searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
+    long, billed = new.cache_write_1h_tokens, new.billed_searches
+    return Usage(
+        input_tokens=before.input_tokens if new.input_tokens is None else new.input_tokens,
+        output_tokens=before.output_tokens if new.output_tokens is None else new.output_tokens,
+        cache_read_tokens=before.cache_read_tokens if new.cache_read_tokens is None else new.cache_read_tokens,
+        cache_write_tokens=before.cache_write_tokens if new.cache_write_tokens is None else new.cache_write_tokens,
+        cache_write_1h_tokens=before.cache_write_1h_tokens if long is None else long,
+        thinking_tokens=before.thinking_tokens if new.thinking_tokens is None else new.thinking_tokens,
+        web_search_requests=before.web_search_requests if searches is None else searches,
+        web_fetch_requests=before.web_fetch_requests if fetches is None else fetches,
+        service_tier=before.service_tier if tier is None else tier,
+        billed_searches=before.billed_searches if billed is None else billed,
+        billed_tier=before.billed_tier if new.billed_tier is None else new.billed_tier,
+        repeated_input=new.repeated_input,
+    )
 
 
-def require_bounded_reply(characters: int) -> None:
-    """Raise `UpstreamProtocolError` if `characters`, the length of a reply, is above `MAX_REPLY_CHARACTERS`."""
-    if characters > MAX_REPLY_CHARACTERS:
-        raise UpstreamProtocolError(f"the reply is larger than {MAX_REPLY_CHARACTERS >> 20} MiB", retryable=False)
+def sum_usages(earlier: Usage, current: Usage) -> Usage:
+    """Return the sum of the token counts of a reply that needed several upstream calls."""
+    return Usage(
+        input_tokens=_sum(earlier.input_tokens, current.input_tokens),
+        output_tokens=_sum(earlier.output_tokens, current.output_tokens),
+        cache_read_tokens=_sum(earlier.cache_read_tokens, current.cache_read_tokens),
+        cache_write_tokens=_sum(earlier.cache_write_tokens, current.cache_write_tokens),
+        cache_write_1h_tokens=_sum(earlier.cache_write_1h_tokens, current.cache_write_1h_tokens),
+        thinking_tokens=_sum(earlier.thinking_tokens, current.thinking_tokens),
+        web_search_requests=_sum(earlier.web_search_requests, current.web_search_requests),
+        web_fetch_requests=_sum(earlier.web_fetch_requests, current.web_fetch_requests),
+        service_tier=current.service_tier or earlier.service_tier,
+        billed_searches=_sum(earlier.billed_searches, current.billed_searches),
+        billed_tier=current.billed_tier or "",
+        repeated_input=_sum_repeated(earlier.repeated_input, current.repeated_input),
+    )
+
+
+def mark_input_repeated(usage: Usage) -> Usage:
+    """Return the usage of a call with its input counts moved to `repeated_input`, because it is sent again."""
+    counts = Usage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+    )
+    return structs.replace(
+        usage,
+        input_tokens=None,
+        cache_read_tokens=None,
+        cache_write_tokens=None,
+        cache_write_1h_tokens=None,
+        repeated_input=_sum_repeated(usage.repeated_input, counts),
+    )
+
+
+def clamp_count(count: int | None) -> int:
+    """Return a count of a provider limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
+    return min(max(count, 0), MAX_COUNT) if count else 0
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, 0) + max(other, 0)
+
+
+def _sum_repeated(earlier: Usage | None, current: Usage | None) -> Usage | None:
+    return current if earlier is None else earlier if current is None else sum_usages(earlier, current)

@@ -1,9 +1,7 @@
 """The SSE events of a streamed reply to the client, with one struct for each event of the Messages API.
 
 A reply is a list of content blocks. A `…Start` event begins a block, a `…Delta` event adds to it, and `BlockStop` ends
-it. `index` is the number of the block. `MessageDelta` has the stop reason, and `ErrorEvent` ends a failed reply.
-`block_events` returns the events for a complete block. `replace_surrogates` makes a text valid for UTF-8. Source: the
-API reference, "Streaming messages", read 2026-11.
+it. `index` is the number of the block. Source: the API reference, "Streaming messages", read 2026-11.
 """
 
 from typing import Any
@@ -42,7 +40,6 @@ class ToolCallStart(Struct, frozen=True, gc=False):
     """Event `content_block_start` of a tool call. The arguments of the call follow as `InputDelta` events."""
 
     index: int
-    """Number of the content block in the reply."""
     id: str
     """Id of the tool call, which its result repeats."""
     name: str
@@ -56,7 +53,6 @@ class BlockStart(Struct, frozen=True, gc=False):
     """
 
     index: int
-    """Number of the content block in the reply."""
     raw: Raw
     """The content block as JSON: one object."""
 
@@ -65,16 +61,13 @@ class TextDelta(Struct, frozen=True, gc=False):
     """Event `content_block_delta` that appends text to a text block."""
 
     index: int
-    """Number of the content block in the reply."""
     text: str
-    """Text to append to the block."""
 
 
 class CitationDelta(Struct, frozen=True, gc=False):
     """Event `content_block_delta` that adds a citation to a text block."""
 
     index: int
-    """Number of the content block in the reply."""
     raw: Raw
     """The citation as JSON: one object."""
 
@@ -83,47 +76,39 @@ class ThinkingDelta(Struct, frozen=True, gc=False):
     """Event `content_block_delta` that appends reasoning to a thinking block."""
 
     index: int
-    """Number of the content block in the reply."""
     text: str
-    """Thinking to append to the block."""
 
 
 class SignatureDelta(Struct, frozen=True, gc=False):
     """Event `content_block_delta` that sets the signature of a thinking block, after the block's text."""
 
     index: int
-    """Number of the content block in the reply."""
     signature: str
     """Opaque text that the client sends back with the thinking block."""
 
 
 class InputDelta(Struct, frozen=True, gc=False):
-    """Event `content_block_delta` that appends a fragment to the arguments of a tool call."""
+    """Event `content_block_delta` that appends a fragment of JSON text to the arguments of a tool call."""
 
     index: int
-    """Number of the content block in the reply."""
     json: str
-    """Fragment of JSON text to append to the arguments of the tool call."""
 
 
 class BlockStop(Struct, frozen=True, gc=False):
     """Event `content_block_stop`: end of a content block."""
 
     index: int
-    """Number of the content block in the reply."""
 
 
 class MessageDelta(Struct, frozen=True):
     """Event `message_delta`: stop reason and usage, after the last block."""
 
     stop_reason: str
-    """Reason for the end of the reply: `end_turn`, `tool_use`, `max_tokens`, …"""
     stop_sequence: str | None
     """Stop sequence that ended the reply. None: another reason."""
     stop_details: dict[str, Any] | None
     """Details of a refusal. None: the field is not sent."""
     usage: UsageBody
-    """Token totals of the message. Unset fields were not reported and are not sent."""
 
 
 class MessageStop(Struct, frozen=True):
@@ -134,7 +119,6 @@ class ErrorEvent(Struct, frozen=True):
     """Event `error`: end of an incomplete reply."""
 
     error: ProxyError
-    """Error that ended the reply: its type and message are sent."""
 
 
 Event = (
@@ -154,7 +138,24 @@ Event = (
     | MessageStop
     | ErrorEvent
 )
-"""Union of all events of a streamed reply."""
+
+_SERVER_TOOL_CALLS = frozenset(("server_tool_use", "mcp_tool_use"))
+
+
+class _AnyBlock(Struct):
+    type: str
+    input: Raw = Raw(b"{}")  # immutable
+
+
+def block_events(index: int, raw: Raw) -> list[Event]:
+    """Return the events for a complete content block, from its start to its stop."""
+    block = msgspec.json.decode(raw, type=_AnyBlock)
+    if block.type not in _SERVER_TOOL_CALLS:
+        return [BlockStart(index, raw), BlockStop(index)]
+    opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
+    # clients read the arguments of a server tool call only from this event (observed with Claude Code)
+    arguments = InputDelta(index, bytes(block.input).decode())
+    return [BlockStart(index, Raw(msgspec.json.encode(opened))), arguments, BlockStop(index)]
 
 
 def replace_surrogates(text: str) -> str:
@@ -163,23 +164,3 @@ def replace_surrogates(text: str) -> str:
     Lone surrogates occur if the upstream splits a surrogate pair between two fragments.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-_CALLED = frozenset(("server_tool_use", "mcp_tool_use"))
-"""Types of content blocks that are calls of server tools. `block_events` sends their arguments in a separate event."""
-
-
-class _Called(Struct):
-    type: str
-    input: Raw = Raw(b"{}")  # immutable
-
-
-def block_events(index: int, raw: Raw) -> list[Event]:
-    """Return the events for a complete content block, from its start to its stop."""
-    called = msgspec.json.decode(raw, type=_Called)
-    if called.type not in _CALLED:
-        return [BlockStart(index, raw), BlockStop(index)]
-    opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
-    # clients read the arguments of a server tool call only from this event (observed with Claude Code)
-    given = InputDelta(index, bytes(called.input).decode())
-    return [BlockStart(index, Raw(msgspec.json.encode(opened))), given, BlockStop(index)]

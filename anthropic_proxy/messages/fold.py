@@ -1,7 +1,6 @@
-"""`fold`: combines the deltas of a reply (its decoded pieces) into one message, for requests without streaming.
+"""Combines the deltas of a reply (its decoded pieces) into one message, for requests without streaming.
 
-The class `Fold` does the same step by step: `feed` adds the deltas of one network read, and `finish` returns the
-message. Both use the stream events of `MessageWriter`, so a message is equal with and without streaming.
+The message is built from the stream events of `MessageWriter`, so it is equal with and without streaming.
 """
 
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.messages.deltas import Delta, require_bounded_reply
+from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.events import (
     BlockStart,
     BlockStop,
@@ -27,9 +26,9 @@ from anthropic_proxy.messages.events import (
     ToolCallStart,
     replace_surrogates,
 )
-from anthropic_proxy.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.messages.tool_arguments import build_arguments_object
-from anthropic_proxy.messages.writer import MessageWriter
+from anthropic_proxy.messages.writer import MessageWriter, require_bounded_reply
 
 _encode = msgspec.json.Encoder().encode
 
@@ -37,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 def fold(
     deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimated_input_tokens: int = 0
 ) -> MessagesResponse:
-    """Return the complete message for all deltas (decoded pieces) of a reply.
+    """Return the complete message for all deltas of a reply.
 
     `estimated_input_tokens` is the number of input tokens if the provider reports none.
     """
@@ -49,7 +48,7 @@ def fold(
 
 
 class Fold:
-    """Combines the deltas of one reply (its decoded pieces) into a message, as they arrive."""
+    """Combines the deltas of one reply into a message, as they arrive."""
 
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
@@ -59,10 +58,7 @@ class Fold:
             writer.start(writer.estimate)
 
     def feed(self, deltas: Iterable[Delta]) -> None:
-        """Add the deltas of one network read to the message.
-
-        Raises `UpstreamProtocolError` if the message becomes too large.
-        """
+        """Add the deltas of one network read. Raises `UpstreamProtocolError` if the message becomes too large."""
         self._collect(self._writer.feed(deltas))
         require_bounded_reply(self._writer.characters)
 
@@ -72,6 +68,9 @@ class Fold:
         self._collect(events)
         for event in events:
             if isinstance(event, MessageDelta):
+                usage = event.usage
+                if usage.service_tier is msgspec.UNSET:  # which a stream may omit
+                    usage = structs.replace(usage, service_tier="standard")
                 return MessagesResponse(
                     id=self._writer.message_id,
                     model=self._writer.model,
@@ -79,7 +78,7 @@ class Fold:
                     stop_reason=event.stop_reason,
                     stop_sequence=event.stop_sequence,
                     stop_details=event.stop_details,
-                    usage=_complete_usage(event.usage),
+                    usage=usage,
                 )
         raise InternalError("The writer finished a message without a stop reason.")
 
@@ -116,8 +115,11 @@ class _OpenBlock:
         start = self._start
         block: dict[str, Any]
         if isinstance(start, BlockStart):
-            return self._with_input(start.raw) if self._fragments else start.raw
-        if isinstance(start, TextStart):
+            if not self._fragments:
+                return start.raw
+            block = msgspec.json.decode(start.raw, type=dict[str, Raw])
+            block["input"] = build_arguments_object(self._text())
+        elif isinstance(start, TextStart):
             block = {"type": "text", "text": self._text()}
             if self._citations:
                 block["citations"] = self._citations
@@ -127,10 +129,6 @@ class _OpenBlock:
             block = {"type": "tool_use", "id": replace_surrogates(start.id), "name": replace_surrogates(start.name)}
             block["input"] = build_arguments_object(self._text())
         return Raw(_encode(block))
-
-    def _with_input(self, raw: Raw) -> Raw:
-        block = msgspec.json.decode(raw, type=dict[str, Raw])
-        return Raw(_encode(block | {"input": build_arguments_object(self._text())}))
 
     def _text(self) -> str:
         text = "".join(self._fragments)
@@ -142,8 +140,3 @@ class _OpenBlock:
             # fragment by fragment, as in the stream, so that both kinds of responses have the same text
             return "".join(map(replace_surrogates, self._fragments))
         return text
-
-
-def _complete_usage(totals: UsageBody) -> UsageBody:
-    """Return the usage for a reply without streaming. Unlike the usage in a stream, it always has a `service_tier`."""
-    return structs.replace(totals, service_tier="standard") if totals.service_tier is msgspec.UNSET else totals

@@ -1,8 +1,8 @@
 """Conversion of tool call arguments to the JSON object that a reply without streaming must contain.
 
-Models sometimes write truncated or invalid JSON. `build_arguments_object` returns an object for any text.
-`is_truncated_object` detects an object without its end, and `means_no_arguments` a call without arguments. In a stream,
-the client receives other text of the model unchanged instead.
+Models sometimes write truncated or invalid JSON. In a stream, the client receives such text unchanged and repairs it
+itself. A reply without streaming must contain an object, so it contains what the official SDKs and Claude Code make of
+the same text. A truncated object keeps its complete members.
 """
 
 import re
@@ -15,10 +15,9 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def build_arguments_object(text: str) -> Raw:
-    """Return the JSON object for the arguments of a tool call, which the model may have truncated.
+    """Return the JSON object for the arguments of a tool call.
 
-    A truncated object keeps its complete members. Empty text and `null` become an empty object. For any other text,
-    also for valid JSON that is no object, the result is an object with the text in the field `__unparsedToolInput`.
+    Text that is no object, not even a truncated one, becomes the field `__unparsedToolInput` of an object.
     """
     if means_no_arguments(text):
         return Raw(b"{}")
@@ -32,10 +31,7 @@ def build_arguments_object(text: str) -> Raw:
 
 
 def means_no_arguments(text: str) -> bool:
-    """Return True if the text of a model for a call without arguments is no object: `null` (Groq, recorded), or `None`.
-
-    Empty text and white space mean the same.
-    """
+    """Return True for a text that models write instead of `{}`: `null` (Groq, recorded), `None`, or white space."""
     return text.strip() in _NO_ARGUMENTS
 
 
@@ -60,6 +56,7 @@ def _is_object(text: str) -> bool:
     return True
 
 
+# `_token` matches a complete JSON token, and `_cut_token` the beginning of a token at the end of the text.
 # Possessive (`*+`) only over single characters: over a group, early releases of 3.11 (Debian 12 has one) match wrongly.
 _STRING = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*'
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
@@ -72,76 +69,49 @@ _cut_token = re.compile(
 _space = re.compile(r"[ \t\r\n]*")
 
 
-class _Reader:
-    """Parser of a JSON object that may be truncated. It records where the last complete member ends."""
+def _close_truncated(text: str) -> str | None:
+    """Return the JSON object at the beginning of `text`. None: the text does not begin with an object.
 
-    def __init__(self) -> None:
-        # allowed next tokens: "{" the object itself, "k" a key, "v" a value, ":", ",", "e" the end of a container
-        self._expected = "{"
-        self._closers: list[str] = []
-        self.complete = 0
-        """Number of characters up to the end of the last complete value, or up to the last opening bracket."""
+    If the end of the object is missing, the object ends after its last complete member, with added closing brackets.
+    """
+    expected = "{"  # next tokens: "{" the object itself, "k" a key, "v" a value, ":", ",", "e" the end of a container
+    closers: list[str] = []
+    position = complete = 0  # complete: end of the last complete value or opening bracket
 
-    @property
-    def ended(self) -> bool:
-        """True after the closing bracket of the JSON object was read."""
-        return not self._closers
-
-    @property
-    def closing(self) -> str:
-        """Closing brackets that complete the text read so far, in order: `]}`."""
-        return "".join(reversed(self._closers))
-
-    def expects(self, word: str) -> bool:
-        """Return True if JSON allows `word` after the text read so far.
-
-        `word`: a JSON token or the beginning of one.
-        """
-        expected = self._expected
+    def is_expected(word: str) -> bool:
         if word in ("}", "]"):
-            return "e" in expected and word == self._closers[-1]
+            return "e" in expected and word == closers[-1]
         if word in (":", ","):
             return word in expected
         if "k" in expected:
             return word[0] == '"'
         return "v" in expected or word == expected
 
-    def feed(self, word: str, end: int) -> None:
-        """Read the next JSON token `word`. `end`: number of characters of the text up to the end of the token."""
-        if word == ",":
-            self._expected = "k" if self._closers[-1] == "}" else "v"
-        elif word == ":" or ("k" in self._expected and word != "}"):
-            self._expected = "v" if word == ":" else ":"
-        else:
-            if word in ("{", "["):
-                self._closers.append("}" if word == "{" else "]")
-                self._expected = "ke" if word == "{" else "ve"
-            else:
-                if word in ("}", "]"):
-                    self._closers.pop()
-                self._expected = ",e"
-            self.complete = end
-
-
-def _close_truncated(text: str) -> str | None:
-    """Return the JSON object at the beginning of `text`. None: the text does not begin with an object.
-
-    If the end of the object is missing, the object ends after its last complete member, with added closing brackets.
-    """
-    reader, position = _Reader(), 0
     while True:
         space = _space.match(text, position)
         position = space.end() if space else position
         token = _token.match(text, position)
         if token is None:
             remainder = text[position:]
-            is_cut = not remainder or (reader.expects(remainder) and _cut_token.fullmatch(remainder))
-            if not reader.complete or not is_cut:
-                return None
-            return text[: reader.complete] + reader.closing
-        if not reader.expects(token.group()):
+            is_cut = not remainder or (is_expected(remainder) and _cut_token.fullmatch(remainder))
+            return text[:complete] + "".join(reversed(closers)) if complete and is_cut else None
+        word, position = token.group(), token.end()
+        if not is_expected(word):
             return None
-        position = token.end()
-        reader.feed(token.group(), position)
-        if reader.ended:
-            return text[:position]
+        if word == ",":
+            expected = "k" if closers[-1] == "}" else "v"
+        elif word == ":":
+            expected = "v"
+        elif "k" in expected and word != "}":
+            expected = ":"
+        else:
+            complete = position
+            if word in ("{", "["):
+                closers.append("}" if word == "{" else "]")
+                expected = "ke" if word == "{" else "ve"
+            else:
+                if word in ("}", "]"):
+                    closers.pop()
+                expected = ",e"
+            if not closers:
+                return text[:position]

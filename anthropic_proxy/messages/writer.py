@@ -1,23 +1,24 @@
 """`MessageWriter`: converts the deltas of a reply (its decoded pieces) to events of the Messages API.
 
-`start` returns the first event, `feed` the events for deltas, and `finish` the last events. `fail` ends the reply after
-an error. While a reply is slow, `keep_alive` returns events without content. `totals` are the token counts so far.
-
-Upstreams interleave text and several tool calls, but a stream to the client has at most one open content block. While a
-tool call is open, the writer therefore queues the deltas of other blocks. The state of the writer is the kind of the
-open block, or none. The table `_RULES` at the end of this file has the rule for each delta in each state.
+Theory of operation. Upstreams interleave text and several tool calls, but a stream to the client has at most one open
+content block. The state of the writer is the kind of the open block, or none, and the table `_RULES` at the end of this
+file has the rule for each delta in each state. While a tool call is open, the deltas of other blocks are queued; they
+are written when the call ends, so that no upstream can cause an invalid stream. Every other change of state closes the
+open block. A delta that no correct decoder sends, such as arguments of an unknown call, raises `InternalError`.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from msgspec import UNSET, Struct
+
 from anthropic_proxy.errors import InternalError, ProxyError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import (
+    CHARACTERS_PER_TOKEN,
     Block,
     Citation,
     Delta,
-    DeltaQueue,
-    QueuedCall,
     Stop,
     Text,
     Thinking,
@@ -25,6 +26,8 @@ from anthropic_proxy.messages.deltas import (
     ToolCall,
     ToolEnd,
     Usage,
+    clamp_count,
+    merge_latest,
     merge_stops,
 )
 from anthropic_proxy.messages.events import (
@@ -46,7 +49,6 @@ from anthropic_proxy.messages.events import (
 )
 from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.messages.tool_arguments import may_mean_no_arguments, means_no_arguments
-from anthropic_proxy.messages.usage import build_usage_body, merge_latest
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
 """Signature of a thinking block that `keep_alive` opened. The proxy removes such blocks from later requests."""
@@ -56,6 +58,23 @@ _KINDS = ("text", "text", "thinking", "tool call")
 MAX_MARKS = 101
 """Maximum number of rows in `MessageWriter.marks`. The ledger (database of requests) stores 100 blocks, and one more
 row marks the end of the last."""
+MAX_REPLY_CHARACTERS = 64 * 1024 * 1024
+"""Maximum number of characters of one reply in memory. The limit applies to the queue, and to a reply without
+streaming."""
+
+
+def require_bounded_reply(characters: int) -> None:
+    """Raise `UpstreamProtocolError` if `characters`, the length of a reply, is above `MAX_REPLY_CHARACTERS`."""
+    if characters > MAX_REPLY_CHARACTERS:
+        raise UpstreamProtocolError(f"the reply is larger than {MAX_REPLY_CHARACTERS >> 20} MiB", retryable=False)
+
+
+class _QueuedCall(Struct):
+    """A tool call that started while another call was open. Its deltas are queued until the open call ends."""
+
+    call: ToolCall
+    arguments: list[ToolArgs] = []  # a struct copies it
+    ended: bool = False
 
 
 class MessageWriter:
@@ -98,7 +117,9 @@ class MessageWriter:
         self._held = ""  # beginning of the arguments of the open call that may be `null`
         self._key: int | str = 0  # of the open call
         self._keys: set[int | str] = set()
-        self._queue = DeltaQueue()
+        self._queue: deque[Delta | _QueuedCall] = deque()
+        self._queued_calls: dict[int | str, _QueuedCall] = {}
+        self._queued_characters = 0  # that were ever queued
 
     @property
     def stop_reason(self) -> str | None:
@@ -120,10 +141,32 @@ class MessageWriter:
         """Token counts of the reply so far. Counts that the upstream did not report are estimated."""
         if self._final is not None:
             return self._final
-        is_partial = self.stop is None or self.stop.reason == "stop_sequence"
-        return build_usage_body(
-            self.usage, estimate=self.estimate, output_characters=self.characters, usage_is_partial=is_partial
+        usage, output = self.usage, self.usage.output_tokens
+        # a report that precedes the end of the reply is partial, so the output is at least its estimate
+        if output is None or self.stop is None or self.stop.reason == "stop_sequence":
+            output = max(output or 0, -(-self.characters // CHARACTERS_PER_TOKEN))
+        output = clamp_count(output)
+        cached, written = clamp_count(usage.cache_read_tokens), clamp_count(usage.cache_write_tokens)
+        totals = UsageBody(
+            input_tokens=clamp_count(
+                self.estimate - cached - written if usage.input_tokens is None else usage.input_tokens
+            ),
+            cache_creation_input_tokens=written,
+            cache_read_input_tokens=cached,
+            output_tokens=output,
+            output_tokens_details={"thinking_tokens": min(clamp_count(usage.thinking_tokens), output)},
+            service_tier=UNSET if usage.service_tier is None else usage.service_tier,
         )
+        if usage.cache_write_1h_tokens is not None:
+            long = min(clamp_count(usage.cache_write_1h_tokens), written)
+            totals.cache_creation = {"ephemeral_5m_input_tokens": written - long, "ephemeral_1h_input_tokens": long}
+        searches, fetches = usage.web_search_requests, usage.web_fetch_requests
+        if searches is not None or fetches is not None:
+            totals.server_tool_use = {
+                "web_search_requests": clamp_count(searches),
+                "web_fetch_requests": clamp_count(fetches),
+            }
+        return totals
 
     def start(self, estimate: int) -> list[Event]:
         """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""
@@ -167,7 +210,7 @@ class MessageWriter:
         if self.stop is None or reason is None:
             raise UpstreamProtocolError("The provider's reply ended before it was complete.")
         self._close()
-        while self._queue.items:
+        while self._queue:
             self._write_queued()
             self._close()
         self._mark("")
@@ -219,19 +262,24 @@ class MessageWriter:
 
     def _write_queued(self) -> None:
         """Write the queued deltas, until the queue is empty or an incomplete tool call is open."""
-        while self._queue.items and self._state != _CALL:
-            item = self._queue.pop_oldest()
-            if not isinstance(item, QueuedCall):
+        while self._queue and self._state != _CALL:
+            item = self._queue.popleft()
+            if not isinstance(item, _QueuedCall):
                 _RULES[type(item)][self._state](self, item)
                 continue
+            del self._queued_calls[item.call.key]
             self._write_call(item.call)
             for arguments in item.arguments:
                 self._write_arguments(arguments)
             if item.ended:
                 self._close()
 
-    def _find_queued(self, delta: ToolArgs | ToolEnd) -> QueuedCall:
-        queued = self._queue.find_call(delta.key)
+    def _count_queued(self, characters: int) -> None:
+        self._queued_characters += characters
+        require_bounded_reply(self._queued_characters)
+
+    def _find_queued(self, delta: ToolArgs | ToolEnd) -> _QueuedCall:
+        queued = self._queued_calls.get(delta.key)
         if queued is None or queued.ended:
             self._reject(delta)
         return queued
@@ -242,7 +290,8 @@ class MessageWriter:
         pass
 
     def _enqueue(self, delta: Text | Thinking | Citation | Block) -> None:
-        self._queue.append_delta(delta)
+        self._count_queued(len(delta.raw if isinstance(delta, Citation | Block) else delta.text))
+        self._queue.append(delta)
 
     def _reject(self, delta: ToolArgs | ToolEnd) -> NoReturn:
         raise InternalError(f"A tool call was continued that is not open: key {delta.key!r}.")
@@ -291,12 +340,16 @@ class MessageWriter:
 
     def _enqueue_call(self, delta: ToolCall) -> None:
         self._claim_key(delta)
-        self._queue.append_call(delta)
+        self._count_queued(len(delta.name))
+        queued = self._queued_calls[delta.key] = _QueuedCall(delta)
+        self._queue.append(queued)
 
     def _write_arguments(self, delta: ToolArgs) -> None:
         json = delta.json
         if delta.key != self._key:
-            self._queue.append_arguments(self._find_queued(delta), delta)
+            queued = self._find_queued(delta)
+            self._count_queued(len(json))
+            queued.arguments.append(delta)
         elif json and (self._filled or self._held or not json.isspace()):
             # The official SDKs decode the arguments at each delta and fail if the first is white space only.
             if not self._filled and may_mean_no_arguments(self._held + json):

@@ -11,8 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from anthropic_proxy.log.receipts import ReceiptQueues
+from anthropic_proxy.messages.deltas import MAX_COUNT
 from anthropic_proxy.messages.fidelity import FidelityReport
-from anthropic_proxy.messages.usage import MAX_COUNT
 from anthropic_proxy.metrics import (
     FAMILIES,
     MAX_FAILED_ATTEMPT_LABELS,

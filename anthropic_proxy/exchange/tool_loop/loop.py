@@ -16,7 +16,19 @@ from anthropic_proxy.exchange.attempts import Attempt, Attempts, RepeatableStrea
 from anthropic_proxy.exchange.call_building import resolve_target_limits
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
 from anthropic_proxy.exchange.upstream_stream import SingleToolCallFilter
-from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage, merge_stops
+from anthropic_proxy.messages.deltas import (
+    Block,
+    Delta,
+    Stop,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+    mark_input_repeated,
+    merge_latest,
+    merge_stops,
+    sum_usages,
+)
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.models import Message, MessagesRequest
@@ -24,7 +36,6 @@ from anthropic_proxy.messages.models.blocks import decode_blocks, is_json_text_t
 from anthropic_proxy.messages.preparation import ProxyTool, find_pending_calls, resolve_proxy_tools
 from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_server_tool_call
 from anthropic_proxy.messages.tool_arguments import build_arguments_object
-from anthropic_proxy.messages.usage import mark_input_repeated, merge_latest, sum_usages
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services

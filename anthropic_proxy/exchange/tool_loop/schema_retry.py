@@ -8,9 +8,18 @@ the model may be called again. `default_signature` is the value for thinking blo
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
-from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, ToolCall, Usage, merge_stops
+from anthropic_proxy.messages.deltas import (
+    Block,
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    ToolCall,
+    Usage,
+    merge_latest,
+    merge_stops,
+)
 from anthropic_proxy.messages.reply_schema import ReplySchema
-from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.services import BackgroundWork
 
 _COMPLETE = "end_turn"

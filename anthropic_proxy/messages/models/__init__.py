@@ -6,31 +6,6 @@ decoded.
 
 from msgspec import Raw
 
-from anthropic_proxy.messages.models.block_structs import (
-    ABSENT,
-    Block,
-    CompactionBlock,
-    DocumentBlock,
-    FallbackBlock,
-    ImageBlock,
-    RedactedThinkingBlock,
-    SearchResultBlock,
-    ServerToolUseBlock,
-    Source,
-    TextBlock,
-    ThinkingBlock,
-    ToolAdditionBlock,
-    ToolChange,
-    ToolReferenceBlock,
-    ToolRemovalBlock,
-    ToolResultBlock,
-    ToolSearchResultBlock,
-    ToolUseBlock,
-    UnknownBlock,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
-    name_url,
-)
 from anthropic_proxy.messages.models.blocks import decode_nested_content
 from anthropic_proxy.messages.models.clean_messages import CleanMessages
 from anthropic_proxy.messages.models.decode import (
@@ -40,9 +15,20 @@ from anthropic_proxy.messages.models.decode import (
     guess_model,
     scan_request,
 )
-from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent, json_string
+from anthropic_proxy.messages.models.raw_json import (
+    is_json_object,
+    is_string_or_absent,
+    json_string,
+    require_bounded_members,
+)
 from anthropic_proxy.messages.models.structs import (
+    ABSENT,
+    Block,
     CacheMarks,
+    CompactionBlock,
+    DocumentBlock,
+    FallbackBlock,
+    ImageBlock,
     McpServer,
     Message,
     MessagesRequest,
@@ -50,13 +36,29 @@ from anthropic_proxy.messages.models.structs import (
     Metadata,
     OutputConfig,
     OutputFormat,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    Source,
+    TextBlock,
+    ThinkingBlock,
     ThinkingConfig,
     Tool,
+    ToolAdditionBlock,
+    ToolChange,
     ToolChoice,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
+    ToolResultBlock,
+    ToolSearchResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
     UsageBody,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+    name_url,
 )
 from anthropic_proxy.messages.models.tools import decode_tool
-from anthropic_proxy.messages.models.validation_errors import require_bounded_members
 
 __all__ = [
     "ABSENT",

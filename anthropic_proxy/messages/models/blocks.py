@@ -13,7 +13,15 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.block_structs import (
+from anthropic_proxy.messages.models.raw_json import (
+    is_json_object,
+    is_string_or_absent,
+    missing_field_error,
+    require_bounded_members,
+    validation_error,
+    wrong_type_error,
+)
+from anthropic_proxy.messages.models.structs import (
     ABSENT,
     Block,
     SearchResultBlock,
@@ -26,13 +34,6 @@ from anthropic_proxy.messages.models.block_structs import (
     UnknownBlock,
     WebFetchResultBlock,
     WebSearchResultBlock,
-)
-from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
-from anthropic_proxy.messages.models.validation_errors import (
-    missing_field_error,
-    require_bounded_members,
-    validation_error,
-    wrong_type_error,
 )
 
 MAX_JSON_DEPTH = 200

@@ -11,18 +11,19 @@ from collections.abc import Iterable
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.block_structs import (
+from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH, decode_nested_content, is_raw_too_deep
+from anthropic_proxy.messages.models.raw_json import is_json_object, is_string_or_absent
+from anthropic_proxy.messages.models.structs import (
+    ROLES,
     Block,
     DocumentBlock,
     ImageBlock,
+    Message,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
-from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH, decode_nested_content, is_raw_too_deep
-from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
-from anthropic_proxy.messages.models.structs import ROLES, Message
 
 _REPLACED_SOURCES = ("file", "text", "content")
 """Types of image and document sources that no provider's encoder (wire) accepts. `prepare` replaces them by text, or by

@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.models.block_structs import ABSENT, ToolResultBlock
 from anthropic_proxy.messages.models.blocks import (
     TOO_DEEP_MESSAGE,
     find_schema_error,
@@ -28,14 +27,21 @@ from anthropic_proxy.messages.models.field_decoding import (
     find_utf8_error,
     is_content_valid,
 )
-from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES, has_too_many_members
-from anthropic_proxy.messages.models.structs import CacheMarks, MessagesRequest, decode_mcp_servers
-from anthropic_proxy.messages.models.tools import decode_tools
-from anthropic_proxy.messages.models.validation_errors import (
+from anthropic_proxy.messages.models.raw_json import (
+    MIN_COUNTED_BYTES,
+    has_too_many_members,
     missing_field_error,
     require_bounded_members,
     wrong_type_error,
 )
+from anthropic_proxy.messages.models.structs import (
+    ABSENT,
+    CacheMarks,
+    MessagesRequest,
+    ToolResultBlock,
+    decode_mcp_servers,
+)
+from anthropic_proxy.messages.models.tools import decode_tools
 
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
 """Rows: name of the counted objects, bytes in each such object, maximum number in a body. A body with more objects is

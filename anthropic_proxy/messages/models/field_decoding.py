@@ -11,28 +11,30 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.block_structs import ABSENT, Block
 from anthropic_proxy.messages.models.blocks import (
     are_well_formed,
     build_fields_decoder,
     decode_blocks,
     decode_string,
 )
-from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
+from anthropic_proxy.messages.models.raw_json import (
+    decode_lenient_fields,
+    is_json_object,
+    is_string_or_absent,
+    missing_field_error,
+    require_bounded_members,
+    wrong_type_error,
+)
 from anthropic_proxy.messages.models.structs import (
+    ABSENT,
     ROLES,
+    Block,
     Message,
     Metadata,
     OutputConfig,
     OutputFormat,
     ThinkingConfig,
     ToolChoice,
-)
-from anthropic_proxy.messages.models.validation_errors import (
-    decode_lenient_fields,
-    missing_field_error,
-    require_bounded_members,
-    wrong_type_error,
 )
 
 _LIST = b"["[0]

@@ -22,14 +22,14 @@ from anthropic_proxy.messages.models.blocks import (
     find_schema_size_error,
     is_json_text_too_deep,
 )
-from anthropic_proxy.messages.models.raw_kinds import is_json_object
-from anthropic_proxy.messages.models.structs import McpServer, MessagesRequest, Tool
-from anthropic_proxy.messages.models.validation_errors import (
+from anthropic_proxy.messages.models.raw_json import (
     decode_lenient_fields,
+    is_json_object,
     missing_field_error,
     require_bounded_members,
     wrong_type_error,
 )
+from anthropic_proxy.messages.models.structs import McpServer, MessagesRequest, Tool
 
 _MAX_CACHED_TOOLS = 1_024
 _MAX_CACHED_BYTES = 32 * 1024

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import (
+    CHARACTERS_PER_TOKEN,
     Block,
     Citation,
     Delta,
@@ -48,7 +49,6 @@ from anthropic_proxy.messages.server_blocks import (
     is_domain_allowed,
 )
 from anthropic_proxy.messages.tool_arguments import is_truncated_object
-from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import build_blocked_reply_stop, find_reply_end
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json

@@ -30,8 +30,8 @@ from anthropic_proxy.messages.models import (
     decode_request_or_envelope,
     scan_request,
 )
-from anthropic_proxy.messages.models.block_structs import MAX_STRAY_PERCENT_SIGNS
-from anthropic_proxy.messages.models.raw_kinds import MIN_COUNTED_BYTES
+from anthropic_proxy.messages.models.raw_json import MIN_COUNTED_BYTES
+from anthropic_proxy.messages.models.structs import MAX_STRAY_PERCENT_SIGNS
 from tests.support.messages import exactly
 
 HELLO = {"role": "user", "content": "hi"}

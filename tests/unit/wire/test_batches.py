@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.raw_kinds import MAX_MEMBERS, has_too_many_members
+from anthropic_proxy.messages.models.raw_json import MAX_MEMBERS, has_too_many_members
 from anthropic_proxy.wire import anthropic
 from tests.support.messages import exactly
 

@@ -12,11 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.deltas import (
+    CHARACTERS_PER_TOKEN,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+)
 from anthropic_proxy.messages.fold import fold
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, build_route
