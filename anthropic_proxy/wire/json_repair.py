@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.messages.models.field_decoding import replace_lone_surrogates
+from anthropic_proxy.messages.models.raw_json import replace_lone_surrogates
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Exceptions of `msgspec.json.decode` for malformed JSON, unexpected types, invalid UTF-8 and excessive nesting."""

@@ -7,8 +7,8 @@ decoded.
 from msgspec import Raw
 
 from anthropic_proxy.messages.models.blocks import decode_nested_content
-from anthropic_proxy.messages.models.clean_messages import CleanMessages
 from anthropic_proxy.messages.models.decode import (
+    CleanMessages,
     decode_envelope,
     decode_request,
     decode_request_or_envelope,

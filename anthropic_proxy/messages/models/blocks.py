@@ -1,13 +1,12 @@
-"""Decoding of content blocks, the elements of a message: text, image, tool call, tool result and others.
+"""Decoding and checks of content blocks, the elements of a message: text, image, tool call, tool result and others.
 
-`decode_blocks` decodes a list of blocks, `decode_nested_content` the content of a tool result. `are_well_formed` checks
-decoded blocks. `is_raw_too_deep` detects JSON that is nested too deeply, and `find_schema_error` an invalid JSON
-Schema.
+A list of blocks is decoded in one pass. Only if that fails, it is decoded block by block: to accept blocks of unknown
+types, to ignore fields that are null, and to find the path of an error.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Protocol, TypeVar, get_args
+from collections.abc import Callable, Iterable, Sized
+from typing import get_args
 
 import msgspec
 from msgspec import Raw
@@ -24,6 +23,8 @@ from anthropic_proxy.messages.models.raw_json import (
 from anthropic_proxy.messages.models.structs import (
     ABSENT,
     Block,
+    DocumentBlock,
+    ImageBlock,
     SearchResultBlock,
     ServerToolUseBlock,
     Source,
@@ -41,13 +42,16 @@ MAX_JSON_DEPTH = 200
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
 """Maximum size of a JSON Schema. A larger one is rejected with 400, because decoding needs about 20 times its size."""
 TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
-"""End of the error message for JSON deeper than `MAX_JSON_DEPTH`."""
-EMPTY_STRING_LENGTH = 2
-"""Number of bytes of an empty JSON string: two quotes."""
+EMPTY_STRING_LENGTH = 2  # bytes of JSON: two quotes
 _SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
 """Size in bytes up to which JSON needs no check of its depth, because each level of nesting needs two bytes."""
 
 _LIST, _NULL = b"[n"
+AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
+"""Prefixes of the media types of audio and video, which the proxy does not support."""
+_REPLACED_SOURCES = ("file", "text", "content")
+"""Types of image and document sources that no provider's encoder (wire) accepts. `prepare` replaces them by text, or by
+the blocks in the source."""
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -72,7 +76,7 @@ def decode_nested_content(content: Raw) -> list[Block]:
 def decode_blocks(content: Raw, path: str) -> list[Block]:
     """Decode a JSON list of content blocks. Raises `InvalidRequest`.
 
-    `path`: path of the list in the request body, for the error message.
+    `path`: path of the list in the request body.
     """
     try:
         blocks = _decode_blocks(content)
@@ -112,7 +116,10 @@ def decode_string(raw: Raw) -> str | None:
 
 
 def are_well_formed(blocks: list[Block]) -> bool:
-    """Return True if texts, arguments and results in the blocks have the right JSON type and allowed nesting."""
+    """Return True if texts, arguments and results in the blocks have the right JSON type and allowed nesting.
+
+    Blocks of an unknown type are not well formed.
+    """
     # these fields are undecoded JSON (`Raw`), so the type is judged by the first character
     for block in blocks:
         if type(block) is TextBlock:
@@ -122,28 +129,30 @@ def are_well_formed(blocks: list[Block]) -> bool:
             if not is_json_object(block.input) or is_raw_too_deep(block.input):
                 return False
         elif type(block) is ToolResultBlock or type(block) is SearchResultBlock:
-            if not _may_be_blocks(block.content):
+            content = block.content
+            if not is_string_or_absent(content) and memoryview(content)[0] not in (_LIST, _NULL):
                 return False
-        elif type(block) is UnknownBlock or is_raw_too_deep(_tree_of(block)):
+        elif type(block) is ServerToolUseBlock:
+            if is_raw_too_deep(block.input):
+                return False
+        elif isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+            if is_raw_too_deep(block.content):
+                return False
+        elif type(block) is UnknownBlock:
             return False
     return True
 
 
-def _may_be_blocks(content: Raw) -> bool:
-    return is_string_or_absent(content) or memoryview(content)[0] in (_LIST, _NULL)
-
-
-def _tree_of(block: Block) -> Raw:
-    """Return the field of a server tool block that may contain nested JSON. `ABSENT`: the block has no such field."""
-    if isinstance(block, ServerToolUseBlock):
-        return block.input
-    if isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
-        return block.content
-    return ABSENT
+def is_supported_media(block: Block) -> bool:
+    """Return True for an image or document that all providers' encoders (wires) accept unchanged."""
+    if not isinstance(block, ImageBlock | DocumentBlock) or (
+        isinstance(block, DocumentBlock) and block.requests_citations
+    ):
+        return False
+    return block.source.type not in _REPLACED_SOURCES and not block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES)
 
 
 def is_raw_too_deep(tree: Raw) -> bool:
-    """Return True if a `Raw` value (undecoded JSON) nests lists and objects deeper than `MAX_JSON_DEPTH`."""
     return len(tree) > _SHALLOW_BYTES and is_json_text_too_deep(bytes(tree))
 
 
@@ -168,7 +177,7 @@ def find_schema_error(schema: bytes) -> str:
 
 
 def is_json_text_too_deep(text: bytes) -> bool:
-    """Return True if `text`, the bytes of a JSON text, nests lists and objects deeper than `MAX_JSON_DEPTH`."""
+    """Return True if a JSON text nests lists and objects deeper than `MAX_JSON_DEPTH`."""
     if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
         return False
     depth = 0
@@ -186,10 +195,6 @@ _decode_source_fields = build_fields_decoder(Source.__struct_encode_fields__)
 
 
 def _read_block(raw: Raw, path: str) -> Block:
-    """Decode one content block field by field. A block of unknown type becomes an `UnknownBlock`.
-
-    `path`: path of the block in the request body, for the error message.
-    """
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)
     fields = _decode_block_fields(raw)
@@ -209,49 +214,13 @@ def _read_block(raw: Raw, path: str) -> Block:
         block: Block = _decode_block(encoded)
     except msgspec.ValidationError as error:
         raise validation_error(error, encoded, path) from None
-    if not are_well_formed([block]):
-        raise _block_error(block, path)
-    return block
-
-
-def _block_error(block: Block, path: str) -> InvalidRequest:
+    if are_well_formed([block]):
+        return block
     if isinstance(block, TextBlock):
-        return wrong_type_error(f"{path}.text", "a string", block.text)
+        raise wrong_type_error(f"{path}.text", "a string", block.text)
     if isinstance(block, ToolResultBlock | SearchResultBlock):
-        return wrong_type_error(f"{path}.content", "a string or a list of blocks", block.content)
+        raise wrong_type_error(f"{path}.content", "a string or a list of blocks", block.content)
     if isinstance(block, ToolUseBlock) and not is_json_object(block.input):
-        return wrong_type_error(f"{path}.input", "an object", block.input)
+        raise wrong_type_error(f"{path}.input", "an object", block.input)
     field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
-    return InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")
-
-
-BlockT_co = TypeVar("BlockT_co", covariant=True)
-
-
-class DecodedMessage(Protocol[BlockT_co]):
-    """Interface of the structs for a message that `list_new_blocks` accepts.
-
-    Callers use different structs, because some of them decode only a few fields of the content blocks.
-    """
-
-    @property
-    def role(self) -> str:
-        """`user`, `assistant` or `system`."""
-        ...
-
-    @property
-    def content(self) -> str | Sequence[BlockT_co]:
-        """A text, or content blocks."""
-        ...
-
-
-def list_new_blocks(messages: Sequence[DecodedMessage[BlockT_co]]) -> list[BlockT_co]:
-    """Return the content blocks after the last assistant message. Content that is a plain text has no blocks."""
-    found: list[BlockT_co] = []
-    for message in reversed(messages):
-        if message.role == "assistant":
-            break
-        content = message.content
-        if type(content) is list:  # one call less than isinstance
-            found += content
-    return found
+    raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")

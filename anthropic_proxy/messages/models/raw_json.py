@@ -1,8 +1,7 @@
-"""Errors (400) for invalid request bodies, in the format of Anthropic's API.
+"""JSON text that is not decoded (`Raw`): its type, its size, repairs, and the errors for an invalid value.
 
-A message has the path of the invalid value (`messages.0.content`), the violated rule and the value. `validation_error`
-converts an exception of the JSON library. `wrong_type_error` and `missing_field_error` build two frequent errors.
-`decode_lenient_fields` drops optional fields of a wrong type instead of raising an error.
+Most of a request is only forwarded, so it is stored as `Raw`, whose type is judged by its first character. Errors have
+the format of Anthropic's API: the path of the invalid value (`messages.0.content`), the violated rule and the value.
 """
 
 import functools
@@ -18,123 +17,6 @@ from msgspec import Raw
 from anthropic_proxy.errors import InvalidRequest
 
 T = TypeVar("T")
-
-_PLACED = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-_ROOT = re.compile(r" - at `\$\.([^.\[`]+)")
-_EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
-_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-_WORDS = {
-    "str": "a string",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "an object",
-}
-_decode_list = msgspec.json.Decoder(list[Raw]).decode
-_MAX_SHOWN_CHARACTERS = 60
-"""Maximum characters of an invalid value in an error message."""
-
-
-def short_json(value: Any) -> str:
-    """Return a value as JSON text of at most 60 characters, for an error message."""
-    try:
-        encoded = bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
-    except (RecursionError, UnicodeEncodeError):
-        return "a deep value"
-    text = encoded[: 4 * _MAX_SHOWN_CHARACTERS + 4].decode(errors="ignore")
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
-
-
-def require_bounded_members(text: bytes, *, counts_nested: bool = True) -> None:
-    """Raise `InvalidRequest` for JSON text with more than `MAX_MEMBERS` list elements and object members.
-
-    If `counts_nested` is False, only the members of the outermost list or object count.
-    """
-    if has_too_many_members(text, counts_nested=counts_nested):
-        raise InvalidRequest(f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.")
-
-
-def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:
-    """Return the error for a value of the wrong type. `allowed`: allowed type, such as `a string`."""
-    return InvalidRequest(f"{path}: Input should be {allowed}, got {short_json(value)}")
-
-
-def missing_field_error(path: str) -> InvalidRequest:
-    """Return the error for a missing field. `path`: path of the field in the request body."""
-    return InvalidRequest(f"{path}: Field required")
-
-
-def decode_lenient_fields(
-    fields: dict[str, Raw], decode: Callable[[bytes], T], optional: Collection[str], path: str = ""
-) -> tuple[T, list[str]]:
-    """Decode a JSON object, and drop optional fields that have a wrong type.
-
-    Return the decoded object and the names of the dropped fields. `optional` has the names of the fields that may be
-    dropped. Raises `InvalidRequest` for any other invalid field.
-    """
-    dropped: list[str] = []
-    fields = dict(fields)
-    while True:
-        encoded = msgspec.json.encode(fields)
-        try:
-            return decode(encoded), dropped
-        except msgspec.ValidationError as error:
-            root = _ROOT.search(str(error))
-            if root is None or root[1] not in optional or root[1] not in fields:
-                raise validation_error(error, encoded, path) from None
-            del fields[root[1]]
-            dropped.append(root[1])
-
-
-def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
-    """Return the error to send for an exception of the JSON library.
-
-    `raw`: the JSON value that was decoded. `path`: path of this value in the request body.
-    """
-    match = _PLACED.fullmatch(str(error))
-    what, place = (match["what"], match["place"] or "") if match else (str(error), "")
-    steps = [name or index for name, index in _STEP.findall(place)]
-    where = ".".join(filter(None, (path, *steps)))
-    if absent := _MISSING.fullmatch(what):
-        return missing_field_error(".".join(filter(None, (where, absent["name"]))))
-    if expected := _EXPECTED.fullmatch(what):
-        wanted = [_WORDS.get(word, word) for word in expected["wanted"].split(" | ") if word != "null"]
-        return wrong_type_error(where or "body", " or ".join(wanted), _value_at(raw, steps))
-    return InvalidRequest(f"{where or 'body'}: {what}, got {short_json(_value_at(raw, steps))}")
-
-
-@functools.lru_cache(maxsize=256)
-def _field_decoder(name: str) -> Callable[[Raw], Any]:
-    """Return a function that decodes one field of an object as its attribute `value`, and skips all other fields."""
-    return msgspec.json.Decoder(msgspec.defstruct("Field", [("value", Raw)], rename={"value": name})).decode
-
-
-def _value_at(raw: Raw | bytes, steps: list[str]) -> Raw:
-    """Return the JSON text at a path inside `raw`. `steps`: the keys and indexes of the path."""
-    value = Raw(raw)
-    try:
-        for step in steps:
-            value = _decode_list(value)[int(step)] if step.isdigit() else _field_decoder(step)(value).value
-    except (msgspec.DecodeError, IndexError, RecursionError, UnicodeDecodeError):
-        pass
-    return value
-
-
-MAX_MEMBERS = 250_000
-"""Maximum number of list elements and object members in a request body. Decoding one takes up to 250 bytes and 2 µs,
-and a call of the decoder blocks all other threads until it returns."""
-MIN_COUNTED_BYTES = 1 << 21
-"""Size of a body in bytes from which its parts are counted before it is decoded. The parts of a smaller one are few, so
-only the lists and objects that may be decoded twice are counted."""
-_COUNTED_BYTES = 1 << 16
-"""Size of the pieces in which the parts of a text are counted. Other threads run between two pieces."""
-_AS_LIST = bytes.maketrans(b"{}", b"[]")
-_DEPTH_STEPS = bytes.maketrans(b"[],", b"\x01\xff\x00")
-"""Change of the depth at each character, as signed bytes."""
-_IS_COMMA = bytes.maketrans(b"[],", b"\x00\x00\x01")
-_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 
 _ABOVE_STRINGS = bytearray(b"#")
 """Upper bound of JSON strings. A `Raw` below it is a string or absent, because `"` is the lowest first character of a
@@ -152,6 +34,50 @@ def is_string_or_absent(raw: Raw) -> bool:
 def is_json_object(raw: Raw) -> bool:
     """Return True if the `Raw` value is a JSON object."""
     return raw >= _MIN_OBJECT
+
+
+def json_string(text: str) -> Raw:
+    """Encode a text as a JSON string, with quotes and escapes."""
+    return Raw(msgspec.json.encode(text))
+
+
+_SURROGATES = re.compile(
+    rb"\\(?:\\|u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2})))"
+)
+"""Pattern of JSON escapes: a backslash, a pair of surrogates, or a lone surrogate (group 1)."""
+
+
+def replace_lone_surrogates(text: bytes) -> tuple[bytes, int]:
+    """Return JSON text with U+FFFD in place of lone surrogates, and the number of replacements."""
+    replaced, end, lone = bytearray(), 0, 0
+    for escape in _SURROGATES.finditer(text):
+        if escape[1] is not None:
+            replaced += memoryview(text)[end : escape.start()]
+            replaced += b"\\ufffd"
+            end = escape.end()
+            lone += 1
+    return (bytes(replaced + memoryview(text)[end:]), lone) if lone else (text, 0)
+
+
+MAX_MEMBERS = 250_000
+"""Maximum number of list elements and object members in a request body. Decoding one takes up to 250 bytes and 2 µs,
+and a call of the decoder blocks all other threads until it returns."""
+MIN_COUNTED_BYTES = 1 << 21
+"""Size of a body in bytes from which its parts are counted before it is decoded. The parts of a smaller one are few, so
+only the lists and objects that may be decoded twice are counted."""
+_COUNTED_BYTES = 1 << 16
+"""Size of the pieces in which the parts of a text are counted. Other threads run between two pieces."""
+_AS_LIST = bytes.maketrans(b"{}", b"[]")
+_DEPTH_STEPS = bytes.maketrans(b"[],", b"\x01\xff\x00")
+"""Change of the depth at each character, as signed bytes."""
+_IS_COMMA = bytes.maketrans(b"[],", b"\x00\x00\x01")
+_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
+
+
+def require_bounded_members(text: bytes, *, counts_nested: bool = True) -> None:
+    """Raise `InvalidRequest` if `has_too_many_members` for this text."""
+    if has_too_many_members(text, counts_nested=counts_nested):
+        raise InvalidRequest(f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.")
 
 
 def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
@@ -182,6 +108,88 @@ def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
     return False
 
 
-def json_string(text: str) -> Raw:
-    """Encode a text as a JSON string, with quotes and escapes."""
-    return Raw(msgspec.json.encode(text))
+_PLACED = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_ROOT = re.compile(r" - at `\$\.([^.\[`]+)")
+_EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+_WORDS = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_MAX_SHOWN_CHARACTERS = 60
+"""Maximum characters of an invalid value in an error message."""
+
+
+def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:
+    """Return the error for a value of the wrong type. `allowed`: allowed type, such as `a string`."""
+    return InvalidRequest(f"{path}: Input should be {allowed}, got {_short_json(value)}")
+
+
+def missing_field_error(path: str) -> InvalidRequest:
+    """Return the error for a missing field. `path`: path of the field in the request body."""
+    return InvalidRequest(f"{path}: Field required")
+
+
+def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
+    """Return the error to send for an exception of the JSON library.
+
+    `raw`: the JSON value that was decoded. `path`: path of this value in the request body.
+    """
+    match = _PLACED.fullmatch(str(error))
+    what, place = (match["what"], match["place"] or "") if match else (str(error), "")
+    steps = [name or index for name, index in _STEP.findall(place)]
+    where = ".".join(filter(None, (path, *steps)))
+    if absent := _MISSING.fullmatch(what):
+        return missing_field_error(".".join(filter(None, (where, absent["name"]))))
+    value = Raw(raw)
+    try:
+        for step in steps:
+            value = _decode_list(value)[int(step)] if step.isdigit() else _field_decoder(step)(value).value
+    except (msgspec.DecodeError, IndexError, RecursionError, UnicodeDecodeError):
+        pass
+    if expected := _EXPECTED.fullmatch(what):
+        wanted = [_WORDS.get(word, word) for word in expected["wanted"].split(" | ") if word != "null"]
+        return wrong_type_error(where or "body", " or ".join(wanted), value)
+    return InvalidRequest(f"{where or 'body'}: {what}, got {_short_json(value)}")
+
+
+def decode_lenient_fields(
+    fields: dict[str, Raw], decode: Callable[[bytes], T], optional: Collection[str], path: str = ""
+) -> tuple[T, list[str]]:
+    """Decode a JSON object, and drop the fields among `optional` that have a wrong type.
+
+    Return the decoded object and the names of the dropped fields. Raises `InvalidRequest` for any other invalid field.
+    """
+    dropped: list[str] = []
+    fields = dict(fields)
+    while True:
+        encoded = msgspec.json.encode(fields)
+        try:
+            return decode(encoded), dropped
+        except msgspec.ValidationError as error:
+            root = _ROOT.search(str(error))
+            if root is None or root[1] not in optional or root[1] not in fields:
+                raise validation_error(error, encoded, path) from None
+            del fields[root[1]]
+            dropped.append(root[1])
+
+
+@functools.lru_cache(maxsize=256)
+def _field_decoder(name: str) -> Callable[[Raw], Any]:
+    """Return a function that decodes one field of an object as its attribute `value`, and skips all other fields."""
+    return msgspec.json.Decoder(msgspec.defstruct("Field", [("value", Raw)], rename={"value": name})).decode
+
+
+def _short_json(value: Any) -> str:
+    try:
+        encoded = bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
+    except (RecursionError, UnicodeEncodeError):
+        return "a deep value"
+    text = encoded[: 4 * _MAX_SHOWN_CHARACTERS + 4].decode(errors="ignore")
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"

@@ -1,10 +1,8 @@
 """Structs of client requests (`MessagesRequest`) and replies (`MessagesResponse`) of the Messages API.
 
-`Message` is an entry of the field `messages`, and `Tool` a tool definition. `ToolChoice` restricts the tool calls of
-the reply, and `ThinkingConfig` its reasoning. `OutputConfig` has the level of reasoning (effort) and the format of the
-reply. `Metadata` has the user id. `UsageBody` has the token counts of a reply. Most fields have the names of the API;
-the others, such as `message_count`, describe the body. `release_body` frees the memory of the content. Source: the API
-reference and the official SDK, read 2026-11.
+Most fields have the names of the API; the others, such as `message_count`, describe the body. Unknown fields are
+ignored. A client tool is run by the client, a server tool, such as web search, by the provider or the proxy. Source:
+the API reference and the official SDK, read 2026-11.
 """
 
 import re
@@ -12,20 +10,11 @@ from base64 import b64decode, b64encode
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.messages.models.raw_json import has_too_many_members, json_string
+from anthropic_proxy.messages.models.raw_json import json_string
 
-MAX_NAMED_DATA_URL = 100
-"""Maximum number of characters of a `data:` URL in a text that names it."""
-MAX_STRAY_PERCENT_SIGNS = 1_000
-"""Maximum number of percent signs in a `data:` URL that do not begin an escape such as `%20`. They stay as they are."""
-_DATA_SCHEME = "data:"
-_DEFAULT_DATA_URL_TYPE = "text/plain"
-"""Media type of a `data:` URL that states none (RFC 2397)."""
-_STRAY_PERCENT_SIGN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
 
 ABSENT = Raw(b"")
@@ -43,85 +32,84 @@ class Source(Struct, omit_defaults=True, gc=False):
     """File of an image or document: base64 data, a URL, the id of an uploaded file, a text, or content blocks."""
 
     type: str
-    """Kind of the source: `base64`, `url`, `file`, `text` or `content`. It decides which other field has the content.
-    """
+    """`base64`, `url`, `file`, `text` or `content`. It decides which other field has the content."""
     media_type: str = ""
-    """Media type of base64 data or text: `image/png`. "": not given."""
+    """Media type of base64 data or text. "": not given."""
     data: str = ""
     """Base64 data, or the text of a `text` source."""
     url: str = ""
-    """URL of the file, for a source of the type `url`."""
     file_id: str = ""
-    """Id of a file that the client uploaded to Anthropic's API, for a source of the type `file`."""
+    """Id of a file that the client uploaded to Anthropic's API."""
     content: Raw = ABSENT
     """Content of a `content` source: a JSON string or a list of text and image blocks."""
 
     def __post_init__(self) -> None:
         # Few providers accept data URLs, so they are read as base64 data. Media types are case-insensitive (RFC 2045).
-        if self.type == "url" and _is_data_url(self.url):
-            self._decode_data_url()
+        if self.type == "url" and (decoded := _decode_data_url(self.url)) is not None:
+            self.type, self.url = "base64", ""
+            self.media_type, self.data = decoded
         if self.media_type:
             media_type = self.media_type.lower()
             self.media_type = _MEDIA_TYPE_ALIASES.get(media_type, media_type)
 
-    def _decode_data_url(self) -> None:
-        """Make the data of a `data:` URL (RFC 2397) the base64 data of this source.
 
-        A URL without a comma, or with too many invalid escapes, is kept.
-        """
-        # no regular expression: its time for a URL without a comma would grow with the square of the length
-        head, comma, data = self.url[len(_DATA_SCHEME) :].partition(",")
-        if not comma:
-            return
-        try:
-            if not head.lower().endswith(";base64"):
-                data = b64encode(_decode_percent_escapes(data)).decode()
-            elif "%" in data:
-                data = _decode_percent_escapes(data).decode("latin-1")
-        except ValueError:
-            return
-        media_type = head.partition(";")[0] or _DEFAULT_DATA_URL_TYPE
-        self.type, self.media_type, self.data, self.url = "base64", media_type, data, ""
+_DATA_SCHEME = "data:"
+_DEFAULT_DATA_URL_TYPE = "text/plain"
+"""Media type of a `data:` URL that states none (RFC 2397)."""
+MAX_STRAY_PERCENT_SIGNS = 1_000
+"""Maximum number of percent signs in a `data:` URL that do not begin an escape such as `%20`. They stay as they are. A
+URL with more is not decoded."""
+_STRAY_PERCENT_SIGN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MAX_NAMED_DATA_URL = 100
 
 
 def name_url(url: str) -> str:
-    """Return a short form of `url` for a text, such as the notice in place of an omitted image.
-
-    Of a `data:` URL, only the part before the data is returned. Other URLs are returned unchanged.
-    """
-    return url[:MAX_NAMED_DATA_URL].partition(",")[0] if _is_data_url(url) else url
-
-
-def _decode_percent_escapes(text: str) -> bytes:
-    """Return the bytes of a percent-encoded text.
-
-    Raises `ValueError` for more than `MAX_STRAY_PERCENT_SIGNS` percent signs that begin no escape.
-    """
-    # `urllib.parse.unquote_to_bytes` creates objects for each escape: 2 GB and seconds for a URL of 30 MB
-    escaped = _STRAY_PERCENT_SIGN.sub(b"%25", text.encode(), count=MAX_STRAY_PERCENT_SIGNS)
-    return escaped.replace(b"\\", b"%5c").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
+    """Return a short form of `url` for a text: of a `data:` URL, only the part before the data."""
+    return url[:_MAX_NAMED_DATA_URL].partition(",")[0] if _is_data_url(url) else url
 
 
 def _is_data_url(url: str) -> bool:
     return url[: len(_DATA_SCHEME)].lower() == _DATA_SCHEME
 
 
+def _decode_data_url(url: str) -> tuple[str, str] | None:
+    """Return the media type and the base64 data of a `data:` URL (RFC 2397).
+
+    None: another URL, a URL without a comma, or one with too many invalid escapes.
+    """
+    # no regular expression: its time for a URL without a comma would grow with the square of the length
+    head, comma, data = url[len(_DATA_SCHEME) :].partition(",")
+    if not comma or not _is_data_url(url):
+        return None
+    try:
+        if not head.lower().endswith(";base64"):
+            data = b64encode(_decode_percent_escapes(data)).decode()
+        elif "%" in data:
+            data = _decode_percent_escapes(data).decode("latin-1")
+    except ValueError:
+        return None
+    return head.partition(";")[0] or _DEFAULT_DATA_URL_TYPE, data
+
+
+def _decode_percent_escapes(text: str) -> bytes:
+    # `urllib.parse.unquote_to_bytes` creates objects for each escape: 2 GB and seconds for a URL of 30 MB
+    escaped = _STRAY_PERCENT_SIGN.sub(b"%25", text.encode(), count=MAX_STRAY_PERCENT_SIGNS)
+    return escaped.replace(b"\\", b"%5c").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
+
+
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
     """An image in a message or a tool result of the client request."""
 
     source: Source
-    """The file: base64 data, a URL, or an id."""
 
 
 class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
     """A PDF or a text document, with an optional title."""
 
     source: Source
-    """The file: base64 data, text, content blocks, a URL, or an id."""
     title: str | None = None
-    """Title of the document. None: not given."""
     context: str | None = None
-    """Text by which the client describes the document to the model. None: not given."""
+    """Text by which the client describes the document to the model."""
     citations: Raw = ABSENT
     """JSON object `{"enabled": …}`: the client requests citations of the document."""
 
@@ -135,7 +123,6 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
 
     @property
     def requests_citations(self) -> bool:
-        """Return True if `citations` requests that the reply cites the document."""
         return b"true" in bytes(self.citations)
 
 
@@ -145,7 +132,6 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False)
     source: str
     """URL or name of the source of the passage."""
     title: str
-    """Title of the source, as decoded text."""
     content: Raw
     """Text of the passage as a JSON list of text blocks."""
 
@@ -170,18 +156,15 @@ class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
     """A tool call of the model in an earlier reply. The client runs the tool."""
 
     id: str
-    """Id of the call. The result of the call has the same id as `tool_use_id`."""
+    """Id of the call, which its result has as `tool_use_id`."""
     name: str
-    """Name of the called tool."""
     input: Raw = Raw(b"{}")  # immutable
-    """Arguments of the call: a JSON object, as text."""
 
 
 class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
     """Result of a client tool. `decode_nested_content(block.content)` returns its blocks."""
 
     tool_use_id: str
-    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
     """A JSON string or a list of blocks. ABSENT: an empty result."""
     is_error: bool | None = None
@@ -196,21 +179,18 @@ class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=Fals
 
 
 class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
-    """Call of a server tool in an earlier reply: a tool, such as web search, that the provider or the proxy runs."""
+    """Call of a server tool in an earlier reply."""
 
     id: str
-    """Id of the call. The result of the call has the same id as `tool_use_id`."""
     name: str
-    """Name of the server tool: `web_search`."""
     input: Raw = Raw(b"{}")  # immutable
-    """Arguments of the call: a JSON object, as text."""
+    """A JSON object, as text."""
 
 
 class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
     """Result of a web search: a list of results, or an error object."""
 
     tool_use_id: str
-    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
     """JSON list of the found pages, or a JSON error object."""
 
@@ -219,18 +199,14 @@ class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type",
     """Result of a web fetch: a document, or an error object."""
 
     tool_use_id: str
-    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
-    """JSON of the fetched document, or a JSON error object."""
 
 
 class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
     """Result of a tool search: references to the found tools, or an error object."""
 
     tool_use_id: str
-    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
-    """JSON references to the found tools, or a JSON error object."""
 
 
 class ToolChange(Struct):
@@ -240,7 +216,6 @@ class ToolChange(Struct):
     """`tool_reference`: a tool of the request, given by `name`. `tool_definition`: a new tool, given by `definition`.
     The proxy ignores a tool of any other type."""
     name: str = ""
-    """Name of the tool that is added or removed."""
     definition: Raw = ABSENT
     """JSON definition of an added tool, as in the field `tools` of a request."""
 
@@ -249,14 +224,12 @@ class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False)
     """Block of a system message that adds a tool for all later messages."""
 
     tool: ToolChange
-    """The tool that the client adds."""
 
 
 class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
     """Block of a system message that removes a tool for all later messages."""
 
     tool: ToolChange
-    """The tool that the client removes."""
 
 
 class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
@@ -274,7 +247,6 @@ class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
     """A block of a type that the proxy does not know."""
 
     kind: str
-    """Value of the field `type` of the block."""
     raw: Raw
     """The complete block, as JSON text."""
 
@@ -309,10 +281,8 @@ class CacheMarks(Struct):
     """Body of a client request, which is searched for cache marks (fields `cache_control`) only on demand."""
 
     body: bytes
-    """Bytes of the client request body."""
 
     def has_mark(self) -> bool:
-        """Return True if the body contains a field `cache_control`. The search time grows with the size of the body."""
         return _CACHE_MARK in self.body
 
 
@@ -320,9 +290,9 @@ class McpToolPermissions(Struct):
     """Permissions for the tools of one MCP server, set in the server's definition (beta `mcp-client-2025-04-04`)."""
 
     allowed_tools: list[str] | None = None
-    """Names of the tools that the model may call. None: all tools of the server."""
+    """None: all tools of the server."""
     enabled: bool | None = None
-    """False if no tool of the server is offered to the model. None: the tools are offered."""
+    """False: no tool of the server is offered to the model."""
 
 
 class McpServer(Struct):
@@ -335,38 +305,12 @@ class McpServer(Struct):
     authorization_token: str | None = None
     """Secret of the client for this server only. It is never logged, and redacted in errors."""
     tool_configuration: McpToolPermissions | None = None
-    """Permissions for the tools of the server. None: all tools are allowed."""
 
     def __repr__(self) -> str:
         return f"McpServer(name={self.name!r}, url={self.url!r}, authorization_token='…')"
 
 
-_NO_SERVER = McpServer()
-
-
-def decode_mcp_servers(raw: Raw) -> list[McpServer]:
-    """Return the MCP servers of a client request.
-
-    An entry of a wrong type raises no error: it becomes a server with the name "" and the URL "". If the field itself
-    is not a list, the result is one such server.
-    """
-    if has_too_many_members(bytes(raw)):
-        return [_NO_SERVER]
-    try:
-        return [_read_server(server) for server in msgspec.json.decode(raw, type=list[Raw])]
-    except msgspec.ValidationError:
-        return [_NO_SERVER]
-
-
-def _read_server(raw: Raw) -> McpServer:
-    try:
-        return msgspec.json.decode(raw, type=McpServer)
-    except msgspec.ValidationError:
-        return _NO_SERVER
-
-
 ROLES = frozenset({"user", "assistant", "system"})
-"""Roles that a message of a client request may have."""
 
 
 class Message(Struct, gc=False):
@@ -375,7 +319,6 @@ class Message(Struct, gc=False):
     role: str
     """`user`, `assistant` or `system`. `decode_request` rejects any other."""
     content: str | list[Block]
-    """Content of the message: a text, or a list of content blocks."""
     clear_at: Any = None
     """`next_user_message`: a `system` message that the model must not see once a user message follows it."""
     output_config: Raw = ABSENT
@@ -383,7 +326,6 @@ class Message(Struct, gc=False):
 
     @property
     def blocks(self) -> list[Block]:
-        """Return the content of the message as blocks. Content that is a string becomes one text block."""
         if isinstance(self.content, str):
             return [TextBlock(json_string(self.content))]
         return self.content
@@ -393,11 +335,9 @@ class Tool(Struct, kw_only=True, frozen=True):
     """Definition of a tool: a function of the client, or a tool type that Anthropic defines."""
 
     name: str = ""
-    """Name of the tool, by which the model calls the tool."""
     type: str | None = None
     """Type of a tool that Anthropic defines: `web_search_20250305`. None: a function of the client."""
     description: str | None = None
-    """Description of the tool for the model. None: not given."""
     input_schema: Raw = ABSENT
     """JSON Schema of the arguments. ABSENT: none is needed, because Anthropic defines the tool type."""
     strict: bool | None = None
@@ -407,15 +347,11 @@ class Tool(Struct, kw_only=True, frozen=True):
     max_uses: int | None = None
     """Maximum number of calls of a server tool per reply. None: no limit of the client."""
     allowed_domains: list[str] | None = None
-    """Domains that a web tool may use. None: all domains are allowed."""
     blocked_domains: list[str] | None = None
-    """Domains that a web tool may not use. None: no domain is blocked."""
     user_location: Raw = ABSENT
-    """Location of the user for a web search tool, as JSON. Absent: not given."""
     citations: Raw = ABSENT
     """Setting of a web fetch tool, as JSON: `{"enabled": …}` requests citations of fetched pages."""
     max_content_tokens: int | None = None
-    """Maximum tokens of a page that the web fetch tool returns. None: no limit."""
     url_sources: Raw = ABSENT
     """Setting of a web fetch tool, as JSON: the sources of URLs that may be fetched."""
     allowed_callers: list[str] | None = None
@@ -423,9 +359,8 @@ class Tool(Struct, kw_only=True, frozen=True):
     input_examples: Raw = ABSENT
     """Example arguments: a JSON list of objects that match `input_schema`."""
     display_width_px: int | None = None
-    """Screen width in pixels, of a computer tool. None: another tool."""
     display_height_px: int | None = None
-    """Screen height in pixels, of a computer tool. None: another tool."""
+    """Screen size in pixels, of a computer tool."""
     source: bytes = field(default=b"", name="px.source")
     """JSON text of the tool definition. It is the key of caches of encoded tools."""
 
@@ -434,20 +369,17 @@ class ToolChoice(Struct):
     """Request field `tool_choice`: tool calls are optional (`auto`), required (`any`, `tool`) or forbidden (`none`)."""
 
     type: str
-    """Kind of the choice: `auto`, `any`, `tool` or `none`."""
     name: str | None = None
-    """Name of the forced tool, for the type `tool`. None: for other types."""
     disable_parallel_tool_use: bool | None = None
-    """True if the reply may contain only one tool call. None: several are allowed."""
 
 
 class ThinkingConfig(Struct):
     """Request field `thinking`, by which the client turns the model's reasoning on or off and limits its tokens."""
 
     type: str
-    """Kind of thinking: `enabled`, `adaptive`, `between_tools` or `disabled`."""
+    """`enabled`, `adaptive`, `between_tools` or `disabled`."""
     budget_tokens: int | None = None
-    """Maximum tokens of thinking, for the type `enabled`. None: not given."""
+    """Maximum tokens of thinking, for the type `enabled`."""
     display: str | None = None
     """`omitted`: the client receives no text of the thinking. None: the complete text."""
 
@@ -456,9 +388,8 @@ class OutputFormat(Struct):
     """Format of the reply that the client requires: `{"type": "json_schema", "schema": …}`."""
 
     type: str
-    """Kind of the format. Only `json_schema` exists."""
+    """Only `json_schema` exists."""
     schema: Raw = ABSENT
-    """JSON Schema of the reply."""
 
 
 class OutputConfig(Struct):
@@ -467,7 +398,6 @@ class OutputConfig(Struct):
     effort: str | None = None
     """Level of reasoning: low, medium, high, …. None: the default of the model."""
     format: OutputFormat | None = None
-    """Format of the reply with its JSON Schema. None: not given."""
     task_budget: Raw = ABSENT
     """Budget of a task in tokens, as JSON. Not sent to other providers."""
 
@@ -488,37 +418,24 @@ class MessagesRequest(Struct, kw_only=True):
     model: str
     """Model id as the client sent it."""
     messages: list[Message]
-    """Messages of the conversation, in order."""
     max_tokens: int | None = None
-    """Maximum output tokens. None: not given, which is allowed only in a request for a token count."""
+    """None: not given, which is allowed only in a request for a token count."""
     system: str | list[Block] = ""
-    """System prompt: a text, or text blocks."""
     stream: bool = False
-    """True if the client requests a stream of events."""
     tools: list[Tool] = field(default_factory=list)
-    """Tool definitions of the client."""
     tool_choice: ToolChoice | None = None
-    """Restriction of tool calls. None: `auto`."""
     thinking: ThinkingConfig | None = None
-    """Thinking (reasoning) that the client requests. None: the default of the model."""
     output_config: OutputConfig | None = None
-    """Level of reasoning and format of the reply. None: the client requested neither."""
     output_format: OutputFormat | None = None
-    """Format of the reply, in the older form of the field. None: not given."""
+    """Older form of the field `format` in `output_config`."""
     stop_sequences: list[str] = field(default_factory=list)
-    """Stop sequences of the client. The reply ends before the first of these texts in the model's output."""
     temperature: float | None = None
-    """Sampling temperature. None: the default of the model."""
     top_p: float | None = None
-    """Probability limit of nucleus sampling. None: the default of the model."""
     top_k: int | None = None
-    """Number of candidates in sampling. None: the default of the model."""
     metadata: Metadata | None = None
-    """Metadata with the id of the user. None: not given."""
     service_tier: str | None = None
-    """Priority class that the client requests: `auto`, `standard_only`. None: not given."""
+    """Priority class that the client requests: `auto`, `standard_only`."""
     mcp_servers: list[McpServer] = field(default_factory=list)
-    """MCP servers for the provider to call."""
     container: bool = False
     """True if the client requests a container, in which Anthropic's API runs code."""
     pins_region: bool = False
@@ -526,9 +443,7 @@ class MessagesRequest(Struct, kw_only=True):
     clears_context: bool = False
     """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
     cache_marks: CacheMarks | None = None
-    """Cache marks (`cache_control`) of the client. None: the request has no marks."""
     message_count: int = 0
-    """Number of messages in the body, decoded or not."""
     tool_results: int = 0
     """Number of results of client tools after the last assistant message."""
     tool_errors: int = 0
@@ -547,7 +462,7 @@ class MessagesRequest(Struct, kw_only=True):
     """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
 
     def release_body(self) -> None:
-        """Drop the messages, the system prompt and the other content of the request, to free memory."""
+        """Drop the content of the request, to free memory."""
         self.messages, self.system = [], ""
         self.output_config = self.output_format = self.cache_marks = None
 
@@ -556,18 +471,13 @@ class UsageBody(Struct, kw_only=True):
     """Field `usage` of a reply: token totals of the message, all ≥ 0."""
 
     input_tokens: int = 0
-    """Input tokens that were neither read from nor written to a prompt cache."""
     cache_creation_input_tokens: int = 0
-    """Input tokens written to the prompt cache."""
     cache_creation: dict[str, int] | UnsetType = UNSET
     """Tokens written to the cache by lifetime: `{"ephemeral_5m_input_tokens": …, "ephemeral_1h_input_tokens": …}`.
     Unset: not reported."""
     cache_read_input_tokens: int = 0
-    """Input tokens read from the prompt cache."""
     output_tokens: int = 0
-    """Output tokens, thinking included."""
     output_tokens_details: dict[str, int] = field(default_factory=lambda: {"thinking_tokens": 0})
-    """Part of `output_tokens` that was thinking: `{"thinking_tokens": …}`."""
     server_tool_use: dict[str, int] | UnsetType = UNSET
     """Number of server tool calls: `{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
     service_tier: str | UnsetType | None = "standard"
@@ -578,18 +488,12 @@ class MessagesResponse(Struct, kw_only=True):
     """Complete reply to a request without streaming."""
 
     id: str
-    """Id of the reply message: `msg_…`."""
     type: str = "message"
     role: str = "assistant"
     model: str
-    """Model id as the client requested it."""
     content: list[Raw]
     """Content blocks of the reply, each as JSON."""
     stop_reason: str | None
-    """Reason for the end of the reply: `end_turn`, `tool_use`, …"""
     stop_sequence: str | None = None
-    """Stop sequence that ended the reply. None: another reason."""
     stop_details: dict[str, Any] | None = None
-    """Details of a refusal. None: another stop reason."""
     usage: UsageBody
-    """Token counts of the reply."""

@@ -1,9 +1,8 @@
 """Decoding of the request field `tools`: the tool definitions of a client.
 
-`decode_tools` decodes the complete list, and `decode_tool` one definition. Both cache results, because the requests of
-a session repeat their tools. A `ToolList` is an immutable list of tools, which equal requests share. A client tool is a
-function that the client defines and runs; other tools have types that Anthropic defines. `is_client_tool` checks one
-tool, and `are_client_tools` a list.
+The requests of a session repeat their tools, so decoded lists and definitions are cached, and requests with equal tools
+share one immutable `ToolList`. A client tool is a function that the client defines and runs; other tools have types
+that Anthropic defines.
 """
 
 import functools
@@ -29,7 +28,7 @@ from anthropic_proxy.messages.models.raw_json import (
     require_bounded_members,
     wrong_type_error,
 )
-from anthropic_proxy.messages.models.structs import McpServer, MessagesRequest, Tool
+from anthropic_proxy.messages.models.structs import MessagesRequest, Tool
 
 _MAX_CACHED_TOOLS = 1_024
 _MAX_CACHED_BYTES = 32 * 1024
@@ -68,7 +67,6 @@ class ToolList(list[Tool]):
     def __init__(self, tools: Iterable[Tool]) -> None:
         super().__init__(tools)
         self.all_from_client = all(map(is_client_tool, self))
-        """True if all tools of the list are client tools: functions with a JSON Schema that the client runs."""
 
 
 def decode_tools(content: Raw) -> list[Tool]:
@@ -82,7 +80,6 @@ def decode_tools(content: Raw) -> list[Tool]:
 
 
 def are_client_tools(tools: Sequence[Tool]) -> bool:
-    """Return True if all tools are client tools, which are functions with a JSON Schema that the client runs."""
     return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
 
 
@@ -104,15 +101,11 @@ def _read_list(source: bytes) -> list[Tool]:
 
 
 def decode_tool(raw: Raw, path: str) -> Tool:
-    """Decode one tool definition. Raises `InvalidRequest`.
-
-    `path`: path of the tool in the request body, for the error message.
-    """
+    """Decode one tool definition. Raises `InvalidRequest`. `path`: path of the tool in the request body."""
     return _find(bytes(raw)) or _decode_field_by_field(raw, path)
 
 
 def is_client_tool(tool: Tool) -> bool:
-    """Return True for a client tool: a function with a schema. False: a tool type that Anthropic defines."""
     return tool.type is None or tool.type == "custom"
 
 
@@ -187,20 +180,18 @@ class PinnedTool(Struct):
     """A tool of an MCP server that the client defines itself in the toolset. Only its name is decoded."""
 
     name: str = ""
-    """Name of the tool on its MCP server."""
 
 
 class Toolset(Struct):
     """Entry of the request field `tools` with the type `mcp_toolset`: the offered tools of one MCP server."""
 
     mcp_server_name: str = ""
-    """Name of the MCP server: the `name` of its entry in `mcp_servers`."""
+    """The `name` of its entry in `mcp_servers`."""
     default_config: McpToolPermission | None = None
     """Permission for tools without an entry in `configs`. None: these tools are offered."""
     configs: dict[str, McpToolPermission] | None = None
-    """Tool name → permission of the tool. None: `default_config` applies to all tools."""
     tools: list[PinnedTool] | None = None
-    """Tools of the MCP server that the client defines itself. None: the provider queries the server for its tools."""
+    """Tools that the client defines itself. None: the provider queries the server for its tools."""
 
 
 def decode_toolset(tool: Tool) -> Toolset:
@@ -217,16 +208,14 @@ def implied_toolsets(request: MessagesRequest) -> list[Tool]:
     Clients of an older beta list their MCP servers in `mcp_servers`, but send no toolsets.
     """
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
-    return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
-
-
-def _is_on(server: McpServer) -> bool:
-    return server.tool_configuration is None or server.tool_configuration.enabled is not False
-
-
-def _toolset_of(server: McpServer) -> Tool:
-    toolset: dict[str, object] = {"type": MCP_TOOLSET_TYPE, "mcp_server_name": server.name}
-    allowed = server.tool_configuration.allowed_tools if server.tool_configuration else None
-    if allowed is not None:
-        toolset |= {"default_config": {"enabled": False}, "configs": {name: {"enabled": True} for name in allowed}}
-    return Tool(type=MCP_TOOLSET_TYPE, source=msgspec.json.encode(toolset))
+    toolsets = []
+    for server in request.mcp_servers:
+        permissions = server.tool_configuration
+        if server.name in named or (permissions is not None and permissions.enabled is False):
+            continue
+        toolset: dict[str, object] = {"type": MCP_TOOLSET_TYPE, "mcp_server_name": server.name}
+        if permissions is not None and permissions.allowed_tools is not None:
+            toolset["default_config"] = {"enabled": False}
+            toolset["configs"] = {name: {"enabled": True} for name in permissions.allowed_tools}
+        toolsets.append(Tool(type=MCP_TOOLSET_TYPE, source=msgspec.json.encode(toolset)))
+    return toolsets

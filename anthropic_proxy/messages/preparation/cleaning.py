@@ -29,8 +29,7 @@ from anthropic_proxy.messages.models import (
     json_string,
     name_url,
 )
-from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
-from anthropic_proxy.messages.models.clean_messages import AUDIO_VIDEO_PREFIXES, is_supported_media
+from anthropic_proxy.messages.models.blocks import AUDIO_VIDEO_PREFIXES, EMPTY_STRING_LENGTH, is_supported_media
 from anthropic_proxy.messages.preparation.block_text import join_text_blocks, new_text_block, to_upstream_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, UNPAIRED_RESULT, notes_on_blocks
 from anthropic_proxy.messages.preparation.tools import ToolNames
