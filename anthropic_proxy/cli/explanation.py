@@ -18,8 +18,7 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
 from anthropic_proxy.log import escape_unprintable
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.preparation.fidelity_notes import TASK_BUDGET
-from anthropic_proxy.messages.preparation.prepare import NO_KNOWN_EFFORTS
+from anthropic_proxy.messages.preparation.prepare import NO_KNOWN_EFFORTS, TASK_BUDGET
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.routing.rules import RouteCheck

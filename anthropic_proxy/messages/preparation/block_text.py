@@ -1,20 +1,22 @@
-"""Text in place of content blocks that providers do not accept, such as results of server tools.
+"""What providers receive in place of content blocks that they do not accept, such as results of server tools.
 
 Providers accept text, images, documents, thinking, tool calls and tool results. `to_upstream_blocks` returns accepted
-blocks for any block of the client. The `…_text` functions return a block's text. `new_text_block` and
-`join_text_blocks` convert between text and blocks.
+blocks for any block of the client, and `notes_on_blocks` the fidelity notes about them.
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import (
     Block,
     DocumentBlock,
     ImageBlock,
+    RedactedThinkingBlock,
     SearchResultBlock,
     ServerToolUseBlock,
     TextBlock,
@@ -34,8 +36,7 @@ from anthropic_proxy.messages.models import (
 from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
 from anthropic_proxy.messages.server_blocks import decode_passage
 
-UNSUPPORTED_BLOCK_TEXT = "[unsupported block: %s]"
-"""Text for an unknown block without text. Argument: the block type."""
+_UNSUPPORTED = "[unsupported block: %s]"
 _EMPTY_VALUES = (b"", b'""', b"null")
 _NOTHING_FOUND = "[nothing found]"
 _ERROR = "_tool_result_error"
@@ -50,7 +51,6 @@ _MAX_SHOWN_CHARACTERS = 200
 
 
 def new_text_block(text: str) -> TextBlock:
-    """Return a `TextBlock` with a text, encoded as a JSON string."""
     return TextBlock(json_string(text))
 
 
@@ -64,34 +64,32 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
     if isinstance(block, ToolResultBlock):
         return (_plain_result(block),)
     if isinstance(block, ImageBlock | DocumentBlock):
-        return _plain_source(block)
+        source = block.source
+        if source.type == "file":
+            kind = "image" if isinstance(block, ImageBlock) else "document"
+            return (new_text_block(f"[{kind} file {source.file_id} not available]"),)
+        if isinstance(block, ImageBlock) or source.type not in ("text", "content"):
+            return (block,)
+        heading = "\n".join(filter(None, (block.title, block.context)))
+        body: list[Block] = (
+            [new_text_block(source.data)] if source.type == "text" else decode_nested_content(source.content)
+        )
+        return [sent for inner in (new_text_block(heading), *body) for sent in to_upstream_blocks(inner)]
     if isinstance(block, ThinkingBlock | ToolUseBlock):
         return (block,)
     if isinstance(block, SearchResultBlock):
-        body = (text for inner in decode_nested_content(block.content) for text in to_upstream_blocks(inner))
-        return (new_text_block(f"{block.title}\n{block.source}"), *body)
-    return _texts(_as_text(block))
-
-
-def join_text_blocks(blocks: Iterable[Block]) -> str:
-    """Return the texts of all text blocks, joined by newlines. Blocks of other types are skipped."""
-    return "\n".join(msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
-
-
-def _texts(words: str) -> Iterable[Block]:
-    return (new_text_block(words),) if words else ()
-
-
-def _as_text(block: Block) -> str:
+        passages = (text for inner in decode_nested_content(block.content) for text in to_upstream_blocks(inner))
+        return (new_text_block(f"{block.title}\n{block.source}"), *passages)
+    text = ""
     if isinstance(block, ToolReferenceBlock):
-        return f"Tool available: {block.tool_name}"
-    if isinstance(block, ServerToolUseBlock):
-        return _call_as_text(block.name, block.input)
-    if isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
-        return result_as_text(block)
-    if isinstance(block, UnknownBlock):
-        return unknown_block_text(block)
-    return ""
+        text = f"Tool available: {block.tool_name}"
+    elif isinstance(block, ServerToolUseBlock):
+        text = _call_as_text(block.name, block.input)
+    elif isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+        text = result_as_text(block)
+    elif isinstance(block, UnknownBlock):
+        text = unknown_block_text(block)
+    return (new_text_block(text),) if text else ()
 
 
 def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock) -> str:
@@ -102,7 +100,11 @@ def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearc
         code = content["error_code"] or "unknown error"
         return f"[{_TOOLS[type(block)]} failed: {code}{f', {message}' if isinstance(message, str) else ''}]"
     if isinstance(block, WebSearchResultBlock):
-        return _search_as_text(content)
+        if isinstance(content, dict):
+            return "[web_search failed: unknown error]"
+        results = [result for result in content if isinstance(result, dict)] if isinstance(content, list) else []
+        texts = [_search_result_as_text(result) for result in results]
+        return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts) or _NOTHING_FOUND
     return _content_as_text(content) or (_NOTHING_FOUND if isinstance(block, ToolSearchResultBlock) else "")
 
 
@@ -122,34 +124,12 @@ def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
     return ToolResultBlock(block.tool_use_id, content, block.is_error)
 
 
-def _plain_source(block: ImageBlock | DocumentBlock) -> Iterable[Block]:
-    source = block.source
-    kind = "image" if isinstance(block, ImageBlock) else "document"
-    if source.type == "file":
-        return (new_text_block(f"[{kind} file {source.file_id} not available]"),)
-    if isinstance(block, ImageBlock) or source.type not in ("text", "content"):
-        return (block,)
-    heading = "\n".join(filter(None, (block.title, block.context)))
-    body: list[Block] = (
-        [new_text_block(source.data)] if source.type == "text" else decode_nested_content(source.content)
-    )
-    return [sent for inner in (new_text_block(heading), *body) for sent in to_upstream_blocks(inner)]
-
-
 def _call_as_text(name: str, arguments: Raw) -> str:
     values = _object(arguments)
     if isinstance(program := values.get("code"), str) and program:
         return f"[{name}]\n{program}"  # complete, because the model continues its program
     argument = next((value for value in values.values() if isinstance(value, str)), "")
     return f"[{name}: {argument[:_MAX_SHOWN_CHARACTERS]}]" if argument else f"[{name}]"
-
-
-def _search_as_text(found: Any) -> str:
-    if isinstance(found, dict):
-        return "[web_search failed: unknown error]"
-    results = [result for result in found if isinstance(result, dict)] if isinstance(found, list) else []
-    texts = [_search_result_as_text(result) for result in results]
-    return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts) or _NOTHING_FOUND
 
 
 def _search_result_as_text(result: dict[str, Any]) -> str:
@@ -175,7 +155,7 @@ def unknown_block_text(block: UnknownBlock) -> str:
         if isinstance(value.get(name), str):
             return str(value[name])
     mark = _FAILED if value.get("is_error") is True else ""
-    return mark + (_content_as_text(value.get("content")) or UNSUPPORTED_BLOCK_TEXT % block.kind)
+    return mark + (_content_as_text(value.get("content")) or _UNSUPPORTED % block.kind)
 
 
 def _content_as_text(content: Any) -> str:
@@ -213,3 +193,68 @@ def _value(raw: Raw) -> Any:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+_OF_BLOCKS: dict[type, FidelityNote] = {
+    SearchResultBlock: FidelityNote("emulated", "messages.search_result", "sent as text, with its title and address"),
+    ToolReferenceBlock: FidelityNote("emulated", "messages.tool_reference", "sent as text"),
+    RedactedThinkingBlock: FidelityNote(
+        "approximated", "messages.thinking", "only Anthropic can read what it encrypted"
+    ),
+}
+_MEDIA: dict[type, str] = {ImageBlock: "image", DocumentBlock: "document"}
+_FILES = {
+    kind: FidelityNote("dropped", f"messages.{kind}", "files of the Files API are not available")
+    for kind in _MEDIA.values()
+}
+_MISPLACED = {
+    kind: FidelityNote("dropped", f"messages.{kind}", "only user messages can contain it") for kind in _MEDIA.values()
+}
+_DOCUMENT_AS_TEXT = FidelityNote("emulated", "messages.document", "sent as text, with its title")
+_UNCITED = FidelityNote("dropped", "messages.document.citations", "no other provider is known to cite documents")
+_CALL_AS_TEXT = FidelityNote("approximated", "messages.tool_use", "a call outside an assistant message is sent as text")
+_RESULT_AS_TEXT = FidelityNote(
+    "approximated", "messages.tool_result", "a result outside a user message is sent as text"
+)
+_MAX_KIND_LENGTH = 64
+
+
+def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
+    """Yield a note for each content block that cannot be sent unchanged in a message of `role`.
+
+    The role `result` stands for the content of a tool result.
+    """
+    for block in blocks:
+        kind = type(block)
+        if isinstance(block, ToolResultBlock):
+            if role != "user":
+                yield _RESULT_AS_TEXT
+            yield from notes_on_blocks(decode_nested_content(block.content), "result")
+        elif isinstance(block, ImageBlock | DocumentBlock):
+            name, source = _MEDIA[kind], block.source.type
+            if source == "file":
+                yield _FILES[name]
+            elif isinstance(block, DocumentBlock) and source in ("text", "content"):
+                yield _DOCUMENT_AS_TEXT
+            elif role not in ("user", "result"):
+                yield _MISPLACED[name]
+            if isinstance(block, DocumentBlock) and block.requests_citations:
+                yield _UNCITED
+        elif isinstance(block, UnknownBlock):
+            yield _note_on_unknown(block.kind, is_text=unknown_block_text(block) != _UNSUPPORTED % block.kind)
+        elif isinstance(block, ToolUseBlock) and role != "assistant":
+            yield _CALL_AS_TEXT
+        elif isinstance(block, ThinkingBlock) and role != "assistant":
+            yield _OF_BLOCKS[RedactedThinkingBlock]
+        elif kind in _OF_BLOCKS:
+            yield _OF_BLOCKS[kind]
+        elif (name := str(kind.__struct_config__.tag)).endswith(("_tool_use", "_tool_result")):
+            yield _note_on_unknown(name, is_text=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _note_on_unknown(kind: str, *, is_text: bool) -> FidelityNote:
+    field = f"messages.{kind[:_MAX_KIND_LENGTH]}"
+    if is_text:
+        return FidelityNote("approximated", field, "sent as text")
+    return FidelityNote("dropped", field, "no other model accepts its content")

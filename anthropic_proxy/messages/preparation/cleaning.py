@@ -1,14 +1,15 @@
 """Cleaning of the client's messages before they are encoded for a provider.
 
-`clean_messages` removes empty text, merges consecutive messages of one role, and puts text in place of blocks that
-providers do not accept. A `Transcript` is the list of cleaned messages under construction, and `extend` appends several
-messages to it. `clean_system_prompt` cleans the system prompt. `orphan_result_blocks` converts a tool result without a
-call.
+Providers' encoders (wires) accept text everywhere, images and documents in user messages, thinking and tool calls in
+assistant messages. `clean_messages` removes empty text, merges consecutive messages of one role, and puts text in place
+of all other blocks. `pair_calls_with_results` then repairs tool calls: each call gets a unique id and exactly one
+result, directly after it, because providers reject anything else.
 """
 
 from collections import deque
 from collections.abc import Iterable
 
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -30,9 +31,27 @@ from anthropic_proxy.messages.models import (
     name_url,
 )
 from anthropic_proxy.messages.models.blocks import AUDIO_VIDEO_PREFIXES, EMPTY_STRING_LENGTH, is_supported_media
-from anthropic_proxy.messages.preparation.block_text import join_text_blocks, new_text_block, to_upstream_blocks
-from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, UNPAIRED_RESULT, notes_on_blocks
+from anthropic_proxy.messages.preparation.block_text import new_text_block, notes_on_blocks, to_upstream_blocks
 from anthropic_proxy.messages.preparation.tools import ToolNames
+
+_BILLING = b"x-anthropic-billing-header:"
+_RESULT = "result"
+_ACCEPTED: dict[str, frozenset[type]] = {
+    "user": frozenset({ImageBlock, DocumentBlock, ToolResultBlock}),
+    "assistant": frozenset({ThinkingBlock, ToolUseBlock}),
+    "system": frozenset(),
+    _RESULT: frozenset({ImageBlock, DocumentBlock}),
+}
+"""Block types that providers' encoders (wires) accept besides text, by role of the message. The key `result` is for the
+content of a tool result."""
+_MEDIA = (ImageBlock, DocumentBlock)
+
+_COMPACTION_AS_TEXT = FidelityNote(
+    "emulated", "messages.compaction", "sent as a user message that replaces all earlier ones"
+)
+_UNPAIRED_RESULT = FidelityNote(
+    "approximated", "messages.tool_result", "a result is missing or has no call; a text states it"
+)
 
 
 class Transcript:
@@ -46,11 +65,9 @@ class Transcript:
         request."""
 
     def append(self, message: Message) -> None:
-        """Append a message. It is merged with the last message if both have the same role."""
         self.extend((message,))
 
     def extend(self, messages: Iterable[Message]) -> None:
-        """Append messages to the transcript in order. Empty messages are skipped."""
         for message in messages:
             if not message.content:
                 continue
@@ -66,19 +83,6 @@ class Transcript:
             self._blocks.extend(message.blocks)
 
 
-_BILLING = b"x-anthropic-billing-header:"
-_RESULT = "result"
-_ACCEPTED: dict[str, frozenset[type]] = {
-    "user": frozenset({ImageBlock, DocumentBlock, ToolResultBlock}),
-    "assistant": frozenset({ThinkingBlock, ToolUseBlock}),
-    "system": frozenset(),
-    _RESULT: frozenset({ImageBlock, DocumentBlock}),
-}
-"""Block types that providers' encoders (wires) accept besides text, by role of the message. The key `result` is for the
-content of a tool result."""
-_MEDIA = (ImageBlock, DocumentBlock)
-
-
 def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
     """Return the system prompt as text blocks, without empty blocks and without Claude Code's billing line.
 
@@ -88,8 +92,15 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
     texts = []
     for block in blocks:
         for sent in to_upstream_blocks(block):
-            kept = _without_billing(sent) if isinstance(sent, TextBlock) else None
-            if kept is not None and len(kept.text) > EMPTY_STRING_LENGTH:
+            if not isinstance(sent, TextBlock):
+                continue
+            kept = sent
+            if bytes(memoryview(sent.text)[1 : 1 + len(_BILLING)]) == _BILLING:
+                _, line_end, remainder = bytes(sent.text).partition(b"\\n")
+                if not line_end:
+                    continue
+                kept = TextBlock(Raw(b'"' + remainder))
+            if len(kept.text) > EMPTY_STRING_LENGTH:
                 texts.append(kept)
     return texts
 
@@ -106,13 +117,20 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
             cleaned.append(message)
         else:
             _require_no_audio_video(content, f"messages.{place}.content")
-            summary, content = _since_compaction(content)
-            if summary:
-                notes.append(COMPACTION_AS_TEXT)
-                cleaned = Transcript()
-                cleaned.append(Message("user", [new_text_block(summary)]))
+            for index in range(len(content) - 1, -1, -1):
+                block = content[index]
+                # a summary of the client, which replaces all earlier content
+                if isinstance(block, CompactionBlock) and block.content:
+                    notes.append(_COMPACTION_AS_TEXT)
+                    cleaned = Transcript()
+                    cleaned.append(Message("user", [new_text_block(block.content)]))
+                    content = content[index + 1 :]
+                    break
             notes.extend(notes_on_blocks(content, role))
-            cleaned.append(Message(role, _cleaned(content, role)))
+            blocks = [
+                placed for block in content for sent in to_upstream_blocks(block) for placed in _in_place(sent, role)
+            ]
+            cleaned.append(Message(role, blocks))
     if not cleaned.messages:
         raise InvalidRequest("messages: at least one message must have content that is not empty")
     return cleaned.messages
@@ -122,27 +140,8 @@ def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
     """Return the blocks that replace a tool result without a tool call: its text, then its images and documents."""
     blocks = decode_nested_content(result.content)
     media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
-    return [new_text_block(f"[result of an earlier tool call] {join_text_blocks(blocks)}".rstrip()), *media]
-
-
-def _since_compaction(content: list[Block]) -> tuple[str, list[Block]]:
-    """Return the last compaction summary in a message, and the blocks after it. Summary "": none.
-
-    A compaction summary is the client's summary of the earlier conversation. It replaces all earlier content.
-    """
-    for index in range(len(content) - 1, -1, -1):
-        block = content[index]
-        if isinstance(block, CompactionBlock) and block.content:
-            return block.content, content[index + 1 :]
-    return "", content
-
-
-def _without_billing(block: TextBlock) -> TextBlock | None:
-    text = memoryview(block.text)
-    if bytes(text[1 : 1 + len(_BILLING)]) != _BILLING:
-        return block
-    _, line_end, remainder = bytes(text).partition(b"\\n")
-    return TextBlock(Raw(b'"' + remainder)) if line_end else None
+    text = "\n".join(msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
+    return [new_text_block(f"[result of an earlier tool call] {text}".rstrip()), *media]
 
 
 def _is_clean(content: list[Block], role: str) -> bool:
@@ -152,8 +151,12 @@ def _is_clean(content: list[Block], role: str) -> bool:
             if len(block.text) == EMPTY_STRING_LENGTH:
                 return False
         elif type(block) is ToolResultBlock:
-            if role != "user" or not _is_clean_result(block.content):
+            if role != "user":
                 return False
+            if not is_string_or_absent(block.content):
+                inner = decode_nested_content(block.content)
+                if not inner or not _is_clean(inner, _RESULT):
+                    return False
         elif type(block) not in accepted or (type(block) in _MEDIA and not is_supported_media(block)):
             return False
     return True
@@ -170,19 +173,7 @@ def _require_no_audio_video(content: list[Block], field: str) -> None:
             )
 
 
-def _is_clean_result(content: Raw) -> bool:
-    if is_string_or_absent(content):
-        return True
-    blocks = decode_nested_content(content)
-    return bool(blocks) and _is_clean(blocks, _RESULT)
-
-
-def _cleaned(content: list[Block], role: str) -> list[Block]:
-    return [placed for block in content for sent in to_upstream_blocks(block) for placed in _in_place(sent, role)]
-
-
 def _in_place(block: Block, role: str) -> tuple[Block, ...]:
-    """Return the blocks that replace one block in a message of this role. An accepted block is returned unchanged."""
     if type(block) is TextBlock or type(block) in _ACCEPTED[role]:
         return (block,)
     if isinstance(block, ToolUseBlock):
@@ -218,12 +209,17 @@ def pair_calls_with_results(messages: list[Message], names: ToolNames, notes: li
         while stop < end and messages[stop].role != "assistant":
             stop += 1
         step = messages[start:stop]
-        calls = _calls_of(step[0])
-        sent = [_upstream_call(call, ids, names) for call in calls]
-        if not (_is_paired(calls, step) and all(old is new for old, new in zip(calls, sent, strict=True))):
+        calls: list[ToolUseBlock] = []
+        if step[0].role == "assistant":
+            calls = [block for block in step[0].blocks if isinstance(block, ToolUseBlock)]
+        sent = []
+        for call in calls:
+            fresh, name = ids.claim(call.id), names.upstream_name(call.name)
+            sent.append(call if fresh == call.id and name == call.name else replace(call, id=fresh, name=name))
+        is_unchanged = all(old is new for old, new in zip(calls, sent, strict=True))
+        if not (is_unchanged and _is_paired(calls, step)):
             step = _repaired(step, calls, sent, notes)
-        for message in step:
-            paired.append(message)
+        paired.extend(step)
         start = stop
     return paired.messages
 
@@ -233,42 +229,27 @@ def _are_in_order(messages: list[Message], names: ToolNames) -> bool:
     expected_ids: list[str] = []
     seen: set[str] = set()
     for message in messages:
+        blocks = message.blocks
         if message.role != "assistant":
-            if not _begins_with_results(message.blocks, expected_ids):
+            answered = 0
+            for place, block in enumerate(blocks):
+                if type(block) is ToolResultBlock:
+                    if place != answered or place >= len(expected_ids) or block.tool_use_id != expected_ids[place]:
+                        return False
+                    answered += 1
+            if answered != len(expected_ids):
                 return False
             expected_ids = []
         elif expected_ids:
             return False
         else:
-            for block in message.blocks:
+            for block in blocks:
                 if type(block) is ToolUseBlock:
-                    if _must_change(block, seen, names):
+                    if not block.id or block.id in seen or names.upstream_name(block.name) != block.name:
                         return False
+                    seen.add(block.id)
                     expected_ids.append(block.id)
     return not expected_ids
-
-
-def _begins_with_results(blocks: list[Block], expected_ids: list[str]) -> bool:
-    """Return True if `blocks` begin with the results of the expected call ids, in order, and have no other result."""
-    answered = 0
-    for place, block in enumerate(blocks):
-        if type(block) is ToolResultBlock:
-            if place != answered or place >= len(expected_ids) or block.tool_use_id != expected_ids[place]:
-                return False
-            answered += 1
-    return answered == len(expected_ids)
-
-
-def _must_change(call: ToolUseBlock, seen: set[str], names: ToolNames) -> bool:
-    known = not call.id or call.id in seen
-    seen.add(call.id)
-    return known or names.upstream_name(call.name) != call.name
-
-
-def _calls_of(message: Message) -> list[ToolUseBlock]:
-    if message.role != "assistant":
-        return []
-    return [block for block in message.blocks if isinstance(block, ToolUseBlock)]
 
 
 def _results_of(blocks: Iterable[Block]) -> list[ToolResultBlock]:
@@ -284,7 +265,6 @@ class _UniqueIds:
         """Repeated call id → last number appended to it, so that no number is tried twice."""
 
     def claim(self, call_id: str) -> str:
-        """Return an unused call id and mark it as used. It is `call_id` itself, or `call_id` with a number."""
         given = call_id or _UNNAMED
         unique = given
         if given in self._used:
@@ -295,13 +275,6 @@ class _UniqueIds:
             self._numbers[given] = number
         self._used.add(unique)
         return unique
-
-
-def _upstream_call(call: ToolUseBlock, ids: _UniqueIds, names: ToolNames) -> ToolUseBlock:
-    """Return a tool call with a unique id, and with the tool name that is sent upstream."""
-    fresh = ids.claim(call.id)
-    name = names.upstream_name(call.name)
-    return call if fresh == call.id and name == call.name else replace(call, id=fresh, name=name)
 
 
 def _is_paired(calls: list[ToolUseBlock], step: list[Message]) -> bool:
@@ -319,49 +292,33 @@ def _repaired(
 ) -> list[Message]:
     """Return an assistant message and the messages after it, with exactly one result for each of its calls.
 
-    Results without a call become text. `step`: these messages as the client sent them. `calls`: the calls in them.
-    `sent`: the same calls with the ids and names to send.
+    Results without a call become text. `sent`: the calls with the ids and names to send.
     """
-    waiting = _results_by_id(step)
-    results: list[ToolResultBlock] = []
-    for call, new in zip(calls, sent, strict=True):
-        found = waiting.get(call.id)
-        result = found.popleft() if found else ToolResultBlock(new.id, _NO_RESULT)
-        results.append(result if result.tool_use_id == new.id else replace(result, tool_use_id=new.id))
-    unpaired = {id(result) for found in waiting.values() for result in found}
-    if unpaired or any(result.content is _NO_RESULT for result in results):
-        notes.append(UNPAIRED_RESULT)
-    repaired = [Message("user", [*results])]
-    if calls:
-        swaps = {id(call): new for call, new in zip(calls, sent, strict=True)}
-        repaired.insert(0, Message("assistant", [swaps.get(id(block), block) for block in step[0].blocks]))
-        step = step[1:]
-    return repaired + [Message(message.role, _without_results(message, unpaired)) for message in step]
-
-
-def _results_by_id(step: list[Message]) -> dict[str, deque[ToolResultBlock]]:
-    """Return the tool results in the messages: call id → its results, in order.
-
-    Of equal consecutive results, only the first is kept.
-    """
-    waiting: dict[str, deque[ToolResultBlock]] = {}
+    waiting: dict[str, deque[ToolResultBlock]] = {}  # call id → its results; of equal consecutive ones only the first
     for message in step:
         for result in _results_of(message.blocks):
             found = waiting.setdefault(result.tool_use_id, deque())
             if not found or bytes(found[-1].content) != bytes(result.content):
                 found.append(result)
-    return waiting
-
-
-def _without_results(message: Message, unpaired: set[int]) -> list[Block]:
-    """Return the blocks of a message without tool results. Results that belong to no call become text.
-
-    `unpaired`: `id()` of each result block without a call.
-    """
-    blocks: list[Block] = []
-    for block in message.blocks:
-        if not isinstance(block, ToolResultBlock):
-            blocks.append(block)
-        elif id(block) in unpaired:
-            blocks.extend(orphan_result_blocks(block))
-    return blocks
+    results: list[ToolResultBlock] = []
+    for call, new in zip(calls, sent, strict=True):
+        found = waiting.get(call.id, deque())
+        result = found.popleft() if found else ToolResultBlock(new.id, _NO_RESULT)
+        results.append(result if result.tool_use_id == new.id else replace(result, tool_use_id=new.id))
+    unpaired = {id(result) for found in waiting.values() for result in found}
+    if unpaired or any(result.content is _NO_RESULT for result in results):
+        notes.append(_UNPAIRED_RESULT)
+    repaired = [Message("user", [*results])]
+    if calls:
+        swaps = {id(call): new for call, new in zip(calls, sent, strict=True)}
+        repaired.insert(0, Message("assistant", [swaps.get(id(block), block) for block in step[0].blocks]))
+        step = step[1:]
+    for message in step:
+        blocks: list[Block] = []
+        for block in message.blocks:
+            if not isinstance(block, ToolResultBlock):
+                blocks.append(block)
+            elif id(block) in unpaired:
+                blocks.extend(orphan_result_blocks(block))
+        repaired.append(Message(message.role, blocks))
+    return repaired

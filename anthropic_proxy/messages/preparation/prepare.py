@@ -1,6 +1,7 @@
 """`prepare`: adapts a client request to one target (provider and model), with all preparation steps in order.
 
-Its result contains a `PreparedRequest`, from which a wire (encoder of a provider's API) builds the upstream request.
+Its result contains a `PreparedRequest`, from which a wire (encoder of a provider's API) builds the upstream request. A
+field without a fidelity note is sent, or has no effect on the content of the answer, such as `cache_control`.
 """
 
 import functools
@@ -10,12 +11,9 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import (
     ABSENT,
-    Block,
     CleanMessages,
     Message,
     MessagesRequest,
-    OutputFormat,
-    Raw,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -28,7 +26,6 @@ from anthropic_proxy.messages.preparation.cleaning import (
     clean_system_prompt,
     pair_calls_with_results,
 )
-from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
 from anthropic_proxy.messages.preparation.request import (
     STATED_WINDOW_MIN_MARGIN_TOKENS,
     WINDOW_MARGIN_TOKENS,
@@ -57,23 +54,31 @@ def prepare(
 
     Without `count_tokens`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
     """
-    notes = notes_on_fields(request, limits)
+    notes = _notes_on_fields(request, limits)
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     effort, changes = resolve_effort(request, limits)
     notes += changes
     offer = select_offered_tools(request, limits, names, notes)
     messages = restore_function_calls(request.messages, offer.proxy_tools) if offer.proxy_tools else request.messages
     config, thinking = request.output_config, request.thinking
+    system = clean_system_prompt(request.system)
+    if isinstance(messages, CleanMessages) and all(names.upstream_name(name) == name for name in messages.called):
+        transcript = Transcript()
+        transcript.extend(messages)
+        messages = transcript.messages
+    else:
+        messages = pair_calls_with_results(clean_messages(messages, notes), names, notes)
+    form = config.format if config and config.format else request.output_format
     prepared = PreparedRequest(
-        system=clean_system_prompt(request.system),
-        messages=_prepare_messages(messages, names, notes),
+        system=system,
+        messages=messages,
         tools=offer.tools,
         tool_choice=select_tool_choice(request, offer, limits, names, notes),
         max_tokens=_output_limit(request, limits, count_tokens, notes),
         effort=effort,
         budget_tokens=thinking.budget_tokens if thinking else None,
         returns_thinking=thinking is None or not (thinking.display == "omitted" or thinking.type == "disabled"),
-        output_schema=_schema(config.format if config and config.format else request.output_format),
+        output_schema=form.schema.copy() if form and form.type == "json_schema" else ABSENT,  # not of the whole body
         stop_sequences=[text for text in request.stop_sequences if text.strip()],
         temperature=request.temperature,
         top_p=request.top_p,
@@ -88,13 +93,59 @@ def prepare(
     return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred)
 
 
-def _prepare_messages(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
-    """Return the client's messages after cleaning and pairing of calls and results, as they are encoded."""
-    if isinstance(messages, CleanMessages) and all(names.upstream_name(name) == name for name in messages.called):
-        transcript = Transcript()
-        transcript.extend(messages)
-        return transcript.messages
-    return pair_calls_with_results(clean_messages(messages, notes), names, notes)
+_MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
+_CONTAINER = FidelityNote("dropped", "container", "no other provider is known to have it")
+_REGION = FidelityNote("dropped", "inference_geo", "the proxy cannot control where a model runs")
+_CONTEXT = FidelityNote(
+    "approximated", "context_management", "nothing is cleared or summarized: the model receives the complete history"
+)
+TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sent to the model")
+"""Note on `output_config.task_budget`, the client's token limit for a whole task. It is not sent."""
+_STOPS = FidelityNote("emulated", "stop_sequences", "detected in the reply by the proxy")
+
+_CLEARED_LATER = FidelityNote("approximated", "messages.system.clear_at", "the text stays in the conversation")
+_LATE_CONFIG = FidelityNote(
+    "dropped", "messages.system.output_config", "only the output_config of the whole request is sent"
+)
+_CALLED_BY_CODE = FidelityNote(
+    "approximated", "tools.allowed_callers", "no other provider calls tools from code: the model calls them directly"
+)
+_NO_CONFIG = (b"", b"null", b"{}")
+
+
+def _notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
+    """Return the notes on the fields of a client request, except its messages and tools."""
+    notes = [FidelityNote("approximated", "body", what) for what in request.repairs]
+    if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
+        notes.append(_MCP_SERVERS)
+    if request.container:
+        notes.append(_CONTAINER)
+    if request.pins_region:
+        notes.append(_REGION)
+    if request.clears_context:
+        notes.append(_CONTEXT)
+    if request.output_config is not None and len(request.output_config.task_budget):
+        notes.append(TASK_BUDGET)
+    if any(text.strip() for text in request.stop_sequences):
+        notes.append(_STOPS)
+    # loops, because this runs for each request: a generator costs a call for each item
+    cleared, late_config = False, b""
+    for message in request.messages:
+        if message.role == "system":
+            cleared = cleared or message.clear_at == "next_user_message"
+            if len(message.output_config):
+                late_config = bytes(message.output_config)  # earlier ones concern earlier replies
+    if cleared:
+        notes.append(_CLEARED_LATER)
+    # Claude Code repeats the effort of the request
+    effort = request.output_config.effort if request.output_config is not None else None
+    if late_config.translate(None, b" ") not in (*_NO_CONFIG, b'{"effort":"%b"}' % (effort or "").encode()):
+        notes.append(_LATE_CONFIG)
+    for tool in request.tools:
+        if tool.allowed_callers and "direct" not in tool.allowed_callers:
+            notes.append(_CALLED_BY_CODE)
+            break
+    return notes
 
 
 def _output_limit(
@@ -138,30 +189,24 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) ->
     return (
         not request.body_bytes
         or request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) > available
-        or not _is_light(request.messages)
+        or _may_have_media(request.messages)
     )
 
 
-def _is_light(messages: list[Message]) -> bool:
-    """Return True if the messages contain no images and no documents, which can have more tokens than bytes."""
+def _may_have_media(messages: list[Message]) -> bool:
+    """Return False if the messages contain no images and no documents, which can have more tokens than bytes."""
     if isinstance(messages, CleanMessages):
-        return messages.light
-    return not any(
-        _may_be_heavy(block)
-        for message in messages
-        if not isinstance(message.content, str)
-        for block in message.content
-    )
-
-
-def _may_be_heavy(block: Block) -> bool:
-    if isinstance(block, ToolResultBlock):
-        return not is_string_or_absent(block.content)
-    return not isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock)
-
-
-def _schema(form: OutputFormat | None) -> Raw:
-    return form.schema.copy() if form is not None and form.type == "json_schema" else ABSENT  # not of the whole body
+        return not messages.light
+    for message in messages:
+        if isinstance(message.content, str):
+            continue
+        for block in message.content:
+            if isinstance(block, ToolResultBlock):
+                if not is_string_or_absent(block.content):
+                    return True
+            elif not isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock):
+                return True
+    return False
 
 
 _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -186,40 +231,34 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str,
 
     The result `default` means that no level is sent, and `none` that the model must not reason.
     """
-    requested, notes = _requested(request)
+    thinking, config = request.thinking, request.output_config
+    notes: list[FidelityNote] = []
+    requested = _requested_effort(request, notes)
     if not limits.efforts:
-        return "default", [*notes, *_unsupported(request, requested)]
+        if thinking is not None:
+            notes.append(_UNSUPPORTED["thinking"])
+        elif requested != "default":
+            notes.append(_UNSUPPORTED["output_config.effort"])
+        return "default", notes
     if requested == "default":
-        wants_thinking = request.thinking is not None and request.thinking.type in ("enabled", "adaptive")
+        wants_thinking = thinking is not None and thinking.type in ("enabled", "adaptive")
         if limits.default_effort == "none" and wants_thinking:
             return _nearest_level("medium", limits.efforts), notes
         return "default", [*notes, _MODEL_DECIDES] if wants_thinking else notes
-    if request.thinking is not None and request.thinking.type == "between_tools" and requested == "low":
+    names_level = config is not None and config.effort is not None
+    gives_budget = thinking is not None and thinking.budget_tokens is not None and not names_level
+    if thinking is not None and thinking.type == "between_tools" and requested == "low":
         notes.append(_BETWEEN_TOOLS)
-    elif requested in _BUDGET and _is_budget(request) and not limits.accepts_thinking_budget:
+    elif requested in _BUDGET and gives_budget and not limits.accepts_thinking_budget:
         notes.append(_BUDGET[requested])
-    effort = _min_effort(limits.efforts) if requested == "none" else _nearest_level(requested, limits.efforts)
+    if requested == "none":
+        effort = next((effort for effort in ("none", *_SCALE) if effort in limits.efforts), "default")
+    else:
+        effort = _nearest_level(requested, limits.efforts)
     if effort != requested:
         field = "thinking" if requested == "none" else "output_config.effort"
         notes.append(_nearest_note(field, requested, effort, limits.efforts))
     return effort, notes
-
-
-def _unsupported(request: MessagesRequest, requested: str) -> tuple[FidelityNote, ...]:
-    """Return the fidelity notes for a target without effort levels.
-
-    `requested`: effort level that the client requested.
-    """
-    if request.thinking is not None:
-        return (_UNSUPPORTED["thinking"],)
-    return () if requested == "default" else (_UNSUPPORTED["output_config.effort"],)
-
-
-def _is_budget(request: MessagesRequest) -> bool:
-    """Return True if the client requested a number of thinking tokens instead of an effort level."""
-    thinking, config = request.thinking, request.output_config
-    named = config is not None and config.effort is not None
-    return thinking is not None and thinking.budget_tokens is not None and not named
 
 
 @functools.lru_cache(maxsize=256)
@@ -227,24 +266,19 @@ def _nearest_note(field: str, requested: str, effort: str, efforts: tuple[str, .
     return FidelityNote("approximated", field, f"{requested} → {effort}; the model supports {', '.join(efforts)}")
 
 
-def _requested(request: MessagesRequest) -> tuple[str, list[FidelityNote]]:
+def _requested_effort(request: MessagesRequest, notes: list[FidelityNote]) -> str:
     thinking, config = request.thinking, request.output_config
-    notes: list[FidelityNote] = []
     if thinking is not None and thinking.type == "disabled":
-        return "none", notes
+        return "none"
     if config is not None and config.effort is not None:
         if config.effort == "none" or config.effort in _SCALE:
-            return config.effort, notes
+            return config.effort
         notes.append(FidelityNote("approximated", "output_config.effort", "it is not a known level"))
     if thinking is None:
-        return "default", notes
+        return "default"
     if thinking.budget_tokens is not None:
-        return next((effort for maximum, effort in _BUDGETS if thinking.budget_tokens <= maximum), "xhigh"), notes
-    return ("low" if thinking.type == "between_tools" else "default"), notes
-
-
-def _min_effort(efforts: tuple[str, ...]) -> str:
-    return next((effort for effort in ("none", *_SCALE) if effort in efforts), "default")
+        return next((effort for maximum, effort in _BUDGETS if thinking.budget_tokens <= maximum), "xhigh")
+    return "low" if thinking.type == "between_tools" else "default"
 
 
 def _nearest_level(requested: str, efforts: tuple[str, ...]) -> str:

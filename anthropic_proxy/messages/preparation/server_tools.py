@@ -1,13 +1,12 @@
 """Decision for each server tool of a request: run by the provider, run by the proxy, or dropped.
 
-Server tools are tools that the client does not run, such as web search, code execution and MCP toolsets.
-`assign_server_tools` makes the decision, and `ToolOffer` is its result. `server_tool_kind` returns the kind of a tool,
-such as `web_search`. `require_offered` rejects a tool choice that forces a dropped tool. Deferred tools are hidden from
-the model until a tool search finds them.
+Server tools are tools that the client does not run, such as web search, code execution and MCP toolsets. The model
+calls a server tool of the proxy as a function. In the history, the client sees such calls as calls of server tools, so
+they become function calls again (`restore_function_calls`).
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -84,19 +83,40 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
     offer = ToolOffer([], {}, [])
     proxy_tools: dict[str, ProxyTool] = {}
     used_names = {tool.name for tool in declared if is_client_tool(tool)}
-    alone = limits.server_tools_exclusive and any(_runs_in_proxy(tool, limits) for tool in declared)
+    alone = limits.server_tools_exclusive and any(
+        is_client_tool(tool)
+        or ((kind := server_tool_kind(tool)) in limits.proxy_tool_kinds and kind not in limits.server_tools)
+        for tool in declared
+    )
     for place, tool in enumerate(declared):
         kind = server_tool_kind(tool)
         _require_valid_domains(tool, place)
         if is_client_tool(tool) or (kind in limits.server_tools and not alone):
             offer.tools.append(tool)
         elif kind in limits.proxy_tool_kinds:
-            name = _free_name(tool.name or kind, used_names)
+            name, count = tool.name or kind, 1
+            while name in used_names:
+                count += 1
+                name = f"{tool.name or kind}_{count}"
             used_names.add(name)
             proxy_tools[name] = ProxyTool(kind, tool.name or kind, tool)
             offer.tools.append(_function(tool.type or "", kind, name))
-            notes.append(_note_on_proxy_tool(tool, kind, place, limits))
-            notes += _unsupported_settings(tool, place)
+            field, reason = _field(tool, place), _drop_reason(tool, kind, limits)
+            if kind == "web_search" and not limits.can_search:
+                reason = f"{reason}, and SEARCH_URL is not set, so each search fails"
+                notes.append(FidelityNote("dropped", field, reason))
+            else:
+                notes.append(FidelityNote("emulated", field, f"the proxy runs it; {reason}"))
+            # settings without effect if the proxy runs the tool
+            if b"true" in bytes(tool.citations):
+                reason = "no other provider is known to cite fetched pages"
+                notes.append(FidelityNote("dropped", f"{field}.citations", reason))
+            if len(tool.user_location):
+                reason = "the user's location is not sent"
+                notes.append(FidelityNote("approximated", f"{field}.user_location", reason))
+            if len(tool.url_sources):
+                reason = "every URL in the conversation may be fetched"
+                notes.append(FidelityNote("dropped", f"{field}.url_sources", reason))
         else:
             offer.dropped.append(tool)
             notes.append(FidelityNote("dropped", _field(tool, place), _drop_reason(tool, kind, limits)))
@@ -113,13 +133,6 @@ def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) 
     raise UnsupportedFeature(
         f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run"
     )
-
-
-def _runs_in_proxy(tool: Tool, limits: TargetLimits) -> bool:
-    if is_client_tool(tool):
-        return True
-    kind = server_tool_kind(tool)
-    return kind in limits.proxy_tool_kinds and kind not in limits.server_tools
 
 
 def _drop_reason(tool: Tool, kind: ServerToolKind, limits: TargetLimits) -> str:
@@ -152,41 +165,8 @@ def _listed(entries: Sequence[str]) -> str:
     return f"{[entry[:_MAX_SHOWN_CHARACTERS] for entry in entries[:_MAX_SHOWN]]}{more}"
 
 
-def _unsupported_settings(tool: Tool, place: int) -> Iterator[FidelityNote]:
-    """Yield notes on the settings of a server tool that have no effect if the proxy runs the tool.
-
-    `place`: index of the tool in the request.
-    """
-    if b"true" in bytes(tool.citations):
-        yield FidelityNote(
-            "dropped", f"{_field(tool, place)}.citations", "no other provider is known to cite fetched pages"
-        )
-    if len(tool.user_location):
-        yield FidelityNote("approximated", f"{_field(tool, place)}.user_location", "the user's location is not sent")
-    if len(tool.url_sources):
-        yield FidelityNote(
-            "dropped", f"{_field(tool, place)}.url_sources", "every URL in the conversation may be fetched"
-        )
-
-
 def _field(tool: Tool, place: int) -> str:
     return f"tools.{tool.name}" if tool.name else f"tools[{place}]"
-
-
-def _note_on_proxy_tool(tool: Tool, kind: ServerToolKind, place: int, limits: TargetLimits) -> FidelityNote:
-    if kind == "web_search" and not limits.can_search:
-        reason = "SEARCH_URL is not set, so each search fails"
-        return FidelityNote("dropped", _field(tool, place), f"{_drop_reason(tool, kind, limits)}, and {reason}")
-    return FidelityNote("emulated", _field(tool, place), f"the proxy runs it; {_drop_reason(tool, kind, limits)}")
-
-
-def _free_name(name: str, used_names: set[str]) -> str:
-    """Return a tool name outside `used_names`: `name` itself, or `name` with a number."""
-    free, count = name, 1
-    while free in used_names:
-        count += 1
-        free = f"{name}_{count}"
-    return free
 
 
 _QUERY = {"type": "string", "description": "What to look for."}
@@ -234,13 +214,13 @@ def _function(declared_type: str, kind: ServerToolKind, name: str) -> Tool:
 
 
 ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock
-"""Result blocks of the server tools that the proxy runs: web search, web fetch, tool search."""
+"""Result blocks of the server tools that the proxy runs."""
 
 
 def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
     """Return the messages with calls of proxy tools as function calls, as the upstream model has made them.
 
-    Proxy tools are server tools that the proxy runs itself. Their results become results of function calls.
+    Their results become results of function calls.
     """
     if isinstance(messages, CleanMessages):
         return messages
@@ -248,18 +228,20 @@ def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyToo
     names = {tool.name: name for name, tool in tools.items()}
     replayed: list[Message] = []
     for message in messages:
-        if message.role == "assistant" and not isinstance(message.content, str) and _calls(message.content, names):
-            replayed += _steps(message.content, names)
+        content = message.content
+        if (
+            message.role == "assistant"
+            and not isinstance(content, str)
+            and any(isinstance(block, ServerToolUseBlock) and block.name in names for block in content)
+        ):
+            replayed += _split_reply(content, names)
         else:
             replayed.append(message)
     return replayed
 
 
 def find_pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls without a result at the end of the last message, in order. Only calls of proxy tools count.
-
-    Proxy tools are server tools that the proxy runs itself.
-    """
+    """Return the calls of proxy tools without a result at the end of the last message, in order."""
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []
@@ -286,11 +268,7 @@ def ends_with_paused_reply(messages: list[Message]) -> bool:
     return isinstance(last.content[-1], ServerToolUseBlock | ServerResult)
 
 
-def _calls(content: Iterable[Block], names: Mapping[str, str]) -> bool:
-    return any(isinstance(block, ServerToolUseBlock) and block.name in names for block in content)
-
-
-def _steps(content: list[Block], names: Mapping[str, str]) -> list[Message]:
+def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message]:
     """Return the messages that replace one assistant message with calls of proxy-run tools.
 
     Messages with calls and messages with their results alternate. `names`: tool name of the client → name in upstream

@@ -1,25 +1,23 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
-`select_offered_tools` returns the tools, and `select_tool_choice` the tool choice. A deferred tool is hidden from the
-model until a tool search finds it; `resolve_deferred_tools` separates such tools. `list_visible_tools` returns the
-tools that the model can see. `resolve_proxy_tools` returns the server tools, such as web search, that the proxy runs
-itself.
+Four things change the tools of a client: tool additions and removals in its messages, server tools that the proxy runs
+or that nobody runs, deferred tools, which are hidden from the model until a tool search finds them, and names that the
+provider does not allow, which get an alias.
 """
 
 import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 from msgspec.structs import replace
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import (
-    Block,
     Message,
     MessagesRequest,
     Tool,
@@ -99,31 +97,12 @@ def resolve_deferred_tools(
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
         return tools, []
-    found = dict.fromkeys(name for message in messages for name in _found_in(message) if name in deferred)
+    found = dict.fromkeys(name for name in _found_names(messages) if name in deferred)
     if forced_name in deferred:
         found[forced_name] = None
     offered = [tool for tool in tools if not tool.defer_loading]
     # found tools come last, so that prompt caches still match
     return offered + [deferred[name] for name in found], list(deferred.values())
-
-
-def _found_in(message: Message) -> Iterator[str]:
-    if not isinstance(message.content, str):
-        for block in message.content:
-            yield from _found_by(block)
-
-
-def _found_by(block: Block) -> Iterator[str]:
-    if isinstance(block, ToolSearchResultBlock):
-        yield from _references_in(block.content)
-    elif isinstance(block, ToolResultBlock):
-        if _REFERENCE in bytes(block.content):
-            inner = decode_nested_content(block.content)
-            yield from (reference.tool_name for reference in inner if isinstance(reference, ToolReferenceBlock))
-    elif isinstance(block, ToolUseBlock):
-        yield block.name
-    elif isinstance(block, ToolAdditionBlock):
-        yield block.tool.name
 
 
 class _Reference(msgspec.Struct):
@@ -134,12 +113,24 @@ class _Found(msgspec.Struct):
     tool_references: list[_Reference] = []
 
 
-def _references_in(content: Raw) -> Iterator[str]:
-    try:
-        found = msgspec.json.decode(content, type=_Found)
-    except msgspec.DecodeError:
-        return
-    yield from (reference.tool_name for reference in found.tool_references)
+def _found_names(messages: list[Message]) -> Iterator[str]:
+    """Yield the names of the tools that a tool search has found or that the model has called."""
+    for message in messages:
+        if isinstance(message.content, str):
+            continue
+        for block in message.content:
+            if isinstance(block, ToolSearchResultBlock):
+                with suppress(msgspec.DecodeError):
+                    found = msgspec.json.decode(block.content, type=_Found)
+                    yield from (reference.tool_name for reference in found.tool_references)
+            elif isinstance(block, ToolResultBlock):
+                if _REFERENCE in bytes(block.content):
+                    inner = decode_nested_content(block.content)
+                    yield from (reference.tool_name for reference in inner if isinstance(reference, ToolReferenceBlock))
+            elif isinstance(block, ToolUseBlock):
+                yield block.name
+            elif isinstance(block, ToolAdditionBlock):
+                yield block.tool.name
 
 
 _PLACEHOLDER = "DeferredToolPlaceholder"
@@ -243,17 +234,18 @@ def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping
 
 
 def _defined(tool: Tool) -> Tool:
-    return tool if tool.type is None else function_for_client_tool(tool) or tool
+    """Return the function definition for a tool that Anthropic defines and the client runs, and any other tool."""
+    if tool.type is None or not _CLIENT_TYPE.fullmatch(tool.type):
+        return tool
+    return _function(tool.type, tool.name, tool.display_width_px, tool.display_height_px)
 
 
 def _under_alias(tool: Tool, names: ToolNames) -> Tool:
     upstream = names.upstream_name(tool.name) if tool.name else ""
-    return tool if upstream == tool.name else _renamed(tool, upstream)
-
-
-def _renamed(tool: Tool, name: str) -> Tool:
-    """Return a tool under another name. Its `source`, which caches use as a key, begins with the new name."""
-    return replace(tool, name=name, source=_source_under(tool.source, name))
+    if upstream == tool.name:
+        return tool
+    # caches use the source as a key
+    return replace(tool, name=upstream, source=_source_under(tool.source, upstream))
 
 
 @functools.lru_cache(maxsize=512)
@@ -373,13 +365,6 @@ _KINDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 """Tools that Anthropic defines and the client runs. Rows: prefix of `type`, default name, description, JSON Schema. The
 first row with a matching prefix is used."""
 _CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
-
-
-def function_for_client_tool(tool: Tool) -> Tool | None:
-    """Return the function definition for a tool that Anthropic defines and the client runs. None: any other tool."""
-    if tool.type is None or not _CLIENT_TYPE.fullmatch(tool.type):
-        return None
-    return _function(tool.type, tool.name, tool.display_width_px, tool.display_height_px)
 
 
 @functools.lru_cache(maxsize=64)
