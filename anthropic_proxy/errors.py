@@ -45,7 +45,6 @@ class ProxyError(Exception):
     """Base class of all errors that the proxy raises on purpose. The message states the cause and the remedy."""
 
     status: int = 500
-    """HTTP status of the response to the client."""
     error_type: str = "api_error"
     """`error.type` of the error body for the client, in Anthropic's format."""
     retryable: bool = False
@@ -63,7 +62,6 @@ class ProxyError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        """Text for the client and the log, without the exception class."""
         self.details = details
         """Object `error.details` of the error body, for example `{"error_code": …}`. None: the field is omitted."""
         self.retry_after = retry_after
@@ -102,7 +100,6 @@ class MethodNotAllowed(InvalidRequest):
     def __init__(self, message: str, allowed: Iterable[str]) -> None:
         super().__init__(message)
         self.allowed = tuple(allowed)
-        """HTTP methods that the path accepts, for the response header `allow`."""
 
 
 class UnsupportedEncoding(InvalidRequest):
@@ -180,8 +177,7 @@ class LimitReached(ClientError):
 class ProxyBusy(ProxyError):
     """The proxy cannot admit the client request at present, so that the request reached no provider.
 
-    This class is raised if the queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`). Subclasses are raised if
-    a database or Redis server that the proxy needs for virtual keys is not available.
+    This class itself: the queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`).
     """
 
     status = 529
@@ -200,10 +196,7 @@ class ShuttingDown(ProxyError):
 
 
 class MissingExtra(ProxyError):
-    """A provider, a database or another feature needs an optional Python package that is not installed.
-
-    `extra` is the group of optional packages that contains it.
-    """
+    """An optional Python package is not installed. `extra`: group of optional packages that contains it."""
 
     def __init__(self, subject: str, extra: str) -> None:
         # `subject` is a beginning such as "Vertex AI needs google-auth"
@@ -214,7 +207,6 @@ class MissingExtra(ProxyError):
         )
         self.subject = subject
         self.install_command = build_extra_install_command(extra)
-        """Shell command that installs the package."""
 
 
 class ConfigurationError(ProxyError):
@@ -229,7 +221,7 @@ class ConfigurationError(ProxyError):
 
 
 class InternalError(ProxyError):
-    """An unexpected error inside the proxy, usually a bug. The log has the traceback of an unexpected exception."""
+    """An unexpected error inside the proxy, usually a bug. The log has its traceback."""
 
 
 FetchErrorCode = Literal[
@@ -261,7 +253,6 @@ class WebFetchFailed(ServerToolFailed):
     def __init__(self, message: str, error_code: FetchErrorCode) -> None:
         super().__init__(message)
         self.error_code: FetchErrorCode = error_code
-        """Value of `error_code` in the error block of the reply."""
 
 
 class WebSearchFailed(ServerToolFailed):
@@ -273,14 +264,10 @@ class WebSearchFailed(ServerToolFailed):
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:
         super().__init__(message)
         self.error_code: SearchErrorCode = error_code
-        """Value of `error_code` in the error block of the reply."""
 
 
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
-    """Cause of a failed upstream call, such as a too long input, read from the provider's error message.
-
-    The limits in the fields are numbers of tokens.
-    """
+    """Cause of a failed upstream call, read from the provider's error message. Limits are numbers of tokens."""
 
     kind: Literal["overflow", "output_limit", "images", "quota"]
     """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`: the model accepts no
@@ -317,9 +304,7 @@ class UpstreamError(ProxyError):
         self.provider = provider
         """Name of the provider in the registry: `openai`. "": not yet known."""
         self.status = type(self).status if status is None else status
-        """HTTP status of the response to the client."""
         self.error_type = type(self).error_type if kind is None else kind
-        """`error.type` of the error body for the client, in Anthropic's format."""
         if retryable is not None:
             self.retryable = retryable
         self.body: bytes | None = None
@@ -352,7 +337,7 @@ class UpstreamProtocolError(UpstreamError):
 class UnreadableReply(UpstreamProtocolError):
     """The provider could not read the output of its own model, such as a malformed tool call, and ended the reply.
 
-    Another call may succeed. It is allowed even if the client has already received thinking of the reply.
+    Another call is allowed even if the client has already received thinking of the reply.
     """
 
 
@@ -372,7 +357,4 @@ class UpstreamOverloaded(UpstreamError):
 
 
 class CircuitOpen(UpstreamError):
-    """The proxy did not call the provider, because the last calls failed.
-
-    Status and error type are those of the last failure.
-    """
+    """The proxy did not call the provider, because the last calls failed."""

@@ -1,11 +1,9 @@
 """Redaction of API keys in messages and logs.
 
-Secrets are the API keys that are known to the proxy. `redact_secrets` masks them in a text, `redact_secret_bytes` in
-bytes, `redact_json_value` in the texts of a JSON value, and `redact_error` in the texts of an error. A text may contain
-a secret in other forms, such as its encoding in a URL. `list_secret_encodings` returns these forms.
-
-`redact_key_patterns` masks all texts that look like an API key, so it also masks unknown keys. The last four characters
-of a long key remain, to identify it. Very short secrets are not masked, because they would match ordinary words.
+Theory of operation. Two kinds of keys are masked. Keys that the proxy knows (secrets) are searched in every form that a
+text may contain: plain, escaped in JSON or a URL, in base64, and in fragments, because texts are cut at any place.
+Unknown keys are recognized by their beginning, such as `sk-`. The last four characters of a long key remain, to
+identify it. Very short secrets are not masked, because they would match ordinary words.
 """
 
 import re
@@ -62,12 +60,11 @@ def _find_all(text: str, piece: str) -> Iterator[int]:
 
 
 def _is_redactable(value: str) -> bool:
-    """Return True if a secret is long enough to be searched in texts. A shorter secret would match ordinary words."""
     return len(value) >= _MIN_LETTERS or (len(value) >= _MIN_CHARACTERS and not value.isalpha())
 
 
 def redact_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text in which the secrets, and everything that looks like an API key, are masked."""
+    """Mask the secrets in a text, and everything that looks like an API key."""
     known = [(_spell(secret), _mark_of(secret)) for secret in secrets if _is_redactable(secret)]
     for spelled, mark in known:
         text = _without_complete(text, spelled, mark)
@@ -103,7 +100,6 @@ def list_secret_encodings(secrets: Iterable[str]) -> Sequence[str]:
 
 
 def _redact_secret(text: str, secret: str) -> str:
-    """Return a text without a secret, in plain form, inside JSON, in a URL, in base64, and split by escapes."""
     spelled, mark = _spell(secret), _mark_of(secret)
     return _without_pieces(_without_complete(text, spelled, mark), spelled, mark)
 

@@ -1,9 +1,6 @@
 """Fidelity report of a client request: the fields that the proxy approximated, emulated or dropped.
 
-A `FidelityNote` records the handling of one field of the request or reply. A `FidelityReport` collects the notes of one
-request. `add_notes` adds notes, and `clear_notes` removes them before a retry. A dropped field is a loss: the mode
-`strict` rejects the request because of it, and the mode `best-effort` serves the request. `list_rejected_losses`
-returns the notes because of which a request is rejected. `format_counts` returns the number of notes as text.
+A dropped field is a loss: the mode `strict` rejects the request because of it, the mode `best-effort` serves it.
 """
 
 from collections.abc import Collection
@@ -12,9 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 Handling = Literal["kept", "approximated", "emulated", "dropped"]
-"""Treatment of a field by the proxy. `FidelityNote.handling` explains the four values."""
 Fidelity = Literal["best-effort", "strict"]
-"""Fidelity mode of a request: reject losses (`strict`), or accept and report them (`best-effort`)."""
 
 TOOL_CALL_FIELDS = ("content.tool_use.name", "content.tool_use.input")
 """Values of `FidelityNote.field` for malformed tool calls of a reply. The call has an unknown name, or arguments that
@@ -39,24 +34,16 @@ class FidelityNote(Struct, frozen=True):
 
 
 class FidelityReport(Struct):
-    """Fidelity notes of one client request (records of changed fields), without duplicates.
-
-    `clear_notes` removes the notes before a retry, so that they do not describe failed upstream calls.
-    """
+    """Fidelity notes of one client request, without duplicates, and their numbers by handling."""
 
     mode: Fidelity = "best-effort"
-    """Fidelity mode of the request: `strict` rejects losses, `best-effort` accepts them."""
     approximated: int = 0
-    """Number of notes with the handling `approximated`."""
     emulated: int = 0
-    """Number of notes on fields that the proxy emulated."""
     dropped: int = 0
-    """Number of notes on fields that were not sent or not returned."""
     notes: list[FidelityNote] = field(default_factory=list)
-    """Notes of one client request, in the order in which the proxy added them."""
 
     def clear_notes(self) -> None:
-        """Remove all notes before the request is sent to the provider again, or to another provider."""
+        """Remove all notes before a retry, so that they do not describe failed upstream calls."""
         self.notes.clear()
         self.approximated = self.emulated = self.dropped = 0
 
@@ -79,10 +66,6 @@ class FidelityReport(Struct):
             self.dropped += note.handling == "dropped"
 
     def list_rejected_losses(self) -> list[FidelityNote]:
-        """Return the notes because of which the request is rejected: in the mode `strict`, those on dropped fields.
-
-        In the mode `best-effort` the list is empty.
-        """
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 
     def format_counts(self) -> str:

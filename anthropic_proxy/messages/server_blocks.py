@@ -1,7 +1,7 @@
-"""Content blocks for calls and results of server tools, which a provider or the proxy runs.
+"""Content blocks for calls and results of server tools, which a provider or the proxy runs, and their domain lists.
 
 `encode_…` functions return complete blocks. `…_content` functions return only the field `content` of a result block.
-`is_error_content` is True if this field belongs to a failed call. `SearchResultPage` is a web page that a search found.
+The text of a found page is stored in `encrypted_content`, so that the client sends it back with the next request.
 Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `WebSearchToolResultBlock`,
 `WebFetchToolResultBlock`, `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`,
 `BetaMCPToolResultBlock`).
@@ -21,67 +21,27 @@ from msgspec import Raw
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta
 
-ENCODED_PREFIX = "px1.web."
-"""Prefix that identifies an `encrypted_content` of this proxy."""
-_SEALED_PASSAGES_MAX_PASSAGE_LENGTH = 16 * 1024
-"""Maximum characters of an encoded passage. A longer passage is cut, because each later request contains it."""
-
-
-def encode_passage(text: str) -> str:
-    """Return the value of `encrypted_content` for a passage, cut after 16 Ki characters. "": no text.
-
-    >>> encode_passage("Cold.")
-    'px1.web.Q29sZC4'
-    """
-    if not text:
-        return ""
-    sealed = base64.urlsafe_b64encode(text[:_SEALED_PASSAGES_MAX_PASSAGE_LENGTH].encode(errors="replace"))
-    return ENCODED_PREFIX + sealed.rstrip(b"=").decode()
-
-
-def decode_passage(sealed: str) -> str:
-    """Return the web page text in a value of `encrypted_content`. "": damaged, or not encoded by the proxy."""
-    if not sealed.startswith(ENCODED_PREFIX):
-        return ""
-    text = sealed[len(ENCODED_PREFIX) :]
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8 inside
-        return ""
-
-
-# Types of the SDK: `ServerToolUseBlock`, `WebSearchToolResultBlock`, `WebFetchToolResultBlock`,
-# `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`.
-
 _MAX_QUOTE_LENGTH = 150
 """Maximum characters of the quoted text of a citation (`cited_text`), as in Anthropic's own search."""
 _MAX_PASSAGE_LENGTH = 2_000
 """Maximum characters of a page's text in a search result. A search can have 20 pages, and each later request contains
 them."""
-_OBJECT = b"{"
 
 SearchError = Literal["unavailable", "max_uses_exceeded", "too_many_requests", "invalid_tool_input"]
-"""Error codes of a web search result."""
 FetchError = Literal["url_not_accessible", "url_not_allowed", "unavailable"]
-"""Error codes of a web fetch result, as far as the proxy uses them."""
 CodeError = Literal["unavailable", "execution_time_exceeded"]
-"""Error codes of a code execution result."""
 
 SERVER_TOOL_ID_PREFIX = "srvtoolu_"
-"""Prefix of the ids of server tool calls in replies to the client."""
 _UNKNOWN_NAME = "unknown"
 """Tool name in a block if the provider reported no name. Clients reject an empty name."""
 MCP_TOOL_ID_PREFIX = "mcptoolu_"
-"""Prefix of the ids of MCP calls (tools of MCP servers) in replies to the client."""
 
 
 class SearchResultPage(NamedTuple):
     """A web page in the result of a web search."""
 
     url: str
-    """URL of the web page."""
     title: str | None = None
-    """Title of the page; plain text. None: not reported."""
     passage: str = ""
     """Text of the page. "": not reported."""
     age: str | None = None
@@ -110,15 +70,10 @@ def error_content(tool_kind: str, code: str, message: str | None = None) -> Cont
 
 
 def is_error_content(content: Content) -> bool:
-    """Return True if the `content` of a result block belongs to a failed call."""
     return isinstance(content, Mapping) and "error_code" in content
 
 
 def web_search_content(pages: Iterable[SearchResultPage]) -> Content:
-    """Return the `content` of a web search result.
-
-    The text of each page is encoded in the field `encrypted_content`.
-    """
     return [
         {
             "type": "web_search_result",
@@ -134,27 +89,21 @@ def web_search_content(pages: Iterable[SearchResultPage]) -> Content:
 def web_fetch_content(
     url: str, source: Mapping[str, str], title: str | None, citations: Any = None, retrieved_at: str | None = None
 ) -> Content:
-    """Return the `content` of a web fetch result: the fetched page or PDF as a document.
-
-    `source` has the text or the PDF, in the format of a document block.
-    """
+    """`source` has the text or the PDF, in the format of a document block."""
     document = {"type": "document", "source": source, "title": title, "citations": citations}
     return {"type": "web_fetch_result", "url": url, "content": document, "retrieved_at": retrieved_at}
 
 
 def tool_search_content(names: Iterable[str]) -> Content:
-    """Return the `content` of a tool search result: references to the found tools. `names`: names of the tools."""
     references = [{"type": "tool_reference", "tool_name": name} for name in names]
     return {"type": "tool_search_tool_search_result", "tool_references": references}
 
 
 def encode_search_call_and_result(identifier: str, query: str, pages: Iterable[SearchResultPage]) -> list[Delta]:
-    """Return the blocks of a web search: its call and its result. `identifier`: id of the call."""
     return [encode_search_call(identifier, query), encode_search_result(identifier, pages)]
 
 
 def encode_search_call(identifier: str, query: str) -> Block:
-    """Return the `server_tool_use` block of a web search. `identifier`: id of the call."""
     return _call(identifier, "web_search", {"query": query})
 
 
@@ -165,7 +114,6 @@ def encode_search_result(identifier: str, pages: Iterable[SearchResultPage]) -> 
 
 
 def encode_failed_search(identifier: str, error: SearchError) -> Block:
-    """Return the result block of a failed web search. `identifier`: id of its call. `error`: error code."""
     return encode_server_tool_result("web_search", identifier, error_content("web_search", error))
 
 
@@ -184,7 +132,6 @@ def encode_citation(url: str, title: str | None, passage: str) -> Citation:
 def encode_fetch_call_and_result(
     identifier: str, url: str, *, title: str | None = None, error: FetchError | None = None
 ) -> list[Delta]:
-    """Return the blocks of a web fetch by a provider: its call and its result."""
     # providers report the URL of a fetched page but not its content
     source = {"type": "text", "media_type": "text/plain", "data": ""}
     content = web_fetch_content(url, source, title) if error is None else error_content("web_fetch", error)
@@ -192,12 +139,11 @@ def encode_fetch_call_and_result(
 
 
 def encode_code_execution_call(identifier: str, code: str) -> Block:
-    """Return the `server_tool_use` block for code that a provider executed. `identifier`: id of the call."""
     return _call(identifier, "code_execution", {"code": code})
 
 
 def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", return_code: int = 0) -> Block:
-    """Return the result block of a code execution by the provider. Files that the code created are not listed."""
+    # files that the code created are not listed
     content = {
         "type": "code_execution_result",
         "stdout": stdout,
@@ -209,35 +155,24 @@ def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", r
 
 
 def encode_code_execution_error(identifier: str, error: CodeError) -> Block:
-    """Return the result block of a failed code execution. `identifier`: id of its call. `error`: error code."""
     return encode_server_tool_result("code_execution", identifier, error_content("code_execution", error))
 
 
 def encode_mcp_call(identifier: str, server: str, name: str, arguments: str) -> Block:
     """Return the call block of a tool on an MCP server. `arguments`: text of the model, which may be invalid JSON."""
-    return _block(
-        type="mcp_tool_use", id=identifier, name=name or _UNKNOWN_NAME, server_name=server, input=_object(arguments)
-    )
+    raw = arguments.strip().encode(errors="replace")
+    given: Any = {"arguments": arguments} if raw else {}
+    try:
+        if raw[:1] == b"{" and msgspec.json.decode(raw) is not None:
+            given = Raw(raw)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    return _block(type="mcp_tool_use", id=identifier, name=name or _UNKNOWN_NAME, server_name=server, input=given)
 
 
 def encode_mcp_result(identifier: str, text: str, *, is_error: bool = False) -> Block:
-    """Return the result block of an MCP call. `identifier`: id of the call. `is_error`: True if the tool failed."""
     content = [{"type": "text", "text": text}]
     return _block(type="mcp_tool_result", tool_use_id=identifier, is_error=is_error, content=content)
-
-
-def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Return True if the client's lists of allowed and blocked domains permit a URL.
-
-    If a list has an invalid entry, the function returns True for every URL. Unlike `is_url_allowed`, it raises no
-    error, because `assign_server_tools` has already rejected such lists.
-    """
-    if not allowed and not blocked:
-        return True
-    try:
-        return is_url_allowed(url, allowed, blocked)
-    except ValueError:
-        return True
 
 
 def describe_generated_file(media_type: str, base64_length: int) -> str:
@@ -257,22 +192,55 @@ def _block(**fields: Any) -> Block:
     return Block(Raw(msgspec.json.encode(fields)))
 
 
-def _object(text: str) -> Any:
-    """Return `text` unchanged if it is a JSON object.
+# Passages
 
-    Otherwise return an object with `text` as its member `arguments`.
+_ENCODED_PREFIX = "px1.web."
+"""Prefix that identifies an `encrypted_content` of this proxy."""
+_MAX_ENCODED_LENGTH = 16 * 1024
+"""Maximum characters of an encoded passage. A longer passage is cut, because each later request contains it."""
+
+
+def encode_passage(text: str) -> str:
+    """Return the value of `encrypted_content` for a passage. "": no text.
+
+    >>> encode_passage("Cold.")
+    'px1.web.Q29sZC4'
     """
-    raw = text.strip().encode(errors="replace")
-    try:
-        if raw[:1] == _OBJECT and msgspec.json.decode(raw) is not None:
-            return Raw(raw)
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    return {"arguments": text} if raw else {}
+    if not text:
+        return ""
+    sealed = base64.urlsafe_b64encode(text[:_MAX_ENCODED_LENGTH].encode(errors="replace"))
+    return _ENCODED_PREFIX + sealed.rstrip(b"=").decode()
 
+
+def decode_passage(sealed: str) -> str:
+    """Return the web page text in a value of `encrypted_content`. "": damaged, or not encoded by the proxy."""
+    if not sealed.startswith(_ENCODED_PREFIX):
+        return ""
+    text = sealed[len(_ENCODED_PREFIX) :]
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8 inside
+        return ""
+
+
+# Domain lists
 
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
 _ENTRY = re.compile(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
+
+
+def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
+    """Return True if the client's lists of allowed and blocked domains permit a URL.
+
+    If a list has an invalid entry, the function returns True for every URL. Unlike `is_url_allowed`, it raises no
+    error, because `assign_server_tools` has already rejected such lists.
+    """
+    if not allowed and not blocked:
+        return True
+    try:
+        return is_url_allowed(url, allowed, blocked)
+    except ValueError:
+        return True
 
 
 def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:

@@ -1,8 +1,9 @@
 """`StopSequenceFilter`: ends a reply at the first stop sequence, a text that the client lists in its request.
 
-It filters the deltas, which are fragments of the reply. Text that may begin a stop sequence is held back, and `flush`
-returns it at the end of the reply. The proxy does this itself, because only Anthropic's API reports the matched
-sequence.
+Theory of operation. The proxy does this itself, because only Anthropic's API reports the matched sequence. A sequence
+may be cut at any place between two deltas, so text that may begin a sequence is held back. The search reads each
+character once, also for thousands of sequences (Aho-Corasick). Its states are made when a text first reaches them,
+because most of them are never reached.
 """
 
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
 
 
-class State:
+class _State:
     """State of a search after some characters of the text were read.
 
     The last of these characters may be the beginning of a searched string. The longest such beginning is called the
@@ -29,32 +30,30 @@ class State:
         that begin with the text of this state."""
         self.depth = depth
         """Number of characters of the text of this state."""
-        self.match: State | None = None
+        self.match: _State | None = None
         """State of the longest searched string that ends at this position of the text. None: no string ends here."""
-        self.fallback: State = self
-        """State of the longest proper suffix of this state's text that also begins a searched string. `Automaton.step`
+        self.fallback: _State = self
+        """State of the longest proper suffix of this state's text that also begins a searched string. `_Automaton.step`
         continues there if no string has the next character."""
-        self.following: dict[str, State | None] = {}
+        self.following: dict[str, _State | None] = {}
         """Next character → next state, computed when a text first reaches it. None: no searched string continues with
         this character."""
 
 
-class Automaton:
+class _Automaton:
     """Search for several strings in a text, which `step` reads character by character.
 
     The state after each character shows whether a searched string ends there.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
-        """Prepare a search for `strings`. The strings must differ, and none may be empty."""
+        # the strings differ, and none is empty
         self._order = {string: place for place, string in enumerate(strings)}
         self._sorted = sorted(self._order)
-        self.root = State(0, len(self._sorted), 0)
-        """State at the start of a search, before the first character of a text."""
+        self.root = _State(0, len(self._sorted), 0)
 
-    def step(self, state: State, character: str) -> State:
-        """Return the state after one more character of the text. `state`: the state before this character."""
-        made: list[State] = []
+    def step(self, state: _State, character: str) -> _State:
+        made: list[_State] = []
         target = self.root
         while True:
             if character in state.following:
@@ -72,7 +71,7 @@ class Automaton:
             new.match = new if len(self._sorted[new.low]) == new.depth else new.fallback.match
         return target
 
-    def matched_string(self, match: State) -> str:
+    def matched_string(self, match: _State) -> str:
         """Return the longest searched string that ends at the current character of the text.
 
         `match` is the attribute `match` of the current state, which is not None.
@@ -80,10 +79,9 @@ class Automaton:
         return self._sorted[match.low]
 
     def find_string_index(self, string: str) -> int:
-        """Return the index of a string in the list given to the constructor. Raises `KeyError` for another string."""
         return self._order[string]
 
-    def min_string_index(self, state: State) -> int:
+    def min_string_index(self, state: _State) -> int:
         """Return the lowest index of the searched strings that begin with the text of `state`.
 
         Each of these strings is complete at the current character, or the next characters may complete it. The index
@@ -91,7 +89,7 @@ class Automaton:
         """
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 
-    def _make(self, state: State, character: str) -> State | None:
+    def _make(self, state: _State, character: str) -> _State | None:
         place = state.depth
 
         def at_place(string: str) -> str:
@@ -99,7 +97,7 @@ class Automaton:
 
         low = bisect_left(self._sorted, character, state.low, state.high, key=at_place)
         high = bisect_right(self._sorted, character, low, state.high, key=at_place)
-        new = State(low, high, place + 1) if low < high else None
+        new = _State(low, high, place + 1) if low < high else None
         state.following[character] = new
         return new
 
@@ -108,7 +106,6 @@ _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
 """Types of deltas that end a text block. No stop sequence spans such a delta."""
 
 
-# The proxy applies stop sequences itself, because only Anthropic's API reports the matched sequence.
 class StopSequenceFilter:
     """Filter of the deltas (fragments) of one reply, which ends the reply before the first stop sequence.
 
@@ -120,7 +117,7 @@ class StopSequenceFilter:
         """Stop sequence that ended the reply. None: no stop sequence has matched."""
         # Sequences of white space alone would cut at the first word, so they are ignored.
         self._sequences = list(dict.fromkeys(sequence for sequence in sequences if sequence.strip()))
-        self._automaton = Automaton(self._sequences)
+        self._automaton = _Automaton(self._sequences)
         self._first_character = re.compile("|".join({re.escape(sequence[0]) for sequence in self._sequences}))
         self._state = self._automaton.root
         self._read = 0
@@ -214,7 +211,7 @@ class StopSequenceFilter:
         self._read += size
         return False
 
-    def _note_match(self, match: State, start: int) -> None:
+    def _note_match(self, match: _State, start: int) -> None:
         """Store a found stop sequence. `start`: number of characters of the text before it.
 
         A stored match is replaced only by an earlier one, or at the same place by one that is earlier in the client's

@@ -1,10 +1,9 @@
 """`WorkBudget`: limit on the work that the JSON Schemas of one client request may cause.
 
-A small schema can describe a huge tree, because references and alternatives multiply. Work is counted in steps (visits
-to schemas) and nodes (written keys and values). The `count_…` methods are called before the work, and raise
-`WorkLimitExceeded` above a limit. If the work would block the event loop, they raise `WorkPostponed`; the caller then
-repeats the work in a thread. `CountedWork` is an amount of work. `error_field` sets the path of the schema in error
-messages. `WorkCache` caches results, and counts their work again on each use.
+Theory of operation. A small schema can describe a huge tree, because references and alternatives multiply. So work is
+counted before it is done, in steps (visits to schemas) and nodes (written keys and values), and ends with
+`WorkLimitExceeded`. Work that would block the event loop raises `WorkPostponed`, and the caller repeats it in a thread.
+Cached results count again on each use, so that the limits of a request do not depend on the cache.
 """
 
 from collections import OrderedDict
@@ -25,11 +24,8 @@ MAX_SCHEMA_DEPTH = 200
 """Maximum nesting of a schema. Schemas that it refers to count as nested in it. The limit keeps recursion below
 Python's limit."""
 BYTES_PER_STEP = 64
-"""Number of bytes of decoded JSON text that count as one step of work."""
 NODES_PER_STEP = 4
-"""Number of written nodes (keys and values) that count as one step of work."""
 CHARACTERS_PER_NODE = 64
-"""Number of characters of a written text that count as one node."""
 ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives."
 """Remedy in the error message about a schema that exceeds a limit."""
 
@@ -49,12 +45,9 @@ class CountedWork(NamedTuple):
     """Amount of work on JSON Schemas: steps (visits to schemas) and nodes (written keys and values)."""
 
     steps: int = 0
-    """Number of visits to schemas and keywords, plus one for every 64 bytes of decoded JSON."""
     nodes: int = 0
-    """Number of written nodes (keys and values of JSON)."""
 
     def subtract(self, before: "CountedWork") -> "CountedWork":
-        """Return the work done since `before`, an earlier amount of the same budget."""
         return CountedWork(self.steps - before.steps, self.nodes - before.nodes)
 
 
@@ -92,7 +85,6 @@ class WorkBudget:
 
     @property
     def counted_work(self) -> CountedWork:
-        """Amount of work that this budget has counted so far."""
         return CountedWork(self._steps, self._nodes)
 
     def count_steps(self, steps: int = 1) -> None:
@@ -123,10 +115,7 @@ class WorkBudget:
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
     def count_decoding_steps(self, text: Sized) -> None:
-        """Count the steps of decoding a JSON text, before it is decoded.
-
-        Raises `WorkLimitExceeded` or `WorkPostponed`, as `count_steps` does.
-        """
+        """Count the steps of decoding a JSON text, before it is decoded."""
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_allowed_depth(self, depth: int) -> None:
@@ -158,14 +147,10 @@ class WorkBudget:
             self.field = before
 
     def tool_schema_path(self, upstream_name: str) -> str:
-        """Return the path of a tool's schema in the client request, for error messages.
-
-        `upstream_name` is the tool name that is sent upstream.
-        """
+        """Return the path of a tool's schema in the client request, for error messages."""
         return f"tools.{self.client_tool_name(upstream_name)}.input_schema"
 
     def client_tool_name(self, upstream_name: str) -> str:
-        """Return the client's name of a tool, for error messages. `upstream_name`: the name that is sent upstream."""
         return self._tool_names.get(upstream_name, upstream_name)
 
     def _too_deep(self) -> str:
@@ -188,7 +173,8 @@ def count_json_nodes(value: Any) -> int:
     open_values = [value]
     while open_values:
         one = open_values[-1]
-        members = [] if id(one) in counts else list(_containers_in(one))
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        members = [] if id(one) in counts else [member for member in inside if isinstance(member, dict | list)]
         uncounted = [member for member in members if id(member) not in counts]
         if uncounted:
             open_values += uncounted
@@ -197,11 +183,6 @@ def count_json_nodes(value: Any) -> int:
         if id(one) not in counts:
             counts[id(one)] = _own_nodes(one) + sum(counts[id(member)] for member in members)
     return counts[id(value)]
-
-
-def _containers_in(value: Any) -> Iterator[Any]:
-    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return (member for member in members if isinstance(member, dict | list))
 
 
 def _own_nodes(value: Any) -> int:
@@ -227,10 +208,7 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
-    """Bounded, thread-safe cache for the results of a function that counts its work in a `WorkBudget`.
-
-    Each use of a cached result counts its work again, so that a request's limits do not depend on the cache.
-    """
+    """Bounded, thread-safe cache for the results of a function that counts its work in a `WorkBudget`."""
 
     def __init__(
         self,
@@ -249,23 +227,16 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         self._kept: OrderedDict[Hashable, tuple[_Encoded, CountedWork]] = OrderedDict()
 
     def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
-        """Return the result of the cached function for these arguments, from the cache or by calling the function.
-
-        In both cases the work is counted in `budget`.
-        """
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)
         if found is None:
             before = budget.counted_work
             encoded = self._encode(argument, budget, *arguments)
-            self._keep(place, (encoded, budget.counted_work.subtract(before)))
+            self._kept[place] = encoded, budget.counted_work.subtract(before)
+            if len(self._kept) > self._max_kept:
+                self._kept.popitem(last=False)
             return encoded
         with suppress(KeyError):  # another thread may have removed it
             self._kept.move_to_end(place)
         budget.count_cached_work(found[1])
         return found[0]
-
-    def _keep(self, place: Hashable, entry: tuple[_Encoded, CountedWork]) -> None:
-        self._kept[place] = entry
-        if len(self._kept) > self._max_kept:
-            self._kept.popitem(last=False)
