@@ -72,16 +72,7 @@ def _candidates(text: str) -> list[str]:
 
     These are the complete text, the only fenced code block, and the text between the first and last bracket.
     """
-    fenced = _find_fenced(text)
-    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
-    end = max(text.rfind("}"), text.rfind("]"))
-    between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
-    return [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]
-
-
-def _find_fenced(text: str) -> list[str]:
-    """Return the texts between Markdown code fences. An opening fence may follow other text in its line."""
-    found: list[str] = []
+    fenced: list[str] = []
     inside: list[str] | None = None
     for line in text.split("\n"):
         remainder = line.lstrip()
@@ -89,9 +80,13 @@ def _find_fenced(text: str) -> list[str]:
             if not remainder.startswith(_FENCE):
                 inside.append(line)
                 continue
-            found.append("\n".join(inside).strip())
+            fenced.append("\n".join(inside).strip())
             remainder = remainder[len(_FENCE) :]
+        # an opening fence may follow other text in its line
         _, fence, language = remainder.rpartition(_FENCE)
         language = language.strip()
         inside = [] if fence and (not language or language.isalpha()) else None
-    return found
+    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    end = max(text.rfind("}"), text.rfind("]"))
+    between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
+    return [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]

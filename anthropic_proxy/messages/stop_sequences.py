@@ -150,7 +150,16 @@ class StopSequenceFilter:
                 if isinstance(delta, Usage):
                     released.append(delta)
             elif isinstance(delta, Text):
-                self._feed_text(delta, released)
+                is_certain = self._search(delta.text)
+                if not (is_certain or self._held or self._state.depth):
+                    self._passed = self._read
+                    released.append(delta)
+                    continue
+                self._held.append(delta.text)
+                if is_certain:
+                    self._stop(released)
+                else:
+                    self._pass_until(self._read - self._state.depth, released)
             elif isinstance(delta, Citation) and self._held:
                 self._citations.append(delta)
             else:
@@ -171,18 +180,6 @@ class StopSequenceFilter:
             self._end_text(released)
         return released
 
-    def _feed_text(self, delta: Text, released: list[Delta]) -> None:
-        certain = self._search(delta.text)
-        if not (certain or self._held or self._state.depth):
-            self._passed = self._read
-            released.append(delta)
-            return
-        self._held.append(delta.text)
-        if certain:
-            self._stop(released)
-        else:
-            self._pass_until(self._read - self._state.depth, released)
-
     def _search(self, text: str) -> bool:
         """Search the next fragment of text. Return True if a stop sequence has matched for certain.
 
@@ -199,7 +196,17 @@ class StopSequenceFilter:
             state = automaton.step(state, text[place])
             place += 1
             if state.match is not None:
-                self._note_match(state.match, self._read + place - state.match.depth)
+                # a match is replaced only by an earlier one, or at the same place by one earlier in the client's list
+                start, match = self._read + place - state.match.depth, automaton.matched_string(state.match)
+                if (
+                    not self._found
+                    or start < self._found_at
+                    or (
+                        start == self._found_at
+                        and automaton.find_string_index(match) < automaton.find_string_index(self._found)
+                    )
+                ):
+                    self._found, self._found_at = match, start
             if self._found:
                 begun = self._read + place - state.depth
                 if begun > self._found_at or (
@@ -210,18 +217,6 @@ class StopSequenceFilter:
         self._state = state
         self._read += size
         return False
-
-    def _note_match(self, match: _State, start: int) -> None:
-        """Store a found stop sequence. `start`: number of characters of the text before it.
-
-        A stored match is replaced only by an earlier one, or at the same place by one that is earlier in the client's
-        list.
-        """
-        if self._found and start > self._found_at:
-            return
-        sequence, find_string_index = self._automaton.matched_string(match), self._automaton.find_string_index
-        if not self._found or start < self._found_at or find_string_index(sequence) < find_string_index(self._found):
-            self._found, self._found_at = sequence, start
 
     def _end_text(self, released: list[Delta]) -> None:
         """Append the buffered text to `released` at the end of a text block, up to the first stop sequence."""

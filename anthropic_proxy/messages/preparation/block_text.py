@@ -103,7 +103,15 @@ def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearc
         if isinstance(content, dict):
             return "[web_search failed: unknown error]"
         results = [result for result in content if isinstance(result, dict)] if isinstance(content, list) else []
-        texts = [_search_result_as_text(result) for result in results]
+        texts = []
+        for result in results:
+            title, url = result.get("title") or "", result.get("url") or ""
+            text = url if title in ("", url) else f"{title} – {url}"
+            # the proxy encodes the text of the page
+            encoded, age = result.get("encrypted_content"), result.get("page_age")
+            if isinstance(encoded, str) and (passage := decode_passage(encoded)):
+                text = f"{text}{f' ({age})' if isinstance(age, str) else ''}\n{passage}"
+            texts.append(text)
         return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts) or _NOTHING_FOUND
     return _content_as_text(content) or (_NOTHING_FOUND if isinstance(block, ToolSearchResultBlock) else "")
 
@@ -130,17 +138,6 @@ def _call_as_text(name: str, arguments: Raw) -> str:
         return f"[{name}]\n{program}"  # complete, because the model continues its program
     argument = next((value for value in values.values() if isinstance(value, str)), "")
     return f"[{name}: {argument[:_MAX_SHOWN_CHARACTERS]}]" if argument else f"[{name}]"
-
-
-def _search_result_as_text(result: dict[str, Any]) -> str:
-    """Return one web search result as text, with the page text that the proxy encoded in its `encrypted_content`."""
-    title, url = result.get("title") or "", result.get("url") or ""
-    heading = url if title in ("", url) else f"{title} – {url}"
-    sealed, age = result.get("encrypted_content"), result.get("page_age")
-    passage = decode_passage(sealed) if isinstance(sealed, str) else ""
-    if not passage:
-        return heading
-    return f"{heading}{f' ({age})' if isinstance(age, str) else ''}\n{passage}"
 
 
 def unknown_block_text(block: UnknownBlock) -> str:

@@ -216,8 +216,11 @@ def pair_calls_with_results(messages: list[Message], names: ToolNames, notes: li
         for call in calls:
             fresh, name = ids.claim(call.id), names.upstream_name(call.name)
             sent.append(call if fresh == call.id and name == call.name else replace(call, id=fresh, name=name))
-        is_unchanged = all(old is new for old, new in zip(calls, sent, strict=True))
-        if not (is_unchanged and _is_paired(calls, step)):
+        results = [result.tool_use_id for message in step for result in _results_of(message.blocks)]
+        is_paired = results == [call.id for call in calls] and (
+            not calls or (step[1].role == "user" and len(_results_of(step[1].blocks[: len(calls)])) == len(calls))
+        )
+        if not (is_paired and all(old is new for old, new in zip(calls, sent, strict=True))):
             step = _repaired(step, calls, sent, notes)
         paired.extend(step)
         start = stop
@@ -275,16 +278,6 @@ class _UniqueIds:
             self._numbers[given] = number
         self._used.add(unique)
         return unique
-
-
-def _is_paired(calls: list[ToolUseBlock], step: list[Message]) -> bool:
-    results = [result.tool_use_id for message in step for result in _results_of(message.blocks)]
-    if results != [call.id for call in calls]:
-        return False
-    if not calls:
-        return True
-    first = step[1]
-    return first.role == "user" and len(_results_of(first.blocks[: len(calls)])) == len(calls)
 
 
 def _repaired(
