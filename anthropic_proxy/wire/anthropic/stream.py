@@ -16,7 +16,6 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
-from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.messages.models.structs import ABSENT
 from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.wire.anthropic import json_spans
