@@ -21,7 +21,7 @@ SOURCE = DOCS / "fix/errors.toml"
 _INTRODUCTION = """\
 # Errors
 
-<!-- Written by `python3 scripts/fix.py` from errors.toml and anthropic_proxy/errors/: change those instead. -->
+<!-- Written by `python3 scripts/fix.py` from errors.toml and anthropic_proxy/errors.py: change those instead. -->
 
 Every error of the proxy, with cause and remedy. Search this page for the first words of your message; `…` stands for
 a name, a number or an address. Errors of Claude Code without a text of the proxy are in
@@ -88,7 +88,7 @@ def written_catalog() -> str:
         meaning = f"{_meaning(error_class)} {_outcome(error_class).strip('*')}"
         slug = title.lower().replace(" ", "-")
         sections.append({"slug": slug, "title": title, "meaning": meaning, "entries": found})
-    comment = "Written by `python3 scripts/fix.py` from docs/fix/errors.toml and anthropic_proxy/errors/."
+    comment = "Written by `python3 scripts/fix.py` from docs/fix/errors.toml and anthropic_proxy/errors.py."
     return json.dumps({"comment": comment, "sections": sections}, ensure_ascii=False, indent=1) + "\n"
 
 
