@@ -196,7 +196,10 @@ class ShuttingDown(ProxyError):
 
 
 class MissingExtra(ProxyError):
-    """An optional Python package is not installed. `extra`: group of optional packages that contains it."""
+    """A provider, a database or another feature needs an optional Python package that is not installed.
+
+    `extra` is the group of optional packages that contains it.
+    """
 
     def __init__(self, subject: str, extra: str) -> None:
         # `subject` is a beginning such as "Vertex AI needs google-auth"
@@ -221,7 +224,7 @@ class ConfigurationError(ProxyError):
 
 
 class InternalError(ProxyError):
-    """An unexpected error inside the proxy, usually a bug. The log has its traceback."""
+    """An unexpected error inside the proxy, usually a bug. The log has the traceback of an unexpected exception."""
 
 
 FetchErrorCode = Literal[

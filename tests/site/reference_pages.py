@@ -139,7 +139,7 @@ def _field_table(record: type[Struct]) -> str:
     rows = ["| field | meaning |", "| --- | --- |"]
     for field, text in zip(definition.body, definition.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id != "trace":
-            assert isinstance(text, ast.Expr)
+            assert isinstance(text, ast.Expr), f"{record.__name__}.{field.target.id} has no docstring"
             meaning = " ".join(ast.literal_eval(text.value).split()).replace("|", "\\|").replace("None:", "null:")
             rows.append(f"| `{field.target.id}` | {meaning} |")
     return "\n".join(rows)

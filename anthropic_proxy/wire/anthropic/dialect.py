@@ -7,7 +7,7 @@ from anthropic_proxy.wire.contract import BaseDialect
 
 
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one server. The defaults describe Anthropic's own server."""
+    """Deviations of one server from Anthropic's Messages API. The defaults describe Anthropic's own server."""
 
     verifies_signatures: bool = True
     """True if the server rejects thinking and search results that it did not sign. Search results without

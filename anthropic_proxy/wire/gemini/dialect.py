@@ -12,7 +12,7 @@ from anthropic_proxy.wire.contract import BaseDialect
 
 
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one server, or of one model, from Google's `generateContent`."""
+    """Deviations of one provider from Google's `generateContent`. Model rules may replace fields for one model."""
 
     signature_tag: str = "gem"
     """Tag in the signatures of thinking blocks (`px1.<tag>.…`). Signatures with other tags are not sent back.
