@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from environments import ROOT
 
-STEP_SECONDS = 1800
+STEP_SECONDS = 2700
 ALL_TESTS = "tests/unit tests/integration tests/matrix tests/processes tests/repository"
 """Also those that the README's test command leaves out; pytest ignores a folder that is named beside its parent."""
 FAILURE = re.compile(r"FAILED|FAILS|^ERROR|^E  |error:|crashed")
