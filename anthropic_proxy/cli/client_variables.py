@@ -137,11 +137,8 @@ def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
 
     Empty if the proxy does not list the models. Claude Code then assumes a window of 1,000,000 tokens.
     """
-    entries = [
-        entry
-        for model in models
-        if isinstance(entry := proxy.get_json(f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS)}"), dict)
-    ]
+    paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in models]
+    entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
     limits: dict[str, str] = {}
     if window is not None:

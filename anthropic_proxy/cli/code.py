@@ -97,7 +97,7 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
                 f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
                 "this command. Remove that line or ask its owner."
             )
-        notices.write_line(f"{level.source} sets {name}. This session uses {address} instead.")
+        notices.write_line(escape_unprintable(f"{level.source} sets {name}. This session uses {address} instead."))
     for name, model in list_model_settings(level, arguments).items():
         notices.write_line(escape_unprintable(f"{level.source} sets {name}: this session requests the model {model}."))
 
