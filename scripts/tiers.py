@@ -51,7 +51,10 @@ def tiers() -> dict[str, Tier]:
     )
     nightly = (
         part("hidden-posix"),
-        ("python3 scripts/test.py --thorough -m hypothesis", f"python3 scripts/test.py -n 2 -m slow {ALL_TESTS}"),
+        (
+            f"python3 scripts/test.py --thorough -m hypothesis {ALL_TESTS}",
+            f"python3 scripts/test.py -n 2 -m slow {ALL_TESTS}",
+        ),
         part(
             *("growth", "faults", "litellm", "fuzz all 300000", "differential", "deployment", "docs", "prometheus"),
             *(
