@@ -166,11 +166,8 @@ def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
 
     Empty if the proxy does not list the models. Claude Code then assumes a window of 1,000,000 tokens.
     """
-    entries = [
-        entry
-        for model in models
-        if isinstance(entry := proxy.get_json(f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS)}"), dict)
-    ]
+    paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in models]
+    entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
     limits: dict[str, str] = {}
     if window is not None:
@@ -232,7 +229,7 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
                 f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
                 "this command. Remove that line or ask its owner."
             )
-        notices.write_line(f"{level.source} sets {name}. This session uses {address} instead.")
+        notices.write_line(escape_unprintable(f"{level.source} sets {name}. This session uses {address} instead."))
     for name, model in list_model_settings(level, arguments).items():
         notices.write_line(escape_unprintable(f"{level.source} sets {name}: this session requests the model {model}."))
 

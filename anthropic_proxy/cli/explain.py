@@ -211,6 +211,8 @@ def _decode(content: bytes, name: str) -> dict[str, Any]:
         _write_error(f"{name} is not valid UTF-8: byte 0x{content[error.start]:02x}, line {line}, column {column}.")
     except RecursionError:
         _write_error(f"{name} is not valid JSON: its values are nested too deeply.")
+    except ValueError:  # the limit of Python for the digits of an integer
+        _write_error(f"{name} contains an integer of more than {sys.get_int_max_str_digits():,} digits.")
     else:
         if isinstance(fields, dict):
             return fields

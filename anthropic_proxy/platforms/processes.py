@@ -132,6 +132,12 @@ def find_program(name: str, environ: Mapping[str, str]) -> str | None:
     return next((path for path in list_program_paths(name, environ, sys.platform) if _is_program(path)), None)
 
 
+def list_absolute_folders(path: str) -> str:
+    """Return a value of the variable PATH without its empty and relative folders."""
+    is_windows = sys.platform == "win32"
+    return os.pathsep.join(folder for folder in path.split(os.pathsep) if _is_absolute(folder, is_windows=is_windows))
+
+
 def describe_missing_program(name: str, environ: Mapping[str, str]) -> str:
     """Return why `find_program` does not find a program that a shell finds in PATH. "": a shell finds none either."""
     for folder, path in _list_candidates(name, environ, sys.platform):

@@ -177,7 +177,12 @@ class Sources:
             f"(in {'the environment' if place == 'environment' else place})."
             for place, names in self._placeholders.items()
         ]
-        return self._warnings + placeholders
+        proxies = [
+            f"{name} ({given.origin}) has no effect. Set it in the environment of the proxy."
+            for name, given in self.file.items()
+            if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") and given.text
+        ]
+        return self._warnings + placeholders + proxies
 
     def _find_in_environment(self, variable: str) -> _Given | None:
         literal = self._environ.get(variable, "").strip()

@@ -48,6 +48,8 @@ class Resources:
         """Paths of slow requests whose client disconnected."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/count_tokens"):  # read first: whoever sees the request may end the connection
+            await request.read()
         self.requests.append((request.method, request.path_qs))
         key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
         self.keys.add(key)

@@ -186,17 +186,19 @@ async def test_a_running_reply_keeps_what_it_began_with(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_20_reloads_under_50_requests_a_second_cost_none(
+async def test_20_reloads_under_up_to_50_requests_a_second_cost_none(
     configured: Configured, tmp_path: Path, workers: int
 ) -> None:
     answers: list[Answer] = []
     amid = 0
     """Number of requests that began while settings were being read."""
     reloading = False
+    free = asyncio.Semaphore(20)  # on a busy machine the requests become fewer: they must not pile up
 
     async def load(group: asyncio.TaskGroup, proxy: Proxy) -> None:
         nonlocal amid
         for number in itertools.count():
+            await free.acquire()
             group.create_task(one(proxy, stream=bool(number % 2)))
             amid += reloading
             await asyncio.sleep(1 / REQUESTS_A_SECOND)
@@ -204,6 +206,7 @@ async def test_20_reloads_under_50_requests_a_second_cost_none(
     async def one(proxy: Proxy, stream: bool) -> None:
         request = post(MESSAGES, ask("Count to 20", stream=stream), {"Connection": "close"})
         answers.append(read_answer(await exchange(port_of(proxy), request)))
+        free.release()
 
     with running_proxy(tmp_path, {}, serve(workers)) as proxy:
         async with asyncio.TaskGroup() as group:

@@ -147,7 +147,7 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     names, url = {*found}, found.get("OPENAI_BASE_URL", "")
     has_one_server, has_others = bool(_ONE_SERVER_VARIABLES & names), bool(_OTHER_PROVIDER_VARIABLES & names)
     if (
-        has_one_server == has_others
+        has_one_server == has_others  # the variables do not tell which project read this file
         and "ANTHROPIC_API_KEY" in names
         and any(each.startswith("OPENAI_") for each in names)
     ):

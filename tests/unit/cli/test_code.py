@@ -132,6 +132,18 @@ def test_the_settings_of_a_project_are_overridden_and_named(directory: Path, por
     assert not read_session(ended.stdout)["env"].items() & CONFLICTS.items()
 
 
+def test_what_a_strangers_directory_contains_is_printed_escaped(directory: Path, port: str) -> None:
+    project = directory / "a\x1b]0;b\a"
+    write_settings(project / ".claude/settings.json", {"model": "\ud800x", "env": {"ANTHROPIC_API_KEY": "k"}})
+    settings = {**OPENAI, "HOME": str(directory), "PATH": f"{directory}:/usr/bin:/bin", "PORT": port}
+    ended = run_command("code", directory=project, settings=settings)
+    assert ended.stderr == (
+        f"~/a\\x1b]0;b\\x07/.claude/settings.json sets ANTHROPIC_API_KEY. This session uses http://127.0.0.1:{port} "
+        "instead.\n~/a\\x1b]0;b\\x07/.claude/settings.json sets model: this session requests the model \\ud800x.\n"
+    )
+    assert ended.returncode == 0
+
+
 @pytest.mark.parametrize("form", [["--settings", "own.json"], ["--settings", "JSON"], ["--settings=JSON"]])
 def test_settings_among_the_arguments_are_merged_and_named(directory: Path, port: str, form: list[str]) -> None:
     settings = {"env": {**CONFLICTS, "OTHER": "stays"}, "permissions": {"allow": ["Bash"]}}

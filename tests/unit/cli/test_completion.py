@@ -74,8 +74,12 @@ def test_each_shell_has_its_script(shell: str, beginning: str, tmp_path: Path) -
 
 def test_the_script_is_installed_for_the_shell_of_the_user(tmp_path: Path) -> None:
     (tmp_path / ".bashrc").write_text("alias own=true\n")
-    ended = run_command("--install-completion", directory=tmp_path, settings={"SHELL": "/bin/bash"})
+    (tmp_path / "ps").write_text("#!/bin/sh\ntouch was_run\necho fish\n")
+    (tmp_path / "ps").chmod(0o755)
+    settings = {"SHELL": "/bin/bash", "PATH": f".::{os.environ['PATH']}"}
+    ended = run_command("--install-completion", directory=tmp_path, settings=settings)
     assert (ended.returncode, ended.stderr) == (0, "")
+    assert not (tmp_path / "was_run").exists()
     startup = (tmp_path / ".bashrc").read_text()
     assert startup.startswith("alias own=true\n")
     script = f". {tmp_path / '.bashrc'}"

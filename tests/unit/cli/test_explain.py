@@ -176,6 +176,8 @@ def test_invalid_json_is_reported_with_its_position(tmp_path: Path) -> None:
     (tmp_path / "request.json").write_bytes(b'{"a":\n"\xff"}')
     ended = run_command("explain", "request.json", directory=tmp_path)
     assert ended.stderr == "✕ request.json is not valid UTF-8: byte 0xff, line 2, column 2.\n"
+    ended = run_command("explain", write(tmp_path, '{"max_tokens": %s}' % ("9" * 5_000)), directory=tmp_path)
+    assert ended.stderr == "✕ request.json contains an integer of more than 4,300 digits.\n"
     ended = run_command("explain", write(tmp_path, "[]"), directory=tmp_path)
     assert ended.stderr == "✕ request.json contains no JSON object. Use the body of a request to /v1/messages.\n"
 

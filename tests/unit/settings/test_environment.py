@@ -83,7 +83,9 @@ def test_a_proxy_of_another_kind_is_ignored_behind_one_that_takes_precedence() -
 def test_a_file_does_not_set_the_outgoing_proxy(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(f"HTTPS_PROXY={PROXY}\n", encoding="utf-8")
-    assert not load_settings({}, PROVIDERS, env_file=str(file)).http_proxies
+    settings = load_settings({}, PROVIDERS, env_file=str(file))
+    assert not settings.http_proxies
+    assert settings.warnings == (f"HTTPS_PROXY ({file} line 1) has no effect. Set it in the environment of the proxy.",)
 
 
 @pytest.mark.parametrize(
