@@ -38,8 +38,8 @@ from anthropic_proxy.cli.service import service
 from anthropic_proxy.cli.usage import usage
 from anthropic_proxy.cli.version import version
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
-from anthropic_proxy.platforms.programs import list_absolute_folders
 from anthropic_proxy.platforms.signals import restore_default_signals
+from anthropic_proxy.settings import keep_absolute_folders_of_path
 
 EXIT_FAILED = 1
 """Exit status 1: a provider or the proxy could not serve the command."""
@@ -93,7 +93,7 @@ def main() -> None:
         words = take_global_options(sys.argv[1:])
         require_known_command(commands, words)
         if "--install-completion" in words:  # its library runs `ps` or PowerShell
-            os.environ["PATH"] = list_absolute_folders(os.environ)
+            keep_absolute_folders_of_path()
         if words and words[0] != "serve" and not words[0].startswith("-"):
             restore_default_signals()  # `serve` installs its own handlers
         try:

@@ -22,11 +22,10 @@ def find_program(name: str, environ: Mapping[str, str]) -> str | None:
     return next((path for path in list_program_paths(name, environ, sys.platform) if _is_program(path)), None)
 
 
-def list_absolute_folders(environ: Mapping[str, str]) -> str:
-    """Return PATH without its empty and relative folders, for a library that searches programs itself."""
+def list_absolute_folders(path: str) -> str:
+    """Return a value of the variable PATH without its empty and relative folders."""
     is_windows = sys.platform == "win32"
-    folders = environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join(folder for folder in folders if _is_absolute(folder, is_windows=is_windows))
+    return os.pathsep.join(folder for folder in path.split(os.pathsep) if _is_absolute(folder, is_windows=is_windows))
 
 
 def describe_missing_program(name: str, environ: Mapping[str, str]) -> str:
