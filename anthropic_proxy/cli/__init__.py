@@ -22,7 +22,7 @@ from anthropic_proxy.cli.misuse import (
 )
 from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
-from anthropic_proxy.platforms.processes import restore_default_signals
+from anthropic_proxy.platforms.signals import restore_default_signals
 from anthropic_proxy.settings import keep_absolute_folders_of_path
 
 EXIT_FAILED = 1

@@ -10,6 +10,7 @@ from anthropic_proxy.settings.environment import (
     export_to_litellm,
     find_listen_host_option,
     find_listen_port_option,
+    keep_absolute_folders_of_path,
     python_safe_path_for_workers,
     remove_python_safe_path,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "find_listen_host_option",
     "find_listen_port_option",
     "is_fixed_variable",
+    "keep_absolute_folders_of_path",
     "list_condition_texts",
     "list_variables",
     "load_settings",

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.processes import list_absolute_folders
 from anthropic_proxy.settings.fields import Secret, Settings
 
 _SCHEMES = ("http", "https")
@@ -31,6 +32,11 @@ _SAFE_PATH_OF_WORKERS = "anthropic-proxy"
 def copy_environment() -> dict[str, str]:
     """Return a copy of the environment variables of this process."""
     return dict(os.environ)
+
+
+def keep_absolute_folders_of_path() -> None:
+    """Remove the empty and relative folders from PATH of this process, for a library that searches programs itself."""
+    os.environ["PATH"] = list_absolute_folders(os.environ.get("PATH", os.defpath))
 
 
 @contextmanager
