@@ -41,12 +41,12 @@ from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, de
 from anthropic_proxy.dashboard.settings import SETTINGS_EDIT_PATH, change_setting, show_setting
 from anthropic_proxy.dashboard.sign_in import SignIn
 from anthropic_proxy.errors import PermissionDenied, UnknownModel
+from anthropic_proxy.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse, Store
 from anthropic_proxy.settings import Settings
 
 if TYPE_CHECKING:
     from anthropic_proxy.dashboard.pages import Pages
-    from anthropic_proxy.ledger.reader_threads import ReaderThreads
 
 PATHS = (
     "/dashboard",
@@ -77,7 +77,7 @@ class Dashboard:
         self._sign_in = SignIn(BrowserSessions(self._find_settings, self._find_store, clock))
         self._gateway: Gateway | None = None
         self._pages: Pages | None = None
-        self._threads: ReaderThreads | None = None
+        self._threads = ReaderThreads()
         self._doctor = DoctorForm()
 
     async def start(self, gateway: Gateway) -> None:
@@ -91,8 +91,7 @@ class Dashboard:
         The proxy calls this at shutdown.
         """
         await self._doctor.stop()
-        if self._threads is not None:
-            await self._threads.stop()
+        await self._threads.stop()
         if self._pages is not None:
             self._pages.close()
 
@@ -150,21 +149,20 @@ class Dashboard:
             session = await self._sign_in.find_session(request)
             if not request.client.name and session is None:
                 return redirect(f"/dashboard/sign-in?next={quote(_address_of(request), safe='/')}")
-            pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
+            pages = await self._find_pages()
             from anthropic_proxy.dashboard.pages import PAGES  # noqa: PLC0415
 
             return await pages.respond(PAGES[path], request, session)
 
         return respond
 
-    def _load_pages(self) -> "Pages":
-        from anthropic_proxy.dashboard.pages import Pages  # noqa: PLC0415
-        from anthropic_proxy.ledger.reader_threads import ReaderThreads  # noqa: PLC0415
-
-        assert self._gateway is not None
+    async def _find_pages(self) -> "Pages":
+        """Return the pages. The first call loads their libraries in a thread."""
         if self._pages is None:
-            self._threads = ReaderThreads()
-            self._pages = Pages(self._gateway, self._threads)
+            pages_class = await asyncio.to_thread(_import_pages)
+            assert self._gateway is not None
+            if self._pages is None:  # two first requests may have waited for the libraries
+                self._pages = pages_class(self._gateway, self._threads)
         return self._pages
 
     async def _stream(self, request: RouteRequest) -> RouteResponse:
@@ -174,7 +172,7 @@ class Dashboard:
         assert self._gateway is not None
         names = None
         if session is not None and reads_own_requests_only(session.role):
-            pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
+            pages = await self._find_pages()
             names = await pages.list_own_key_labels(session)
         return RouteResponse(headers=_EVENT_HEADERS, body=self._gateway.stream_request_events(names))
 
@@ -230,7 +228,7 @@ class Dashboard:
 
         Session None: no sign-in is required.
         """
-        pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
+        pages = await self._find_pages()
         assert self._gateway is not None
         return await self._sign_in.find_session(request), pages, self._gateway
 
@@ -244,6 +242,12 @@ class Dashboard:
         return redirect(
             target, set_cookie=[encode_views_cookie(changed, is_https=is_https(request, self._find_settings()))]
         )
+
+
+def _import_pages() -> "type[Pages]":
+    from anthropic_proxy.dashboard.pages import Pages  # noqa: PLC0415
+
+    return Pages
 
 
 async def _send_asset(request: RouteRequest) -> RouteResponse:
