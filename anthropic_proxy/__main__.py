@@ -9,8 +9,8 @@ _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def main() -> None:
     """Prepare standard streams and signals, then run the command line. An error ends the process with status 2."""
-    from anthropic_proxy.platforms.signals import defer_sighup  # noqa: PLC0415
-    from anthropic_proxy.platforms.terminal import open_missing_streams  # noqa: PLC0415
+    from anthropic_proxy.gateway.platforms.signals import defer_sighup  # noqa: PLC0415
+    from anthropic_proxy.gateway.platforms.terminal import open_missing_streams  # noqa: PLC0415
 
     open_missing_streams()
     defer_sighup()  # before the slow imports of the command line, during which a signal may arrive

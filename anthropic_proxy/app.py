@@ -18,32 +18,12 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import ConfigurationError, ProxyError
-from anthropic_proxy.exchange.gateway import ExchangeGateway
-from anthropic_proxy.log import Log
-from anthropic_proxy.log.receipts import ReceiptQueues
-from anthropic_proxy.metrics import Gauges, MetricsPage
-from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
-from anthropic_proxy.plugin_packages import open_plugins
-from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route
-from anthropic_proxy.redaction import redact_secrets
-from anthropic_proxy.routing.health import slots_per_worker
-from anthropic_proxy.routing.providers import PROVIDERS, find_registry
-from anthropic_proxy.routing.readiness import (
-    Readiness,
-    ReadyProvider,
-    describe_retirement,
-    find_readiness,
-    group_tier_mappings,
-    list_ignored_settings,
-    list_problems_and_warnings,
-)
-from anthropic_proxy.routing.router import find_preferred_provider, list_tier_mappings
-from anthropic_proxy.running_proxy import ServerRecord
-from anthropic_proxy.server.auth import claude_code_command, exposure_warning, is_loopback, require_auth_if_exposed
-from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
-from anthropic_proxy.server.response_sink import Receive, Scope, Send
-from anthropic_proxy.services import (
+from anthropic_proxy.engine.exchange.gateway import ExchangeGateway
+from anthropic_proxy.engine.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.routing.health import slots_per_worker
+from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
+from anthropic_proxy.engine.services import (
     Services,
     new_id,
     new_log,
@@ -52,7 +32,28 @@ from anthropic_proxy.services import (
     prefetch_tier_model_limits,
     require_route_prices,
 )
-from anthropic_proxy.settings import (
+from anthropic_proxy.engine.upstream.transports import Transports
+from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.gateway.plugin_packages import open_plugins
+from anthropic_proxy.gateway.readiness import (
+    Readiness,
+    ReadyProvider,
+    describe_retirement,
+    find_readiness,
+    group_tier_mappings,
+    list_ignored_settings,
+    list_problems_and_warnings,
+)
+from anthropic_proxy.gateway.running_proxy import ServerRecord
+from anthropic_proxy.gateway.server.auth import (
+    claude_code_command,
+    exposure_warning,
+    is_loopback,
+    require_auth_if_exposed,
+)
+from anthropic_proxy.gateway.server.endpoints import log_rejected_request, serve_request
+from anthropic_proxy.gateway.server.response_sink import Receive, Scope, Send
+from anthropic_proxy.gateway.settings import (
     Settings,
     SettingsReader,
     copy_environment,
@@ -62,13 +63,17 @@ from anthropic_proxy.settings import (
     is_fixed_variable,
     list_variables,
 )
-from anthropic_proxy.settings.place import describe_unread_files
-from anthropic_proxy.upstream.transports import Transports
-from anthropic_proxy.workers.ipc import SharedObservation
-from anthropic_proxy.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
+from anthropic_proxy.gateway.settings.place import describe_unread_files
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
+from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsPage
+from anthropic_proxy.gateway.workers.ipc import SharedObservation
+from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
+from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route
+from anthropic_proxy.secrets import redact_secrets
 
 if TYPE_CHECKING:
-    from anthropic_proxy.ledger.costs import CurrentCosts
+    from anthropic_proxy.console.ledger.costs import CurrentCosts
 
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
@@ -267,7 +272,7 @@ class App:
 
     @cached_property
     def _costs(self) -> "CurrentCosts":
-        from anthropic_proxy.ledger.costs import CurrentCosts  # noqa: PLC0415  # the import needs time
+        from anthropic_proxy.console.ledger.costs import CurrentCosts  # noqa: PLC0415  # the import needs time
 
         return CurrentCosts(lambda: self._current_services().settings)
 

@@ -4,11 +4,11 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from anthropic_proxy.access.administration import KeyAdministration
-from anthropic_proxy.access.rules import Budget, Rules
-from anthropic_proxy.access.virtual_keys import VirtualKey
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.rules import Budget, Rules
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.gateway.settings import Settings
 from bench.processes import Process, free_port
 from bench.subjects import Subject, bare_environment, start_proxy
 from bench.wires import CHAT

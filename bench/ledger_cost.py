@@ -20,10 +20,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.ledger.writer import LedgerWriter
+from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.console.ledger.writer import LedgerWriter
+from anthropic_proxy.gateway.settings import Secret, Settings
 from anthropic_proxy.plugins import Receipt
-from anthropic_proxy.settings import Secret, Settings
 from bench.ledger_rows import make_receipts
 from bench.measures import SIZES, Running
 from bench.processes import free_port

@@ -17,18 +17,18 @@ from statistics import median
 
 from sqlalchemy import Connection
 
-from anthropic_proxy.ledger.database import open_for_reading
-from anthropic_proxy.ledger.periods import UsageRange
-from anthropic_proxy.ledger.queries import GROUP_NAMES, count_facets, sum_usage
-from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.ledger.request_queries import (
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.periods import UsageRange
+from anthropic_proxy.console.ledger.queries import GROUP_NAMES, count_facets, sum_usage
+from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.console.ledger.request_queries import (
     RequestSelection,
     find_stored_request,
     list_stored_requests,
 )
-from anthropic_proxy.ledger.writer import LedgerWriter
+from anthropic_proxy.console.ledger.writer import LedgerWriter
+from anthropic_proxy.gateway.settings import Secret, Settings
 from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.settings import Secret, Settings
 
 DAYS = 90
 MAX_WAITING_RECEIPTS = 8_000

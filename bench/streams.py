@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 from msgspec import Struct, field
 
-from anthropic_proxy.platforms.processes import raise_fd_limit
+from anthropic_proxy.gateway.platforms.processes import raise_fd_limit
 from bench.load import BenchError, Outcome, RequestSample, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.replies import IDLE_PAUSE_SECONDS

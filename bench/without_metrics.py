@@ -3,7 +3,7 @@
 from typing import Any
 
 from anthropic_proxy.__main__ import main
-from anthropic_proxy.metrics import MetricsTotals
+from anthropic_proxy.gateway.telemetry.metrics import MetricsTotals
 
 
 def _count_nothing(self: MetricsTotals, receipt: Any) -> None:

@@ -22,8 +22,8 @@ from anthropic_proxy.cli.misuse import (
 )
 from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
-from anthropic_proxy.platforms.signals import restore_default_signals
-from anthropic_proxy.settings import keep_absolute_folders_of_path
+from anthropic_proxy.gateway.platforms.signals import restore_default_signals
+from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path
 
 EXIT_FAILED = 1
 """Exit status 1: a provider or the proxy could not serve the command."""
@@ -95,8 +95,8 @@ def _discard_output() -> None:
 
 
 def _report(*messages: str, status: int = EXIT_MISUSED) -> None:
-    from anthropic_proxy.log import Log  # noqa: PLC0415  # for errors only
-    from anthropic_proxy.log.lines import escape_terminal_controls  # noqa: PLC0415
+    from anthropic_proxy.gateway.telemetry.log import Log  # noqa: PLC0415  # for errors only
+    from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls  # noqa: PLC0415
 
     log = Log(form="plain")
     for message in messages:

@@ -12,9 +12,9 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import open_proxy
+from anthropic_proxy.engine.upstream.local_server import stream_message
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.log.lines import escape_terminal_controls, escape_unprintable
-from anthropic_proxy.upstream.local_server import stream_message
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 """Requested model if the option `--model` is not used. The settings map this Claude model to a model of a provider."""

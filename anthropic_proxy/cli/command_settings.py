@@ -8,11 +8,17 @@ from pathlib import Path
 from msgspec import structs
 
 from anthropic_proxy.cli.global_options import names_files
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.running_proxy import describe_source, find_running_proxy, load_settings_of
-from anthropic_proxy.settings import Settings, copy_environment, find_env_file, find_listen_address, load_settings
-from anthropic_proxy.settings.place import CONFIG_VARIABLE, find_data_directory
+from anthropic_proxy.gateway.running_proxy import describe_source, find_running_proxy, load_settings_of
+from anthropic_proxy.gateway.settings import (
+    Settings,
+    copy_environment,
+    find_env_file,
+    find_listen_address,
+    load_settings,
+)
+from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE, find_data_directory
 
 
 def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> "Settings":

@@ -11,9 +11,9 @@ from cyclopts.completion import CompletionContext
 
 from anthropic_proxy.cli import commands
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.providers import find_registry
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.gateway.settings import Settings
 
 Shell = Literal["bash", "zsh", "fish", "powershell"]
 """Shell with a completion script."""

@@ -13,8 +13,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.database import (
+from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
     describe_database_failure,
@@ -23,15 +22,16 @@ from anthropic_proxy.ledger.database import (
     find_database_url,
     open_for_writing,
 )
-from anthropic_proxy.ledger.export import (
+from anthropic_proxy.console.ledger.export import (
     REQUEST_TITLES,
     build_request_object,
     encode_json,
     list_request_values,
     write_csv,
 )
-from anthropic_proxy.ledger.migrations import NEWEST_VERSION
-from anthropic_proxy.ledger.request_queries import stream_stored_requests
+from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
+from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
+from anthropic_proxy.errors import ConfigurationError
 
 db = Commands(name="db", help_epilogue=COMMANDS["db"].show_examples())
 """Group of the commands `db upgrade`, `db check` and `db export`."""

@@ -21,19 +21,25 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explanation import Explanation, mask_credential
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
 from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.console.ledger.export import build_request_object
+from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes
+from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.exchange.dry_run import (
+    COUNT_TOKENS_PATH,
+    LOCAL_DRY_RUN_CLIENT,
+    DryRun,
+    DryRunClient,
+    run_dry,
+)
+from anthropic_proxy.engine.services import new_transports, open_services
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, apply_edits, find_members
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_DRY_RUN_CLIENT, DryRun, DryRunClient, run_dry
-from anthropic_proxy.ledger.export import build_request_object
-from anthropic_proxy.ledger.request_queries import list_failed_attempts, list_notes
-from anthropic_proxy.ledger.tables import StoredRequest
-from anthropic_proxy.ledger.units import MICROSECONDS
-from anthropic_proxy.log import Log
-from anthropic_proxy.log.lines import escape_unprintable
-from anthropic_proxy.money import format_cost
-from anthropic_proxy.server.request_body import MAX_BODY_BYTES
-from anthropic_proxy.services import new_transports, open_services
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.wire.anthropic.json_spans import Edit, apply_edits, find_members
+from anthropic_proxy.gateway.money import format_cost
+from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 EXIT_REJECTED = 1
 """Exit status 1: the request failed, or the proxy would reject it."""

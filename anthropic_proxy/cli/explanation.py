@@ -14,18 +14,18 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.engine.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.preparation.prepare import NO_KNOWN_EFFORTS, TASK_BUDGET
+from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.rules import RouteCheck
+from anthropic_proxy.engine.upstream.http.url import join_url
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
-from anthropic_proxy.log import escape_unprintable
-from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.preparation.prepare import NO_KNOWN_EFFORTS, TASK_BUDGET
-from anthropic_proxy.redaction import redact_secrets
-from anthropic_proxy.routing.router import Target
-from anthropic_proxy.routing.rules import RouteCheck
-from anthropic_proxy.settings import Secret, Settings
-from anthropic_proxy.upstream.http.url import join_url
-from anthropic_proxy.wire.contract import Credential
-from anthropic_proxy.wire.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
+from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.telemetry.log import escape_unprintable
+from anthropic_proxy.secrets import redact_secrets
 
 MAX_VALUE_CHARACTERS = 20
 """Maximum length of a field value in the output. A longer value is omitted."""

@@ -29,7 +29,7 @@ def take_global_options(words: Sequence[str]) -> list[str]:
             folder = value if joined else next(remaining, "")
             if not folder:
                 raise ConfigurationError(f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.")
-            from anthropic_proxy.settings import use_settings_folder  # noqa: PLC0415  # --help needs none of it
+            from anthropic_proxy.gateway.settings import use_settings_folder  # noqa: PLC0415  # --help needs none of it
 
             use_settings_folder(folder)
         elif word in _VERBOSE:

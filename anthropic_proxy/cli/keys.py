@@ -19,8 +19,12 @@ from cyclopts import App as Commands
 from cyclopts import Parameter
 from msgspec import UNSET
 
-from anthropic_proxy.access.administration import KeyAdministration, KeyChange, open_administration
-from anthropic_proxy.access.descriptions import (
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
+from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
+from anthropic_proxy.console.keys.descriptions import (
     describe_changes,
     describe_rules,
     describe_unknown_routes,
@@ -28,8 +32,8 @@ from anthropic_proxy.access.descriptions import (
     encode_key,
     format_time,
 )
-from anthropic_proxy.access.limits import list_scopes
-from anthropic_proxy.access.queries import (
+from anthropic_proxy.console.keys.limits import list_scopes
+from anthropic_proxy.console.keys.queries import (
     Spending,
     find_team,
     list_audit_entries,
@@ -37,24 +41,20 @@ from anthropic_proxy.access.queries import (
     read_spending,
     require_key,
 )
-from anthropic_proxy.access.rules import Rules, decode_duration, decode_expiry, decode_rule_texts
-from anthropic_proxy.access.virtual_keys import AuditEntry, Team, VirtualKey
-from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.command_table import COMMANDS
-from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
-from anthropic_proxy.cli.output import Column, Output
-from anthropic_proxy.errors import ConfigurationError, UnknownModel
-from anthropic_proxy.ledger.database import (
+from anthropic_proxy.console.keys.rules import Rules, decode_duration, decode_expiry, decode_rule_texts
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
     describe_database_failure,
     describe_database_location,
     find_database_url,
 )
-from anthropic_proxy.ledger.export import write_csv
-from anthropic_proxy.log import Log
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.stores import open_store
+from anthropic_proxy.console.ledger.export import write_csv
+from anthropic_proxy.errors import ConfigurationError, UnknownModel
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.stores import open_store
+from anthropic_proxy.gateway.telemetry.log import Log
 
 
 @Parameter(name="*")

@@ -10,27 +10,27 @@ from contextlib import contextmanager
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.contents import read_contents
-from anthropic_proxy.ledger.database import (
+from anthropic_proxy.console.ledger.contents import read_contents
+from anthropic_proxy.console.ledger.database import (
     describe_database_location,
     find_database_file,
     find_database_url,
     has_tables,
     open_for_reading,
 )
-from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
-from anthropic_proxy.ledger.request_queries import (
+from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
+from anthropic_proxy.console.ledger.request_queries import (
     RequestSelection,
     find_stored_request,
     list_stored_requests,
     to_receipt,
 )
-from anthropic_proxy.ledger.tables import StoredRequest
-from anthropic_proxy.ledger.units import MICROSECONDS
-from anthropic_proxy.log.request_feed import LoggedRequest
-from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest
 
 
 @contextmanager

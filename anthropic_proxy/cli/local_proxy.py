@@ -15,13 +15,13 @@ from typing import Any
 from msgspec import Struct
 from platformdirs import user_log_path
 
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
+from anthropic_proxy.engine.upstream.local_server import get_json, is_credential_rejected
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.processes import background_popen_options, end_process, proxy_command
-from anthropic_proxy.platforms.sockets import find_port_owner
-from anthropic_proxy.routing.providers import find_registry
-from anthropic_proxy.routing.router import choose_preferred_provider_name
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.upstream.local_server import get_json, is_credential_rejected
+from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
+from anthropic_proxy.gateway.platforms.sockets import find_port_owner
+from anthropic_proxy.gateway.settings import Settings
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size in bytes of the log of started proxies above which the next start begins a new file."""

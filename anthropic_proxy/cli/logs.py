@@ -17,12 +17,12 @@ from msgspec import Struct
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import read_last_requests
 from anthropic_proxy.cli.local_proxy import LocalProxy, find_proxy, require_accepted_credential, require_proxy
+from anthropic_proxy.engine.upstream.local_server import stream_events
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
-from anthropic_proxy.log import Log
-from anthropic_proxy.log.request_feed import LoggedRequest, RequestSnapshot
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest, RequestSnapshot
 from anthropic_proxy.plugins import Receipt
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.upstream.local_server import stream_events
 
 MAX_LINES = 10_000
 """Maximum of the option `--number`, the number of earlier requests to print. The proxy keeps the last 200 of each

@@ -14,11 +14,11 @@ from typing import Any, TextIO
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.log import Log
-from anthropic_proxy.log.lines import escape_unprintable, to_ascii_symbols
-from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.settings.environment import copy_environment, find_color_setting
+from anthropic_proxy.gateway.settings.environment import copy_environment, find_color_setting
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable, to_ascii_symbols
 
 _GAP = "  "
 

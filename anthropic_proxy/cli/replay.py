@@ -9,10 +9,10 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explain import replace_field
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
 from anthropic_proxy.cli.local_proxy import open_proxy
+from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH
+from anthropic_proxy.engine.upstream.local_server import stream_message
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.upstream.local_server import stream_message
+from anthropic_proxy.gateway.settings import Settings
 
 
 def replay(

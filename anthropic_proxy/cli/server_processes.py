@@ -13,19 +13,19 @@ from msgspec.structs import replace
 
 from anthropic_proxy.app import load_app
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.engine.services import require_route_prices
+from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.processes import raise_fd_limit, stop_process_when_stdin_ends
-from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
-from anthropic_proxy.platforms.sockets import PORT_OWNER_COMMANDS, find_port_owner
-from anthropic_proxy.server.auth import require_auth_if_exposed
-from anthropic_proxy.server.listener import MAX_PORT, build_tls_context, format_url, open_listener
-from anthropic_proxy.server.process import ServerConfig, ServerProcess
-from anthropic_proxy.services import require_route_prices
-from anthropic_proxy.settings import Settings, python_safe_path_for_workers
-from anthropic_proxy.settings.config_file import resolve_config_file_path
-from anthropic_proxy.upstream.local_server import get_json
-from anthropic_proxy.workers.supervisor import Supervisor
-from anthropic_proxy.workers.worker import LoadWorkerApp, serve_supervised
+from anthropic_proxy.gateway.platforms.processes import raise_fd_limit, stop_process_when_stdin_ends
+from anthropic_proxy.gateway.platforms.signals import defer_sighup, restore_sighup
+from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_port_owner
+from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
+from anthropic_proxy.gateway.server.listener import MAX_PORT, build_tls_context, format_url, open_listener
+from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
+from anthropic_proxy.gateway.settings import Settings, python_safe_path_for_workers
+from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
+from anthropic_proxy.gateway.workers.supervisor import Supervisor
+from anthropic_proxy.gateway.workers.worker import LoadWorkerApp, serve_supervised
 
 MAX_WORKERS = 1000
 """Maximum of the option `--workers`, the number of server processes. A larger number is rejected at start-up."""

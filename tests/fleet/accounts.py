@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from sqlalchemy import select
 
-from anthropic_proxy.ledger.database import open_for_reading
-from anthropic_proxy.ledger.tables import hourly, requests
-from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.tables import hourly, requests
+from anthropic_proxy.gateway.settings import Secret, Settings
 from tests.fleet.clients import Result
 from tests.support.fakes.server import Exchange
 

@@ -21,7 +21,7 @@ from tests.fleet.setup import Fleet, running_fleet
 from tests.support.paths import ROOT
 
 BUDGET_TOKENS = 15_000
-MIGRATIONS = "anthropic_proxy/ledger/migrations/versions"
+MIGRATIONS = "anthropic_proxy/console/ledger/migrations/versions"
 
 
 class Upgrade:

@@ -78,7 +78,7 @@ def main(name: str, budget: int, seed: int) -> None:
         return
     with atheris.instrument_imports(include=["anthropic_proxy"], enable_loader_override=False):
         import anthropic_proxy.app
-        import anthropic_proxy.upstream.web_fetch  # noqa: F401
+        import anthropic_proxy.engine.upstream.web_fetch  # noqa: F401
 
         campaign = Campaign(name, budget)
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from anthropic_proxy.engine.upstream.http.connection import Connection, InvalidHttp
+from anthropic_proxy.engine.upstream.http.url import Origin
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError
-from anthropic_proxy.server.http1.connection import Http1Connection
-from anthropic_proxy.server.http1.lifecycle import ServerState
-from anthropic_proxy.upstream.http.connection import Connection, InvalidHttp
-from anthropic_proxy.upstream.http.url import Origin
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection
+from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
 from tests.growth.measure import Build, Run, read_outcome
 
 READ_BYTES = 64 * 1024

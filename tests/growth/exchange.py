@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anthropic_proxy.server.endpoints import serve_request
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.server.endpoints import serve_request
 from tests.growth.measure import Build, Run, read_outcome
 from tests.growth.replies import WIRES, Reply, Wire
 from tests.support.harness import FakeResponse, ProxyHarness

@@ -17,23 +17,16 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.client_keys import find_credentials
-from anthropic_proxy.dashboard.forms import find_cookie
-from anthropic_proxy.dashboard.responses import accepts_gzip
-from anthropic_proxy.errors import MalformedHttp, UpstreamError
-from anthropic_proxy.messages.deltas import Text
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.models.blocks import MAX_JSON_DEPTH, is_json_text_too_deep
-from anthropic_proxy.messages.reply_schema import ReplySchema
-from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
-from anthropic_proxy.plugins import RouteRequest
-from anthropic_proxy.server.auth import authenticate
-from anthropic_proxy.server.endpoints import prefers_html
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.settings.place import describe_unread_files
-from anthropic_proxy.trace_context import read_trace_context
-from anthropic_proxy.wire import anthropic, ollama, openai_responses
-from anthropic_proxy.wire.failures import (
+from anthropic_proxy.console.dashboard.forms import find_cookie
+from anthropic_proxy.console.dashboard.responses import accepts_gzip
+from anthropic_proxy.engine.messages.deltas import Text
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.models.blocks import MAX_JSON_DEPTH, is_json_text_too_deep
+from anthropic_proxy.engine.messages.reply_schema import ReplySchema
+from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.trace_context import read_trace_context
+from anthropic_proxy.engine.wires import anthropic, ollama, openai_responses
+from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
     decode_error_body,
@@ -41,9 +34,9 @@ from anthropic_proxy.wire.failures import (
     find_replacement_effort,
     rejects_developer_role,
 )
-from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
-from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
-from anthropic_proxy.wire.tool_call_repair import (
+from anthropic_proxy.engine.wires.failures.kinds.policy import is_policy_refusal
+from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
+from anthropic_proxy.engine.wires.tool_call_repair import (
     OPENED_THINKING_TAGS,
     TOOL_CALL_FORMATS,
     OfferedTools,
@@ -52,6 +45,13 @@ from anthropic_proxy.wire.tool_call_repair import (
     ToolCallRepair,
     repair_arguments,
 )
+from anthropic_proxy.errors import MalformedHttp, UpstreamError
+from anthropic_proxy.gateway.client_keys import find_credentials
+from anthropic_proxy.gateway.server.auth import authenticate
+from anthropic_proxy.gateway.server.endpoints import prefers_html
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.place import describe_unread_files
+from anthropic_proxy.plugins import RouteRequest
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, new_call
 
 MIN_SIZE, MAX_SIZE = 500, 8_000

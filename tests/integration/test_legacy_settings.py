@@ -2,10 +2,9 @@
 
 import pytest
 
-from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.routing.catalog import build_catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import (
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import build_catalog
+from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_route,
     choose_models,
@@ -13,7 +12,8 @@ from anthropic_proxy.routing.router import (
     find_preferred_provider,
     list_tier_mappings,
 )
-from anthropic_proxy.settings import list_variables, load_settings
+from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.gateway.settings import list_variables, load_settings
 
 HAIKU, SONNET, OPUS, FABLE = "claude-haiku-4-5", "claude-sonnet-4-6", "claude-opus-5-5", "claude-fable-5-2"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.lint_stream import check_bytes
-from anthropic_proxy.wire.thinking import decode_signature
+from anthropic_proxy.engine.wires.thinking import decode_signature
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.sdk import open_sdk

@@ -6,10 +6,10 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.gateway.settings import load_settings
 
 ASKED = "claude-sonnet-4-5"
 

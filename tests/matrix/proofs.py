@@ -6,8 +6,8 @@ import re
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.routing.router import Target
 from tests.matrix.backends import Backend
 from tests.matrix.cells import Cell, Feature, cell_of, concerns, wire_name, worst_of
 from tests.support.golden_runner import GoldenCase, find_cases, read_message

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import BlockMark, Client, Receipt, UpstreamAttempt
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
 from bench.ledger_rows import write_receipts
 
 DAYS = 8

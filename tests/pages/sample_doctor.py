@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from anthropic_proxy.doctor_run import (
+from anthropic_proxy.console.doctor_run import (
     DoctorRun,
     RunCell,
     RunColumn,
@@ -13,9 +13,9 @@ from anthropic_proxy.doctor_run import (
     find_folder,
     store_complete,
 )
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.place import find_data_directory
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.place import find_data_directory
 
 _ROWS = (
     ("key, address", "✓ 0.29 s", "✓ 0.31 s"),

@@ -9,15 +9,15 @@ from pathlib import Path
 from msgspec import structs
 from playwright.sync_api import Page
 
-from anthropic_proxy.access.administration import KeyAdministration
-from anthropic_proxy.access.limits import build_budget_counter, list_scopes
-from anthropic_proxy.access.rules import Rules, decode_budget
-from anthropic_proxy.access.virtual_keys import Team, VirtualKey
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.money import NANO_DOLLARS
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.stores import open_store
+from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.limits import build_budget_counter, list_scopes
+from anthropic_proxy.console.keys.rules import Rules, decode_budget
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.stores import open_store
 from tests.pages.sample_day import write_sample_day
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, running_proxy

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 from aiohttp import web
 
-from anthropic_proxy.settings.fields import Secret
-from anthropic_proxy.wire.contract import Credential
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.gateway.settings.fields import Secret
 from tests.support.command_line import run_command
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.process_checks import MESSAGES, ask
@@ -136,7 +136,7 @@ def test_a_key_in_a_body_of_a_client_is_not_logged(echoing: Running, tmp_path: P
 
 SABOTAGE = """
 import sys
-from anthropic_proxy.upstream.http.connection import Connection
+from anthropic_proxy.engine.upstream.http.connection import Connection
 async def ask(self, head, body):
     raise RuntimeError("never foreseen: %s\\r\\nPOST forged\\x1b[2J" % head.decode())
 Connection.send_request = ask

@@ -12,7 +12,7 @@ import pytest
 from anthropic_proxy import __version__
 from anthropic_proxy.cli import commands
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.server.listener import format_url, open_listener
+from anthropic_proxy.gateway.server.listener import format_url, open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import ending, free_port, reserve_closed_port, running_proxy

@@ -50,10 +50,10 @@ print("paused:", started.is_set())
 @pytest.mark.parametrize(
     ("library", "module"),
     [
-        ("sqlalchemy", "anthropic_proxy.dashboard.pages"),
-        ("sqlalchemy", "anthropic_proxy.ledger.writer"),
-        ("sqlalchemy", "anthropic_proxy.ledger.database"),
-        ("genai_prices", "anthropic_proxy.ledger.price_check"),
+        ("sqlalchemy", "anthropic_proxy.console.dashboard.pages"),
+        ("sqlalchemy", "anthropic_proxy.console.ledger.writer"),
+        ("sqlalchemy", "anthropic_proxy.console.ledger.database"),
+        ("genai_prices", "anthropic_proxy.console.ledger.price_check"),
     ],
 )
 def test_a_module_is_loaded_while_another_thread_loads_its_library(library: str, module: str) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy import doctor_run
-from anthropic_proxy.doctor_run import FOLDER_NAME, DoctorRun, find_folder
-from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME
-from anthropic_proxy.settings.place import find_data_directory
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.doctor_run import FOLDER_NAME, DoctorRun, find_folder
+from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
+from anthropic_proxy.gateway.settings.place import find_data_directory
 from tests.support.command_line import run_command
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ

@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy import doctor_run
-from anthropic_proxy.dashboard.doctor_form import DoctorProcesses, Estimate
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.dashboard.doctor_form import DoctorProcesses, Estimate
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.place import find_data_directory
 from anthropic_proxy.plugins import Gateway
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.settings.place import find_data_directory
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_for_async
 

@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import create_engine, text
 
-from anthropic_proxy.ledger.migrations import upgrade_schema
+from anthropic_proxy.console.ledger.migrations import upgrade_schema
 from tests.support.fakes.server import Running
 from tests.support.machine_pauses import unpaused_time
 from tests.support.process_checks import MESSAGES, METRICS, ask, total

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.ledger.receipt_queue import MAX_CONTENT_BYTES
+from anthropic_proxy.console.ledger.receipt_queue import MAX_CONTENT_BYTES
 from tests.support.command_line import run_command
 from tests.support.fakes import anthropic
 from tests.support.fakes.server import Running, serving

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS
 from anthropic_proxy.plugins import Client
 from tests.support.fake_upstream import BODY, KEYS, STREAM, error
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink

@@ -15,7 +15,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.server.listener import build_tls_context
+from anthropic_proxy.gateway.server.listener import build_tls_context
 from tests.support.fakes.server import Running
 from tests.support.paths import ROOT
 from tests.support.process_checks import port_of, serve

@@ -14,7 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from anthropic_proxy import __version__
-from anthropic_proxy.traces.exporter import CONVENTIONS_URL
+from anthropic_proxy.gateway.telemetry.traces.exporter import CONVENTIONS_URL
 from tests.support.fakes.server import Running
 from tests.support.process_checks import MESSAGES, ask
 from tests.support.secret_canaries import new_canary

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.ledger.price_updates import find_price_package_version
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.ledger.price_updates import find_price_package_version
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.command_line import run_command
 from tests.support.fakes import openai_chat
 from tests.support.fakes.server import Running, serving_strictly

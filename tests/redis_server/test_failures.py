@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.gateway.stores.counters import Counter
+from anthropic_proxy.gateway.stores.fallback import FallbackStore
+from anthropic_proxy.gateway.stores.redis import RedisStore
 from anthropic_proxy.plugins import Limit, Store, StoreUnavailable
-from anthropic_proxy.stores.counters import Counter
-from anthropic_proxy.stores.fallback import FallbackStore
-from anthropic_proxy.stores.redis import RedisStore
 from tests.support.redis import RedisServer, find_redis, running_redis
 from tests.support.server_process import free_port
 from tests.support.waiting import wait_for_async

@@ -158,8 +158,9 @@ def test_every_module_of_a_step_exists() -> None:
 
 def test_a_function_counts_to_the_step_that_it_is_written_in() -> None:
     stacks = {
-        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/a.py)": 1,
-        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/a.py);find (anthropic_proxy/routing/a.py)": 3,
+        "Runner.run (asyncio/runners.py);run (anthropic_proxy/engine/exchange/a.py)": 1,
+        "Runner.run (asyncio/runners.py);run (anthropic_proxy/engine/exchange/a.py);"
+        "find (anthropic_proxy/engine/routing/a.py)": 3,
     }
     steps = Profile(work=WORK["120 KB"], micros=400.0, stacks=stacks).steps()
     assert steps == {

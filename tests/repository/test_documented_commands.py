@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
 from tests.site.installation import PROGRAM, SERVE, TEST
 from tests.site.pages import Block, all_pages, blocks
 from tests.site.reference_pages import known_settings

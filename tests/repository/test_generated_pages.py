@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.dashboard.error_kinds import find_remedy
-from anthropic_proxy.error_catalog import PAGE as CATALOG_PAGE
-from anthropic_proxy.error_catalog import RULES_OF_BOTH, RULES_OF_PROVIDERS, RULES_OF_PROXY, load_sections
+from anthropic_proxy.console.dashboard.error_kinds import find_remedy
+from anthropic_proxy.console.ledger.queries import ErrorGroup
 from anthropic_proxy.errors import ClientError, MissingExtra, ProxyError, UpstreamError
-from anthropic_proxy.ledger.queries import ErrorGroup
-from anthropic_proxy.server.responses import error_help_headers
+from anthropic_proxy.gateway.error_catalog import PAGE as CATALOG_PAGE
+from anthropic_proxy.gateway.error_catalog import RULES_OF_BOTH, RULES_OF_PROVIDERS, RULES_OF_PROXY, load_sections
+from anthropic_proxy.gateway.server.responses import error_help_headers
 from tests.site.error_page import NO_STATUS, PAGE, Entry, entries
 from tests.site.generated import PAGES, stale_pages
 from tests.site.pages import DOCS, anchors

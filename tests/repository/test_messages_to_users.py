@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from anthropic_proxy.cli import commands
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import list_variables
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import list_variables
 from tests.architecture import modules_of_the_package
 from tests.support.paths import ROOT
 

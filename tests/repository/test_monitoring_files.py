@@ -5,8 +5,8 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from anthropic_proxy.messages.fidelity import FidelityReport
-from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, MetricsTotals
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsPage, MetricsSnapshot, MetricsTotals
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest
 from tests.support.promql import DASHBOARD, alert_queries, dashboard_queries
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from anthropic_proxy.routing.providers import PROVIDERS, Provider
-from anthropic_proxy.settings.config_file import SCHEMA_FILE
+from anthropic_proxy.engine.providers import PROVIDERS, Provider
+from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE
 from tests.support.dockerfile import Image
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
@@ -172,7 +172,7 @@ def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     held = {name for name in names if ".dist-info/" not in name}
     here = {path.relative_to(ROOT) for path in (ROOT / "anthropic_proxy").rglob("*") if path.is_file()}
     assert held == {path.as_posix() for path in here if "__pycache__" not in path.parts}
-    assert {"anthropic_proxy/routing/models.toml", SCHEMA_FILE.relative_to(ROOT).as_posix()} < held
+    assert {"anthropic_proxy/engine/providers/models.toml", SCHEMA_FILE.relative_to(ROOT).as_posix()} < held
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.endswith(".pth") or ".data/" in name], "runs without being imported"
 

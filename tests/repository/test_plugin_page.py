@@ -4,9 +4,9 @@ import ast
 import re
 
 from anthropic_proxy import app
-from anthropic_proxy.log.receipts import MAX_QUEUED_RECEIPTS
+from anthropic_proxy.gateway.server.endpoints import PROBE_PATHS
+from anthropic_proxy.gateway.telemetry.log.receipts import MAX_QUEUED_RECEIPTS
 from anthropic_proxy.plugins import Receipt
-from anthropic_proxy.server.endpoints import PROBE_PATHS
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs/contributing/plugins.md").read_text("utf-8")
@@ -36,7 +36,7 @@ def test_the_page_states_the_limits_of_the_code() -> None:
 
 
 def interface_names() -> set[str]:
-    """Return the names of classes, functions, parameters, attributes and fields in `anthropic_proxy/plugins/`."""
+    """Return the names of classes, functions, parameters, attributes and fields in `anthropic_proxy/plugins.py`."""
     names = set()
     for path in (ROOT / "anthropic_proxy/plugins").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -5,9 +5,9 @@ from collections import defaultdict
 
 import pytest
 
-from anthropic_proxy.routing.providers import PROVIDERS, Provider
-from anthropic_proxy.routing.router import choose_preferred_provider_name
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS, Provider
+from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.paths import ROOT
 from tests.support.provider_lists import OFFERED
 

@@ -5,14 +5,14 @@ The documentation has one copy, the package another one, because an installed pa
 
 import json
 
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.providers.file_schema import build_file_schema
-from anthropic_proxy.settings.config_file import SCHEMA_FILE
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.file_schema import build_file_schema
+from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE
 from tests.site.pages import DOCS
 
 SCHEMA = DOCS / "reference/anthropic-proxy.schema.json"
 PACKAGED_SCHEMA = SCHEMA_FILE
-_SOURCE = "anthropic_proxy/settings/file_format.py"
+_SOURCE = "anthropic_proxy/gateway/settings/file_format.py"
 
 
 def written_schema() -> str:

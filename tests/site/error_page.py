@@ -16,7 +16,7 @@ from tests.site.raised_errors import error_classes
 from tests.support.paths import ROOT
 
 PAGE = DOCS / "fix/errors.md"
-DATA = ROOT / "anthropic_proxy/error_catalog.json"
+DATA = ROOT / "anthropic_proxy/gateway/error_catalog.json"
 SOURCE = DOCS / "fix/errors.toml"
 _INTRODUCTION = """\
 # Errors

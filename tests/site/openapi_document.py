@@ -2,8 +2,8 @@
 
 import json
 
-from anthropic_proxy.access.api import build_paths, build_schemas
-from anthropic_proxy.ledger.api import build_ledger_document
+from anthropic_proxy.console.keys.api import build_paths, build_schemas
+from anthropic_proxy.console.ledger.api import build_ledger_document
 from tests.site.pages import DOCS
 
 DOCUMENT = DOCS / "reference/openapi.json"
@@ -11,7 +11,7 @@ DOCUMENT = DOCS / "reference/openapi.json"
 
 def written_document() -> str:
     """Return the document of the present routes."""
-    source = "Written by `python3 scripts/fix.py` from openapi.py of anthropic_proxy/ledger and access: change these."
+    source = "Written by `python3 scripts/fix.py` from api.py of console/ledger and console/keys: change these."
     document = build_ledger_document()
     document["paths"] |= build_paths()
     document["components"]["schemas"] |= build_schemas()

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from anthropic_proxy import metrics
 from anthropic_proxy.cli import commands
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings.load import list_variables
+from anthropic_proxy.gateway.telemetry import metrics
 from anthropic_proxy.plugins import Receipt
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings.load import list_variables
 from tests.support.paths import ROOT
 
 SETTINGS_SOURCE = ROOT / ".env.example"
@@ -106,7 +106,7 @@ def commands_page() -> str:
 
 def metrics_page() -> str:
     """Return the reference of metrics."""
-    mark = _MARK.format(source="anthropic_proxy/metrics.py")
+    mark = _MARK.format(source="anthropic_proxy/gateway/telemetry/metrics.py")
     rows = (
         f"| `{one.name}` | {one.kind} | {', '.join(f'`{name}`' for name in one.label_names) or '–'} | {one.help} |"
         for one in vars(metrics).values()
@@ -117,7 +117,7 @@ def metrics_page() -> str:
 
 def log_page() -> str:
     """Return the reference of the JSON log: a table for each kind of object in it."""
-    mark = _MARK.format(source="anthropic_proxy/plugins/__init__.py")
+    mark = _MARK.format(source="anthropic_proxy/plugins.py")
     blocks = [_LOG.format(mark=mark, rows=_field_table(Receipt))]
     waiting = list(_nested_records(Receipt, ""))
     for name, record in waiting:

@@ -6,7 +6,7 @@ import re
 from tests.site.reference_pages import setting_comments
 from tests.support.paths import ROOT
 
-DATA = ROOT / "anthropic_proxy/dashboard/setting_meanings.json"
+DATA = ROOT / "anthropic_proxy/console/dashboard/setting_meanings.json"
 _LINK = re.compile(r"\[([^]]+)\]\([^)]*\)")
 
 

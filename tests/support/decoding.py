@@ -1,7 +1,7 @@
 """Decoding of a complete response body, as the exchange does it."""
 
-from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.wire.contract import Decoder
+from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.wires.contract import Decoder
 
 
 def decode_whole(decoder: Decoder, body: bytes) -> list[Delta]:

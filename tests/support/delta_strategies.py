@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from anthropic_proxy.messages.deltas import (
+from anthropic_proxy.engine.messages.deltas import (
     Block,
     Citation,
     Delta,

@@ -19,8 +19,8 @@ from tests.support.paths import ROOT
 IMPORTED = (
     "anthropic_proxy.cli",
     "anthropic_proxy.app",
-    "anthropic_proxy.ledger.plugin",
-    "anthropic_proxy.ledger.queries",
+    "anthropic_proxy.console.ledger.plugin",
+    "anthropic_proxy.console.ledger.queries",
 )
 _READ_AT_START = ("PYTHON", "LC_", "LANG")
 """Beginnings of the variables that an interpreter reads when it starts."""

@@ -10,24 +10,24 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.exchange.call_building import build_target_limits
+from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.engine.messages.events import Ping
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.fold import fold
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_envelope, decode_request
+from anthropic_proxy.engine.messages.preparation import prepare
+from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.messages.writer import MessageWriter
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.upstream.http.url import join_url
+from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.exchange.call_building import build_target_limits
-from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
-from anthropic_proxy.messages.events import Ping
-from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.models import MessagesRequest, decode_envelope, decode_request
-from anthropic_proxy.messages.preparation import prepare
-from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
-from anthropic_proxy.messages.writer import MessageWriter
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
-from anthropic_proxy.server.responses import encode_error, encode_events, encode_message, error_headers
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.http.url import join_url
-from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+from anthropic_proxy.gateway.server.responses import encode_error, encode_events, encode_message, error_headers
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support import golden_relay as relay
 from tests.support.golden_relay import readable
 from tests.support.paths import GOLDEN

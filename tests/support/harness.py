@@ -9,19 +9,19 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.services import Services, build_services
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.log import Log
-from anthropic_proxy.log.receipts import ReceiptQueues
-from anthropic_proxy.messages.events import Event
-from anthropic_proxy.messages.models import MessagesResponse
+from anthropic_proxy.gateway.server.responses import encode_events, encode_message
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
 from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.server.responses import encode_events, encode_message
-from anthropic_proxy.services import Services, build_services
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
 STALL = bytearray()
 """Among the chunks of an answer: from here on nothing comes."""

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from anthropic_proxy.upstream.http.client import HttpTransport
-from anthropic_proxy.upstream.http.response import HttpResponse
-from anthropic_proxy.wire.contract import UpstreamRequest
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.response import HttpResponse
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 
 
 class Server:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Table, create_engine, func, make_url, select, text
 
-from anthropic_proxy.ledger.costs import CostCalculator
-from anthropic_proxy.ledger.database import open_for_reading
-from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.ledger.tables import hourly, requests
-from anthropic_proxy.ledger.writer import CalculateCost, LedgerWriter
+from anthropic_proxy.console.ledger.costs import CostCalculator
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.console.ledger.tables import hourly, requests
+from anthropic_proxy.console.ledger.writer import CalculateCost, LedgerWriter
+from anthropic_proxy.gateway.settings import Secret, Settings
 from anthropic_proxy.plugins import Client, Cost, Receipt
-from anthropic_proxy.settings import Secret, Settings
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 DATABASE_VARIABLE = "LEDGER_TEST_DATABASE"

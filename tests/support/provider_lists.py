@@ -1,6 +1,6 @@
 """Lists of providers as messages contain them, built from the registry: a new provider changes no test of a message."""
 
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.engine.providers import PROVIDERS
 
 OFFERED = [row for row in PROVIDERS if row.offered_to_users]
 """Providers that a user can choose, in the order of the registry."""

@@ -6,13 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.tokens import estimate_request_tokens
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import find_preferred_provider, resolve_model_name_and_tier
-from anthropic_proxy.routing.rules import RequestFacts
-from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import find_preferred_provider, resolve_model_name_and_tier
+from anthropic_proxy.engine.routing.rules import RequestFacts
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 
 NOON = "2026-11-18T12:00+00:00"
 """A Wednesday."""

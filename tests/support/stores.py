@@ -8,9 +8,9 @@ from math import floor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.stores.sqlite import SqliteStore
 from anthropic_proxy.plugins import Limit, Reservation, Store
-from anthropic_proxy.stores.memory import MemoryStore
-from anthropic_proxy.stores.sqlite import SqliteStore
 
 REDIS_VARIABLE = "TEST_REDIS_URL"
 """Variable with the address of a Redis server for the tests."""
@@ -44,7 +44,7 @@ async def open_store(kind: str, clock: Clock, place: str = "") -> AsyncIterator[
         elif kind == "sqlite":
             store = SqliteStore(Path(folder) / "limits.sqlite3", clock=clock)
         else:
-            from anthropic_proxy.stores.redis import RedisStore
+            from anthropic_proxy.gateway.stores.redis import RedisStore
 
             store = RedisStore(os.environ[REDIS_VARIABLE], place or uuid.uuid4().hex, clock=clock)
         try:

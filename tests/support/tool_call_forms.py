@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.tool_call_repair import (
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.tool_call_repair import (
     OPENED_THINKING_TAGS,
     TOOL_CALL_FORMATS,
 )

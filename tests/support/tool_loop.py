@@ -8,10 +8,10 @@ from anthropic.types import Message
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
+from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
-from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
-from anthropic_proxy.upstream.web_fetch import matches_media_types
-from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from anthropic_proxy.wire import gemini, openai_chat, openai_responses
-from anthropic_proxy.wire.contract import UpstreamRequest
+from anthropic_proxy.engine.wires import gemini, openai_chat, openai_responses
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from tests.support.fakes.gemini.reading import read_conversation as read_gemini
 from tests.support.fakes.ollama.reading import read_conversation as read_ollama
 from tests.support.fakes.openai_chat.reading import read_conversation as read_chat

@@ -10,18 +10,18 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.access.administration import KeyAdministration, KeyChange
-from anthropic_proxy.access.key_table import KeyTable
-from anthropic_proxy.access.policy import KeyPolicy
-from anthropic_proxy.access.reservations import Reservations
-from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.app import App
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
+from anthropic_proxy.console.keys.key_table import KeyTable
+from anthropic_proxy.console.keys.policy import KeyPolicy
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.gateway.settings import Secret, Settings, load_settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Receipt, Settle
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Secret, Settings, load_settings
-from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.ledger import NOON
 
 OWN_KEYS = {"proxy_api_keys": (Secret("pk-one"), Secret("pk-two")), "admin_api_keys": (Secret("admin-secret"),)}

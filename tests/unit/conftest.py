@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import new_database
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy import doctor_run
-from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
-from anthropic_proxy.routing.providers import PROVIDERS, Provider
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
+from anthropic_proxy.engine.providers import PROVIDERS, Provider
+from anthropic_proxy.gateway.settings import load_settings
 
 RUN = DoctorRun(
     started_at=1.0,

@@ -13,10 +13,10 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from anthropic_proxy.log import Log, LogLevel
-from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.trace_context import TraceContext
+from anthropic_proxy.gateway.telemetry.log import Log, LogLevel
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
-from anthropic_proxy.trace_context import TraceContext
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
@@ -235,7 +235,10 @@ def test_a_closed_terminal_ends_nothing() -> None:
 
 
 def test_the_last_lines_of_a_program_are_written_although_its_output_was_never_read() -> None:
-    program = "from anthropic_proxy.log import Log\nlog = Log()\nfor _ in range({}): log.write_line('last words')\n"
+    program = (
+        "from anthropic_proxy.gateway.telemetry.log import Log\nlog = Log()\n"
+        "for _ in range({}): log.write_line('last words')\n"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", program.format(1)],
         capture_output=True,

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from anthropic_proxy.log.receipts import ReceiptQueues
-from anthropic_proxy.messages.deltas import MAX_COUNT
-from anthropic_proxy.messages.fidelity import FidelityReport
-from anthropic_proxy.metrics import (
+from anthropic_proxy.engine.messages.deltas import MAX_COUNT
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
+from anthropic_proxy.gateway.telemetry.metrics import (
     FAMILIES,
     MAX_FAILED_ATTEMPT_LABELS,
     MAX_LABEL_CHARACTERS,
@@ -26,9 +26,9 @@ from anthropic_proxy.metrics import (
     encode_snapshot,
     sum_snapshots,
 )
+from anthropic_proxy.gateway.workers.link import WorkerPeer
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest
-from anthropic_proxy.redaction import redact_key_patterns
-from anthropic_proxy.workers.link import WorkerPeer
+from anthropic_proxy.secrets import redact_key_patterns
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
 from tests.support.platform_marks import HIDDEN_POSIX

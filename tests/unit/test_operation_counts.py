@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.server.endpoints import serve_request
+from anthropic_proxy.gateway.server.endpoints import serve_request
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import find_defect, read_wanted
 from bench.wires import ALL, Wire

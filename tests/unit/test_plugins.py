@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.app import App
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
+from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import (
     AdmissionRequest,
     Client,
@@ -19,8 +21,6 @@ from anthropic_proxy.plugins import (
     RouteRequest,
     RouteResponse,
 )
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
 from tests.support.messages import exactly
 
 BODY = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}

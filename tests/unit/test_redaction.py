@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import pytest
 
+from anthropic_proxy.engine.exchange import forwarding
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.exchange import forwarding
-from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.redaction import redact_key_patterns, redact_secrets
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.secrets import redact_key_patterns, redact_secrets
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 KEYS = [

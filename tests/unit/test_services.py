@@ -2,10 +2,10 @@
 
 import asyncio
 
-from anthropic_proxy.routing.model_listing import list_models
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import open_services
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.routing.model_listing import list_models
+from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.settings import load_settings
 
 MODELS = b'{"models":[{"name":"qwen3:4b","model":"qwen3:4b"},{"name":"gemma3:latest","model":"gemma3:latest"}]}'
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.http1.connection import Http1Connection
-from anthropic_proxy.server.http1.lifecycle import ServerState
-from anthropic_proxy.upstream.http.connection import Connection, ConnectionPool
-from anthropic_proxy.upstream.http.url import Origin
+from anthropic_proxy.engine.upstream.http.connection import Connection, ConnectionPool
+from anthropic_proxy.engine.upstream.http.url import Origin
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection
+from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
 from tests.fuzz.targets.connection import KeptConnection
 from tests.support.operation_counts import MORE, VERSIONS, WARM_UPS, Calls
 

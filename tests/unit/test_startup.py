@@ -13,10 +13,10 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.app import log_startup_summary
-from anthropic_proxy.log import Log
-from anthropic_proxy.routing.catalog import build_catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import build_catalog
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
 from tests.support.provider_lists import list_unset_names

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.log import Log
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id, read_trace_context
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
-from anthropic_proxy.trace_context import TraceContext, new_span_id, new_trace_id, read_trace_context
-from anthropic_proxy.upstream.http.client import HttpTransport
-from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.fake_upstream import KEYS, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.tool_loop import Script, Searcher, call, calls, proxy, text

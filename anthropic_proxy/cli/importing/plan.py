@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.routing.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
-from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, TIERS, Settings, load_settings
-from anthropic_proxy.settings.env_writer import decode_env_text
-from anthropic_proxy.settings.text_file import decode_toml, read_settings_file
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, TIERS, Settings, load_settings
+from anthropic_proxy.gateway.settings.env_writer import decode_env_text
+from anthropic_proxy.gateway.settings.text_file import decode_toml, read_settings_file
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
 """Note about an entry of the other configuration that no reader knows."""

@@ -13,8 +13,8 @@ from cyclopts import App, Parameter
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.service.control import Service, find_service
-from anthropic_proxy.settings import copy_environment
-from anthropic_proxy.settings.place import require_settings_folder
+from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings.place import require_settings_folder
 
 EXIT_STOPPED = 1
 """Exit status of `service status` if the service does not run."""

@@ -14,10 +14,10 @@ from xml.sax.saxutils import escape
 import platformdirs
 from msgspec import Struct
 
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.platforms.processes import find_program, user_account, windows_system_program
-from anthropic_proxy.settings import copy_environment
+from anthropic_proxy.gateway.platforms.processes import find_program, user_account, windows_system_program
+from anthropic_proxy.gateway.settings import copy_environment
 
 SERVICE_NAME = "anthropic-proxy"
 """Name of the service, of its unit and of its folders."""

@@ -10,19 +10,19 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.log import Log
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.engine.services import Services, build_services
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.connection import Connection, ConnectionPool
+from anthropic_proxy.engine.upstream.http.url import Origin
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import Services, build_services
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.stores.memory import MemoryStore
-from anthropic_proxy.upstream.http.client import HttpTransport
-from anthropic_proxy.upstream.http.connection import Connection, ConnectionPool
-from anthropic_proxy.upstream.http.url import Origin
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
 from tests.support.harness import RecordingSink

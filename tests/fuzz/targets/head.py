@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import cache
 
 from anthropic_proxy.app import App
-from anthropic_proxy.log import Log
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.server.http1.connection import Http1Connection
-from anthropic_proxy.server.http1.lifecycle import ServerState
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection
+from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded
 

@@ -10,20 +10,20 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.exchange.call_building import build_target_limits
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import prepare
+from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
+from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.exchange.call_building import build_target_limits
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.log import Log
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import prepare
-from anthropic_proxy.messages.tokens import estimate_request_tokens
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
-from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.services import Services
-from anthropic_proxy.stores.memory import MemoryStore
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
 from tests.support.golden_runner import GoldenCase

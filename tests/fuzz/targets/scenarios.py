@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.wire.contract import Call
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
 from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS

@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, WebSearchFailed
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.html_to_markdown import convert_html
-from anthropic_proxy.upstream.http.response import Decompressor
-from anthropic_proxy.upstream.web_fetch import (
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream.html_to_markdown import convert_html
+from anthropic_proxy.engine.upstream.http.response import Decompressor
+from anthropic_proxy.engine.upstream.web_fetch import (
     HTML_MEDIA_TYPES,
     decode_text,
     detect_media_type,
     is_text_media_type,
 )
-from anthropic_proxy.upstream.web_search import SearxngClient
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
-from anthropic_proxy.wire.thinking import ReasoningState, decode_signature, encode_signature
+from anthropic_proxy.engine.upstream.web_search import SearxngClient
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
+from anthropic_proxy.engine.wires.thinking import ReasoningState, decode_signature, encode_signature
+from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, WebSearchFailed
+from anthropic_proxy.gateway.settings import load_settings
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, split_headline
 from tests.support.harness import FakeResponse

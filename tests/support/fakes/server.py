@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from anthropic_proxy.platforms.signals import STOP_SIGNALS, add_signal_callback
+from anthropic_proxy.gateway.platforms.signals import STOP_SIGNALS, add_signal_callback
 from tests.support.waiting import WAIT_SECONDS
 
 MAX_BODY_BYTES = 64 * 1024 * 1024

@@ -1,8 +1,8 @@
 """Hides POSIX from all code that is imported later: modules, signals, functions, methods of event loops.
 
-The standard library keeps it, as it is imported before. `anthropic_proxy.platforms` sees `sys.platform == "win32"`.
-Of Windows itself there are SIGBREAK (here SIGUSR1), process groups and file locks; its libraries (`ctypes.WinDLL`) fail
-to load.
+The standard library keeps it, as it is imported before. The packages `platforms` see `sys.platform == "win32"`. Of
+Windows itself there are SIGBREAK (here SIGUSR1), process groups and file locks; its libraries (`ctypes.WinDLL`) fail to
+load.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ LOOP_METHODS = {
 UNCHANGED = {"platformdirs", "textual"}
 """Packages that choose their code by `sys.platform`, so that they need the functions of this system."""
 NEW_PROCESS_GROUP = 0x200
-_AS_WINDOWS = "anthropic_proxy.platforms"
+_AS_WINDOWS = ("anthropic_proxy.engine.platforms", "anthropic_proxy.gateway.platforms")
 
 
 def hide(*, starts_processes: bool = True) -> None:

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.virtual_keys import Keys
 
 

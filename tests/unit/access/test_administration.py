@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.access.administration import KeyAdministration, KeyChange
-from anthropic_proxy.access.descriptions import has_valid_checksum, hash_key
-from anthropic_proxy.access.queries import find_key, list_audit_entries, list_keys, list_teams
-from anthropic_proxy.access.rules import Budget, Rules, decode_budget
-from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
+from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key
+from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys, list_teams
+from anthropic_proxy.console.keys.rules import Budget, Rules, decode_budget
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, reading
 
 RULES = Rules(models=("claude-*",), requests_per_minute=60, budgets=(Budget(50, "usd", "month"),))

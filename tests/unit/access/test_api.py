@@ -9,9 +9,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from anthropic_proxy.access.api import build_document
 from anthropic_proxy.app import App
-from anthropic_proxy.settings import CONFIG_FILE
+from anthropic_proxy.console.keys.api import build_document
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from tests.support.virtual_keys import Response, running_app, send
 
 ADMIN = "admin-0123456789"

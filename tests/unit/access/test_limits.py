@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.access.limits import Amounts, Scope, build_limits, find_actual_amounts
-from anthropic_proxy.access.reservations import Reservations
-from anthropic_proxy.access.rules import Budget, Rules
+from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits, find_actual_amounts
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.rules import Budget, Rules
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Reservation, UpstreamAttempt
-from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.ledger import NOON
 from tests.support.virtual_keys import Admitted, Keys
 

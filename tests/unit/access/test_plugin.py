@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.access.administration import KeyAdministration
-from anthropic_proxy.access.rules import Rules
-from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.rules import Rules
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.periods import UsageRange
+from anthropic_proxy.console.ledger.queries import sum_usage
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.periods import UsageRange
-from anthropic_proxy.ledger.queries import sum_usage
-from anthropic_proxy.plugin_packages import open_plugins
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.gateway.plugin_packages import open_plugins
+from anthropic_proxy.gateway.settings import Settings, load_settings
 from tests.support.ledger import reading
 from tests.support.secret_canaries import find_leaks
 from tests.support.virtual_keys import running_app, send

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from anthropic_proxy.access.key_table import KeyTable
-from anthropic_proxy.access.policy import KeyPolicy
-from anthropic_proxy.access.queries import require_key
+from anthropic_proxy.console.keys.key_table import KeyTable
+from anthropic_proxy.console.keys.policy import KeyPolicy
+from anthropic_proxy.console.keys.queries import require_key
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON
 from tests.support.virtual_keys import OWN_KEYS, Keys
 from tests.support.waiting import WAIT_SECONDS

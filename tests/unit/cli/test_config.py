@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import list_variables
-from anthropic_proxy.settings.values import redact_and_shorten
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import list_variables
+from anthropic_proxy.gateway.settings.values import redact_and_shorten
 from tests.support.command_line import OPENAI, run_command
 from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or
 from tests.support.server_process import free_port

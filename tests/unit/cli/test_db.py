@@ -5,8 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from anthropic_proxy.ledger.migrations import NEWEST_VERSION
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.command_line import run_command
 from tests.support.ledger import new_receipt, running_ledger
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from anthropic_proxy import doctor_run
-from anthropic_proxy.cli.doctor import DoctorProgress
-from anthropic_proxy.lab.doctor import Diagnosis, estimate_price, estimate_totals, select_backends
-from anthropic_proxy.lab.doctor.probes import TOOL_COLORS, USER_COLORS
-from anthropic_proxy.log import Log
-from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import open_services
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.place import find_data_directory
+from anthropic_proxy.cli.doctor.command import DoctorProgress
+from anthropic_proxy.cli.doctor.probes import TOOL_COLORS, USER_COLORS
+from anthropic_proxy.cli.doctor.run import Diagnosis, estimate_price, estimate_totals, select_backends
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
+from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.place import find_data_directory
+from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.command_line import run_command
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.doctor import store_results
-from anthropic_proxy.lab.doctor import Diagnosis, Report, select_backends
-from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
-from anthropic_proxy.log import Log
-from anthropic_proxy.platforms import files
-from anthropic_proxy.routing.catalog import LEARNED_FILE_NAME
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import open_services
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.cli.doctor.command import store_results
+from anthropic_proxy.cli.doctor.run import Diagnosis, Report, select_backends
+from anthropic_proxy.cli.doctor.run_recorder import RunRecorder
+from anthropic_proxy.engine.platforms import files
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
+from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
 
 
 async def test_facts_are_not_stored_while_another_run_stores_its_facts(

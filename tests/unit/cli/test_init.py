@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.cli.init import list_env_lines
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.env_writer import append_variables
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.env_writer import append_variables
 from tests.support.command_line import run_command
 from tests.support.fakes import ollama, openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy import __version__
-from anthropic_proxy.platforms.sockets import find_port_owner
+from anthropic_proxy.gateway.platforms.sockets import find_port_owner
 from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import ending, running_proxy
 

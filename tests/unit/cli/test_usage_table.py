@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from anthropic_proxy.cli.usage import UsageReport
-from anthropic_proxy.ledger.queries import UsageGroup
-from anthropic_proxy.ledger.sums import UsageSums
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.ledger.queries import UsageGroup
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.gateway.settings import Settings
 
 
 def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

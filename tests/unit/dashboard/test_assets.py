@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.dashboard.assets import load_assets
+from anthropic_proxy.console.dashboard.assets import load_assets
 from tests.support.waiting import WAIT_SECONDS
 
 MAX_SCRIPT_LINES = 250
@@ -24,17 +24,17 @@ class Watch(MetaPathFinder):
                 slow.append(name)
 
 sys.meta_path.insert(0, Watch())
-from anthropic_proxy.dashboard.routes import Dashboard
+from anthropic_proxy.console.dashboard.routes import Dashboard
 from anthropic_proxy.plugins import Client, RouteRequest
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
 
 async def main():
     dashboard = Dashboard(load_settings({}, PROVIDERS, env_file=None))
     routes = {(route.path, route.methods[0]): route.respond for route in dashboard.routes()}
     visitor = Client(name="")
     asset = routes["/dashboard/static/{name}", "GET"]
-    from anthropic_proxy.dashboard.assets import load_assets
+    from anthropic_proxy.console.dashboard.assets import load_assets
     file = await asset(RouteRequest(path=load_assets()["dashboard.js"].url, client=visitor))
     sign_in = await routes["/dashboard/sign-in", "GET"](RouteRequest(path="/dashboard/sign-in", client=visitor))
     print(file.status, sign_in.status, slow)

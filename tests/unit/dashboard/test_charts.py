@@ -4,7 +4,7 @@ import re
 
 from msgspec.structs import replace
 
-from anthropic_proxy.dashboard.charts import Chart, ChartColumn, Series, draw_chart, draw_sparkline
+from anthropic_proxy.console.dashboard.charts import Chart, ChartColumn, Series, draw_chart, draw_sparkline
 
 
 def chart_of(*values: float | None, is_line: bool = False) -> Chart:

@@ -5,9 +5,9 @@ import time
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.periods import divide_range
-from anthropic_proxy.dashboard.view_query import read_view_query
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.periods import divide_range
+from anthropic_proxy.console.dashboard.view_query import read_view_query
 
 
 @pytest.mark.parametrize(

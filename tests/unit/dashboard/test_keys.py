@@ -9,18 +9,18 @@ import pytest
 from msgspec import structs
 from sqlalchemy import Engine
 
-from anthropic_proxy.access.administration import KeyAdministration
-from anthropic_proxy.access.limits import build_budget_counter, list_scopes
-from anthropic_proxy.access.rules import Budget, Rules
-from anthropic_proxy.access.virtual_keys import VirtualKey
-from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_audit_page, build_keys_page
-from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.queries import read_ledger_extent
+from anthropic_proxy.console.dashboard.keys import STORE_PROBLEM, build_audit_page, build_keys_page
+from anthropic_proxy.console.dashboard.page_context import PageContext
+from anthropic_proxy.console.dashboard.view_query import ViewQuery, read_view_query
+from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.limits import build_budget_counter, list_scopes
+from anthropic_proxy.console.keys.rules import Budget, Rules
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.queries import read_ledger_extent
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.ledger import NOON, new_receipt, running_ledger
 
 DAY = 86_400

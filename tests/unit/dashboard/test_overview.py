@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.error_kinds import find_remedy
-from anthropic_proxy.dashboard.overview import build_overview_page, draw_week
-from anthropic_proxy.dashboard.page_context import FailedPanel
-from anthropic_proxy.dashboard.view_query import read_view_query
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.queries import ErrorGroup, PeriodSums
-from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.error_kinds import find_remedy
+from anthropic_proxy.console.dashboard.overview import build_overview_page, draw_week
+from anthropic_proxy.console.dashboard.page_context import FailedPanel
+from anthropic_proxy.console.dashboard.view_query import read_view_query
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.queries import ErrorGroup, PeriodSums
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
-from anthropic_proxy.dashboard.exports import TABLES
-from anthropic_proxy.dashboard.pages import (
+from anthropic_proxy.console.dashboard.exports import TABLES
+from anthropic_proxy.console.dashboard.pages import (
     PAGES,
     STALE_SECONDS,
     LedgerConnections,
@@ -26,12 +26,12 @@ from anthropic_proxy.dashboard.pages import (
     limit_range,
     respond_with_early_flush,
 )
-from anthropic_proxy.dashboard.requests import build_requests_page
-from anthropic_proxy.dashboard.responses import accepts_gzip
-from anthropic_proxy.ledger.queries import LedgerExtent, count_errors
-from anthropic_proxy.ledger.tables import hourly
+from anthropic_proxy.console.dashboard.requests import build_requests_page
+from anthropic_proxy.console.dashboard.responses import accepts_gzip
+from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
+from anthropic_proxy.console.ledger.tables import hourly
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, destroy_ledger, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 from tests.support.virtual_keys import running_app, send

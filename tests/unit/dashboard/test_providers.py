@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy import doctor_run
-from anthropic_proxy.dashboard.models import build_models_page
-from anthropic_proxy.dashboard.page_context import FailedPanel
-from anthropic_proxy.dashboard.permissions import Role, Session, explain_doctor_refusal
-from anthropic_proxy.dashboard.providers import (
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.dashboard.models import build_models_page
+from anthropic_proxy.console.dashboard.page_context import FailedPanel
+from anthropic_proxy.console.dashboard.permissions import Role, Session, explain_doctor_refusal
+from anthropic_proxy.console.dashboard.providers import (
     DoctorPanel,
     Matrix,
     MatrixCell,
@@ -19,7 +19,7 @@ from anthropic_proxy.dashboard.providers import (
     build_doctor_panel,
     build_providers_page,
 )
-from anthropic_proxy.doctor_run import (
+from anthropic_proxy.console.doctor_run import (
     DoctorRun,
     RunCell,
     RunColumn,
@@ -28,9 +28,9 @@ from anthropic_proxy.doctor_run import (
     RunTomlTable,
     digest_backend_settings,
 )
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from anthropic_proxy.dashboard.error_kinds import find_remedy
-from anthropic_proxy.dashboard.request import (
+from anthropic_proxy.console.dashboard.error_kinds import find_remedy
+from anthropic_proxy.console.dashboard.request import (
     MAX_BLOCK_BARS,
     Attempt,
     Bar,
@@ -21,14 +21,14 @@ from anthropic_proxy.dashboard.request import (
     list_client_events,
     sum_failed_attempt_time,
 )
-from anthropic_proxy.ledger.request_queries import (
+from anthropic_proxy.console.ledger.request_queries import (
     RequestSelection,
     list_stored_requests,
 )
-from anthropic_proxy.ledger.rows import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
-from anthropic_proxy.ledger.tables import StoredRequest, requests
+from anthropic_proxy.console.ledger.rows import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
+from anthropic_proxy.console.ledger.tables import StoredRequest, requests
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, UpstreamAttempt
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 

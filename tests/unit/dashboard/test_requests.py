@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from anthropic_proxy.dashboard.models import build_models_page
-from anthropic_proxy.dashboard.requests import build_requests_page, list_exported_requests
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.dashboard.models import build_models_page
+from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from anthropic_proxy.dashboard.formats import clock_time, day_and_time
-from anthropic_proxy.dashboard.sessions import build_session_page, build_sessions_page
+from anthropic_proxy.console.dashboard.formats import clock_time, day_and_time
+from anthropic_proxy.console.dashboard.sessions import build_session_page, build_sessions_page
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, ModelFeatures
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
 

@@ -6,12 +6,12 @@ from threading import Barrier
 
 import pytest
 
-from anthropic_proxy.dashboard.settings import Proposal, propose_change, write_change
+from anthropic_proxy.console.dashboard.settings import Proposal, propose_change, write_change
+from anthropic_proxy.engine.platforms import files
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.platforms import files
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.env_writer import locked_for_change
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.env_writer import locked_for_change
 from tests.support.waiting import WAIT_SECONDS
 
 KEY = "sk-0123456789abcdefghijklmnop"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.dashboard.browser_sessions import (
+from anthropic_proxy.console.dashboard.browser_sessions import (
     FAILURE_SECONDS,
     IDLE_SECONDS,
     MAX_FAILURES,
@@ -11,9 +11,9 @@ from anthropic_proxy.dashboard.browser_sessions import (
     BrowserSessions,
     SignInLimit,
 )
+from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import StoreState
-from anthropic_proxy.settings import Secret, Settings
-from anthropic_proxy.stores.memory import MemoryStore
 
 
 class Setup:

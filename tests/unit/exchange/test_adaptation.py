@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 WINDOW = 32_768

@@ -12,9 +12,9 @@ from msgspec import structs
 from multidict import CIMultiDict
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.messages.events import Event
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import BODY, KEYS, STREAM, TEXT, FakeUpstream, error, frame, reply
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 from tests.support.virtual_time import in_virtual_time

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.exchange.dry_run import ACCESS_TOKEN, COUNT_TOKENS_PATH, DryRun, run_dry
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.exchange.dry_run import ACCESS_TOKEN, COUNT_TOKENS_PATH, DryRun, run_dry
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import KEYS, error
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness

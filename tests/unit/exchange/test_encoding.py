@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
-from anthropic_proxy.server.endpoints import serve_request
+from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
+from anthropic_proxy.gateway.server.endpoints import serve_request
 from tests.support.harness import FakeResponse, ProxyHarness
 
 REPLY: dict[str, Any] = {

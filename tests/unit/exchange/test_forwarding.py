@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.forwarding import count_tokens, list_models
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.forwarding import count_tokens, list_models
+from anthropic_proxy.engine.trace_context import TraceContext
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.trace_context import TraceContext
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.virtual_time import in_virtual_time
 

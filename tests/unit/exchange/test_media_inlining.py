@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
+from anthropic_proxy.engine.upstream.contract import IMAGE_MEDIA_TYPES, FetchedPage
+from anthropic_proxy.engine.upstream.web_fetch import PageFetcher
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import FetchErrorCode, WebFetchFailed
-from anthropic_proxy.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
-from anthropic_proxy.upstream.contract import IMAGE_MEDIA_TYPES, FetchedPage
-from anthropic_proxy.upstream.web_fetch import PageFetcher
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 

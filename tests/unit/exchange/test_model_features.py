@@ -3,12 +3,12 @@
 import asyncio
 from datetime import date
 
-from anthropic_proxy.exchange.gateway import describe_models
+from anthropic_proxy.engine.exchange.gateway import describe_models
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import LearnedModel
+from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import ModelFeatures
-from anthropic_proxy.routing.catalog import LearnedModel
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import open_services
-from anthropic_proxy.settings import load_settings
 
 LEARNED = LearnedModel(
     server="openai api.openai.com",

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 LOCAL = {"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}

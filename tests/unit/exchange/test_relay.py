@@ -15,26 +15,26 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.exchange import forwarding
+from anthropic_proxy.engine.exchange.call_building import build_relay_call
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.forwarding import JsonReply
+from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.model_observations import MAX_SIGNATURES, ModelObservations
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.wires import anthropic
+from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
-from anthropic_proxy.exchange import forwarding
-from anthropic_proxy.exchange.call_building import build_relay_call
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.exchange.forwarding import JsonReply
-from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
-from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.gateway.server.responses import encode_events
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.model_observations import MAX_SIGNATURES, ModelObservations
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
-from anthropic_proxy.server.responses import encode_events
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.stores.memory import MemoryStore
-from anthropic_proxy.wire import anthropic
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 from tests.support.messages import exactly

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, folded, message_of, reply, text
 from tests.support.tool_loop import frame as chat_frame

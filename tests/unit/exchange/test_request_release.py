@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.endpoints import serve_request
+from anthropic_proxy.gateway.server.endpoints import serve_request
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import read_wanted
 from bench.wires import ALL, CHAT, Wire

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.resources import forward_resource
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.resources import forward_resource
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.virtual_time import in_virtual_time
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.routing.rules import RouteRules
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import StoreUnavailable
-from anthropic_proxy.routing.rules import RouteRules
-from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.fake_upstream import FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.routes import load_routes

@@ -9,16 +9,16 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.exchange import watchdog
+from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
+from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.messages.models import DocumentBlock, Source
+from anthropic_proxy.engine.messages.models import Message as HistoryMessage
+from anthropic_proxy.engine.messages.server_blocks import encode_passage
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.upstream.contract import SearchResult
+from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import WebSearchFailed
-from anthropic_proxy.exchange import watchdog
-from anthropic_proxy.exchange.tool_loop.runner import KnownUrls
-from anthropic_proxy.messages.events import Event
-from anthropic_proxy.messages.models import DocumentBlock, Source
-from anthropic_proxy.messages.models import Message as HistoryMessage
-from anthropic_proxy.messages.server_blocks import encode_passage
-from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.upstream.contract import SearchResult
-from anthropic_proxy.wire.contract import Credential
 from tests.support.harness import STALL, FakeResponse, RecordingSink
 from tests.support.tool_loop import (
     FACTS,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from anthropic_proxy.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS, Watchdog
+from anthropic_proxy.engine.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS, Watchdog
 from tests.support.platform_marks import needs_uvloop
 from tests.support.virtual_time import in_virtual_time
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.lab.doctor import Diagnosis, Report, run_doctor, select_backends
-from anthropic_proxy.lab.doctor.probes import PROBES
-from anthropic_proxy.lab.doctor.report import Fix
-from anthropic_proxy.log import Log
+from anthropic_proxy.cli.doctor.probes import PROBES
+from anthropic_proxy.cli.doctor.report import Fix
+from anthropic_proxy.cli.doctor.run import Diagnosis, Report, run_doctor, select_backends
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import open_services
-from anthropic_proxy.settings import Settings, load_settings
 from tests.support.fakes.anthropic.server import KEY, new_anthropic
 from tests.support.fakes.compatible.quirks import QUIRKS, new_quirk_server
 from tests.support.fakes.server import serving

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from anthropic_proxy.console.ledger.plugin import open_plugin
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.ledger.plugin import open_plugin
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest
-from anthropic_proxy.settings import Settings
 from tests.support.waiting import WAIT_SECONDS
 
 

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.ledger.contents import StoredContent, build_content_rows, join_deltas, outline_json, read_contents
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.receipt_queue import ABANDONED_SECONDS, BufferedContent, ContentBuffer
-from anthropic_proxy.ledger.retention import Retention
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.ledger.contents import (
+    StoredContent,
+    build_content_rows,
+    join_deltas,
+    outline_json,
+    read_contents,
+)
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.receipt_queue import ABANDONED_SECONDS, BufferedContent, ContentBuffer
+from anthropic_proxy.console.ledger.retention import Retention
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, count_rows, new_receipt, reading, running_ledger
 from tests.support.secret_canaries import new_canary
 

@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.ledger.costs import CostCalculator, ModelCosts, RequestUsage, find_request_usage, read_search_count
-from anthropic_proxy.ledger.price_updates import find_price_package_version
-from anthropic_proxy.ledger.prices import TokenCounts, find_price
+from anthropic_proxy.console.ledger.costs import (
+    CostCalculator,
+    ModelCosts,
+    RequestUsage,
+    find_request_usage,
+    read_search_count,
+)
+from anthropic_proxy.console.ledger.price_updates import find_price_package_version
+from anthropic_proxy.console.ledger.prices import TokenCounts, find_price
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
 
 NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OWN = """

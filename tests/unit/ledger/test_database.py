@@ -15,8 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event, inspect, text
 
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.database import (
+from anthropic_proxy.console.ledger.database import (
     SCHEMA,
     classify_database_error,
     describe_database_location,
@@ -26,11 +25,12 @@ from anthropic_proxy.ledger.database import (
     open_for_writing,
     write_backup,
 )
-from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
-from anthropic_proxy.ledger.request_queries import sum_session
-from anthropic_proxy.ledger.sums import UsageSums
-from anthropic_proxy.ledger.tables import COMMON_VALUES, FACETS, metadata
-from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
+from anthropic_proxy.console.ledger.request_queries import sum_session
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.tables import COMMON_VALUES, FACETS, metadata
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import Secret, Settings
 from tests.support.ledger import count_rows, new_receipt, read_hourly, read_rows, reading, running_ledger
 
 

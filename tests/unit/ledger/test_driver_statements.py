@@ -7,15 +7,15 @@ from msgspec.structs import astuple
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.tables import StoredRequest, key_hashes, requests
-from anthropic_proxy.ledger.writer import (
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.tables import StoredRequest, key_hashes, requests
+from anthropic_proxy.console.ledger.writer import (
     MAX_ROWS_PER_STATEMENT,
     DriverConnection,
     DriverStatement,
     TableInsertion,
 )
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import read_rows, rejecting_connections
 
 EVERYTHING = select(key_hashes).order_by(key_hashes.c.hash)

@@ -6,11 +6,17 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from anthropic_proxy.ledger.export import FORMATS, ExportTable, build_request_object, encode_json, tabulate_requests
-from anthropic_proxy.ledger.request_queries import stream_stored_requests
-from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.console.ledger.export import (
+    FORMATS,
+    ExportTable,
+    build_request_object,
+    encode_json,
+    tabulate_requests,
+)
+from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import new_receipt, reading, running_ledger
 
 NOTE = FidelityNote("dropped", "top_k", "not supported")

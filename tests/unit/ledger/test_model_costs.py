@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from anthropic_proxy.ledger.costs import ModelCosts, calculate_base_cost
-from anthropic_proxy.ledger.sums import UsageSums
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import CONFIG_FILE, load_settings
+from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 
 OWN = """
 [prices."openai/test-model"]

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from anthropic_proxy.ledger.periods import UsageRange, list_period_starts, resolve_usage_range
-from anthropic_proxy.ledger.queries import collect_latencies, sum_periods, sum_usage
-from anthropic_proxy.ledger.request_queries import RequestSelection, list_sessions
+from anthropic_proxy.console.ledger.periods import UsageRange, list_period_starts, resolve_usage_range
+from anthropic_proxy.console.ledger.queries import collect_latencies, sum_periods, sum_usage
+from anthropic_proxy.console.ledger.request_queries import RequestSelection, list_sessions
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import new_receipt, reading, running_ledger
 
 HOUR, DAY = 3_600, 86_400

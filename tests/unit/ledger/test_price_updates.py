@@ -13,9 +13,8 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.app import App
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.costs import CostCalculator, CurrentCosts
-from anthropic_proxy.ledger.price_updates import (
+from anthropic_proxy.console.ledger.costs import CostCalculator, CurrentCosts
+from anthropic_proxy.console.ledger.price_updates import (
     FILE_NAME,
     InvalidPrices,
     OlderPrices,
@@ -28,9 +27,10 @@ from anthropic_proxy.ledger.price_updates import (
     open_plugin,
     store_new_prices,
 )
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import ConfiguredPrice, Settings
+from anthropic_proxy.gateway.settings.file_format import PriceTable
 from anthropic_proxy.plugins import Gateway, Plugin
-from anthropic_proxy.settings import ConfiguredPrice, Settings
-from anthropic_proxy.settings.file_format import PriceTable
 from tests.support.http_server import Server, serving
 from tests.support.interleaving import interleave
 from tests.support.ledger import NOON, new_receipt, read_rows, running_ledger

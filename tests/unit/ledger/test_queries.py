@@ -8,11 +8,10 @@ import pytest
 from msgspec import structs
 from sqlalchemy import Connection, select
 
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger import queries, request_queries
-from anthropic_proxy.ledger.export import build_usage_object
-from anthropic_proxy.ledger.periods import FORMS, UsageRange, resolve_usage_range
-from anthropic_proxy.ledger.queries import (
+from anthropic_proxy.console.ledger import queries, request_queries
+from anthropic_proxy.console.ledger.export import build_usage_object
+from anthropic_proxy.console.ledger.periods import FORMS, UsageRange, resolve_usage_range
+from anthropic_proxy.console.ledger.queries import (
     GroupName,
     collect_latencies,
     count_facets,
@@ -20,16 +19,17 @@ from anthropic_proxy.ledger.queries import (
     sum_periods,
     sum_usage,
 )
-from anthropic_proxy.ledger.request_queries import (
+from anthropic_proxy.console.ledger.request_queries import (
     RequestSelection,
     find_stored_request,
     list_stored_requests,
     request_conditions,
 )
-from anthropic_proxy.ledger.sums import add_up, find_percentile
-from anthropic_proxy.ledger.tables import COMMON_VALUES, requests
+from anthropic_proxy.console.ledger.sums import add_up, find_percentile
+from anthropic_proxy.console.ledger.tables import COMMON_VALUES, requests
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 
 HOUR = 3_600

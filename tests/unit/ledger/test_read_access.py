@@ -8,7 +8,7 @@ from msgspec import structs
 from sqlalchemy import insert, literal_column, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from anthropic_proxy.ledger.queries import (
+from anthropic_proxy.console.ledger.queries import (
     collect_latencies,
     count_errors,
     count_facets,
@@ -18,7 +18,7 @@ from anthropic_proxy.ledger.queries import (
     sum_models,
     sum_periods,
 )
-from anthropic_proxy.ledger.read_access import (
+from anthropic_proxy.console.ledger.read_access import (
     ReadFailure,
     RestrictedQueryError,
     describe_read_failure,
@@ -27,7 +27,7 @@ from anthropic_proxy.ledger.read_access import (
     limit_search_range,
     restrict_rows,
 )
-from anthropic_proxy.ledger.request_queries import (
+from anthropic_proxy.console.ledger.request_queries import (
     RequestSelection,
     find_stored_request,
     list_session_requests,
@@ -35,10 +35,10 @@ from anthropic_proxy.ledger.request_queries import (
     list_stored_requests,
     sum_session,
 )
-from anthropic_proxy.ledger.tables import contents, requests, virtual_keys
-from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.console.ledger.tables import contents, requests, virtual_keys
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.gateway.settings import Secret, Settings
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 
 ALL = RequestSelection(start=int(NOON - 86_400) * MICROSECONDS, end=int(NOON + 86_400) * MICROSECONDS)

@@ -6,8 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from anthropic_proxy.console.ledger.reader_threads import (
+    MAX_CLIENT_CALLS,
+    MAX_CLIENT_THREADS,
+    MAX_THREADS,
+    ReaderThreads,
+)
 from anthropic_proxy.errors import LimitReached, ShuttingDown
-from anthropic_proxy.ledger.reader_threads import MAX_CLIENT_CALLS, MAX_CLIENT_THREADS, MAX_THREADS, ReaderThreads
 from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS
 

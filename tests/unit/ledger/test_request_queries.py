@@ -2,15 +2,15 @@
 
 import pytest
 
-from anthropic_proxy.ledger.request_queries import (
+from anthropic_proxy.console.ledger.request_queries import (
     SORT_KEYS,
     RequestSelection,
     SortedRequest,
     SortOrder,
     list_sorted_requests,
 )
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
-from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 
 COUNT = 12

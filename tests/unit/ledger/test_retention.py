@@ -9,12 +9,12 @@ from msgspec import structs
 from sqlalchemy import event, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
-from anthropic_proxy.ledger.database import classify_database_error, open_for_writing
-from anthropic_proxy.ledger.migrations import find_sqlite_file
-from anthropic_proxy.ledger.retention import Retention, measure_used_bytes
-from anthropic_proxy.ledger.tables import hourly, key_hashes, requests, session_hours
-from anthropic_proxy.ledger.units import MICROSECONDS
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.console.ledger.database import classify_database_error, open_for_writing
+from anthropic_proxy.console.ledger.migrations import find_sqlite_file
+from anthropic_proxy.console.ledger.retention import Retention, measure_used_bytes
+from anthropic_proxy.console.ledger.tables import hourly, key_hashes, requests, session_hours
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, running_ledger
 
 DAY = 86_400

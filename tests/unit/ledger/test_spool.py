@@ -9,10 +9,10 @@ import pytest
 from msgspec import structs
 from sqlalchemy import make_url
 
-from anthropic_proxy.ledger.spool import Block, Spool
-from anthropic_proxy.ledger.tables import StoredRequest
-from anthropic_proxy.ledger.units import to_microseconds
-from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.console.ledger.spool import Block, Spool
+from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.gateway.settings import Secret, Settings
 from tests.support.ledger import (
     NOON,
     count_rows,

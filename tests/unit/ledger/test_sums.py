@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.ledger.sums import MAX_BUCKET, encode_histogram, sum_encoded_histograms
+from anthropic_proxy.console.ledger.sums import MAX_BUCKET, encode_histogram, sum_encoded_histograms
 
 _HISTOGRAMS = st.dictionaries(st.integers(0, MAX_BUCKET), st.integers(1, 300) | st.integers(1, 2**40), max_size=40)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from anthropic_proxy.ledger.database import open_for_writing
-from anthropic_proxy.ledger.migrations import needs_migration
-from anthropic_proxy.ledger.plugin import open_plugin, run_writer
-from anthropic_proxy.ledger.receipt_queue import ContentBuffer, ReceiptQueue
-from anthropic_proxy.ledger.writer import LedgerWriter
-from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.migrations import needs_migration
+from anthropic_proxy.console.ledger.plugin import open_plugin, run_writer
+from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQueue
+from anthropic_proxy.console.ledger.writer import LedgerWriter
+from anthropic_proxy.gateway.settings import Secret, Settings
 from tests.support.ledger import NOON, count_rows, new_receipt
 from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS, wait_for, wait_for_async
@@ -25,9 +25,9 @@ _DEFECT = (
 )
 _CHECK = """
 import sys
-from anthropic_proxy.ledger.plugin import open_plugin
-from anthropic_proxy.ledger.migrations import needs_migration
-from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.console.ledger.plugin import open_plugin
+from anthropic_proxy.console.ledger.migrations import needs_migration
+from anthropic_proxy.gateway.settings import Secret, Settings
 settings = Settings(database_url=Secret("sqlite:///" + sys.argv[1]))
 open_plugin(settings)
 print(needs_migration(settings), "sqlalchemy" in sys.modules)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from anthropic_proxy.log.log import BackgroundWriter
+from anthropic_proxy.gateway.telemetry.log.log import BackgroundWriter
 from tests.support.interleaving import interleave
 from tests.support.threads import no_new_threads
 

@@ -1,6 +1,6 @@
 """Records of running requests that a process writes in advance, and their readers in other processes."""
 
-from anthropic_proxy.log.in_progress import (
+from anthropic_proxy.gateway.telemetry.log.in_progress import (
     SHARED_MEMORY_BYTES,
     SharedRequestTable,
     describe_requests,

@@ -6,10 +6,10 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.log.receipts import MAX_QUEUED_RECEIPTS, ReceiptQueues
-from anthropic_proxy.metrics import MetricsTotals
+from anthropic_proxy.gateway.server.endpoints import serve_request
+from anthropic_proxy.gateway.telemetry.log.receipts import MAX_QUEUED_RECEIPTS, ReceiptQueues
+from anthropic_proxy.gateway.telemetry.metrics import MetricsTotals
 from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.server.endpoints import serve_request
 from tests.support.fake_upstream import BODY, KEYS
 from tests.support.harness import FakeResponse, ProxyHarness
 

@@ -3,16 +3,16 @@
 import asyncio
 from functools import partial
 
-from anthropic_proxy.log.request_feed import (
+from anthropic_proxy.gateway.telemetry.log.request_feed import (
     MAX_QUEUED_REQUESTS,
     MAX_RECENT_REQUESTS,
     RequestFeed,
     RequestSnapshot,
     encode_requests,
 )
+from anthropic_proxy.gateway.workers.ipc import RequestsUpdate, RequestsWatch
+from anthropic_proxy.gateway.workers.link import RequestSharing
 from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.workers.ipc import RequestsUpdate, RequestsWatch
-from anthropic_proxy.workers.link import RequestSharing
 
 Message = RequestsWatch | RequestsUpdate
 SECRET = "sk-test-0123456789abcdef"

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
+from anthropic_proxy.engine.upstream.contract import SearchResult
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.log import Log
-from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, build_route
-from anthropic_proxy.server.endpoints import serve_request
-from anthropic_proxy.server.responses import receipt_headers
-from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.upstream.contract import SearchResult
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.server.endpoints import serve_request
+from anthropic_proxy.gateway.server.responses import receipt_headers
+from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import encode_upstream, sample
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.models import (
+from anthropic_proxy.engine.messages.models import (
     Block,
     CompactionBlock,
     DocumentBlock,
@@ -30,8 +29,9 @@ from anthropic_proxy.messages.models import (
     decode_request_or_envelope,
     scan_request,
 )
-from anthropic_proxy.messages.models.raw_json import MIN_COUNTED_BYTES
-from anthropic_proxy.messages.models.structs import MAX_STRAY_PERCENT_SIGNS
+from anthropic_proxy.engine.messages.models.raw_json import MIN_COUNTED_BYTES
+from anthropic_proxy.engine.messages.models.structs import MAX_STRAY_PERCENT_SIGNS
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from tests.support.messages import exactly
 
 HELLO = {"role": "user", "content": "hi"}

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.models import (
+from anthropic_proxy.engine.messages.models import (
     Block,
     CleanMessages,
     DocumentBlock,
@@ -28,7 +27,8 @@ from anthropic_proxy.messages.models import (
     decode_request,
     decode_request_or_envelope,
 )
-from anthropic_proxy.messages.preparation import PreparationResult, PreparedRequest, TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import PreparationResult, PreparedRequest, TargetLimits, prepare
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from tests.support.messages import exactly
 from tests.support.sessions import EncodingStyle, Session, encoding_styles, sessions
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.messages.models import decode_request_or_envelope, guess_model, scan_request
+from anthropic_proxy.engine.messages.models import decode_request_or_envelope, guess_model, scan_request
 
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 

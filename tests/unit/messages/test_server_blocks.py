@@ -9,7 +9,7 @@ import pytest
 from anthropic.types.beta import BetaContentBlock
 from pydantic import TypeAdapter
 
-from anthropic_proxy.messages.server_blocks import domain_names, is_url_allowed
+from anthropic_proxy.engine.messages.server_blocks import domain_names, is_url_allowed
 from tests.support.golden_runner import find_cases, read_message
 
 CALLS = ("server_tool_use", "mcp_tool_use")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import PreparationResult, TargetLimits, prepare
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import PreparationResult, TargetLimits, prepare
 from tests.support.messages import exactly
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}

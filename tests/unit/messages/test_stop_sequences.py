@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from anthropic_proxy.messages.deltas import (
+from anthropic_proxy.engine.messages.deltas import (
     Block,
     Citation,
     Delta,
@@ -19,8 +19,8 @@ from anthropic_proxy.messages.deltas import (
     ToolEnd,
     Usage,
 )
-from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.messages.fold import fold
+from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 
 CITATION = Citation(Raw(b'{"cited_text":"c"}'))
 

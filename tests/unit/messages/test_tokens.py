@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.messages.models import Message, MessagesRequest, Raw, Tool, decode_request
+from anthropic_proxy.engine.messages.server_blocks import encode_passage
+from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.messages.models import Message, MessagesRequest, Raw, Tool, decode_request
-from anthropic_proxy.messages.server_blocks import encode_passage
-from anthropic_proxy.messages.tokens import estimate_request_tokens
 
 EXACT = {
     "prose": (

@@ -2,14 +2,14 @@
 
 import pytest
 
-from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.work_budget import (
+from anthropic_proxy.engine.messages.work_budget import (
     CountedWork,
     WorkBudget,
     WorkLimitExceeded,
     WorkPostponed,
     count_json_nodes,
 )
+from anthropic_proxy.errors import InvalidRequest
 
 
 def test_steps_above_the_limit_are_refused_by_the_name_of_the_field() -> None:

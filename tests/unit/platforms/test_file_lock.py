@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy import doctor_run
-from anthropic_proxy.doctor_run import DoctorRun
-from anthropic_proxy.running_proxy import ServerRecord, find_running_proxy
-from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.doctor_run import DoctorRun
+from anthropic_proxy.gateway.running_proxy import ServerRecord, find_running_proxy
+from anthropic_proxy.gateway.settings import Secret, Settings
 
 fcntl = pytest.importorskip("fcntl", reason="platform: no flock")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from anthropic_proxy.platforms.files import FileWatch
+from anthropic_proxy.engine.platforms.files import FileWatch
 
 
 def test_a_mounted_configmap_that_is_replaced_is_one_change(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from anthropic_proxy.platforms.heap import (
+from anthropic_proxy.engine.platforms.heap import (
     RETAINED_FREE_BYTES,
     TRIM_AFTER_IDLE_SECONDS,
     HeapTrimmer,
@@ -15,7 +15,7 @@ from anthropic_proxy.platforms.heap import (
     retain_freed_memory,
     trim_heap,
 )
-from anthropic_proxy.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
 
@@ -25,9 +25,9 @@ PAGES_OF_A_BODY = BODY_BYTES // 4096
 PROGRAM = f"""
 import resource
 from pathlib import Path
-from anthropic_proxy.server.request_body import MAX_BODY_BYTES as LARGEST
-from anthropic_proxy.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
-from anthropic_proxy.platforms.heap import measure_unallocated_heap_bytes, retain_freed_memory
+from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES as LARGEST
+from anthropic_proxy.engine.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
+from anthropic_proxy.engine.platforms.heap import measure_unallocated_heap_bytes, retain_freed_memory
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]

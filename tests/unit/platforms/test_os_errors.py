@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from anthropic_proxy.platforms.os_errors import clean_error_text, describe_os_error, is_connection_refused
+from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error, is_connection_refused
 
 INTERNAL = re.compile(r"Errno|0x|_ssl|\[SSL|Error\b|Exception|\('|ssl:")
 

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from anthropic_proxy.platforms import processes
-from anthropic_proxy.platforms.processes import proxy_command
+from anthropic_proxy.gateway.platforms import processes
+from anthropic_proxy.gateway.platforms.processes import proxy_command
 
 PRINTS_COMMAND = (
     "import json, sys; sys.path.insert(0, sys.argv[1]); "
-    "from anthropic_proxy.platforms.processes import proxy_command; "
+    "from anthropic_proxy.gateway.platforms.processes import proxy_command; "
     "print(json.dumps(proxy_command('doctor', 'a b')))"
 )
 

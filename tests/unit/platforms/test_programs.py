@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.platforms.processes import (
+from anthropic_proxy.gateway.platforms.processes import (
     describe_missing_program,
     find_program,
     list_program_paths,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.platforms import sandbox
-from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.engine.platforms import sandbox
+from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
 from tests.support.platform_marks import needs_process_limits
 
 Write = Callable[[str], SandboxedProgram]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.router import RoutingQuery, Target, build_route
-from anthropic_proxy.routing.rules import RouteBalancer
-from anthropic_proxy.settings import ConfiguredRoute
-from anthropic_proxy.stores.memory import MemoryStore
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.routing.rules import RouteBalancer
+from anthropic_proxy.gateway.settings import ConfiguredRoute
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.routes import load_routes, new_facts
 
 A, B, C = "openai/gpt-4.1", "gemini/gemini-2.5-pro", "groq/llama-3.3-70b-versatile"

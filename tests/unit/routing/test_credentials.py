@@ -4,15 +4,15 @@ import sys
 
 import pytest
 
-from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
-from anthropic_proxy.routing.credentials import (
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.providers.credentials import (
     RATE_LIMIT_COOLDOWN_SECONDS,
     UNCHANGED_KEY_RETRY_SECONDS,
     Credentials,
 )
-from anthropic_proxy.routing.providers import PROVIDERS, find_registry
-from anthropic_proxy.routing.router import describe_missing_key
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.routing.router import describe_missing_key
+from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
+from anthropic_proxy.gateway.settings import load_settings
 
 GROQ, OPENAI = PROVIDERS.find("groq"), PROVIDERS.find("openai")
 

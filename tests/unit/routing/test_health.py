@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from anthropic_proxy.errors import ProxyBusy, UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
-from anthropic_proxy.routing.health import (
+from anthropic_proxy.engine.routing.health import (
     FAILURES_TO_OPEN,
     MAX_OPEN_SECONDS,
     MAX_WAITING_PER_SLOT,
@@ -15,6 +14,7 @@ from anthropic_proxy.routing.health import (
     FairQueue,
     RetryBudget,
 )
+from anthropic_proxy.errors import ProxyBusy, UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
 from tests.support.interleaving import interleave
 from tests.support.messages import exactly
 from tests.support.waiting import WAIT_SECONDS

@@ -6,9 +6,9 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import KEYS, STREAM, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.forwarding import count_tokens
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.forwarding import count_tokens
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.model_listing import list_models
-from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.fake_upstream import KEYS, FakeUpstream, frame, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.messages import exactly

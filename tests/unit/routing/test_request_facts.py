@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Callable
 
-from anthropic_proxy.messages.models import MessagesRequest
-from anthropic_proxy.routing.rules import RequestFacts
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.routing.rules import RequestFacts
 
 _TIMEOUT_SECONDS = 60
 

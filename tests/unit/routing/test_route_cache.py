@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RouteCache, RoutingQuery
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.routing.router import RouteCache, RoutingQuery
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.interleaving import interleave
 
 _QUERY = RoutingQuery("claude-opus-5-5")

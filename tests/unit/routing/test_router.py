@@ -4,12 +4,11 @@ import msgspec
 import pytest
 from anthropic.types import ModelInfo
 
-from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, UnknownModel
-from anthropic_proxy.routing.catalog import Catalog, build_catalog
-from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.model_listing import find_model, list_models
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import (
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog, build_catalog
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.routing.model_listing import find_model, list_models
+from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_route,
     choose_models,
@@ -18,8 +17,9 @@ from anthropic_proxy.routing.router import (
     list_tier_mappings,
     should_query_ollama,
 )
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, UnknownModel
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.messages import exactly
 
 ALL_KEYS = {row.key_variable: f"{row.name}-key" for row in PROVIDERS if row.key_variable}

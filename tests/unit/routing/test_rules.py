@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.routing.rules import RouteRules, describe_conditions
+from anthropic_proxy.engine.routing.rules import RouteRules, describe_conditions
 from tests.support.routes import CLAUDE_CODE, TOOLS, load_routes, new_facts
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}

@@ -1,12 +1,12 @@
 """Description of the providers for plugins: open circuits and keys in cooldown."""
 
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, CircuitBreakers
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, CircuitBreakers
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.readiness import describe_setup
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.gateway.readiness import describe_setup
+from anthropic_proxy.gateway.settings import load_settings
 
 
 def test_a_provider_is_described_with_its_circuit_and_cooldowns() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from anthropic_proxy.server.endpoints import prefers_html
+from anthropic_proxy.gateway.server.endpoints import prefers_html
 
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import AuthenticationFailed, ClientError, PermissionDenied, RequestTooLarge
+from anthropic_proxy.gateway.server.auth import authenticate
+from anthropic_proxy.gateway.server.request_body import decode_headers
+from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.server.auth import authenticate
-from anthropic_proxy.server.request_body import decode_headers
-from anthropic_proxy.settings import load_settings
 from tests.support.messages import exactly
 
 KEYS = {"PROXY_API_KEY": "first-key-123456,second-key-123456"}

@@ -9,9 +9,9 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.errors import InternalError
+from anthropic_proxy.gateway.server.endpoints import serve_request
+from anthropic_proxy.gateway.server.response_sink import AsgiSink
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
-from anthropic_proxy.server.endpoints import serve_request
-from anthropic_proxy.server.response_sink import AsgiSink
 from tests.support.harness import FakeResponse, ProxyHarness
 
 

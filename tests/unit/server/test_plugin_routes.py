@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.app import App
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.gateway.route_table import RouteTable
+from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Plugin, Route, RouteRequest, RouteResponse
-from anthropic_proxy.route_table import RouteTable
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
 from tests.support.waiting import WAIT_SECONDS
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.gateway.server.endpoints import serve_request
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import StoreState
-from anthropic_proxy.server.endpoints import serve_request
-from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.harness import FakeResponse, ProxyHarness
 
 

@@ -8,17 +8,7 @@ import httpx2
 import pytest
 from msgspec import UNSET, Raw
 
-from anthropic_proxy.errors import (
-    InternalError,
-    InvalidRequest,
-    LimitReached,
-    ProxyError,
-    UpstreamOverloaded,
-    UpstreamRefused,
-    UpstreamTimeout,
-    UriTooLong,
-)
-from anthropic_proxy.messages.events import (
+from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
     CitationDelta,
@@ -36,8 +26,18 @@ from anthropic_proxy.messages.events import (
     ThinkingStart,
     ToolCallStart,
 )
-from anthropic_proxy.messages.models import MessagesResponse, UsageBody
-from anthropic_proxy.server.responses import (
+from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.errors import (
+    InternalError,
+    InvalidRequest,
+    LimitReached,
+    ProxyError,
+    UpstreamOverloaded,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UriTooLong,
+)
+from anthropic_proxy.gateway.server.responses import (
     encode_error,
     encode_events,
     encode_message,

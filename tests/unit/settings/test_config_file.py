@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
-from anthropic_proxy.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from tests.support.paths import ROOT
 from tests.support.provider_lists import name_choices
 
@@ -112,7 +112,7 @@ INVALID = [
     (
         VLLM + "[providers.vllm.dialect]\nquirks = true\n",
         "providers.vllm.dialect.quirks is not a setting. It is in anthropic-proxy.toml, line 4. "
-        f"The allowed names are in {ROOT / 'anthropic_proxy/settings/anthropic-proxy.schema.json'}",
+        f"The allowed names are in {ROOT / 'anthropic_proxy/gateway/settings/anthropic-proxy.schema.json'}",
     ),
     (
         VLLM + "models = [1]\n",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.settings.env_writer import update_env_text
+from anthropic_proxy.gateway.settings.env_writer import update_env_text
 
 TEXT = "# models\nBIG_MODEL=gpt-4o\n\nexport SMALL_MODEL='a b' # quoted\nBIG_MODEL=gpt-4.1\n# end"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.settings_listing import list_settings
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.settings.masking import mask_setting
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.masking import mask_setting
+from anthropic_proxy.gateway.settings_listing import list_settings
 
 
 @pytest.mark.parametrize(

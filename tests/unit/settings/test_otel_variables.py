@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.settings_listing import list_settings
-from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.settings_listing import list_settings
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
 
@@ -78,17 +78,17 @@ def test_nothing_of_opentelemetry_is_imported_if_traces_are_off_or_the_extra_is_
     program = """
 import sys
 from anthropic_proxy.app import App
-from anthropic_proxy.routing.readiness import find_feature_problems
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.gateway.readiness import find_feature_problems
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
 off = App(load_settings({"DATABASE_URL": "off"}, PROVIDERS, env_file=None))
-unwanted = ("opentelemetry", "anthropic_proxy.traces", "google.protobuf")
+unwanted = ("opentelemetry", "anthropic_proxy.gateway.telemetry.traces", "google.protobuf")
 assert not [name for name in sys.modules if name.startswith(unwanted)]
 sys.modules["opentelemetry"] = None
 missing = {"DATABASE_URL": "off", "OTEL_TRACES_EXPORTER": "otlp"}
 settings = load_settings(missing, PROVIDERS, env_file=None)
 App(settings)
-assert "anthropic_proxy.traces.exporter" not in sys.modules
+assert "anthropic_proxy.gateway.telemetry.traces.exporter" not in sys.modules
 del sys.modules["opentelemetry"]
 sys.meta_path.insert(0, type("Hidden", (), {"find_spec": lambda name, *_: hide(name)}))
 def hide(name):

@@ -7,10 +7,10 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import list_variables, load_settings
-from anthropic_proxy.settings.place import (
+from anthropic_proxy.gateway.settings import list_variables, load_settings
+from anthropic_proxy.gateway.settings.place import (
     describe_unread_files,
     find_checkout,
     find_data_directory,

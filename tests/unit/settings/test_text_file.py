@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.settings.config_file import find_key_lines
+from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.settings.config_file import find_key_lines
 from tests.support.command_line import OPENAI, run_command
 
 ENDLESS = pytest.mark.skipif(not Path("/dev/zero").exists(), reason="platform: it has no /dev/zero")

@@ -1,4 +1,4 @@
-from anthropic_proxy.settings.config_file import find_key_lines
+from anthropic_proxy.gateway.settings.config_file import find_key_lines
 
 TEXT = '''\
 #:schema ./schema.json

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.access.limits import Amounts, KeyLimit, Scope
-from anthropic_proxy.access.reservations import Reservations
-from anthropic_proxy.access.rules import Rules
+from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.rules import Rules
+from anthropic_proxy.gateway.stores.counters import SLOT_COUNT
 from anthropic_proxy.plugins import Limit, LimitKind, Reservation, Store
-from anthropic_proxy.stores.counters import SLOT_COUNT
 from tests.support.stores import Clock, NaiveStore, open_store, store_kinds
 from tests.support.waiting import wait_for_async
 

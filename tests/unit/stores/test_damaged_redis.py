@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from anthropic_proxy.gateway.stores.fallback import FallbackStore
+from anthropic_proxy.gateway.stores.redis import RedisStore
 from anthropic_proxy.plugins import Limit
-from anthropic_proxy.stores.fallback import FallbackStore
-from anthropic_proxy.stores.redis import RedisStore
 from tests.support.waiting import wait_for_async
 
 LIMIT = Limit("key/a/requests", "rate", 1, 2, 60.0)

@@ -1,6 +1,6 @@
 """`MemoryStore` with more values than it keeps."""
 
-from anthropic_proxy.stores.memory import MAX_KEYS, MemoryStore
+from anthropic_proxy.gateway.stores.memory import MAX_KEYS, MemoryStore
 
 
 async def test_many_values_with_one_lifetime_replace_no_values_with_another() -> None:

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.stores.own_usage import OwnUsage
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit
-from anthropic_proxy.stores.memory import MemoryStore
-from anthropic_proxy.stores.own_usage import OwnUsage
 
 PERIOD = 60.0
 MAXIMUM = 40

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.gateway.stores.sqlite import SqliteStore
 from anthropic_proxy.plugins import Limit, Store
-from anthropic_proxy.stores.sqlite import SqliteStore
 from tests.support.waiting import wait_for_async
 
 BUDGET = Limit("budget", "amount", 30, 100, 3600.0)
@@ -72,7 +72,7 @@ async def test_limits_are_counted_in_the_process_while_the_file_cannot_be_used(t
 async def test_a_locked_file_delays_nobody_twice_and_loses_no_amounts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anthropic_proxy.stores.sqlite.LOCK_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("anthropic_proxy.gateway.stores.sqlite.LOCK_TIMEOUT_SECONDS", 0.3)
     file = tmp_path / "limits.sqlite3"
     store = SqliteStore(file)
     held = [await store.reserve([RATE, STREAMS, BUDGET]) for _ in range(2)]
@@ -103,7 +103,7 @@ async def test_a_locked_file_delays_nobody_twice_and_loses_no_amounts(
 
 
 async def test_closing_the_store_writes_waiting_settlements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anthropic_proxy.stores.sqlite.LOCK_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("anthropic_proxy.gateway.stores.sqlite.LOCK_TIMEOUT_SECONDS", 0.3)
     file = tmp_path / "limits.sqlite3"
     store = SqliteStore(file)
     running = await store.reserve([BUDGET])

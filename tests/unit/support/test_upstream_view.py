@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.anthropic import Dialect
+from anthropic_proxy.engine.wires.anthropic import Dialect
 from tests.support.prompt_cache import SESSION, text
 from tests.support.sessions import TOOLS, EncodingStyle, Session, SessionStep, encoding_styles, session_steps, sessions
 from tests.support.upstream_view import decode_seen, expect

@@ -5,9 +5,9 @@ from typing import cast
 from msgspec import Struct
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.telemetry.traces.exporter import TraceExporter
 from anthropic_proxy.plugins import Client, Gateway, Receipt
-from anthropic_proxy.settings import Secret, Settings
-from anthropic_proxy.traces.exporter import TraceExporter
 
 
 class _Gateway(Struct):

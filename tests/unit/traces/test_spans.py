@@ -9,10 +9,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.trace import StatusCode
 
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.trace_context import TraceContext
+from anthropic_proxy.gateway.telemetry.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.trace_context import TraceContext
-from anthropic_proxy.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder
 
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
 

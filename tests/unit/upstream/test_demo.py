@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import list_variables
-from anthropic_proxy.upstream import demo
-from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.contract import Call, Transport, UpstreamRequest
-from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.fold import fold
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream import demo
+from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.engine.wires.contract import Call, Transport, UpstreamRequest
+from anthropic_proxy.engine.wires.framing import SSEReader
+from anthropic_proxy.gateway.settings import list_variables
 
 Json = dict[str, Any]
 STRING: Json = {"type": "string"}

@@ -12,17 +12,9 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.errors import (
-    AuthenticationFailed,
-    MissingExtra,
-    UpstreamError,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
-from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Settings
-from anthropic_proxy.upstream.google_auth import (
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.upstream.google_auth import (
     EXPIRY_MARGIN_SECONDS,
     MAX_ABANDONED_THREADS,
     MIN_RENEWAL_INTERVAL_SECONDS,
@@ -30,6 +22,14 @@ from anthropic_proxy.upstream.google_auth import (
     GoogleCredentials,
     GoogleTokenCache,
 )
+from anthropic_proxy.errors import (
+    AuthenticationFailed,
+    MissingExtra,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.fakes.google_tokens import (
     PROJECT,
     TokenServers,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from anthropic_proxy.upstream.html_to_markdown import MAX_HTML_CHARACTERS, convert_html
+from anthropic_proxy.engine.upstream.html_to_markdown import MAX_HTML_CHARACTERS, convert_html
 
 PAGE = """<!doctype html><html><head><title> Cheese
   &amp; wine </title><style>p { color: red }</style></head><body>

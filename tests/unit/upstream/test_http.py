@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import trustme
 
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.dialer import is_local_connection_refused
+from anthropic_proxy.engine.upstream.http.url import Origin, join_url, parse_url
+from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.upstream.http.client import HttpTransport
-from anthropic_proxy.upstream.http.dialer import is_local_connection_refused
-from anthropic_proxy.upstream.http.url import Origin, join_url, parse_url
-from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from tests.support.http_server import Server, asking, post, read_all, serving
 from tests.support.messages import exactly
 from tests.support.waiting import WAIT_SECONDS

@@ -12,10 +12,8 @@ from unittest.mock import patch
 
 import pytest
 
-from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import export_to_litellm, load_settings
-from anthropic_proxy.upstream.litellm import (
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream.litellm import (
     LiteLLMResponse,
     LiteLLMThread,
     LiteLLMTransport,
@@ -24,8 +22,10 @@ from anthropic_proxy.upstream.litellm import (
     encode_error_body,
     to_acompletion_arguments,
 )
-from anthropic_proxy.wire.contract import UpstreamRequest
-from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
+from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
+from anthropic_proxy.gateway.settings import export_to_litellm, load_settings
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm

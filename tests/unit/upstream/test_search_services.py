@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream.contract import SearchResult, WebSearch
+from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, WebSearchFailed
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.readiness import find_feature_problems
-from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
-from anthropic_proxy.upstream.contract import SearchResult, WebSearch
-from anthropic_proxy.upstream.transports import Transports
+from anthropic_proxy.gateway.readiness import find_feature_problems
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from tests.support.fakes.search_services import KEY, SearchStandIn, new_search_service
 from tests.support.fakes.searxng import Searxng, new_searxng, result
 from tests.support.fakes.server import serving_strictly

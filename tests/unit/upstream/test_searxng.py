@@ -8,12 +8,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream.contract import SearchResult
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.web_search import MAX_QUERY_CHARACTERS, SearxngClient
 from anthropic_proxy.errors import ConfigurationError, WebSearchFailed
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.contract import SearchResult
-from anthropic_proxy.upstream.http.client import HttpTransport
-from anthropic_proxy.upstream.web_search import MAX_QUERY_CHARACTERS, SearxngClient
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.searxng import Searxng as Instance
 from tests.support.fakes.searxng import new_searxng, result
 from tests.support.fakes.server import Running, serving_strictly

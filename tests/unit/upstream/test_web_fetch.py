@@ -17,18 +17,18 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec import structs
 
-from anthropic_proxy.errors import WebFetchFailed
-from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, IMAGE_MEDIA_TYPES, FetchedPage
-from anthropic_proxy.upstream.http.client import HttpTransport
-from anthropic_proxy.upstream.http.dialer import is_public_address
-from anthropic_proxy.upstream.web_fetch import (
+from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, IMAGE_MEDIA_TYPES, FetchedPage
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.dialer import is_public_address
+from anthropic_proxy.engine.upstream.web_fetch import (
     HTML_CONVERTER,
     MAX_PAGE_BYTES,
     GuardedDialer,
     PageFetcher,
     find_charset_parameter,
 )
-from anthropic_proxy.wire.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.errors import WebFetchFailed
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"

@@ -5,9 +5,9 @@ import tracemalloc
 
 import pytest
 
+from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS, has_too_many_members
+from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.raw_json import MAX_MEMBERS, has_too_many_members
-from anthropic_proxy.wire import anthropic
 from tests.support.messages import exactly
 
 TOO_MANY_MEMBERS = "The request body contains more than 250,000 list elements and object members."

@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.errors import UnreadableReply, UpstreamErrorCause
-from anthropic_proxy.wire.failures import (
+from anthropic_proxy.engine.wires.failures import (
     build_upstream_error,
     decode_error_body,
     find_rejected_parameter,
@@ -15,7 +14,8 @@ from anthropic_proxy.wire.failures import (
     rejects_developer_role,
     rejects_tool_result_content,
 )
-from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
+from anthropic_proxy.engine.wires.failures.kinds.policy import is_policy_refusal
+from anthropic_proxy.errors import UnreadableReply, UpstreamErrorCause
 
 ASKED, ESTIMATE = 64_000, 20_000
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, read_error_object
+from anthropic_proxy.engine.wires.failures.kinds.policy import is_policy_refusal
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.redaction import redact_key_patterns, redact_secrets
-from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, read_error_object
-from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
+from anthropic_proxy.secrets import redact_key_patterns, redact_secrets
 
 
 def refused(

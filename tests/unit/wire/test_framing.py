@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.wires.framing import EventSplitter, NDJSONReader, SSEReader
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.wire.framing import EventSplitter, NDJSONReader, SSEReader
 from tests.support.messages import exactly
 
 

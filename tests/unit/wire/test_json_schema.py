@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.json_schema import (
+from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
     SchemaRules,
     clean_schema,

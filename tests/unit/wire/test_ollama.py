@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.wires import ollama
+from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.framing import NDJSONReader
+from anthropic_proxy.engine.wires.ollama.tools import encode_parameters
+from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import ProxyError, UpstreamError
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.wire import ollama
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
-from anthropic_proxy.wire.framing import NDJSONReader
-from anthropic_proxy.wire.ollama.tools import encode_parameters
-from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.decoding import decode_whole
 from tests.support.fakes.ollama.models import MODELS, Model, find_model
 from tests.support.fakes.ollama.rules import check_body

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.framing import SSEReader
+from anthropic_proxy.engine.wires.json_repair import join_json_strings
+from anthropic_proxy.engine.wires.openai_chat.frames import ABSENT, REASONING_FIELDS, ChoiceDelta, decode_chunk
+from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.json_repair import join_json_strings
-from anthropic_proxy.wire.openai_chat.frames import ABSENT, REASONING_FIELDS, ChoiceDelta, decode_chunk
-from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
 from tests.support.golden_runner import find_cases, read_fields

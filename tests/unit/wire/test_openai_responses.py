@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.messages.deltas import (
+from anthropic_proxy.engine.messages.deltas import (
     CHARACTERS_PER_TOKEN,
     Delta,
     Stop,
@@ -23,17 +22,18 @@ from anthropic_proxy.messages.deltas import (
     ToolEnd,
     Usage,
 )
-from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, build_route
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire import openai_chat, openai_responses
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.openai_responses.stream import LocalOutputLimit
+from anthropic_proxy.engine.messages.fold import fold
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
+from anthropic_proxy.engine.wires import openai_chat, openai_responses
+from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.framing import SSEReader
+from anthropic_proxy.engine.wires.openai_responses.stream import LocalOutputLimit
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
 from tests.support.golden_runner import read_fields

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.messages.fold import fold
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.wires import gemini, ollama, openai_chat, openai_responses
+from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.reply_ends import find_finish_kind, find_worst_kind, split_input_tokens
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.models import decode_request
-from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.messages.tool_arguments import is_truncated_object
-from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.reply_ends import find_finish_kind, find_worst_kind, split_input_tokens
 from tests.support.decoding import decode_whole
 
 REQUEST = {

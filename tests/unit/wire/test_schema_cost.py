@@ -11,11 +11,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.reply_schema import ReplySchema
-from anthropic_proxy.messages.work_budget import CountedWork, WorkBudget, WorkLimitExceeded
-from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, encode_reply_schema, find_unsupported_keywords
-from anthropic_proxy.wire.json_schema import (
+from anthropic_proxy.engine.messages.reply_schema import ReplySchema
+from anthropic_proxy.engine.messages.work_budget import CountedWork, WorkBudget, WorkLimitExceeded
+from anthropic_proxy.engine.wires.gemini.schema import (
+    encode_parameter_schema,
+    encode_reply_schema,
+    find_unsupported_keywords,
+)
+from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
     UNRESTRICTED_RULES,
     Schema,
@@ -23,7 +26,8 @@ from anthropic_proxy.wire.json_schema import (
     clean_schema,
     may_accept_object,
 )
-from anthropic_proxy.wire.ollama.tools import encode_parameters
+from anthropic_proxy.engine.wires.ollama.tools import encode_parameters
+from anthropic_proxy.errors import InvalidRequest
 from tests.support import schemas
 from tests.support.harness import ProxyHarness
 from tests.support.reply_schemas import GOOD, Model

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.wire.thinking import (
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.wires.thinking import (
     MAX_SIGNATURE_BYTES,
     ReasoningState,
     TrailingThinkingBuffer,

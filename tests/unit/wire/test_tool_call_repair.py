@@ -15,13 +15,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, build_route
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire import openai_chat, tool_call_repair
-from anthropic_proxy.wire.tool_call_repair import (
+from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
+from anthropic_proxy.engine.wires import openai_chat, tool_call_repair
+from anthropic_proxy.engine.wires.tool_call_repair import (
     OPENED_THINKING_TAGS,
     TOOL_CALL_FORMATS,
     OfferedTools,
@@ -31,8 +30,9 @@ from anthropic_proxy.wire.tool_call_repair import (
     ToolCallRepair,
     repair_arguments,
 )
-from anthropic_proxy.wire.tool_call_repair.formats import read_python_calls
-from anthropic_proxy.wire.tool_call_repair.text_calls import MAX_FENCES
+from anthropic_proxy.engine.wires.tool_call_repair.formats import read_python_calls
+from anthropic_proxy.engine.wires.tool_call_repair.text_calls import MAX_FENCES
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, READ, RUN, TOOLS, new_call

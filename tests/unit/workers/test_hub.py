@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.log.in_progress import SHARED_MEMORY_BYTES
-from anthropic_proxy.metrics import Gauges, decode_snapshot
-from anthropic_proxy.platforms.sockets import SocketEvents
-from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, WORKER_TIMEOUT_SECONDS, Hub
-from anthropic_proxy.workers.ipc import (
+from anthropic_proxy.gateway.platforms.sockets import SocketEvents
+from anthropic_proxy.gateway.telemetry.log.in_progress import SHARED_MEMORY_BYTES
+from anthropic_proxy.gateway.telemetry.metrics import Gauges, decode_snapshot
+from anthropic_proxy.gateway.workers.hub import MAX_OBSERVATIONS, WORKER_TIMEOUT_SECONDS, Hub
+from anthropic_proxy.gateway.workers.ipc import (
     MAX_MESSAGE_BYTES,
     MAX_UNSENT_BYTES,
     IpcChannel,
@@ -25,7 +24,8 @@ from anthropic_proxy.workers.ipc import (
     StatsRequest,
     StatsTotal,
 )
-from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
+from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer
+from anthropic_proxy.plugins import Client, Receipt
 from tests.support.waiting import WAIT_SECONDS
 
 LESSON = SharedObservation("model", "here", "model", "temperature", 100.0)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, slots_per_worker
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamError
-from anthropic_proxy.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, slots_per_worker
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from anthropic_proxy.workers.ipc import SharedObservation
-from anthropic_proxy.workers.link import apply_observation, register_publisher
+from anthropic_proxy.gateway.workers.ipc import SharedObservation
+from anthropic_proxy.gateway.workers.link import apply_observation, register_publisher
 from tests.support.harness import FakeResponse, ProxyHarness
 
 KEYS = ("sk-first-0123456789abcdef", "sk-second-0123456789abcdef")

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
+from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.exchange import Exchange
-from anthropic_proxy.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.routing.router import RoutingQuery, build_route
-from anthropic_proxy.upstream.contract import SearchResult
 from tests.support.harness import FakeResponse, RecordingSink
 from tests.support.platform_marks import needs_timer_signal
 from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.reply_schema import ReplySchema
 from tests.support.fake_upstream import frame
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.messages import exactly

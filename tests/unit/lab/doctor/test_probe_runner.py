@@ -7,13 +7,13 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
+from anthropic_proxy.cli.doctor.run import ProbeTotals, select_backends
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.services import open_services
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.lab.doctor import ProbeTotals, select_backends
-from anthropic_proxy.lab.doctor.probe_runner import ProbeRunner
-from anthropic_proxy.log import Log
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import open_services
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.fakes.server import RequestLog, new_application, serving
 
 BODY = {"max_tokens": 20, "stream": True, "messages": [{"role": "user", "content": "hello"}]}

@@ -4,13 +4,13 @@ import json
 from datetime import date
 from pathlib import Path
 
-from anthropic_proxy import doctor_run
-from anthropic_proxy.doctor_run import RunFix
-from anthropic_proxy.lab.doctor import Report
-from anthropic_proxy.lab.doctor.report import Fix, encode_report
-from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import load_settings
+from anthropic_proxy.cli.doctor.report import Fix, encode_report
+from anthropic_proxy.cli.doctor.run import Report
+from anthropic_proxy.cli.doctor.run_recorder import RunRecorder
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.doctor_run import RunFix
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
 
 KEY = "1234"
 FIX = Fix(name="openai", problem=f"rejects {KEY}.", remedy="OPENAI_API_KEY=<new key>")

@@ -3,8 +3,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, build_catalog
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, build_catalog
 from tests.support.interleaving import interleave
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")

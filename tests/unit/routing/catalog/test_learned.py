@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.platforms import files
-from anthropic_proxy.routing.catalog import (
+from anthropic_proxy.engine.platforms import files
+from anthropic_proxy.engine.providers.catalog import (
     LEARNED_FILE_NAME,
     LEARNED_MAX_AGE_DAYS,
     LearnedModel,

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, OllamaModelSource
+from anthropic_proxy.engine.routing.router import list_tier_mappings
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, OllamaModelSource
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import list_tier_mappings
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.ollama.models import MODELS, show, tags
 from tests.support.harness import FakeResponse, ProxyHarness
 

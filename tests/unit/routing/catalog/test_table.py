@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.routing.catalog import Catalog, _read_row, load_model_rows
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
-from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, switch_wire
-from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire import openai_responses
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog, _read_row, load_model_rows
+from anthropic_proxy.engine.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, switch_wire
+from anthropic_proxy.engine.wires import openai_responses
+from anthropic_proxy.gateway.settings import load_settings
 
 SERVERS = [server for row in PROVIDERS for server in row.servers]
 OWNERS: list[Provider | ServerOverride] = [*PROVIDERS, *SERVERS]

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import build_catalog
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_server_override
+from anthropic_proxy.engine.upstream.http.url import join_url
+from anthropic_proxy.engine.wires import openai_chat, openai_responses
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.catalog import build_catalog
-from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, Target, build_route, find_server_override
-from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.upstream.http.url import join_url
-from anthropic_proxy.wire import openai_chat, openai_responses
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.settings import Settings, load_settings
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.messages import exactly

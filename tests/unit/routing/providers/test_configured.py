@@ -9,20 +9,20 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.app import log_startup_summary
-from anthropic_proxy.errors import AuthenticationFailed, ClientError
-from anthropic_proxy.routing.catalog import Catalog, build_catalog
-from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.model_listing import list_models
-from anthropic_proxy.routing.providers import PROVIDERS, find_registry
-from anthropic_proxy.routing.router import (
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.providers.catalog import Catalog, build_catalog
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.routing.model_listing import list_models
+from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
     build_route,
     choose_preferred_provider_name,
     find_preferred_provider,
 )
-from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
-from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.errors import AuthenticationFailed, ClientError
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.provider_lists import list_unset_names
 from tests.support.startup_summary import ADDRESS, NOW

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.http1.connection import MAX_HEAD_BYTES, Http1Connection
+from anthropic_proxy.gateway.server.http1.connection import MAX_HEAD_BYTES, Http1Connection
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS

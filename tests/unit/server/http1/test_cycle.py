@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
-from anthropic_proxy.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
-from anthropic_proxy.server.request_body import pop_complete_body
+from anthropic_proxy.engine.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
+from anthropic_proxy.gateway.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
+from anthropic_proxy.gateway.server.request_body import pop_complete_body
 from tests.support.http1_server import CLOSE, GET, Echo, serving, talk
 from tests.support.virtual_time import in_virtual_time
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from anthropic_proxy.engine.upstream.http.connection import MAX_RESPONSE_HEAD_BYTES
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.upstream.http.connection import MAX_RESPONSE_HEAD_BYTES
 from tests.support.http_server import Server, asking, post, read_all, serving
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"

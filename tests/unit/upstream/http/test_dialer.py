@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.upstream.http.dialer import AddressInfo, connect_first
+from anthropic_proxy.engine.upstream.http.dialer import AddressInfo, connect_first
 from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]

@@ -16,10 +16,10 @@ from contextlib import suppress
 import pytest
 from msgspec import Struct
 
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.platforms.signals import new_event_loop
-from anthropic_proxy.upstream.http.client import HttpTransport
-from anthropic_proxy.wire.contract import UpstreamRequest
+from anthropic_proxy.gateway.platforms.signals import new_event_loop
 
 SEED = 20261120
 EXCHANGES, CLIENTS = 1_500, 40

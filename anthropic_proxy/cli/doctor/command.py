@@ -1,0 +1,508 @@
+"""Command `doctor`: sends test requests to the configured providers, and prints the features that work.
+
+It also prints remedies for problems, and tables for `anthropic-proxy.toml` that adapt the proxy to an unknown server.
+"""
+
+import asyncio
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from textwrap import wrap
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.completion import complete_providers
+from anthropic_proxy.cli.doctor.dialect_row import FoundServer, hide_credentials
+from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
+from anthropic_proxy.cli.doctor.report import LEGEND, ROWS, Cell, encode_report, format_count, uses_demo_provider
+from anthropic_proxy.cli.doctor.run import (
+    Backend,
+    Diagnosis,
+    ProbeTotals,
+    Report,
+    estimate_price,
+    estimate_totals,
+    run_doctor,
+    select_backends,
+)
+from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, list_learned_models
+from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers.catalog import store_learned_models
+from anthropic_proxy.engine.services import Services, open_services
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
+from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.secrets import redact_secrets
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+MAX_UNCONFIRMED_REQUESTS = 150
+"""Number of expected requests above which the command asks the user before it sends them."""
+
+
+class _Options(NamedTuple):
+    """Options of the command."""
+
+    names: "Sequence[str]"
+    """Providers or models to examine. Empty: all that the settings configure."""
+    asks: bool
+    """True: ask the user before many requests."""
+    searches_dialect: bool
+    """True: probe the deviations of known servers too."""
+    as_json: bool
+    report: Path | None
+    learns: bool
+    """True: store the results."""
+    is_attached: bool
+    """True: the parent process is a proxy, whose settings this process has. During a run, it holds the lock of stored
+    runs, and this process stops when its standard input ends."""
+
+
+def doctor(
+    *names: Annotated[str, Parameter(completer=complete_providers)],
+    yes: Annotated[bool, Parameter(name="--yes", negative="")] = False,
+    dialect: Annotated[bool, Parameter(name="--dialect", negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    report: Path | None = None,
+    learn: bool = True,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    attached: Annotated[bool, Parameter(name="--attached", negative="", show=False)] = False,
+) -> None:
+    """Parameters
+    ----------
+    names
+        Providers (openai) or models (openai/gpt-4.1); by default all that the settings configure.
+    yes
+        Do not ask before many requests.
+    dialect
+        Examine known servers too for deviations from the API, not only unknown servers.
+    as_json
+        Print the report as JSON.
+    report
+        File for the report, without secrets: Markdown, or JSON if its name ends with .json.
+    learn
+        Store the observed limits and features, for the next start or reload of the proxy and for the dashboard.
+    dry_run
+        Print the models and the expected cost, and send nothing.
+    attached
+        The dashboard uses this option when it starts the command: examine what the settings of this process configure,
+        not the proxy that runs on PORT. The dashboard holds the lock that allows only one stored run at a time. The run
+        stops when standard input ends.
+    """
+    options = _Options(names, not yes, dialect, as_json, report, learn, attached)
+    if dry_run:
+        _print_estimate(options)
+    else:
+        sys.exit(_run(options))
+
+
+def _run(options: _Options) -> int:
+    """Send the probes, store and write the results, and return the exit status."""
+    settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
+    _require_writable(options.report)
+    if options.is_attached:
+        stop_process_when_stdin_ends()
+    with ExitStack() as stack:
+        result, recorder = asyncio.run(_examine(settings, options, stack))
+        directory = settings.data_directory if options.learns else None
+        lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
+    try:
+        _write_results(result, settings, as_json=options.as_json, file=options.report)
+    finally:
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return result.exit_status
+
+
+@asynccontextmanager
+async def _open_backends(
+    settings: "Settings", options: _Options
+) -> "AsyncIterator[tuple[Services, Sequence[Backend]]]":
+    """Return a context manager with the services and the backends to examine."""
+    services = await open_services(settings, log=Log(io.StringIO()))
+    try:
+        if not settings.keys or options.names:
+            await services.catalog.refresh_listing("ollama")
+        yield services, select_backends(services, options.names, searches_known_servers=options.searches_dialect)
+    finally:
+        await services.close()
+
+
+async def _examine(settings: "Settings", options: _Options, stack: ExitStack) -> "tuple[Report, RunRecorder]":
+    """Send the probes (test requests) to the configured backends, and return the report and the open recorder.
+
+    `stack` closes the recorder. Raises `ConfigurationError` if a user of the dashboard stops the run.
+    """
+    async with _open_backends(settings, options) as (services, backends):
+        expected = estimate_totals(backends)
+        _announce(backends, expected, settings, asks=options.asks)
+        # after the question, because the lock keeps the dashboard from a run of its own
+        directory = settings.data_directory if options.learns and not options.names else None
+        opened = open_recorder(settings, directory, is_attached=options.is_attached)
+        recorder = await asyncio.to_thread(stack.enter_context, opened)
+        recorder.start(expected.requests)
+        try:
+            return await _show_run(services, backends, recorder, shows_table=not options.as_json), recorder
+        except asyncio.CancelledError:
+            if recorder.is_stopped:
+                raise ConfigurationError("The run was stopped on the page Providers of the dashboard.") from None
+            raise
+
+
+async def _show_run(
+    services: "Services", backends: "Sequence[Backend]", recorder: "RunRecorder", *, shows_table: bool
+) -> "Report":
+    """Run the doctor, show and store its progress, and return the report. `recorder` may cancel this task."""
+    run = asyncio.current_task()
+    assert run is not None
+    with DoctorProgress(shows_table=shows_table) as progress:
+
+        def show(diagnoses: "Sequence[Diagnosis]") -> None:
+            progress.update(diagnoses)
+            recorder.update_diagnoses(diagnoses)
+
+        tasks = [
+            asyncio.create_task(progress.report_unfinished_backends()),
+            asyncio.create_task(recorder.store_progress_periodically(run.cancel)),
+        ]
+        try:
+            return await run_doctor(services, backends, show)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price: float | None) -> tuple[str, str]:
+    """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
+    shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
+    cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
+    return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
+
+
+def _print_estimate(options: _Options) -> None:
+    """Print the models to examine and the expected cost. No probe is sent."""
+    settings = load_command_settings(of_running_proxy=not options.is_attached)
+
+    async def find_backends() -> "Sequence[Backend]":
+        async with _open_backends(settings, options) as (_, found):
+            return [one for one in found if one.target.provider.transport != "demo"]  # it has no model to examine
+
+    backends = asyncio.run(find_backends())
+    expected, models = estimate_totals(backends), [one.prefixed_id for one in backends]
+    price = estimate_price(backends, settings)
+    if options.as_json:
+        found = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
+        print(json.dumps(found))
+        return
+    count, cost = _describe_cost(backends, expected, price)
+    print(f"{count}: {cost}.", *models, sep="\n  ")
+
+
+def _announce(backends: "Sequence[Backend]", expected: "ProbeTotals", settings: "Settings", *, asks: bool) -> None:
+    """Print the expected number of requests and tokens on stderr.
+
+    `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
+    """
+    count, cost = _describe_cost(backends, expected, estimate_price(backends, settings))
+    sys.stderr.write(f"Probing {count}: {cost}.\n")
+    sys.stderr.flush()
+    if not asks or expected.requests <= MAX_UNCONFIRMED_REQUESTS:
+        return
+    remedy = "To send them without a question:  anthropic-proxy doctor --yes"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ConfigurationError(f"The probes need {cost}. {remedy}")
+    sys.stderr.write("Send them? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigurationError(f"Nothing was sent. {remedy}")
+
+
+def _require_writable(file: Path | None) -> None:
+    """Raise `ConfigurationError` if the report `file` cannot be written. None: no file.
+
+    This is checked before the first request to a provider, which costs money.
+    """
+    if file is None:
+        return
+    if not os.path.isdir(file.parent):
+        reason = f"there is no folder {file.parent}"
+    elif os.path.isdir(file):
+        reason = "it is a folder"
+    elif not os.access(file if os.path.exists(file) else file.parent, os.W_OK):
+        reason = "no permission"
+    else:
+        return
+    raise ConfigurationError(f"--report: {file} cannot be written: {reason}.")
+
+
+def _write_results(result: "Report", settings: "Settings", *, as_json: bool, file: Path | None) -> None:
+    secrets, today = settings.reveal_all_secrets(), date.today()
+    try:
+        if file is not None:
+            form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
+            file.write_text(encode_report(result, form, today, secrets), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
+    finally:
+        if as_json:
+            sys.stdout.write(encode_report(result, "json", today, secrets))
+            sys.stderr.write(f"Done: {result.cost_summary}.\n")
+        else:
+            write_report(result, secrets)
+
+
+_LOCK_SECONDS = 1.0
+"""Seconds for which the command waits for the lock of stored runs. A page of the dashboard may hold it for a moment."""
+
+
+@contextmanager
+def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bool) -> Iterator[RunRecorder]:
+    """Return a context manager that yields the recorder, which stores the run for the dashboard.
+
+    `directory` is the data directory. With None, nothing is stored. The context manager holds a lock, so that no other
+    run is stored meanwhile. With `is_attached`, the dashboard has started this run and already holds the lock. If
+    another run holds it, or the folder cannot be written, a line is written to stderr and nothing is stored.
+    """
+    with ExitStack() as stack:
+        if directory is not None and not is_attached:
+            try:
+                with ExitStack() as opened:
+                    opened.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
+                    doctor_run.remove_current(directory)  # an earlier run that failed
+                    stack.enter_context(opened.pop_all())
+            except OSError as error:
+                folder = doctor_run.find_folder(directory)
+                is_locked = isinstance(error, TimeoutError)
+                reason = "another run is in progress" if is_locked else f"{describe_os_error(error)} ({folder})"
+                sys.stderr.write(f"! This run is not stored for the dashboard: {reason}.\n")
+                directory = None
+        yield RunRecorder(directory, settings, time.time)
+        if directory is not None and not is_attached:
+            with suppress(OSError):
+                doctor_run.remove_current(directory)
+
+
+def store_results(recorder: RunRecorder, result: Report, directory: Path) -> list[str]:
+    """Store the complete run for the dashboard, and the observed limits and features of models in `directory`.
+
+    Return lines for stderr: one with the file in which the limits and features are stored, and one for each failure.
+    """
+    lines = _store_facts(result, directory)
+    try:
+        recorder.finish(result)
+    except OSError as error:
+        lines.append(f"✕ The results cannot be stored in {directory}: {describe_os_error(error)}.")
+    return lines
+
+
+def _store_facts(result: Report, directory: Path) -> list[str]:
+    learned = list_learned_models(result.diagnoses, date.today())
+    if not learned:
+        return []
+    try:
+        file = store_learned_models(directory, learned, date.today())
+    except OSError as error:
+        is_locked = isinstance(error, TimeoutError)
+        reason = "another run stores its facts" if is_locked else describe_os_error(error)
+        return [f"✕ The facts cannot be stored in {directory}: {reason}."]
+    noun = "model" if len(learned) == 1 else "models"
+    return [f"Facts about {len(learned)} {noun} for the next start or reload: {file}"]
+
+
+_TITLE_WIDTH = 28
+_MIN_COLUMN_WIDTH = 16
+_DEFAULT_WIDTH = 100
+_ROLES = {"✓": "ok", "~": "warn", "✕": "error", "–": "quiet", "…": "quiet"}
+
+
+_WAITING_SECONDS = 10.0
+"""Interval in seconds of the lines that name the backends without a reply, if stderr is no terminal."""
+
+
+class DoctorProgress:
+    """Progress of the command `doctor`: a table on stderr that is updated while the test requests run.
+
+    If stderr is no terminal or `shows_table` is False, lines with the names of unfinished backends replace the table.
+    """
+
+    def __init__(self, *, shows_table: bool) -> None:
+        self._diagnoses: Sequence[Diagnosis] = ()
+        self._live = _new_live_display() if shows_table and sys.stderr.isatty() else None
+
+    def __enter__(self) -> "DoctorProgress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if kind is asyncio.CancelledError:
+            self.write_cost_of_stopped_probes()  # after the table, which the end of the display removes
+
+    def update(self, diagnoses: Sequence[Diagnosis]) -> None:
+        """Show the present state of `diagnoses`, the results of all backends so far."""
+        self._diagnoses = diagnoses
+        if self._live is not None:
+            output = Output(sys.stderr)
+            self._live.update(Text.from_ansi("\n".join(_format_table(output, diagnoses))))
+
+    async def report_unfinished_backends(self, interval: float = _WAITING_SECONDS) -> None:
+        """Write a line with the names of unfinished backends every `interval` seconds, unless the table is shown."""
+        while self._live is None:
+            await asyncio.sleep(interval)
+            names = [one.backend.prefixed_id for one in self._diagnoses if not one.is_complete]
+            limit = f"A request without a reply ends after {PROBE_TIMEOUT_SECONDS:g} s."
+            sys.stderr.write(f"Waiting for {', '.join(names)}. {limit}\n")
+            sys.stderr.flush()
+
+    def write_cost_of_stopped_probes(self) -> None:
+        """Write the numbers of requests and tokens that were sent before the user stopped the command."""
+        totals = [diagnosis.totals for diagnosis in self._diagnoses]
+        requests = format_count(sum(one.requests for one in totals), "request")
+        tokens = sum(one.input_tokens + one.output_tokens for one in totals)
+        sys.stderr.write(f"Stopped after {requests} and {tokens:,} tokens.\n")
+
+
+def _new_live_display() -> "Live":
+    from rich.console import Console  # noqa: PLC0415  # needed on a terminal only
+    from rich.live import Live  # noqa: PLC0415
+
+    return Live(console=Console(stderr=True, highlight=False), refresh_per_second=8, transient=True)
+
+
+def write_report(report: Report, secrets: Sequence[str]) -> None:
+    """Write the results of the doctor to stdout: table of backends, cost of the run, and remedies.
+
+    If the doctor has examined a server for deviations from its API, its findings are written too.
+    `secrets`: keys that are masked in the output.
+    """
+    output = Output()
+
+    def write(text: str = "") -> None:
+        output.write_line(redact_secrets(text, secrets))
+
+    for line in _format_table(output, report.diagnoses):
+        write(line)
+    write()
+    for line in _format_legend(report, output.width or _DEFAULT_WIDTH):
+        write(line)
+    for line in _format_fixes(output, report):
+        write(line)
+    for server in report.servers:
+        write()
+        for line in _format_server(output, server):
+            write(line)
+
+
+def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
+    """Yield the lines of the table with one column for each of `diagnoses`.
+
+    Columns that do not fit into the width of the terminal follow in another table.
+    """
+    for number, shown in enumerate(_split_columns(output.width, diagnoses)):
+        if number:
+            yield ""
+        indent = " " * (2 + _TITLE_WIDTH)
+        yield f"{indent}{''.join(_fit(one.backend.name, width) for one, width in shown)}".rstrip()
+        models = "".join(_fit(one.backend.target.model, width) for one, width in shown)
+        yield f"{indent}{output.paint(models, 'quiet')}".rstrip()
+        for row in ROWS:
+            cells = "".join(_paint_cell(output, row.build(one), width) for one, width in shown)
+            yield f"  {row.title:<{_TITLE_WIDTH}}{cells}".rstrip()
+
+
+def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> Iterator[Sequence[tuple[Diagnosis, int]]]:
+    """Yield the columns of each table with their widths in characters.
+
+    `line_width`: width of the terminal; None: no limit, so all columns are in one table.
+    """
+    free = sys.maxsize if line_width is None else max(line_width - 2 - _TITLE_WIDTH, _MIN_COLUMN_WIDTH)
+    shown: list[tuple[Diagnosis, int]] = []
+    for diagnosis in diagnoses:
+        wanted = 2 + max(len(diagnosis.backend.target.model), len(diagnosis.backend.name))
+        width = min(max(wanted, _MIN_COLUMN_WIDTH), free)
+        if shown and sum(used for _, used in shown) + width > free:
+            yield shown
+            shown = []
+        shown.append((diagnosis, width))
+    yield shown
+
+
+def _fit(text: str, width: int) -> str:
+    return f"{text if len(text) < width else f'{text[: width - 2]}…':<{width}}"
+
+
+def _paint_cell(output: Output, cell: Cell, width: int) -> str:
+    padded = _fit(str(cell), width)
+    return padded.replace(cell.sign, output.paint(cell.sign, _ROLES[cell.sign]), 1) if cell.sign else padded
+
+
+def _format_legend(report: Report, width: int) -> Iterator[str]:
+    line = f"  {LEGEND}    {report.cost_summary}"
+    yield from [line] if len(line) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"]
+
+
+def _format_fixes(output: Output, report: Report) -> Iterator[str]:
+    if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
+        yield ""
+        yield f"  {output.paint('!', 'warn')} No provider is configured, so the demo replies. It has no model."
+        yield f"    Set the key of a provider in .env:  {output.paint('OPENAI_API_KEY=…', 'type')}"
+        return
+    if not report.fixes:
+        return
+    yield ""
+    yield "  To fix:"
+    names = max(len(fix.name) for fix in report.fixes)
+    problems = max(len(fix.problem) for fix in report.fixes)
+    width = output.width or _DEFAULT_WIDTH
+    for fix in report.fixes:
+        start, remedy = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  ", output.paint(fix.remedy, "type")
+        padded = next(
+            (size for size in (problems, len(fix.problem)) if 10 + names + size + len(fix.remedy) <= width), 0
+        )
+        if padded:
+            yield f"{start}{fix.problem:<{padded}}    {remedy}"
+            continue
+        first, *others = wrap(fix.problem, max(width - 6 - names, 20), break_long_words=False) or [""]
+        yield f"{start}{first}"
+        yield from (f"{' ' * (6 + names)}{line}" for line in others)
+        yield f"{' ' * (6 + names)}{remedy}"
+
+
+def _format_server(output: Output, server: FoundServer) -> Iterator[str]:
+    """Yield lines about `server`, a server that is not known to the proxy: the observed deviations.
+
+    If a field of the configuration file should change, its table is included.
+    """
+    yield f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}"
+    several = len(server.diagnoses) > 1
+    for diagnosis in server.diagnoses:
+        model = f"{diagnosis.found_target.model}: " if several else ""
+        yield from (f"  {output.paint('~', 'warn')} {model}{text}" for text in diagnosis.quirks.values())
+    if not any(diagnosis.evidence for diagnosis in server.diagnoses):
+        yield "  The dialect of the proxy needs no change."
+        return
+    if server.diagnoses[0].backend.target.provider.is_configured:
+        yield f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:"
+    else:
+        used = output.paint(f"PREFERRED_PROVIDER={server.name}", "type")
+        yield f"  Table for anthropic-proxy.toml, beside .env. Use the server with {used} or the prefix {server.name}/:"
+    yield ""
+    yield from server.table.splitlines()

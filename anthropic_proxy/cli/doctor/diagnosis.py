@@ -1,0 +1,582 @@
+"""Examination of one backend (a model of a provider) by probes, the test requests of the doctor.
+
+`must_run` decides which probes are sent to a backend. `diagnose_backend` runs them and stores their results in a
+`Diagnosis`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import msgspec
+from msgspec import structs
+
+from anthropic_proxy.cli.doctor.findings import (
+    Backend,
+    Diagnosis,
+    Evidence,
+    EvidenceKind,
+    Outcome,
+    Problem,
+    ProblemKind,
+    State,
+)
+from anthropic_proxy.cli.doctor.probe_runner import ProbeResult, ProbeRunner, UpstreamExchange
+from anthropic_proxy.cli.doctor.probes import (
+    LIMITS_BODY,
+    PROBES,
+    THINKING_BODY,
+    TOOLS_PROBE_QUESTION,
+    Probe,
+    build_tool_results_request,
+    check_accepted,
+)
+from anthropic_proxy.engine.exchange.not_found import describe_base_url_setting
+from anthropic_proxy.engine.providers.catalog import ModelCapabilities
+from anthropic_proxy.engine.routing.router import Target, switch_wire
+from anthropic_proxy.engine.wires import openai_chat
+from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.engine.wires.failures import decode_error_body
+from anthropic_proxy.engine.wires.openai_chat.frames import REASONING_FIELDS
+from anthropic_proxy.errors import MissingExtra, UpstreamError
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log import escape_unprintable
+from anthropic_proxy.secrets import redact_secrets
+
+MAX_EXCERPT_CHARACTERS = 160
+"""Maximum characters of a server's error message that the report quotes."""
+_TEMPORARY = (408, 429, 500, 502, 503, 504, 529)
+"""HTTP statuses of errors that may have another cause than the request, such as load."""
+_REASON = re.compile(r"support|unknown|unexpected|unrecognized|invalid|not (?:allowed|permitted|accepted)|reject", re.I)
+"""Pattern of error messages that name the cause of a rejection. Another error with status 500 may be accidental."""
+
+
+class DialectSearch:
+    """Search for the deviations of one server from its API (its dialect), by probes with one model.
+
+    `target` has the dialect found so far.
+    """
+
+    def __init__(self, runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings) -> None:
+        self._runner = runner
+        self._diagnosis = diagnosis
+        self._settings = settings
+        self._secrets = settings.reveal_all_secrets()
+        backend = diagnosis.backend
+        self.target: Target = structs.replace(
+            backend.target,
+            capabilities=ModelCapabilities(
+                efforts=backend.target.capabilities.efforts, default_effort=backend.target.capabilities.default_effort
+            ),
+        )
+
+    @property
+    def searches_dialect(self) -> bool:
+        """True if failed probes are repeated with changes, to find the deviations of this server from its API.
+
+        Usually, this is only necessary for unknown servers. The deviations of known servers are part of the proxy.
+        """
+        return self._diagnosis.backend.searches_dialect or bool(self._diagnosis.wire)
+
+    async def run_probe(self, probe: Probe) -> ProbeResult:
+        """Send `probe` (a test request), store if its feature is supported, and return the result.
+
+        If the probe fails, it may be repeated with other values of dialect fields.
+        """
+        result = await self._runner.send(self.target, probe.body)
+        problem = probe.check(result)
+        if problem and self._may_be_accidental(result):
+            result = await self._runner.send(self.target, probe.body)
+            problem = probe.check(result)
+        self._apply_adaptations(probe, result)
+        if problem and self._may_search(probe, result):
+            result, problem = await self._try_candidates(probe, result, problem)
+        self._diagnosis.outcomes[probe.name] = self._judge(probe, result, problem)
+        return result
+
+    async def send_with_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
+        """Send `probe` with other values of dialect fields, and return the result without storing it.
+
+        None: the dialect of this API lacks one of the fields.
+        """
+        dialect = change_dialect(self.target.dialect, change)
+        if dialect is None:
+            return None
+        return await self._runner.send(structs.replace(self.target, dialect=dialect), probe.body)
+
+    def adopt_change(
+        self,
+        probe: Probe,
+        change: Mapping[str, object],
+        failed: ProbeResult,
+        result: ProbeResult,
+        *,
+        effect: str = "",
+    ) -> None:
+        """Keep changed values of dialect fields for all later probes, and store the reason for the report.
+
+        `failed` is the result of `probe` without the change, and `result` is the result with it. `effect` describes
+        the improvement. An empty `effect` means that `probe` fails without the change.
+        """
+        dialect = change_dialect(self.target.dialect, change)
+        if dialect is not None and dialect != self.target.dialect:
+            self._record(probe, dialect, failed, result, kind="improvement" if effect else "required", effect=effect)
+
+    def use_wire(self, name: str) -> bool:
+        """Send all later probes by another API (wire) of the provider, such as `chat`.
+
+        Return False if the provider does not have this API, or if it is already used.
+        """
+        provider = self.target.provider
+        switched = switch_wire(self.target, name, self._settings)
+        if switched is None or switched.wire is self.target.wire:
+            return False
+        self.target = structs.replace(switched, capabilities=self.target.capabilities)
+        self._diagnosis.wire = f"{provider.env_prefix}_WIRE={name}"
+        return True
+
+    def redact(self, text: str, max_characters: int = MAX_EXCERPT_CHARACTERS) -> str:
+        """Return `text` on one line, without keys and unprintable characters, and shortened to `max_characters`."""
+        text = escape_unprintable(redact_secrets(" ".join(text.split()), self._secrets))
+        return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
+
+    def describe_rejection(self, exchange: UpstreamExchange) -> str:
+        """Return the server's error message for a rejected upstream request, without keys and on one line."""
+        fault = decode_error_body(exchange.status, {}, bytes(exchange.response))
+        return self.redact(fault.message or fault.excerpt or "no message")
+
+    def _may_be_accidental(self, result: ProbeResult) -> bool:
+        """Return True if the server failed with status 500 and its error names no part of the request as cause."""
+        rejected = result.first_rejection
+        return rejected is not None and rejected.status == 500 and not _REASON.search(self.describe_rejection(rejected))
+
+    def _may_search(self, probe: Probe, result: ProbeResult) -> bool:
+        if not self.searches_dialect or not probe.candidates:
+            return False
+        if result.error is None:
+            return probe.tests_effect
+        return result.first_rejection is not None or not isinstance(result.error, UpstreamError)
+
+    async def _try_candidates(self, probe: Probe, failed: ProbeResult, problem: str) -> tuple[ProbeResult, str]:
+        for change in probe.candidates:
+            if change_dialect(self.target.dialect, change) == self.target.dialect:
+                continue
+            result = await self.send_with_change(probe, change)
+            if result is not None and not probe.check(result):
+                self.adopt_change(probe, change, failed, result)
+                self._apply_adaptations(probe, result)
+                return result, ""
+        return failed, problem
+
+    def _apply_adaptations(self, probe: Probe, result: ProbeResult) -> None:
+        """Use the adaptations of a successful probe for all later probes, so that the server does not reject those."""
+        for name in result.adaptations:
+            verb, _, value = name.partition(" ")
+            if verb == "wire" and (switched := switch_wire(self.target, value, self._settings)) is not None:
+                self.target = structs.replace(switched, capabilities=self.target.capabilities)
+                return
+        dialect = self.target.dialect
+        for name in result.adaptations:
+            dialect = self.target.wire.apply_adaptation(dialect, name)
+        if dialect != self.target.dialect:
+            self._record(probe, dialect, result, result, kind="automatic")
+
+    def _record(
+        self,
+        probe: Probe,
+        dialect: BaseDialect,
+        failed: ProbeResult,
+        result: ProbeResult,
+        *,
+        kind: EvidenceKind,
+        effect: str = "",
+    ) -> None:
+        before, after = structs.asdict(self.target.dialect), structs.asdict(dialect)
+        rejected = failed.first_rejection
+        accepted = result.upstream[-1].request if result.upstream else b""
+        first = rejected or (failed.upstream[0] if failed.upstream else UpstreamExchange(b""))
+        for name, value in after.items():
+            if value != before[name]:
+                evidence = Evidence(
+                    kind=kind,
+                    field=name,
+                    value=value,
+                    previous=before[name],
+                    probe=probe.name,
+                    sent=self.redact(find_differing_fields(first.request, accepted)),
+                    status=rejected.status if rejected else 0,
+                    error=self.describe_rejection(rejected) if rejected else effect or self.redact(probe.check(failed)),
+                )
+                self._diagnosis.evidence.append(evidence)
+        self.target = structs.replace(self.target, dialect=dialect)
+
+    def _judge(self, probe: Probe, result: ProbeResult, problem: str) -> Outcome:
+        if not problem:
+            if probe.proof is not None and (doubt := probe.proof(result)):
+                return Outcome(state="untested", detail="accepted", reason=doubt)
+            emulated = [note.reason for note in result.notes if note.handling == "emulated"]
+            state: State = "emulated" if emulated else "works"
+            return Outcome(state=state, reason=self.redact(emulated[0]) if emulated else "")
+        rejected = result.first_rejection
+        status = rejected.status if rejected else result.last_status
+        detail = f"HTTP {status}" if rejected or (result.error and status) else probe.missing_effect
+        reason = self.describe_rejection(rejected) if rejected else self.redact(problem)
+        is_temporary = isinstance(result.error, UpstreamError) and result.error.status in _TEMPORARY and not rejected
+        is_temporary = is_temporary or self._may_be_accidental(result)
+        return Outcome(state="untested" if is_temporary else "unsupported", detail=detail, reason=reason)
+
+
+def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDialect | None:
+    """Return a copy of `dialect` with other values of fields. None: this kind of dialect lacks one of the fields.
+
+    `change` maps the name of each changed field to its value.
+    """
+    known = structs.asdict(dialect)
+    if not change.keys() <= known.keys():
+        return None
+    converted = {
+        name: msgspec.convert(value, type(known[name])) if isinstance(known[name], msgspec.Struct) else value
+        for name, value in change.items()
+    }
+    return structs.replace(dialect, **converted)
+
+
+def find_differing_fields(rejected: bytes, accepted: bytes) -> str:
+    """Return the fields of a rejected request body that the accepted body lacks or has with other values.
+
+    They show the probable cause of the rejection. The result is JSON text, in which long values are cut.
+    """
+    try:
+        before, after = json.loads(rejected), json.loads(accepted)
+    except ValueError:
+        return ""
+    differing = [name for name, value in before.items() if name not in after or after[name] != value]
+    differing.sort(key=lambda name: name == "messages")  # texts that replace a field are less relevant than the field
+    return ", ".join(f'"{name}": {_shorten(_differing_item(before[name], after.get(name)))}' for name in differing)
+
+
+def _differing_item(value: Any, other: Any) -> Any:
+    """Return the first item of the list `value` that is not in the list `other`. For other values: `value` itself."""
+    if isinstance(value, list) and isinstance(other, list):
+        return next((item for item in value if item not in other), value)
+    return value
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_EXCERPT_CHARACTERS // 2 else f"{text[: MAX_EXCERPT_CHARACTERS // 2 - 1]}…"
+
+
+_USAGE = re.compile(rb'"(?:usage|usageMetadata)"\s*:\s*\{|"prompt_eval_count"\s*:\s*\d')
+"""Pattern of a token count in a reply body of any API."""
+_CALL_FRAME = re.compile(rb'"tool_calls"\s*:\s*\[')
+_THINK_TAG = re.compile(rb"</?(?:think|thinking|thought|seed:think)>|\[/?THINK\]")
+_MIN_EVENTS = 3
+"""Minimum number of text events of a long reply. With fewer events, the server did not stream the reply."""
+_MAX_MESSAGE_CHARACTERS = 400
+_KEY_STATUSES, _QUOTA_STATUSES = (401, 403), (402, 429)
+"""HTTP statuses of a rejected API key, and of missing quota or credit."""
+_ADDRESS_ORIGIN = ". The address is set by"
+"""Beginning of the part of a connection error that names the base URL setting. The message of a problem ends before
+it."""
+_PROPOSAL = " Try "
+"""Beginning of the part of a connection error that proposes a base URL."""
+_NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 3\d\d is a redirect)")
+"""Pattern of errors that a wrong base URL causes."""
+
+
+async def diagnose_backend(
+    runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings, on_change: Callable[[], None]
+) -> None:
+    """Run the probes (test requests) that one backend needs, and store their results in `diagnosis`.
+
+    `must_run` selects the probes. A probe is skipped if it requires a feature that the backend does not support. If the
+    first probe fails, no other probe is sent. `on_change` is called after each probe.
+    """
+    search = DialectSearch(runner, diagnosis, settings)
+    try:
+        await _run_probes(runner, search, diagnosis, settings, on_change)
+    finally:
+        diagnosis.target = search.target
+        diagnosis.dialect = _differing_fields(search.target.dialect)
+        diagnosis.is_complete = True
+        on_change()
+
+
+async def _run_probes(
+    runner: ProbeRunner,
+    search: DialectSearch,
+    diagnosis: Diagnosis,
+    settings: Settings,
+    on_change: Callable[[], None],
+) -> None:
+    first, *probes = PROBES
+    result = await search.run_probe(first)
+    if diagnosis.state_of(first.name) == "unsupported" and search.use_wire("chat"):
+        result = await search.run_probe(first)
+    if diagnosis.state_of(first.name) not in ("works", "emulated"):
+        diagnosis.problem = _find_problem(search, result, settings)
+        if diagnosis.problem.kind == "model":
+            await _list_models(runner, diagnosis)
+        return
+    diagnosis.seconds = result.seconds
+    on_change()
+    await _list_models(runner, diagnosis)
+    tools_result = result
+    for probe in probes:
+        if not must_run(probe, diagnosis.backend) and not diagnosis.wire:
+            continue
+        if probe.requires and diagnosis.state_of(probe.requires) == "unsupported":
+            continue
+        result = await search.run_probe(probe)
+        if probe.name == "streaming":
+            _observe_stream(diagnosis, result)
+        elif probe.name == "tools":
+            tools_result = result
+            _observe_calls(search, diagnosis, result)
+        on_change()
+    if diagnosis.backend.target.provider.transport == "demo":
+        return
+    await probe_thinking(search, diagnosis, tools_result)
+    on_change()
+    await _probe_limits(runner, search, diagnosis)
+
+
+def must_run(probe: Probe, backend: Backend) -> bool:
+    """Return True if the doctor must send `probe` (a test request) to `backend`.
+
+    The built-in demo gets only the first two probes. Every other backend gets the probes that test features of models.
+    The remaining probes find deviations of the server from its API. They are sent only if the doctor searches such
+    deviations for `backend`.
+    """
+    if backend.target.provider.transport == "demo":
+        return probe in PROBES[:2]
+    return probe.is_feature or backend.searches_dialect
+
+
+async def _list_models(runner: ProbeRunner, diagnosis: Diagnosis) -> None:
+    """Store the model list of the provider, and the limits of the model if the list states them."""
+    target = diagnosis.backend.target
+    facts = await runner.query_capabilities(target)
+    if facts is not None:
+        diagnosis.context_window, diagnosis.max_output = facts.context_window, facts.max_output
+        diagnosis.limits_source = "the server's description of the model"
+    offered = await runner.list_models(target.provider)
+    if offered is None:
+        return
+    diagnosis.models = [model.id for model in offered]
+    own = next((model for model in offered if model.id == target.model), None)
+    if own is not None and (own.context_window or own.max_output):
+        diagnosis.context_window, diagnosis.max_output = own.context_window, own.max_output
+        diagnosis.limits_source = "model list of the server"
+
+
+def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings) -> Problem:
+    error, status = result.error, result.last_status
+    text = (error.message if error else "").removeprefix(f"{search.target.provider.prefix}: ")
+    kind: ProblemKind = "request"
+    proposal = ""
+    if isinstance(error, MissingExtra):
+        kind, text, proposal = "package", f"{error.subject}, which is not installed", error.install_command
+    elif isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
+        kind, text = "unreachable", text.partition(_ADDRESS_ORIGIN)[0]
+    elif _NO_API.search(text):
+        kind = "address"
+        before, separator, after = text.rpartition(_PROPOSAL)
+        # not from the message, which may contain text of the server
+        found = describe_base_url_setting(search.target.provider, settings, adds_remedy=True).rpartition(_PROPOSAL)[2]
+        if separator and found == after:
+            text, proposal = before, found
+    elif status in _KEY_STATUSES:
+        kind = "key"
+    elif status in _QUOTA_STATUSES:
+        kind = "quota"
+    elif status == 404:
+        kind = "model"
+    elif status >= 500:
+        kind = "server"
+    if error is not None and error.retry_after:
+        text = f"{text.rstrip('.')}. The server asks for a pause of {error.retry_after:g} s"
+    if kind == "key" and not result.upstream:
+        status = 0
+    message = search.redact(text, _MAX_MESSAGE_CHARACTERS)
+    return Problem(kind=kind, status=status, message=message, proposal=search.redact(proposal))
+
+
+def _observe_stream(diagnosis: Diagnosis, result: ProbeResult) -> None:
+    """Store facts about a streamed reply: token counts, fragments, and the place of the reasoning."""
+    if result.error is not None or not result.upstream:
+        return
+    raw = bytes(result.upstream[-1].response)
+    if _USAGE.search(raw):
+        diagnosis.outcomes["usage"] = Outcome(state="works")
+    else:
+        reason = "the stream has no token counts, so the proxy estimates them"
+        diagnosis.outcomes["usage"] = Outcome(state="emulated", detail="estimated", reason=reason)
+        diagnosis.quirks["usage"] = reason
+    if result.text_events < _MIN_EVENTS:
+        diagnosis.quirks["streaming"] = "the reply arrives in one fragment"
+    if result.thinking and _THINK_TAG.search(raw):
+        diagnosis.quirks["thinking tags"] = "the text contains reasoning in tags, which the proxy separates"
+
+
+def _observe_calls(search: DialectSearch, diagnosis: Diagnosis, result: ProbeResult) -> None:
+    """Store facts about tool calls: parallel calls, fragments of arguments, and calls in the text."""
+    if not result.calls:
+        return
+    parallel = len(result.calls) > 1
+    diagnosis.outcomes["parallel tools"] = (
+        Outcome(state="works")
+        if parallel
+        else Outcome(state="emulated", detail="sequential", reason="the model called one tool for two tasks")
+    )
+    if search.searches_dialect:
+        raw = bytes(result.upstream[-1].response)
+        frames = len(_CALL_FRAME.findall(raw))
+        if not frames:
+            diagnosis.quirks["calls in text"] = "the text contains the tool calls, which the proxy decodes"
+        elif frames <= len(result.calls):
+            diagnosis.quirks["tool arguments"] = "each tool call arrives in one fragment"
+
+
+async def _probe_limits(runner: ProbeRunner, search: DialectSearch, diagnosis: Diagnosis) -> None:
+    """Request more output than any model allows, and store the limits that the server's error message contains."""
+    if diagnosis.backend.target.provider.transport != "http":
+        return
+    result = await runner.send(search.target, LIMITS_BODY)
+    window, output = _read_limits(result)
+    if (rejected := result.first_rejection) is not None and (window or output):
+        diagnosis.limits_source = search.describe_rejection(rejected)
+    diagnosis.context_window = window or diagnosis.context_window
+    diagnosis.max_output = output or diagnosis.max_output
+
+
+def _read_limits(result: ProbeResult) -> tuple[int | None, int | None]:
+    """Return the context window and the output limit that an error states. None: not stated."""
+    found = dict.fromkeys(("window", "limit"), 0)
+    for name in result.adaptations:
+        verb, _, value = name.partition(" ")
+        if verb in found and value.isdecimal():
+            found[verb] = int(value)
+    cause = result.error.cause if isinstance(result.error, UpstreamError) else None
+    stated = (cause.context_window, cause.max_output_tokens) if cause is not None else (None, None)
+    return found["window"] or stated[0], found["limit"] or stated[1]
+
+
+def _differing_fields(dialect: BaseDialect) -> dict[str, Any]:
+    """Return the fields of a dialect that differ from the defaults of its wire, as JSON values."""
+    defaults = structs.asdict(type(dialect)())
+    fields = {name: value for name, value in structs.asdict(dialect).items() if value != defaults[name]}
+    return {name: json.loads(json.dumps(value, default=structs.asdict)) for name, value in fields.items()}
+
+
+_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_UNKNOWN_LEVEL = "doctor"
+"""Effort level that no server knows. A server that accepts it ignores the request field for the effort."""
+_FORMS = ("reasoning_effort", "reasoning", "thinking_and_effort", "thinking")
+"""Values of the dialect field `effort_form` (form in which the effort is sent), in the order in which they are
+tried."""
+_REASONING_FIELD = re.compile(rf'"({"|".join(REASONING_FIELDS)})"\s*:\s*"[^"]'.encode())
+"""A field of a response with reasoning, in JSON."""
+_REPLAY_FIELDS = get_args(openai_chat.Dialect.__annotations__["replayed_thinking_field"])
+"""Names of the fields in which a request can contain reasoning of earlier replies."""
+_THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
+
+
+async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult) -> None:
+    """Test the reasoning of a model, and store the results as `thinking` and `thinking replay` in `diagnosis`.
+
+    `tools_result` is the result of an earlier probe that requests no reasoning, for comparison.
+    """
+    facts = diagnosis.backend.target.capabilities
+    if search.searches_dialect:
+        result = await _find_effort_form(search, diagnosis, tools_result)
+    elif facts.efforts or tools_result.thinking:
+        result = await search.run_probe(_THINKING)
+    else:
+        result = None
+    if result is None or result.error is not None:
+        diagnosis.outcomes.setdefault("thinking", Outcome(state="untested", reason="the model has no effort levels"))
+        return
+    if result.thinking and result.calls:
+        await _probe_replay(search, diagnosis, result)
+
+
+async def _find_effort_form(
+    search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult
+) -> ProbeResult | None:
+    """Find the dialect fields for reasoning. Return a reply with reasoning; None: no reasoning and no levels."""
+    plain = search.target
+    search.target = structs.replace(
+        plain, capabilities=structs.replace(plain.capabilities, efforts=("low", "medium", "high"))
+    )
+    for form in _FORMS:
+        change = {"effort_form": form}
+        result = await search.send_with_change(_THINKING, change)
+        if result is None or result.error is not None or result.first_rejection is not None:
+            continue
+        shows = bool(result.thinking) and not tools_result.thinking
+        levels = [] if form == "thinking" else await _find_levels(search, change)
+        if shows or levels:
+            effect = "an unknown level is rejected" if levels else "the reply contains reasoning only with the field"
+            search.adopt_change(_THINKING, change, tools_result, result, effect=effect)
+            diagnosis.efforts = levels
+            diagnosis.outcomes["thinking"] = Outcome(state="works", reason=f"by the field {form}")
+            return result
+    search.target = structs.replace(search.target, capabilities=plain.capabilities)
+    if not tools_result.thinking:
+        return None
+    diagnosis.outcomes["thinking"] = Outcome(state="works", reason="always on, without levels")
+    effect = "the reply contains reasoning without a request for it"
+    search.adopt_change(_THINKING, {"reasoning_mode": "always"}, tools_result, tools_result, effect=effect)
+    return tools_result
+
+
+async def _find_levels(search: DialectSearch, change: Mapping[str, object]) -> Sequence[str]:
+    """Return the effort levels that the server lists when it rejects an unknown one. Empty: it accepts any level."""
+    result = await search.send_with_change(_THINKING, {**change, "effort_names": (("high", _UNKNOWN_LEVEL),)})
+    rejected = result.first_rejection if result else None
+    if rejected is None:
+        return []
+    text = search.describe_rejection(rejected)
+    return [level for level in _LEVELS if re.search(rf"\b{level}\b", text)] or ["low", "medium", "high"]
+
+
+async def _probe_replay(search: DialectSearch, diagnosis: Diagnosis, reply: ProbeResult) -> None:
+    """Send a reply with reasoning back, with the results of its tool calls. Find the field for the reasoning first."""
+    field = _REASONING_FIELD.search(bytes(reply.upstream[-1].response)) if reply.upstream else None
+    if field:
+        diagnosis.quirks["reasoning field"] = f"reasoning arrives in the field {field[1].decode()}"
+    if search.searches_dialect and field and field[1].decode() in _REPLAY_FIELDS:
+        reply = await _find_replay_field(search, reply, {"replayed_thinking_field": field[1].decode()})
+    probe = _build_replay(reply, ({"replayed_thinking_field": ""},))
+    result = await search.run_probe(probe)
+    drops = [note for note in result.notes if note.field.endswith("thinking") and note.handling == "dropped"]
+    if drops and diagnosis.state_of(probe.name) == "works":
+        diagnosis.outcomes[probe.name] = Outcome(state="unsupported", reason=drops[0].reason)
+
+
+async def _find_replay_field(search: DialectSearch, reply: ProbeResult, change: Mapping[str, object]) -> ProbeResult:
+    """Set the dialect field for the reasoning of earlier replies, if the server accepts `change`.
+
+    Return a new reply with reasoning, because signatures of thinking blocks depend on the field.
+    """
+    changed = await search.send_with_change(_THINKING, change)
+    if changed is None or changed.error is not None or not changed.thinking or not changed.calls:
+        return reply
+    probe = _build_replay(changed, ())
+    result = await search.send_with_change(probe, change)
+    if result is None or result.error is not None or result.first_rejection is not None:
+        return reply
+    search.adopt_change(
+        probe, change, reply, result, effect="the server accepts reasoning of earlier replies in this field"
+    )
+    return changed
+
+
+def _build_replay(reply: ProbeResult, candidates: Sequence[Mapping[str, object]]) -> Probe:
+    body = build_tool_results_request(
+        TOOLS_PROBE_QUESTION, reply.blocks, output_config={"effort": "high"}, thinking={"type": "adaptive"}
+    )
+    return Probe(name="thinking replay", body=body, check=check_accepted, candidates=candidates)

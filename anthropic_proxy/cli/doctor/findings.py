@@ -1,0 +1,172 @@
+"""Results of the doctor, which examines models of providers by probes: requests that each test one feature.
+
+A `Backend` is one model of one provider, and a `Diagnosis` has all results for it. An `Outcome` is the result of one
+probe. A `Problem` prevents all requests to a backend. A dialect is a set of fields that describe how a server deviates
+from its API, and `Evidence` is the reason for the value of one field. `ProbeTotals` counts requests and tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from anthropic_proxy.engine.routing.router import Target
+
+
+class ProbeTotals(Struct):
+    """Numbers of requests and tokens that the probes (test requests) have used."""
+
+    requests: int = 0
+    """Number of upstream requests."""
+    input_tokens: int = 0
+    """Input tokens of all requests."""
+    output_tokens: int = 0
+    """Output tokens of all replies."""
+
+
+State = Literal["works", "emulated", "unsupported", "untested"]
+"""Support of a feature. `emulated`: the proxy does the work of the backend. `untested`: not applicable, or skipped
+after a failure."""
+
+ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota", "package", "request"]
+"""Kind of failure that ends the probes of a backend.
+
+`unreachable`: there is no response. `address`: the response is not from the API. `server`: the server fails.
+`package`: an optional Python package is not installed. `request`: the server rejects a minimal request.
+"""
+
+
+class Outcome(Struct, kw_only=True):
+    """Result of one probe (test request): whether the backend supports the tested feature."""
+
+    state: State
+    """Support of the feature that the probe shows."""
+    detail: str = ""
+    """Short text for the table: `sequential`, `HTTP 400`. "": none."""
+    reason: str = ""
+    """Complete text with the cause, without secrets. "": none."""
+
+
+EvidenceKind = Literal["automatic", "required", "improvement"]
+"""Effect of a changed dialect field.
+
+`required`: requests fail without it. `improvement`: only a feature is missing without it. `automatic`: the proxy
+makes the change itself after a rejection.
+"""
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """Reason for the value of one dialect field: the request that failed, and the value with which it succeeded."""
+
+    kind: EvidenceKind
+    """Effect of the change: `automatic`, `required` or `improvement`."""
+
+    field: str
+    """Name of the dialect field that was changed."""
+    value: Any
+    """Value of the dialect field with which the request succeeded."""
+    previous: Any
+    """Value of the dialect field with which the request failed."""
+    probe: str
+    """Name of the probe that led to the change."""
+    sent: str
+    """Fragment of the rejected request that the new value changes: `"max_completion_tokens": 1024`."""
+    status: int
+    """HTTP status of the rejection. 0: the server accepted the request without the expected effect."""
+    error: str
+    """Beginning of the server's error message, or the missing effect, without secrets."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """Failure that prevents all requests to a backend."""
+
+    kind: ProblemKind
+    """Kind of the failure, such as `key` or `model`."""
+    status: int
+    """HTTP status of the server's response. Without a response: status of the proxy's error. 0: no API key is set."""
+    message: str
+    """Error message of the proxy, without secrets."""
+    proposal: str = ""
+    """Setting or command that the error message proposes: `OPENAI_BASE_URL=http://localhost:8000/v1`. "": none."""
+
+
+class Backend(Struct, frozen=True, kw_only=True, eq=False):
+    """One model of one provider that the doctor examines."""
+
+    name: str
+    """Prefix of the provider: `openai`."""
+    target: Target
+    """Provider, model, wire and base URL to call."""
+    tiers: Sequence[str] = ()
+    """Claude tiers (haiku, sonnet, opus, fable) that the settings map to the model."""
+    variables: Sequence[str] = ()
+    """Settings that select the model: `SMALL_MODEL`. Empty: none."""
+    searches_dialect: bool = False
+    """True if the dialect of the server is unknown, so that its fields are probed."""
+
+    @property
+    def prefixed_id(self) -> str:
+        """Model id with provider prefix: `openai/gpt-4.1`."""
+        return f"{self.name}/{self.target.model}"
+
+
+class Diagnosis(Struct, kw_only=True):
+    """All results of the probes of one backend."""
+
+    backend: Backend
+    """Provider and model that the probes examined."""
+    outcomes: dict[str, Outcome] = {}
+    """Name of the probe → its result. Absent: not run yet."""
+    problem: Problem | None = None
+    """Failure that prevents all requests to the backend. None: requests are possible."""
+    wire: str = ""
+    """Name of the wire that the server accepts, if the settings select another one. "": the selected wire works."""
+    seconds: float | None = None
+    """Seconds from the first probe's request to the end of its reply. None: no reply."""
+    models: Sequence[str] | None = None
+    """Ids in the model list of the server. None: the server has no list."""
+    context_window: int | None = None
+    """Context window in tokens, as stated by the server. None: not stated."""
+    max_output: int | None = None
+    """Output limit in tokens, as stated by the server. None: not stated."""
+    limits_source: str = ""
+    """Text of the server that states the limits, without secrets. "": none."""
+    efforts: Sequence[str] = ()
+    """Effort levels that the server accepts. Empty: none, or unknown."""
+    evidence: list[Evidence] = field(default_factory=list)
+    """Observations that decided dialect fields, one for each changed field."""
+    quirks: dict[str, str] = field(default_factory=dict)
+    """Name of a deviation for which no dialect field is needed → its description."""
+    target: Target | None = None
+    """Target with the dialect and the wire that the probes found. None: the probes have not ended."""
+    dialect: dict[str, Any] = field(default_factory=dict)
+    """Fields of the dialect (deviations from the API) that the probes found, without those with the default value of
+    the wire."""
+    totals: ProbeTotals = field(default_factory=ProbeTotals)
+    """Number of requests and tokens of the probes so far."""
+    is_complete: bool = False
+    """True if all probes have ended."""
+
+    @property
+    def found_target(self) -> Target:
+        """The model with the API and the dialect that the probes found.
+
+        Before the probes have ended, API and dialect are those of the settings.
+        """
+        return self.target or self.backend.target
+
+    @property
+    def shows_dialect(self) -> bool:
+        """True if the report shows the deviations of the server from its API.
+
+        This requires that the doctor has searched the deviations. A problem must not have prevented all requests.
+        """
+        return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
+
+    def state_of(self, probe_name: str) -> State:
+        """Return the support of the feature that the probe with the name `probe_name` tests.
+
+        The result is `untested` if the probe has not run, or if its result was unclear, such as a temporary error.
+        """
+        outcome = self.outcomes.get(probe_name)
+        return outcome.state if outcome else "untested"

@@ -1,0 +1,333 @@
+"""Sending of probes (test requests of the doctor) through a proxy, with a record of the upstream traffic.
+
+`ProbeRunner.send` sends a probe and returns a `ProbeResult`: the reply or the error. `UpstreamExchange` is one upstream
+request with its response. `ToolUse` is a tool call in the reply. `ProbeRunner.query_capabilities` and
+`ProbeRunner.list_models` query limits and models of a provider.
+"""
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field, structs
+
+from anthropic_proxy.cli.doctor.findings import ProbeTotals
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.catalog import ModelCapabilities
+from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
+from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.engine.routing.router import FixedRouteCache, Route, Target
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
+from anthropic_proxy.gateway.server.responses import encode_events
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.plugins import Client, Receipt
+
+PROBE_TIMEOUT_SECONDS = 120.0
+"""Maximum seconds of one probe. It is long, because a local server may first load its model."""
+LIST_TIMEOUT_SECONDS = 20.0
+"""Maximum seconds of the query for a model list."""
+_MAX_RECORDED_BYTES = 256 * 1024
+_MAX_REPLY_BYTES = 4 * 1024 * 1024
+"""Maximum size in bytes of the events of one reply. A server that ignores output limits may never end its reply."""
+_OTHER_CAUSES = (401, 402, 403, 404, 408, 409, 425, 429)
+"""HTTP statuses below 500 that do not concern the fields of a request: key, model, quota, load."""
+
+
+class UpstreamExchange(Struct):
+    """One upstream request of a probe, with its response as received."""
+
+    request: bytes
+    """Body of the upstream request."""
+    status: int = 0
+    """HTTP status of the response. 0: no response."""
+    response: bytearray = field(default_factory=bytearray)
+    """Beginning of the response body."""
+
+    @property
+    def is_rejected(self) -> bool:
+        """True if the status of the response means that the server rejected a field of the request."""
+        # includes 500, because some servers return it for unknown fields
+        return 400 <= self.status <= 500 and self.status not in _OTHER_CAUSES
+
+
+class ToolUse(Struct, frozen=True):
+    """One tool call of a reply."""
+
+    name: str
+    """Name of the called tool."""
+    arguments: str
+    """Arguments as JSON text."""
+
+
+class ProbeResult(Struct, kw_only=True):
+    """Result of one probe: the reply or error as a client receives it, and the upstream requests."""
+
+    blocks: Sequence[Mapping[str, Any]] = ()
+    """Content blocks of the reply, in the format of the Messages API."""
+    stop_reason: str = ""
+    """Reason for the end of the reply, in the words of the Messages API. "": no reply, but an error."""
+    error: ProxyError | None = None
+    """Error that the client receives. None: a reply."""
+    upstream: Sequence[UpstreamExchange] = ()
+    """Upstream requests, in order. Several: the proxy adapted or repeated the request."""
+    adaptations: Sequence[str] = ()
+    """Names of the adaptations with which a rejected request then succeeded."""
+    notes: Sequence[FidelityNote] = ()
+    """Fidelity notes: request fields that the proxy approximated, emulated or dropped."""
+    seconds: float = 0.0
+    """Seconds from the request of the probe to the end of its reply."""
+    input_tokens: int = 0
+    """Input tokens of the reply."""
+    output_tokens: int = 0
+    """Output tokens of the reply."""
+    text_events: int = 0
+    """Number of events of the streamed reply with text or thinking."""
+
+    @property
+    def text(self) -> str:
+        """Text of the reply."""
+        return "".join(block.get("text", "") for block in self.blocks if block["type"] == "text")
+
+    @property
+    def thinking(self) -> str:
+        """Reasoning in the reply. "": none."""
+        return "".join(block.get("thinking", "") for block in self.blocks if block["type"] == "thinking")
+
+    @property
+    def calls(self) -> Sequence[ToolUse]:
+        """Calls of client tools in the reply."""
+        return [
+            ToolUse(block["name"], json.dumps(block["input"])) for block in self.blocks if block["type"] == "tool_use"
+        ]
+
+    @property
+    def last_status(self) -> int:
+        """HTTP status of the provider's last response, or of the proxy's error if the provider sent no response.
+
+        0: there was neither a response nor an error.
+        """
+        answered = [exchange.status for exchange in self.upstream if exchange.status]
+        return answered[-1] if answered else self.error.status if self.error is not None else 0
+
+    @property
+    def first_rejection(self) -> UpstreamExchange | None:
+        """First upstream request that the server rejected because of a field. None: there is none."""
+        return next((exchange for exchange in self.upstream if exchange.is_rejected), None)
+
+
+class ProbeRunner:
+    """Sender of probes (test requests) through the proxy, without its routes and policies.
+
+    Each probe is for one model. `services` are the objects of the proxy. `totals` counts the requests and tokens of all
+    probes so far.
+    """
+
+    def __init__(self, services: Services, totals: ProbeTotals) -> None:
+        self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
+        self.totals = totals
+
+    async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:
+        """Send a probe to one model, and return the reply or error with the upstream requests.
+
+        `body` is a request of the Messages API without `model`.
+        """
+        recorded: list[UpstreamExchange] = []
+        observations = ModelObservations(MemoryStore())
+        name = target.provider.transport
+        services = structs.replace(
+            self._services,
+            observations=observations,
+            circuit_breakers=CircuitBreakers(),
+            retry_budget=RetryBudget(),
+            route_cache=FixedRouteCache(Route((target,), "probe", is_relayed=target.is_relayed)),
+            route_rules=None,
+            transports={name: _record(self._services.transports[name], recorded)},
+        )
+        sink, started = _ReplySink(), time.monotonic()
+        request = ClientRequest(
+            request_id=services.new_id("req_"),
+            client=Client(name="doctor"),
+            headers={},
+            body=msgspec.json.encode({"model": f"{target.provider.prefix}/{target.model}", **body}),
+        )
+        error: ProxyError | None = None
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                await Exchange(services, request, sink).run()
+        except TimeoutError:
+            error = UpstreamTimeout(f"no complete reply within {PROBE_TIMEOUT_SECONDS:g} s")
+        finally:
+            self.totals.requests += len(recorded)
+        result = sink.build_result(error)
+        result.upstream, result.seconds = recorded, time.monotonic() - started
+        result.adaptations = await observations.find_adaptations(target.upstream, target.model)
+        self.totals.input_tokens += result.input_tokens
+        self.totals.output_tokens += result.output_tokens
+        return result
+
+    async def query_capabilities(self, target: Target) -> ModelCapabilities | None:
+        """Return the limits of a model, as its server reports them. None: it reports none, or the query failed."""
+        catalog, provider = self._services.catalog, target.provider.name
+        if not catalog.can_query_provider(provider):
+            return None
+        facts = await catalog.fetch_capabilities(provider, target.model)
+        return facts if facts.known else None
+
+    async def list_models(self, provider: Provider) -> list[ListedModel] | None:
+        """Return the models that `provider` lists. None: the provider has no model list, or the query failed."""
+        if not has_model_list(provider):
+            return None
+        services = self._services
+        self.totals.requests += 1
+        try:
+            credential = services.credentials.next_credential(provider)
+            send = services.transports[provider.transport]
+            return await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
+        except ProxyError:
+            return None
+
+
+def _record(send: Transport, recorded: list[UpstreamExchange]) -> Transport:
+    """Return a transport that sends by `send` and appends each request with its response to `recorded`."""
+
+    async def send_and_record(
+        base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        exchange = UpstreamExchange(request.body)
+        recorded.append(exchange)
+        response = await send(base_url, request, credential)
+        exchange.status = response.status
+        return _RecordedResponse(response, exchange.response)
+
+    return send_and_record
+
+
+class _RecordedResponse:
+    """An `UpstreamResponse` that copies the received bytes to the record of its request."""
+
+    def __init__(self, response: UpstreamResponse, copy: bytearray) -> None:
+        self._response = response
+        self._copy = copy
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    @property
+    def body_received(self) -> bool:
+        return self._response.body_received
+
+    async def read(self) -> bytes:
+        chunk = await self._response.read()
+        if len(self._copy) < _MAX_RECORDED_BYTES:
+            self._copy += chunk
+        return chunk
+
+    async def close(self, *, wait_for_end: bool = False) -> None:
+        await self._response.close(wait_for_end=wait_for_end)
+
+
+class _ReplySink:
+    """A `ResponseSink` that collects the reply to one probe instead of sending it to a client."""
+
+    def __init__(self) -> None:
+        self._stream = bytearray()
+        self._message: dict[str, Any] | None = None
+        self._error: ProxyError | None = None
+        self._receipt: Receipt | None = None
+        self._overflow = asyncio.Event()
+        """Set when the reply is larger than `_MAX_REPLY_BYTES`."""
+
+    def attach_receipt(self, receipt: Receipt) -> None:
+        self._receipt = receipt
+
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+        self._append(encode_events(events))
+
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
+    ) -> None:
+        self._append(data)
+        if not is_stream and is_last and not self._overflow.is_set():
+            self._message = json.loads(self._stream)
+
+    async def send_message(self, response: MessagesResponse) -> None:
+        self._message = json.loads(msgspec.json.encode(response))
+
+    async def send_error_response(self, error: ProxyError) -> None:
+        self._error = error
+
+    async def wait_disconnected(self) -> None:
+        await self._overflow.wait()  # ends the reply like the disconnect of a client
+
+    def _append(self, data: bytes) -> None:
+        if len(self._stream) + len(data) > _MAX_REPLY_BYTES:
+            self._overflow.set()
+        else:
+            self._stream += data
+
+    def build_result(self, error: ProxyError | None) -> ProbeResult:
+        """Return the collected reply as a `ProbeResult`. `error`: failure of the probe itself; None: no failure."""
+        if error is None and self._overflow.is_set():
+            error = UpstreamProtocolError(f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB")
+        result, receipt = ProbeResult(error=error or self._error), self._receipt
+        if receipt is not None:
+            result.notes = tuple(receipt.notes)
+            result.input_tokens, result.output_tokens = receipt.input_tokens, receipt.output_tokens
+        if self._message is not None:
+            result.blocks, result.stop_reason = self._message["content"], self._message.get("stop_reason") or ""
+        elif self._stream and result.error is None:
+            _join_events(_decode_events(bytes(self._stream)), result)
+        return result
+
+
+def _decode_events(stream: bytes) -> Iterator[dict[str, Any]]:
+    for line in stream.splitlines():
+        if line.startswith(b"data:"):
+            yield json.loads(line.removeprefix(b"data:"))
+
+
+def _join_events(events: Iterator[dict[str, Any]], result: ProbeResult) -> None:
+    """Add the content, the stop reason and an error of a stream to `result`."""
+    blocks: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event["type"] == "content_block_start":
+            blocks[event["index"]] = dict(event["content_block"])
+        elif event["type"] == "content_block_delta":
+            result.text_events += _add_delta(blocks[event["index"]], event["delta"])
+        elif event["type"] == "message_delta":
+            result.stop_reason = event["delta"].get("stop_reason") or ""
+        elif event["type"] == "error":
+            result.error = ProxyError(event["error"]["message"])
+    for block in blocks.values():
+        if block["type"] == "tool_use":
+            block["input"] = json.loads(block.pop("json", "") or "{}")
+    result.blocks = list(blocks.values())
+
+
+def _add_delta(block: dict[str, Any], delta: Mapping[str, Any]) -> bool:
+    """Append the delta of an event to its content block. Return True if the delta has text or thinking."""
+    for kind, name in (("text_delta", "text"), ("thinking_delta", "thinking"), ("signature_delta", "signature")):
+        if delta["type"] == kind:
+            block[name] = block.get(name, "") + delta[name]
+            return kind != "signature_delta"
+    if delta["type"] == "input_json_delta":
+        block["json"] = block.get("json", "") + delta["partial_json"]
+    return False

@@ -1,0 +1,467 @@
+"""Report of one run of the doctor, the command that examines the configured providers.
+
+A `Report` has a `Diagnosis` for each examined model. `encode_report` returns it as JSON or Markdown. `find_total_price`
+returns the price of all requests of the run.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy import __version__
+from anthropic_proxy.cli.doctor.dialect_row import FoundServer, describe_evidence, hide_credentials
+from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Outcome, ProbeTotals, Problem, State
+from anthropic_proxy.console.ledger.prices import PriceList, TokenCounts
+from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import redact_json_value, redact_secrets
+
+MIN_SESSION_TOKENS = 44_000
+"""Minimum context window for a session of Claude Code, in tokens: system prompt, tools and a few files."""
+_MODEL_ID = re.compile(r"[A-Za-z0-9@][A-Za-z0-9_.:/@+-]*")
+"""Pattern of model ids that a remedy may contain: `@cf/meta/llama-4-scout`. A server could list another text, which a
+user would paste."""
+_LARGER_WINDOW = 81_920
+"""Context window, in tokens, that the doctor proposes for a local model with a smaller one."""
+
+
+class Fix(Struct, frozen=True, kw_only=True):
+    """A problem of one model of a provider, with the setting or command that solves it."""
+
+    name: str
+    """Prefix of the provider with the problem: `groq`."""
+    problem: str
+    """Sentence without the provider name: `rejects images; haiku requests are sent to it.`"""
+    remedy: str
+    """Setting or command: `SMALL_MODEL=gemini/gemini-2.0-flash`."""
+
+
+def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
+    """Return one `Fix` for each problem that a setting or a command solves. Empty: nothing needs a change.
+
+    `diagnoses` are the results of the examined models.
+    """
+    found = (
+        fix
+        for diagnosis in diagnoses
+        for fix in (
+            (_fix_access(diagnosis, diagnosis.problem, diagnoses, settings),)
+            if diagnosis.problem is not None
+            else (*_fix_features(diagnosis, diagnoses), *_fix_window(diagnosis, diagnoses), *_fix_dialect(diagnosis))
+        )
+    )
+    return list(dict.fromkeys(found))
+
+
+def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diagnosis], settings: Settings) -> Fix:
+    backend, provider = diagnosis.backend, diagnosis.backend.target.provider
+    name, variable = backend.name, provider.key_variable
+    if problem.kind == "key":
+        keys = settings.keys.get(provider.name, ())
+        remedy = f"{variable}=<new key>" if variable else "gcloud auth application-default login"
+        if not keys:
+            return Fix(name=name, problem=_sentence(problem.message), remedy=remedy.replace("new ", ""))
+        origin = settings.origins.get(variable or "", "set")
+        return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
+    if problem.kind == "package":
+        return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
+    if problem.kind in ("unreachable", "address"):
+        return _fix_address(name, provider, problem, settings)
+    alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None)
+    if problem.kind == "model":
+        other = _find_other_model(diagnosis)
+        alternative = _assign(backend, f"{name}/{other}") if other else alternative
+    again = "Try again later: " if problem.kind in ("server", "quota") else ""
+    remedy = alternative or f"{again}anthropic-proxy doctor {name}"
+    return Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
+
+
+def _find_other_model(diagnosis: Diagnosis) -> str | None:
+    """Return a model that the provider has instead of the examined one: its default model, or a listed one."""
+    used = diagnosis.backend.target.model
+    listed = [model for model in diagnosis.models or () if model != used and _MODEL_ID.fullmatch(model)]
+    default = diagnosis.backend.target.provider.default_big_model
+    if default not in (None, used) and (not listed or default in listed):
+        return default
+    return next(iter(listed), None)
+
+
+def _fix_address(name: str, provider: Provider, problem: Problem, settings: Settings) -> Fix:
+    variable, text = provider.base_url_variable or "", problem.message
+    if problem.kind == "address":
+        if text.endswith(variable) and variable in settings.origins:
+            text = f"{text}, {settings.origins[variable]}"
+        remedy = problem.proposal or f"{variable}=<address>"
+    elif provider.uses_installed_models:
+        remedy = "ollama serve"
+    elif provider.name in settings.base_urls or provider.is_configured:
+        remedy = f"{variable}=<address>"
+    else:
+        remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
+    return Fix(name=name, problem=_sentence(text), remedy=remedy)
+
+
+def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
+    for probe, verb in (("streaming", "sends no text"), ("tools", "calls no tools"), ("images", "rejects images")):
+        if diagnosis.state_of(probe) != "unsupported" or not diagnosis.backend.tiers:
+            continue
+        remedy = _find_alternative(
+            diagnosis,
+            diagnoses,
+            lambda other, probe=probe: other.state_of(probe) == "works",  # type: ignore[misc]
+        )
+        if remedy or probe != "images":
+            *others, last = diagnosis.backend.tiers
+            tiers = f"{', '.join(others)} and {last}" if others else last
+            yield Fix(
+                name=diagnosis.backend.name,
+                problem=f"{verb}; {tiers} requests are sent to it.",
+                remedy=remedy or _assign(diagnosis.backend, "<another model>"),
+            )
+
+
+def _fix_window(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
+    window, backend = find_context_window(diagnosis), diagnosis.backend
+    if window is None or window >= MIN_SESSION_TOKENS or not backend.tiers:
+        return
+    remedy = _find_alternative(
+        diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
+    )
+    if backend.target.provider.uses_installed_models:
+        remedy = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}"
+    if remedy:
+        text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
+        yield Fix(name=backend.name, problem=text, remedy=remedy)
+
+
+def _fix_dialect(diagnosis: Diagnosis) -> Iterator[Fix]:
+    if diagnosis.wire:
+        text = "does not have the API that the proxy uses for this model."
+        yield Fix(name=diagnosis.backend.name, problem=text, remedy=diagnosis.wire)
+    required = [evidence.field for evidence in diagnosis.evidence if evidence.kind == "required"]
+    if required:
+        text = f"needs other values of {', '.join(dict.fromkeys(required))}."
+        yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
+
+
+def _find_alternative(
+    diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], is_suitable: Callable[[Diagnosis], bool]
+) -> str:
+    """Return the setting that selects another examined model.
+
+    "": no examined model is suitable, or no setting selects one.
+    """
+    others = (other for other in diagnoses if other is not diagnosis and other.problem is None)
+    chosen = next((other for other in others if is_suitable(other)), None)
+    if chosen is None or not diagnosis.backend.variables:
+        return ""
+    return _assign(diagnosis.backend, chosen.backend.prefixed_id)
+
+
+def _assign(backend: Backend, model: str) -> str:
+    """Return the settings that select another model for all tiers of a backend: `BIG_MODEL=… and SMALL_MODEL=…`."""
+    return " and ".join(f"{variable}={model}" for variable in backend.variables or ("BIG_MODEL",))
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – not applicable"
+"""Line that explains the signs in the table of the report."""
+
+
+class Report(Struct, kw_only=True):
+    """Result of one run of the doctor."""
+
+    diagnoses: Sequence[Diagnosis]
+    """Results of each examined backend."""
+    fixes: Sequence[Fix]
+    """Settings that solve the found problems."""
+    servers: Sequence[FoundServer]
+    """Unknown servers with the dialect that the probes found."""
+    seconds: float
+    """Duration of the run in seconds."""
+    price: float | None
+    """Price of all probes in US dollars. None: the price of a backend is unknown, or all backends are free."""
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status of the command: 0 if the doctor found no problem to fix.
+
+        1: a fix is needed. 2: no server except the built-in demo is configured and reachable.
+        """
+        problems = [diagnosis.problem for diagnosis in self.diagnoses if not uses_demo_provider(diagnosis)]
+        if all(problem is not None and problem.kind == "unreachable" for problem in problems):
+            return 2
+        return 1 if self.fixes else 0
+
+    @property
+    def cost_summary(self) -> str:
+        """Cost of the run as one line: requests, seconds, tokens, and the price if it is known."""
+        totals = self.totals
+        tokens = totals.input_tokens + totals.output_tokens
+        shown = "" if self.price is None else f", {format_amount(self.price * NANO_DOLLARS)}"
+        return f"{format_count(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
+
+    @property
+    def totals(self) -> ProbeTotals:
+        """Numbers of requests and tokens of the run, for all backends together."""
+        each = [diagnosis.totals for diagnosis in self.diagnoses]
+        return ProbeTotals(
+            requests=sum(one.requests for one in each),
+            input_tokens=sum(one.input_tokens for one in each),
+            output_tokens=sum(one.output_tokens for one in each),
+        )
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 request`, `1,200 requests`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
+    """Return the price of all requests of the run in US dollars. None: a price is unknown, or all models are free.
+
+    `diagnoses` have the models and the used tokens.
+    """
+    prices, total, is_known = PriceList(settings), 0.0, False
+    for diagnosis in diagnoses:
+        totals, target = diagnosis.totals, diagnosis.found_target
+        if not totals.input_tokens + totals.output_tokens or target.provider.uses_installed_models:
+            continue
+        price = prices.find(target.provider, target.model)
+        if price is None:
+            return None
+        if price.is_free:
+            continue
+        is_known = True
+        tokens = TokenCounts(input=totals.input_tokens, output=totals.output_tokens)
+        total += price.calculate_cost(tokens) / NANO_DOLLARS
+    return total if is_known else None
+
+
+def uses_demo_provider(diagnosis: Diagnosis) -> bool:
+    """Return True if `diagnosis` is about the built-in demo, which replies without a provider."""
+    return diagnosis.backend.target.provider.transport == "demo"
+
+
+def encode_report(report: Report, file_format: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
+    """Return `report` as text in JSON or Markdown.
+
+    Keys in `secrets` are masked, because an error message may contain one.
+    """
+    if file_format == "json":
+        values = redact_json_value(msgspec.to_builtins(_build_json(report, today)), secrets)
+        return msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n"
+    return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
+
+
+def _build_json(report: Report, today: date) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "date": today.isoformat(),
+        "exit_status": report.exit_status,
+        "requests": report.totals.requests,
+        "seconds": round(report.seconds, 3),
+        "input_tokens": report.totals.input_tokens,
+        "output_tokens": report.totals.output_tokens,
+        "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
+        "fixes": [structs.asdict(fix) for fix in report.fixes],
+        "tables": [server.table for server in report.servers],
+    }
+
+
+def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:
+    backend = diagnosis.backend
+    return {
+        "provider": backend.name,
+        "model": backend.target.model,
+        "tiers": backend.tiers,
+        "problem": diagnosis.problem,
+        "seconds": None if diagnosis.seconds is None else round(diagnosis.seconds, 3),
+        "listed_models": None if diagnosis.models is None else len(diagnosis.models),
+        "context_window": find_context_window(diagnosis),
+        "max_output": find_max_output(diagnosis),
+        "limits_source": diagnosis.limits_source,
+        "efforts": diagnosis.efforts,
+        "probes": diagnosis.outcomes,
+        "quirks": diagnosis.quirks,
+        "evidence": [
+            {**structs.asdict(evidence), "value": _plain(evidence.value), "previous": _plain(evidence.previous)}
+            for evidence in diagnosis.evidence
+        ],
+        "dialect": diagnosis.dialect if diagnosis.shows_dialect else {},
+    }
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def _format_markdown(report: Report, today: date) -> Iterator[str]:
+    yield f"# anthropic-proxy {__version__} doctor, {today.isoformat()}"
+    yield ""
+    names = [f"{one.backend.name}<br>{one.backend.target.model}" for one in report.diagnoses]
+    yield f"| | {' | '.join(names)} |"
+    yield f"| --- |{' --- |' * len(names)}"
+    for row in ROWS:
+        yield f"| {row.title} | {' | '.join(_cell(row.build(one)) for one in report.diagnoses)} |"
+    yield ""
+    yield f"{LEGEND}. {report.cost_summary}."
+    if report.fixes:
+        yield ""
+        yield "## To fix"
+        yield ""
+        yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}`" for fix in report.fixes)
+    for diagnosis in report.diagnoses:
+        yield from _format_details(diagnosis)
+    for server in report.servers:
+        yield from (
+            "",
+            f"## Table for {hide_credentials(server.base_url)}",
+            "",
+            "```toml",
+            server.table.rstrip(),
+            "```",
+        )
+
+
+def _cell(cell: object) -> str:
+    return str(cell).replace("|", "\\|")
+
+
+def list_explanations(diagnosis: Diagnosis) -> dict[str, str]:
+    """Return the texts that explain the results in `diagnosis`, each under the name of its result.
+
+    A name is that of a probe (`images`) or of a deviation in the server's replies (`thinking tags`). The key `problem`
+    has the message about the backend's problem. The key `limits` has the source of the model's limits.
+    """
+    details = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
+    if diagnosis.problem is not None:
+        details["problem"] = diagnosis.problem.message
+    details.update(diagnosis.quirks)
+    if diagnosis.limits_source:
+        details["limits"] = diagnosis.limits_source
+    return details
+
+
+def _format_details(diagnosis: Diagnosis) -> Iterator[str]:
+    details = list_explanations(diagnosis)
+    if not (details.keys() - {"limits"} or diagnosis.evidence):
+        return
+    yield ""
+    yield f"## {diagnosis.backend.prefixed_id}"
+    yield ""
+    yield from (f"- {name}: {text}" for name, text in details.items())
+    for evidence in diagnosis.evidence:
+        yield f"- `{evidence.field}`: " + " ".join(line.strip() for line in describe_evidence(evidence))
+
+
+SIGNS: Mapping[State, str] = {"works": "✓", "emulated": "~", "unsupported": "✕", "untested": "–"}
+"""State of a feature (`works`, `emulated` …) → sign in the doctor's table."""
+_PENDING = "…"
+
+
+class Cell(Struct, frozen=True):
+    """One cell of the doctor's table, with the result of one feature for one backend (model of a provider)."""
+
+    sign: str
+    """`✓`, `~`, `✕`, `–`, or `…` while the probe is running. "": a number without a sign."""
+    text: str = ""
+    """Text after the sign. "": none."""
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.text}".strip()
+
+
+class Row(Struct, frozen=True):
+    """One row of the doctor's table: a title, and the function that returns the cell of a backend."""
+
+    title: str
+    """Name of the feature in the first column."""
+    build: Callable[[Diagnosis], Cell]
+    """Function that returns the cell for the diagnosis of one backend."""
+
+
+def _show(*probes: str) -> Callable[[Diagnosis], Cell]:
+    """Return the function that builds the cells of a row from the results of these probes.
+
+    The cell shows the result with the least support.
+    """
+
+    def build(diagnosis: Diagnosis) -> Cell:
+        if diagnosis.problem is not None:
+            return Cell("–")
+        found = [diagnosis.outcomes[name] for name in probes if name in diagnosis.outcomes]
+        if len(found) < len(probes) and not diagnosis.is_complete:
+            return Cell(_PENDING)
+        order: Sequence[State] = ("unsupported", "emulated", "untested", "works")
+        worst = min(found, key=lambda outcome: order.index(outcome.state), default=Outcome(state="untested"))
+        text = worst.detail or ("emulated" if worst.state == "emulated" else "")
+        return Cell(SIGNS[worst.state], text)
+
+    return build
+
+
+def _show_address(diagnosis: Diagnosis) -> Cell:
+    problem = diagnosis.problem
+    if problem is not None:
+        if problem.kind == "unreachable":
+            return Cell("✕", "no answer")
+        if problem.kind == "package":
+            return Cell("✕", "no package")
+        if problem.kind == "address" and problem.status < 400:
+            return Cell("✕", "no API")
+        return Cell("✕", f"HTTP {problem.status}" if problem.status else "no key")
+    return Cell(_PENDING) if diagnosis.seconds is None else Cell("✓", f"{diagnosis.seconds:.2f} s")
+
+
+def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnosis], Cell]:
+    def build(diagnosis: Diagnosis) -> Cell:
+        if not diagnosis.is_complete:
+            return Cell(_PENDING)
+        value = number(diagnosis)
+        return Cell("–") if value is None or diagnosis.problem is not None else Cell("", f"{value:,}")
+
+    return build
+
+
+def find_context_window(diagnosis: Diagnosis) -> int | None:
+    """Return the context window of a model in tokens. None: unknown.
+
+    A value that the doctor observed has priority over the value that the proxy uses.
+    """
+    facts = diagnosis.backend.target.capabilities
+    return diagnosis.context_window or (facts.context_window if facts.known else None)
+
+
+def find_max_output(diagnosis: Diagnosis) -> int | None:
+    """Return the output limit of a model in tokens. None: unknown.
+
+    A value that the doctor observed has priority over the value that the proxy uses.
+    """
+    facts = diagnosis.backend.target.capabilities
+    return diagnosis.max_output or (facts.max_output if facts.known else None)
+
+
+ROWS: Sequence[Row] = (
+    Row("key, address", _show_address),
+    Row("streaming, tools", _show("streaming", "tools", "tool results")),
+    Row("parallel tools", _show("parallel tools")),
+    Row("images", _show("images")),
+    Row("images in tool results", _show("images in tool results")),
+    Row("thinking", _show("thinking")),
+    Row("thinking replay", _show("thinking replay")),
+    Row("structured output", _show("structured output")),
+    Row("stop sequences", _show("stop sequences")),
+    Row("token counts", _show("usage")),
+    Row("context window, tokens", _show_number(find_context_window)),
+    Row("output limit, tokens", _show_number(find_max_output)),
+)
+"""Rows of the doctor's table, from top to bottom."""

@@ -1,0 +1,241 @@
+"""Doctor: a command that sends small requests to the configured providers to find their features and problems.
+
+`select_backends` returns the backends (models of providers) to examine. `run_doctor` examines them and returns a
+`Report`. It sends probes to each backend, and each probe tests one feature. `estimate_totals` and `estimate_price`
+return the expected cost of the run.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from anthropic_proxy.cli.doctor.diagnosis import diagnose_backend, must_run
+from anthropic_proxy.cli.doctor.dialect_row import find_servers
+from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
+from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
+from anthropic_proxy.cli.doctor.probes import PROBES
+from anthropic_proxy.cli.doctor.report import Report, find_total_price, list_fixes
+from anthropic_proxy.console.ledger.prices import PriceList
+from anthropic_proxy.engine.providers import Provider, find_registry
+from anthropic_proxy.engine.routing.router import (
+    RoutingQuery,
+    Target,
+    build_route,
+    describe_missing_key,
+    find_server_override,
+    find_tier,
+)
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.errors import ClientError, ConfigurationError
+from anthropic_proxy.gateway.settings import TIERS, Settings
+from anthropic_proxy.gateway.settings.values import find_similar_choice
+
+__all__ = [
+    "Backend",
+    "Diagnosis",
+    "ProbeTotals",
+    "Report",
+    "estimate_price",
+    "estimate_totals",
+    "run_doctor",
+    "select_backends",
+]
+
+_REQUESTS_BEYOND_PROBES = 4
+"""Number of further requests per backend: model list, limits, effort levels and replay of reasoning."""
+_TOKENS_PER_REQUEST = 250
+"""Tokens of a typical probe, input and output together."""
+_OUTPUT_SHARE = 0.3
+"""Share of output tokens in all tokens of a typical probe (0 to 1)."""
+_SEARCH_FACTOR = 1.6
+"""Average number of requests for one probe of a server with an unknown dialect: rejected requests are changed and
+repeated."""
+
+
+def estimate_totals(backends: Sequence[Backend]) -> ProbeTotals:
+    """Return the expected number of requests and tokens of `run_doctor` for `backends`."""
+    requests = 0
+    for backend in backends:
+        probes = [probe for probe in PROBES if must_run(probe, backend)]
+        further = 0 if backend.target.provider.transport == "demo" else _REQUESTS_BEYOND_PROBES
+        requests += round((len(probes) + further) * (_SEARCH_FACTOR if backend.searches_dialect else 1))
+    return ProbeTotals(requests=requests, input_tokens=requests * _TOKENS_PER_REQUEST)
+
+
+def estimate_price(backends: Sequence[Backend], settings: Settings) -> float | None:
+    """Return the expected price of `run_doctor` for `backends` in US dollars. None: a price is unknown."""
+    prices, total = PriceList(settings), 0.0
+    for backend in backends:
+        target = backend.target
+        if target.provider.uses_installed_models or target.provider.transport == "demo":
+            continue
+        if (price := prices.find(target.provider, target.model)) is None:
+            return None
+        tokens = estimate_totals([backend]).input_tokens / 1_000_000
+        total += tokens * (float(price.base.input) * (1 - _OUTPUT_SHARE) + float(price.base.output) * _OUTPUT_SHARE)
+    return total
+
+
+async def run_doctor(
+    services: Services,
+    backends: Sequence[Backend],
+    on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
+) -> Report:
+    """Send all probes (small requests) to `backends`, and return the report.
+
+    `on_change` is called with all results so far, at the start and after each probe.
+    """
+    started = time.monotonic()
+    diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
+    on_change(diagnoses)
+    async with asyncio.TaskGroup() as group:
+        for diagnosis in diagnoses:
+            runner = ProbeRunner(services, diagnosis.totals)
+            group.create_task(diagnose_backend(runner, diagnosis, services.settings, lambda: on_change(diagnoses)))
+    return Report(
+        diagnoses=diagnoses,
+        fixes=list_fixes(diagnoses, services.settings),
+        servers=find_servers(diagnoses, services.settings),
+        seconds=time.monotonic() - started,
+        price=find_total_price(diagnoses, services.settings),
+    )
+
+
+_UNKNOWN_SERVERS = ("local", "other")
+"""Names of server entries that match servers of no known vendor. The dialect of such an entry is only assumed."""
+
+
+def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
+    """Return the backends to examine: models, each with its provider.
+
+    `names` are prefixes of providers, or model ids. Without `names`, all configured providers are examined. The
+    built-in demo is examined only if there is no other provider, because it has no real model. With
+    `searches_known_servers`, the doctor also tests how known servers deviate from their API. Raises
+    `ConfigurationError` for an unknown name.
+    """
+    found = list(_list_configured(services))
+    found = [one for one in found if one.target.provider.transport != "demo"] or found
+    if names:
+        found = [backend for name in names for backend in _find_named(services, name, found)]
+    unique: dict[tuple[str, str], Backend] = {}
+    for backend in found:
+        unique.setdefault((backend.name, backend.target.model), backend)
+    return [_with_search(backend, services.settings, searches_known_servers) for backend in unique.values()]
+
+
+def is_configured(provider: Provider, settings: Settings) -> bool:
+    """Return True if a setting enables the provider: an API key or a base URL.
+
+    Vertex AI needs neither. It is enabled by a Google Cloud project, or if it is the preferred provider.
+    """
+    if provider.key_source == "google":
+        return settings.preferred_provider == provider.name or bool(settings.vertex_project)
+    if provider.transport != "http":
+        return False
+    return bool(settings.keys.get(provider.name) or provider.name in settings.base_urls)
+
+
+def _list_configured(services: Services) -> Iterable[Backend]:
+    tiers: dict[tuple[str, str], list[str]] = {}
+    targets: dict[tuple[str, str], list[Target]] = {}
+    for tier in TIERS:
+        for target in _resolve(services, _name_claude_model(services, tier)):
+            key = target.provider.prefix, target.model
+            tiers.setdefault(key, []).append(tier)
+            targets.setdefault(key, []).append(target)
+    for key, found in targets.items():
+        variables = dict.fromkeys(target.model_setting.partition(",")[0] for target in found if target.model_setting)
+        yield Backend(name=key[0], target=found[0], tiers=tuple(tiers[key]), variables=tuple(variables))
+    used = {provider for provider, _ in targets}
+    for provider in find_registry(services.settings):
+        if provider.prefix not in used and _is_examined(provider, services):
+            yield from _find_defaults(services, provider)
+
+
+def _name_claude_model(services: Services, tier: str) -> str:
+    """Return the id of a real Claude model of a tier.
+
+    A provider of Claude models receives the requested id unchanged, so the id must exist there.
+    """
+    known = [model for row in find_registry(services.settings) if row.serves_claude for model in row.known_models]
+    return next((model for model in known if find_tier(model) == tier), f"claude-{tier}")
+
+
+def _is_examined(provider: Provider, services: Services) -> bool:
+    if provider.uses_installed_models:
+        return bool(services.catalog.cached_model_ids(provider.name)) or provider.name in services.settings.base_urls
+    return is_configured(provider, services.settings) and not describe_missing_key(provider, services.settings)
+
+
+def _find_defaults(services: Services, provider: Provider) -> Iterable[Backend]:
+    """Yield one backend of a provider: with its larger default model, or with its largest installed model."""
+    listed = services.catalog.cached_model_ids(provider.name) if provider.uses_installed_models else None
+    defaults = (provider.default_big_model, *provider.known_models)
+    model = listed[0] if listed else next(filter(None, defaults), None)
+    for target in _resolve(services, f"{provider.prefix}/{model}") if model else ():
+        if target.provider is provider:  # a Claude model may be mapped to another provider
+            yield Backend(name=provider.prefix, target=target)
+
+
+def _find_named(services: Services, name: str, configured: Sequence[Backend]) -> list[Backend]:
+    registry = find_registry(services.settings)
+    provider = registry.find_by_prefix(name.lower())
+    if provider is not None:
+        own = [backend for backend in configured if backend.target.provider is provider]
+        return _require_some(provider, own or list(_find_defaults(services, provider)))
+    if "/" not in name and not name.startswith("claude"):
+        known = [row.prefix for row in registry]
+        nearest = find_similar_choice(name.lower(), known)
+        raise ConfigurationError(
+            f'There is no provider "{name}". The providers are: {", ".join(known)}. A model needs a prefix: '
+            f"openai/{name}. " + (f"Did you mean:  anthropic-proxy doctor {nearest}" if nearest else "")
+        )
+    route = build_route(RoutingQuery(name), services.settings, services.catalog)
+    return [
+        next(
+            (
+                backend
+                for backend in configured
+                if (backend.name, backend.target.model) == (target.provider.prefix, target.model)
+            ),
+            Backend(name=target.provider.prefix, target=target),
+        )
+        for target in route.targets
+    ]
+
+
+def _require_some(provider: Provider, found: list[Backend]) -> list[Backend]:
+    """Return `found`, the backends of a provider that the user named. Raises `ConfigurationError` if it is empty."""
+    if found:
+        return found
+    if provider.transport == "demo":
+        raise ConfigurationError(
+            "The demo is built in and has no model to examine. To examine the providers: anthropic-proxy doctor"
+        )
+    name = provider.prefix
+    raise ConfigurationError(
+        f"{name} has no default model. Name the model to examine: anthropic-proxy doctor {name}/<model>"
+    )
+
+
+def _resolve(services: Services, model: str) -> Sequence[Target]:
+    try:
+        return build_route(RoutingQuery(model), services.settings, services.catalog).targets
+    except ClientError:
+        return ()
+
+
+def _with_search(backend: Backend, settings: Settings, search: bool) -> Backend:
+    provider, target = backend.target.provider, backend.target
+    server = find_server_override(provider, settings)
+    own = provider.is_configured and provider.key_required == "never"
+    chat = provider.wires.get("chat")
+    is_chat = chat is not None and chat.wire is target.wire
+    unknown = server.name in _UNKNOWN_SERVERS if server else provider.is_configured and provider.key_required == "never"
+    return Backend(
+        name=backend.name,
+        target=target,
+        tiers=backend.tiers,
+        variables=backend.variables,
+        searches_dialect=is_chat and (unknown or own or search),
+    )

@@ -1,0 +1,1 @@
+"""For people: what was used, what it cost, and who may use it (ledger, virtual keys, dashboard)."""

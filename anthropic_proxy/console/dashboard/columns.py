@@ -1,0 +1,254 @@
+"""Columns and rows of the table of requests, and the order of the rows of tables."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from msgspec import Struct
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.view_query import NO_COLUMNS
+from anthropic_proxy.console.ledger.queries import NOT_SENT
+from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
+from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.plugins import Receipt
+
+
+class RequestColumn(Struct, frozen=True):
+    """Column of the table of requests that a user can show or hide. Time, model and outcome are always shown."""
+
+    name: str
+    """Name of the column in the URL."""
+    title: str
+    text: Callable[[StoredRequest], str]
+    """Function that returns the text of the cell for a request."""
+    description: str = ""
+    """Title in the list from which a user chooses columns. "": the same as `title`."""
+
+    @property
+    def is_number(self) -> bool:
+        """True if the column has numbers, by which the rows can be sorted."""
+        return self.name in SORT_KEYS
+
+    @property
+    def label(self) -> str:
+        """Title of the column in the list from which a user chooses columns."""
+        return self.description or self.title
+
+
+def _short(text: str) -> str:
+    """Return the beginning and the end of `text`, such as a session id.
+
+    The page of the request shows the complete text.
+    """
+    return (text if len(text) <= 24 else f"{text[:12]}…{text[-8:]}") or formats.UNKNOWN
+
+
+def _number(value: int) -> str:
+    return formats.count(value) if value else formats.UNKNOWN
+
+
+def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
+    return formats.money(nano_dollars) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
+
+
+def _cached(row: StoredRequest) -> str:
+    return formats.percent(row.cache_read_tokens, row.all_input_tokens) if row.cache_read_tokens else formats.UNKNOWN
+
+
+COLUMNS: Sequence[RequestColumn] = (
+    RequestColumn("project", "Project", lambda row: row.project or formats.UNKNOWN),
+    RequestColumn("session", "Session", lambda row: _short(row.session)),
+    RequestColumn("agent", "Agent", lambda row: _short(row.agent), "Sub-agent"),
+    RequestColumn("key", "Key", lambda row: row.key_label or formats.UNKNOWN),
+    RequestColumn("program", "Program", lambda row: row.user_agent or formats.UNKNOWN),
+    RequestColumn("route", "Route", lambda row: row.route or formats.UNKNOWN),
+    RequestColumn("rule", "Rule", lambda row: row.route_reason or formats.UNKNOWN, "Reason for the model"),
+    RequestColumn("error", "Error", lambda row: formats.shorten(row.error) or formats.UNKNOWN),
+    RequestColumn("messages", "Messages", lambda row: _number(row.message_count)),
+    RequestColumn("tools", "Tools", lambda row: _number(row.tool_count)),
+    RequestColumn("tool-errors", "Tool errors", lambda row: _number(row.tool_errors), "Tool errors returned"),
+    RequestColumn("attempts", "Attempts", lambda row: _number(row.attempts)),
+    RequestColumn("changes", "Changes", lambda row: _number(row.note_count), "Changes by the translation"),
+    RequestColumn("in", "In", lambda row: _number(row.all_input_tokens), "Input tokens"),
+    RequestColumn("cached", "Cached", _cached, "Share of input read from cache"),
+    RequestColumn("cache-write", "Cache write", lambda row: _number(row.cache_write_tokens), "Cache write tokens"),
+    RequestColumn("out", "Out", lambda row: _number(row.output_tokens), "Output tokens"),
+    RequestColumn("thinking", "Thinking", lambda row: _number(row.thinking_tokens), "Thinking tokens"),
+    RequestColumn("first", "First token", lambda row: formats.seconds(row.first_token or None), "Time to first token"),
+    RequestColumn("total", "Total", lambda row: formats.seconds(row.duration), "Total time"),
+    RequestColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), "Speed of output"),
+    RequestColumn(
+        "requested-cost", "Requested model", lambda row: _cost(row, row.requested_cost), "Cost at the requested model"
+    ),
+    RequestColumn("cost", "Cost", lambda row: _cost(row, row.cost)),
+)
+"""All columns that can be chosen, in the order of the table."""
+_BY_NAME: Mapping[str, RequestColumn] = {column.name: column for column in COLUMNS}
+DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
+    _BY_NAME[name] for name in ("project", "in", "cached", "out", "first", "total", "cost")
+)
+
+
+def decode_columns(text: str) -> Sequence[RequestColumn]:
+    """Return the columns that the URL parameter `columns` selects, in the order of the table.
+
+    Raises `InvalidRequest` for an unknown name.
+    """
+    if not text:
+        return DEFAULT_COLUMNS
+    names = {name for name in text.split(",") if name and name != NO_COLUMNS}
+    if unknown := sorted(names - set(_BY_NAME)):
+        raise InvalidRequest(f"columns: {unknown[0][:40]!r} is not allowed; use {', '.join(_BY_NAME)}.")
+    return tuple(column for column in COLUMNS if column.name in names)
+
+
+RowT = TypeVar("RowT")
+
+
+class SortableColumn(Struct, Generic[RowT], frozen=True):
+    """Column of a table by which the rows can be sorted."""
+
+    name: str
+    """Name of the column in the URL."""
+    title: str
+    value: Callable[[RowT], float | None]
+    """Function that returns the value of a row by which the rows are sorted. None: unknown, sorted as 0."""
+
+    @property
+    def is_number(self) -> bool:
+        """Always True, because tables are only sorted by columns with numbers.
+
+        The template then aligns the column to the right, and makes its title a link that sorts the rows.
+        """
+        return True
+
+
+def read_order(text: str, names: Collection[str]) -> SortOrder | None:
+    """Return the order that the URL parameter `sort` requests: `cost` for lowest first, `-cost` for highest first.
+
+    None: `text` is empty. Raises `InvalidRequest` for an unknown column.
+    """
+    if not text:
+        return None
+    name = text.removeprefix("-")
+    if name not in names:
+        raise InvalidRequest(f"sort: {text[:40]!r} is not allowed; use {', '.join(names)}, or one with - in front.")
+    return SortOrder(name, is_descending=text.startswith("-"))
+
+
+def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sort_parameter: str) -> list[RowT]:
+    """Return `rows` in the order that `sort_parameter`, the URL parameter `sort`, requests.
+
+    Raises `InvalidRequest` for a column that is not in `columns`.
+    """
+    values = {column.name: column.value for column in columns}
+    order = read_order(sort_parameter, values)
+    if order is None:
+        return list(rows)
+    return sorted(rows, key=lambda row: values[order.name](row) or 0, reverse=order.is_descending)
+
+
+_SIGNS = {"ok": ("✓", "ok"), "retried": ("↻", "warn"), "truncated": ("!", "warn"), "error": ("✕", "error")}
+"""Value of `outcome_class` → (sign, CSS class of its color)."""
+
+
+class TableRow(Struct, frozen=True, kw_only=True):
+    """One row of a table of requests, with the texts of its cells."""
+
+    id: str
+    time: str
+    full_time: str
+    prefix: str
+    model: str
+    provider: str
+    subtitle: str
+    """Requested model, or the URL path of a request to another endpoint."""
+    sign: str
+    role: str
+    outcome: str
+    cells: Mapping[str, str]
+    """Name of a column → text of the cell."""
+
+
+class Outcome(NamedTuple):
+    """Outcome of a request for a table, as sign, CSS class and text: `✕`, `error`, `429`."""
+
+    sign: str
+    role: str
+    """CSS class of the color."""
+    text: str
+
+
+def describe_outcome(row: StoredRequest) -> Outcome:
+    """Return sign, color and text for the outcome of the request `row`."""
+    sign, role = _SIGNS.get(row.outcome_class, ("–", ""))
+    texts = {"error": str(row.status), "retried": "retried", "truncated": "truncated", "cancelled": "cancelled"}
+    return Outcome(sign, role, texts.get(row.outcome_class, row.outcome or str(row.status)))
+
+
+def build_finished_row(
+    row: StoredRequest, *, with_day: bool = False, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS
+) -> TableRow:
+    """Return the table row of a finished request.
+
+    With `with_day`, the time contains the day. `columns` are the columns that the user has chosen.
+    """
+    sign, role, outcome = describe_outcome(row)
+    is_exchange = bool(row.requested_model)
+    return TableRow(
+        id=row.id,
+        time=formats.day_and_time(row.started_at) if with_day else formats.clock_time(row.started_at),
+        full_time=formats.full_time(row.started_at),
+        prefix=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
+        model=row.model,
+        provider=row.provider,
+        subtitle=f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model",
+        sign=sign,
+        role=role,
+        outcome=outcome,
+        cells={column.name: column.text(row) for column in columns},
+    )
+
+
+def build_running_row(receipt: Receipt, now: float) -> TableRow:
+    """Return the table row of a running request from its receipt, the record so far.
+
+    `now` is in seconds since the epoch.
+    """
+    started = int(receipt.started_at * MICROSECONDS)
+    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    first = receipt.first_token_seconds
+    cells = {
+        "project": receipt.project,
+        "session": receipt.session,
+        "agent": receipt.agent,
+        "key": receipt.client.name,
+        "program": receipt.user_agent,
+        "route": receipt.route,
+        "rule": receipt.route_reason,
+        "messages": formats.count(receipt.message_count),
+        "tools": formats.count(receipt.tool_count),
+        "in": formats.count(context) if context else "",
+        "first": "" if first is None else formats.seconds(first * MICROSECONDS),
+        "total": formats.seconds(max(now - receipt.started_at, 0.0) * MICROSECONDS),
+    }
+    return TableRow(
+        id=receipt.request_id,
+        time=formats.clock_time(started),
+        full_time=formats.full_time(started),
+        prefix=receipt.prefix or "waiting",
+        model=receipt.model,
+        provider=receipt.provider,
+        subtitle=f"requested: {_short_model(receipt.requested_model)}",
+        sign="●",
+        role="run",
+        outcome="streaming" if first else "waiting",
+        cells=dict.fromkeys((column.name for column in COLUMNS), formats.UNKNOWN)
+        | {name: text for name, text in cells.items() if text},
+    )
+
+
+def _short_model(model: str) -> str:
+    return model.removeprefix("claude-") or formats.UNKNOWN

@@ -1,0 +1,130 @@
+"""Failed requests on the pages: names of the kinds of errors, their chart, incidents, and remedies.
+
+An incident is a time in which many requests to one provider failed.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.periods import DrawnChart, Periods, draw_group_chart
+from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.gateway.error_catalog import PAGE, find_entry, load_remedies
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "rate_limit_error": ("rate limit", "warn"),
+    "overloaded_error": ("overloaded", "cache-write"),
+    "api_error": ("server error", "error"),
+    "timeout_error": ("timeout", "output"),
+    "authentication_error": ("rejected key", "input"),
+    "billing_error": ("no credit", "ollama"),
+    "permission_error": ("no access", "moonshot"),
+    "invalid_request_error": ("invalid request", "cache-read"),
+    "not_found_error": ("not found", "gemini"),
+    "request_too_large": ("too large", "xai"),
+}
+"""Type of error → (name of its kind, CSS class of its color)."""
+_OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
+"""Types of errors that the content of a request causes, not the provider. They are no incident."""
+MIN_INCIDENT_ERRORS, MIN_INCIDENT_SHARE = 3, 0.05
+"""Minimum number of failed requests of one provider in one period for an incident, and their minimum share (0 to 1)."""
+_MAX_BANDS = 3
+
+
+class Incident(Struct, frozen=True):
+    """Time in which many requests to one provider failed, mostly with the same kind of error."""
+
+    first: int
+    """Index of the first period of the incident in the time range."""
+    last: int
+    label: str
+    """Name of the provider and kind of error: `groq rate limit`."""
+    count: int
+    """Number of failed requests in the incident."""
+
+
+def find_error_kind(error_type: str) -> str:
+    """Return the name that the pages show for an error type of the API: `rate limit` for `rate_limit_error`."""
+    return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
+
+
+def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
+    """Return the chart of failed requests over time, divided by kind of error.
+
+    `errors` has the number of failed requests for each period, provider and error type.
+    """
+    query = periods.query
+    failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
+    rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
+    names = {one.error_type: KINDS.get(one.error_type, (find_error_kind(one.error_type), "others")) for one in errors}
+    drawn = draw_group_chart(
+        structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names
+    )
+    return structs.replace(drawn, empty_text="No failed requests in this range.")
+
+
+def find_incidents(
+    periods: Periods, errors: Iterable[ErrorPeriod], model_periods: Iterable[ModelPeriod], costs: ModelCosts
+) -> list[Incident]:
+    """Return the largest incidents of a time range: times in which many requests to one provider failed.
+
+    `errors` has the failed requests of each period, and `model_periods` has all requests, from which the share of
+    failures is computed.
+    """
+    numbers = {start: number for number, start in enumerate(periods.starts)}
+    sent: dict[tuple[str, int], int] = {}
+    for row in model_periods:
+        key = row.model.provider, numbers.get(row.start, -1)
+        sent[key] = sent.get(key, 0) + row.model.sums.requests
+    failed: dict[tuple[str, int], dict[str, int]] = {}
+    for one in errors:
+        if one.provider and one.error_type not in _OF_REQUESTS and one.start in numbers:
+            kinds = failed.setdefault((one.provider, numbers[one.start]), {})
+            kinds[one.error_type] = kinds.get(one.error_type, 0) + one.count
+    found: list[Incident] = []
+    for (provider, number), kinds in sorted(failed.items()):
+        count = sum(kinds.values())
+        if count < MIN_INCIDENT_ERRORS or count < MIN_INCIDENT_SHARE * sent.get((provider, number), 0):
+            continue
+        label = f"{costs.find_prefix(provider)} {find_error_kind(max(kinds, key=lambda kind: kinds[kind]))}"
+        if found and (found[-1].last, found[-1].label) == (number - 1, label):
+            before = found.pop()
+            found.append(Incident(before.first, number, label, before.count + count))
+        else:
+            found.append(Incident(number, number, label, count))
+    worst = sorted(found, key=lambda one: -one.count)[:_MAX_BANDS]
+    return sorted(worst, key=lambda one: one.first)
+
+
+class Remedy(Struct, frozen=True):
+    """Remedy of a kind of error."""
+
+    entry: str
+    """Name of the entry in the catalog: `rate-limit`."""
+    text: str
+
+    @property
+    def link(self) -> str:
+        """URL of the entry on the page that the proxy serves."""
+        return f"{PAGE}#{self.entry}"
+
+
+def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> Remedy | None:
+    """Return the remedy for a failed request, or for a group of failed requests. None: the catalog has no remedy.
+
+    `key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text.
+    """
+    entry = find_entry(error.status, error.error_type, error.error, is_of_provider=bool(error.provider))
+    if not entry:
+        return None
+    text = load_remedies()[entry]
+    if re.fullmatch(r"[A-Z0-9_]+", key_setting):
+        text = text.replace("OPENAI_API_KEY", key_setting)
+    elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
+        text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
+    return Remedy(entry, text)

@@ -1,0 +1,167 @@
+"""Numbers, amounts of money, durations and times as texts for the pages.
+
+Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in microseconds, unless a function states
+another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
+"""
+
+import time
+from datetime import datetime
+
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.gateway.money import format_amount, format_cost
+
+UNKNOWN = "–"
+"""Text for a value that is not known."""
+_MINUTE = 60
+_COLORED_PROVIDERS = frozenset(
+    ("openai", "google", "gemini", "vertex", "anthropic", "ollama", "groq", "moonshot", "xai", "litellm", "demo")
+)
+"""Providers with a color of their own in the style sheet."""
+
+
+def count(value: float | None) -> str:
+    """Return `value` as a whole number with separators: `1,284`. For None, the text is `–`."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def short_count(value: float | None) -> str:
+    """Return `value` as short text, with a unit for numbers from 10,000 on: `9,876`, `12.3 k`, `37.8 M`. None: `–`."""
+    if value is None:
+        return UNKNOWN
+    for limit, scale, unit in ((999_500_000, 1e9, " G"), (999_500, 1e6, " M"), (10_000, 1e3, " k")):
+        if value >= limit:
+            scaled = value / scale
+            return f"{scaled:,.1f}{unit}" if scaled < 100 else f"{scaled:,.0f}{unit}"
+    return f"{value:,.0f}"
+
+
+def money(nano_dollars: float | None) -> str:
+    """Return a cost in nano-dollars as text, in the notation of the command line."""
+    return format_cost(nano_dollars)
+
+
+def chart_money(nano_dollars: float) -> str:
+    """Return an amount in nano-dollars as text for a chart and its table, in which nothing is `0`, as on the axis."""
+    return format_amount(nano_dollars, zero="0")
+
+
+def cost_with_unknown(nano_dollars: int, unknown_requests: int) -> str:
+    """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.010, 99 unknown`.
+
+    `nano_dollars` is the sum of the known costs, and `unknown_requests` is the number of requests with an unknown cost.
+    """
+    text = format_cost(nano_dollars, unknown_requests)
+    return f"{text}, {unknown_requests:,} unknown" if unknown_requests and nano_dollars else text
+
+
+def seconds(microseconds: float | None) -> str:
+    """Return the duration `microseconds` as text: `0.61 s`, `34.8 s`, `5 min 2 s`. For None, the text is `–`."""
+    if microseconds is None:
+        return UNKNOWN
+    value = microseconds / MICROSECONDS
+    if value < 10:
+        return f"{value:.2f} s"
+    if value < 2 * _MINUTE:
+        return f"{value:.1f} s"
+    if value < HOUR_SECONDS:
+        return f"{int(value) // _MINUTE} min {int(value) % _MINUTE} s"
+    return f"{int(value) // HOUR_SECONDS} h {int(value) % HOUR_SECONDS // _MINUTE} min"
+
+
+def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
+    """Return the share of `value` in `whole` as text: `79 %`.
+
+    The text is `–` if one of them is None, or if `whole` is 0.
+    """
+    if value is None or not whole:
+        return UNKNOWN
+    share = 100 * value / whole
+    step = 10**-digits
+    if value < whole:
+        share = min(share, 100 - step)
+    if value > 0:
+        share = max(share, step)
+    return f"{share:.{digits}f} %"
+
+
+def error_share(errors: int, requests: int) -> str:
+    """Return the share of failed requests (`errors`) among `requests` as text: `0 %`, `6.6 %`."""
+    return "0 %" if requests and not errors else percent(errors, requests, 1)
+
+
+def error_count_and_share(errors: int, total: int) -> str:
+    """Return a number of errors with its share of `total` as text: `12, 3.5 %`.
+
+    If `errors` is 0, the text is `0`. If `total` is 0, the text is `–`.
+    """
+    if not total:
+        return UNKNOWN
+    return f"{count(errors)}, {percent(errors, total, 1)}" if errors else "0"
+
+
+def rate(tokens_per_second: float | None) -> str:
+    """Return the speed of a reply in output tokens per second as text: `64 tokens/s`. For None, the text is `–`."""
+    return UNKNOWN if tokens_per_second is None else f"{tokens_per_second:,.0f} tokens/s"
+
+
+def local_datetime(microseconds: float) -> datetime:
+    """Return a time of the ledger (microseconds since the epoch) as `datetime` in the time zone of the server."""
+    return datetime.fromtimestamp(microseconds / MICROSECONDS).astimezone()
+
+
+def changes_clocks(start: int, end: int) -> bool:
+    """Return True if the zone of the server has different offsets from UTC at two times, in seconds since the epoch."""
+    return time.localtime(start).tm_gmtoff != time.localtime(end).tm_gmtoff
+
+
+def describe_zone(start: int, end: int) -> str:
+    """Return the time zone of the server in a time range, in seconds since the epoch: `CET`, or `CEST and CET`."""
+    return " and ".join(dict.fromkeys(time.strftime("%Z", time.localtime(when)) for when in (start, end)))
+
+
+def clock_time(microseconds: float) -> str:
+    """Return the time of day of a time in microseconds since the epoch: `13:42:09`."""
+    return f"{local_datetime(microseconds):%H:%M:%S}"
+
+
+def day_and_time(microseconds: float) -> str:
+    """Return day and time of a time in microseconds since the epoch: `20 Nov, 08:12`."""
+    when = local_datetime(microseconds)
+    return f"{when.day} {when:%b, %H:%M}"
+
+
+def long_time(seconds: float | None) -> str:
+    """Return a time in seconds since the epoch like `full_time`. None: ""."""
+    return "" if seconds is None else full_time(seconds * MICROSECONDS)
+
+
+def full_time(microseconds: float) -> str:
+    """Return date, time and zone of a time in microseconds since the epoch: `2026-11-20 08:12:07 UTC`."""
+    return f"{local_datetime(microseconds):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def ago(elapsed_seconds: float) -> str:
+    """Return the age of an event as text: `4 min ago`. `elapsed_seconds`: age in seconds."""
+    value = max(int(elapsed_seconds), 0)
+    if value < _MINUTE:
+        return f"{value} s ago"
+    if value < 2 * HOUR_SECONDS:
+        return f"{value // _MINUTE} min ago"
+    return f"{value // HOUR_SECONDS} h ago" if value < 2 * DAY_SECONDS else f"{value // DAY_SECONDS} days ago"
+
+
+def shorten(text: str, characters: int = 120) -> str:
+    """Return `text` unchanged, or its first `characters` with an ellipsis if it is longer."""
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun in the right form: `1 request`, `1,284 requests`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def provider_role(name: str) -> str:
+    """Return the CSS class of the color of a provider. An own server has one of four colors, chosen by its name."""
+    if not name or name in _COLORED_PROVIDERS:
+        return name or "none"
+    return f"own-{sum(name.encode()) % 4 + 1}"

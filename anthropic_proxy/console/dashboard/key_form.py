@@ -1,0 +1,267 @@
+"""Form that changes virtual keys and teams. A change is shown, and made only after the user has confirmed it.
+
+With `VIRTUAL_KEYS=true`, the start of the proxy loads this module, and with it the library of the database.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, structs
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
+from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration
+from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
+from anthropic_proxy.console.keys.rules import (
+    NONE,
+    RULE_NAMES,
+    Rules,
+    decode_duration,
+    decode_expiry,
+    decode_rule_texts,
+    encode_rule_texts,
+)
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    describe_database_location,
+    find_database_url,
+)
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, RouteResponse
+
+KEY_EDIT_PATH = "/dashboard/keys/edit"
+"""URL path of the forms that change virtual keys and teams."""
+MAX_KEY_FORM_BYTES = 65_536
+"""Maximum size in bytes of a form of a key. Lists of models have up to 100 patterns."""
+
+
+async def show_key_form(form: OpenedForm) -> RouteResponse:
+    """Return the page with the form of the action that the URL names."""
+    action, target = (form.request.query.get(name, [""])[-1] for name in ("action", "target"))
+    found = await asyncio.to_thread(_run, form.gateway, {"action": action, "target": target}, "", is_sent=False)
+    return await _respond(form, found)
+
+
+async def submit_key_form(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
+    """Return the page with the preview of the change in the sent form, or with the result of the change."""
+    name = form.request.client.name if form.session is None else form.session.client_name
+    return await _respond(form, await asyncio.to_thread(_run, form.gateway, sent, f"dashboard ({name})", is_sent=True))
+
+
+async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
+    from anthropic_proxy.console.dashboard.rendering import render_message  # noqa: PLC0415  # loaded with the pages
+
+    if isinstance(found, str):
+        return await asyncio.to_thread(render_message, form.request, found, status=503)
+    values = {
+        "form": found,
+        "problem": found.problem,
+        "address": f"{form.request.scheme}://{form.request.headers.get('host', '')}",
+        "title": found.title,
+        "overlaps": OVERLAPS,
+    }
+    return await form.respond("key_form.html", values)
+
+
+def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool) -> "KeyForm | str":
+    """Return the form for `sent`, its fields, after the database was opened. Runs in a thread.
+
+    A sentence is returned instead if the database is not available. `actor`: author of the change for the audit log.
+    `is_sent`: False: the form is only loaded.
+    """
+    settings = gateway.settings
+    try:
+        with open_administration(settings, actor) as administration:
+            if is_sent:
+                return submit_form(administration, settings, sent)
+            return load_form(administration, settings, sent["action"], sent["target"])
+    except DATABASE_ERRORS as error:
+        reason = describe_database_failure(
+            classify_database_error(error), describe_database_location(find_database_url(settings)), error
+        )
+        return f"Nothing was changed. {reason}"
+
+
+NAME_FIELDS = ("label", "owner", "team")
+"""Form fields with the label of a key, its owner and its team."""
+OVERLAPS = (("0m", "none: it ends at once"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"))
+"""Value of the field `overlap` → its title in the form."""
+_TITLES = {
+    "create": "New key",
+    "change": "Change {}",
+    "rotate": "Rotate {}",
+    "revoke": "Revoke {}",
+    "team": "Team {}",
+}
+"""Value of the field `action` → title of the form."""
+
+
+class KeyForm(Struct, kw_only=True):
+    """Form for one change of a virtual key or a team, with its fields, the preview and the result."""
+
+    action: str
+    title: str
+    target: str = ""
+    """Id of the key, or name of the team. "": a new key."""
+    key: VirtualKey | None = None
+    team_rules: Rules | None = None
+    """Present rules of the team. None: the form is about a key."""
+    fields: dict[str, str] = {}
+    """Name of a form field → text in the field."""
+    before: str
+    """Digest of the present values, which the form contains.
+
+    If it differs at the confirmation, the values have changed since the preview, and the change is rejected.
+    """
+    preview: Sequence[tuple[str, str]] | None = None
+    """Lines of the preview: sign (such as `+`) and text of each changed value. None: no preview."""
+    warnings: Sequence[str] = ()
+    problem: str = ""
+    done: str = ""
+    """Sentence about the change that was made. "": no change was made."""
+    key_text: str = ""
+    """Text of a new or rotated key, which only this page shows. "": no new text."""
+    route_names: Sequence[str] = ()
+    """Names of the routes (`[[routes]]`) in the configuration file, from which the user can choose."""
+
+
+def load_form(administration: KeyAdministration, settings: Settings, action: str, target: str) -> KeyForm:
+    """Return the form for a change of a key or team, with the present values.
+
+    Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key.
+    """
+    if action not in _TITLES:
+        raise InvalidRequest(f"action: {action[:20]!r} is not allowed; use {', '.join(_TITLES)}.")
+    names = [route.name for route in settings.routes]
+    if action == "create":
+        fields = {**dict.fromkeys((*NAME_FIELDS, "expires"), ""), **encode_rule_texts(Rules())}
+        return KeyForm(action=action, title=_TITLES[action], fields=fields, before="new", route_names=names)
+    if action == "team":
+        rules = administration.find_team(target).rules
+        fields, title = encode_rule_texts(rules), _TITLES[action].format(target)
+        form = KeyForm(action=action, title=title, target=target, fields=fields, before=_digest(rules))
+        return structs.replace(form, team_rules=rules, route_names=names)
+    key = administration.require_key(target)
+    fields = {}
+    if action == "change":
+        own = {"label": key.label, "owner": key.owner, "team": key.team, "expires": ""}
+        fields = {**own, **encode_rule_texts(key.rules)}
+    elif action == "rotate":
+        fields = {"overlap": OVERLAPS[0][0]}
+    title = _TITLES[action].format(key.label)
+    return KeyForm(
+        action=action, title=title, target=key.id, key=key, fields=fields, before=_digest(key), route_names=names
+    )
+
+
+def submit_form(
+    administration: KeyAdministration,
+    settings: Settings,
+    sent: Mapping[str, str],
+    clock: Callable[[], float] = time.time,
+) -> KeyForm:
+    """Return a sent form with a preview, and make its change if the user has confirmed it.
+
+    If a value is invalid, nothing is changed, and the field `problem` of the returned form describes the error.
+    """
+    form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
+    form.fields = {name: sent.get(name, "").strip() for name in form.fields}
+    try:
+        changes = _preview(form, administration, clock())
+        _require_unchanged(form, sent.get("before", ""))
+        form.preview = _list_lines(changes)
+        if "routes" in form.fields:
+            form.warnings = describe_unknown_routes(_decode_rules(form).get("routes", ()), settings)
+        if sent.get("before"):
+            _apply(form, administration, clock())
+    except InvalidRequest as error:
+        form.problem = error.message
+    return form
+
+
+def _require_unchanged(form: KeyForm, before: str) -> None:
+    if before not in ("", form.before):
+        raise InvalidRequest("The values have changed since the preview. Nothing was changed. Open the form again.")
+
+
+def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Changes:
+    """Return the old and new values that `form` would set. Nothing is stored. Raises `InvalidRequest`.
+
+    `now`: seconds since the epoch.
+    """
+    if form.action == "create":
+        return administration.preview_new_key(_decode_key(form, now))
+    if form.action == "change":
+        return administration.preview_key_change(form.target, _decode_change(form, now))
+    if form.action == "team":
+        return administration.preview_team_change(form.target, _decode_rules(form))
+    assert form.key is not None
+    hint = form.key.hashes[0].hint if form.key.hashes else ""
+    if form.action == "revoke":
+        return {"status": (form.key.find_status(now), "revoked")}
+    seconds = decode_duration("overlap", form.fields["overlap"])
+    end = f"valid until {formats.long_time(now + seconds)}" if seconds else "ends at once"
+    return {"text": (f"{hint}, {end}", "a new text, shown after the confirmation")}
+
+
+def _apply(form: KeyForm, administration: KeyAdministration, now: float) -> None:
+    """Make the change in `form`: create, change, rotate or revoke the key, or change the team.
+
+    `now`: seconds since the epoch.
+    """
+    if form.action == "create":
+        form.key, form.key_text = administration.create_key(_decode_key(form, now))
+        form.done = f"Key {form.key.label} is created."
+    elif form.action == "change":
+        form.key = administration.change_key(form.target, _decode_change(form, now), form.key)
+        form.done = f"Key {form.key.label} is changed."
+    elif form.action == "team":
+        administration.change_team(form.target, _decode_rules(form), form.team_rules)
+        form.done = f"Team {form.target} is changed."
+    elif form.action == "rotate":
+        seconds = decode_duration("overlap", form.fields["overlap"])
+        form.key, form.key_text = administration.rotate_key(form.target, seconds, form.key)
+        form.done = f"Key {form.key.label} has a new text."
+        if seconds:
+            form.done += f" The old one is valid until {formats.long_time(now + seconds)}."
+    else:
+        form.key = administration.revoke_key(form.target)
+        form.done = f"Key {form.key.label} is revoked."
+
+
+def _decode_key(form: KeyForm, now: float) -> VirtualKey:
+    label, owner, team = (form.fields[name] for name in NAME_FIELDS)
+    expires_at = decode_expiry("expires", form.fields["expires"] or "never", now)
+    rules = Rules(**_decode_rules(form))
+    return VirtualKey(id="", label=label, owner=owner, team=team, expires_at=expires_at, rules=rules)
+
+
+def _decode_change(form: KeyForm, now: float) -> KeyChange:
+    names = {name: form.fields[name] for name in NAME_FIELDS}
+    expires = form.fields["expires"]
+    expires_at = decode_expiry("expires", expires, now) if expires else UNSET
+    return KeyChange(expires_at=expires_at, rules=_decode_rules(form), **names)
+
+
+def _decode_rules(form: KeyForm) -> dict[str, Any]:
+    """Return the rules in `form` as values of all fields of `Rules`. An empty text removes a limit."""
+    return decode_rule_texts({name: form.fields[name] or NONE for name in RULE_NAMES})
+
+
+def _list_lines(changes: Changes) -> Sequence[tuple[str, str]]:
+    lines = []
+    for name, values in changes.items():
+        texts = [describe_field_value(value) for value in values]
+        lines += [(sign, f"{name}: {text}") for sign, text in zip("-+", texts, strict=True) if text != "–"]
+    return lines
+
+
+def _digest(values: Any) -> str:
+    return digest(msgspec.json.encode(values).decode())

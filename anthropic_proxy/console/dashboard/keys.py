@@ -1,0 +1,522 @@
+"""Pages about virtual keys, the keys that this proxy gives to clients: list of keys and teams, one key, and audit log.
+
+The audit log has each change of a key or a team, with time, author, and old and new values.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.columns import SortableColumn, build_finished_row, sort_rows
+from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
+from anthropic_proxy.console.dashboard.periods import divide_range, draw_group_chart
+from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
+from anthropic_proxy.console.keys.limits import Scope, list_scopes
+from anthropic_proxy.console.keys.queries import (
+    Spending,
+    find_key,
+    find_team,
+    list_audit_entries,
+    list_keys,
+    list_teams,
+    read_all_spending,
+)
+from anthropic_proxy.console.keys.rules import LIST_FIELDS, Rules
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyStatus, Team, VirtualKey
+from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.queries import find_last_key_uses
+from anthropic_proxy.console.ledger.request_queries import list_stored_requests
+from anthropic_proxy.console.ledger.sums import UsageSums, add_up, add_up_groups
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.plugins import StoreUnavailable
+
+EXPIRY_NOTICE_SECONDS = 7 * 86_400
+"""Time in seconds before the expiry of a key from which the text of its state mentions the expiry."""
+_MAX_KEY_ROWS = 100
+"""Maximum number of virtual keys on one page."""
+_MAX_REQUESTS = 20
+"""Maximum number of requests of the key that the page lists, the latest ones."""
+_MAX_CHANGES = 20
+"""Maximum number of changes of the key that the page lists, the latest ones."""
+_MAX_AUDIT_ROWS = 50
+"""Maximum number of changes on one page of the audit log."""
+_HIGH_SHARE = 0.8
+"""Used share of a budget from which its bar has the color of a warning."""
+STORE_PROBLEM = "The used amounts of budgets are not known: Redis is unavailable (REDIS_URL)."
+"""Message for the page if the store of limits is not available."""
+_STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
+    "active": ("✓", "ok"),
+    "expired": ("✕", "error"),
+    "revoked": ("–", ""),
+}
+STATUSES = tuple(_STATUS_SIGNS)
+"""States of a key in the order of the table."""
+STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STATUSES))
+"""Pairs: state of keys, as the parameter `by` of the URL, and title of the filter. "": all keys."""
+
+
+class BudgetBar(Struct, frozen=True):
+    """Bar that shows how much of one budget is used, with a text."""
+
+    text: str
+    """Used amount as text: `$1.25 of $50.00 per month`."""
+    share: float
+    """Used share of the budget, 0 to 1."""
+    role: str
+    """CSS class of the color of the bar: `budget`, `warn`, `error`."""
+
+
+class KeyState(Struct, frozen=True):
+    """State of a virtual key, such as expired: sign, CSS class of the color, and text."""
+
+    sign: str
+    role: str
+    text: str
+
+
+class KeyRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of virtual keys, as texts."""
+
+    key: VirtualKey
+    state: KeyState
+    hint: str
+    expires: str
+    """Text about the expiry of an active key, if the state does not mention it.
+
+    "": the key does not expire, or only its state mentions the expiry.
+    """
+    allowed: Sequence[tuple[str, str]]
+    """Pairs of a title (such as models) and the allowed names. Empty: everything is allowed."""
+    limits: str
+    budgets: Sequence[BudgetBar]
+    last_used_at: int | None
+    """Start of the last stored request in microseconds since the epoch. None: no stored request."""
+    last_used: str
+    sums: UsageSums
+    requests: str
+    cost: str
+    requests_link: str = ""
+
+
+class TeamRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of teams, as texts."""
+
+    name: str
+    rules: Rules
+    key_rows: Sequence[KeyRow]
+    keys: str
+    """Number of keys in the team, as text."""
+    allowed: Sequence[tuple[str, str]]
+    limits: str
+    budgets: Sequence[BudgetBar]
+    sums: UsageSums
+    requests: str
+    cost: str
+
+
+class ChangeRow(Struct, frozen=True):
+    """One change of a key or a team in the audit log, as texts for a table."""
+
+    time: str
+    full_time: str
+    actor: str
+    action: str
+    target: str
+    key_id: str
+    """Id of the changed key, for a link. "": a team was changed."""
+    changes: str
+
+
+COLUMNS: Sequence[SortableColumn[KeyRow]] = (
+    SortableColumn("used", "Budget used", lambda row: max((bar.share for bar in row.budgets), default=-1.0)),
+    SortableColumn("last", "Last used", lambda row: row.last_used_at or 0),
+    SortableColumn("requests", "Requests", lambda row: row.sums.requests),
+    SortableColumn("cost", "Cost", lambda row: row.sums.cost),
+)
+"""Columns of the table of virtual keys by which the rows can be sorted."""
+
+
+def build_keys_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page Keys."""
+    found = read_key_list(context)
+    chosen = choose_key_rows(context, found.keys)
+    ids = [row.key.id for row in chosen]
+    start = ids.index(context.query.before) + 1 if context.query.before in ids else 0
+    shown = chosen[start : start + _MAX_KEY_ROWS]
+    has_older = start + _MAX_KEY_ROWS < len(chosen)
+    earlier = ids[start - _MAX_KEY_ROWS - 1] if start > _MAX_KEY_ROWS else ""
+    return {
+        "verdict": _summarize(found.keys),
+        "store_problem": found.problem,
+        "rows": shown,
+        "teams": found.teams,
+        "columns": COLUMNS,
+        "statuses": STATUS_TITLES,
+        "is_empty": not found.keys,
+        "hidden": f"{start + 1} to {start + len(shown)} of {len(chosen):,}" if len(chosen) > _MAX_KEY_ROWS else "",
+        "newer": context.query.link(before=earlier) if start else "",
+        "older": context.query.link(before=shown[-1].key.id) if has_older else "",
+    }
+
+
+def _summarize(rows: Sequence[KeyRow]) -> str:
+    if not rows:
+        return "No virtual keys yet."
+    counts = {status: sum(row.state.text == status for row in rows) for status in STATUSES}
+    expiring = sum(row.state.role == "warn" for row in rows)
+    counted = [f"{counts['active'] + expiring:,} active"]
+    counted += [f"{counts[status]:,} {status}" for status in ("expired", "revoked") if counts[status]]
+    verdict = f"{formats.plural(len(rows), 'key')}: {', '.join(counted)}."
+    if expiring:
+        verdict += f" {expiring:,} {'expires' if expiring == 1 else 'expire'} within 7 days."
+    used_up = sum(any(bar.role == "error" for bar in row.budgets) for row in rows)
+    if used_up:
+        verdict += f" {formats.plural(used_up, 'key')} used up a budget."
+    return verdict
+
+
+def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
+    """Return the keys of `rows` that match the filter and the search text of the URL.
+
+    Raises `InvalidRequest` for an unknown filter or sort column.
+    """
+    query = context.query
+    if query.measure not in ("", *STATUSES):
+        raise InvalidRequest(f"by: {query.measure[:20]!r} is not allowed; use {', '.join(STATUSES)}.")
+    text = query.text.lower()
+    chosen = [
+        row
+        for row in rows
+        if query.measure in ("", row.key.find_status(context.now))
+        and any(text in value.lower() for value in (row.key.label, row.key.owner, row.key.team, row.hint, row.key.id))
+    ]
+    return sort_rows(chosen, COLUMNS, query.order)
+
+
+class KeyList(Struct, frozen=True):
+    """All virtual keys and teams in the database, each with its requests, cost and used budgets."""
+
+    keys: Sequence[KeyRow]
+    teams: Sequence[TeamRow]
+    problem: str = ""
+    """Message that the store of limits is not available, so that used budgets are unknown. "": the store is available.
+    """
+
+
+def read_key_list(context: PageContext) -> KeyList:
+    """Return all virtual keys and teams, with their requests in the time range and their used budgets.
+
+    Active keys come first.
+    """
+    keys, teams = list_keys(context.connection), list_teams(context.connection)
+    named = {team.name: team for team in teams}
+    named = {name: named.get(name, Team(name)) for name in sorted({*named, *(key.team for key in keys if key.team)})}
+    spending, problem = read_used_budgets(context, [*keys, *named.values()])
+    uses = find_last_key_uses(context.connection)
+    own = structs.replace(context.selection, values={}, text="", is_changed=False)
+    sums = add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, "key_label"))
+    rows = []
+    for key in keys:
+        usage = KeyUsage(sums.get(key.label, UsageSums()), spending.get(key.id), uses.get(key.label))
+        link = context.query.link(
+            "/dashboard/requests", facets={"key": key.label}, measure="", order="", text="", before=""
+        )
+        rows.append(build_key_row(key, usage, context.now, link))
+    rows.sort(key=lambda row: (STATUSES.index(row.key.find_status(context.now)), row.key.label.lower()))
+    team_rows = [
+        build_team_row(team, [row for row in rows if row.key.team == name], spending.get(f"team/{name}"))
+        for name, team in named.items()
+    ]
+    return KeyList(rows, team_rows, problem)
+
+
+class UsedBudgets(NamedTuple):
+    """Used amounts of the budgets of keys and teams."""
+
+    by_owner: Mapping[str, Sequence[Spending]]
+    """Id of a key, or `team/NAME` → used amount of each budget. Absent: unknown."""
+    problem: str = ""
+    """Message that the store of limits cannot be read. "": it can be read."""
+
+
+def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
+    """Return how much is used of each budget of `owners`, which are keys or teams."""
+    scopes = {_name_owner(owner): _find_scope(owner) for owner in owners}
+    store = context.store
+    if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
+        return UsedBudgets({} if store is None else dict.fromkeys(scopes, ()))
+    try:
+        found = context.wait_for(read_all_spending(store, list(scopes.values()), context.now))
+    except (StoreUnavailable, TimeoutError):
+        return UsedBudgets({}, STORE_PROBLEM)
+    return UsedBudgets(dict(zip(scopes, found, strict=True)))
+
+
+def _name_owner(owner: VirtualKey | Team) -> str:
+    return owner.id if isinstance(owner, VirtualKey) else f"team/{owner.name}"
+
+
+def _find_scope(owner: VirtualKey | Team) -> Scope:
+    """Return the scope (object with budgets) of `owner`: the key itself, without its team, or the team."""
+    if isinstance(owner, VirtualKey):
+        return list_scopes(owner, None)[0]
+    return list_scopes(VirtualKey(id="", label=""), owner)[1]
+
+
+def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
+    """Return the template values of the page about the virtual key in the URL. None: this key does not exist."""
+    key = find_key(context.connection, context.path_parameters["id"])
+    if key is None:
+        return None
+    context = limit_to_key(context, key)
+    periods, chosen = divide_range(context.charted_query), context.selection
+    by_period = queries.sum_periods(context.connection, context.model_selection, periods.seconds, "model")
+    total = add_up(row.sums for row in by_period)
+    team = find_team(context.connection, key.team) if key.team else None
+    spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
+    usage = KeyUsage(total, spending.get(key.id), find_last_key_uses(context.connection, key.label).get(key.label))
+    row = build_key_row(key, usage, context.now, context.query.link("/dashboard/requests"))
+    latest = list_stored_requests(context.connection, chosen, _MAX_REQUESTS)
+    return {
+        "title": f"Key {key.label}",
+        "query": context.query,
+        "row": row,
+        "key": key,
+        "verdict": _summarize_key(key, total, context.now),
+        "store_problem": problem,
+        "facts": _list_facts(key),
+        "figures": _build_figures(total, row.last_used),
+        "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
+        "team_limits": "" if team is None else describe_limits(team.rules),
+        "team_allowed": [] if team is None else list_allowed_names(team.rules),
+        "chart": draw_group_chart(
+            periods,
+            by_period,
+            (lambda sums: sums.cost) if total.cost else (lambda sums: sums.requests),
+            formats.chart_money if total.cost else formats.count,
+            is_full_width=True,
+        ),
+        "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.length_name} and model",
+        "requests": [build_finished_row(one, with_day=context.query.hours > 24) for one in latest],
+        "changes": [
+            build_change_row(entry)
+            for entry in list_audit_entries(context.connection, key_id=key.id, limit=_MAX_CHANGES)
+        ],
+    }
+
+
+def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
+    """Return a copy of `context` that selects only the requests of `key`.
+
+    Other filters and the search text of the URL are removed.
+    """
+    query = structs.replace(context.query, facets={"key": key.label}, text="", has_notes=False, measure="", order="")
+    return structs.replace(context, query=query)
+
+
+def _list_facts(key: VirtualKey) -> Sequence[tuple[str, str]]:
+    """Return the properties of `key` as pairs of title and text.
+
+    Of its secret texts, only the beginning and end are shown; only their hashes are stored.
+    """
+    facts = [
+        ("Id", key.id),
+        ("Owner", key.owner),
+        ("Team", key.team),
+        ("Created", formats.long_time(key.created_at)),
+        ("Expires", formats.long_time(key.expires_at) or "never"),
+        ("Revoked", formats.long_time(key.revoked_at)),
+    ]
+    for each in key.hashes:
+        end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
+        facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
+    return [(title, value) for title, value in facts if value]
+
+
+def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
+    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests)
+    return [
+        Figure("Requests", formats.count(total.requests), "in this range"),
+        Figure("Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")),
+        Figure("Cost", shown, "in this range"),
+        Figure("Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"),
+        Figure("Last used", last_used, "in the ledger"),
+    ]
+
+
+def _summarize_key(key: VirtualKey, total: UsageSums, now: float) -> str:
+    state = {
+        "active": "",
+        "expired": f"Rejected since {formats.long_time(key.expires_at)}. ",
+        "revoked": f"Rejected since {formats.long_time(key.revoked_at)}. ",
+    }[key.find_status(now)]
+    return f"{state}{formats.plural(total.requests, 'request')} in this range."
+
+
+def build_audit_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page with the audit log."""
+    query = context.query
+    found = list_shown_entries(context, _MAX_AUDIT_ROWS + 1)
+    if query.after:
+        shown, has_newer, has_older = found[-_MAX_AUDIT_ROWS:], len(found) > _MAX_AUDIT_ROWS, True
+    else:
+        shown, has_newer, has_older = found[:_MAX_AUDIT_ROWS], bool(query.before), len(found) > _MAX_AUDIT_ROWS
+    verdict = "Each change of a key or a team, the latest first. It contains no text of a key."
+    return {
+        "title": "Audit log",
+        "verdict": verdict if shown else "No change of a key or a team is recorded.",
+        "rows": [build_change_row(entry) for entry in shown],
+        "newer": query.link(after=str(shown[0].id), before="") if has_newer and shown else "",
+        "older": query.link(before=str(shown[-1].id), after="") if has_older and shown else "",
+    }
+
+
+def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Sequence[AuditEntry]:
+    """Return the changes of keys and teams on one page of the audit log, the latest first.
+
+    Raises `InvalidRequest` for an invalid URL parameter.
+    """
+    query = context.query
+    before, after = (_read_id(name, text) for name, text in (("before", query.before), ("after", query.after)))
+    return list_audit_entries(context.connection, before_id=before, after_id=after, limit=limit)
+
+
+def _read_id(name: str, text: str) -> int | None:
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.")
+    return int(text) if text else None
+
+
+def build_change_row(entry: AuditEntry) -> ChangeRow:
+    """Return the table row for one entry of the audit log, which is a change of a key or a team."""
+    key_id, _, label = entry.target.partition(" ")
+    is_key = entry.action.endswith("key")
+    return ChangeRow(
+        time=formats.day_and_time(entry.at * MICROSECONDS),
+        full_time=formats.full_time(entry.at * MICROSECONDS),
+        actor=entry.actor,
+        action=entry.action,
+        target=label if is_key else entry.target,
+        key_id=key_id if is_key else "",
+        changes=describe_changes(entry.changes) or formats.UNKNOWN,
+    )
+
+
+class KeyUsage(Struct, frozen=True):
+    """Usage of a virtual key: its requests in the time range, its used budgets, and the start of its last request."""
+
+    sums: UsageSums
+    spending: Sequence[Spending] | None
+    """Used amounts of the budgets. None: the store of limits is not available."""
+    last_used_at: int | None = None
+
+
+def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
+    """Return the table row of the virtual key `key`. `now` is in seconds since the epoch."""
+    last, expires = usage.last_used_at, ""
+    if key.expires_at is not None and key.expires_at - now > EXPIRY_NOTICE_SECONDS and key.revoked_at is None:
+        expires = f"expires in {_describe_span(key.expires_at - now)}"
+    return KeyRow(
+        key=key,
+        state=describe_state(key, now),
+        hint=key.hashes[0].hint if key.hashes else "",
+        expires=expires,
+        allowed=list_allowed_names(key.rules),
+        limits=describe_limits(key.rules),
+        budgets=build_budget_bars(key.rules, usage.spending),
+        last_used_at=last,
+        last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
+        sums=usage.sums,
+        requests=formats.count(usage.sums.requests),
+        cost=format_cost(usage.sums),
+        requests_link=requests_link,
+    )
+
+
+def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spending] | None) -> TeamRow:
+    """Return the table row of `team`.
+
+    `keys` are the rows of the keys in the team. `spending` has the used amounts of its budgets; None if they are
+    unknown.
+    """
+    total = add_up(row.sums for row in keys)
+    active = sum(row.state.text not in ("revoked", "expired") for row in keys)
+    return TeamRow(
+        name=team.name,
+        rules=team.rules,
+        key_rows=keys,
+        sums=total,
+        keys=f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active),
+        allowed=list_allowed_names(team.rules),
+        limits=describe_limits(team.rules),
+        budgets=build_budget_bars(team.rules, spending),
+        requests=formats.count(total.requests),
+        cost=format_cost(total),
+    )
+
+
+def describe_state(key: VirtualKey, now: float) -> KeyState:
+    """Return the state of a virtual key: active, expired or revoked.
+
+    If an active key expires within `EXPIRY_NOTICE_SECONDS`, the state is a warning with the remaining time. `now` is
+    the present time in seconds since the epoch.
+    """
+    status = key.find_status(now)
+    if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
+        return KeyState("!", "warn", f"expires in {_describe_span(key.expires_at - now)}")
+    return KeyState(*_STATUS_SIGNS[status], status)
+
+
+def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
+    """Return the models, providers and routes to which `rules` limit a key or a team.
+
+    Each item is a pair: `models`, `providers` or `routes`, and the allowed names as one text. If a kind is missing, all
+    its names are allowed.
+    """
+    return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
+
+
+def describe_limits(rules: Rules) -> str:
+    """Return the limits per minute and of simultaneous requests of a key or team: `60 requests/min, 4 at a time`.
+
+    The text is empty if there are no such limits. Budgets and allowed models are not included.
+    """
+    return describe_rules(
+        Rules(
+            requests_per_minute=rules.requests_per_minute,
+            tokens_per_minute=rules.tokens_per_minute,
+            concurrency=rules.concurrency,
+        )
+    )
+
+
+def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
+    """Return one bar for each budget of a key or a team.
+
+    `spending` has their used amounts in the same order. None: the amounts are unknown.
+    """
+    if spending is None:
+        return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "budget") for budget in rules.budgets]
+    bars = []
+    for one in spending:
+        role = "error" if one.share >= 1 else "warn" if one.share >= _HIGH_SHARE else "budget"
+        bars.append(BudgetBar(one.describe(), one.share, role))
+    return bars
+
+
+def format_cost(sums: UsageSums) -> str:
+    """Return the total cost of the requests in `sums` as text in dollars. Without requests, the text is `–`."""
+    if not sums.requests:
+        return formats.UNKNOWN
+    return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
+
+
+def _describe_span(seconds: float) -> str:
+    return formats.ago(seconds).removesuffix(" ago")
+
+
+PATH = "/dashboard/keys"
+"""URL path of the page Keys."""

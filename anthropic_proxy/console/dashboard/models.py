@@ -1,0 +1,315 @@
+"""Page Models: requests, cost and speed of each model, the model mapping, prices, and a comparison of costs.
+
+The speed is the number of output tokens per second after the first token. The comparison shows the cost that the same
+tokens would have had with other models.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
+from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
+from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
+from anthropic_proxy.console.ledger.price_updates import describe_price_list, find_price_source
+from anthropic_proxy.console.ledger.prices import Price, Rates
+from anthropic_proxy.console.ledger.queries import NOT_SENT, ModelPeriod, ModelSums, PeriodSums, count_facets
+from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_up, find_percentile
+from anthropic_proxy.gateway.money import format_price
+
+_MAX_DURATION_HOURS = 31 * 24
+"""Maximum length in hours of a time range for which times to the last byte are shown. Reading them from each hour would
+double the time of a page about 90 days."""
+_MIN_RATED = 5
+"""Minimum number of replies of a model for a comparison of its speed with others."""
+_MAX_REQUESTED = 5
+_MAX_COMPARED = 12
+_RATES = ("input", "cache_read", "cache_write", "output", "thinking")
+
+
+class UsedModel(Struct, frozen=True):
+    """A model that served requests in the time range, with its requests, times and speed."""
+
+    model: ModelSums
+    first_tokens: Histogram
+    """Histogram of the times to the first token."""
+    durations: Histogram
+    """Histogram of the times to the last byte of the reply."""
+    speed: float | None
+    """Output tokens per second after the first token. None: unknown."""
+
+
+_COLUMNS: Sequence[SortableColumn[UsedModel]] = (
+    SortableColumn("requests", "Requests", lambda one: one.model.sums.requests),
+    SortableColumn("errors", "Errors", lambda one: one.model.sums.errors / one.model.sums.requests),
+    SortableColumn("tool_errors", "Tool errors", lambda one: one.model.sums.tool_error_share),
+    SortableColumn("input", "In", lambda one: one.model.sums.all_input_tokens),
+    SortableColumn("cached", "Cached", lambda one: one.model.sums.cached_input_share),
+    SortableColumn("output", "Out", lambda one: one.model.sums.output_tokens),
+    SortableColumn("p50", "First token p50", lambda one: find_percentile(one.first_tokens, 0.5)),
+    SortableColumn("p95", "p95", lambda one: find_percentile(one.first_tokens, 0.95)),
+    SortableColumn("total50", "Total p50", lambda one: find_percentile(one.durations, 0.5)),
+    SortableColumn("total95", "p95", lambda one: find_percentile(one.durations, 0.95)),
+    SortableColumn("speed", "Tokens/s", lambda one: one.speed),
+    SortableColumn("requested", "Requested models", lambda one: one.model.sums.requested_cost),
+    SortableColumn("cost", "Cost", lambda one: one.model.sums.cost),
+)
+
+
+def build_models_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page Models.
+
+    If a table or chart cannot be built, the page shows a message in its place.
+    """
+    periods, costs = divide_range(context.charted_query), ModelCosts(context.settings)
+    by_period = memoize_result(
+        lambda: queries.measure_model_performance(context.connection, context.model_selection, periods.seconds)
+    )
+    found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
+    by_model = memoize_result(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
+    total = memoize_result(lambda: add_up(one.sums for one in found()))
+    order = context.query.order or "-cost"
+    used = build_panel(
+        context, "the models", lambda: sort_rows(_collect_used(context, found(), by_period()), _COLUMNS, order)
+    )
+    verdict = build_panel(context, "the summary", lambda: _summarize(found(), total()))
+    if isinstance(verdict, FailedPanel):
+        verdict = "The requests of this range cannot be added up."
+
+    def draw_costs() -> DrawnChart:
+        drawn = draw_group_chart(
+            periods, by_model(), lambda sums: sums.cost, formats.chart_money, _list_model_roles(found())
+        )
+        return structs.replace(drawn, empty_text=explain_missing_cost(total()))
+
+    return {
+        "verdict": verdict + ("" if isinstance(used, FailedPanel) else _name_slowest(costs, used)),
+        "columns": _COLUMNS,
+        "mapping": context.setup.mapping,
+        "rows": used if isinstance(used, FailedPanel) else [_build_row(context, costs, one) for one in used],
+        "chart": build_panel(context, "costs", draw_costs),
+        "chart_title": f"Cost per {periods.length_name} and model",
+        "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
+        "price_sources": describe_price_sources(context),
+        "comparison": build_panel(
+            context, "costs at other models", lambda: compare_costs(context, costs, found(), total())
+        ),
+        "is_empty": not context.facts.requests and context.can_read,
+    }
+
+
+def _collect_used(
+    context: PageContext, found: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
+) -> list[UsedModel]:
+    first_tokens = queries.group_latencies(by_period, _find_model)
+    durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
+    if context.query.hours <= _MAX_DURATION_HOURS:
+        by = ("provider", "model")
+        durations = queries.collect_latencies(context.connection, context.selection, 0, by, "duration")
+    speeds = queries.group_speeds(by_period, _find_model)
+    used = []
+    for one in found:
+        key = one.provider, one.model
+        if one.provider:
+            used.append(UsedModel(one, first_tokens.get(key, {}), durations.get((0, key), {}), speeds.get(key)))
+    return used
+
+
+def _find_model(one: ModelPeriod) -> tuple[str, str]:
+    return one.model.provider, one.model.model
+
+
+def _name_slowest(costs: ModelCosts, used: Sequence[UsedModel]) -> str:
+    """Return a sentence about the model with the longest time to first token (95th percentile).
+
+    "": fewer than two models have `_MIN_RATED` replies. `costs`: names and prefixes of providers.
+    """
+    enough = [one for one in used if sum(one.first_tokens.values()) >= _MIN_RATED]
+    rated = [(find_percentile(one.first_tokens, 0.95), one.model) for one in enough]
+    known = [(value, one) for value, one in rated if value is not None]
+    if len(known) < 2:
+        return ""
+    value, slowest = max(known, key=lambda pair: pair[0])
+    name = f"{costs.find_prefix(slowest.provider)}/{slowest.model}"
+    return f" Slowest: {name}, time to first token p95 {formats.seconds(value)}."
+
+
+def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
+    count = sum(bool(one.provider) for one in found)
+    verdict = f"{formats.plural(count, 'model')} served {formats.plural(total.requests, 'request')}."
+    is_known = not (total.unknown_requested_cost_requests or total.unknown_cost_requests)
+    if is_known and total.requested_cost > total.cost:
+        saved = formats.money(total.requested_cost - total.cost)
+        verdict += f" At the prices of the requested models they would have cost {saved} more."
+    return verdict
+
+
+def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapping[str, str]:
+    one = used.model
+    sums, facets = one.sums, {**context.query.facets, "provider": one.provider, "model": one.model}
+    return {
+        "provider": one.provider,
+        "prefix": costs.find_prefix(one.provider),
+        "model": one.model,
+        "requests": formats.count(sums.requests),
+        "errors": formats.error_share(sums.errors, sums.requests),
+        "tool_errors": formats.error_count_and_share(sums.tool_errors, sums.tool_results),
+        "malformed": formats.count(sums.malformed_replies) if sums.malformed_replies else "",
+        "input": formats.short_count(sums.all_input_tokens),
+        "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
+        "output": formats.short_count(sums.output_tokens),
+        "p50": formats.seconds(find_percentile(used.first_tokens, 0.5)),
+        "p95": formats.seconds(find_percentile(used.first_tokens, 0.95)),
+        "total50": formats.seconds(find_percentile(used.durations, 0.5)),
+        "total95": formats.seconds(find_percentile(used.durations, 0.95)),
+        "speed": formats.UNKNOWN if used.speed is None else formats.count(used.speed),
+        "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
+        "requested_cost": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
+        "href": context.query.link("/dashboard/requests", facets=facets, measure="", compared="", order=""),
+    }
+
+
+def _list_model_roles(found: Sequence[ModelSums]) -> dict[str, tuple[str, str]]:
+    """Return model → (name, CSS class of the color). The first model of a provider has the color of the provider."""
+    roles: dict[str, tuple[str, str]] = {}
+    free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
+    used: set[str] = set()
+    for one in found:
+        role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
+        used.add(one.provider)
+        roles.setdefault(one.model, (one.model or NOT_SENT, role))
+    return roles
+
+
+class PriceRow(Struct, frozen=True, kw_only=True):
+    """Row of the table of prices: the prices of one model, as texts."""
+
+    provider: str
+    prefix: str
+    model: str
+    rates: Sequence[str]
+    """Price as text for each kind of token in `_RATES`. Empty: the price is unknown."""
+    long_context: str
+    """Prices of requests with a long context, as text. "": they have no other prices."""
+    source: str
+
+
+class ComparedCost(Struct, frozen=True, kw_only=True):
+    """Cost of the used tokens at the prices of another model, with the difference to the actual cost."""
+
+    model: str
+    cost: str
+    difference: str
+    sign: str
+    """CSS class of the color: `ok` if the other model is cheaper."""
+
+
+def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
+    """Return the prices of `used_models`, and of the models that the settings use for Claude models."""
+    find_price_source(context.settings.data_directory).reload_if_changed()
+    used = [(costs.find_prefix(one.provider), one.model) for one in used_models if one.provider and one.model]
+    names = dict.fromkeys([*used, *_mapped(context)])
+    return [_price_row(costs, prefix, model) for prefix, model in names]
+
+
+def describe_price_sources(context: PageContext) -> str:
+    """Return a text about the origin and date of the prices, and about the place where a user can set own prices."""
+    directory = context.settings.data_directory
+    described, problem = describe_price_list(directory), find_price_source(directory).problem
+    own = "Own prices: anthropic-proxy.toml, [prices]."
+    if not described:
+        return f"The package genai-prices is not installed, so only own prices are known. {own}"
+    return f"{described}. {own}{problem and f' {problem}'}"
+
+
+def compare_costs(
+    context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums], total: UsageSums
+) -> Mapping[str, Any] | None:
+    """Return the table that shows how much the used tokens would have cost with other models.
+
+    None: no tokens were used.
+    """
+    if not total.all_tokens:
+        return None
+    # the actual cost and the other costs are of the same requests: those of models whose prices were always known
+    priced = add_up(one.sums for one in used_models if not one.sums.unknown_cost_requests)
+    left_out = total.requests - priced.requests if priced.all_tokens else 0
+    total = priced if priced.all_tokens else total
+    asked = context.query.compared
+    prices = dict(_candidates(context, costs, used_models))
+    rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
+    shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
+    return {
+        "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
+        "left_out": left_out,
+        "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
+        "asked": asked,
+        "problem": _explain_unknown(costs, asked) if asked and prices.get(asked) is None else "",
+    }
+
+
+def _candidates(
+    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]
+) -> Iterable[tuple[str, Price | None]]:
+    asked = context.query.compared
+    if asked:
+        yield asked, costs.find_requested_price(asked, "", "")
+    for prefix, model in [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in found)]:
+        yield f"{prefix}/{model}", costs.find_price_by_prefix(prefix, model)
+    counted = count_facets(context.connection, context.selection, ("requested_model",), _MAX_REQUESTED)
+    for model, _ in counted.values["requested_model"]:
+        if model.startswith("claude-"):
+            yield model, costs.find_requested_price(model, "", "")
+
+
+def _mapped(context: PageContext) -> list[tuple[str, str]]:
+    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
+    names = [target.partition("/") for target in targets if "…" not in target]
+    return [(prefix, model) for prefix, _, model in names if model]
+
+
+def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
+    price = costs.find_price_by_prefix(prefix, model)
+    provider = costs.find_provider_name(prefix)
+    if price is None:
+        return PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")
+    longer = "; ".join(
+        f"above {above:,} tokens: {format_price(rates.input)} in, {format_price(rates.output)} out"
+        for above, rates in price.long_contexts
+    )
+    source = "local: free" if price.source == "local" else price.source
+    return PriceRow(
+        provider=provider,
+        prefix=prefix,
+        model=model,
+        rates=_list_rates(price.base),
+        long_context=longer,
+        source=source,
+    )
+
+
+def _list_rates(rates: Rates) -> list[str]:
+    return [format_price(getattr(rates, name)) for name in _RATES]
+
+
+def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
+    difference = cost - total.cost
+    if total.unknown_cost_requests:
+        return ComparedCost(model=name, cost=formats.money(cost), difference=formats.UNKNOWN, sign="")
+    share = f" ({difference / total.cost:+.0%})".replace("%", " %") if total.cost else ""
+    amount = formats.money(abs(difference))
+    text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
+    return ComparedCost(model=name, cost=formats.money(cost), difference=text, sign="ok" if difference < 0 else "")
+
+
+def _explain_unknown(costs: ModelCosts, asked: str) -> str:
+    prefix, separator, _ = asked.partition("/")
+    if separator and not costs.find_provider_name(prefix):
+        return f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
+    if not separator:
+        return f"The price of {asked} is unknown. Add the prefix of its provider: openai/{asked}"
+    return f'The price of {asked} is unknown. Set it in anthropic-proxy.toml: [prices."{asked}"]'

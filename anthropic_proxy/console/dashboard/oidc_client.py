@@ -1,0 +1,380 @@
+"""Requests to an identity provider by OpenID Connect (authorization code flow with PKCE, state and nonce).
+
+This module needs Authlib, an optional library, and is loaded with the first sign-in.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from authlib.oauth2.auth import ClientAuth  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request  # type: ignore[import-untyped]
+from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
+from authlib.oidc.core import CodeIDToken  # type: ignore[import-untyped]
+from authlib.oidc.discovery import get_well_known_url  # type: ignore[import-untyped]
+from joserfc import jws, jwt
+from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, JoseError, MissingClaimError
+from joserfc.jwk import Key, KeySet
+from msgspec import Struct
+
+from anthropic_proxy.console.dashboard.oidc_roles import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.gateway.settings import OidcSettings
+from anthropic_proxy.plugins import Gateway
+
+CACHE_SECONDS = 3_600.0
+"""Time in seconds for which the discovery document and the keys of the identity provider are cached."""
+MIN_KEY_INTERVAL_SECONDS = 60.0
+"""Minimum time in seconds between two requests for keys, so that tokens with unknown keys cause no load."""
+RETRY_SECONDS = 5.0
+"""Minimum time after a failed request for the discovery document or the keys."""
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
+"""Accepted algorithms of the signature. All have a public key: with `HS256`, an attacker could sign a token with the
+public key as secret."""
+LEEWAY_SECONDS = 60
+"""Accepted difference in seconds between the clocks of the identity provider and the proxy."""
+_KEY_TYPES = ("RSA", "EC", "OKP")
+_CLAIM_TEXTS = {
+    "iss": "it is of another issuer",
+    "aud": "it is for another client (claim aud)",
+    "azp": "it is for another client (claim azp)",
+    "nonce": "its nonce is not that of this sign-in",
+    "exp": "it has expired",
+    "nbf": "it is not valid yet: compare the clocks of both servers",
+    "iat": "it is of the future: compare the clocks of both servers",
+    "at_hash": "it does not belong to the access token",
+}
+"""Name of an invalid claim → reason in the error message."""
+_MAX_SHOWN_CHARACTERS = 200
+ValueT = TypeVar("ValueT")
+_FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+
+
+class SignInAttempt(Struct, frozen=True, kw_only=True):
+    """Random values of one sign-in, which prove that the provider's response belongs to it.
+
+    The browser keeps them in a cookie until the response arrives.
+    """
+
+    state: str
+    """Random text in the request to the provider and in its response. It shows that the response belongs to this
+    browser."""
+    nonce: str
+    """Random text that the ID token must contain. It shows that the token belongs to this sign-in."""
+    verifier: str
+    """Secret of PKCE, which the token request contains. The provider has received only its hash before."""
+
+    @classmethod
+    def new(cls) -> "SignInAttempt":
+        """Return a `SignInAttempt` with new random values."""
+        return cls(state=_random(), nonce=_random(), verifier=secrets.token_urlsafe(48))
+
+
+class _Metadata(Struct, frozen=True):
+    """Values of the provider's discovery document (OpenID Connect Discovery 1.0, section 3)."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str = ""
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+    authorization_response_iss_parameter_supported: bool = False
+
+
+class CachedDocument(Generic[ValueT]):
+    """Cache for one document of the identity provider, such as its keys.
+
+    `clock` returns seconds since the epoch.
+    """
+
+    def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
+        self._load, self._clock = load, clock
+        self._value: ValueT | None = None
+        self._loaded_at = self._failed_at = float("-inf")
+        self._failure = OidcError("")
+        self._lock = asyncio.Lock()
+
+    async def find_or_request(self, max_age_seconds: float) -> ValueT:
+        """Return the cached document, or request it again if it is older than `max_age_seconds`.
+
+        If the request fails, the old document is returned. Raises `OidcError` if there is no old document.
+        """
+        async with self._lock:
+            now = self._clock()
+            if self._value is not None and now < self._loaded_at + max_age_seconds:
+                return self._value
+            if now >= self._failed_at + RETRY_SECONDS:
+                try:
+                    self._value, self._loaded_at = await self._load(), self._clock()
+                except OidcError as error:
+                    self._failure, self._failed_at = error, self._clock()
+            if self._value is None:
+                raise OidcError(self._failure.message, status=self._failure.status)
+            return self._value
+
+
+class OidcClient:
+    """Client of one identity provider, which requests its configuration, its keys and the facts about a user."""
+
+    def __init__(self, settings: OidcSettings, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._gateway = gateway
+        self._clock = clock
+        self._metadata = CachedDocument(self._load_metadata, clock)
+        self._keys = CachedDocument(self._load_keys, clock)
+
+    async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
+        """Return the URL of the sign-in page of the identity provider.
+
+        Raises `OidcError` if the provider's configuration cannot be loaded.
+        """
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        url: str = prepare_grant_uri(
+            metadata.authorization_endpoint,
+            self.settings.client_id,
+            "code",
+            redirect_uri,
+            list(self.settings.scopes),
+            attempt.state,
+            nonce=attempt.nonce,
+            code_challenge=create_s256_code_challenge(attempt.verifier),
+            code_challenge_method="S256",
+        )
+        return url
+
+    async def require_issuer(self, presented: str | None) -> None:
+        """Raise `OidcError` if the response of a sign-in came from another identity provider (RFC 9207).
+
+        `presented` is the issuer in the response, the URL that identifies its sender. A response without an issuer
+        (None) is accepted if the provider's configuration does not announce this parameter.
+        """
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        if presented is None and not metadata.authorization_response_iss_parameter_supported:
+            return
+        if presented != metadata.issuer:
+            raise OidcError(f"The response is of another identity provider (parameter iss). {RETRY}")
+
+    async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
+        """Return the claims (facts about the user) for the authorization code of a completed sign-in.
+
+        Raises `OidcError` if the sign-in is rejected.
+        """
+        tokens = await self._request_tokens(code, attempt, redirect_uri)
+        id_token, access_token = tokens.get("id_token"), tokens.get("access_token")
+        if not isinstance(id_token, str):
+            raise OidcError(f"The identity provider sent no ID token. {CHECK_CLIENT}")
+        access_token = access_token if isinstance(access_token, str) else ""
+        claims = await self._check(id_token, attempt.nonce, access_token)
+        has_role = bool(find_claim_texts(claims, self.settings.role_claim))
+        if access_token and not (has_role and claims.get(self.settings.email_claim)):
+            return {**await self._request_user_info(access_token, str(claims["sub"])), **claims}
+        return claims
+
+    async def _check(self, id_token: str, nonce: str, access_token: str) -> Mapping[str, Any]:
+        """Check `id_token` and return its claims.
+
+        The provider's keys are read again if the key of the token is unknown.
+
+        `nonce`: random text that the token must contain. Raises `OidcError` for an invalid token.
+        """
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        for is_repeated in (False, True):
+            keys = await self._keys.find_or_request(MIN_KEY_INTERVAL_SECONDS if is_repeated else CACHE_SECONDS)
+            try:
+                return verify_id_token(
+                    id_token,
+                    keys,
+                    issuer=metadata.issuer,
+                    client_id=self.settings.client_id,
+                    nonce=nonce,
+                    access_token=access_token,
+                    now=self._clock(),
+                )
+            except UnknownKeyError:
+                continue
+        raise OidcError(
+            "The identity provider sent an ID token that is not valid: its key is not one of the provider. "
+            "Sign in again in a minute."
+        )
+
+    async def _load_metadata(self) -> _Metadata:
+        url = get_well_known_url(self.settings.issuer, external=True)
+        document = await self._request_json("GET", url)
+        try:
+            metadata = msgspec.convert(document, type=_Metadata)
+            self._require_own_urls(metadata)
+        except ValueError as error:  # of msgspec, or of a URL
+            raise OidcError(f"The document {url} is not valid: {error}. {CHECK_ISSUER}", status=502) from None
+        return metadata
+
+    async def _load_keys(self) -> KeySet:
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
+
+    def _require_own_urls(self, metadata: _Metadata) -> None:
+        """Raise `OidcError` if `metadata`, the discovery document, belongs to another issuer.
+
+        It is also raised if a URL in the document is not encrypted.
+        """
+        if metadata.issuer.rstrip("/") != self.settings.issuer:
+            raise OidcError(
+                f"The identity provider has the issuer {metadata.issuer[:_MAX_SHOWN_CHARACTERS]!r}, and OIDC_ISSUER is "
+                f"{self.settings.issuer!r}. {CHECK_ISSUER}",
+                status=502,
+            )
+        scheme = urlsplit(self.settings.issuer).scheme
+        required = (metadata.authorization_endpoint, metadata.token_endpoint, metadata.jwks_uri)
+        for url in (*required, *filter(None, [metadata.userinfo_endpoint])):
+            if urlsplit(url).scheme not in ("https", scheme):
+                raise OidcError(f"The identity provider has a URL without TLS: {url}. {CHECK_ISSUER}", status=502)
+
+    async def _request_tokens(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        secret = self.settings.client_secret
+        methods = metadata.token_endpoint_auth_methods_supported
+        client_id, secret_text, method = self.settings.client_id, "", "none"
+        if secret is not None:
+            secret_text, method = secret.reveal(), "client_secret_post"
+            if "client_secret_basic" in methods or method not in methods:
+                client_id, secret_text, method = (
+                    quote(client_id, safe=""),
+                    quote(secret_text, safe=""),
+                    "client_secret_basic",
+                )
+        body = prepare_token_request(
+            "authorization_code", redirect_uri=redirect_uri, code=code, code_verifier=attempt.verifier
+        )
+        authentication = ClientAuth(client_id, secret_text, method)
+        _, headers, body = authentication.prepare("POST", metadata.token_endpoint, dict(_FORM), body)
+        return await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
+
+    async def _request_user_info(self, access_token: str, subject: str) -> Mapping[str, Any]:
+        """Return the claims about the user from the provider's user info endpoint.
+
+        `subject`: user id in the ID token. Raises `OidcError` if the claims are about another user.
+        """
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        if not metadata.userinfo_endpoint:
+            return {}
+        headers = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
+        found = await self._request_json("GET", metadata.userinfo_endpoint, headers)
+        if found.get("sub") != subject:
+            raise OidcError(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
+        return found
+
+    async def _request_json(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Mapping[str, Any]:
+        """Send an HTTP request to the provider and return the JSON object of its reply.
+
+        Raises `OidcError` if the HTTP status is not 200.
+        """
+        lower = {name.lower(): value for name, value in (headers or {"accept": "application/json"}).items()}
+        try:
+            reply = await self._gateway.send_http(method, url, lower, body)
+        except UpstreamError as error:
+            raise OidcError(f"The identity provider cannot be reached: {error.message}. {RETRY}", status=502) from None
+        try:
+            document = decode_json(reply.body)
+        except InvalidJson:
+            document = None
+        if reply.status == 200 and isinstance(document, dict):
+            return document
+        place = url.partition("?")[0]
+        name = document.get("error") if isinstance(document, dict) else None
+        if method == "POST" and isinstance(name, str):
+            raise OidcError(_describe_token_error(name[:_MAX_SHOWN_CHARACTERS]))
+        raise OidcError(f"The identity provider answered {place} with HTTP {reply.status}. {CHECK_ISSUER}", status=502)
+
+
+def _describe_token_error(error: str) -> str:
+    """Return the message for `error`, an error code of the provider's token endpoint (RFC 6749, section 5.2)."""
+    if error == "invalid_grant":
+        return f"The identity provider does not accept the code: it was used before, or it has expired. {RETRY}"
+    return f"The identity provider rejected the request for tokens: {error}. {CHECK_CLIENT}"
+
+
+def _random() -> str:
+    return secrets.token_urlsafe(24)
+
+
+class UnknownKeyError(Exception):
+    """Exception: a token was signed with a key that is not one of the provider's known keys."""
+
+
+def decode_key_set(document: Mapping[str, Any]) -> KeySet:
+    """Return the public keys for signatures in `document`, the key set of the identity provider.
+
+    Raises `OidcError` if it has none.
+    """
+    listed = document.get("keys")
+    usable: list[Key] = []
+    for key in listed if isinstance(listed, list) else []:
+        if isinstance(key, dict) and key.get("kty") in _KEY_TYPES and key.get("use", "sig") == "sig":
+            with suppress(
+                JoseError, ValueError, TypeError, KeyError, RecursionError
+            ):  # RFC 7517, section 5: ignore unknown keys
+                usable += KeySet.import_key_set({"keys": [key]}).keys
+    if not usable:
+        raise OidcError(f"The identity provider has no usable keys for signatures. {CHECK_ISSUER}", status=502)
+    return KeySet(usable)
+
+
+def verify_id_token(
+    id_token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
+) -> Mapping[str, Any]:
+    """Check an ID token, the signed text with facts about a user, and return its claims.
+
+    Raises `OidcError` for an invalid token, and `UnknownKeyError` if the key of its signature is not among `keys`.
+    """
+    if not nonce:
+        raise _invalid("its nonce is not that of this sign-in")
+    header = _read_header(id_token)
+    algorithm = header.get("alg")
+    if algorithm not in ALGORITHMS:
+        raise _invalid(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")
+    if header.get("kid") is None and len(keys.keys) > 1:
+        raise _invalid("it does not name its key")
+    try:
+        token = jwt.decode(id_token, keys, algorithms=[algorithm])
+    except InvalidKeyIdError:
+        raise UnknownKeyError from None
+    except (JoseError, ValueError, TypeError, RecursionError):
+        raise _invalid("its signature does not match a key of the provider") from None
+    options = {"iss": {"essential": True, "value": issuer}, "aud": {"essential": True, "value": client_id}}
+    parameters = {"nonce": nonce, "client_id": client_id, "access_token": access_token}
+    claims = CodeIDToken(dict(token.claims), token.header, options, parameters)
+    try:
+        claims.validate(now=int(now), leeway=LEEWAY_SECONDS)
+    except JoseError as error:
+        raise _invalid(_describe(error)) from None
+    return dict(claims)
+
+
+def _read_header(text: str) -> Mapping[str, Any]:
+    """Return the header of the signed token `text`. The signature is not checked."""
+    try:
+        return dict(jws.extract_compact(text.encode()).protected)
+    except (JoseError, ValueError, RecursionError):
+        raise _invalid("it is not a signed token") from None
+
+
+def _describe(error: JoseError) -> str:
+    """Return the reason for which a token with this error of the library is invalid, for the message."""
+    name = error.claim if isinstance(error, ClaimError) else ""
+    if isinstance(error, MissingClaimError):
+        return f"the claim {name} is missing"
+    if name == "exp" and not isinstance(error, ExpiredTokenError):
+        return "the claim exp is not a time"
+    return _CLAIM_TEXTS.get(str(name), "a claim has an invalid value")
+
+
+def _invalid(reason: str) -> OidcError:
+    return OidcError(f"The identity provider sent an ID token that is not valid: {reason}. {RETRY}")

@@ -1,0 +1,506 @@
+"""Page Overview: summary, problems, five figures, charts, latest requests and models.
+
+Each panel is built by itself, so that the failure of one leaves the others. Panels share the results of queries.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.charts import NARROW, WIDE, Band, draw_sparkline
+from anthropic_proxy.console.dashboard.columns import TableRow, build_finished_row, build_running_row
+from anthropic_proxy.console.dashboard.error_kinds import (
+    draw_error_chart,
+    find_error_kind,
+    find_incidents,
+    find_remedy,
+)
+from anthropic_proxy.console.dashboard.page_context import FailedPanel, Figure, PageContext, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.periods import (
+    OUTCOME_TITLES,
+    DrawnChart,
+    Periods,
+    divide_range,
+    draw_group_chart,
+    draw_median_latency_chart,
+    draw_percentage_chart,
+    draw_percentile_chart,
+    draw_speed_chart,
+    draw_stacked_chart,
+    explain_missing_cost,
+)
+from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery
+from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.queries import (
+    NOT_SENT,
+    ErrorGroup,
+    ModelPeriod,
+    PeriodSums,
+    count_errors,
+    list_errors,
+)
+from anthropic_proxy.console.ledger.request_queries import list_stored_requests
+from anthropic_proxy.console.ledger.sums import (
+    Histogram,
+    UsageSums,
+    add_histogram,
+    add_up,
+    add_up_groups,
+    find_percentile,
+)
+from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.gateway.money import format_cost
+
+MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
+"""Pairs: measure as value of `by` in the URL, and title of its chart."""
+_MAX_LATEST = 10
+_MAX_MODELS = 6
+MIN_HOURS = 48
+"""Minimum length of a time range, in hours, for which a page shows the grid."""
+LEVELS = 5
+"""Number of shades of the cells. A cell without a value has no shade."""
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_HOURS = range(24)
+_HEIGHT, _LABEL_WIDTH, _TOP = 190, 34, 4
+_ROW_HEIGHT = 23
+_KINDS = {
+    "cache_read": ("cache read", "cache-read"),
+    "cache_write": ("cache write", "cache-write"),
+    "input": ("input", "input"),
+    "output": ("output", "output"),
+    "thinking": ("thinking", "thinking"),
+    "": ("price unknown today", "others"),
+}
+"""Kind of token → (name, CSS class of the color), from the bottom of a bar to its top."""
+
+
+def build_overview_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page Overview."""
+    query, found = context.query, _Queries(context)
+    periods, measure = found.periods, _find_chart_title(query.measure)
+    incidents = build_panel(
+        context, "incidents", lambda: find_incidents(periods, found.errors(), found.by_model(), found.costs)
+    )
+    bands = [] if isinstance(incidents, FailedPanel) else [Band(one.first, one.last, one.label) for one in incidents]
+    values = {
+        **_build_summary(context, found),
+        "is_empty": not context.facts.requests and not context.running and context.can_read,
+        "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
+        "usage": build_panel(context, "usage", lambda: _draw_usage(context, periods, found.by_model())),
+        "usage_title": f"{measure} per {periods.length_name}",
+        "measures": MEASURES,
+        "week": None,
+        "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, bands)),
+        "speed_views": (("", "All"), ("provider", "By provider")),
+        "errors": build_panel(context, "errors", lambda: draw_error_chart(periods, found.errors())),
+        "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
+        "errors_title": f"Failed requests per {periods.length_name}",
+        "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
+        "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
+    }
+    if query.hours < MIN_HOURS:
+        return values
+    return {
+        **values,
+        "week": build_panel(context, "hours of the week", lambda: _draw_week(context, add_up(found.sums().values()))),
+        "week_title": f"{measure} by weekday and hour",
+        "cached": build_panel(context, "cached input", lambda: _draw_cached_share(found)),
+        "cached_title": f"Input read from cache per {periods.length_name}",
+    }
+
+
+class _Queries:
+    """Results of database queries that several panels of the page use. Each query runs at most once."""
+
+    def __init__(self, context: PageContext) -> None:
+        connection, chosen = context.connection, context.model_selection
+        self.periods, self.costs = divide_range(context.charted_query), ModelCosts(context.settings)
+        seconds = self.periods.seconds
+        self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
+        self.sums = memoize_result(self._sum_periods)
+        self.latencies = memoize_result(lambda: queries.group_latencies(self.by_model(), _find_period))
+        self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
+
+    def _sum_periods(self) -> dict[int, UsageSums]:
+        """Return beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
+        found = add_up_groups((one.start, one.model.sums) for one in self.by_model())
+        return dict(sorted(({start: UsageSums() for start in self.periods.starts} | found).items()))
+
+
+def _find_period(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
+    return one.start, ()
+
+
+def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
+    return one.start, (one.model.provider,)
+
+
+def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
+    """Return the sentence at the top of the page, and the notices (problems) that the sentence counts."""
+    of_setup = [Notice("✕", "error", problem) for problem in context.setup.problems]
+    of_setup += [Notice("!", "warn", text) for text in context.setup.advice]
+    listed = build_panel(
+        context,
+        "the problems",
+        lambda: [
+            *of_setup,
+            *(
+                _build_error_notice(context, found.costs, group)
+                for group in list_errors(context.connection, found.errors())
+            ),
+        ],
+    )
+    notices = of_setup if isinstance(listed, FailedPanel) else listed
+    verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
+    return {
+        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
+        "problem_count": len(notices) if len(notices) > 1 else 0,
+        "notices": listed,
+    }
+
+
+def _summarize(context: PageContext, total: UsageSums) -> Markup:
+    name = context.query.range_name
+    spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours", "yesterday": "Yesterday"}
+    span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
+    if not total.requests:
+        return escape(f"{span} there were no requests.")
+    text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
+    cost = escape(formats.money(total.known_cost))
+    if not total.cost:
+        known = "" if total.unknown_cost_requests else f" and {'was' if total.requests == 1 else 'were'} <b>{cost}</b>"
+    else:
+        known = f" and cost <b>{cost}</b>"
+    if total.unknown_cost_requests:
+        unknown = formats.plural(total.unknown_cost_requests, "request")
+        return Markup(f"{text}{known}; the cost of {unknown} is unknown.")
+    return Markup(f"{text}{known}.")
+
+
+class Notice(Struct, frozen=True):
+    """A problem that a page shows, with an explanation, a remedy and a link to details if there are any."""
+
+    sign: str
+    role: str
+    text: str
+    detail: str = ""
+    href: str = ""
+    link: str = ""
+    remedy: str = ""
+    help_link: str = ""
+    """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
+
+
+def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
+    name = costs.find_prefix(group.provider) if group.provider else "the proxy"
+    period = formats.day_and_time(group.first_at)
+    if group.count > 1:
+        period += f" to {formats.day_and_time(group.last_at)}"
+    href, link = f"/dashboard/requests/{group.request_id}", "show it"
+    if group.count > 1:
+        facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
+        href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
+    remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
+    kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
+    return Notice(
+        sign="✕",
+        role="error",
+        text=f"{formats.plural(group.count, 'request')} failed at {name} with {group.status}{kind}.",
+        detail=f"{period}. {group.error[:300]}",
+        href=href,
+        link=link,
+        remedy=remedy.text if remedy else "",
+        help_link=remedy.link if remedy else "",
+    )
+
+
+def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
+    query, sums, latencies = context.query, list(found.sums().values()), found.latencies()
+    total = add_up(sums)
+    before = queries.count_requests_in_previous_range(
+        context.connection, context.model_selection, int(context.now * MICROSECONDS)
+    )
+    listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
+    requested = f"{formats.money(total.requested_cost)} at the requested models’ prices" if total.requests else ""
+    if total.unknown_requested_cost_requests:
+        requested = "price of a requested model unknown"
+    first_tokens: Histogram = {}
+    for histogram in latencies.values():
+        add_histogram(first_tokens, histogram)
+    medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in found.periods.starts]
+    cached, everything = formats.short_count(total.cache_read_tokens), formats.short_count(total.all_input_tokens)
+    return [
+        Figure(
+            "Requests",
+            formats.count(total.requests),
+            _compare(total.requests, before),
+            draw_sparkline([one.requests for one in sums]),
+            listed,
+        ),
+        Figure(
+            "Succeeded",
+            formats.percent(total.succeeded, total.requests, 1),
+            formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else ""),
+            draw_sparkline([one.succeeded / one.requests if one.requests else None for one in sums]),
+            query.link_with_facet("outcome", "error", "/dashboard/requests"),
+        ),
+        Figure(
+            "Spent",
+            format_cost(total.cost, total.unknown_cost_requests) if total.requests else formats.UNKNOWN,
+            requested,
+            draw_sparkline([one.cost for one in sums]),
+            models,
+        ),
+        Figure(
+            "Time to first token, p50",
+            formats.seconds(find_percentile(first_tokens, 0.5)),
+            f"p95 {formats.seconds(find_percentile(first_tokens, 0.95))}",
+            draw_sparkline(medians),
+            query.link("/dashboard/models", measure="", order="-p95"),
+        ),
+        Figure(
+            "Input read from cache",
+            formats.percent(total.cache_read_tokens, total.all_input_tokens),
+            f"{cached} of {everything} tokens",
+            draw_sparkline([one.cached_input_share for one in sums]),
+            listed,
+        ),
+    ]
+
+
+def _compare(value: int, before: int) -> str:
+    if not before:
+        return "none in the range before"
+    change = round(100 * (value - before) / before)
+    if not change:
+        return "as many as in the range before"
+    return f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
+
+
+def _find_chart_title(measure: str) -> str:
+    return "Cost" if measure == "provider" else dict(MEASURES).get(measure, "Cost")
+
+
+def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> DrawnChart:
+    """Return the chart of cost, tokens or requests that the URL parameter `by` requests."""
+    measure = context.query.measure
+    if measure == "tokens":
+        return _draw_kinds(periods, model_periods, lambda one: _count_tokens(one.model.sums), formats.short_count)
+    if measure == "requests":
+        rows = queries.sum_periods(
+            context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
+        )
+        return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+    costs = ModelCosts(context.settings)
+    if measure == "provider":
+        names = {one.model.provider for one in model_periods if one.model.provider}
+        sums = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
+        drawn = draw_group_chart(
+            periods,
+            [PeriodSums(start, provider, one) for (start, provider), one in sums.items()],
+            lambda sums: sums.cost,
+            formats.chart_money,
+            {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names},
+        )
+    else:
+        drawn = _draw_kinds(
+            periods,
+            model_periods,
+            lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
+            formats.chart_money,
+        )
+    return structs.replace(drawn, empty_text=explain_missing_cost(add_up(one.model.sums for one in model_periods)))
+
+
+def _count_tokens(sums: UsageSums) -> dict[str, int]:
+    thinking = min(sums.thinking_tokens, sums.output_tokens)
+    return {
+        "cache_read": sums.cache_read_tokens,
+        "cache_write": sums.cache_write_tokens,
+        "input": sums.input_tokens,
+        "output": sums.output_tokens - thinking,
+        "thinking": thinking,
+    }
+
+
+def _draw_kinds(
+    periods: Periods,
+    by_model: Sequence[ModelPeriod],
+    divide: Callable[[ModelPeriod], Mapping[str, int]],
+    text: Callable[[float], str],
+) -> DrawnChart:
+    values: dict[str, dict[int, float]] = {kind: {} for kind in _KINDS}
+    for one in by_model:
+        for kind, amount in divide(one).items():
+            values[kind][one.start] = values[kind].get(one.start, 0) + amount
+    return draw_stacked_chart(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
+
+
+def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> DrawnChart:
+    """Return the chart of the time to first token over the time range.
+
+    It has percentiles of all requests, or the median of each provider, as the URL selects. `incidents`: labeled bands
+    in the chart.
+    """
+    if context.query.speed != "provider":
+        return draw_percentile_chart(found.periods, found.latencies(), bands=incidents)
+    by_provider = queries.group_latencies(found.by_model(), _find_provider)
+    names = {provider: found.costs.find_prefix(provider) for _, (provider,) in by_provider}
+    return draw_median_latency_chart(found.periods, by_provider, names, incidents)
+
+
+def _draw_rate(found: _Queries) -> DrawnChart:
+    """Return the chart of output tokens per second: one line for each of the providers with most replies."""
+    speeds = queries.group_speeds(found.by_model(), _find_provider)
+    counts: dict[str, int] = {}
+    for row in found.by_model():
+        counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
+    ranked = sorted(counts, key=lambda name: -counts[name])
+    return draw_speed_chart(found.periods, speeds, {name: found.costs.find_prefix(name) for name in ranked})
+
+
+def _list_latest(context: PageContext) -> Sequence[TableRow]:
+    """Return table rows of the running requests and of the latest finished requests."""
+    running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
+    finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
+    return [*running, *(build_finished_row(row) for row in finished)][:_MAX_LATEST]
+
+
+def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
+    rows = queries.add_up_model_periods(by_model)
+    highest = max((row.sums.cost for row in rows), default=0) or 1
+    return [
+        {
+            "provider": row.provider,
+            "prefix": costs.find_prefix(row.provider) or NOT_SENT,
+            "model": row.model,
+            "requests": row.sums.requests,
+            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
+            "share": row.sums.cost / highest,
+            "href": context.query.link(
+                "/dashboard/requests",
+                facets={**context.query.facets, "provider": row.provider, "model": row.model},
+                measure="",
+            ),
+        }
+        for row in rows[:_MAX_MODELS]
+    ]
+
+
+def _draw_cached_share(found: _Queries) -> DrawnChart:
+    shares = [one.cached_input_share for one in found.sums().values()]
+    shares = [None if share is None else 100 * share for share in shares]
+    return draw_percentage_chart(found.periods, "input read from cache", "cached", shares)
+
+
+class WeekGrid(Struct, frozen=True):
+    """Grid as an SVG drawing, and the same values as a table."""
+
+    drawing: Markup
+    """SVG of the grid. "": there are no requests."""
+    columns: Sequence[str]
+    """Titles of the table columns after the column with the weekday: `00:00` to `23:00`."""
+    rows: Sequence[Sequence[str]]
+    """Rows of the table: weekday, and one text for each hour of the day."""
+    empty_text: str = "No requests in this range."
+    """Text in the place of a grid without values."""
+
+
+def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
+    query = context.query
+    names: Sequence[str] = ("cost",)
+    counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
+    text: Callable[[float], str] = formats.chart_money
+    if query.measure == "tokens":
+        names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+        counted, text = (lambda one: one.all_tokens), formats.short_count
+    elif query.measure == "requests":
+        names, counted, text = ("requests",), (lambda one: one.requests), formats.count
+    hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
+    drawn = draw_week(query, hours, counted, text)
+    if query.measure in ("tokens", "requests"):
+        return drawn
+    return structs.replace(drawn, empty_text=explain_missing_cost(total))
+
+
+class Cell(Struct):
+    """Cell of the grid: the requests of one weekday and hour of the day."""
+
+    value: float = 0
+    hours: int = 0
+    """Number of hours of the range that belong to the cell and have requests."""
+    highest: float = -1
+    highest_start: int = 0
+    """Beginning of the hour with the highest value of this cell, in seconds since the epoch."""
+
+
+def draw_week(
+    query: ViewQuery,
+    hours: Sequence[PeriodSums],
+    extract_value: Callable[[UsageSums], float],
+    format_value: Callable[[float], str],
+) -> WeekGrid:
+    """Return the grid of a time range: one cell for each weekday and hour of the day.
+
+    The hours are in the time zone of the server.
+    """
+    cells = [[Cell() for _ in _HOURS] for _ in _WEEKDAYS]
+    for hour in hours:
+        when, found = formats.local_datetime(hour.start * MICROSECONDS), extract_value(hour.sums)
+        cell = cells[when.weekday()][when.hour]
+        cell.value += found
+        cell.hours += 1
+        if found > cell.highest:
+            cell.highest, cell.highest_start = found, hour.start
+    highest = max(cell.value for row in cells for cell in row)
+    drawing = Markup("")
+    if highest:
+        drawing = Markup("").join(_draw(query, cells, highest, format_value, width) for width in (WIDE, NARROW))
+    rows = [
+        [weekday, *(format_value(cell.value) if cell.hours else formats.UNKNOWN for cell in row)]
+        for weekday, row in zip(_WEEKDAYS, cells, strict=True)
+    ]
+    return WeekGrid(drawing, [f"{hour:02d}:00" for hour in _HOURS], rows)
+
+
+def _draw(
+    query: ViewQuery, cells: Sequence[Sequence[Cell]], highest: float, text: Callable[[float], str], width: int
+) -> Markup:
+    name, step = ("broad", 3) if width == WIDE else ("narrow", 6)
+    size = (width - _LABEL_WIDTH) / 24
+    pieces = [
+        f'<svg class="chart {name} week" viewBox="0 0 {width} {_HEIGHT}" role="group" '
+        'aria-label="Grid of weekdays and hours. The table below has the same values.">'
+    ]
+    for index, row in enumerate(cells):
+        top = _TOP + index * _ROW_HEIGHT
+        pieces.append(f'<text class="y" x="{_LABEL_WIDTH - 8}" y="{top + 15}">{_WEEKDAYS[index][:3]}</text>')
+        for hour, cell in enumerate(row):
+            level = max(1, -int(-LEVELS * cell.value // highest)) if cell.value else 0
+            rect = (
+                f'<rect class="hit level-{level}" x="{_LABEL_WIDTH + hour * size + 1:.1f}" y="{top + 1}" '
+                f'width="{size - 2:.1f}" height="{_ROW_HEIGHT - 2}" rx="2"/>'
+            )
+            pieces.append(_link(query, cell, f"{_WEEKDAYS[index]}, {hour:02d}:00", text, rect) if cell.hours else rect)
+    for hour in range(0, 24, step):
+        x = _LABEL_WIDTH + (hour + 0.5) * size
+        pieces.append(f'<text class="x" x="{x:.1f}" y="{_HEIGHT - 3}">{hour:02d}:00</text>')
+    return Markup("".join([*pieces, "</svg>"]))
+
+
+def _link(query: ViewQuery, cell: Cell, name: str, text: Callable[[float], str], rect: str) -> str:
+    """Return `cell` as an SVG link to the requests of its hour with the highest value.
+
+    `name`: weekday and hour. `rect`: drawing of the cell. `text`: function that returns the text of a value.
+    """
+    title = f"{name}, {text(cell.value)}"
+    if cell.hours > 1:
+        day = formats.local_datetime(cell.highest_start * MICROSECONDS)
+        title += f": hours with requests = {cell.hours}; highest, {day.day} {day:%b} = {text(cell.highest)}"
+    href = query.link_to_range(cell.highest_start, cell.highest_start + HOUR_SECONDS, "/dashboard/requests")
+    return f'<a href="{escape(href)}" data-column="{name[-5:]}" aria-label="{escape(title)}">{rect}</a>'

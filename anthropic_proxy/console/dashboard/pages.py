@@ -1,0 +1,559 @@
+"""The pages of the dashboard, built from the ledger, the database of client requests.
+
+A page that adds up many requests is sent in two parts: its head, and when the result is known, the content.
+"""
+
+import asyncio
+import gzip
+import re
+import threading
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from msgspec import Struct, structs
+from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
+
+from anthropic_proxy.console.dashboard import (
+    formats,
+    keys,
+    models,
+    overview,
+    providers,
+    requests,
+    sessions,
+    settings,
+)
+from anthropic_proxy.console.dashboard import request as request_page
+from anthropic_proxy.console.dashboard.exports import TABLES, export_table
+from anthropic_proxy.console.dashboard.forms import find_cookie, find_or_create_form_token, is_https
+from anthropic_proxy.console.dashboard.page_context import PageContext, ResultT, WaitFor
+from anthropic_proxy.console.dashboard.permissions import (
+    NavigationEntry,
+    Session,
+    explain_doctor_refusal,
+    explain_key_refusal,
+    explain_settings_refusal,
+    find_role,
+    may_open,
+    reads_own_requests_only,
+    select_navigation_entries,
+)
+from anthropic_proxy.console.dashboard.rendering import render_page
+from anthropic_proxy.console.dashboard.responses import accepts_gzip, compress_response
+from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
+from anthropic_proxy.console.ledger.database import (
+    describe_database_location,
+    find_database_url,
+    has_tables,
+    open_for_reading,
+)
+from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
+from anthropic_proxy.console.ledger.read_access import (
+    MAX_SEARCHED_REQUESTS,
+    describe_read_failure,
+    find_key_labels,
+    limit_query_time,
+    limit_search_range,
+    restrict_rows,
+)
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.tables import metadata
+from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
+
+STALE_SECONDS = 10.0
+"""Time in seconds that requests may wait for the ledger before a page mentions the wait. Usually they wait half a
+second."""
+PATIENCE_SECONDS = 0.3
+"""Time in seconds after which the browser receives the head of a page before its content."""
+MIN_REQUESTS = 10_000
+"""Minimum number of stored requests for the sentence "Adding up …". A wait with fewer requests has another cause, such
+as a busy thread."""
+_POLL_SECONDS = 0.1
+CONTENT_MARK = b"<!-- content -->"
+"""HTML comment between the head and the content of every page."""
+_GZIP_WINDOW = 31
+"""Argument `wbits` of zlib that selects the gzip format."""
+_STORE_SECONDS = 10.0
+"""Maximum time in seconds for which a page waits for the store of limits and learned facts."""
+THEME_COOKIE = "anthropic_proxy_theme"
+NAVIGATION = (
+    NavigationEntry("Overview", "/dashboard", "o"),
+    NavigationEntry("Requests", "/dashboard/requests", "r"),
+    NavigationEntry("Sessions", "/dashboard/sessions", "s"),
+    NavigationEntry("Models", "/dashboard/models", "m"),
+    NavigationEntry("Providers", "/dashboard/providers", "p"),
+    NavigationEntry("Settings", "/dashboard/settings", "e"),
+)
+"""Entries of the navigation, one for each page."""
+KEYS_SECTION = NavigationEntry("Keys", "/dashboard/keys", "k")
+"""Entry of the page Keys, which exists with `VIRTUAL_KEYS=true`."""
+
+
+def list_navigation_entries(settings: Settings) -> Sequence[NavigationEntry]:
+    """Return the entries of the navigation. With `VIRTUAL_KEYS=true`, the page Keys is one of them."""
+    return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
+
+
+Build = Callable[[PageContext], Mapping[str, Any] | None]
+
+
+class PageKind(Struct, frozen=True):
+    """One page of the dashboard: its URL path, its template, and the function that builds its values."""
+
+    path: str
+    """URL path of the page."""
+    section: str
+    """Name of the page's section in the navigation."""
+    template: str
+    build: Build
+    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
+    not exist."""
+    missing: str = ""
+    """Error text if the object of the page does not exist."""
+    adds_up: bool = True
+    """True if the page adds up all stored requests of a time range, which can take some time."""
+
+
+_KINDS = (
+    PageKind("/dashboard", "Overview", "overview.html", overview.build_overview_page),
+    PageKind("/dashboard/requests", "Requests", "requests.html", requests.build_requests_page),
+    PageKind(
+        "/dashboard/requests/{id}",
+        "Requests",
+        "request.html",
+        request_page.build_request_page,
+        "The ledger has no request with this id. It is deleted, still running, or of another proxy.",
+    ),
+    PageKind("/dashboard/sessions", "Sessions", "sessions.html", sessions.build_sessions_page),
+    PageKind(
+        "/dashboard/session",
+        "Sessions",
+        "session.html",
+        sessions.build_session_page,
+        "The ledger has no request of this session.",
+    ),
+    PageKind("/dashboard/models", "Models", "models.html", models.build_models_page),
+    PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys_page, adds_up=False),
+    PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", keys.build_audit_page, adds_up=False),
+    PageKind(
+        "/dashboard/keys/{id}",
+        "Keys",
+        "key.html",
+        keys.build_key_page,
+        "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
+    ),
+    PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers_page),
+    PageKind("/dashboard/settings", "Settings", "settings.html", settings.build_settings_page, adds_up=False),
+)
+_NO_PAGE = PageKind("", "", "error.html", lambda _: None)
+PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
+"""URL path → page with this path."""
+
+
+class Progress(Struct):
+    """Number of requests that a page adds up. The thread that builds the page sets it, and the event loop reads it."""
+
+    requests: int = -1
+    """Number of stored requests that the page adds up. -1: not yet known."""
+
+
+class StateLine(Struct, frozen=True):
+    """One line about the ledger: a sign, the CSS class of its color (`warn`, `error`), and a text."""
+
+    sign: str
+    role: str
+    text: str
+
+
+def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now: float) -> list[StateLine]:
+    """Return a line for each problem of the ledger: a failure, waiting requests, or lost requests.
+
+    `ledger` is None if the ledger is disabled. `facts` has the time of the latest stored request; None: the ledger
+    cannot be read.
+    """
+    if ledger is None:
+        return []
+    lines = []
+    since = ledger.waiting_since
+    is_late = since is not None and now - since > STALE_SECONDS
+    if ledger.problem:
+        lines.append(StateLine("✕", "error", f"{ledger.problem} Requests are still served.{_age(ledger, facts, now)}"))
+    elif is_late and since is not None:
+        lines.append(
+            StateLine(
+                "!",
+                "warn",
+                f"Stale: no request has been stored since {formats.clock_time(since * MICROSECONDS)}, because the "
+                f"database does not answer. Requests are still served.{_age(ledger, facts, now)}",
+            )
+        )
+    if ledger.dropped_rows:
+        lost = formats.plural(ledger.dropped_rows, "request")
+        verb = "is" if ledger.dropped_rows == 1 else "are"
+        lines.append(StateLine("!", "warn", f"{lost} {verb} missing here, because the ledger could not store them."))
+    return lines
+
+
+def _age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
+    """Return sentences with the number of waiting requests, and the age of the latest stored request.
+
+    `facts`: None: the ledger cannot be read. `now`: seconds since the epoch.
+    """
+    text = ""
+    if ledger.queued_rows:
+        waiting = formats.plural(ledger.queued_rows, "request")
+        text += f" {waiting} {'waits' if ledger.queued_rows == 1 else 'wait'} to be stored."
+    if facts is not None and facts.last_at is not None:
+        text += f" Last row {formats.ago(now - facts.last_at / MICROSECONDS)}."
+    return text
+
+
+class OpenedLedger(Struct, frozen=True):
+    """An open connection to the ledger, with facts about its content, and the problem if the ledger cannot be read.
+
+    The facts are the number of stored requests, and the times of the first and the latest request.
+    """
+
+    connection: Connection
+    facts: LedgerExtent
+    problem: StateLine | None = None
+    """Line with the reason for which the ledger cannot be read.
+
+    None: it can be read, or no request has been stored yet. With a problem, the connection leads to an empty
+    database.
+    """
+
+
+class LedgerConnections:
+    """Pool of read-only connections to the ledger, the database of client requests, for all threads of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._settings: Settings | None = None
+
+    def open(self, settings: Settings) -> OpenedLedger:
+        """Return a connection to the ledger for one page, which the caller must close.
+
+        If the ledger cannot be read, the connection is to an empty database, so that the page can still be shown.
+        """
+        problem = None
+        try:
+            connection = self._find_engine(settings).connect()
+            try:
+                has_tables(connection, describe_database_location(find_database_url(settings)))
+                return OpenedLedger(connection, read_ledger_extent(connection))
+            except (exc.SQLAlchemyError, ConfigurationError):
+                connection.close()
+                raise
+        except ConfigurationError as error:
+            problem = StateLine("!", "warn", error.message)
+        except exc.SQLAlchemyError as error:
+            if not _is_missing(error):
+                problem = StateLine("✕", "error", describe_read_failure(error).message)
+        empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
+        metadata.create_all(empty)
+        return OpenedLedger(empty, LedgerExtent(0, None, None), problem)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine = None
+
+    def _find_engine(self, settings: Settings) -> Engine:
+        """Return the engine for `settings`, which the first call after the start or a reload creates."""
+        with self._lock:
+            if self._engine is None or self._settings is not settings:
+                if self._engine is not None:
+                    self._engine.dispose()
+                self._engine, self._settings = open_for_reading(settings), settings
+                limit_query_time(self._engine)
+            return self._engine
+
+
+def _is_missing(error: exc.SQLAlchemyError) -> bool:
+    """Return True if `error` means that the database does not exist yet, because no request was stored."""
+    text = str(error)
+    return "unable to open database file" in text or "no such table" in text or "UndefinedTable" in text
+
+
+async def respond_with_early_flush(
+    request: RouteRequest,
+    page: Awaitable[RouteResponse],
+    render_head: Callable[[], RouteResponse],
+    progress: Progress,
+) -> RouteResponse:
+    """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content."""
+    task = asyncio.ensure_future(page)
+    done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
+    while not done and progress.requests < 0:
+        done, _ = await asyncio.wait((task,), timeout=_POLL_SECONDS)
+    if done or progress.requests < MIN_REQUESTS:
+        return await task
+    head = await asyncio.to_thread(render_head)
+    fields = {name: value for name, value in head.headers.items() if name not in ("content-encoding", "vary")}
+    fields["vary"] = "accept-encoding, cookie"
+    if is_compressed := accepts_gzip(request):
+        fields["content-encoding"] = "gzip"
+    chunks = _send_fragments(_read_body(head).partition(CONTENT_MARK)[0], task, progress)
+    return RouteResponse(headers=fields, body=_compress(chunks) if is_compressed else chunks)
+
+
+async def _send_fragments(head: bytes, page: asyncio.Future[RouteResponse], progress: Progress) -> AsyncIterator[bytes]:
+    yield head + f'<p class="adding-up" role="status">Adding up {progress.requests:,} requests …</p>\n'.encode()
+    try:
+        response = await page
+    except Exception as error:
+        text = escape(f"The page cannot be shown: {type(error).__name__}. The log has the reason.")
+        yield f'<h1>Error</h1><p class="verdict">{text}</p></main></body></html>'.encode()
+        raise
+    yield _read_body(response).partition(CONTENT_MARK)[2]
+
+
+async def _compress(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Compress each of `chunks` by gzip, so that a browser can decompress each chunk at once, and yield the results."""
+    encoder = zlib.compressobj(wbits=_GZIP_WINDOW)
+    async for chunk in chunks:
+        yield encoder.compress(chunk) + encoder.flush(zlib.Z_SYNC_FLUSH)
+    yield encoder.flush()
+
+
+def _read_body(response: RouteResponse) -> bytes:
+    assert isinstance(response.body, bytes)
+    return gzip.decompress(response.body) if "content-encoding" in response.headers else response.body
+
+
+class Pages:
+    """Builder of the pages of the dashboard, with connections to the ledger, in one process.
+
+    Pages are built in `threads`, so that their database queries do not block the event loop.
+    """
+
+    def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
+        self._gateway = gateway
+        self._threads = threads
+        self._clock = clock
+        self._ledger = LedgerConnections()
+
+    def close(self) -> None:
+        self._ledger.close()
+
+    async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
+        """Return the page `kind` as HTML, or one of its tables as a file if the URL has the parameter `format`.
+
+        Raises `PermissionDenied` if the user may not open the page.
+        """
+        role = find_role(request, session)
+        if not may_open(role, kind.section):
+            raise PermissionDenied(
+                f"The role {role} does not include the page {kind.section}. Open /dashboard, or ask an administrator "
+                "for another role."
+            )
+        running = await self._gateway.collect_running_requests()
+        loop = asyncio.get_running_loop()
+
+        def wait_for(call: Coroutine[None, None, ResultT], /) -> ResultT:
+            return asyncio.run_coroutine_threadsafe(call, loop).result(_STORE_SECONDS)
+
+        progress = Progress()
+        client = name_client(request) if session is None else session.client_name
+        page = self._threads.run(
+            client, self._render, kind, request, session, running, wait=wait_for, progress=progress
+        )
+        if "format" in request.query or kind.missing or not kind.adds_up:
+            return await page
+
+        def render_head() -> RouteResponse:
+            frame = self._frame(kind, request, session)
+            if session is None or not reads_own_requests_only(session.role):
+                frame["running"] = running
+            return render_page(request, "adding_up.html", frame)
+
+        return await respond_with_early_flush(request, page, render_head, progress)
+
+    async def list_own_key_labels(self, session: Session) -> Sequence[str]:
+        """Return the labels of the virtual keys that belong to the user of `session`."""
+
+        def find() -> Sequence[str]:
+            with self._ledger.open(self._gateway.settings).connection as connection:
+                return find_key_labels(connection, session.email)
+
+        return await self._threads.run(session.client_name, find)
+
+    async def respond_form(
+        self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
+    ) -> RouteResponse:
+        """Return a page with a form, rendered from `template` and `values`.
+
+        If `values` contain a text in `problem`, the HTTP status is 400.
+        """
+        frame = self._frame(PAGES[path], request, session) | {"live": False}
+        token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self._gateway.settings))
+        frame |= {"edit_token": token, **values}
+        headers = {"set-cookie": cookie} if cookie else {}
+        status = 400 if values["problem"] else 200
+        return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
+
+    def _render(
+        self,
+        kind: PageKind,
+        request: RouteRequest,
+        session: Session | None,
+        running: Sequence[Receipt],
+        *,
+        wait: WaitFor,
+        progress: Progress,
+    ) -> RouteResponse:
+        frame = self._frame(kind, request, session)
+        try:
+            query = read_view_query(request.path, request.query, self._clock())
+            ledger = self._ledger.open(self._gateway.settings)
+            with ledger.connection:
+                found = self._build_context(ledger, query, request, session, running, wait=wait)
+                progress.requests = found.facts.requests
+                frame |= {"query": query, "tables": list(TABLES[kind.path]), "ranges": RANGE_TITLES}
+                frame |= {"running": found.running, **self._describe_ledger(found.facts, ledger.problem)}
+                context = limit_range(found, frame["state"])
+                values = None
+                if "format" not in request.query:
+                    values = kind.build(context)
+                elif (file := export_table(context, TABLES[kind.path], request.query)) is not None:
+                    return compress_response(request, file)
+        except ClientError as error:
+            return self._fail(request, frame, error.status, error.message)
+        except exc.SQLAlchemyError as error:
+            return self._fail(request, frame, *structs.astuple(describe_read_failure(error)))
+        if values is None:
+            problem = ledger.problem
+            return self._fail(request, frame, *((404, kind.missing) if problem is None else (503, problem.text)))
+        return render_page(request, kind.template, {**frame, **values})
+
+    def _select(
+        self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt]
+    ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
+        """Limit `ledger` to rows that the user may read. Return running requests, setup and facts for the user.
+
+        The setup is the state of the providers. A user with the role `member` receives only its model mapping.
+        """
+        setup = self._gateway.describe_setup()
+        if session is None or not reads_own_requests_only(session.role):
+            return running, setup, ledger.facts
+        labels = find_key_labels(ledger.connection, session.email)
+        restrict_rows(ledger.connection, labels)
+        own = [receipt for receipt in running if receipt.client.name in labels]
+        return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
+
+    def _describe_ledger(self, facts: LedgerExtent, problem: StateLine | None) -> Mapping[str, Any]:
+        known = facts if problem is None else None
+        lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
+        lines += [] if problem is None else [problem]
+        return {"state": lines, "ledger_text": _describe(known), "can_read": problem is None}
+
+    def _build_context(
+        self,
+        ledger: OpenedLedger,
+        query: ViewQuery,
+        request: RouteRequest,
+        session: Session | None,
+        running: Sequence[Receipt],
+        *,
+        wait: WaitFor,
+    ) -> PageContext:
+        """Return the input of a page: parameters of the URL and the browser, state of the proxy, and the ledger.
+
+        It is limited to stored and running requests that the user may read.
+        """
+        running, setup, facts = self._select(ledger, session, running)
+        return PageContext(
+            query=query,
+            connection=ledger.connection,
+            facts=facts,
+            now=self._clock(),
+            running=running,
+            can_read=ledger.problem is None,
+            log_condition=self._gateway.log_warning_each_time,
+            setup=setup,
+            settings=self._gateway.settings,
+            describe_models=lambda names: wait(self._gateway.describe_models(names)),
+            store=self._gateway.store,
+            wait_for=wait,
+            path_parameters=dict(request.path_parameters),
+            form_token=session.form_token if session else "",
+            cookies=request.headers.get("cookie", ""),
+        )
+
+    def _frame(self, kind: PageKind, request: RouteRequest, session: Session | None) -> dict[str, Any]:
+        """Return the values that every template uses, such as the navigation and the user."""
+        theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
+        role = find_role(request, session)
+        return {
+            "title": kind.section or "Dashboard",
+            "section": kind.section,
+            "pages": select_navigation_entries(role, list_navigation_entries(self._gateway.settings)),
+            "user": session,
+            "theme": theme if theme in ("light", "dark") else "",
+            "running": (),
+            "host": request.headers.get("host", ""),
+            "ledger_text": "",
+            "can_read": True,
+            "stores_content": self._gateway.settings.ledger_content,
+            "zone": time.strftime("%Z", time.localtime(self._clock())),
+            "form_token": session.form_token if session else "",
+            "key_refusal": explain_key_refusal(request, session, self._gateway.settings),
+            "doctor_refusal": explain_doctor_refusal(request, session, self._gateway.settings),
+            "edit_refusal": explain_settings_refusal(request, session, self._gateway.settings),
+            "live": True,
+        }
+
+    def render_error(self, request: RouteRequest, session: Session | None, error: ClientError) -> RouteResponse:
+        """Return a page with the navigation and the message of `error`."""
+        return self._fail(request, self._frame(_NO_PAGE, request, session), error.status, error.message)
+
+    def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
+        return render_page(request, "error.html", {**frame, "live": False, "message": message}, status=status)
+
+
+def _describe(facts: LedgerExtent | None) -> str:
+    if facts is None:
+        return "Ledger: not available"
+    if facts.first_hour is None:
+        return "Ledger: empty"
+    since = formats.local_datetime(facts.first_hour * MICROSECONDS_PER_HOUR)
+    return f"Ledger: {formats.plural(facts.requests, 'request')} since {since.day} {since:%b}"
+
+
+_POSITION = re.compile(r"([0-9]{1,18})\..*")
+"""Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
+
+
+def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
+    """Return `context` with a shorter time range if the search would read more than `maximum` stored requests.
+
+    If so, a line about the limit is added to `lines`.
+    """
+    whole = context.selection
+    before, after = (_read_time(text) for text in (context.query.before, context.query.after))
+    if context.query.order:  # all parts of a sorted list are of the same requests
+        before = after = None
+    chosen = limit_search_range(context.connection, whole, before, after, maximum)
+    if chosen is whole:
+        return context
+    first = formats.day_and_time(chosen.start)
+    text = (
+        f"The search covers {maximum:,} requests, from {first} on. For older ones, choose “Older →” below the list, "
+        "or an earlier range."
+    )
+    lines.append(StateLine("!", "warn", text))
+    return structs.replace(context, searched=(chosen.start, chosen.end))
+
+
+def _read_time(position: str) -> int | None:
+    found = _POSITION.fullmatch(position)
+    return int(found[1]) if found else None

@@ -1,0 +1,130 @@
+"""Who may do what in the dashboard.
+
+An `admin` (a key of `ADMIN_API_KEY`) may do everything. An `owner` (a key of `PROXY_API_KEY`, or a client on this
+machine if no key is required) may do all but change virtual keys and teams. A `viewer` only reads, and a `member` only
+reads requests of own virtual keys. The settings give a role to each user of an identity provider.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Client, RouteRequest
+
+Role = Literal["admin", "owner", "viewer", "member"]
+MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Models")
+"""Names of the pages that a member may open."""
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """Session of a signed-in browser, with the role and the name of its user."""
+
+    client_name: str
+    """Name of the user: `key 1`, `admin key 1`, or the e-mail address at the identity provider."""
+    form_token: str
+    """Random text that each form of this session contains. Pages of other sites cannot read it, so they cannot send a
+    valid form."""
+    role: Role = "owner"
+    email: str = ""
+    """E-mail address of the user. "": the user signed in with a key."""
+
+
+class NavigationEntry(NamedTuple):
+    """Link to a page in the navigation."""
+
+    section: str
+    """Name of the page and of its section: `Settings`."""
+    path: str
+    keyboard_key: str
+    """Key that opens the page after `g`: `e`."""
+
+
+def find_role(request: RouteRequest, session: Session | None) -> Role:
+    """Return the role of the user. `session` is None if the browser is not signed in, but needs no sign-in."""
+    return find_client_role(request.client) if session is None else session.role
+
+
+def find_client_role(client: Client) -> Role:
+    """Return the role of a client that is not signed in, but sent a key in a header or is on this machine."""
+    # an owner has sent a key of PROXY_API_KEY, or is on this machine while no key is required
+    return "admin" if client.role == "admin" else "owner"
+
+
+def may_open(role: Role, section: str) -> bool:
+    """Return True if a user with `role` may read the pages of a section of the navigation, such as `Settings`."""
+    return role != "member" or section in MEMBER_SECTIONS
+
+
+def select_navigation_entries(role: Role, navigation: Sequence[NavigationEntry]) -> Sequence[NavigationEntry]:
+    return [entry for entry in navigation if may_open(role, entry.section)]
+
+
+def reads_own_requests_only(role: Role) -> bool:
+    """Return True if a user with `role` may read only the requests of the user's own virtual keys."""
+    return role == "member"
+
+
+def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+    """Return the reason for which this user may not change settings. "": the user may change them."""
+    return _explain_refusal(
+        request,
+        session,
+        settings,
+        disabled="DASHBOARD_EDITING is false, so the dashboard changes no settings.",
+        of_role="{} has the role {}, which changes no settings.",
+        of_address=(
+            "Settings can be changed in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
+        ),
+    )
+
+
+def explain_doctor_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+    """Return the reason for which this user may not run the doctor. "": the user may run it.
+
+    It sends test requests to the providers, which cost money, so it needs the permission to change settings.
+    """
+    reason = _explain_refusal(
+        request,
+        session,
+        settings,
+        disabled="DASHBOARD_EDITING is false, so the dashboard does not run the doctor.",
+        of_role="{} has the role {}, which does not run the doctor.",
+        of_address=(
+            "The doctor can be run in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
+        ),
+    )
+    if reason or settings.data_directory is not None:
+        return reason
+    return (
+        "Results of the doctor cannot be stored, because the environment names no directory for data. Set "
+        "XDG_DATA_HOME or HOME."
+    )
+
+
+def _explain_refusal(
+    request: RouteRequest, session: Session | None, settings: Settings, *, disabled: str, of_role: str, of_address: str
+) -> str:
+    """Return the text that applies. "": the user may change settings.
+
+    `of_role`: template with the name and the role of the user.
+    """
+    if not settings.dashboard_editing:
+        return disabled
+    if session is not None:
+        may_change = session.role in ("admin", "owner")
+        return "" if may_change else of_role.format(session.client_name, session.role)
+    # with ALLOW_UNAUTHENTICATED, the proxy accepts clients from every address, so no address is trusted
+    return "" if request.client.address_trusted and not settings.allow_unauthenticated else of_address
+
+
+def explain_key_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+    """Return the reason for which this user may not change virtual keys and teams. "": the user may change them."""
+    if not settings.dashboard_editing:
+        return "DASHBOARD_EDITING is false, so the dashboard changes no keys."
+    if find_role(request, session) == "admin":  # the API below /admin has the same rule
+        return ""
+    if settings.admin_api_keys:
+        return "Keys can be changed after a sign-in with a key of ADMIN_API_KEY."
+    return "Keys can be changed after a sign-in with a key of ADMIN_API_KEY, which is not set. Set it in .env."

@@ -1,0 +1,386 @@
+"""Page Providers: state, speed and errors of each provider, capabilities of models, and the latest doctor run."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from msgspec import Struct, structs
+
+from anthropic_proxy.console import doctor_run
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.charts import draw_sparkline
+from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
+from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel
+from anthropic_proxy.console.dashboard.periods import divide_range
+from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunTomlTable
+from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_histogram, find_percentile
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
+
+_MAX_MODELS = 8
+_NOTHING = "Nothing to do."
+
+
+class ProviderRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of providers, as texts."""
+
+    name: str
+    prefix: str
+    sign: str
+    role: str
+    state: str
+    address: str
+    key: str
+    remedy: str
+    is_quiet: bool
+    """True if the user has nothing to do: the provider works, or is not set."""
+    requests: str = formats.UNKNOWN
+    errors: str = formats.UNKNOWN
+    p50: str = formats.UNKNOWN
+    p95: str = formats.UNKNOWN
+    failures: str = ""
+    """Link to the failed requests of the provider, if they are many. "": they are not."""
+    line: Markup = Markup("")
+    """Small chart (SVG) of the median time to first token over the time range."""
+
+
+class _Figures(Struct):
+    """Numbers of requests and errors of one provider in the time range, and its times to first token."""
+
+    sums: UsageSums
+    speeds: Histogram
+    medians: Sequence[float | None]
+
+
+def build_providers_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page Providers."""
+    figures = build_panel(context, "the figures of providers", lambda: _collect_figures(context))
+    known: Mapping[str, _Figures] = {} if isinstance(figures, FailedPanel) else figures
+    unused = [one for one in context.setup.providers if one.state == "unset" and one.name not in known]
+    rows = [_build_row(context, one, known.get(one.name)) for one in context.setup.providers if one not in unused]
+    order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
+    rows.sort(key=lambda row: order[row.sign])
+    doctor = build_doctor_panel(context.settings, context.now)
+    return {
+        "verdict": _summarize(context, rows, len(doctor.remedies)),
+        "figures": figures,
+        "rows": rows,
+        "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
+        "problems": [*context.setup.problems, *context.setup.advice],
+        "doctor": doctor,
+        "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
+    }
+
+
+def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) -> str:
+    """Return the sentence at the top of the page about the states of all providers in `rows`.
+
+    `found`: number of problems that the doctor has found.
+    """
+    ready = [row for row in rows if row.state == "ready"]
+    limited = [row for row in rows if row.sign == "!"]
+    if not ready and not limited:
+        return "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+    verdict = f"{formats.plural(len(ready), 'provider')} ready."
+    for row in limited:
+        verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
+    problems = len(context.setup.problems) + len(context.setup.advice) + found
+    return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict
+
+
+def _collect_figures(context: PageContext) -> dict[str, _Figures]:
+    """Return name of a provider → numbers of its requests and errors, and its times to first token."""
+    connection, chosen, periods = context.connection, context.selection, divide_range(context.charted_query)
+    speeds: dict[str, dict[int, Histogram]] = {}
+    for (start, (name,)), histogram in queries.collect_latencies(
+        connection, chosen, periods.seconds, ("provider",)
+    ).items():
+        speeds.setdefault(name, {})[start] = histogram
+    found = {}
+    for row in queries.sum_periods(connection, chosen, 0, "provider"):
+        total: Histogram = {}
+        by_start = speeds.get(row.group, {})
+        for histogram in by_start.values():
+            add_histogram(total, histogram)
+        medians = [find_percentile(by_start.get(start, {}), 0.5) for start in periods.starts]
+        found[row.group] = _Figures(row.sums, total, medians)
+    return found
+
+
+def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
+    sign, role, state, remedy = _describe_state(provider)
+    key = provider.detail or formats.UNKNOWN
+    if provider.state == "ready" and not provider.key_count:  # an own server, whose address has a column of its own
+        key = "no key" if provider.detail in ("", provider.base_url) else f"no key; {provider.detail}"
+    row = ProviderRow(
+        name=provider.name,
+        prefix=provider.prefix,
+        sign=sign,
+        role=role,
+        state=state,
+        address=provider.base_url.partition("://")[2] or provider.base_url or formats.UNKNOWN,
+        key=key,
+        remedy=remedy,
+        is_quiet=provider.state == "unset" or remedy == _NOTHING,
+    )
+    if figures is None:
+        return row
+    errors, requests = figures.sums.errors, figures.sums.requests
+    if remedy == _NOTHING and errors >= MIN_INCIDENT_SHARE * requests and errors > 0:
+        verb = "was" if errors == 1 else "were"
+        facets = {**context.query.facets, "outcome": "error", "provider": provider.name}
+        row = structs.replace(
+            row,
+            remedy=f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.",
+            is_quiet=False,
+            failures=context.query.link("/dashboard/requests", facets=facets),
+        )
+    return structs.replace(
+        row,
+        requests=formats.count(requests),
+        errors=formats.error_share(errors, requests),
+        p50=formats.seconds(find_percentile(figures.speeds, 0.5)),
+        p95=formats.seconds(find_percentile(figures.speeds, 0.95)),
+        line=draw_sparkline(figures.medians),
+    )
+
+
+def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
+    """Return sign, CSS class, state and remedy of `provider`: `!`, `warn`, `blocked`, `The circuit is open …`."""
+    if provider.state == "unset":
+        return "–", "", "not set", provider.remedy or "Not in use: no model maps to it."
+    if provider.state == "problem":
+        return "✕", "error", "problem", provider.remedy
+    if provider.open_seconds:
+        wait = formats.seconds(provider.open_seconds * MICROSECONDS)
+        text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"
+        return "!", "warn", "blocked", text
+    if provider.cooldowns:
+        wait, skipped = formats.seconds(min(provider.cooldowns) * MICROSECONDS), len(provider.cooldowns)
+        verb, count = "is" if skipped == 1 else "are", formats.plural(provider.key_count, "key")
+        text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
+        return ("!", "warn", "cooldown", text) if skipped == provider.key_count else ("✓", "ok", "ready", text)
+    return "✓", "ok", "ready", _NOTHING
+
+
+class MatrixCell(Struct, frozen=True):
+    """Cell of the table: one feature or limit of one model, as a sign, a text or both."""
+
+    sign: str = ""
+    role: str = ""
+    text: str = ""
+    """Text of the cell. With a sign: its meaning for screen readers."""
+    note: str = ""
+    """Source of the value, if it differs from the source of the other values of the model. "": the same source."""
+
+
+class MatrixColumn(Struct, frozen=True):
+    """Head of one column of the table, which names a model and its provider."""
+
+    prefix: str
+    model: str
+    provider: str
+
+
+class Matrix(Struct, frozen=True):
+    """Table of models and their features: the columns are models, and the rows are features.
+
+    Each row has a title, and one cell for each column.
+    """
+
+    columns: Sequence[MatrixColumn]
+    rows: Sequence[tuple[str, Sequence[MatrixCell]]]
+
+
+def build_matrix(context: PageContext) -> Matrix:
+    """Return the table with the features of the models of the Claude tiers, and of the most used other models."""
+    features = context.describe_models(_list_names(context))
+    columns = []
+    for one in features:
+        prefix, _, model = one.model.partition("/")
+        columns.append(MatrixColumn(prefix, model, one.provider))
+    rows = [(title, [cell(one) for one in features]) for title, cell in _ROWS] if features else []
+    return Matrix(columns, rows)
+
+
+def _list_names(context: PageContext) -> list[str]:
+    costs = ModelCosts(context.settings)
+    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
+    used = sorted(queries.sum_models(context.connection, context.selection), key=lambda one: -one.sums.requests)
+    names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in used if one.provider and one.model]
+    return [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
+
+
+def _number(field: str) -> Callable[[ModelFeatures], MatrixCell]:
+    def build(one: ModelFeatures) -> MatrixCell:
+        value = one.context_window if field == "context_window" else one.max_output
+        text = "unknown" if value is None else formats.count(value)
+        return MatrixCell(text=text, note=one.other_sources.get(field, ""))
+
+    return build
+
+
+def _mark(field: str, find: Callable[[ModelFeatures], bool]) -> Callable[[ModelFeatures], MatrixCell]:
+    def build(one: ModelFeatures) -> MatrixCell:
+        sign, role, text = ("✓", "ok", "works") if find(one) else ("✕", "error", "unsupported")
+        return MatrixCell(sign, role, text, one.other_sources.get(field, ""))
+
+    return build
+
+
+def _place(find: Callable[[ModelFeatures], str]) -> Callable[[ModelFeatures], MatrixCell]:
+    signs = {"provider": ("✓", "ok", "works"), "proxy": ("~", "warn", "emulated by the proxy")}
+    return lambda one: MatrixCell(*signs.get(find(one), ("✕", "error", "unsupported")))
+
+
+def _thinking(one: ModelFeatures) -> MatrixCell:
+    levels = [level for level in one.efforts if level != "none"]
+    text = ", ".join(levels) or ("budget in tokens" if one.has_thinking_budget else "")
+    note = one.other_sources.get("efforts", "")
+    return MatrixCell(text=text, note=note) if text else MatrixCell("–", "none", "not applicable", note)
+
+
+_ROWS: Sequence[tuple[str, Callable[[ModelFeatures], MatrixCell]]] = (
+    ("Tools", _mark("tools", lambda one: one.tools)),
+    ("Images", _mark("images", lambda one: one.images)),
+    ("PDF documents", _mark("documents", lambda one: one.documents)),
+    ("Thinking, levels", _thinking),
+    ("Web search", _place(lambda one: one.web_search)),
+    ("Web fetch", _place(lambda one: one.web_fetch)),
+    ("Context window, tokens", _number("context_window")),
+    ("Output limit, tokens", _number("max_output")),
+    ("Learned from errors", lambda one: MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN)),
+    ("Source", lambda one: MatrixCell(text=one.source)),
+)
+_NEVER = "The doctor has not run yet."
+_ENDED_EARLY = "The proxy or the command has ended."
+_MEANINGS = {
+    "✓": ("ok", "works"),
+    "~": ("warn", "emulated by the proxy"),
+    "✕": ("error", "unsupported"),
+    "–": ("none", "not applicable"),
+    "…": ("none", "not tested yet"),
+}
+"""Sign of a cell → CSS class and meaning."""
+_INSTALL_COMMAND = re.escape(build_extra_install_command("EXTRA")).replace("EXTRA", "[a-z]+")
+_COMMAND = re.compile(rf"[A-Z][A-Z0-9_]*=\S.*|(?:anthropic-proxy|ollama|gcloud) .*|{_INSTALL_COMMAND}")
+"""Pattern of a remedy that is a setting or a command, so that it can be copied."""
+
+
+class Remedy(Struct, frozen=True):
+    """A problem that the doctor found, with its remedy as text or as a command."""
+
+    problem: str
+    text: str = ""
+    command: str = ""
+
+
+class DoctorPanel(Struct, frozen=True, kw_only=True):
+    """The latest run of the doctor, as texts and a table."""
+
+    summary: str
+    """Time and cost of the latest complete run, or progress of the present run."""
+    is_running: bool = False
+    is_stopping: bool = False
+    """True if a user has asked the run to stop."""
+    share: float | None = None
+    """Share of the expected requests that were sent, from 0 to 1. None: no run, or the number is not estimated yet."""
+    failure: str = ""
+    """Sentences about a run that has ended before it was complete. "": the latest run is complete."""
+    is_outdated: bool = False
+    """True if settings on which the results depend have changed since the run."""
+    table: Matrix = Matrix((), ())
+    """Results by feature and model."""
+    details: Sequence[tuple[str, Mapping[str, str]]] = ()
+    """Models with the causes of their results, by feature."""
+    remedies: Sequence[Remedy] = ()
+    tables: Sequence[RunTomlTable] = ()
+    """Tables for `anthropic-proxy.toml`, of unknown servers."""
+
+
+def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
+    """Return the panel about the doctor. `now`: time in seconds since the epoch."""
+    directory = settings.data_directory
+    if directory is None:
+        return DoctorPanel(summary=_NEVER)
+    is_running = doctor_run.is_running(directory)  # before the files, which then have the end of an ended run
+    complete, current = doctor_run.load_complete(directory), doctor_run.load_current(directory)
+    if is_running:
+        return _describe_progress(directory, current or complete, complete)
+    failure = ""
+    if current is not None and (complete is None or current.started_at > complete.started_at):
+        failure = _describe_failure(current, now)
+    if complete is None:
+        return DoctorPanel(summary=_NEVER, failure=failure)
+    return DoctorPanel(
+        summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {_describe_cost(complete)}",
+        failure=failure,
+        is_outdated=complete.settings_digest != doctor_run.digest_backend_settings(settings),
+        table=_build_table(complete),
+        details=[(f"{one.prefix}/{one.model}", one.details) for one in complete.columns if one.details],
+        remedies=_build_remedies(complete),
+        tables=complete.tables,
+    )
+
+
+def _describe_progress(directory: Path, run: DoctorRun | None, complete: DoctorRun | None) -> DoctorPanel:
+    """Return the panel of a run in progress. Remedies of the previous run stay until its end."""
+    summary, share, table = "The doctor is starting.", None, Matrix((), ())
+    if run is not None and run.expected_requests:
+        expected = max(run.expected_requests, run.requests)
+        summary = f"The doctor is running: {run.requests} of about {formats.plural(expected, 'request')}."
+        share, table = run.requests / expected, _build_table(run)
+    is_stopping = doctor_run.is_stop_requested(directory)
+    return DoctorPanel(
+        summary="The doctor is stopping." if is_stopping else summary,
+        is_running=True,
+        is_stopping=is_stopping,
+        share=share,
+        table=table,
+        remedies=() if complete is None else _build_remedies(complete),
+        tables=() if complete is None else complete.tables,
+    )
+
+
+def _describe_failure(run: DoctorRun, now: float) -> str:
+    sent = f" after {formats.plural(run.requests, 'request')}" if run.requests else ""
+    start = formats.ago(max(0, now - run.started_at))
+    return f"The run that started {start} ended{sent}, before it was complete. {run.problem or _ENDED_EARLY}"
+
+
+def _describe_cost(run: DoctorRun) -> str:
+    """Return requests and price of a complete run: `41 requests, $0.003`. An unknown price is left out."""
+    requests = formats.plural(run.requests, "request")
+    if run.price is None:
+        return f"{requests}, {formats.plural(run.tokens, 'token')}"
+    return f"{requests}, {formats.money(run.price * NANO_DOLLARS)}"
+
+
+def _build_table(run: DoctorRun) -> Matrix:
+    columns = [MatrixColumn(one.prefix, one.model, one.provider) for one in run.columns]
+    titles = [row.title[:1].upper() + row.title[1:] for row in run.rows]
+    cells = [[_build_cell(cell) for cell in row.cells] for row in run.rows]
+    return Matrix(columns, list(zip(titles, cells, strict=True)))
+
+
+def _build_cell(cell: RunCell) -> MatrixCell:
+    if cell.sign not in _MEANINGS:
+        return MatrixCell(text=cell.text)
+    role, meaning = _MEANINGS[cell.sign]
+    return MatrixCell(cell.sign, role, meaning, "" if cell.text == "emulated" else cell.text)
+
+
+def _build_remedies(run: DoctorRun) -> list[Remedy]:
+    found = []
+    for fix in run.fixes:
+        is_command = fix.remedy.isprintable() and _COMMAND.fullmatch(fix.remedy) is not None
+        problem = f"{fix.name}: {fix.problem}"
+        found.append(Remedy(problem, command=fix.remedy) if is_command else Remedy(problem, text=fix.remedy))
+    return found

@@ -1,0 +1,90 @@
+"""Pages rendered by Jinja from the templates of this package."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from anthropic_proxy import __version__
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.assets import load_assets
+from anthropic_proxy.console.dashboard.columns import DEFAULT_COLUMNS
+from anthropic_proxy.console.dashboard.page_context import FailedPanel
+from anthropic_proxy.console.dashboard.responses import SECURITY_HEADERS, compress_response
+from anthropic_proxy.console.dashboard.view_query import session_link
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+
+@cache
+def load_environment() -> Environment:
+    """Return the Jinja environment with all templates of the dashboard.
+
+    Values in a template are escaped for HTML. A template that uses a name without a value raises an error.
+    """
+    environment = Environment(
+        loader=PackageLoader("anthropic_proxy.console.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    functions = (
+        *(formats.count, formats.short_count, formats.money, formats.seconds, formats.percent, formats.rate),
+        *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
+        *(formats.plural, formats.provider_role),
+    )
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals["UNKNOWN"] = formats.UNKNOWN
+    environment.globals |= {"version": __version__, "assets": load_assets(), "session_link": session_link}
+    environment.globals["DEFAULT_COLUMNS"] = DEFAULT_COLUMNS
+    environment.tests["failed"] = lambda panel: isinstance(panel, FailedPanel)
+    return environment
+
+
+def render_page(
+    request: RouteRequest,
+    template: str,
+    values: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> RouteResponse:
+    """Return the response with the page that Jinja renders from `template` and `values`.
+
+    The page is compressed if the browser accepts gzip. `headers` are additional response headers.
+    """
+    text = load_environment().get_template(template).render(values)
+    fields: dict[str, str] = {
+        "content-type": "text/html; charset=utf-8",
+        "cache-control": "no-store",
+        **SECURITY_HEADERS,
+        **(headers or {}),
+    }
+    return compress_response(
+        request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
+    )
+
+
+def render_public_page(
+    request: RouteRequest,
+    template: str,
+    title: str,
+    values: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> RouteResponse:
+    """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages.
+
+    Jinja renders the page from `template`, `title` and `values`.
+    """
+    frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
+    return render_page(request, template, {**frame, **values}, status=status, headers=headers)
+
+
+def render_message(
+    request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
+) -> RouteResponse:
+    """Return the response with a page that shows only an error message. `status` is the HTTP status."""
+    return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)

@@ -1,0 +1,503 @@
+"""Page of one request: outcome, figures, timeline, changes by the proxy, tokens and cost, stored texts."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.columns import describe_outcome
+from anthropic_proxy.console.dashboard.error_kinds import find_remedy
+from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
+from anthropic_proxy.console.dashboard.view_query import require_valid_text
+from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
+from anthropic_proxy.console.ledger.costs import KINDS, ModelCosts, read_search_count
+from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
+from anthropic_proxy.console.ledger.request_queries import find_stored_request
+from anthropic_proxy.console.ledger.rows import AttemptTime, BlockTime, decode_attempt_times, decode_block_times
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+
+MAX_TEXT_CHARACTERS = 20_000
+"""Maximum number of characters of a stored text that the page shows."""
+MAX_BLOCK_BARS = 40
+"""Maximum number of content blocks of the reply that have a bar."""
+_MAX_STEPS = 6
+_SUMMARIES = {"ok": "Succeeded", "truncated": "Truncated by the token limit", "cancelled": "Cancelled by the client"}
+_HANDLINGS = {"dropped": ("✕", "error"), "kept": ("✓", "ok")}
+_ROLES = {"text": "text", "thinking": "thinking", "tool call": "tool", "server tool": "tool"}
+"""Kind of a content block → CSS class of the color of its bar."""
+_TITLES = {"text": "Text", "thinking": "Thinking", "tool_use": "Tool call", "server_tool_use": "Server tool"}
+_FRAGMENTS = ("text", "thinking", "partial_json")
+"""Fields of a delta with a fragment of the text of a block."""
+
+
+def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
+    """Return the values for the template of the page of one request. None: the ledger does not have the request."""
+    request_id = context.path_parameters["id"]
+    require_valid_text("request id", request_id)
+    row = find_stored_request(context.connection, request_id)
+    if row is None:
+        return None
+    older, newer = queries.find_neighbors(context.connection, row)
+    sign, role, outcome = describe_outcome(row)
+    outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
+    place = ""
+    if row.session:
+        number, count = queries.find_session_position(context.connection, row)
+        place = f"request {formats.count(number)} of {formats.count(count)}"
+    notes = [_note(note) for note in _decode_json_list(row.notes)]
+    handlings = Counter(note["handling"] for note in notes)
+    stored = {one.kind: one for one in read_contents(context.connection, row.id)}
+    return {
+        "title": f"Request {row.id}",
+        "row": row,
+        "summary": summarize_outcome(row),
+        "tag_parts": (sign, role, outcome),
+        "failed": _decode_json_list(row.failed_attempts),
+        "figures": _figures(row),
+        "timeline": build_timeline(row),
+        "attempts": list_attempts(row),
+        "notes": notes,
+        "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
+        "adaptations": _decode_json_list(row.adaptations),
+        "tokens": _tokens(context, row),
+        "older": older,
+        "newer": newer,
+        "content": [
+            (kind.capitalize(), *_shorten(stored[kind], form(stored[kind].data)))
+            for kind, form in (("request", format_request), ("reply", format_reply))
+            if kind in stored
+        ],
+        "replay_problem": _find_replay_problem(row, stored.get("request")),
+        "sent": _shorten(stored["sent"], format_request(stored["sent"].data)) if "sent" in stored else None,
+        "events": list_client_events(row),
+        "remedy": find_remedy(row, ModelCosts(context.settings).find_api_key_variable(row.provider)),
+        "content_days": context.settings.ledger_content_days,
+        "context": row.all_input_tokens,
+        "window": _describe_window(context, row),
+        "place": place,
+    }
+
+
+def _decode_json_list(text: str) -> Sequence[Any]:
+    return json.loads(text) if text else ()
+
+
+def summarize_outcome(row: StoredRequest) -> str:
+    """Return the outcome of the request `row` in a few words: `Succeeded after one retry`."""
+    failures = len(_decode_json_list(row.failed_attempts))
+    retries = {0: "", 1: " after one retry"}.get(failures, f" after {failures} retries")
+    if row.outcome_class == "error":
+        return f"Failed with {row.status}{retries}"
+    if row.outcome_class == "retried":
+        return f"Succeeded{retries}"
+    return _SUMMARIES.get(row.outcome_class, row.outcome) + retries
+
+
+def _figures(row: StoredRequest) -> list[Figure]:
+    start, end = row.started_at, row.started_at + row.duration
+    context = row.all_input_tokens
+    cached = (
+        f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, context)}"
+    )
+    speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
+    ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
+    requested = "price of the requested model unknown"
+    if row.requested_cost is not None:
+        requested = f"{formats.money(row.requested_cost)} at the requested model’s price"
+    first = formats.seconds(row.first_token or None)
+    return [
+        Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
+        Figure("Time to first token", first, _first_token_note(row)),
+        Figure("Input", formats.count(context), cached if row.cache_read_tokens else "none read from cache"),
+        Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
+        Figure("Cost", formats.money(row.cost), requested)
+        if context or row.output_tokens
+        else Figure("Cost", formats.UNKNOWN, "no tokens"),
+    ]
+
+
+def _first_token_note(row: StoredRequest) -> str:
+    if not row.first_token:
+        return "no content"
+    lost = sum_failed_attempt_time(row)
+    share = f"{formats.percent(row.first_token, row.duration)} of the total"
+    return f"{share} · {formats.seconds(lost)} in failed attempts" if lost else share
+
+
+def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> str:
+    """Return a sentence about the reason for which the request `row` cannot be sent again. "": it can.
+
+    `stored`: stored text of the request; None: none.
+    """
+    if row.path != EXCHANGE_PATH:
+        return f"Requests to {row.path} cannot be sent again."
+    if stored is None:
+        return "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=true."
+    if stored.is_cut:
+        return "The request cannot be sent again: only the beginning of its text is stored."
+    return ""
+
+
+def _describe_window(context: PageContext, row: StoredRequest) -> str:
+    window = find_context_window(context, row)
+    if not (window and row.all_input_tokens):
+        return ""
+    share = formats.percent(row.all_input_tokens, window)
+    return f"{formats.count(row.all_input_tokens)} of {formats.count(window)} tokens, {share}"
+
+
+def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
+    """Return the context window (maximum number of tokens) of the model that served a request. None: unknown."""
+    name = f"{row.prefix or row.provider}/{row.model}"
+    found = context.describe_models([name]) if row.model else ()
+    return next((one.context_window for one in found if one.model == name), None)
+
+
+def _note(note: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a row for the table of changes that the translation made to the request.
+
+    `note`: a fidelity note. A reason such as `64000 → 32000, the limit` is divided into both values and the remainder.
+    """
+    handling, field, reason = (note[name] for name in ("handling", "field", "reason"))
+    sign, role = _HANDLINGS.get(handling, ("~", "warn"))
+    requested, arrow, remainder = reason.partition(" → ")
+    if not arrow or len(requested) > 40:
+        return {"sign": sign, "role": role, "field": field, "handling": handling, "reason": reason, "change": ""}
+    sent, _, why = remainder.partition(", ")
+    return {
+        "sign": sign,
+        "role": role,
+        "field": field,
+        "handling": handling,
+        "reason": why,
+        "change": f"{requested} → {sent}",
+    }
+
+
+class TokenCost(Struct, frozen=True):
+    """Tokens of one kind in a request, with their price and cost, as texts."""
+
+    name: str
+    role: str
+    """CSS class of the color of this kind of token. "": web searches, which have no color."""
+    tokens: str
+    price: str
+    """Price in dollars per million tokens, as text. "": unknown, or free."""
+    cost: str
+
+
+def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
+    """Return the tokens of the request `row` by kind, with price and cost. Billed web searches are the last kind.
+
+    The stored cost without that of searches is divided in the proportion of the current prices of the kinds.
+    """
+    thinking = min(row.thinking_tokens, row.output_tokens)
+    numbers = {
+        "cache_read": row.cache_read_tokens,
+        "cache_write": row.cache_write_tokens,
+        "input": row.input_tokens,
+        "output": row.output_tokens - thinking,
+        "thinking": thinking,
+    }
+    prices, costs = ModelCosts(context.settings), dict[str, int]()
+    search_cost, searches = _find_searches(prices, row)
+    if row.cost:
+        names = ("cache_read", "cache_write", "cache_write_1h", "input", "output", "thinking")
+        counts = {f"{name}_tokens": getattr(row, f"{name}_tokens") for name in names}
+        costs = prices.divide_cost(row.provider, row.model, UsageSums(cost=row.cost - search_cost, **counts))
+    found = []
+    for kind in KINDS:
+        number, amount = numbers[kind], costs.get(kind)
+        if number or kind in ("input", "output"):
+            each = formats.money(round(amount * 1_000_000 / number)) if amount and number else ""
+            cost = formats.money(amount) if amount else ""
+            found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), formats.count(number), each, cost))
+    return [*found, *searches]
+
+
+def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[TokenCost]]:
+    """Return the cost in nano-dollars of the web searches in the request `row` at the current price, and their line.
+
+    The cost is 0 if their current price is unknown. The list is empty without searches in the stored cost.
+    """
+    count = read_search_count(row.price_source)
+    if not count:
+        return 0, []
+    price = prices.find_price(row.provider, row.model)
+    whole = None if price is None else price.calculate_search_cost(count)
+    if price is None or whole is None:
+        return 0, [TokenCost("web search", "", formats.count(count), "", "")]
+    cost, each = (
+        whole if row.cost is None else min(whole, row.cost),
+        f"{formats.money(price.calculate_search_cost(1_000))} per 1,000",
+    )
+    return cost, [TokenCost("web search", "", formats.count(count), each, formats.money(cost))]
+
+
+def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:
+    """Return the size of a stored text, with the portion that is shown or stored, and the portion of `text` to show."""
+    size = f"{formats.count(stored.size)} bytes"
+    if stored.is_cut:
+        size += f", the first {formats.count(MAX_CONTENT_BYTES)} are stored"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        size += f", the first {formats.count(MAX_TEXT_CHARACTERS)} characters are shown"
+    return size, text[:MAX_TEXT_CHARACTERS]
+
+
+def format_request(data: bytes) -> str:
+    """Return a stored request as indented JSON. Text that is no complete JSON is returned unchanged."""
+    try:
+        return msgspec.json.format(data, indent=2).decode("utf-8", "replace")
+    except (msgspec.MsgspecError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+def format_reply(data: bytes) -> str:
+    """Return the blocks of a stored reply as text: `Tool call Read`, then its input as indented JSON.
+
+    An error, or a reply in an unknown form, is returned as indented JSON.
+    """
+    try:
+        blocks = list(_list_blocks(data))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        blocks = []
+    return "\n\n".join(blocks) if blocks else format_request(data)
+
+
+def _list_blocks(data: bytes) -> Iterator[str]:
+    text = data.decode("utf-8", "replace")
+    if text.startswith("{"):
+        for block in json.loads(text)["content"]:
+            yield _format_block(block, "")
+        return
+    opened: dict[int, tuple[dict[str, Any], list[str]]] = {}
+    for line in text.splitlines():
+        if not line.startswith("data: "):
+            continue
+        try:
+            event = msgspec.json.decode(line.removeprefix("data: ").encode())
+        except msgspec.DecodeError:  # only the beginning of the reply is stored
+            break
+        if event["type"] == "content_block_start":
+            opened[event["index"]] = event["content_block"], []
+        elif event["type"] == "content_block_delta":
+            pieces = opened[event["index"]][1]
+            pieces += [event["delta"][name] for name in _FRAGMENTS if name in event["delta"]]
+        elif event["type"] == "error":
+            yield f"Error\n{event['error']['message']}"
+    yield from (_format_block(block, "".join(pieces)) for block, pieces in opened.values())
+
+
+def _format_block(block: dict[str, Any], streamed: str) -> str:
+    kind = block["type"]
+    title = f"{_TITLES.get(kind, kind)} {block.get('name', '')}".rstrip()
+    body = streamed or block.get(kind, "")
+    if not isinstance(body, str) or not body or "input" in block:
+        value = body if "input" in block and streamed else json.dumps(block.get("input", block), ensure_ascii=False)
+        body = format_request(value.encode())
+    return f"{title}\n{body}"
+
+
+class Bar(Struct, frozen=True):
+    """One bar of the timeline. `start` and `share` are beginning and length as fractions (0 to 1) of the time scale."""
+
+    name: str
+    role: str
+    """CSS class of the color: `bad`, `wait`, `text`, `thinking` or `tool`."""
+    start: float
+    share: float
+    begins: str
+    """Time from the start of the request to the start of the bar, as text."""
+    time: str
+    """Duration of the bar, as text."""
+    text: str = ""
+
+
+class Attempt(Struct, frozen=True):
+    """One call to a provider, as texts for the page."""
+
+    provider: str
+    model: str
+    failure: str
+    """HTTP status and duration of a failed attempt: `429 after 0.21 s`. "": the attempt succeeded."""
+    error: str
+
+
+class Timeline(Struct, frozen=True):
+    """The bars of one request, and their time scale."""
+
+    bars: Sequence[Bar]
+    ticks: Sequence[str]
+    """Times at the steps of the time scale, as texts."""
+    first_token: float | None
+    """Position of the first token on the time scale, 0 to 1. None: the reply has no content."""
+
+
+def build_timeline(row: StoredRequest) -> Timeline:
+    """Return the timeline of the stored request `row`."""
+    attempts = decode_attempt_times(row.attempt_times)
+    end = max([row.duration, 1, *(one.offset + one.duration for one in attempts)])
+    step = _find_step(end)
+    steps = -(-end // step)
+    scale = float(step * steps)
+    bars = _attempt_bars(row, attempts, scale) if attempts else _phase_bars(row, scale)
+    ticks = [_tick(number * step, step) for number in range(steps)]
+    return Timeline(list(bars), ticks, row.first_token / scale if row.first_token else None)
+
+
+def sum_failed_attempt_time(row: StoredRequest) -> int:
+    """Return the time that was lost by failed calls to providers before the first token of the reply, in microseconds.
+
+    `row` is the stored request.
+    """
+    first = row.first_token or row.duration
+    failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]
+    return sum(one.duration for one in failed if one.offset + one.duration <= first)
+
+
+def _find_step(end: int) -> int:
+    """Return the length of a step of the time scale: 1, 2 or 5 times a power of ten, in microseconds.
+
+    `end`: end of the scale in microseconds.
+    """
+    power = 1
+    while True:
+        for factor in (1, 2, 5):
+            if end <= factor * power * _MAX_STEPS:
+                return factor * power
+        power *= 10
+
+
+def _tick(time: int, step: int) -> str:
+    if step < 10_000:
+        return f"{time / 1_000:g} ms"
+    return f"{time / MICROSECONDS:g} s"
+
+
+def _bar(name: str, role: str, span: tuple[int, int], scale: float, text: str = "") -> Bar:
+    """Return a bar with `name` and the CSS class `role`. `span`: beginning and end in microseconds.
+
+    `scale`: length of the time scale in microseconds. `text`: text beside the bar.
+    """
+    start, end = span
+    begins, time = formats.seconds(start), formats.seconds(end - start)
+    return Bar(name, role, start / scale, (end - start) / scale, begins, time, text)
+
+
+def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: float) -> Iterator[Bar]:
+    for number, one in enumerate(attempts, 1):
+        end, name = one.offset + one.duration, f"attempt {number}"
+        first = row.first_token or end
+        if one.error_type and not one.offset < first < end:
+            yield _bar(name, "bad", (one.offset, end), scale, f"{one.provider}: {_failure(one)}")
+        elif one.offset < first < end:
+            yield _bar(name, "wait", (one.offset, first), scale, f"{one.provider}: wait for the first token")
+            if one.error_type:
+                yield _bar("reply", "bad", (first, end), scale, _failure(one))
+            else:
+                yield from _reply_bars(row, (first, end), scale)
+        else:
+            yield _bar(name, "text", (one.offset, end), scale, one.provider)
+
+
+def list_attempts(row: StoredRequest) -> list[Attempt]:
+    """Return the calls to providers of a stored request, as texts for the page.
+
+    The list is empty if the ledger has no times of these calls.
+    """
+    return [
+        Attempt(
+            one.provider,
+            one.model,
+            f"{_failure(one)} after {formats.seconds(one.duration)}" if one.error_type else "",
+            one.error,
+        )
+        for one in decode_attempt_times(row.attempt_times)
+    ]
+
+
+def _failure(one: AttemptTime) -> str:
+    return str(one.status) if one.status else one.error_type
+
+
+def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
+    """Yield bars for waiting and reply of the request `row`, if the times of its calls to providers are not stored.
+
+    `scale`: length of the time scale in microseconds.
+    """
+    total = max(row.duration, 1)
+    first = min(row.first_token, total) if row.first_token else total
+    failures = _decode_json_list(row.failed_attempts)
+    name = "failed attempts and wait" if failures else "wait for the first token" if row.first_token else "wait"
+    role = "bad" if row.outcome_class == "error" and not row.first_token else "wait"
+    yield _bar(name, role, (0, first), scale, ", ".join(failures))
+    if first < total:
+        yield from _reply_bars(row, (first, total), scale)
+
+
+def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iterator[Bar]:
+    """Yield a bar for each content block of the reply, or one for the whole reply if the blocks are not stored.
+
+    `span`: beginning and end of the reply in microseconds. `scale`: length of the time scale in microseconds.
+    """
+    blocks = decode_block_times(row.reply_blocks)
+    last = max(span[1], min(row.duration, int(scale)))  # blocks of a tool loop arrive in several attempts
+    if not blocks:
+        yield _bar("reply", "text", span, scale, f"{formats.count(row.output_tokens)} tokens")
+    for one in blocks[:MAX_BLOCK_BARS]:
+        begin = min(one.offset, last)
+        end = min(one.offset + one.duration, int(scale)) if one.duration else last
+        text = formats.plural(one.characters, "character") if one.characters else ""
+        yield _bar(one.name or one.kind, _ROLES[one.kind], (begin, max(begin, end)), scale, text)
+    if len(blocks) > MAX_BLOCK_BARS:
+        hidden = blocks[MAX_BLOCK_BARS].offset
+        text = formats.plural(len(blocks) - MAX_BLOCK_BARS, "block")
+        yield _bar("more", "text", (min(hidden, last), last), scale, text)
+
+
+class ClientEvent(NamedTuple):
+    """One event of a streamed reply, as texts for the page."""
+
+    time: str
+    """Time from the start of the request: `0.613 s`."""
+    name: str
+    """Type of the event: `content_block_start`. `–`: the client disconnected."""
+    description: str
+
+
+def list_client_events(row: StoredRequest) -> list[ClientEvent]:
+    """Return the events of a streamed reply as the client received them, without deltas.
+
+    The list is empty if the reply was not streamed, or if the ledger has no times of its content blocks.
+    """
+    blocks = decode_block_times(row.reply_blocks)
+    if not (blocks and row.stream and row.first_token):
+        return []
+    found = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
+    for index, one in enumerate(blocks):
+        found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {_describe_block(one)}"))
+        if one.duration:
+            size = f", {formats.plural(one.characters, 'character')}" if one.characters else ""
+            found.append(ClientEvent(_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
+    if row.outcome_class == "error":
+        return [*found, ClientEvent(_moment(row.duration), "error", row.error_type)]
+    if row.outcome_class == "cancelled":
+        return [*found, ClientEvent(_moment(row.duration), "–", "the client disconnected")]
+    end = f"stop reason {row.outcome}, {formats.count(row.output_tokens)} output tokens"
+    moment = _moment(row.duration)
+    return [*found, ClientEvent(moment, "message_delta", end), ClientEvent(moment, "message_stop", "")]
+
+
+def _describe_block(one: BlockTime) -> str:
+    return {"tool call": f"tool_use {one.name}", "server tool": "block of a server tool"}.get(one.kind, one.kind)
+
+
+def _moment(microseconds: int) -> str:
+    return f"{microseconds / MICROSECONDS:.3f} s"

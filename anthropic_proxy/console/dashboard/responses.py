@@ -1,0 +1,90 @@
+"""Routes and responses of the dashboard that need no template.
+
+The start of the proxy loads this module, so it does not import the libraries for pages. These libraries, such as the
+template engine, are loaded in a thread with the first page.
+"""
+
+import asyncio
+import gzip
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import ceil
+from urllib.parse import quote
+
+from anthropic_proxy.console.dashboard.forms import MAX_FORM_BYTES
+from anthropic_proxy.errors import ClientError, ProxyBusy, ProxyError
+from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse
+
+Respond = Callable[[RouteRequest], Awaitable[RouteResponse]]
+"""Asynchronous function of a route, which returns the response to a request."""
+
+SECURITY_HEADERS: Mapping[str, str] = {
+    "content-security-policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+}
+"""Response headers of all pages and static files. No page contains an inline style or script."""
+_MIN_COMPRESSED_BYTES = 1_000
+_GZIP_LEVEL = 5
+
+
+def compress_response(request: RouteRequest, response: RouteResponse) -> RouteResponse:
+    """Return `response`, compressed by gzip if the browser accepts it and the body is not small."""
+    body = response.body
+    if not isinstance(body, bytes) or len(body) < _MIN_COMPRESSED_BYTES or not accepts_gzip(request):
+        return response
+    fields = {**response.headers, "content-encoding": "gzip", "vary": "accept-encoding, cookie"}
+    return RouteResponse(status=response.status, headers=fields, body=gzip.compress(body, _GZIP_LEVEL, mtime=0))
+
+
+def accepts_gzip(request: RouteRequest) -> bool:
+    """Return True if the header `Accept-Encoding` of `request` names gzip."""
+    codings = request.headers.get("accept-encoding", "").lower().split(",")
+    return any(re.fullmatch(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?", coding) for coding in codings)
+
+
+def redirect(target: str, *, set_cookie: Sequence[str] = ()) -> RouteResponse:
+    """Return a response that redirects the browser to the URL `target`.
+
+    `set_cookie` are the values of headers `Set-Cookie` in this response.
+    """
+    location = quote(target, safe="/?&=%:+,;@!$'()*#~-._")
+    headers = {"location": location, "cache-control": "no-store"}
+    return RouteResponse(status=303, headers={**headers, "set-cookie": set_cookie} if set_cookie else headers)
+
+
+def _with_error_page(respond: Respond) -> Respond:
+    """Return a function that calls `respond` and shows an error of the client, or a busy proxy, as a page."""
+
+    async def respond_or_explain(request: RouteRequest) -> RouteResponse:
+        try:
+            return await respond(request)
+        except (ClientError, ProxyBusy) as error:
+            headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
+            return await asyncio.to_thread(_render_error, request, error, headers)
+
+    return respond_or_explain
+
+
+def page_route(path: str, respond: Respond) -> Route:
+    """Return the route of a page at the URL path `path`. Errors are shown as a page."""
+    return Route(path=path, respond=_with_error_page(respond), checks_key=True)
+
+
+def form_route(path: str, respond: Respond, max_bytes: int = MAX_FORM_BYTES) -> Route:
+    """Return the route at the URL path `path` to which browsers send a form.
+
+    Errors of the client are shown as a page.
+    """
+    explained = _with_error_page(respond)
+    return Route(path=path, respond=explained, methods=["POST"], max_body_bytes=max_bytes, checks_key=True)
+
+
+def _render_error(request: RouteRequest, error: ProxyError, headers: Mapping[str, str]) -> RouteResponse:
+    from anthropic_proxy.console.dashboard.rendering import render_message  # noqa: PLC0415
+
+    return render_message(request, error.message, status=error.status, headers=headers)

@@ -1,0 +1,206 @@
+"""Two pages: the list of sessions, and one session with its requests, cost and context.
+
+A session is a conversation of a client such as Claude Code.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+from msgspec import structs
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.charts import Chart, ChartColumn, Series, draw_chart
+from anthropic_proxy.console.dashboard.columns import build_finished_row
+from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
+from anthropic_proxy.console.dashboard.periods import DrawnChart, explain_missing_cost
+from anthropic_proxy.console.dashboard.request import find_context_window
+from anthropic_proxy.console.ledger import request_queries as queries
+from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
+from anthropic_proxy.gateway.money import format_cost
+
+MAX_SESSIONS = 100
+"""Maximum number of sessions that the page Sessions lists, the latest ones."""
+MIN_SHARE_OF_LIMIT = 0.1
+"""Share (0 to 1) of the context window that a value must reach, so that the chart also shows the window as a line.
+
+The line would make lower values flat.
+"""
+_MAX_COLUMNS = 60
+_CLOSE_SECONDS = 600
+"""Time between the first and the last request of a chart, below which the axis shows seconds."""
+_MAX_ROWS = 100
+
+
+def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
+    """Return the values for the template of the page Sessions."""
+    found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
+    rows = found.rows
+    models = queries.find_latest_models(context.connection, rows)
+    windows = {one.model: one.context_window for one in context.describe_models(sorted(set(models.values())))}
+    sessions = [
+        {
+            "id": row.session,
+            "name": name_session(row),
+            "project": row.project,
+            "requests": formats.count(row.sums.requests),
+            "errors": row.sums.errors,
+            "started": formats.day_and_time(row.started_at),
+            "length": formats.seconds(row.last_at - row.started_at),
+            "context": formats.count(row.max_context),
+            **_compare_with_window(row.max_context, windows.get(models.get(row.session, ""))),
+            "output": formats.count(row.sums.output_tokens),
+            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
+        }
+        for row in rows
+    ]
+    verdict = f"{formats.plural(found.count, 'session')} in this range." if rows else "No session in this range."
+    if found.count > len(rows):
+        verdict += f" The latest {len(rows)} are shown."
+    if not found.is_complete:
+        verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
+    return {"sessions": sessions, "verdict": verdict, "is_empty": not context.facts.requests}
+
+
+def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
+    """Return the values for the template of the page about the session in the URL.
+
+    None: the ledger (database of requests) has no request of this session.
+    """
+    session = context.query.facets.get("session", "")
+    if not session:
+        return None
+    rows = queries.list_session_requests(context.connection, session)
+    total = queries.sum_session(context.connection, session)
+    if not rows or total is None:
+        return None
+    length = rows[-1].started_at + rows[-1].duration - total.started_at
+    count = total.sums.requests
+    verdict = f"{formats.plural(count, 'request')} in {formats.seconds(length)}."
+    if count > len(rows):
+        verdict += f" The charts show the latest {formats.count(len(rows))}."
+    end = rows[-1].started_at // 60_000_000 * 60 + 60
+    shown = rows[: -_MAX_ROWS - 1 : -1]
+    agents = ["", *sorted({row.agent for row in rows if row.agent})]
+    served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
+    window = find_context_window(context, served[-1]) if served else None
+    # nothing is counted of a failed request
+    contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
+    return {
+        "title": name_session(total),
+        "session": session,
+        "verdict": verdict,
+        "figures": _figures(total, served[-1].all_input_tokens if served else 0, window),
+        "context_chart": _chart(rows, "Context per request", contexts, formats.short_count, window),
+        "cost_chart": structs.replace(
+            _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.chart_money),
+            empty_text=explain_missing_cost(total.sums),
+        ),
+        "groups": [
+            (agent, [build_finished_row(row, with_day=True) for row in shown if row.agent == agent]) for agent in agents
+        ],
+        "hidden_rows": max(count - _MAX_ROWS, 0),
+        "all_rows": context.query.link_to_range(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),
+        "project": rows[-1].project,
+    }
+
+
+def name_session(row: queries.SessionRow) -> str:
+    """Return a name for a session, whose id means nothing to a user: `checkout-api, 21 Nov, 13:42`."""
+    return f"{row.project or 'Session'}, {formats.day_and_time(row.started_at)}"
+
+
+def _compare_with_window(tokens: int, window: int | None) -> Mapping[str, Any]:
+    """Return `tokens` as a share of the context window of a model, for a bar and as text. None: unknown."""
+    if not window:
+        return {"share": None, "window": ""}
+    return {
+        "share": min(tokens / window, 1.0),
+        "window": f"{formats.percent(tokens, window)} of {formats.short_count(window)}",
+    }
+
+
+def _figures(total: queries.SessionRow, latest_context: int, window: int | None) -> list[Figure]:
+    sums = total.sums
+    known = sums.requests - sums.unknown_cost_requests
+    each = "no price is known"
+    if sums.known_cost and known:
+        each = f"{formats.money(sums.known_cost // known)} per request"
+    elif sums.known_cost is not None:
+        each = "of all requests"
+    if sums.unknown_cost_requests and sums.known_cost:
+        each += f"; {sums.unknown_cost_requests:,} unknown"
+    latest = f"{formats.count(latest_context)} in the latest request"
+    if window:
+        whole = formats.short_count(window)
+        latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
+    share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
+    return [
+        Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
+        Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
+        Figure("Largest context", formats.count(total.max_context), latest),
+        Figure("Output", formats.count(sums.output_tokens), "tokens"),
+        Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
+    ]
+
+
+def _cost_values(rows: list[StoredRequest], whole: int) -> list[float | None]:
+    """Return the cost of the session, in nano-dollars, up to and including each request in `rows`.
+
+    `whole`: cost of all requests of the session, also of those before `rows`.
+    """
+    total, values = whole - sum(row.cost or 0 for row in rows), list[float | None]()
+    for row in rows:
+        total += row.cost or 0
+        values.append(float(total))
+    return values
+
+
+def _chart(
+    rows: list[StoredRequest],
+    name: str,
+    values: list[float | None],
+    text: Callable[[float], str],
+    limit: int | None = None,
+) -> DrawnChart:
+    """Return a chart with one value for each request in `rows`, as an area.
+
+    `name`: name of the quantity. `text`: function that returns the text of a value. `limit`: value with a horizontal
+    line, unless all values are far below it; None: no line.
+    """
+    step = -(-len(rows) // _MAX_COLUMNS)
+    picked = list(range(0, len(rows), step))
+    shown = [formats.UNKNOWN if (value := values[index]) is None else text(value) for index in picked]
+    columns = [
+        ChartColumn(
+            label,
+            f"{formats.clock_time(rows[index].started_at)}: {name} = {shown_value}",
+            f"/dashboard/requests/{rows[index].id}",
+        )
+        for index, label, shown_value in zip(picked, _label_times([rows[i] for i in picked]), shown, strict=True)
+    ]
+    series = [Series(name, "context", [values[index] for index in picked])] if any(values) else []
+    if series and limit and max(filter(None, values)) >= limit * MIN_SHARE_OF_LIMIT:
+        series.append(Series("context window", "limit", [float(limit)] * len(picked), formats.count(limit)))
+    chart = Chart(
+        label=f"{name}. The table below has the same values.",
+        series=series,
+        columns=columns,
+        unit=lambda value: text(value) if value else "0",
+        is_line=True,
+        area=name,
+    )
+    limits = [one.total for one in series[1:]]
+    times = [formats.clock_time(rows[index].started_at) for index in picked]
+    table = [[when, value, *limits] for when, value in zip(times, shown, strict=True)]
+    return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table)
+
+
+def _label_times(rows: list[StoredRequest]) -> list[str]:
+    """Return the times of `rows` for an axis: with seconds if they are close together, with days if they are far."""
+    span = (rows[-1].started_at - rows[0].started_at) / MICROSECONDS
+    if span > DAY_SECONDS / 2:
+        return [formats.day_and_time(row.started_at) for row in rows]
+    length = 8 if span < _CLOSE_SECONDS else 5
+    return [formats.clock_time(row.started_at)[:length] for row in rows]

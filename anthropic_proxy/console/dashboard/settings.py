@@ -1,0 +1,308 @@
+"""Page Settings: each setting with its value and source, and the form that changes a setting in the file `.env`.
+
+A change is shown before it is written. A user cannot change addresses of providers or settings for access here, because
+a wrong address, for example, would send keys to another host.
+"""
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
+from anthropic_proxy.console.dashboard.responses import redirect
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest
+from anthropic_proxy.gateway.settings import (
+    CONFIG_FILE,
+    ENV_FILE,
+    Settings,
+    copy_environment,
+    is_fixed_variable,
+    load_settings,
+)
+from anthropic_proxy.gateway.settings.env_writer import (
+    decode_env_text,
+    locked_for_change,
+    read_text,
+    replace_file,
+    update_env_text,
+)
+from anthropic_proxy.gateway.settings.masking import is_secret_variable, mask_setting
+from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
+from anthropic_proxy.plugins import Gateway, RouteResponse
+
+if TYPE_CHECKING:  # the start of the proxy loads this module, without the libraries for pages
+    from anthropic_proxy.console.dashboard.page_context import PageContext
+
+SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
+"""URL path of the form that changes one setting."""
+BACKUP_FILE = ".env.bak"
+"""Name of the copy of `.env` that is written before each change."""
+MAX_VALUE_CHARACTERS = 1_000
+# No addresses of providers or rules of access, because keys could then be sent to another host.
+_EDITABLE = re.compile(
+    r"PREFERRED_PROVIDER|(?:BIG|MIDDLE|SMALL)_MODEL|(?:MODEL|FALLBACK|FIDELITY)_[A-Z]+|FIDELITY|CHECK_WINDOW|SERVE_DEMO"
+    r"|MAX_UPSTREAM_CALLS|UPSTREAM(?:_[A-Z]+)*_TIMEOUT|OLLAMA_CONTEXT_LENGTH|OLLAMA_KEEP_ALIVE|LOG_LEVEL|LOG_FORMAT"
+    r"|[A-Z]+_(?:WIRE|KNOWN_MODELS)"
+)
+"""Matches names of settings that may change. Settings with keys are allowed separately."""
+_SAVED = {
+    "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
+    "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
+}
+"""Value of the parameter `saved` in the URL → text about the change that was written."""
+_POLLS, _POLL_SECONDS = 20, 0.1
+
+
+def build_settings_page(context: "PageContext") -> Mapping[str, Any]:
+    """Return the values for the template of the page Settings, with masked keys.
+
+    `context`: parameters of the URL, settings and state of the proxy.
+    """
+    rows = list_settings(context.settings)
+    changed = [row for row in rows if row.source != "default"]
+    verdict = f"{formats.plural(len(changed), 'setting')} set; the others have their defaults."
+    editable = list_editable_settings(context.settings)
+    defaults = [row for row in rows if row.source == "default"]
+    return {
+        "editable": editable,
+        "changed": changed,
+        "groups": [
+            ([row for row in defaults if row.name in editable], "that can be changed here", True),
+            ([row for row in defaults if row.name not in editable], "of the files only", False),
+        ],
+        "verdict": verdict,
+        "meanings": load_meanings(),
+    }
+
+
+def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
+    """Return the settings that users may change in the dashboard, by name.
+
+    A setting in the environment of the process is left out, because it would override the value in `.env`. The result
+    is empty if the proxy reads no files.
+    """
+    if settings.env_file is None:
+        return {}
+    keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
+    return {
+        row.name: row
+        for row in list_settings(settings)
+        if (row.name in keys or _EDITABLE.fullmatch(row.name))
+        and (row.source == "default" or row.source.startswith(f"{settings.env_file} line "))
+    }
+
+
+class _Meanings(Struct, frozen=True):
+    """Content of the file `setting_meanings.json` of this package."""
+
+    meanings: Mapping[str, str]
+
+
+@cache
+def load_meanings() -> Mapping[str, str]:
+    """Return the text about each setting, by its name. Settings without a comment in `.env.example` are left out."""
+    text = files("anthropic_proxy.console.dashboard").joinpath("setting_meanings.json").read_bytes()
+    return msgspec.json.decode(text, type=_Meanings).meanings
+
+
+async def show_setting(form: OpenedForm) -> RouteResponse:
+    """Return the page with the form of the setting that the URL names."""
+    name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
+    values = await asyncio.to_thread(load_setting_form, form.gateway.settings, name)
+    return await form.respond("setting.html", {**values, "saved": _SAVED.get(saved, "")})
+
+
+async def change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
+    """Return the page with the effect of a new value of a setting, or write the value if the user has confirmed it."""
+    values, is_written = await asyncio.to_thread(submit_setting_form, form.gateway.settings, sent)
+    if not is_written:
+        return await form.respond("setting.html", values)
+    is_reloaded = await reload_settings(form.gateway)
+    return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")
+
+
+def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
+    """Return the template values of the form that changes one setting.
+
+    Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard.
+    """
+    row = list_editable_settings(settings).get(name)
+    if row is None:
+        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
+    value = "" if is_secret_variable(name) or row.source == "default" else row.value
+    return {
+        "row": row,
+        "meaning": load_meanings().get(name, ""),
+        "value": value,
+        "is_secret": is_secret_variable(name),
+        "proposal": None,
+        "problem": "",
+        "repeat": "",
+        "saved": "",
+    }
+
+
+def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
+    """Return the template values of a sent form with a preview, or write the change if the user has confirmed it.
+
+    The second item of the result is True if the change was written.
+    """
+    name, value = form.get("name", ""), form.get("value", "")
+    values = dict(load_setting_form(settings, name))
+    try:
+        proposal = propose_change(settings, name, value)
+        entered = digest(f"{form.get('token', '')} {proposal.value}")
+        if form.get("before"):
+            if proposal.is_secret:
+                _require_same(entered, form.get("repeat", ""))
+            write_change(proposal, form["before"])
+            return {**values, "proposal": proposal}, True
+    except InvalidRequest as error:
+        return {**values, "value": "" if values["is_secret"] else value, "problem": error.message}, False
+    shown = "" if proposal.is_secret else proposal.value
+    repeat = entered if proposal.is_secret else ""
+    return {**values, "value": shown, "proposal": proposal, "repeat": repeat}, False
+
+
+def _require_same(entered: str, first: str) -> None:
+    if entered != first:
+        raise InvalidRequest("The two keys differ. Nothing was written. Enter the new key again.")
+
+
+class Proposal(Struct, frozen=True, kw_only=True):
+    """Checked change of one setting, which is not written yet."""
+
+    row: SettingRow
+    value: str
+    file: Path
+    """Path of the file `.env`."""
+    text: str
+    """New content of the file `.env`, with the change."""
+    before: str
+    """Digest of the content of `.env` before the change. If the file has another digest later, the change is rejected.
+    """
+    difference: Sequence[tuple[str, str]]
+    """Changed lines: sign (`+` or `-`) and text, with masked keys."""
+    warnings: Sequence[str]
+    """Warnings about the settings that appear only with the change."""
+
+    @property
+    def is_secret(self) -> bool:
+        """True if the setting is a key. Its value is then never shown."""
+        return is_secret_variable(self.row.name)
+
+    @property
+    def needs_restart(self) -> bool:
+        """True if the change has an effect only after a restart of the server."""
+        return is_fixed_variable(self.row.name)
+
+
+def propose_change(settings: Settings, name: str, value: str) -> Proposal:
+    """Check a new value of the setting `name`, and return the change without writing it.
+
+    Raises `InvalidRequest` for an invalid name or value.
+    """
+    row = list_editable_settings(settings).get(name)
+    if row is None or settings.env_file is None:
+        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
+    value = value.strip()
+    if len(value) > MAX_VALUE_CHARACTERS or not value.isprintable():
+        raise InvalidRequest(f"{name}: use one line of at most {MAX_VALUE_CHARACTERS} characters.")
+    if "${" in value:
+        raise InvalidRequest(
+            f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value."
+        )
+    file = Path(settings.env_file)
+    try:
+        before = read_text(file)
+        text = update_env_text(before, name, value)
+        warnings = _check(text, file)
+    except ConfigurationError as error:
+        raise InvalidRequest(error.message) from None
+    return Proposal(
+        row=row,
+        value=value,
+        file=file,
+        text=text,
+        before=digest(before),
+        difference=_compare(name, before, text),
+        warnings=[warning for warning in warnings if warning not in settings.warnings],
+    )
+
+
+def write_change(proposal: Proposal, expected_digest: str) -> None:
+    """Write a checked change of a setting to `.env`, and keep the previous file as `BACKUP_FILE`.
+
+    `expected_digest` is the digest of the file that the user saw in the preview. Raises `InvalidRequest` if the file
+    has changed since then.
+    """
+    try:
+        proposal.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked_for_change(proposal.file):
+            before = read_text(proposal.file)
+            if not proposal.before == digest(before) == expected_digest:
+                raise InvalidRequest(
+                    f"Another change of .env was written after this preview, so {proposal.row.name} was not written. "
+                    "Check its value and show the change again."
+                )
+            if before:
+                replace_file(proposal.file.with_name(BACKUP_FILE), before, has_keys=True)
+            replace_file(proposal.file, proposal.text, has_keys=proposal.is_secret)
+    except ConfigurationError as error:
+        raise InvalidRequest(f"{error.message} Nothing was changed.") from None
+
+
+def _check(text: str, file: Path) -> Sequence[str]:
+    """Load the settings with `text` as content of `.env`, and return their warnings. `file`: its path.
+
+    Raises `ConfigurationError` if the settings are invalid.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / ENV_FILE).write_text(text, encoding="utf-8", newline="")
+        if (config_file := file.with_name(CONFIG_FILE)).exists():
+            shutil.copyfile(config_file, folder / CONFIG_FILE)
+        path = str(folder / ENV_FILE)
+        try:
+            found = load_settings(copy_environment(), PROVIDERS, env_file=path).warnings
+        except ConfigurationError as error:
+            raise ConfigurationError(" ".join(_shorten(message, folder) for message in error.messages)) from None
+    return [_shorten(warning, folder) for warning in found]
+
+
+def _shorten(message: str, folder: Path) -> str:
+    return message.replace(f"{folder}/", "").replace(f"{folder}\\", "")
+
+
+def _compare(name: str, before: str, after: str) -> list[tuple[str, str]]:
+    """Return the removed and the added line of the setting `name` in `.env`, as pairs of sign and text.
+
+    Other lines are not shown, because they may contain keys. `before`, `after`: content of the file.
+    """
+    if before == after:
+        return []
+    found = [(sign, decode_env_text(text).get(name)) for sign, text in (("-", before), ("+", after))]
+    return [(sign, f"{name}={mask_setting(name, value)}") for sign, value in found if value is not None]
+
+
+async def reload_settings(gateway: Gateway) -> bool:
+    """Read the settings files again, in all workers. Return False if this server can read them only at its start."""
+    before = gateway.settings
+    is_reloaded = await gateway.reload_settings()
+    for _ in range(_POLLS if is_reloaded else 0):  # other workers reload by a message
+        if gateway.settings is not before:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    return is_reloaded

@@ -1,0 +1,237 @@
+"""Parameters in the URL of a page, such as time range, filters and order, and links with changed parameters.
+
+A facet is a property by which requests are filtered, such as the provider.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+from urllib.parse import quote, urlencode
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.ledger.api import require_database_text
+from anthropic_proxy.console.ledger.periods import resolve_usage_range
+from anthropic_proxy.console.ledger.tables import FACETS
+from anthropic_proxy.console.ledger.units import HOUR_SECONDS
+from anthropic_proxy.errors import InvalidRequest
+
+RANGES: Mapping[str, int] = {"1h": 1, "24h": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
+"""Value of `range` in the URL → length of the time range in hours. The command `usage` has the same values."""
+RANGE_TITLES = {"1h": "1 h", "24h": "24 h", "yesterday": "Yesterday", "7d": "7 d", "30d": "30 d", "90d": "90 d"}
+FACET_TITLES = {
+    "outcome": "Outcome",
+    "provider": "Provider",
+    "model": "Model used",
+    "requested": "Requested",
+    "project": "Project",
+    "session": "Session",
+    "key": "Key",
+    "route": "Route",
+}
+MAX_VALUE_CHARACTERS = 300
+MAX_RANGE_DAYS = 400
+"""Maximum length of a time range in days. Each period of a chart needs memory and time."""
+YEARS = (1990, 2200)
+"""First and last year that a time range may have. Calculations with them stay within the calendar in every time zone.
+"""
+NO_COLUMNS = "none"
+"""Value of the parameter `columns` for a table without optional columns. The form also sends it beside the chosen
+columns."""
+_HOUR_FORMAT = "%Y-%m-%dT%H:%MZ"
+_OWN_PARAMETERS = ("text", "measure", "speed", "compared", "order", "columns", "before", "after")
+"""Fields of `ViewQuery` besides the range and the filters."""
+
+
+class ViewQuery(Struct, frozen=True, kw_only=True):
+    """Parameters in the URL of a page: time range, filters, order, and position in the list."""
+
+    path: str
+    range_name: str = "24h"
+    """Name of the time range, a key of `RANGES`. "": the range from `start` to `end`."""
+    start: int
+    """Beginning of the time range in seconds since the epoch."""
+    end: int
+    """End of the time range in seconds since the epoch, exclusive."""
+    facets: Mapping[str, str] = {}
+    """Name of a filter (key of `FACETS`) → value that requests must have. The value "" selects requests without a
+    value."""
+    has_notes: bool = False
+    """True to list only requests that the translation changed."""
+    text: str = ""
+    """Text of the search field: a portion of an error, a model or a session, or a request id. "": no search."""
+    measure: str = ""
+    """Quantity that a chart shows, or by which it is grouped. "": the default of the page."""
+    speed: str = ""
+    """Grouping of the chart of the time to first token. "": all requests."""
+    compared: str = ""
+    """Model id with prefix, for which the page Models shows the cost of the same tokens. "": none."""
+    order: str = ""
+    """Column by which rows are sorted; `-` in front: highest first. "": the default order."""
+    columns: str = ""
+    """Names of the columns of a table, separated by commas. "": the default columns."""
+    before: str = ""
+    """Position in the list of requests, as `time.id`: only requests before this position are shown. "": from the
+    beginning."""
+    after: str = ""
+
+    def link(self, path: str | None = None, **changes: object) -> str:
+        """Return the URL of a page with the parameters of this page, some of them changed.
+
+        `changes` maps fields of `ViewQuery` to their new values. None as `path` means this page.
+        """
+        if path not in (None, self.path):
+            changes = {"measure": "", "speed": "", "compared": "", **changes}
+        if not {"before", "after"} & changes.keys() and changes.keys() - {"measure", "speed", "compared"}:
+            changes |= {"before": "", "after": ""}
+        changed = structs.replace(self, **changes)
+        pairs = urlencode(list(changed._pairs()), quote_via=quote, safe=":/,")
+        return f"{path or self.path}{'?' if pairs else ''}{pairs}"
+
+    def link_with_facet(self, name: str, value: str, path: str | None = None) -> str:
+        """Return the URL of a page with an additional filter: the property `name` must have the value `value`.
+
+        `path` is the URL path of the page; None means this page.
+        """
+        return self.link(path, facets={**self.facets, name: value})
+
+    def link_without_facet(self, name: str) -> str:
+        """Return the URL of this page without the filter `name`."""
+        return self.link(facets={key: value for key, value in self.facets.items() if key != name})
+
+    def link_to_range(self, start: int, end: int, path: str, **facets: str) -> str:
+        """Return the URL of the page `path` with the same parameters, but for another time range.
+
+        `start` and `end` are in seconds since the epoch. `facets` are additional filters: property and value.
+        """
+        return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
+
+    def link_sorted_by(self, name: str) -> str:
+        """Return the URL to which the title of the column `name` links, so that a click changes the order of the rows.
+
+        The first click sorts highest values first, the second lowest first. The third click restores the default order.
+        """
+        following = {f"-{name}": name, name: ""}
+        return self.link(order=following.get(self.order, f"-{name}"))
+
+    def export_link(self, file_format: str, table: str = "") -> str:
+        """Return the URL from which a browser downloads a table of this page as a file.
+
+        `file_format` is `csv` or `json`. `table` is the name of the table; "": the first table of the page.
+        """
+        address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
+        return f"{address}{'&' if '?' in address else '?'}format={file_format}{chosen}"
+
+    def link_to_shifted_range(self, direction: Literal[-1, 1]) -> str:
+        """Return the URL of this page for the time range before (-1) or after (1) the present one."""
+        is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
+        length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start
+        start = self.start + length * direction
+        return self.link(range_name="", start=start, end=start + length)
+
+    @property
+    def hours(self) -> float:
+        """Length of the time range in hours."""
+        return (self.end - self.start) / HOUR_SECONDS
+
+    @property
+    def is_filtered(self) -> bool:
+        """True if a filter or a text search is active."""
+        return bool(self.facets or self.text or self.has_notes)
+
+    def hidden_fields(self) -> Iterator[tuple[str, str]]:
+        """Yield name and value of each URL parameter for time range and filters, for hidden fields of a form.
+
+        Thus the page that the form opens has the same time range and filters.
+        """
+        own = dict.fromkeys(_OWN_PARAMETERS, "")
+        return structs.replace(self, **own)._pairs()
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        if not self.range_name:
+            yield "from", datetime.fromtimestamp(self.start, UTC).strftime(_HOUR_FORMAT)
+            yield "to", datetime.fromtimestamp(self.end, UTC).strftime(_HOUR_FORMAT)
+        elif self.range_name != "24h":
+            yield "range", self.range_name
+        yield from self.facets.items()
+        if self.has_notes:
+            yield "notes", "1"
+        texts = {
+            "q": self.text,
+            "by": self.measure,
+            "speed": self.speed,
+            "at": self.compared,
+            "sort": self.order,
+            "columns": self.columns,
+        }
+        texts |= {"before": self.before, "after": self.after}
+        yield from ((name, text) for name, text in texts.items() if text)
+
+
+def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -> ViewQuery:
+    """Return the parameters in the URL of a page: time range, filters, order, and position in the list.
+
+    Raises `InvalidRequest` for a value that is not allowed.
+    """
+    values = {name: texts[-1] for name, texts in query.items()}
+    for name, value in values.items():
+        require_valid_text(name[:40], value)
+    names = dict.fromkeys(",".join(query.get("columns", ())).split(","))
+    if len(names) > 1:
+        names.pop(NO_COLUMNS, None)
+    columns = ",".join(names)
+    require_valid_text("columns", columns)
+    range_name, start, end = _read_range(values, now)
+    return ViewQuery(
+        path=path,
+        range_name=range_name,
+        start=start,
+        end=end,
+        facets={name: values[name] for name in FACETS if name in values},
+        has_notes=values.get("notes") == "1",
+        text=values.get("q", "").strip(),
+        measure=values.get("by", ""),
+        speed=values.get("speed", ""),
+        compared=values.get("at", "").strip(),
+        order=values.get("sort", ""),
+        columns=columns,
+        before=values.get("before", ""),
+        after=values.get("after", ""),
+    )
+
+
+def require_valid_text(name: str, value: str) -> None:
+    """Raise `InvalidRequest` if the text of a URL parameter is too long, or has characters that databases reject."""
+    if len(value) > MAX_VALUE_CHARACTERS:
+        raise InvalidRequest(f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.")
+    require_database_text(name, value)
+
+
+def session_link(session: str) -> str:
+    """Return the URL of the page of one session. `session`: id of the session, which a client chose."""
+    return f"/dashboard/session?session={quote(session, safe='')}"
+
+
+def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
+    if "from" in values or "to" in values:
+        start, last = _read_time("from", values.get("from", "")), _read_time("to", values.get("to", ""))
+        if not start < last:
+            raise InvalidRequest("to: the end of the range is not after its beginning.")
+        if last - start > MAX_RANGE_DAYS * 86_400:
+            raise InvalidRequest(f"to: the range is longer than {MAX_RANGE_DAYS} days.")
+        return "", start, last
+    name = values.get("range", "24h")
+    if name not in RANGES:
+        raise InvalidRequest(f"range: {name!r} is not allowed; use {', '.join(RANGES)}.")
+    found = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
+    return name, found.start, min(found.end, int(now) + 1)
+
+
+def _read_time(name: str, text: str) -> int:
+    try:
+        time = datetime.strptime(text, _HOUR_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        raise InvalidRequest(f"{name}: {text[:20]!r} is not a time such as 2026-11-21T10:00Z.") from None
+    if not YEARS[0] <= time.year <= YEARS[1]:
+        raise InvalidRequest(f"{name}: {text[:20]!r} is not between the years {YEARS[0]} and {YEARS[1]}.")
+    return int(time.timestamp())

@@ -1,0 +1,325 @@
+"""Creation, change and revocation of virtual keys and teams.
+
+Each change is recorded in the audit log, in the same transaction. The database stores only the hash of a key's text
+(secret).
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, structs
+from sqlalchemy import Connection, Engine, delete, insert, select, text, update
+
+from anthropic_proxy.console.keys.descriptions import (
+    build_key_hint,
+    hash_key,
+    list_rule_fields,
+    list_settable_fields,
+    new_key,
+)
+from anthropic_proxy.console.keys.queries import find_key, find_team, require_key
+from anthropic_proxy.console.keys.rules import Rules, require_valid_rules
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
+from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings import Settings
+
+MAX_NAME_CHARACTERS = 64
+"""Maximum number of characters of a label, an owner or a team."""
+MAX_OVERLAP_SECONDS = 30 * 86_400
+"""Maximum time in seconds for which the old text of a rotated key is still accepted."""
+MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
+_RESERVED_LABEL = re.compile(r"local|admin|(admin )?key \d+", re.IGNORECASE)
+"""Matches labels that the log uses for clients without a virtual key. A virtual key cannot have such a label."""
+Changes = Mapping[str, tuple[object, object]]
+"""Name of a changed field → (old value, new value), as the audit log stores them."""
+_CHANGE_LOCK = 0x6B657973
+"""Number of the PostgreSQL advisory lock that is held during a change.
+
+Ids in the audit log thus ascend in the order of the changes.
+"""
+
+
+class KeyChange(Struct, frozen=True, kw_only=True):
+    """New values for the fields of an existing virtual key. A field with the value UNSET is not changed."""
+
+    label: str | UnsetType = UNSET
+    owner: str | UnsetType = UNSET
+    team: str | UnsetType = UNSET
+    expires_at: float | UnsetType | None = UNSET
+    rules: Mapping[str, Any] = {}
+    """Name of a field of `Rules` → new value. Fields that are missing are not changed."""
+
+
+class KeyAdministration:
+    """Operations of an administrator on virtual keys and teams in the database.
+
+    Each change adds a row with the author `actor` to the audit log.
+    """
+
+    def __init__(self, engine: Engine, actor: str, clock: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._actor = actor
+        self._clock = clock
+
+    def create_key(self, key: VirtualKey) -> tuple[VirtualKey, str]:
+        """Store the new virtual key `key`, and return it with its secret text.
+
+        The text cannot be read again later. Raises `InvalidRequest` for invalid values.
+        """
+        now = self._clock()
+        key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
+        with self._changing() as connection:
+            changes = self._check_new_key(connection, key, now)
+            connection.execute(insert(virtual_keys).values(_encode_key(key)))
+            key_text = _add_text(connection, key.id, now)
+            self._record(connection, now, "create key", _name_key(key), changes)
+            return require_key(connection, key.id), key_text
+
+    def change_key(self, name: str, change: KeyChange, expected_current: VirtualKey | None = None) -> VirtualKey:
+        """Change the virtual key `name` (id or label), and return it.
+
+        Raises `InvalidRequest` if the key differs from a given `expected_current`, and `UnknownModel` for an unknown
+        `name`.
+        """
+        now = self._clock()
+        with self._changing() as connection:
+            before = require_key(connection, name)
+            _require_same(before, expected_current)
+            after, changes = self._check_change(connection, before, change, now)
+            connection.execute(update(virtual_keys).values(_encode_key(after)).where(virtual_keys.c.id == before.id))
+            self._record(connection, now, "change key", _name_key(before), changes)
+            return require_key(connection, before.id)
+
+    def require_key(self, name: str) -> VirtualKey:
+        """Return the virtual key with the id or label `name`. Raises `UnknownModel` if there is none."""
+        with self._engine.connect() as connection:
+            return require_key(connection, name)
+
+    def find_team(self, name: str) -> Team:
+        """Return the team with the given name. A name that is not stored gives a team without rules."""
+        with self._engine.connect() as connection:
+            return find_team(connection, name) or Team(name)
+
+    def preview_new_key(self, key: VirtualKey) -> Changes:
+        """Return the changes that `create_key` would record in the audit log for `key`, without storing the key.
+
+        The result maps a field to (old value, new value), where the old value is that of a key without settings.
+        Raises `InvalidRequest` for invalid values.
+        """
+        with self._engine.connect() as connection:
+            return self._check_new_key(connection, key, self._clock())
+
+    def preview_key_change(self, name: str, change: KeyChange) -> Changes:
+        """Return the fields that `change` would change: field → (old value, new value).
+
+        Raises `UnknownModel` if no key has the id or label `name`.
+        """
+        with self._engine.connect() as connection:
+            return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
+
+    def preview_team_change(self, name: str, rules: Mapping[str, Any]) -> Changes:
+        """Return the rules that `change_team` would change with the new values `rules`, without storing them.
+
+        The result maps the name of a rule to (old value, new value). Raises `InvalidRequest` for invalid values.
+        """
+        with self._engine.connect() as connection:
+            return _check_team(connection, name, rules)[1]
+
+    def rotate_key(
+        self, name: str, overlap_seconds: float = 0.0, expected_current: VirtualKey | None = None
+    ) -> tuple[VirtualKey, str]:
+        """Replace the text (secret) of the virtual key `name` (id or label) by a new random text.
+
+        Return the key and its new text. The old text stays valid for `overlap_seconds`. Raises `InvalidRequest` if the
+        key is revoked, or differs from a given `expected_current`.
+        """
+        if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
+            raise InvalidRequest(
+                f"The overlap is {overlap_seconds:g} seconds. Use 0 to {MAX_OVERLAP_SECONDS:,} (30 days)."
+            )
+        now = self._clock()
+        with self._changing() as connection:
+            key = require_key(connection, name)
+            _require_same(key, expected_current)
+            if key.revoked_at is not None:
+                raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.")
+            end = to_microseconds(now + overlap_seconds)
+            for each in key.hashes:
+                if each.expires_at is None or to_microseconds(each.expires_at) > end:
+                    chosen = key_hashes.c.hash == each.hash
+                    connection.execute(update(key_hashes).values(expires_at=end).where(chosen))
+            key_text = _add_text(connection, key.id, now)
+            changes = {"hint": (key.hashes[0].hint if key.hashes else None, build_key_hint(key_text))}
+            self._record(connection, now, "rotate key", _name_key(key), changes)
+            return require_key(connection, key.id), key_text
+
+    def revoke_key(self, name: str) -> VirtualKey:
+        """Revoke the virtual key with the id or label `name` permanently, and return it.
+
+        A key that is already revoked is returned unchanged.
+        """
+        now = self._clock()
+        with self._changing() as connection:
+            key = require_key(connection, name)
+            if key.revoked_at is None:
+                chosen = virtual_keys.c.id == key.id
+                connection.execute(update(virtual_keys).values(revoked_at=to_microseconds(now)).where(chosen))
+                self._record(connection, now, "revoke key", _name_key(key), {"status": ("active", "revoked")})
+            return require_key(connection, key.id)
+
+    def change_team(self, name: str, rules: Mapping[str, Any], expected_current: Rules | None = None) -> Team:
+        """Set the given `rules` of the team `name`, and return the team. Other rules stay unchanged.
+
+        If no rule remains, the team is deleted from the database. Raises `InvalidRequest` for invalid values, or if the
+        present rules differ from a given `expected_current`.
+        """
+        with self._changing() as connection:
+            _require_same((find_team(connection, name) or Team(name)).rules, expected_current)
+            after, changes = _check_team(connection, name, rules)
+            connection.execute(delete(teams).where(teams.c.name == name))
+            if after != Rules():
+                connection.execute(insert(teams).values(name=name, rules=msgspec.json.encode(after).decode()))
+            action = "delete team" if after == Rules() else "change team"
+            self._record(connection, self._clock(), action, name, changes)
+        return Team(name, after)
+
+    def _check_new_key(self, connection: Connection, key: VirtualKey, now: float) -> Changes:
+        self._require_valid(key, now)
+        _require_new_label(connection, key)
+        return _compare(list_settable_fields(VirtualKey(id="", label="")), list_settable_fields(key))
+
+    def _check_change(
+        self, connection: Connection, before: VirtualKey, change: KeyChange, now: float
+    ) -> tuple[VirtualKey, Changes]:
+        """Return the virtual key `before` with the new values of `change`, and the old and new values that differ.
+
+        Raises `InvalidRequest` for an invalid value. `now`: present time in seconds since the epoch.
+        """
+        fields = {field: value for field, value in structs.asdict(change).items() if value is not UNSET}
+        after = structs.replace(before, **{**fields, "rules": structs.replace(before.rules, **change.rules)})
+        self._require_valid(after, now)
+        if after.label != before.label:
+            _require_new_label(connection, after)
+        return after, _compare(list_settable_fields(before), list_settable_fields(after))
+
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        """Return a context manager that opens a transaction for a change.
+
+        Only one process at a time changes keys, so that the ids of the audit log ascend in time.
+        """
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _CHANGE_LOCK})
+            yield connection
+
+    def _record(self, connection: Connection, now: float, action: str, name: str, changes: Changes) -> None:
+        encoded = msgspec.json.encode(changes).decode()
+        row = {"at": to_microseconds(now), "actor": self._actor, "action": action, "object": name, "changes": encoded}
+        connection.execute(insert(audit_log).values(row))
+
+    def _require_valid(self, key: VirtualKey, now: float) -> None:
+        for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
+            _require_name(field, value)
+        if not key.label or _RESERVED_LABEL.fullmatch(key.label):
+            raise InvalidRequest(f"The label is {key.label!r}. Use another one: local, admin and key 1 have a meaning.")
+        if key.expires_at is not None and key.expires_at <= now:
+            raise InvalidRequest("The expiry is in the past. Use a later time, or revoke the key.")
+        if key.expires_at is not None and key.expires_at > MAX_EXPIRY:
+            raise InvalidRequest("The expiry is after 9999-12-30. Use an earlier time, or none.")
+        require_valid_rules(key.rules)
+
+
+@contextmanager
+def open_administration(
+    settings: Settings, actor: str, clock: Callable[[], float] = time.time
+) -> Iterator[KeyAdministration]:
+    """Return a context manager that opens the database and yields a `KeyAdministration` for changes by `actor`.
+
+    The database is created or migrated if necessary.
+    """
+    engine = open_for_writing(settings)
+    try:
+        yield KeyAdministration(engine, actor, clock)
+    finally:
+        engine.dispose()
+
+
+def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> tuple[Rules, Changes]:
+    """Return the rules of the team `name` with the new values `rules`, and the old and new values that differ.
+
+    Raises `InvalidRequest` for an invalid value.
+    """
+    _require_name("team", name)
+    if not name:
+        raise InvalidRequest("The team has no name.")
+    before = (find_team(connection, name) or Team(name)).rules
+    after = require_valid_rules(structs.replace(before, **rules))
+    return after, _compare(list_rule_fields(before), list_rule_fields(after))
+
+
+def _require_same(present: VirtualKey | Rules, expected: VirtualKey | Rules | None) -> None:
+    if expected is not None and present != expected:
+        raise InvalidRequest("The values have changed since the preview. Nothing was changed. Open the form again.")
+
+
+def _require_name(field: str, value: str) -> None:
+    if len(value) > MAX_NAME_CHARACTERS or not value.isprintable() or value != value.strip():
+        raise InvalidRequest(
+            f"The {field} is {value[:80]!r}. Use at most {MAX_NAME_CHARACTERS} printable characters without spaces at "
+            "its ends."
+        )
+
+
+def _require_new_label(connection: Connection, key: VirtualKey) -> None:
+    """Raise `InvalidRequest` if another key has or had the label: the owner of the label reads its requests."""
+    if find_key(connection, key.label) is not None:
+        raise InvalidRequest(f"A key with the label {key.label!r} exists. Use another label, or rotate that key.")
+    label = msgspec.json.encode(key.label).decode()
+    renamed = select(audit_log.c.object).where(
+        audit_log.c.action == "change key",
+        audit_log.c.changes.contains(f'"label":[{label},', autoescape=True),
+        ~audit_log.c.object.startswith(f"{key.id} ", autoescape=True),
+    )
+    if connection.execute(renamed.limit(1)).first() is not None:
+        raise InvalidRequest(
+            f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label."
+        )
+
+
+def _add_text(connection: Connection, key_id: str, now: float) -> str:
+    """Create a random text for the virtual key `key_id`, store its hash, and return the text."""
+    key_text = new_key()
+    row = {"hash": hash_key(key_text.encode()), "key_id": key_id, "hint": build_key_hint(key_text)}
+    connection.execute(insert(key_hashes).values({**row, "created_at": to_microseconds(now)}))
+    return key_text
+
+
+def _name_key(key: VirtualKey) -> str:
+    return f"{key.id} {key.label}"
+
+
+def _encode_key(key: VirtualKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "label": key.label,
+        "owner": key.owner,
+        "team": key.team,
+        "rules": msgspec.json.encode(key.rules).decode(),
+        "created_at": to_microseconds(key.created_at),
+        "expires_at": None if key.expires_at is None else to_microseconds(key.expires_at),
+    }
+
+
+def _compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}

@@ -1,0 +1,438 @@
+"""JSON API below `/admin` for virtual keys, teams and the audit log, and its OpenAPI document.
+
+Its clients need an `ADMIN_API_KEY`. A field has the same name as in Anthropic's Admin API if that has an equivalent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from anthropic_proxy import __version__
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
+from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode_key, encode_team
+from anthropic_proxy.console.keys.key_table import KeysUnavailable
+from anthropic_proxy.console.keys.limits import list_scopes
+from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_teams, read_spending, require_key
+from anthropic_proxy.console.keys.rules import LIST_FIELDS, Budget, Rules
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.api import ApiQuery, require_database_text
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
+
+DEFAULT_ROWS = 20
+"""Number of rows (keys, teams or audit entries) in a response if the query has no parameter `limit`."""
+MAX_ROWS = 1_000
+"""Maximum of the query parameter `limit`: the number of rows (keys, teams or audit entries) in a response."""
+BodyT = TypeVar("BodyT")
+
+
+class RuleFields(Struct, forbid_unknown_fields=True):
+    """Body of a request that changes models, limits and budgets of a team.
+
+    A missing field keeps its value, and null or an empty list removes a rule.
+    """
+
+    models: tuple[str, ...] | UnsetType = UNSET
+    providers: tuple[str, ...] | UnsetType = UNSET
+    routes: tuple[str, ...] | UnsetType = UNSET
+    requests_per_minute: int | UnsetType | None = UNSET
+    tokens_per_minute: int | UnsetType | None = UNSET
+    concurrency: int | UnsetType | None = UNSET
+    budgets: tuple[Budget, ...] | UnsetType = UNSET
+
+    def list_given_rules(self) -> dict[str, Any]:
+        """Return the models, limits and budgets that the request body sets: field name → new value."""
+        values = {name: getattr(self, name) for name in Rules.__struct_fields__}
+        return {name: value for name, value in values.items() if value is not UNSET}
+
+
+class KeyFields(RuleFields, forbid_unknown_fields=True):
+    """Body of a request that creates or changes a virtual key. A field that the body lacks is not changed."""
+
+    name: str | UnsetType = UNSET
+    owner: str | UnsetType = UNSET
+    team: str | UnsetType = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+
+    def find_expiry(self) -> float | UnsetType | None:
+        """Return the time of expiry in seconds since the epoch.
+
+        UNSET means no change, and None no expiry. Raises `InvalidRequest` for a time without a time zone.
+        """
+        if not isinstance(self.expires_at, datetime):
+            return self.expires_at
+        if self.expires_at.tzinfo is None:
+            raise InvalidRequest("expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.")
+        return self.expires_at.timestamp()
+
+
+class RotationFields(Struct, forbid_unknown_fields=True):
+    """Body of a request that rotates a virtual key, which means that its secret is replaced by a new one."""
+
+    overlap_seconds: float = 0.0
+
+
+class AdminApi:
+    """The routes below `/admin`, with the functions that answer their requests.
+
+    `current_store` returns the store with the used amounts of budgets, or None before the server has started. `changed`
+    is called after each change of a key or team, so that this process applies the change at once.
+    """
+
+    def __init__(
+        self,
+        current_settings: Callable[[], Settings],
+        current_store: Callable[[], Store | None],
+        changed: Callable[[], Awaitable[object]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._current_settings = current_settings
+        self._current_store = current_store
+        self._changed = changed
+        self._clock = clock
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """The routes below `/admin` with the functions that answer their requests, for the plugin of virtual keys."""
+        reading: Mapping[str, Callable[[RouteRequest], Any]] = {
+            "/admin/keys": self._list_keys,
+            "/admin/teams": self._list_teams,
+            "/admin/audit": self._list_audit_entries,
+            "/admin/openapi.json": lambda _: build_document(),
+        }
+        changing: Mapping[str, Callable[[RouteRequest, KeyAdministration], Any]] = {
+            "/admin/keys": self._create_key,
+            "/admin/keys/{id}": self._change_key,
+            "/admin/keys/{id}/rotate": self._rotate_key,
+            "/admin/keys/{id}/revoke": lambda request, keys: self._encode(
+                keys.revoke_key(request.path_parameters["id"])
+            ),
+            "/admin/teams/{name}": _change_team,
+        }
+        return [
+            *(Route(path=path, respond=self._reading(respond)) for path, respond in reading.items()),
+            Route(path="/admin/keys/{id}", respond=self._show_key),
+            *(Route(path=path, respond=self._changing(change), methods=["POST"]) for path, change in changing.items()),
+        ]
+
+    def _reading(self, respond: Callable[[RouteRequest], Any]) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
+        async def read(request: RouteRequest) -> RouteResponse:
+            self._check_request(request)
+            return _json(await asyncio.to_thread(_with_database_errors, lambda: respond(request)))
+
+        return read
+
+    def _changing(
+        self, change: Callable[[RouteRequest, KeyAdministration], Any]
+    ) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
+        def change_in_database(request: RouteRequest) -> Any:
+            actor = f"API ({request.client.name})"
+            with open_administration(self._current_settings(), actor, self._clock) as administration:
+                return change(request, administration)
+
+        async def respond(request: RouteRequest) -> RouteResponse:
+            self._check_request(request)
+            body = await asyncio.to_thread(_with_database_errors, lambda: change_in_database(request))
+            await self._changed()
+            return _json(body)
+
+        return respond
+
+    def _check_request(self, request: RouteRequest) -> None:
+        """Raise an error if the client has no admin key, or the path has characters that databases reject."""
+        if request.client.role == "admin":
+            for name, value in request.path_parameters.items():
+                require_database_text(name, value)
+            return
+        if not self._current_settings().admin_api_keys:
+            raise PermissionDenied("ADMIN_API_KEY is not set. Set it to a key of your choice, and use it for /admin.")
+        raise PermissionDenied(f"{request.path} needs one of ADMIN_API_KEY. PROXY_API_KEY is not accepted there.")
+
+    def _list_keys(self, request: RouteRequest) -> Any:
+        query = _Query(request, ("limit", "after_id", "status", "team"))
+        status, team, after = query.text("status"), query.text("team"), query.text("after_id")
+        if status not in ("", "active", "expired", "revoked"):
+            raise InvalidRequest(f"status is {status[:40]!r}. Use active, expired or revoked.")
+        rows = [self._encode(key) for key in self._query(list_keys)]
+        found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
+        ids = [row["id"] for row in found]
+        if after and after not in ids:
+            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.")
+        return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.limit())
+
+    async def _show_key(self, request: RouteRequest) -> RouteResponse:
+        self._check_request(request)
+        name, store = request.path_parameters["id"], self._current_store()
+        key = await asyncio.to_thread(
+            _with_database_errors, lambda: self._query(lambda connection: require_key(connection, name))
+        )
+        (scope,) = list_scopes(key, None)
+        spending = [] if store is None else await read_spending(store, scope, self._clock())
+        return _json({**self._encode(key), "spending": [each.encode() for each in spending]})
+
+    def _list_teams(self, request: RouteRequest) -> Any:
+        return {"data": [encode_team(team) for team in self._query(list_teams)], "has_more": False}
+
+    def _list_audit_entries(self, request: RouteRequest) -> Any:
+        query = _Query(request, ("limit", "after_id"))
+        limit, after = query.limit(), query.text("after_id")
+        if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
+            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.")
+        before = int(after) if after else None
+        found = self._query(lambda connection: list_audit_entries(connection, before_id=before, limit=limit + 1))
+        return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
+
+    def _create_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
+        fields = _decode(request, KeyFields)
+        if fields.name is UNSET:
+            raise InvalidRequest("name: Field required. Use a unique label for the key.")
+        key = VirtualKey(
+            id="",
+            label=fields.name,
+            owner=fields.owner or "",
+            team=fields.team or "",
+            rules=structs.replace(Rules(), **fields.list_given_rules()),
+            expires_at=fields.find_expiry() or None,
+        )
+        created, text = administration.create_key(key)
+        return {**self._encode(created), "key": text}
+
+    def _change_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
+        fields = _decode(request, KeyFields)
+        change = KeyChange(
+            label=fields.name,
+            owner=fields.owner,
+            team=fields.team,
+            expires_at=fields.find_expiry(),
+            rules=fields.list_given_rules(),
+        )
+        return self._encode(administration.change_key(request.path_parameters["id"], change))
+
+    def _rotate_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
+        fields = _decode(request, RotationFields) if request.body else RotationFields()
+        rotated, text = administration.rotate_key(request.path_parameters["id"], fields.overlap_seconds)
+        return {**self._encode(rotated), "key": text}
+
+    def _encode(self, key: VirtualKey) -> dict[str, Any]:
+        return encode_key(key, self._clock())
+
+    def _query(self, query: Callable[[Any], BodyT]) -> BodyT:
+        from anthropic_proxy.console.ledger.database import open_for_reading  # noqa: PLC0415  # loads SQLAlchemy
+
+        engine = open_for_reading(self._current_settings())
+        try:
+            with engine.connect() as connection:
+                return query(connection)
+        finally:
+            engine.dispose()
+
+
+class _Query(ApiQuery):
+    """Query parameters that several routes below `/admin` share."""
+
+    def text(self, name: str) -> str:
+        """Return the value of the query parameter `name`. "": the parameter is missing."""
+        return self.values.get(name, "")
+
+    def limit(self) -> int:
+        """Return the value of the query parameter `limit`: the maximum number of rows in the response.
+
+        A missing parameter means `DEFAULT_ROWS`. Raises `InvalidRequest` for an invalid number.
+        """
+        text = self.values.get("limit", str(DEFAULT_ROWS))
+        if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_ROWS):
+            raise InvalidRequest(f"limit: {text[:20]!r} is not allowed; use a number from 1 to {MAX_ROWS}.")
+        return int(text)
+
+
+def _change_team(request: RouteRequest, administration: KeyAdministration) -> Any:
+    changes = _decode(request, RuleFields).list_given_rules()
+    return encode_team(administration.change_team(request.path_parameters["name"], changes))
+
+
+def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:
+    try:
+        return decode_json(request.body, kind)
+    except InvalidJson as error:
+        raise InvalidRequest(f"The body is not valid: {error}. The fields are in /admin/openapi.json.") from None
+
+
+def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
+    """Return at most `limit` of `rows` as an object with the fields of lists in Anthropic's API.
+
+    If there are further rows, the field `has_more` is true.
+    """
+    shown = rows[:limit]
+    ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    return {"data": shown, "has_more": len(rows) > limit, **ends}
+
+
+def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
+    from anthropic_proxy.console.ledger.database import DATABASE_ERRORS  # noqa: PLC0415  # only for the administration
+
+    try:
+        return call()
+    except (*DATABASE_ERRORS, ConfigurationError):
+        raise KeysUnavailable from None
+
+
+def _json(value: Any) -> RouteResponse:
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return RouteResponse(headers=headers, body=msgspec.json.encode(value))
+
+
+Schema = dict[str, Any]
+_TEXT: Mapping[str, Any] = {"type": "string"}
+_TIME: Mapping[str, Any] = {"type": ["string", "null"], "format": "date-time"}
+_COUNT: Mapping[str, Any] = {"type": ["integer", "null"], "minimum": 1, "description": "Null: no limit."}
+_TEXTS: Mapping[str, Any] = {"type": "array", "items": _TEXT}
+
+
+def build_document() -> Schema:
+    """Return the OpenAPI document of the routes below `/admin` as a JSON object."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "anthropic-proxy: administration",
+            "version": __version__,
+            "description": "Virtual keys, teams and the audit log. Each request needs one of ADMIN_API_KEY.",
+        },
+        "security": [{"key": []}, {"token": []}],
+        "paths": build_paths(),
+        "components": {
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "token": {"type": "http", "scheme": "bearer"},
+            },
+            "schemas": {**build_schemas(), "Error": {"type": "object"}},
+        },
+    }
+
+
+def build_paths() -> Schema:
+    """Return the section `paths` of the OpenAPI document: the routes below `/admin` with their methods.
+
+    The paths refer to the schemas of `build_schemas` and to a schema `Error`, which the caller must add to the
+    document.
+    """
+    key, key_path, team_path = _refer("VirtualKey"), _in_path("id"), _in_path("name")
+    return {
+        "/admin/keys": {
+            "get": _operation("listKeys", "All keys, the newest first.", _list_of(key), [*_paging(), *_KEY_FILTERS]),
+            "post": _operation("createKey", "Create a key. Its text is only in this response.", _NEW, body="KeyFields"),
+        },
+        "/admin/keys/{id}": {
+            "get": _operation("getKey", "One key, by id or label, with its spending.", _SPENDING, [key_path]),
+            "post": _operation("changeKey", "Change fields of a key.", key, [key_path], body="KeyFields"),
+        },
+        "/admin/keys/{id}/rotate": {
+            "post": _operation("rotateKey", "Give a key a new text.", _NEW, [key_path], body="RotationFields")
+        },
+        "/admin/keys/{id}/revoke": {"post": _operation("revokeKey", "Revoke a key for ever.", key, [key_path])},
+        "/admin/teams": {"get": _operation("listTeams", "Teams with rules.", _list_of(_refer("Team")))},
+        "/admin/teams/{name}": {
+            "post": _operation("changeTeam", "Change the rules of a team.", _refer("Team"), [team_path], body="Rules")
+        },
+        "/admin/audit": {
+            "get": _operation("listChanges", "Changes, the latest first.", _list_of(_refer("Change")), _paging())
+        },
+    }
+
+
+def build_schemas() -> Schema:
+    """Return the schemas of request and response bodies: name → schema. The paths of `build_paths` refer to them."""
+    unit, period = {"enum": ["usd", "tokens"]}, {"enum": ["day", "month", "total"]}
+    budget = _object({"amount": {"type": "number"}, "unit": unit, "period": period})
+    counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)
+    rules = {**dict.fromkeys(LIST_FIELDS, _TEXTS), **counts, "budgets": {"type": "array", "items": budget}}
+    names = {"name": _TEXT, "owner": _TEXT, "team": _TEXT, "expires_at": _TIME}
+    state = {"id": _TEXT, "type": {"const": "api_key"}, "status": {"enum": ["active", "expired", "revoked"]}}
+    times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
+    values = _object({"before": {}, "after": {}})
+    change = dict.fromkeys(("actor", "action", "object"), _TEXT)
+    overlap = {"type": "number", "default": 0, "description": "Time for which the old text stays valid."}
+    return {
+        "Rules": {"type": "object", "properties": rules, "additionalProperties": False},
+        "KeyFields": {"type": "object", "properties": {**names, **rules}, "additionalProperties": False},
+        "RotationFields": {"type": "object", "properties": {"overlap_seconds": overlap}},
+        "VirtualKey": _object({**state, **names, **times, **rules}),
+        "Spending": _object({"unit": unit, "period": period, "amount": {"type": "number"}, "used": {"type": "number"}}),
+        "Team": _object({"type": {"const": "team"}, "name": _TEXT, **rules}),
+        "Change": _object(
+            {"id": {"type": "integer"}, "at": _TIME, **change, "changes": {"additionalProperties": values}}
+        ),
+    }
+
+
+def _operation(
+    name: str, summary: str, result: Mapping[str, Any], parameters: list[Schema] | None = None, *, body: str = ""
+) -> Schema:
+    errors = {"400": "A field is invalid.", "401": "The key is wrong.", "403": "The key is no admin key."}
+    errors |= {"404": "There is no such key.", "529": "The database is not available."}
+    operation: Schema = {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": _response("Success", result)}
+        | {status: _response(text, _refer("Error")) for status, text in errors.items()},
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _refer(body)}}}
+    return operation
+
+
+def _response(description: str, schema: Mapping[str, Any]) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _list_of(schema: Mapping[str, Any]) -> Schema:
+    return {
+        "type": "object",
+        "properties": {"data": {"type": "array", "items": schema}, "has_more": {"type": "boolean"}},
+        "required": ["data", "has_more"],
+    }
+
+
+def _object(properties: Mapping[str, Any]) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _in_path(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
+
+
+def _in_query(name: str, schema: Mapping[str, Any], description: str) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _paging() -> list[Schema]:
+    number = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
+    return [
+        _in_query("limit", number, "Maximum number of rows."),
+        _in_query("after_id", _TEXT, "`last_id` of the previous response."),
+    ]
+
+
+def _refer(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_KEY_FILTERS = [
+    _in_query("status", {"enum": ["active", "expired", "revoked"]}, "Only keys in this state."),
+    _in_query("team", _TEXT, "Only keys of this team."),
+]
+_SPENDING: Mapping[str, Any] = {
+    "allOf": [_refer("VirtualKey"), {"properties": {"spending": {"type": "array", "items": _refer("Spending")}}}],
+}
+"""Schema: a virtual key with the used amounts of its budgets in the present period."""
+_NEW: Mapping[str, Any] = {
+    "allOf": [_refer("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}],
+}
+"""Schema: a virtual key with its text, which only the response to its creation or rotation contains."""

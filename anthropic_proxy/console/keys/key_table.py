@@ -1,0 +1,177 @@
+"""In-memory table of all virtual keys and teams, so that a client request needs no database query.
+
+A virtual key is a key that the proxy issues to a client. A key can have several texts (secrets), because a rotation may
+leave the old text valid for a while: each text has an entry. A background task queries the database for changes. If it
+cannot be read, the keys of the last query stay in use.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Client
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+from anthropic_proxy.errors import ProxyBusy
+
+REFRESH_SECONDS = 1.0
+"""Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
+two queries."""
+RETRY_SECONDS = 2.0
+"""Pause in seconds after a failed query, before the next one."""
+_FAILURE_EFFECTS = {
+    True: "The keys of the last query stay in use.",
+    False: "Until they are read, requests with a virtual key receive 529.",
+}
+"""True if keys were read since the start → effect of a failed query, as the end of a warning."""
+Ending = Literal["unknown", "revoked", "expired", "replaced"]
+"""Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text."""
+
+
+class KeysUnavailable(ProxyBusy):
+    """Error: virtual keys cannot be checked or read, because their database is not available. The client may retry."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The proxy cannot check keys, because its database is not available. Try again in a moment.",
+            retry_after=2,
+        )
+
+
+class KeyEntry(Struct, frozen=True):
+    """One text (secret) of a virtual key."""
+
+    ends_at: float
+    """Time from which the text is rejected, in seconds since the epoch."""
+    ending: Ending
+    """Reason for the rejection from this time."""
+    key: VirtualKey
+    client: Client
+    """Client that a request with this text of the key comes from."""
+
+
+UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(name=""))
+"""Entry for each text that is no virtual key. It is always rejected."""
+
+
+class KeyTable:
+    """`warn` logs the first of several failed queries."""
+
+    def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._warn = warn
+        self._entries: Mapping[str, KeyEntry] = {}
+        self._keys: Mapping[str, VirtualKey] = {}
+        self._teams: Mapping[str, Team] = {}
+        self._version = -1
+        self._engine: Engine | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_failing = False
+        self._reading = asyncio.Lock()
+        """Held while the keys are read, so that a slow query does not replace the result of a later one."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """True if the database was read at least once since the start, so that keys can be checked."""
+        return self._version >= 0
+
+    def find_entry(self, key_hash: str) -> KeyEntry:
+        """Return the entry for `key_hash`, the hash of the text that a client sent. `UNKNOWN`: no key has this text."""
+        return self._entries.get(key_hash, UNKNOWN)
+
+    def find_key_by_id(self, key_id: str) -> VirtualKey | None:
+        """Return the virtual key with the id `key_id`. None: there is no such key."""
+        return self._keys.get(key_id)
+
+    def find_team(self, name: str) -> Team | None:
+        """Return the team `name`. None: the team has no rules."""
+        return self._teams.get(name)
+
+    async def start(self) -> None:
+        """Read all keys from the database, and start the background task that queries for changes."""
+        await self.refresh()
+        self._task = asyncio.create_task(self._poll())
+
+    async def stop(self) -> None:
+        """End the background task that queries for changes."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self._engine is not None:
+            self._engine.dispose()
+
+    async def refresh(self) -> bool:
+        """Read all keys and teams again if they have changed in the database.
+
+        Return False, and keep the present keys, if the database cannot be read.
+        """
+        async with self._reading:
+            problem = await asyncio.to_thread(self._load)
+            if problem and not self._is_failing:
+                effect = _FAILURE_EFFECTS[self.is_loaded]
+                self._warn(f"The virtual keys cannot be read: {problem} {effect}")
+            self._is_failing = bool(problem)
+        return not problem
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS if self._is_failing else REFRESH_SECONDS)
+            await self.refresh()
+
+    def _load(self) -> str:
+        """Read all keys from the database if the audit log has a new row.
+
+        Return the reason of a failure; "": success.
+        """
+        from anthropic_proxy.console.keys.queries import (  # noqa: PLC0415  # only with virtual keys
+            find_newest_audit_id,
+            list_keys,
+            list_teams,
+        )
+        from anthropic_proxy.console.ledger.database import (  # noqa: PLC0415
+            DATABASE_ERRORS,
+            open_for_reading,
+            open_for_writing,
+        )
+        from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
+
+        try:
+            if self._engine is None:
+                open_for_writing(self._settings).dispose()  # creates or migrates the database
+                self._engine = open_for_reading(self._settings)
+            with self._engine.connect() as connection:
+                version = find_newest_audit_id(connection)
+                if version != self._version:
+                    keys = {key.id: key for key in list_keys(connection)}
+                    self._teams = {team.name: team for team in list_teams(connection)}
+                    entries = {each.hash: _build_entry(key, each) for key in keys.values() for each in key.hashes}
+                    self._keys = keys
+                    self._entries = entries  # the last one: `find_key_by_id` finds the key of each entry
+                    self._version = version
+        except (*DATABASE_ERRORS, ConfigurationError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+            return f"{reason.splitlines()[0].rstrip('.')}."
+        return ""
+
+
+def _build_entry(key: VirtualKey, key_hash: KeyHash) -> KeyEntry:
+    """Return the entry for one text of `key`, which ends when the text expires, or the key expires or is revoked.
+
+    `key_hash`: hash and expiry of the text. The earliest end counts.
+    """
+    ends: list[tuple[float, Ending]] = [(math.inf, "expired")]
+    if key.revoked_at is not None:
+        ends.append((-math.inf, "revoked"))
+    if key.expires_at is not None:
+        ends.append((key.expires_at, "expired"))
+    if key_hash.expires_at is not None:
+        ends.append((key_hash.expires_at, "replaced"))
+    ends_at, ending = min(ends)
+    return KeyEntry(ends_at, ending, key, Client(name=key.label, role="member", key_id=key.id, team=key.team or ""))

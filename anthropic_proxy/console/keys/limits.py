@@ -1,0 +1,161 @@
+"""Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis)."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from anthropic_proxy.console.keys.rules import MAX_COUNTER_AMOUNT, Budget, Rules, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.gateway.money import format_amount
+from anthropic_proxy.plugins import Limit
+
+MINUTE_SECONDS = 60.0
+"""Period of the limits per minute, in seconds."""
+_MARGIN_SECONDS = 86_400.0
+"""Time in seconds for which the counter of a budget is kept after the end of its period."""
+_TOTAL_SECONDS = 3_650 * 86_400.0
+"""Time in seconds for which the counter of a budget without a period is kept: ten years."""
+
+
+class Scope(Struct, frozen=True):
+    """Owner of limits: a virtual key or a team, with its rules (models, limits and budgets)."""
+
+    kind: str
+    """`key` or `team`."""
+    name: str
+    """Label of the key, or name of the team."""
+    counter: str
+    """Beginning of the names of the counters of this key or team: `key/key_ab12`."""
+    rules: Rules
+
+    def describe(self) -> str:
+        """Return the name of this key or team for error messages: `The key 'ci'`."""
+        return f"The {self.kind} {self.name!r}"
+
+    def format_change_command(self, option: str) -> str:
+        """Return the shell command that changes a limit of this key or team, for error messages.
+
+        `option` is the option of the command with its value, such as `--rpm N`.
+        """
+        command = "change" if self.kind == "key" else "team"
+        return f"anthropic-proxy keys {command} {self.name!r} {option}"
+
+
+class KeyLimit(Struct, frozen=True):
+    """One limit or budget of a virtual key or a team, together with its counter in the store."""
+
+    scope: Scope
+    limit: Limit
+    rule: str = ""
+    """Field of `Rules` with the limit, such as `requests_per_minute`; or `token_counts_per_minute`. "": the limit is a
+    budget."""
+    budget: Budget | None = None
+
+
+class Amounts(Struct, frozen=True):
+    """Number of tokens and cost of one request, estimated or actual."""
+
+    tokens: int
+    """Number of input and output tokens, without input tokens that were read from a cache."""
+    cost: int
+    """Cost in nano-dollars (10⁻⁹ US dollars)."""
+
+
+def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
+    """Return the owners of the limits for requests of `key`: the key itself and, if given, its `team`."""
+    own = Scope("key", key.label, f"key/{key.id}", key.rules)
+    return [own] if team is None else [own, Scope("team", team.name, f"team/{team.name}", team.rules)]
+
+
+def needs_estimate(scopes: Sequence[Scope]) -> bool:
+    """Return True if a key or its team (`scopes`) has a limit or budget that depends on tokens.
+
+    The tokens of a request must then be estimated before it is sent. Budgets in dollars depend on tokens too.
+    """
+    return any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
+
+
+def has_money_budget(scopes: Sequence[Scope]) -> bool:
+    """Return True if one of `scopes` (virtual keys or teams) has a budget in US dollars."""
+    return any(budget.unit == "usd" for scope in scopes for budget in scope.rules.budgets)
+
+
+def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
+    """Return the limits of `scopes`, each with its counter and the amount that one request reserves.
+
+    `now` is in seconds since the epoch.
+    """
+    return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
+
+
+def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
+    """Return the limits for a request to `/v1/messages/count_tokens`, which only counts tokens.
+
+    The maximum of requests per minute applies to such requests too, but they have a counter of their own.
+    """
+    # Token counts and messages have separate limits (docs.anthropic.com, "Token counting", read on 2026-11-22).
+    return [
+        KeyLimit(
+            scope, Limit(f"{scope.counter}/token_counts", "rate", 1, maximum, MINUTE_SECONDS), "token_counts_per_minute"
+        )
+        for scope in scopes
+        if (maximum := scope.rules.requests_per_minute) is not None
+    ]
+
+
+def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
+    """Return the amount that a finished request has used of each of `limits`, in the same order.
+
+    The amount for the limit of concurrent requests is 0, because the request no longer runs.
+    """
+    actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT))
+    by_rule = {
+        "requests_per_minute": 1,
+        "token_counts_per_minute": 1,
+        "tokens_per_minute": actual.tokens,
+        "concurrency": 0,
+    }
+    return [by_rule[each.rule] if each.budget is None else _find_amount(each.budget, actual) for each in limits]
+
+
+def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
+    """Return the counter of a budget in its present period, from which the used amount can be read.
+
+    `now` is in seconds since the epoch.
+    """
+    moment = datetime.fromtimestamp(now, UTC)
+    end = find_period_end(budget.period, moment)
+    period = {"day": moment.strftime("%Y-%m-%d"), "month": moment.strftime("%Y-%m"), "total": "total"}[budget.period]
+    seconds = _TOTAL_SECONDS if end is None else end.timestamp() - now + _MARGIN_SECONDS
+    return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, budget.counter_amount, seconds)
+
+
+def format_counter_amount(amount: int, budget: Budget) -> str:
+    """Return an amount of a budget as text for messages: `$1.25`, `20,000 tokens`.
+
+    `amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens.
+    """
+    return format_amount(amount) if budget.unit == "usd" else f"{amount:,} tokens"
+
+
+def _build_limits(scope: Scope, estimate: Amounts, now: float) -> Iterator[KeyLimit]:
+    rules, start = scope.rules, scope.counter
+    if (maximum := rules.requests_per_minute) is not None:
+        limit = Limit(f"{start}/requests", "rate", 1, maximum, MINUTE_SECONDS)
+        yield KeyLimit(scope, limit, "requests_per_minute")
+    if (maximum := rules.tokens_per_minute) is not None:
+        # a request above the whole limit is admitted if no other one is counted
+        limit = Limit(f"{start}/tokens", "rate", min(estimate.tokens, maximum), maximum, MINUTE_SECONDS)
+        yield KeyLimit(scope, limit, "tokens_per_minute")
+    if (maximum := rules.concurrency) is not None:
+        yield KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency")
+    for budget in rules.budgets:
+        counter = build_budget_counter(scope, budget, now)
+        amount = min(_find_amount(budget, estimate), counter.maximum + 1)
+        limit = Limit(counter.key, counter.kind, amount, counter.maximum, counter.seconds)
+        yield KeyLimit(scope, limit, budget=budget)
+
+
+def _find_amount(budget: Budget, amounts: Amounts) -> int:
+    return amounts.cost if budget.unit == "usd" else amounts.tokens

@@ -1,0 +1,69 @@
+"""Plugin of virtual keys, which are keys that the proxy issues to clients."""
+
+import time
+from collections.abc import Mapping
+
+from anthropic_proxy.console.keys.api import AdminApi
+from anthropic_proxy.console.keys.key_table import KeyTable
+from anthropic_proxy.console.keys.policy import KeyPolicy
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, Plugin, Store
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    """Return the plugin of virtual keys.
+
+    Raises `ConfigurationError` if `settings` disable the database with the keys.
+    """
+    if not settings.has_ledger():
+        raise ConfigurationError(
+            "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. "
+            "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false."
+        )
+    access = _Access(settings)
+    return Plugin(
+        policies=[access.policy],
+        routes=access.api.routes,
+        budget_uses=access.budget_uses,
+        start=access.start,
+        stop=access.stop,
+    )
+
+
+class _Access:
+    """Virtual keys and their policy, connected to the running proxy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._gateway: Gateway | None = None
+        self._reservations: Reservations | None = None
+        self._table = KeyTable(settings, self._warn)
+        self.policy = KeyPolicy(self._table, self._current_settings)
+        self.api = AdminApi(self._current_settings, self._current_store, self._table.refresh, time.time)
+
+    async def start(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._reservations = Reservations(gateway.store, self._warn)
+        self._reservations.start()
+        self.policy.set_reservations(self._reservations)
+        await self._table.start()
+
+    async def stop(self) -> None:
+        await self._table.stop()
+        if self._reservations is not None:
+            await self._reservations.stop()
+
+    def budget_uses(self) -> Mapping[tuple[str, str, str, str], float]:
+        return {} if self._reservations is None else self._reservations.find_budget_uses(time.time())
+
+    def _current_store(self) -> Store | None:
+        return None if self._gateway is None else self._gateway.store
+
+    def _current_settings(self) -> Settings:
+        return self._settings if self._gateway is None else self._gateway.settings
+
+    def _warn(self, text: str) -> None:
+        if self._gateway is not None:
+            self._gateway.log_warning_each_time(text)

@@ -1,0 +1,262 @@
+"""`KeyPolicy`: authentication of client requests by virtual keys, and enforcement of the limits of these keys.
+
+`identify` runs before the body is read, `admit` before a provider is called. `admit` reserves the highest amounts
+(tokens, money) that the request can use. After the request, the actual amounts replace them.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from anthropic_proxy.console.keys.descriptions import format_time, has_valid_checksum, hash_key
+from anthropic_proxy.console.keys.key_table import Ending, KeyEntry, KeysUnavailable, KeyTable
+from anthropic_proxy.console.keys.limits import (
+    Amounts,
+    Scope,
+    build_limits,
+    build_token_count_limits,
+    has_money_budget,
+    list_scopes,
+    needs_estimate,
+)
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage
+from anthropic_proxy.console.ledger.price_updates import find_price_source
+from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
+from anthropic_proxy.gateway.client_keys import find_credentials, find_matching_key
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Headers, Receipt, Settle
+
+MAX_BYTES_ON_LOOP = 1024 * 1024
+"""Maximum size in bytes of a request body for which tokens are counted on the event loop. For a larger one, a thread
+counts."""
+
+
+class KeyPolicy:
+    """Policy that authenticates client requests by virtual keys, and applies the limits of the key and its team.
+
+    `clock` returns seconds since the epoch.
+    """
+
+    def __init__(
+        self, table: KeyTable, current_settings: Callable[[], Settings], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._table = table
+        self._current_settings = current_settings
+        self._clock = clock
+        self._reservations: Reservations | None = None
+        self._costs: RequestCosts | None = None
+        """Prices of models. None: not loaded, because no limit has needed prices yet."""
+
+    def set_reservations(self, reservations: Reservations) -> None:
+        """Set the object that reserves amounts of limits for requests. Called at the start, when the store is open."""
+        self._reservations = reservations
+
+    async def identify(self, headers: Headers) -> Client | None:
+        """Return the client that the virtual key or admin key in the request headers identifies.
+
+        None: the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises
+        `AuthenticationFailed` for any other key, and `KeysUnavailable` if virtual keys cannot be checked.
+        """
+        presented = find_credentials(headers)
+        if not presented:
+            return None
+        entries = [self._table.find_entry(hash_key(credential)) for credential in presented]
+        now = self._clock()
+        accepted = next((entry for entry in entries if entry.ends_at > now), None)
+        if accepted is not None:
+            return accepted.client
+        return self._identify_other_key(presented, entries)
+
+    def _identify_other_key(self, presented: list[bytes], entries: list[KeyEntry]) -> Client | None:
+        """Return the client of an admin key among `presented`.
+
+        None: one of them is a `PROXY_API_KEY`. `presented`: keys in the headers, of which none is an accepted virtual
+        key. `entries`: their entries in the key table. Raises `AuthenticationFailed` for other keys, by the same
+        steps for each reason, so that the duration does not reveal it.
+        """
+        settings = self._current_settings()
+        admin = find_matching_key(presented, settings.admin_api_keys)
+        proxy = find_matching_key(presented, settings.proxy_api_keys)
+        if admin is not None:
+            return Client(name=f"admin key {admin}", role="admin")
+        if proxy is not None:
+            return None
+        if not self._table.is_loaded:
+            raise KeysUnavailable
+        described = max(range(len(entries)), key=lambda index: (entries[index].ends_at, entries[index].key.id))
+        raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
+
+    async def admit(self, request: AdmissionRequest) -> Settle | None:
+        """Check that the virtual key allows `request`, and reserve estimated amounts of its limits.
+
+        Return the function that replaces these amounts by the actual ones after the request. None: nothing was
+        reserved. Raises `PermissionDenied`, `LimitReached`, or `KeysUnavailable` if the key is not in the key table.
+        """
+        if request.client.role != "member":
+            return None
+        key = self._table.find_key_by_id(request.client.key_id)
+        if key is None:
+            raise KeysUnavailable
+        scopes = list_scopes(key, self._table.find_team(key.team) if key.team else None)
+        if request.has_reply:
+            require_allowed_route(scopes, request)
+            require_allowed_models(scopes, request)
+        tokens, estimate = await self._estimate(scopes, request)
+        now = self._clock()
+        limits = build_limits(scopes, estimate, now) if request.has_reply else build_token_count_limits(scopes)
+        reservations = self._reservations
+        if not limits or reservations is None:
+            return None
+        held = await reservations.reserve(limits, request.response_headers, now)
+        return lambda receipt: reservations.settle(held, self._find_actual(receipt, tokens))
+
+    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> tuple[int, Amounts]:
+        """Return the estimated input tokens of `request`, and the amounts (tokens and cost) to reserve.
+
+        `scopes`: the key and its team. Input tokens 0: no limit depends on tokens, so they are not estimated.
+        """
+        if not (request.has_reply and needs_estimate(scopes)):
+            return 0, Amounts(0, 0)
+        if self._costs is None:
+            await asyncio.to_thread(find_price_source(self._current_settings().data_directory).load)
+            self._costs = RequestCosts(self._current_settings)
+        for scope in scopes:
+            target = self._costs.find_target_without_price(request) if has_money_budget([scope]) else None
+            if target is not None:
+                raise unknown_price_error(scope, target)
+        if request.body_bytes > MAX_BYTES_ON_LOOP:
+            tokens = await asyncio.to_thread(request.estimate_input_tokens)
+        else:
+            tokens = request.estimate_input_tokens()
+        return tokens, self._costs.estimate(request, tokens)
+
+    def _find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
+        return Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt, input_tokens)
+
+
+_REJECTED: Mapping[Ending, str] = {
+    "unknown": "The key is not a key of this proxy{typed}. Its administrator creates one:  "
+    "anthropic-proxy keys create LABEL",
+    "revoked": "The key {label!r} is revoked{typed}. The administrator of the proxy creates another one:  "
+    "anthropic-proxy keys create LABEL",
+    "expired": "The key {label!r} expired at {end}{typed}. The administrator of the proxy extends it:  "
+    "anthropic-proxy keys change {label!r} --expires 30d",
+    "replaced": "The key {label!r} was replaced at {end}{typed}. Use its new text, or create another one:  "
+    "anthropic-proxy keys rotate {label!r}",
+}
+"""Reason for which a virtual key is rejected → text of the message for the client."""
+
+
+def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
+    """Return the error (401) for a virtual key that the proxy does not accept.
+
+    `has_valid_checksum` is False if the key text is mistyped or incomplete.
+    """
+    typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
+    end = format_time(max(entry.ends_at, 0.0))
+    message = _REJECTED[entry.ending].format(label=entry.key.label, end=end, typed=typed)
+    return AuthenticationFailed(message, should_retry=False)
+
+
+def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`."""
+    for scope in scopes:
+        rules = scope.rules
+        used = [f"{target.prefix}/{target.model}" for target in request.targets]
+        if not rules.allows_model([request.normalized_model or request.model]):  # an alias may name another provider
+            denied = next((name for name in used if not rules.allows_model([name])), None)
+            if denied is not None or not used:
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
+                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}"
+                )
+        for target in request.targets:
+            if not rules.allows_provider(target.prefix):
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "
+                    f"sent. Allowed: {', '.join(rules.providers)}. Another list:  "
+                    f"{scope.format_change_command('--providers LIST')}"
+                )
+
+
+def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
+    """Raise `PermissionDenied` if a virtual key or its team may not use the route of `request`.
+
+    A list of allowed routes excludes requests without a route.
+    """
+    for scope in scopes:
+        if scope.rules.allows_route(request.route):
+            continue
+        allowed = ", ".join(scope.rules.routes)
+        if request.route:
+            raise PermissionDenied(
+                f"{scope.describe()} does not allow the route {request.route!r}, which matches this request. Allowed: "
+                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
+            )
+        raise PermissionDenied(
+            f"{scope.describe()} allows only requests of certain routes, and no route matches this one. Allowed: "
+            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
+        )
+
+
+def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
+    """Return the error (403) for a request to a model without a known price.
+
+    The virtual key or team `scope` has a budget in dollars, which cannot be checked without a price.
+    """
+    name = f"{target.prefix}/{target.model}"
+    return PermissionDenied(
+        f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
+        f'[prices."{name}"] to anthropic-proxy.toml, or use a budget in tokens.'
+    )
+
+
+class RequestCosts:
+    """Calculator of the estimated and the actual tokens and costs of client requests.
+
+    `current_settings` returns the settings in use. Their prices may change when the settings are reloaded.
+    """
+
+    def __init__(self, current_settings: Callable[[], Settings]) -> None:
+        self._current_settings = current_settings
+        self._settings = current_settings()
+        self._costs = ModelCosts(self._settings)
+
+    def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
+        """Return the estimated maximum of tokens and cost (in nano-dollars) over all models that may answer `request`.
+
+        A model without a known price counts as free.
+        """
+        costs = self._current_costs()
+        found = Amounts(1, 0)
+        for target in request.targets:
+            price = costs.find_price_by_prefix(target.prefix, target.model)
+            cost = 0 if price is None else price.calculate_max_cost(input_tokens, target.max_output_tokens)
+            found = Amounts(max(found.tokens, input_tokens + target.max_output_tokens), max(found.cost, cost))
+        return found
+
+    def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
+        """Return the first provider and model that may answer `request` and has no known price.
+
+        None: all prices are known, so a budget in dollars can be checked.
+        """
+        costs = self._current_costs()
+        return next(
+            (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
+        )
+
+    def find_actual_usage(self, receipt: Receipt, input_tokens: int) -> Amounts:
+        """Return the number of tokens and the cost (in nano-dollars) of a finished request.
+
+        An unknown cost counts as 0. If the provider did not report the input tokens, the estimate `input_tokens` is
+        used.
+        """
+        usage = find_request_usage(self._current_costs(), receipt, input_tokens)
+        return Amounts(usage.tokens, usage.cost or 0)
+
+    def _current_costs(self) -> ModelCosts:
+        settings = self._current_settings()
+        if settings is not self._settings:
+            self._settings, self._costs = settings, ModelCosts(settings)
+        return self._costs

@@ -1,0 +1,247 @@
+"""Amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
+
+`reserve` adds the estimated amounts of a request to the counters of its limits; `settle` replaces them by the actual
+ones. Meanwhile the reservation is renewed, so that the store can drop the reservations of a crashed process.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.keys.descriptions import format_time
+from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, find_actual_amounts
+from anthropic_proxy.console.keys.rules import Budget, find_period_end
+from anthropic_proxy.errors import LimitReached, ProxyError
+from anthropic_proxy.plugins import Reservation, Store
+
+RENEW_SECONDS = 20.0
+"""Pause in seconds between two renewals. A reservation of a killed process ends after `LEASE_SECONDS`, 60 s."""
+
+RESERVED_WAIT_SECONDS = 1.0
+"""Value of `Reservation.retry_after_seconds` for a budget that has no room only because running requests have reserved
+the remainder."""
+REPORTED_SHARE = 0.8
+"""Used share of a budget from which it is reported to the metrics."""
+_REPORTED_SECONDS = 86_400.0
+"""Time for which a budget without further requests is reported, unless its period ends earlier."""
+_MAX_REPORTED = 500
+"""Maximum number of reported budgets. Above it, the one with the oldest request is left out."""
+
+
+class HeldLimits(Struct, eq=False):
+    """Limits of one running client request, together with the reservation of their amounts in the store."""
+
+    limits: Sequence[KeyLimit]
+    reservation: Reservation
+
+
+class Reservations:
+    """Reservations of limits for the client requests that run in this worker process.
+
+    `warn` logs a warning. `renew_seconds` is the pause between two renewals of the reservations.
+    """
+
+    def __init__(self, store: Store, warn: Callable[[str], None], renew_seconds: float = RENEW_SECONDS) -> None:
+        self._store = store
+        self._warn = warn
+        self._renew_seconds = renew_seconds
+        self._held: set[HeldLimits] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._budget_uses: dict[tuple[str, str, str, str], tuple[float, float]] = {}
+        """Nearly used budget → used share, and the time until which it is reported."""
+
+    def find_budget_uses(self, now: float) -> Mapping[tuple[str, str, str, str], float]:
+        """Return the used share of each budget of which at least `REPORTED_SHARE` was used at its latest request.
+
+        The keys are `key` or `team`, its name, and the unit and period of the budget.
+        """
+        return {budget: share for budget, (share, end) in self._budget_uses.items() if end > now}
+
+    def start(self) -> None:
+        """Start the background task that renews reservations."""
+        self._renewing = asyncio.create_task(self._renew())
+
+    async def stop(self) -> None:
+        """End the background task that renews reservations, and wait up to two seconds for pending settlements.
+
+        A settlement writes the actual amounts of a finished request to the store.
+        """
+        if self._renewing is not None:
+            self._renewing.cancel()
+        if self._settling:
+            await asyncio.wait({*self._settling}, timeout=2.0)
+
+    async def reserve(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> HeldLimits:
+        """Reserve the amounts of `limits` for a request, and add their state to `response_headers`.
+
+        Raises `LimitReached`, and reserves nothing, if a limit would be exceeded.
+        """
+        reservation = await self._reserve(limits)
+        # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
+        for _ in limits:
+            if (refused := _find_budget_with_remainder(limits, reservation)) is None:
+                break
+            limits = [*limits]
+            reduced = structs.replace(limits[refused].limit, amount=reservation.remaining[refused])
+            limits[refused] = structs.replace(limits[refused], limit=reduced)
+            reservation = await self._reserve(limits)
+        response_headers.update(build_rate_headers(limits, reservation, now))
+        self._note_budget_uses(limits, reservation, now)
+        if reservation.refused is not None:
+            raise limit_reached_error(limits[reservation.refused], reservation, now)
+        held = HeldLimits(limits, reservation)
+        if reservation.is_held:
+            self._held.add(held)
+        return held
+
+    def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
+        for each, remaining in zip(limits, reservation.remaining, strict=True):
+            if each.budget is None or not each.limit.maximum:
+                continue
+            name = (each.scope.kind, each.scope.name, each.budget.unit, each.budget.period)
+            self._budget_uses.pop(name, None)
+            share = 1 - remaining / each.limit.maximum
+            if share >= REPORTED_SHARE:
+                end = find_period_end(each.budget.period, datetime.fromtimestamp(now, UTC))
+                last = now + _REPORTED_SECONDS
+                self._budget_uses[name] = share, last if end is None else min(last, end.timestamp())
+        while len(self._budget_uses) > _MAX_REPORTED:
+            del self._budget_uses[next(iter(self._budget_uses))]
+
+    def settle(self, held: HeldLimits, actual: Amounts) -> None:
+        """Replace the reserved amounts of a finished request by the actual ones.
+
+        A background task writes the amounts to the store, so this method does not wait.
+        """
+        if held in self._held:
+            self._held.discard(held)
+            amounts = find_actual_amounts(held.limits, actual)
+            self._run(self._settle(held.reservation, amounts))
+
+    async def _reserve(self, limits: Sequence[KeyLimit]) -> Reservation:
+        """Reserve all `limits` in the store, and return the reservation.
+
+        If the request is cancelled meanwhile, the reservation is released.
+        """
+        task = asyncio.ensure_future(self._store.reserve([each.limit for each in limits]))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._run(self._release(task))
+            raise
+
+    async def _release(self, task: asyncio.Future[Reservation]) -> None:
+        with suppress(ProxyError):  # then nothing is reserved
+            reservation = await task
+            await self._settle(reservation, [0] * len(reservation.limits))
+
+    def _run(self, settlement: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(settlement)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+        try:
+            await self._store.settle(reservation, amounts)
+        except Exception as error:  # noqa: BLE001  # a defect of a store
+            self._warn(f"The amounts of a request were not counted: {type(error).__name__}: {error}")
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            if self._held:
+                try:
+                    await self._store.renew([held.reservation for held in self._held])
+                except Exception as error:  # noqa: BLE001  # a defect of a store; later renewals must continue
+                    self._warn(f"Limits of running requests were not renewed: {type(error).__name__}: {error}")
+
+
+def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reservation) -> int | None:
+    """Return the index in `limits` of the refused budget, if settled requests leave a remainder of it.
+
+    None: the refused limit is no budget, or running requests have reserved the remainder. `reservation`: refused result
+    of the store.
+    """
+    refused = reservation.refused
+    if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
+        return None
+    return refused if reservation.retry_after_seconds > RESERVED_WAIT_SECONDS else None
+
+
+def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
+    """Return the error (429) for a request that would exceed a limit of its virtual key or team.
+
+    `now` is in seconds since the epoch.
+    """
+    wait = reservation.retry_after_seconds
+    scope, maximum = refused.scope, refused.limit.maximum
+    if refused.budget is not None:
+        return _budget_error(refused, refused.budget, wait, now)
+    if refused.rule == "concurrency":
+        message = (
+            f"{scope.describe()} has {_plural(maximum, 'request')} in progress, which is its limit. Try again when one "
+            f"ends. Another limit:  {scope.format_change_command('--concurrency N')}"
+        )
+        return LimitReached(message, retry_after=wait)
+    unit, option = _UNITS[refused.rule]
+    message = (
+        f"{scope.describe()} has reached its limit of {_plural(maximum, unit)} per minute. Try again in "
+        f"{math.ceil(wait)} s. Another limit:  {scope.format_change_command(f'{option} N')}"
+    )
+    return LimitReached(message, retry_after=wait)
+
+
+_UNITS = {
+    "requests_per_minute": ("request", "--rpm"),
+    "token_counts_per_minute": ("token count", "--rpm"),
+    "tokens_per_minute": ("token", "--tpm"),
+}
+"""Field of `Rules` with the limit → (unit of its amount, command option that sets the limit)."""
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _budget_error(refused: KeyLimit, budget: Budget, wait: float, now: float) -> LimitReached:
+    scope = refused.scope
+    end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
+    change = f"Another budget:  {scope.format_change_command(f'--budget AMOUNT/{budget.period}')}"
+    if wait <= RESERVED_WAIT_SECONDS:
+        message = (
+            f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. Try "
+            f"again when one ends. {change}"
+        )
+        return LimitReached(message, retry_after=wait)
+    renewal = "It is not renewed." if end is None else f"It is renewed at {format_time(end.timestamp())}."
+    message = f"{scope.describe()} has used up its budget of {budget.describe()}. {renewal} {change}"
+    retry_after = None if end is None else end.timestamp() - now
+    return LimitReached(message, retry_after=retry_after, should_retry=False)
+
+
+_KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "requests", "tokens_per_minute": "tokens"}
+
+
+def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
+    """Return response headers with the state of the limits on requests and tokens per minute.
+
+    If both the key and its team have a limit, the headers report the one with the smaller remaining amount.
+    """
+    headers: dict[str, str] = {}
+    lowest: dict[str, int] = {}
+    states = zip(limits, reservation.remaining, reservation.reset_seconds, strict=True)
+    for each, remaining, reset_seconds in states:
+        kind = _KINDS.get(each.rule)
+        if kind is None or remaining >= lowest.get(kind, remaining + 1):
+            continue
+        lowest[kind] = remaining
+        start = f"anthropic-ratelimit-{kind}"
+        headers[f"{start}-limit"] = str(each.limit.maximum)
+        headers[f"{start}-remaining"] = str(max(remaining, 0))
+        headers[f"{start}-reset"] = format_time(now + reset_seconds) or ""
+    return headers

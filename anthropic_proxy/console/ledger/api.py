@@ -1,0 +1,423 @@
+"""Answers to the HTTP routes under `/api/`, by which other programs read the ledger, and their OpenAPI document.
+
+`respond` runs in a thread. Responses contain no message content.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, exc
+
+from anthropic_proxy import __version__
+from anthropic_proxy.console.ledger.database import (
+    describe_database_location,
+    find_database_file,
+    find_database_url,
+    has_tables,
+    open_for_reading,
+)
+from anthropic_proxy.console.ledger.export import (
+    EXPORT_TITLES,
+    build_request_object,
+    build_usage_object,
+    encode_json,
+    tabulate_requests,
+    tabulate_usage,
+)
+from anthropic_proxy.console.ledger.periods import UsageRange, resolve_usage_range
+from anthropic_proxy.console.ledger.queries import GROUP_NAMES, count_facets, sum_usage
+from anthropic_proxy.console.ledger.read_access import describe_read_failure, limit_query_time, limit_search_range
+from anthropic_proxy.console.ledger.request_queries import (
+    RequestSelection,
+    find_stored_request,
+    list_stored_requests,
+)
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.tables import FACETS, StoredRequest
+from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+MAX_ROWS = 1_000
+"""Maximum of the query parameter `limit`: the number of stored requests in one response of `/api/requests`."""
+DEFAULT_ROWS = 100
+_MAX_FACET_VALUES = 50
+_FORMATS = ("json", "csv")
+
+
+def respond(route: str, request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    """Return the response to `request`. `settings` None: the proxy has not started.
+
+    Raises `InvalidRequest` for an invalid parameter, and `UnknownModel` if nothing, or not this request, is stored.
+    """
+    try:
+        if route == "/api/usage":
+            return _get_usage(request, settings)
+        if route == "/api/requests":
+            return _list_requests(request, settings)
+        if route == "/api/requests/{id}":
+            return _get_request(request, settings)
+        return _json(build_ledger_document())
+    except ConfigurationError as error:
+        return _fail(error.message)
+    except exc.SQLAlchemyError as error:
+        failure = describe_read_failure(error)
+        return _fail(failure.message, failure.status)
+
+
+def _get_usage(request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    query = _Query(request, ("by", "since", "until", "format"))
+    by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
+    chosen = query.resolve_usage_range()
+    with _reading(settings) as (connection, current):
+        groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
+    if form == "csv":
+        return tabulate_usage(current, by, groups).build_download(f"usage-by-{by}", form)
+    return _json(build_usage_object(current, by, groups, chosen))
+
+
+def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
+    query = _Query(request, names)
+    form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
+    period = query.resolve_usage_range()
+    chosen = RequestSelection(
+        start=period.start * MICROSECONDS,
+        end=period.end * MICROSECONDS,
+        values={column: query.values[name] for name, column in FACETS.items() if name in query.values},
+        is_changed=query.is_true("changed"),
+        text=query.values.get("search", ""),
+    )
+    with _reading(settings) as (connection, _):
+        position = query.find_position()
+        searched = limit_search_range(connection, chosen, position and position[0])
+        rows = list_stored_requests(connection, searched, limit + 1, before=position)
+        columns = [column for column in FACETS.values() if query.is_true("facets") and column != "session"]
+        found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
+    shown = rows[:limit]
+    if form == "csv":
+        return tabulate_requests(shown).build_download("requests", form)
+    if len(rows) > limit:
+        older: str | None = f"{shown[-1].started_at}.{shown[-1].id}"
+    else:
+        older = None if searched is chosen else f"{searched.start}."  # a search of the requests before continues
+    body: dict[str, Any] = {"requests": [build_request_object(row) for row in shown], "before": older}
+    if found:
+        body["facets"] = {
+            name: [{"value": value, "requests": count} for value, count in found[column]]
+            for name, column in FACETS.items()
+            if column in found
+        }
+    return _json(body)
+
+
+def _get_request(request: RouteRequest, settings: Settings | None) -> RouteResponse:
+    request_id = request.path_parameters["id"]
+    require_database_text("id", request_id)
+    with _reading(settings) as (connection, _):
+        row = find_stored_request(connection, request_id)
+    if row is None:
+        raise UnknownModel(f"The ledger has no request {request_id!r}.")
+    return _json(build_request_object(row))
+
+
+@contextmanager
+def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
+    """Yield a connection for reading, and the settings.
+
+    Raises `UnknownModel` if no request has been stored, and `ConfigurationError` for the tables of another version.
+    """
+    url = None if settings is None else find_database_url(settings)
+    file = None if url is None else find_database_file(url)
+    if settings is None or url is None or (file is not None and not os.path.exists(file)):
+        raise UnknownModel("The ledger has no requests yet.")
+    engine = open_for_reading(settings)
+    limit_query_time(engine)
+    try:
+        with engine.connect() as connection:
+            if not has_tables(connection, describe_database_location(url)):
+                raise UnknownModel("The ledger has no requests yet.")
+            yield connection, settings
+    finally:
+        engine.dispose()
+
+
+def _fail(message: str, status: int = 503) -> RouteResponse:
+    kind = "timeout_error" if status == 504 else "api_error"
+    failure = {"type": "error", "error": {"type": kind, "message": message}}
+    return msgspec.structs.replace(_json(failure), status=status)
+
+
+def _json(value: Any) -> RouteResponse:
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return RouteResponse(headers=headers, body=encode_json(value))
+
+
+def require_database_text(name: str, value: str) -> None:
+    """Raise `InvalidRequest` (400) if `value`, the URL parameter `name`, has characters that databases reject."""
+    # for SQLite, a pattern of LIKE ends at a null character; PostgreSQL rejects the query
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidRequest(f"{name}: the value contains a character that no text has.")
+
+
+class ApiQuery:
+    """Query parameters of one HTTP request.
+
+    The constructor raises `InvalidRequest` (400) if the URL has another name than the `known` ones, or a value with
+    characters that databases reject.
+    """
+
+    def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
+        unknown = next((name for name in request.query if name not in known), None)
+        if unknown is not None:
+            raise InvalidRequest(f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.")
+        self.values = {name: values[-1] for name, values in request.query.items()}
+        """Parameter name → its last value in the URL."""
+        for name, value in self.values.items():
+            require_database_text(name, value)
+
+
+class _Query(ApiQuery):
+    """Every method raises `InvalidRequest` (400) for an invalid value."""
+
+    def choose(self, name: str, allowed: Sequence[str], default: str) -> str:
+        value = self.values.get(name, default)
+        if value not in allowed:
+            raise InvalidRequest(f"{name} is {value!r}. Use {', '.join(allowed)}.")
+        return value
+
+    def is_true(self, name: str) -> bool:
+        return self.choose(name, ("true", "false"), "false") == "true"
+
+    def read_number(self, name: str, default: int, highest: int) -> int:
+        text = self.values.get(name, str(default))
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= highest):
+            raise InvalidRequest(f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.")
+        return int(text)
+
+    def resolve_usage_range(self) -> UsageRange:
+        """Days of `since` and `until` begin at midnight in the time zone of the process."""
+        since, until = self.values.get("since", "24h"), self.values.get("until", "")
+        try:
+            return resolve_usage_range(since, until, datetime.now(UTC))
+        except ConfigurationError as error:
+            raise InvalidRequest(error.message.replace("--", "")) from None
+
+    def find_position(self) -> tuple[int, str] | None:
+        """Return the position in the parameter `before`, from which a list of earlier requests is read.
+
+        A position is the start of a request in microseconds, and its id. None: the list begins with the latest request.
+        """
+        if not (text := self.values.get("before", "")):
+            return None
+        time, point, request_id = text.partition(".")
+        if not (time.isascii() and time.isdecimal() and len(time) < 19 and point):
+            raise InvalidRequest(f"before is {text!r}. Use the value of before in the response with newer requests.")
+        return int(time), request_id
+
+
+Schema = dict[str, Any]
+_NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+_COSTS = ("cost", "requested_cost")
+_PERIOD = (
+    "`24h`, `7d`, `4w`, `today`, `yesterday`, or a date such as `2026-11-01`. Days are those of the proxy's time zone. "
+    "Of more than three hours, the first and the last hour are complete."
+)
+
+
+def build_ledger_document() -> Schema:
+    """Return the OpenAPI document of the routes `/api/usage` and `/api/requests` as a JSON object."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "anthropic-proxy: usage ledger",
+            "version": __version__,
+            "description": "Stored requests and sums of usage. The access rules are those of the Messages API.",
+        },
+        "security": [{}, {"key": []}, {"token": []}],
+        "paths": {
+            "/api/usage": {"get": _usage()},
+            "/api/requests": {"get": _requests()},
+            "/api/requests/{id}": {"get": _request()},
+        },
+        "components": {
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "token": {"type": "http", "scheme": "bearer"},
+            },
+            "schemas": {"Sums": _sums(), "Request": _row(), "Error": _ERROR},
+        },
+    }
+
+
+def _usage() -> Schema:
+    parameters = [
+        _parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
+        *_common(),
+    ]
+    group = {"allOf": [{"properties": {"name": {"type": "string"}}, "required": ["name"]}, _refer("Sums")]}
+    result = {
+        "type": "object",
+        "properties": {
+            "from": {"type": "string", "description": "Beginning of the period."},
+            "to": {"type": "string", "description": "End of the period, exclusive."},
+            "by": {"type": "string"},
+            "total": _refer("Sums"),
+            "groups": {"type": "array", "items": group},
+        },
+        "required": ["from", "to", "by", "total", "groups"],
+    }
+    return _operation("getUsage", "Sums of requests, tokens and costs by group.", parameters, result)
+
+
+def _requests() -> Schema:
+    number = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
+    flag = {"type": "boolean", "default": False}
+    parameters = [
+        *_common(),
+        *(_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS),
+        _parameter(
+            "search",
+            {"type": "string"},
+            "Part of an error, model, project or session, or a request id. A search reads at most 100,000 requests. "
+            "`before` of the response continues it.",
+        ),
+        _parameter("changed", flag, "Only requests that the translation changed."),
+        _parameter("facets", flag, "Add the number of requests for each value of each filter."),
+        _parameter("limit", number, "Maximum number of requests."),
+        _parameter("before", {"type": "string"}, "Value of `before` in the response with newer requests."),
+    ]
+    counts = {"type": "object", "properties": {"value": {"type": "string"}, "requests": {"type": "integer"}}}
+    result = {
+        "type": "object",
+        "properties": {
+            "requests": {"type": "array", "items": _refer("Request")},
+            "before": {"type": ["string", "null"], "description": "Position of older requests. Null: there are none."},
+            "facets": {"type": "object", "additionalProperties": {"type": "array", "items": counts}},
+        },
+        "required": ["requests", "before"],
+    }
+    return _operation("listRequests", "Stored requests, the latest first.", parameters, result)
+
+
+def _request() -> Schema:
+    text = {"type": "string"}
+    parameter = {"name": "id", "in": "path", "required": True, "schema": text, "description": "Header `request-id`."}
+    return _operation("getRequest", "One stored request.", [parameter], _refer("Request"), has_csv=False)
+
+
+def _operation(name: str, summary: str, parameters: list[Schema], result: Schema, *, has_csv: bool = True) -> Schema:
+    content: Schema = {"application/json": {"schema": result}}
+    if has_csv:
+        content["text/csv"] = {"schema": {"type": "string"}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {
+            "200": {"description": "Success", "content": content},
+            "400": _error_response("A parameter is invalid."),
+            "401": _error_response("The key is missing or wrong."),
+            "404": _error_response("The ledger has no requests, or not this one."),
+            "503": _error_response("The database cannot be read."),
+            "504": _error_response("The query needs more than 10 seconds. Choose a shorter range, or add a filter."),
+        },
+    }
+
+
+def _common() -> list[Schema]:
+    return [
+        _parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
+        _parameter("until", {"type": "string"}, "End, in the same forms. By default now."),
+        _parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
+    ]
+
+
+def _parameter(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _sums() -> Schema:
+    properties = {title: _NUMBER_OR_NULL if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
+    for name in _COSTS:
+        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
+    description = UsageSums.__doc__ or ""
+    return {
+        "type": "object",
+        "description": description.split(".")[0],
+        "properties": properties,
+        "required": list(EXPORT_TITLES),
+    }
+
+
+def _row() -> Schema:
+    _, components = msgspec.json.schema_components([StoredRequest], ref_template="#/components/schemas/{name}")
+    properties: Schema = {
+        name: {key: value for key, value in schema.items() if key != "default"}
+        for name, schema in components["StoredRequest"]["properties"].items()
+    }
+    for name in ("first_token", "duration"):
+        properties.pop(name)
+        properties[f"{name}_seconds"] = _NUMBER_OR_NULL if name == "first_token" else {"type": "number"}
+    properties |= {
+        "started_at": {"type": "string", "format": "date-time"},
+        "failed_attempts": {"type": "array", "items": {"type": "string"}},
+        "notes": {"type": "array", "items": _NOTE},
+        "adaptations": {"type": "array", "items": {"type": "string"}},
+        "attempt_times": {"type": "array", "items": _ATTEMPT},
+        "reply_blocks": {"type": "array", "items": _BLOCK},
+    }
+    for name in _COSTS:
+        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
+    return {
+        "type": "object",
+        "description": "A stored request.",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _refer(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _error_response(description: str) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": _refer("Error")}}}
+
+
+_ATTEMPT: Mapping[str, Any] = {
+    "type": "object",
+    "description": "A call to a provider. Offset: time since the start of the client request.",
+    "properties": {
+        **{name: {"type": "number"} for name in ("offset_seconds", "duration_seconds")},
+        **{name: {"type": "string"} for name in ("provider", "model", "error_type", "error")},
+        "status": {"type": "integer"},
+    },
+}
+_BLOCK: Mapping[str, Any] = {
+    "type": "object",
+    "description": "A content block of the reply. Offset: time since the start of the client request.",
+    "properties": {
+        **{name: {"type": "number"} for name in ("offset_seconds", "duration_seconds")},
+        "kind": {"enum": ["text", "thinking", "tool call", "server tool"]},
+        "name": {"type": "string", "description": "Name of the called tool, or empty."},
+        "characters": {"type": "integer"},
+    },
+}
+_NOTE: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("handling", "field", "reason")},
+}
+_ERROR: Mapping[str, Any] = {
+    "type": "object",
+    "description": "An error in the format of the Messages API.",
+    "properties": {
+        "type": {"const": "error"},
+        "error": {"type": "object", "properties": {"type": {"type": "string"}, "message": {"type": "string"}}},
+    },
+}

@@ -1,0 +1,229 @@
+"""Texts of requests and replies as rows of the table `contents`, compressed and without API keys.
+
+The text fragments of a streamed reply are joined first, because an API key that is split over two of them would not be
+found. Of a request to a provider, only the structure is stored, with lengths in place of texts.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, select
+
+from anthropic_proxy.console.ledger.receipt_queue import MAX_CONTENT_BYTES, BufferedContent
+from anthropic_proxy.console.ledger.tables import contents
+from anthropic_proxy.secrets import redact_json_value, redact_secrets
+
+_DELTA = b"event: content_block_delta\ndata: "
+_PING = b"event: ping\n"
+_TEXT_FIELDS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+    "signature_delta": "signature",
+}
+"""Type of a delta (fragment of a streamed reply) → its field with text."""
+
+ContentRow = dict[str, Any]
+"""One row of the table `contents`: column name → value."""
+
+
+class StoredContent(Struct, frozen=True):
+    """One stored text of a client request: its body, its reply, or the structure of its provider request.
+
+    The structure has lengths in place of message texts.
+    """
+
+    kind: str
+    """`request`, `reply`, or `sent`: the structure of the request to the provider."""
+    size: int
+    """Number of bytes of the complete text."""
+    data: bytes
+    """First bytes of the text, at most `MAX_CONTENT_BYTES`, with API keys redacted."""
+
+    @property
+    def is_cut(self) -> bool:
+        """True if only the beginning of the text is stored."""
+        return self.size > MAX_CONTENT_BYTES
+
+
+def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
+    """Return the stored texts of a client request. Empty: no texts are stored."""
+    query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
+    # the descending order is sent, request, reply
+    found = connection.execute(query.order_by(contents.c.kind.desc()))
+    return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
+
+
+def build_content_rows(
+    request_id: str, started_at: int, content: BufferedContent, secrets: Sequence[str]
+) -> list[ContentRow]:
+    """Return the rows of the table `contents` with the texts of one client request, without API keys.
+
+    `started_at` is in microseconds since the epoch.
+    """
+    texts = [
+        ("request", content.request_size, content.request),
+        ("reply", content.reply_size, join_deltas(bytes(content.reply))),
+        ("sent", len(content.upstream), outline_json(content.upstream).encode()),
+    ]
+    return [
+        {
+            "request_id": request_id,
+            "kind": kind,
+            "started_at": started_at,
+            "size": size,
+            "data": zlib.compress(_redact(data, secrets)),
+        }
+        for kind, size, data in texts
+        if data
+    ]
+
+
+def join_deltas(reply: bytes) -> bytes:
+    """Join the text fragments of each content block in a streamed reply, and return the joined reply.
+
+    Otherwise an API key that is split over two fragments would not be found. A reply that is not streamed is returned
+    unchanged.
+    """
+    if not reply.startswith(b"event: "):
+        return reply
+    return b"\n\n".join(_join_frames(reply.split(b"\n\n")))
+
+
+def _join_frames(frames: Sequence[bytes]) -> Iterator[bytes]:
+    first: dict[str, Any] = {}
+    """Event into which the following deltas of the same block are joined. Empty: the last event was no delta."""
+    texts: list[str] = []
+    for frame in frames:
+        event = _decode_delta(frame)
+        if event and first and _name_target(event) == _name_target(first):
+            texts.append(_text_of(event))
+            continue
+        if frame.startswith(_PING):
+            continue
+        if first:
+            yield _encode_delta(first, texts)
+        first, texts = event, [_text_of(event)] if event else []
+        if not event:
+            yield frame
+    if first:
+        yield _encode_delta(first, texts)
+
+
+def _decode_delta(frame: bytes) -> dict[str, Any]:
+    """Return the JSON event of `frame`, one SSE frame of a reply, if it contains a text fragment.
+
+    An empty dict is returned for any other event.
+    """
+    if not frame.startswith(_DELTA):
+        return {}
+    try:
+        event = msgspec.json.decode(frame[len(_DELTA) :], type=dict[str, Any])
+        delta = event["delta"]
+        is_text = isinstance(delta[_TEXT_FIELDS[delta["type"]]], str) and isinstance(event["index"], int)
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return {}
+    return event if is_text else {}
+
+
+def _name_target(event: dict[str, Any]) -> tuple[int, str]:
+    return event["index"], event["delta"]["type"]
+
+
+def _text_of(event: dict[str, Any]) -> str:
+    text: str = event["delta"][_TEXT_FIELDS[event["delta"]["type"]]]
+    return text
+
+
+def _encode_delta(event: dict[str, Any], texts: Sequence[str]) -> bytes:
+    delta = event["delta"]
+    joined = {**event, "delta": {**delta, _TEXT_FIELDS[delta["type"]]: "".join(texts)}}
+    return _DELTA + msgspec.json.encode(joined)
+
+
+def _redact(data: bytes, secrets: Sequence[str]) -> bytes:
+    """Return `data` with the keys in `secrets` and texts that look like keys replaced. Valid JSON stays valid."""
+    redacted = redact_secrets(data.decode(errors="replace"), secrets).encode()
+    if _is_json(data) and not _is_json(redacted):  # a mark replaced a part of an escape
+        return msgspec.json.encode(redact_json_value(msgspec.json.decode(data), secrets))
+    return redacted
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+MAX_LIST_ITEMS = 40
+"""Maximum number of items of a JSON list that the outline contains: the first and the last ones."""
+MAX_WORD_CHARACTERS = 64
+"""Maximum number of characters of a string without spaces that the outline contains unchanged."""
+_SHOWN_FIELDS = frozenset(
+    ("model", "role", "type", "name", "id", "call_id", "tool_call_id", "tool_use_id", "effort", "tool_choice", "mode")
+)
+"""Names of fields with strings that the outline contains."""
+_TOOL_LISTS = frozenset(("tools", "functionDeclarations", "function_declarations"))
+_FIRST_ITEMS = 5
+
+
+def outline_json(body: bytes) -> str:
+    """Return the structure of the JSON object `body` as text, with one line for each field or list item.
+
+    "": `body` is no JSON object, or is nested too deeply.
+    """
+    try:
+        fields = msgspec.json.decode(body)
+        return "\n".join(["{", *_list_fields(fields), "}"]) if isinstance(fields, dict) else ""
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+
+
+def _list_fields(fields: Mapping[str, Any]) -> Iterator[str]:
+    for number, (name, value) in enumerate(fields.items(), 1):
+        comma = "," if number < len(fields) else ""
+        if isinstance(value, list) and value and name not in _TOOL_LISTS and isinstance(value[0], dict):
+            yield f"  {_quote(name)}: ["
+            items = [_outline(one, name) for one in value]
+            yield from (f"    {text}," for text in _shorten(items))
+            yield f"  ]{comma}"
+        else:
+            yield f"  {_quote(name)}: {_outline(value, name)}{comma}"
+
+
+def _outline(value: Any, name: str) -> str:
+    """Return the JSON value `value` on one line, with texts of the conversation replaced by their lengths.
+
+    `name` is the field with this value, which decides whether a string is shown.
+    """
+    if isinstance(value, str):
+        is_word = len(value) <= MAX_WORD_CHARACTERS and not any(map(str.isspace, value))
+        return _quote(value) if name in _SHOWN_FIELDS and is_word else f"[text, {len(value):,} characters]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quote(key)}: {_outline(one, key)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        if name in _TOOL_LISTS:
+            return f"[{len(value):,} tools]"
+        return "[" + ", ".join(_shorten([_outline(one, name) for one in value])) + "]"
+    return json.dumps(value)
+
+
+def _shorten(items: Sequence[str]) -> Sequence[str]:
+    """Return the first and the last of `items`, the lines of a JSON list, if they exceed `MAX_LIST_ITEMS`.
+
+    A line between them states the number of omitted items.
+    """
+    hidden = len(items) - MAX_LIST_ITEMS
+    if hidden <= 0:
+        return items
+    return [*items[:_FIRST_ITEMS], f"[{hidden:,} more]", *items[_FIRST_ITEMS + hidden :]]
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,394 @@
+"""Costs of requests, calculated from their receipts and the prices of models.
+
+A `Cost` has two amounts in nano-dollars: at the price of the used model, in the service tier that the provider
+reported, and at the price of the model that the client requested. Both include the web searches that the provider
+bills.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.console.ledger.price_updates import LoadedPrices, find_price_source
+from anthropic_proxy.console.ledger.prices import (
+    CONSTANT_SECONDS,
+    MAX_CACHED_PRICES,
+    Price,
+    PriceList,
+    TokenCounts,
+    count_tokens,
+)
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
+from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
+
+KINDS = ("cache_read", "cache_write", "input", "output", "thinking")
+"""Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
+_VENDOR = "anthropic"
+"""Name of the provider with the list prices of requested Claude models."""
+_LARGE_CONTEXT_SUFFIX = "[1m]"
+"""Suffix of a requested model id that requests the large context window. Price lists do not contain the suffix."""
+
+
+class ModelCosts:
+    """Finder of model prices, with the providers and prices in `settings`.
+
+    After a reload of the settings, the caller creates another object.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._registry = find_registry(settings)
+        self._prices = PriceList(settings)
+
+    def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
+        """Return the price of the model `model` of a provider. None: the price is unknown.
+
+        `tier` is a service tier as `normalize_service_tier` returns it.
+        """
+        row = next((row for row in self._registry if row.name == provider), None)
+        return None if row is None else self._prices.find(row, model, when, tier)
+
+    def find_price_by_prefix(
+        self, prefix: str, model: str, when: datetime | None = None, tier: str = ""
+    ) -> Price | None:
+        """Return the price of `model` at the provider with the prefix `prefix` in model ids.
+
+        None: the price is unknown. `tier` is a result of `normalize_service_tier`.
+        """
+        provider = self._registry.find_by_prefix(prefix)
+        return None if provider is None else self._prices.find(provider, model, when, tier)
+
+    def find_requested_price(
+        self, requested: str, prefix: str, model: str, when: datetime | None = None
+    ) -> Price | None:
+        """Return the price of `requested`, the model id in a client request. None: the price is unknown.
+
+        An id with the prefix of a provider has the price at this provider. A Claude model without a prefix has the list
+        price of Anthropic, even if another provider served the request. `prefix` and `model` are the provider and the
+        model that served the request. They matter only for an id without a list price. If this id is equal to `model`,
+        its price at the provider `prefix` is returned.
+        """
+        name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
+        named, separator, own_name = name.partition("/")
+        if separator and (price := self.find_price_by_prefix(named, own_name, when)) is not None:
+            return price
+        listed = self._prices.find_price_at_default_address(self._registry.find(_VENDOR), name, when)
+        # an id that is not in the list has a price only if it is the used model
+        return self.find_price_by_prefix(prefix, name, when) if listed is None and name == model else listed
+
+    def find_prefix(self, provider: str) -> str:
+        """Return the prefix that selects the provider `provider` in model ids, such as `gemini` for the name `google`.
+
+        An unknown name is returned unchanged.
+        """
+        return next((row.prefix for row in self._registry if row.name == provider), provider)
+
+    def find_api_key_variable(self, provider: str) -> str:
+        """Return the name of the setting with the API keys of a provider, such as `GROQ_API_KEY`. "": none."""
+        return next((row.key_variable or "" for row in self._registry if row.name == provider), "")
+
+    def find_provider_name(self, prefix: str) -> str:
+        """Return the name of the provider with the prefix `prefix` in model ids. "": no provider has this prefix."""
+        provider = self._registry.find_by_prefix(prefix)
+        return "" if provider is None else provider.name
+
+    def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
+        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind.
+
+        Only the total cost is stored, so it is divided in proportion to the current prices. If no current price is
+        known, the result has the total cost under the key "".
+        """
+        if not sums.cost:
+            return {}
+        price = self.find_price(provider, model)
+        amounts = {} if price is None else _weigh(price, sums)
+        whole = sum(amounts.values())
+        if not whole:
+            return {"": sums.cost}
+        divided = {kind: int(sums.cost * amount / whole) for kind, amount in amounts.items() if amount}
+        first = max(divided, key=lambda kind: divided[kind])
+        divided[first] += sums.cost - sum(divided.values())
+        return divided
+
+
+def calculate_base_cost(price: Price, sums: UsageSums) -> int:
+    """Return the cost in nano-dollars of the tokens in `sums` at `price`.
+
+    Surcharges for long contexts, web searches and service tiers are not included.
+    """
+    return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
+
+
+def _weigh(price: Price, sums: UsageSums) -> Mapping[str, Decimal]:
+    thinking = min(sums.thinking_tokens, sums.output_tokens)
+    rates = price.base
+    long = min(sums.cache_write_1h_tokens, sums.cache_write_tokens)
+    return {
+        "cache_read": sums.cache_read_tokens * rates.cache_read,
+        "cache_write": (sums.cache_write_tokens - long) * rates.cache_write + long * rates.cache_write_1h,
+        "input": sums.input_tokens * rates.input,
+        "output": (sums.output_tokens - thinking) * rates.output,
+        "thinking": thinking * rates.thinking,
+    }
+
+
+_SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")
+
+
+def read_search_count(source: str) -> int:
+    """Return the number of billed web searches in `source`, a value of the field `Cost.source`.
+
+    0: the provider billed no searches, or their price is unknown.
+    """
+    found = _SEARCH_COUNT.search(source)
+    return 0 if found is None else int(found[1])
+
+
+class CostCalculator:
+    """Calculator of the costs of requests, at the prices that `settings` select.
+
+    The caller creates another calculator after a reload of the settings or of the price list.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._costs = ModelCosts(settings)
+        self._found: dict[tuple[str, str, str, int], tuple[Price | None, Price | None]] = {}
+        """Prefix, used model, requested model and period of constant prices → price of the used and of the requested
+        model."""
+
+    def calculate(self, receipt: Receipt) -> Cost:
+        """Return the two costs of a finished request in nano-dollars, summed over its calls to providers.
+
+        A cost is None if its price or the number of tokens is unknown.
+        """
+        if _lacks_usage(receipt):
+            return Cost(None, None, "")
+        if (
+            len(receipt.attempts) < 2
+            and not receipt.billed_searches
+            and not normalize_service_tier(receipt.service_tier)
+        ):
+            return self._calculate_tokens(receipt)  # almost all requests
+        calls = _list_calls(receipt)
+        if not calls:
+            return Cost(0, 0, "")
+        used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
+        cost, listed = _add_costs(calls, used), _add_costs(calls, [requested] * len(calls))
+        return Cost(cost, listed, self._describe_source(receipt, calls, used))
+
+    def _calculate_tokens(self, receipt: Receipt) -> Cost:
+        """Return the cost of a request with one call to a provider, without searches, in the normal service tier."""
+        tokens = count_tokens(receipt)
+        if not _has_tokens(tokens):
+            return Cost(0, 0, "")
+        price, requested = self._find_prices(receipt)
+        listed = None if requested is None else requested.calculate_cost(tokens)
+        return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
+
+    def _describe_source(self, receipt: Receipt, calls: Sequence["_Call"], used: Sequence[Price | None]) -> str:
+        """Return `Cost.source` of `receipt`. `used`: price of each call in `calls`, at its service tier."""
+        normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
+        if any(price is None for price in normal):
+            return ""
+        tiers = dict.fromkeys(call.tier for call in calls if call.tier)
+        searches = sum(call.searches for call in calls)
+        missing = [call.tier for call, price in zip(calls, used, strict=True) if price is None]
+        unpriced = any(
+            price is not None and price.calculate_search_cost(call.searches) is None
+            for call, price in zip(calls, normal, strict=True)
+        )
+        return ", ".join(
+            [
+                *dict.fromkeys(price.source for price in normal if price is not None),
+                *(f"no price of tier {tier}" if tier in missing else f"tier {tier}" for tier in tiers),
+                *(["no price of web searches"] if unpriced else []),
+                *([f"{searches} web search{'es' if searches > 1 else ''}"] if searches and not unpriced else []),
+            ]
+        )
+
+    def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
+        """Return the price of the used and of the requested model of `receipt`. None: the price is unknown."""
+        period = int(receipt.started_at) // CONSTANT_SECONDS
+        key = (receipt.prefix, receipt.model, receipt.requested_model, period)
+        if (found := self._found.get(key)) is None:
+            if len(self._found) >= MAX_CACHED_PRICES:
+                self._found.clear()
+            when = datetime.fromtimestamp(receipt.started_at, UTC)
+            found = self._found[key] = (
+                self._costs.find_price_by_prefix(receipt.prefix, receipt.model, when),
+                self._costs.find_requested_price(receipt.requested_model, receipt.prefix, receipt.model, when),
+            )
+        return found
+
+
+class CurrentCosts:
+    """Calculator of the costs of requests at the current prices, also after a reload of the settings or price list.
+
+    `current_settings` returns the settings in use.
+    """
+
+    def __init__(self, current_settings: Callable[[], Settings]) -> None:
+        self._current_settings = current_settings
+        self._lock = threading.Lock()
+        self._calculator: CostCalculator | None = None
+        self._settings: Settings | None = None
+        self._prices: LoadedPrices | None = None
+
+    def calculate(self, receipt: Receipt) -> Cost:
+        """Return the two costs of a finished request, as `CostCalculator.calculate` does.
+
+        Any thread may call the method. The first call, and the first one after a change of the price list, load the
+        list, which takes half a second.
+        """
+        with self._lock:
+            settings = self._current_settings()
+            source = find_price_source(settings.data_directory)
+            source.reload_if_changed()
+            if self._calculator is None or settings is not self._settings or source.current is not self._prices:
+                self._settings, self._prices = settings, source.current
+                self._calculator = CostCalculator(settings)
+            return self._calculator.calculate(receipt)
+
+
+class RequestUsage(Struct, frozen=True):
+    """Tokens and cost of one request, as sums over its calls to providers.
+
+    Input tokens that were read from a cache are part of the cost, but not of the number of tokens.
+    """
+
+    tokens: int
+    """Number of input and output tokens, without input tokens that were read from a cache."""
+    cost: int | None
+    """Cost in nano-dollars. None: the price of a used model is unknown."""
+
+
+def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> RequestUsage:
+    """Return the tokens and the cost of a finished request, as sums over its calls to providers.
+
+    `input_tokens` is an estimate of the input tokens of the last call, for the case that the provider did not report
+    them. The number of tokens does not include input tokens that were read from a cache.
+    """
+    calls = _list_calls(receipt)
+    if _lacks_input(receipt):
+        last = _find_last_call(receipt)
+        calls = [call for call in calls if call.tokens.total_input_tokens]
+        context = max([input_tokens, *(call.tokens.total_input_tokens for call in calls)])
+        tokens = TokenCounts(input=context, output=last.output_tokens, thinking=last.thinking_tokens)
+        one = _to_call(tokens, last)
+        calls.append(
+            structs.replace(one, provider=last.provider, model=last.model) if len(receipt.attempts) > 1 else one
+        )
+    new_tokens = sum(call.tokens.input + call.tokens.cache_write + call.tokens.output for call in calls)
+    used = _find_used_prices(costs, receipt, calls)
+    # a budget counts the known part of a cost
+    if any(price is None for price in used):
+        normal = _find_used_prices(costs, receipt, [structs.replace(call, tier="") for call in calls])
+        used = [price or other for price, other in zip(used, normal, strict=True)]
+    priced = [
+        structs.replace(call, searches=0) if price and price.web_search is None else call
+        for call, price in zip(calls, used, strict=True)
+    ]
+    return RequestUsage(new_tokens, _add_costs(priced, used))
+
+
+class _Call(Struct, frozen=True):
+    """Tokens of one call to a provider, with the provider and the model of the call."""
+
+    tokens: TokenCounts
+    provider: str = ""
+    """Name of the provider. "": provider and model are those of the receipt."""
+    model: str = ""
+    searches: int = 0
+    """Number of web searches that the provider bills."""
+    tier: str = ""
+    """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
+
+
+def _to_call(tokens: TokenCounts, source: Receipt | UpstreamAttempt) -> _Call:
+    """Return a call with `tokens`, and with the searches and the service tier of `source`."""
+    return _Call(tokens, searches=source.billed_searches, tier=normalize_service_tier(source.service_tier))
+
+
+def _list_calls(receipt: Receipt) -> list[_Call]:
+    """Return the usage of each call to a provider in `receipt`, without calls that used neither tokens nor searches.
+
+    The last item has tokens that belong to no attempt, such as those of an interrupted reply.
+    """
+    whole = _to_call(count_tokens(receipt), receipt)
+    if len(receipt.attempts) < 2:
+        calls = [whole]
+    else:
+        calls = [
+            structs.replace(_to_call(count_tokens(one), one), provider=one.provider, model=one.model)
+            for one in receipt.attempts
+        ]
+        left = _subtract(whole.tokens, [call.tokens for call in calls])
+        searches = max(whole.searches - sum(call.searches for call in calls), 0)
+        calls.append(structs.replace(whole, tokens=left, searches=searches))
+    return [call for call in calls if call.searches or _has_tokens(call.tokens)]
+
+
+def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call]) -> list[Price | None]:
+    when = datetime.fromtimestamp(receipt.started_at, UTC)
+    return [
+        costs.find_price(call.provider, call.model, when, call.tier)
+        if call.provider
+        else costs.find_price_by_prefix(receipt.prefix, receipt.model, when, call.tier)
+        for call in calls
+    ]
+
+
+def _has_tokens(tokens: TokenCounts) -> bool:
+    return bool(tokens.total_input_tokens or tokens.output)
+
+
+def _subtract(whole: TokenCounts, calls: Sequence[TokenCounts]) -> TokenCounts:
+    return TokenCounts(
+        input=max(whole.input - sum(one.input for one in calls), 0),
+        cache_read=max(whole.cache_read - sum(one.cache_read for one in calls), 0),
+        cache_write=max(whole.cache_write - sum(one.cache_write for one in calls), 0),
+        cache_write_1h=max(whole.cache_write_1h - sum(one.cache_write_1h for one in calls), 0),
+        output=max(whole.output - sum(one.output for one in calls), 0),
+        thinking=max(whole.thinking - sum(one.thinking for one in calls), 0),
+    )
+
+
+def _lacks_usage(receipt: Receipt) -> bool:
+    """Return True if the client disconnected before the token usage of the last call in `receipt` was reported."""
+    if receipt.outcome != "cancelled" or not receipt.provider:
+        return False
+    last = _find_last_call(receipt)
+    return not last.error_type and not _has_tokens(count_tokens(last))
+
+
+def _lacks_input(receipt: Receipt) -> bool:
+    """Return True if the input tokens of the last call in `receipt` are unknown, but the provider may charge them."""
+    if not receipt.provider:
+        return False
+    last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
+    if count_tokens(receipt).total_input_tokens:  # of earlier calls
+        return is_cancelled and not last.error_type and not count_tokens(last).total_input_tokens
+    return is_cancelled or receipt.first_token_seconds is not None
+
+
+def _find_last_call(receipt: Receipt) -> Receipt | UpstreamAttempt:
+    return receipt.attempts[-1] if receipt.attempts else receipt
+
+
+def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
+    """Return the sum in nano-dollars of the costs of `calls`. None: the price of a call is unknown.
+
+    `prices` has the price of each call, in the same order.
+    """
+    whole = 0
+    for call, price in zip(calls, prices, strict=True):
+        searches = None if price is None else price.calculate_search_cost(call.searches)
+        if price is None or searches is None:
+            return None
+        whole += price.calculate_cost(call.tokens) + searches
+    return whole

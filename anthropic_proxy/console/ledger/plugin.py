@@ -1,0 +1,137 @@
+"""Plugin of the ledger: its queue of receipts, the thread that stores them, and its routes below `/api/`.
+
+The start of the proxy must not wait for the database. So this module does not load SQLAlchemy: the thread of the ledger
+loads it with the first receipt, or half a second after the start if the tables need a migration. A thread for queries
+loads it with the first request to a route.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+
+from anthropic_proxy.console.ledger.migrations import needs_migration
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES, ContentBuffer, ReceiptQueue
+from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
+
+STOP_SECONDS = 5.0
+"""Maximum time in seconds at shutdown to write the queued receipts."""
+MIGRATION_DELAY_SECONDS = 0.5
+"""Time in seconds from the start of the server to the check of the schema, so that it accepts requests first."""
+DEFECT_PAUSE_SECONDS = 5.0
+"""Pause of the writer in seconds after a defect (unexpected exception)."""
+API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}", "/api/openapi.json")
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    """Raises `ConfigurationError` if `DATABASE_URL` selects PostgreSQL and its driver is not installed."""
+    url = settings.database_url
+    if url is not None and url.reveal().startswith("postgres") and find_spec("psycopg") is None:
+        missing = MissingExtra("A PostgreSQL database (DATABASE_URL) needs psycopg", "postgres")
+        raise ConfigurationError(missing.message)
+    ledger = _Ledger(settings)
+    return Plugin(
+        observers=[ledger.queue],
+        recorders=[] if ledger.contents is None else [ledger.contents],
+        routes=[Route(path=path, respond=partial(ledger.respond, path)) for path in API_PATHS],
+        start=ledger.start,
+        stop=ledger.stop,
+        ledger_state=lambda: ledger.queue.state,
+    )
+
+
+class _Ledger:
+    def __init__(self, settings: Settings) -> None:
+        self.contents = ContentBuffer(self._warn_full) if settings.ledger_content else None
+        """Texts of requests that are not stored yet. None: texts are never stored."""
+        self.queue = ReceiptQueue(self._run, contents=self.contents)
+        self._readers = ReaderThreads()
+        self._settings = settings
+        self._timer: asyncio.TimerHandle | None = None
+        self._gateway: Gateway | None = None
+        """The running proxy. None: the proxy has not started."""
+
+    async def start(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._timer = asyncio.get_running_loop().call_later(MIGRATION_DELAY_SECONDS, self.queue.start)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._readers.stop()
+        lost = await asyncio.to_thread(self.queue.stop, STOP_SECONDS)
+        if lost:
+            self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
+
+    async def respond(self, route: str, request: RouteRequest) -> RouteResponse:
+        """Answer a request to `route`, one of `API_PATHS`, in a thread for queries."""
+        return await self._readers.run(name_client(request), self._respond, route, request)
+
+    def _respond(self, route: str, request: RouteRequest) -> RouteResponse:
+        from anthropic_proxy.console.ledger.api import respond  # noqa: PLC0415  # loads SQLAlchemy
+
+        return respond(route, request, None if self._gateway is None else self._gateway.settings)
+
+    def _run(self, queue: ReceiptQueue) -> None:
+        """Run the ledger in the thread of `queue`, until the queue is stopped."""
+        if not needs_migration(self._settings):
+            queue.wait_for_receipt()
+        if queue.is_stopped and not len(queue):
+            return
+        run_writer(queue, self._write, self._warn)
+
+    def _write(self) -> None:
+        from anthropic_proxy.console.ledger.writer import LedgerWriter  # noqa: PLC0415  # loads SQLAlchemy
+
+        LedgerWriter(self.queue, self._current_settings, self._warn).run()
+
+    def _current_settings(self) -> Settings:
+        return self._settings if self._gateway is None else self._gateway.settings
+
+    def _warn_full(self) -> None:
+        if self._gateway is not None:
+            self._gateway.log_warning_once(
+                "The ledger stores some requests without their texts, because the running and waiting ones need "
+                f"{MAX_BUFFERED_BYTES >> 20} MB. A lower MAX_UPSTREAM_CALLS needs less."
+            )
+
+    def _warn(self, text: str) -> None:
+        if self._gateway is not None:
+            self._gateway.log_warning_each_time(text)
+
+
+def run_writer(
+    queue: ReceiptQueue,
+    write: Callable[[], None],
+    warn: Callable[[str], None],
+    pause_seconds: float = DEFECT_PAUSE_SECONDS,
+) -> None:
+    """Call `write`, which returns after `queue` was stopped. After a defect (unexpected exception), call it again.
+
+    The requests of the failed batch are dropped.
+    """
+    logged = ""
+    while True:
+        try:
+            write()
+        except Exception as error:  # noqa: BLE001  # a defect must not end the thread: later requests are stored
+            was_ok, dropped, trace = queue.state.condition == "ok", queue.drop_batch(), traceback.format_exc()
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            queue.set_failed_state(
+                f"The ledger failed because of a defect of the proxy ({reason}). The log has the traceback: report it."
+            )
+            line = f"{queue.state.problem} Dropped requests: {dropped}."
+            if trace != logged:
+                warn(f"{line}\n{trace}")
+            elif dropped or was_ok:
+                warn(line)
+            logged = trace
+        else:
+            return
+        if queue.is_stopped:
+            return
+        queue.pause(pause_seconds)

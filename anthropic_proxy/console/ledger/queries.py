@@ -1,0 +1,597 @@
+"""Sums over stored requests: by day, model, key or another group, by period, latencies, errors, and counts of facets.
+
+Theory of operation: a sum over a long range comes from `hourly` or `session_hours`, with one row per hour and group. A
+range of at most three hours, or a filter or group that those tables lack, needs the single requests. `_find_source`
+decides this; `_read` runs the same query on either table. An hour of `hourly` belongs to the period in which its last
+second lies, so that each hour counts once in time zones with half hours.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+from msgspec import Struct, structs
+from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, case, cast, func, select
+
+from anthropic_proxy.console.ledger.periods import UsageRange, build_period_number, find_period_start
+from anthropic_proxy.console.ledger.request_queries import (
+    SEARCHED_COLUMNS,
+    RequestSelection,
+    hourly_conditions,
+    list_stored_requests,
+    narrow_to_matching_hours,
+    request_conditions,
+    search_conditions,
+    value_condition,
+)
+from anthropic_proxy.console.ledger.sums import (
+    SUM_NAMES,
+    Histogram,
+    UsageSums,
+    add_up_groups,
+    encode_histogram,
+    find_bucket,
+    sum_encoded_histograms,
+)
+from anthropic_proxy.console.ledger.tables import (
+    FACETS,
+    HOURLY_KEYS,
+    SESSION_KEYS,
+    StoredRequest,
+    hourly,
+    hourly_sums,
+    request_sums,
+    requests,
+    session_hours,
+    session_sums,
+    virtual_keys,
+)
+from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+
+GroupName = Literal["day", "hour", "model", "requested", "provider", "project", "key", "session", "route"]
+"""Name of the quantity by which sums are grouped.
+
+`requested` is the model that the client requested. `route` is the rule of the configuration file that chose the
+provider.
+"""
+GROUP_NAMES: Sequence[str] = get_args(GroupName)
+NOT_SENT = "not sent"
+"""Name of the provider and the model of requests that were sent to none."""
+_COLUMNS: Mapping[str, Sequence[str]] = {
+    "model": ("provider", "model"),
+    "requested": ("requested_model",),
+    "provider": ("provider",),
+    "project": ("project",),
+    "key": ("key_label",),
+    "route": ("route",),
+}
+"""Name of the quantity → columns of the table `hourly` that contain it."""
+
+
+class UsageGroup(Struct, frozen=True, kw_only=True):
+    """Sums of the requests of one group, such as those with the same model."""
+
+    name: str
+    """Name of the group, such as a day (`2026-11-20`), an hour (`2026-11-20T13:00Z`) or a model.
+
+    "": the requests have no value.
+    """
+    provider: str = ""
+    """Name of the provider of a model. "": not grouped by model, or no provider was called."""
+    sums: UsageSums
+
+
+def sum_usage(
+    connection: Connection, chosen: UsageRange, by: GroupName, timezone: tzinfo | None = None
+) -> list[UsageGroup]:
+    """Return the sums of each group that has requests. Days and hours are in order of time, others by descending cost.
+
+    `timezone`: that in which days begin; None: that of the process.
+    """
+    selection = RequestSelection(start=chosen.start * MICROSECONDS, end=chosen.end * MICROSECONDS)
+    if by in ("day", "hour"):
+
+        def name_time(start: int) -> str:
+            if by == "hour":
+                return f"{datetime.fromtimestamp(start, UTC):%Y-%m-%dT%H:00Z}"
+            last = datetime.fromtimestamp(start + HOUR_SECONDS - 1, UTC)
+            return last.astimezone(timezone).date().isoformat()
+
+        hours = _sum(connection, selection, HOUR_SECONDS, ())
+        times = add_up_groups((name_time(start), sums) for start, _, sums in hours)
+        return [UsageGroup(name=name, sums=sums) for name, sums in times.items()]
+    if by == "session":
+        is_short = chosen.is_short_range
+        session = requests.c.session if is_short else session_hours.c.session
+        conditions = request_conditions(selection) if is_short else hourly_conditions(selection, session_hours)
+        query = select(session, *(request_sums(requests.c) if is_short else session_sums())).where(*conditions)
+        rows = connection.execute(query.group_by(session))
+        groups = [UsageGroup(name=row[0], sums=UsageSums(*map(int, row[1:]))) for row in rows]
+    else:
+        groups = [
+            UsageGroup(name=keys[-1], provider=keys[0] if by == "model" else "", sums=sums)
+            for _, keys, sums in _sum(connection, selection, 0, _COLUMNS[by])
+        ]
+    return sorted(
+        groups, key=lambda group: (-group.sums.cost, -group.sums.all_tokens, -group.sums.requests, group.name)
+    )
+
+
+class PeriodSums(Struct, frozen=True):
+    """Numbers of requests, tokens and costs of one period (such as one hour) and one group of requests."""
+
+    start: int
+    """Beginning of the period in seconds since the epoch."""
+    group: str
+    """Value of the grouping column, such as a model. "": not grouped, or the column is empty."""
+    sums: UsageSums
+
+
+class ModelSums(Struct, frozen=True):
+    """Numbers of requests, tokens and costs of one model at one provider."""
+
+    provider: str
+    model: str
+    sums: UsageSums
+
+
+class ModelPeriod(Struct, frozen=True):
+    """Numbers of requests, tokens and costs of one model in one period, such as one hour."""
+
+    start: int
+    """Beginning of the period in seconds since the epoch."""
+    model: ModelSums
+    first_tokens: str = ""
+    """Times to the first token: encoded histograms as hexadecimal text, for `sum_encoded_histograms`."""
+    rated_tokens: int = 0
+    """Number of output tokens of the requests that succeeded."""
+    rated_time: int = 0
+    """Time after the first token of the same requests, in microseconds."""
+
+
+KeyT = TypeVar("KeyT")
+
+
+def sum_periods(
+    connection: Connection,
+    selection: RequestSelection,
+    period_seconds: int,
+    group_column: str = "",
+    sum_names: Sequence[str] = SUM_NAMES,
+) -> list[PeriodSums]:
+    """Return the sums of requests, tokens and costs in `selection` for each period, such as an hour.
+
+    With `group_column`, there is one result for each period and value of this column. Only the sums in `sum_names` are
+    calculated; the others are 0. Periods without requests are missing. `period_seconds` 0 means one period.
+    """
+    # above three hours, `period_seconds` is a multiple of 3,600, because the source has hourly sums
+    rows = _sum(connection, selection, period_seconds, (group_column,) if group_column else (), sum_names)
+    return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
+
+
+def count_requests_in_previous_range(connection: Connection, selection: RequestSelection, now: int) -> int:
+    """Return the number of requests in the time range directly before that of `selection`, for a comparison.
+
+    Both ranges have the same filters and the same length. If the range of `selection` ends after `now`, the previous
+    range is only as long as its part until `now`.
+    """
+    is_single = selection.is_short_range or not selection.has_hourly_sums
+    start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
+    end = min(selection.end if is_single else selection.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
+    before = structs.replace(selection, start=2 * start - end, end=start)
+    first_hour = start // MICROSECONDS_PER_HOUR if is_single else -(-before.start // MICROSECONDS_PER_HOUR)
+    # complete hours, and single requests of the part of an hour before them
+    fragment = structs.replace(before, end=start if is_single else first_hour * MICROSECONDS_PER_HOUR)
+    counted = select(func.count()).select_from(requests).where(*request_conditions(fragment))
+    single = connection.execute(counted).scalar() or 0
+    if is_single:
+        return int(single)
+    whole = structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)
+    query = select(func.sum(hourly.c.requests)).where(*hourly_conditions(whole))
+    return int(single) + int(connection.execute(query).scalar() or 0)
+
+
+def sum_model_periods(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
+    """Return numbers of requests, tokens and costs of each model in each period, in order of time.
+
+    Latencies and speeds are not read, so these fields of the result are empty. `period_seconds` 0 means one period.
+    """
+    rows = _sum(connection, selection, period_seconds, ("provider", "model"))
+    return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
+
+
+def measure_model_performance(
+    connection: Connection, selection: RequestSelection, period_seconds: int
+) -> list[ModelPeriod]:
+    """Return sums, latencies and speeds of each model in each period, in order of time.
+
+    `period_seconds` 0 means one period.
+    """
+    source = _find_source(selection)
+    column = source.table.c
+    waited = func.coalesce(column.first_token, 0) if source.table is requests else column.first_token_sum
+    succeeded = column.outcome_class.not_in(("error", "cancelled"))
+    output = [func.sum(case((succeeded, value), else_=0)) for value in (column.output_tokens, column.duration - waited)]
+    values = [*source.sums, *output, _list_times(connection, source, "first_token")]
+    rows = _read(connection, selection, source, period_seconds, group_columns=("provider", "model"), values=values)
+    return [
+        ModelPeriod(
+            start,
+            ModelSums(provider, model, UsageSums(*map(int, sums))),
+            first_tokens=_encode_times(source, times),
+            rated_tokens=int(tokens),
+            rated_time=int(elapsed),
+        )
+        for start, (provider, model), (*sums, tokens, elapsed, times) in rows
+    ]
+
+
+def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
+    """Return a histogram of the times to the first token for each group of `rows`.
+
+    `key` returns the group of a row. Groups without such times are missing.
+    """
+    texts: dict[KeyT, list[str]] = {}
+    for row in rows:
+        if row.first_tokens:
+            texts.setdefault(key(row), []).append(row.first_tokens)
+    return {group: sum_encoded_histograms(" ".join(found)) for group, found in texts.items()}
+
+
+def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
+    """Return the output speed of each group of `rows`, in tokens per second.
+
+    `key` returns the group of a row. Groups without output tokens are missing.
+    """
+    found: dict[KeyT, tuple[int, int]] = {}
+    for row in rows:
+        tokens, elapsed = found.get(key(row), (0, 0))
+        found[key(row)] = tokens + row.rated_tokens, elapsed + row.rated_time
+    return {
+        group: tokens * MICROSECONDS / elapsed for group, (tokens, elapsed) in found.items() if tokens and elapsed > 0
+    }
+
+
+def sum_models(connection: Connection, selection: RequestSelection) -> list[ModelSums]:
+    """Return numbers of requests, tokens and costs of each used model in `selection`.
+
+    The model with the highest cost is first.
+    """
+    return add_up_model_periods(sum_model_periods(connection, selection, 0))
+
+
+def add_up_model_periods(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
+    """Add up `by_period`, the sums of each model in each period, and return the sums of each model.
+
+    The model with the highest cost is first.
+    """
+    found = add_up_groups(((one.model.provider, one.model.model), one.model.sums) for one in by_period)
+    models = [ModelSums(provider, model, sums) for (provider, model), sums in found.items()]
+    return sorted(models, key=lambda one: (-one.sums.cost, -one.sums.requests))
+
+
+def collect_latencies(
+    connection: Connection,
+    selection: RequestSelection,
+    period_seconds: int,
+    group_columns: Sequence[str] = (),
+    quantity: Literal["first_token", "duration"] = "first_token",
+) -> dict[tuple[int, tuple[str, ...]], Histogram]:
+    """Return histograms of the times to the first token, or of the durations of requests, by period and group.
+
+    `quantity` selects one of the two. A key of the result consists of the beginning of the period in seconds since the
+    epoch, and the values of `group_columns`.
+    """
+    # with `period_seconds` 0, the only period has the beginning 0
+    source = _find_source(selection)
+    times = _list_times(connection, source, quantity)
+    is_known = requests.c[quantity] > 0 if source.table is requests else hourly.c[f"{quantity}_histogram"] != b""
+    source = structs.replace(source, conditions=[*source.conditions, is_known])
+    rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=[times])
+    return {(start, names): sum_encoded_histograms(_encode_times(source, text)) for start, names, (text,) in rows}
+
+
+class _Source(Struct, frozen=True):
+    """Table from which a query calculates sums, with the SQL expressions for this table."""
+
+    table: Table
+    conditions: Sequence[ColumnElement[bool]]
+    """SQL conditions for rows of the selection."""
+    seconds: ColumnElement[Any]
+    """Time of a row in seconds since the epoch; for a row of `hourly`, the last second of the hour."""
+    sums: Sequence[ColumnElement[Any]]
+
+
+def _find_source(selection: RequestSelection) -> _Source:
+    if selection.is_short_range or not selection.has_hourly_sums:
+        seconds: ColumnElement[Any] = requests.c.started_at // MICROSECONDS
+        return _Source(requests, request_conditions(selection), seconds, request_sums(requests.c))
+    seconds = cast(hourly.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
+    return _Source(hourly, hourly_conditions(selection), seconds, hourly_sums())
+
+
+def _sum(
+    connection: Connection,
+    selection: RequestSelection,
+    period_seconds: int,
+    group_columns: Sequence[str],
+    sum_names: Sequence[str] = SUM_NAMES,
+) -> list[tuple[int, Sequence[str], UsageSums]]:
+    """Return what `_read` returns, with the sums in `sum_names` as `UsageSums`. The others are 0."""
+    source = _find_source(selection)
+    values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
+    rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
+    return [
+        (start, keys, UsageSums(**dict(zip(sum_names, map(int, sums), strict=True))))
+        for start, keys, sums in rows
+        if None not in sums  # without a group, SQL returns a row without values if there are no requests
+    ]
+
+
+def _read(
+    connection: Connection,
+    selection: RequestSelection,
+    source: _Source,
+    period_seconds: int,
+    *,
+    group_columns: Sequence[str],
+    values: Sequence[ColumnElement[Any]],
+) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
+    """Return one tuple for each period and group, in order of time: beginning, values of `group_columns`, and `values`.
+
+    The beginning is in seconds since the epoch. `period_seconds` 0: there is one period, with the beginning 0.
+    """
+    if not period_seconds:
+        periods: list[ColumnElement[Any]] = []
+    elif source.table is hourly and period_seconds == HOUR_SECONDS:
+        periods = [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
+    else:
+        span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
+        periods = [build_period_number(source.seconds, period_seconds, *span)]
+    keys = [*periods, *(source.table.c[name] for name in group_columns)]
+    query = select(*keys, *values).where(*source.conditions)
+    rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
+    return [
+        (
+            find_period_start(int(row[0]), period_seconds) if periods else 0,
+            row[len(periods) : len(keys)],
+            row[len(keys) :],
+        )
+        for row in rows
+    ]
+
+
+def _list_times(connection: Connection, source: _Source, quantity: str) -> ColumnElement[Any]:
+    """Return the SQL expression for all times of a group: microseconds, or histograms as hexadecimal text."""
+    if source.table is requests:
+        value = requests.c[quantity]
+        return func.aggregate_strings(case((value > 0, cast(value, Text))), " ")
+    encoded = hourly.c[f"{quantity}_histogram"]
+    is_sqlite = connection.dialect.name == "sqlite"
+    return func.aggregate_strings(func.hex(encoded) if is_sqlite else func.encode(encoded, "hex"), " ")
+
+
+def _encode_times(source: _Source, times: str | None) -> str:
+    """Return histograms as hexadecimal text, separated by spaces, from `times`, a value of `_list_times`."""
+    if not times or source.table is not requests:
+        return times or ""
+    return encode_histogram(Counter(map(find_bucket, map(int, times.split())))).hex()
+
+
+MAX_ERRORS = 8
+"""Maximum number of groups of failed requests that `list_errors` returns."""
+
+
+class ErrorPeriod(Struct, frozen=True):
+    """Number of failed requests of one period with the same provider, type of error and HTTP status."""
+
+    start: int
+    """Beginning of the period in seconds since the epoch."""
+    provider: str
+    """Name of the provider. "": the request failed before a provider was called."""
+    error_type: str
+    """Type of the error in Anthropic's format, such as `rate_limit_error`."""
+    status: int
+    count: int
+    first_at: int
+    """Start of the first of these requests, in microseconds since the epoch."""
+    last_at: int
+    """Start of the latest of these requests, in microseconds since the epoch."""
+
+
+class ErrorGroup(Struct, frozen=True):
+    """Failed requests of one provider with the same type of error and the same HTTP status."""
+
+    provider: str
+    error_type: str
+    status: int
+    count: int
+    first_at: int
+    last_at: int
+    error: str
+    """Error message of the latest request of the group."""
+    request_id: str
+
+
+def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
+    """Return the numbers of failed requests by period, provider, type of error and status, in order of time.
+
+    `period_seconds` is the length of a period. Periods longer than one hour follow the time zone of the process, so a
+    day begins at local midnight.
+    """
+    if selection.values.get("outcome_class", "error") != "error":
+        return []
+    column = requests.c
+    failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
+    span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
+    period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
+    keys = (period, column.provider, column.error_type, column.status)
+    values = func.count(), func.min(column.started_at), func.max(column.started_at)
+    rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
+    found = [ErrorPeriod(find_period_start(int(number), period_seconds), *others) for number, *others in rows]
+    return sorted(found, key=lambda one: one.start)
+
+
+def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[ErrorGroup]:
+    """Return failed requests, grouped by provider, type of error and HTTP status, with the latest error message.
+
+    The result has at most `MAX_ERRORS` groups, the largest first.
+    """
+    found: dict[tuple[str, str, int], list[ErrorPeriod]] = {}
+    for one in errors:
+        found.setdefault((one.provider, one.error_type, one.status), []).append(one)
+    column = requests.c
+    counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
+    groups = []
+    for key in sorted(sorted(found), key=lambda key: -counts[key])[:MAX_ERRORS]:
+        first_at, last_at = min(one.first_at for one in found[key]), max(one.last_at for one in found[key])
+        latest = connection.execute(
+            select(column.error, column.id)
+            .where(column.started_at == last_at, column.outcome_class == "error", column.provider == key[0])
+            .limit(1)
+        ).first()
+        error, request_id = latest or ("", "")
+        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, error, request_id))
+    return groups
+
+
+class LedgerExtent(Struct, frozen=True):
+    """Number of stored requests in the ledger, with the times of the first and the latest one."""
+
+    requests: int
+    first_hour: int | None
+    """Hour of the first request, as number of hours since the epoch. None: the ledger is empty."""
+    last_at: int | None
+    """Start of the latest request in microseconds since the epoch. None: the ledger is empty."""
+
+
+def read_ledger_extent(connection: Connection) -> LedgerExtent:
+    """Return the number of all stored requests, the first hour with a request, and the start of the latest request."""
+    total, first = connection.execute(select(func.sum(hourly.c.requests), func.min(hourly.c.hour))).one()
+    last = connection.execute(select(func.max(requests.c.started_at))).scalar()
+    return LedgerExtent(int(total or 0), first, last)
+
+
+class Neighbors(NamedTuple):
+    """Ids of the stored requests directly before and after a request, in order of time. "": no such request."""
+
+    older_id: str
+    newer_id: str
+
+
+class SessionPosition(NamedTuple):
+    """Place of a request in its session, such as the third of eight requests."""
+
+    number: int
+    """Number of the request, in order of time. The first request of the session has the number 1."""
+    request_count: int
+    """Number of all stored requests of the session."""
+
+
+def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
+    """Return the ids of the stored requests directly before and after the request `row`, in order of time."""
+    everything = RequestSelection()
+    position = (row.started_at, row.id)
+    older = list_stored_requests(connection, everything, 1, before=position)
+    newer = list_stored_requests(connection, everything, 1, after=position)
+    return Neighbors(older[0].id if older else "", newer[0].id if newer else "")
+
+
+def find_session_position(connection: Connection, row: StoredRequest) -> SessionPosition:
+    """Return the place of the request `row` in its session by time, such as the third of eight stored requests."""
+    column = requests.c
+    until = column.started_at <= row.started_at
+    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(value_condition("session", row.session))
+    number, count = connection.execute(query).one()
+    return SessionPosition(int(number or 0), int(count))
+
+
+def find_last_key_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
+    """Return label of a virtual key → time of its last request in microseconds. Keys without requests are missing."""
+    latest = select(func.max(requests.c.started_at)).where(value_condition("key_label", virtual_keys.c.label))
+    query = select(virtual_keys.c.label, latest.scalar_subquery())
+    rows = connection.execute(query.where(virtual_keys.c.label == label) if label else query).all()
+    return {label: started_at for label, started_at in rows if started_at is not None}
+
+
+MAX_COUNTED_REQUESTS = 10_000
+"""Maximum number of stored requests that one count reads. Only the latest requests of the range are read."""
+_READ_COLUMNS = [requests.c[name] for name in dict.fromkeys((*FACETS.values(), *SEARCHED_COLUMNS, "note_count"))]
+
+
+class FacetCounts(Struct, frozen=True):
+    values: Mapping[str, Sequence[tuple[str, int]]]
+    """Column → pairs of value and number of requests, the most frequent values first."""
+    partial_columns: Collection[str] = ()
+    """Columns for which only the latest `MAX_COUNTED_REQUESTS` requests were counted."""
+
+
+def count_facets(
+    connection: Connection, selection: RequestSelection, columns: Sequence[str], limit: int
+) -> FacetCounts:
+    """Return the number of requests in `selection` for each value of each of `columns`.
+
+    The counts of a column ignore the filter on this column, so that a user can choose another value. `limit` is the
+    maximum number of values per column.
+    """
+    found: dict[str, Sequence[tuple[str, int]]] = {}
+    partial_columns = []
+    read: dict[str, tuple[Mapping[str, Counter[str]], bool]] = {}
+    for column in columns:
+        other = structs.replace(
+            selection, values={key: value for key, value in selection.values.items() if key != column}
+        )
+        if (sums := _find_sums(other, column)) is not None:
+            found[column] = _count_sums(connection, other, sums, column, limit)
+            continue
+        key = column if column in selection.values else ""  # columns without a filter have the same selection
+        if key not in read:
+            read[key] = _count_requests(connection, other, (column,) if key else columns)
+        counters, is_whole = read[key]
+        found[column] = sorted(counters[column].items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+        if not is_whole:
+            partial_columns.append(column)
+    return FacetCounts(found, partial_columns)
+
+
+def _find_sums(selection: RequestSelection, column: str) -> Table | None:
+    """Return the table with hourly sums that has `column` and all filtered columns of `selection`.
+
+    None: no such table, so single requests must be counted.
+    """
+    needed = {column, *selection.values}
+    if selection.is_short_range or selection.is_changed or selection.text:
+        return None
+    tables = ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS))
+    return next((table for table, keys in tables if needed <= {*keys}), None)
+
+
+def _count_sums(
+    connection: Connection, selection: RequestSelection, sums: Table, column: str, limit: int
+) -> list[tuple[str, int]]:
+    number = func.sum(sums.c.requests)
+    query = select(sums.c[column], number).where(*hourly_conditions(selection, sums)).group_by(sums.c[column])
+    rows = connection.execute(query.order_by(number.desc(), sums.c[column]).limit(limit))
+    return [(value, int(count)) for value, count in rows]
+
+
+def _count_requests(
+    connection: Connection, selection: RequestSelection, columns: Sequence[str]
+) -> tuple[Mapping[str, Counter[str]], bool]:
+    """Count the values of `columns` in the latest requests of `selection`.
+
+    The result maps column and value to a number of requests. The second item is False if requests were left out.
+    """
+    selection = narrow_to_matching_hours(connection, selection)
+    indexed = request_conditions(structs.replace(selection, text="", is_changed=False))
+    latest = select(*_READ_COLUMNS).where(*indexed).order_by(requests.c.started_at.desc()).limit(MAX_COUNTED_REQUESTS)
+    read = latest.subquery()
+    search = search_conditions(selection, read.c)
+    rows = connection.execute(select(*(read.c[name] for name in columns)).where(*search)).all()
+    counters = {name: Counter(row[index] for row in rows) for index, name in enumerate(columns)}
+    number = len(rows)
+    if search:
+        limited = select(requests.c.id).where(*indexed).limit(MAX_COUNTED_REQUESTS).subquery()
+        number = connection.execute(select(func.count()).select_from(limited)).scalar() or 0
+    return counters, number < MAX_COUNTED_REQUESTS

@@ -1,0 +1,169 @@
+"""What a reader of the ledger may read.
+
+A query ends after some seconds, and a search after some requests. A member sees only the requests of its own keys:
+`restrict_rows` rewrites each query on a connection, so that no page can forget the condition.
+"""
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, structs
+from sqlalchemy import ColumnClause, Connection, Engine, FromClause, Select, Table, TextClause, event, exc, func, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.sql.selectable import AliasedReturnsRows
+from sqlalchemy.sql.util import ClauseAdapter
+from sqlalchemy.sql.visitors import iterate
+
+from anthropic_proxy.console.ledger.request_queries import (
+    RequestSelection,
+    narrow_to_matching_hours,
+    request_conditions,
+    uncommon_value_condition,
+)
+from anthropic_proxy.console.ledger.tables import contents, hourly, requests, session_hours, virtual_keys
+
+MAX_READ_SECONDS = 10.0
+"""Maximum time in seconds of a query on PostgreSQL, and of all queries of one connection on SQLite."""
+MAX_SEARCHED_REQUESTS = 100_000
+"""Maximum number of requests that a search reads."""
+_INSTRUCTIONS = 10_000
+"""Number of instructions of SQLite's virtual machine between two checks of the time: less than a millisecond."""
+_CANCELED_STATE = "57014"
+"""SQLSTATE of a PostgreSQL query that exceeded `statement_timeout`."""
+
+
+class ReadFailure(Struct, frozen=True):
+    """HTTP status and message of the response after a database query failed."""
+
+    status: int
+    """HTTP status of the response."""
+    message: str
+
+
+def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
+    """Make database queries on connections of `engine` fail if they need more than `seconds`.
+
+    On SQLite, the time counts from the opening of the connection, so all queries of a connection share this limit.
+    """
+
+    @event.listens_for(engine, "connect")
+    def set_statement_timeout(connection: DBAPIConnection, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            end = time.monotonic() + seconds
+            connection.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+            return
+        cursor = connection.cursor()
+        cursor.execute(f"SET statement_timeout TO {round(seconds * 1_000)}")
+        cursor.close()
+        connection.commit()
+
+
+def describe_read_failure(error: exc.SQLAlchemyError) -> ReadFailure:
+    """Return the HTTP status and the message for the user after a query failed with `error`."""
+    cause = getattr(error, "orig", None) or error
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_INTERRUPT or getattr(cause, "sqlstate", None) == _CANCELED_STATE:
+        return ReadFailure(
+            504,
+            f"The ledger did not reply within {MAX_READ_SECONDS:g} s, because the query reads too many requests. "
+            "Choose a shorter range, or add a filter.",
+        )
+    reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+    return ReadFailure(503, f"The ledger cannot be read: {reason}. Requests are still served.")
+
+
+def limit_search_range(
+    connection: Connection,
+    chosen: RequestSelection,
+    before: int | None = None,
+    after: int | None = None,
+    max_requests: int = MAX_SEARCHED_REQUESTS,
+) -> RequestSelection:
+    """Return `chosen` with a shorter time range if its search would read more requests than `max_requests`.
+
+    `before` and `after` are positions in the list of requests: the start of a request in microseconds since the epoch.
+    A page before a position has older requests, so the oldest part of the range is cut off. A page after a position has
+    newer requests, so the newest part is cut off. Without both, the oldest part is cut off.
+    """
+    if not (chosen.text or chosen.is_changed):
+        return chosen
+    column, wide = (
+        requests.c.started_at,
+        structs.replace(narrow_to_matching_hours(connection, chosen), text="", is_changed=False),
+    )
+    if before is not None:
+        wide = structs.replace(wide, end=min(wide.end, before + 1))
+    if after is not None:
+        wide = structs.replace(wide, start=max(wide.start, after))
+    query = select(column).where(*request_conditions(wide))
+    ordered = query.order_by(column.desc() if after is None else column.asc())
+    limit = connection.execute(ordered.offset(max_requests).limit(1)).scalar()
+    if limit is None:
+        return chosen
+    return structs.replace(chosen, start=limit) if after is None else structs.replace(chosen, end=limit + 1)
+
+
+class RestrictedQueryError(Exception):
+    """Error: a query on a restricted connection could return rows of other keys, so it is not sent to the database."""
+
+
+def find_key_labels(connection: Connection, owner: str) -> list[str]:
+    """Return the labels (names) of all virtual keys of `owner`, revoked keys included.
+
+    The comparison of owners ignores upper and lower case.
+    """
+    if not owner:
+        return []
+    query = select(virtual_keys.c.label).where(func.lower(virtual_keys.c.owner) == owner.lower())
+    return list(connection.execute(query.order_by(virtual_keys.c.label)).scalars())
+
+
+def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
+    """Limit all later queries on `connection` to requests with the virtual keys in `key_labels`.
+
+    A query that cannot be limited, such as SQL text, then raises `RestrictedQueryError`.
+    """
+    permitted = _build_permitted(list(key_labels))
+
+    @event.listens_for(connection, "before_execute", retval=True)
+    def restrict(_: Connection, statement: Any, several: Any, values: Any, options: Any) -> tuple[Any, Any, Any]:
+        return _rewrite(statement, permitted), several, values
+
+
+def _build_permitted(labels: Sequence[str]) -> Mapping[Table, FromClause]:
+    """Return table → subquery with the rows of this table that belong to keys with these `labels`."""
+    found: dict[Table, FromClause] = {
+        table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
+        for table in (hourly, session_hours)
+    }
+    indexed = (
+        requests.c.key_label.in_(labels),
+        uncommon_value_condition("key_label"),
+    )  # no virtual key has the label `local`
+    found[requests] = select(requests).where(*indexed).subquery(requests.name)
+    own = select(requests.c.id).where(*indexed)
+    found[contents] = select(contents).where(contents.c.request_id.in_(own)).subquery(contents.name)
+    return found
+
+
+def _is_literal(element: Any) -> bool:
+    """Return True for SQL text as a column, which can contain a query, other than `count(*)`."""
+    return isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
+
+
+def _rewrite(statement: Any, permitted: Mapping[Table, FromClause]) -> Any:
+    if not isinstance(statement, Select):
+        raise RestrictedQueryError(f"a statement of the type {type(statement).__name__}")
+    elements = list(iterate(statement))
+    for element in elements:
+        is_renamed = isinstance(element, AliasedReturnsRows) and isinstance(element.element, Table)
+        is_text = isinstance(element, TextClause) or _is_literal(element)
+        if is_renamed or is_text:
+            raise RestrictedQueryError(f"a query with {type(element).__name__}, whose rows cannot be restricted")
+    for table in {element for element in elements if isinstance(element, Table)}:
+        if table not in permitted:
+            raise RestrictedQueryError(f"a query of the table {table.name}")
+        statement = ClauseAdapter(permitted[table]).traverse(statement)
+    return statement

@@ -1,0 +1,466 @@
+"""Which requests (`RequestSelection`), and queries for single requests, sorted lists and sessions.
+
+The index of a facet leaves out the most common value of its column, because most rows have it. A condition on such a
+column must name this value (`value_condition`), or the database reads all rows of the time range. A filter by the
+common value itself reads the hourly sums first (`narrow_to_matching_hours`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, func, not_, or_, select
+
+from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, round_end_to_hour
+from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.tables import (
+    COMMON_VALUES,
+    HOURLY_KEYS,
+    SESSION_KEYS,
+    StoredRequest,
+    hourly,
+    request_sums,
+    requests,
+    session_hours,
+    session_sums,
+)
+from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.plugins import Client, Receipt
+
+_STREAMED_ROWS = 1_000
+"""Number of rows that are read at once during an export of all requests."""
+SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent")
+"""Columns of the table `requests` that a text search compares with the text of the user."""
+
+
+class RequestSelection(Struct, frozen=True, kw_only=True):
+    """Selection of stored requests: a time range, values of columns, and a text that must occur."""
+
+    start: int = 0
+    """Beginning of the time range, in microseconds since the epoch."""
+    end: int = 1 << 62
+    """End of the time range, in microseconds since the epoch, exclusive."""
+    values: Mapping[str, str] = {}
+    """Column of `requests` → value that the selected requests have in this column. Empty: no filter."""
+    is_changed: bool = False
+    """True to select only requests that the translation to the provider's format changed."""
+    text: str = ""
+    """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
+    """
+
+    has_model: bool = False
+    """True to select only requests that named a model. A request with another path, or without a valid body, named
+    none."""
+
+    @property
+    def has_hourly_sums(self) -> bool:
+        """True if the table `hourly` has every column of the filters, so that its sums can be used."""
+        return not (self.is_changed or self.text or set(self.values) - set(HOURLY_KEYS))
+
+    @property
+    def end_hour(self) -> int:
+        """End of the time range in whole hours since the epoch, usually rounded up; this hour is excluded.
+
+        Queries of hourly sums need this value, because each row with sums is for a whole UTC hour. `round_end_to_hour`
+        describes the rounding.
+        """
+        return round_end_to_hour(-(-self.end // MICROSECONDS))
+
+    @property
+    def is_short_range(self) -> bool:
+        """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
+        return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
+
+
+def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for rows of `sums`, a table of hourly sums, that belong to the selection `chosen`.
+
+    The fields `text` and `is_changed` of the selection are ignored, because they apply only to single requests.
+    """
+    # a table of hourly sums has no columns for a text search
+    conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
+    conditions += [sums.c[name] == value for name, value in chosen.values.items()]
+    return [*conditions, hourly.c.requested_model != ""] if chosen.has_model else conditions
+
+
+def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for rows of the table `requests` that belong to the selection `chosen`."""
+    column = requests.c
+    conditions: list[ColumnElement[bool]] = [column.started_at >= chosen.start, column.started_at < chosen.end]
+    conditions += [value_condition(name, value) for name, value in chosen.values.items()]
+    if chosen.has_model:
+        conditions.append(column.requested_model != "")
+    return conditions + search_conditions(chosen, column)
+
+
+def value_condition(column_name: str, value: Any) -> ColumnElement[bool]:
+    """Return the SQL condition for rows of the table `requests` with `value` in the column `column_name`.
+
+    `value` is a text, or another column.
+    """
+    # a database uses the index without the common value only if the condition names this value
+    matches: ColumnElement[bool] = requests.c[column_name] == value
+    if column_name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[column_name]):
+        return matches
+    return and_(matches, uncommon_value_condition(column_name))
+
+
+def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
+    """Return the SQL condition that excludes rows of `requests` with the most common value of a column.
+
+    The index of the column does not have these rows, so the database uses the index only with this condition.
+    """
+    is_other: ColumnElement[bool] = requests.c[column_name] != bindparam(
+        None, COMMON_VALUES[column_name], literal_execute=True
+    )
+    return is_other
+
+
+def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -> RequestSelection:
+    """Return `chosen` with a shorter time range if it filters by the most common value of a column.
+
+    The index of the column does not contain this value, so the query would read all rows in the time range. The range
+    is therefore reduced to the hours from the first to the last with this value in the hourly sums. It still contains
+    all requests that match. A filter by `outcome_class` alone does not shorten the range.
+    """
+    for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
+        values = {name: value for name, value in chosen.values.items() if name in keys}
+        if any(COMMON_VALUES.get(name) == value and name != "outcome_class" for name, value in values.items()):
+            known = structs.replace(chosen, values=values)
+            hours = select(func.min(sums.c.hour), func.max(sums.c.hour)).where(*hourly_conditions(known, sums))
+            first, last = connection.execute(hours).one()
+            if first is None:
+                start = end = chosen.end
+            else:
+                start, end = first * MICROSECONDS_PER_HOUR, (last + 1) * MICROSECONDS_PER_HOUR
+            chosen = structs.replace(chosen, start=max(chosen.start, start), end=min(chosen.end, end))
+    return chosen
+
+
+def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for the text search of `chosen` and for its filter `is_changed`.
+
+    This filter selects requests that the translation to the provider's format changed. `columns` has the columns of
+    `requests`, or of a subquery with the same columns.
+    """
+    conditions: list[ColumnElement[bool]] = []
+    if chosen.is_changed:
+        conditions.append(columns.note_count > 0)
+    if chosen.text:
+        conditions.append(or_(*(columns[name].icontains(chosen.text, autoescape=True) for name in SEARCHED_COLUMNS)))
+    return conditions
+
+
+def list_stored_requests(
+    connection: Connection,
+    chosen: RequestSelection,
+    limit: int,
+    before: tuple[int, str] | None = None,
+    after: tuple[int, str] | None = None,
+) -> list[StoredRequest]:
+    """Return at most `limit` stored requests of the selection `chosen`, the latest first.
+
+    With `before`, only requests that are older than this position count. With `after`, only later requests count, and
+    the oldest of these are returned. A position is the start of a request in microseconds since the epoch, and its id.
+    """
+    column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
+    if before is not None:  # one limit of time, so that the database begins at this place of the index
+        chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
+        own.append(not_(and_(column.started_at == before[0], column.id >= before[1])))
+    if after is not None:
+        chosen = structs.replace(chosen, start=max(chosen.start, after[0]))
+        own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
+    order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
+    query = select(requests).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
+    rows = [StoredRequest(*row) for row in connection.execute(query)]
+    return rows if after is None else rows[::-1]
+
+
+def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
+    """Yield all stored requests, the oldest first, for an export. They are not all in memory at once."""
+    query = select(requests).order_by(requests.c.started_at, requests.c.id)
+    for row in connection.execution_options(yield_per=_STREAMED_ROWS).execute(query):
+        yield StoredRequest(*row)
+
+
+def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
+    """Return the stored request with the id `request_id`. None: the ledger has no such request."""
+    row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
+    return None if row is None else StoredRequest(*row)
+
+
+MAX_SORTED_REQUESTS = 30_000
+"""Number of the latest requests of a selection that are sorted."""
+_column = requests.c
+_context = _column.input_tokens + _column.cache_read_tokens + _column.cache_write_tokens
+SORT_KEYS: Mapping[str, ColumnElement[Any]] = {
+    "in": _context,
+    "cached": case((_context > 0, _column.cache_read_tokens * 10_000 // _context), else_=None),
+    "cache-write": _column.cache_write_tokens,
+    "out": _column.output_tokens,
+    "thinking": _column.thinking_tokens,
+    "first": _column.first_token,
+    "total": _column.duration,
+    "rate": _column.output_rate,
+    "messages": _column.message_count,
+    "tools": _column.tool_count,
+    "tool-errors": _column.tool_errors,
+    "attempts": _column.attempts,
+    "changes": _column.note_count,
+    "requested-cost": _column.requested_cost,
+    "cost": _column.cost,
+}
+"""Name of a sortable column in the URL → SQL expression of the number by which requests are sorted."""
+_HIGHEST, _LOWEST = float(1 << 62), -1.0
+
+
+class SortOrder(Struct, frozen=True):
+    """Order of a list of requests: a column and its direction.
+
+    Requests with an unknown value are last in both directions.
+    """
+
+    name: str
+    """Name of the column, a key of `SORT_KEYS`."""
+    is_descending: bool = True
+
+
+class SortedRequest(Struct, frozen=True):
+    """A stored request and its position in the sorted list."""
+
+    request: StoredRequest
+    position: tuple[float, int, str]
+    """Position in the list: value of the sorted column, start in microseconds, and id of the request."""
+
+
+def list_sorted_requests(
+    connection: Connection,
+    chosen: RequestSelection,
+    order: SortOrder,
+    limit: int,
+    *,
+    before: tuple[float, int, str] | None = None,
+    after: tuple[float, int, str] | None = None,
+) -> list[SortedRequest]:
+    """Return one page of the requests in the selection `chosen`, sorted by `order`, at most `limit`.
+
+    The page begins after the position `before`, or ends before the position `after`. Without both, it is the first
+    page. A position is `SortedRequest.position` of a request on another page.
+    """
+    unknown = _LOWEST if order.is_descending else _HIGHEST
+    value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
+    latest = (
+        select(_column.id, _column.started_at, value)
+        .where(*request_conditions(narrow_to_matching_hours(connection, chosen)))
+        .order_by(_column.started_at.desc())
+        .limit(MAX_SORTED_REQUESTS)
+        .subquery()
+    )
+    keys = (latest.c.value, latest.c.started_at, latest.c.id)
+    descending = [one == (after is None) for one in (order.is_descending, True, True)]
+    # the results follow the position `before` in the list, and precede the position `after`
+    conditions = [_follows(keys, position, descending) for position in (before or after,) if position is not None]
+    ordered = [key.desc() if one else key.asc() for key, one in zip(keys, descending, strict=True)]
+    nearest = select(*keys).where(*conditions).order_by(*ordered).limit(limit)
+    positions = [(float(row[0]), int(row[1]), str(row[2])) for row in connection.execute(nearest)]
+    found = select(requests).where(_column.id.in_([position[2] for position in positions]))
+    rows = {row.id: StoredRequest(*row) for row in connection.execute(found)}
+    listed = [SortedRequest(rows[position[2]], position) for position in positions if position[2] in rows]
+    return listed if after is None else listed[::-1]
+
+
+def _follows(keys: Any, position: tuple[float, int, str], descending: Sequence[bool]) -> ColumnElement[bool]:
+    """Return the SQL condition for rows that follow `position` in the sorted list.
+
+    `keys` are the columns of the order. `descending` is True for each column with the highest value first.
+    """
+    steps = [key < value if one else key > value for key, value, one in zip(keys, position, descending, strict=True)]
+    same = [key == value for key, value in zip(keys, position, strict=True)]
+    return or_(steps[0], and_(same[0], steps[1]), and_(same[0], same[1], steps[2]))
+
+
+MAX_SESSION_REQUESTS = 1_000
+"""Maximum number of requests that `list_session_requests` returns: the latest ones of a session."""
+MAX_SAMPLED_REQUESTS = 50_000
+"""Maximum number of requests from which sessions are computed if there are no sums by session."""
+
+
+class SessionRow(Struct, frozen=True, kw_only=True):
+    """Id, project, times and sums of one session."""
+
+    session: str
+    project: str
+    """Project in the latest request of the session."""
+    sums: UsageSums
+    started_at: int
+    """Start of the first request of the session in microseconds since the epoch."""
+    last_at: int
+    """Start of the last request of the session in microseconds since the epoch."""
+    max_context: int
+    """Number of input tokens of the request with the highest number of input tokens."""
+
+
+class SessionList(Struct, frozen=True):
+    """Result of `list_sessions`: the latest sessions of a selection of requests."""
+
+    rows: Sequence[SessionRow]
+    count: int
+    """Number of all sessions of the selection, also those beyond the limit of the list."""
+    is_complete: bool
+    """True if all requests of the selection were read. False: only the latest `MAX_SAMPLED_REQUESTS` were read."""
+
+
+def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) -> SessionList:
+    """Return the sessions with requests in the selection `chosen`, the latest first, at most `limit`."""
+    if not (chosen.is_short_range or chosen.is_changed or chosen.text or set(chosen.values) - set(SESSION_KEYS)):
+        hour, values = session_hours.c.hour, chosen.values.items()
+        conditions = [
+            *(hour >= chosen.start // MICROSECONDS_PER_HOUR, hour < chosen.end_hour),
+            *(session_hours.c.session != "", *(session_hours.c[name] == value for name, value in values)),
+        ]
+        return _select(connection, session_hours.c, _session_columns(), conditions, limit)
+    column = requests.c
+    named = and_(*request_conditions(chosen), column.session != "")
+    sample = select(*column).where(named).order_by(column.started_at.desc()).limit(MAX_SAMPLED_REQUESTS)
+    sampled = sample.subquery().c
+    context = sampled.input_tokens + sampled.cache_read_tokens + sampled.cache_write_tokens
+    times = (func.min(sampled.started_at), func.max(sampled.started_at))
+    return _select(connection, sampled, [*request_sums(sampled), *times, func.max(context)], [], limit)
+
+
+def sum_session(connection: Connection, session: str) -> SessionRow | None:
+    """Return the sums over all requests of the session with the id `session`.
+
+    None: the ledger has no data about this session.
+    """
+    found = _select(connection, session_hours.c, _session_columns(), [session_hours.c.session == session], 1)
+    return found.rows[0] if found.rows else None
+
+
+def list_session_requests(connection: Connection, session: str) -> list[StoredRequest]:
+    """Return the latest requests of the session with the id `session`, in order of time.
+
+    At most `MAX_SESSION_REQUESTS` are returned.
+    """
+    chosen = RequestSelection(values={"session": session})
+    return list_stored_requests(connection, chosen, MAX_SESSION_REQUESTS)[::-1]
+
+
+def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
+    """Return session id → id with prefix of the model that served its latest request.
+
+    A session is missing if this request was sent to no model.
+    """
+    column = requests.c
+    latest = [and_(value_condition("session", row.session), column.started_at == row.last_at) for row in rows]
+    if not latest:
+        return {}
+    query = select(column.session, column.prefix, column.provider, column.model).where(or_(*latest), column.model != "")
+    return {row.session: f"{row.prefix or row.provider}/{row.model}" for row in connection.execute(query)}
+
+
+def _session_columns() -> list[ColumnElement[Any]]:
+    column = session_hours.c
+    return [*session_sums(), func.min(column.started_at), func.max(column.last_at), func.max(column.max_context)]
+
+
+def _select(
+    connection: Connection, column: Any, values: Sequence[Any], conditions: Sequence[ColumnElement[bool]], limit: int
+) -> SessionList:
+    """Run a query for sessions and return the latest ones, at most `limit`, with the number of all.
+
+    `column` has the columns of the table. `values` are SQL expressions for sums, first time, last time and maximum
+    context. `conditions` are SQL conditions for the rows.
+    """
+    project = (func.min(column.project), func.max(column.project))
+    keys = (column.session, *project, func.count().over(), func.sum(values[0]).over())
+    query = select(*keys, *values).where(*conditions).group_by(column.session)
+    found = connection.execute(query.order_by(values[-2].desc()).limit(limit)).all()
+    moved = [session for session, first, last, *_ in found if first != last]
+    latest = (
+        _find_latest_projects(connection, column, values[-2], [*conditions, column.session.in_(moved)]) if moved else {}
+    )
+    rows = [
+        SessionRow(
+            session=session,
+            project=latest.get(session, project),
+            sums=UsageSums(*map(int, sums[:-3])),
+            started_at=sums[-3],
+            last_at=sums[-2],
+            max_context=sums[-1],
+        )
+        for session, project, _, _, _, *sums in found
+    ]
+    count, read = found[0][3:5] if found else (0, 0)
+    return SessionList(rows, count, column is session_hours.c or read < MAX_SAMPLED_REQUESTS)
+
+
+def _find_latest_projects(
+    connection: Connection, column: Any, last_at: ColumnElement[Any], conditions: Sequence[ColumnElement[bool]]
+) -> dict[str, str]:
+    """Return the project of the latest requests of each session, by session id.
+
+    `column` has the columns of the table. `last_at` is the SQL expression for the start of the last request.
+    `conditions` are SQL conditions for the rows.
+    """
+    keys = column.session, column.project
+    query = select(*keys).where(*conditions).group_by(*keys).order_by(last_at, column.project)
+    return {row.session: row.project for row in connection.execute(query)}
+
+
+_decode_texts = msgspec.json.Decoder(list[str]).decode
+_decode_notes = msgspec.json.Decoder(list[FidelityNote]).decode
+
+
+def list_failed_attempts(row: StoredRequest) -> list[str]:
+    """Return the failed calls to providers in the stored request `row`, as provider and HTTP status: `groq 429`."""
+    return _decode_texts(row.failed_attempts) if row.failed_attempts else []
+
+
+def list_notes(row: StoredRequest) -> list[FidelityNote]:
+    """Return the notes of the stored request `row` about fields that were approximated, emulated or dropped."""
+    return _decode_notes(row.notes) if row.notes else []
+
+
+def to_receipt(row: StoredRequest) -> Receipt:
+    """Return the receipt (record) of the stored request `row`.
+
+    Fields that the ledger does not store have their default values.
+    """
+    fidelity = FidelityReport()
+    fidelity.add_notes(list_notes(row))
+    return Receipt(
+        request_id=row.id,
+        client=Client(name=row.key_label),
+        started_at=row.started_at / MICROSECONDS,
+        method=row.method or ("POST" if row.path == EXCHANGE_PATH else "–"),
+        path=row.path,
+        requested_model=row.requested_model,
+        provider=row.provider,
+        prefix=row.prefix,
+        model=row.model,
+        route=row.route,
+        route_reason=row.route_reason,
+        tool_count=row.tool_count,
+        message_count=row.message_count,
+        tool_results=row.tool_results,
+        tool_errors=row.tool_errors,
+        stream=row.stream,
+        input_tokens=row.input_tokens,
+        cache_read_tokens=row.cache_read_tokens,
+        cache_write_tokens=row.cache_write_tokens,
+        cache_write_1h_tokens=row.cache_write_1h_tokens,
+        output_tokens=row.output_tokens,
+        thinking_tokens=row.thinking_tokens,
+        first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
+        duration_seconds=row.duration / MICROSECONDS,
+        status=row.status,
+        outcome=row.outcome,
+        error_type=row.error_type,
+        error=row.error,
+        failed_attempts=list_failed_attempts(row),
+        fidelity=fidelity,
+    )

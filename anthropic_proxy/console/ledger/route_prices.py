@@ -1,0 +1,75 @@
+"""Prices of the models that a route with `balance = "cost"` compares, to call the cheapest one first.
+
+The prices come from `[prices]` in the configuration file or from the package `genai-prices`.
+`find_typical_request_prices` returns them. `require_known_prices` rejects a configuration with an unknown price.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from anthropic_proxy.console.ledger.price_updates import find_price_source, has_price_package
+from anthropic_proxy.console.ledger.prices import PriceList, TokenCounts
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.errors import ClientError, ConfigurationError
+from anthropic_proxy.gateway.settings import ConfiguredRoute, Settings
+from anthropic_proxy.installation import build_extra_install_command
+
+EXTRA = "prices"
+"""Name of the optional dependency group that installs the package `genai-prices`."""
+_TYPICAL = TokenCounts(input=2_000, cache_read=18_000, output=1_000)
+"""Token counts of the request for which prices are compared: a long conversation, mostly in the provider's cache."""
+
+
+def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
+    """Return the price in US dollars of a typical request for each model of routes that compare prices.
+
+    Models without a known price are absent.
+    """
+    find_price_source(settings.data_directory).reload_if_changed()
+    prices = PriceList(settings)
+    found: dict[str, float] = {}
+    for _, target in _list_targets(settings):
+        price = prices.find(target.provider, target.model)
+        if price is not None:
+            found[_name(target)] = price.calculate_cost(_TYPICAL)
+    return found
+
+
+def require_known_prices(settings: Settings) -> None:
+    """Raise `ConfigurationError` if a model of a route with `balance = "cost"` has no known price.
+
+    The error lists all such models.
+    """
+    prices, messages = find_typical_request_prices(settings), []
+    for rule, target in _list_targets(settings):
+        name = _name(target)
+        if name not in prices:
+            place, table = rule.origin.replace(" line ", ", line "), f'[prices."{name}"]'
+            install = (
+                "" if has_price_package() else f", or install the price list:  {build_extra_install_command(EXTRA)}"
+            )
+            messages.append(
+                f'The route "{rule.name}" ({place}) has balance = "cost", but {name} has no known price. '
+                f"Add {table} with input and output to anthropic-proxy.toml{install or '.'}"
+            )
+    if messages:
+        raise ConfigurationError(*messages)
+
+
+def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]]:
+    """Yield each target of all routes that compare prices, with its route.
+
+    Targets that cannot serve requests are left out.
+    """
+    for rule in settings.routes:
+        if rule.balance == "cost":
+            try:
+                targets = build_route(RoutingQuery("claude", rule=rule), settings, Catalog()).targets
+            except ClientError:
+                continue  # the start-up summary contains the error
+            for target in targets:
+                yield rule, target
+
+
+def _name(target: Target) -> str:
+    return f"{target.provider.prefix}/{target.model}"

@@ -1,0 +1,177 @@
+"""`Spool`: file in which rows for the ledger wait while PostgreSQL is unavailable. They survive a restart.
+
+All workers of a machine use the same file, a SQLite database in the data directory. A worker claims the oldest block,
+the rows of one transaction, for a minute. It stores them and deletes the block, or releases it after a failure.
+"""
+
+import hashlib
+import os
+import sqlite3
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import URL
+
+from anthropic_proxy.console.ledger.contents import ContentRow
+from anthropic_proxy.console.ledger.tables import StoredRequest
+
+_T = TypeVar("_T")
+_FILE_NAME = "ledger-spool-{}.sqlite3"
+"""Name of the file in the data directory, with a digest of the address of the PostgreSQL database."""
+_PLACE_PARAMETERS = ("host", "hostaddr", "port", "dbname", "service", "options")
+"""Parameters in the address of a PostgreSQL database that select another server, database or schema."""
+MAX_BYTES = 256 * 1024 * 1024
+"""Maximum size of the file in bytes. Further requests wait in memory."""
+CLAIM_SECONDS = 60.0
+"""Time in seconds for which a worker claims a block (rows of one transaction), to store it in the ledger."""
+_LOCK_TIMEOUT_SECONDS = 5.0
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
+"""Exceptions of msgspec for a value of another type, damaged bytes, deep nesting, and a column that is no BLOB."""
+_BLOCK_BYTES = 4096
+_TABLE = """CREATE TABLE IF NOT EXISTS block (
+    id INTEGER PRIMARY KEY, rows BLOB NOT NULL, row_count INTEGER NOT NULL, claimed_until REAL NOT NULL DEFAULT 0
+)"""
+_CLAIM = """UPDATE block SET claimed_until = ?1 + ?2
+    WHERE id = (SELECT id FROM block WHERE claimed_until <= ?1 ORDER BY id LIMIT 1) RETURNING id, rows, row_count"""
+
+
+class Block(Struct):
+    """Rows of one batch, which are stored in the ledger in one transaction."""
+
+    rows: list[StoredRequest]
+    texts: dict[str, list[ContentRow]]
+    """Request id → rows of the table `contents` with the texts of this request."""
+    id: int = 0
+    """Number of the block in the file. 0: it is not in the file yet."""
+    dropped_rows: int = 0
+    """Number of requests of the block that cannot be decoded, after `Spool.claim`."""
+    problem: str = ""
+    """Reason of the first failure to decode a request or its texts. "": there was none."""
+
+
+class _EncodedBlock(Struct):
+    """Rows of one batch that are not decoded yet."""
+
+    rows: list[msgspec.Raw]
+    texts: dict[str, msgspec.Raw]
+
+
+class Spool:
+    """File in the directory `folder` with rows that wait for the PostgreSQL database at `url`.
+
+    The rows are stored as blocks, each with the rows of one transaction.
+    """
+
+    def __init__(self, folder: Path, url: URL) -> None:
+        self.file = folder / _FILE_NAME.format(_digest(url))
+        self._has_file = os.path.exists(self.file)  # `Path.exists` raises an exception for a directory without access
+
+    def append(self, block: Block) -> bool:
+        """Add `block`, the rows of one transaction, to the file and return True.
+
+        False: the file is full or cannot be written.
+        """
+        try:
+            with closing(self._open()) as database:
+                database.execute(
+                    "INSERT INTO block (rows, row_count) VALUES (?, ?)",
+                    (msgspec.msgpack.encode(block), len(block.rows)),
+                )
+        except (sqlite3.Error, OSError):
+            return False
+        return True
+
+    def claim(self) -> Block | None:
+        """Return the oldest block that no worker has claimed, and claim it for `CLAIM_SECONDS`.
+
+        None: there is no such block, or the file cannot be used. Requests that cannot be decoded are left out, and
+        counted in `Block.dropped_rows`.
+        """
+        if not self._has_file:
+            return None
+        try:
+            with closing(self._open()) as database:
+                found = database.execute(_CLAIM, (time.time(), CLAIM_SECONDS)).fetchone()
+        except (sqlite3.Error, OSError):
+            return None
+        if found is None:
+            return None
+        block = _decode_block(found[1], found[2])
+        block.id = found[0]
+        return block
+
+    def release(self, block: Block) -> None:
+        """End the claim of `block`, so that this or another worker can claim it again."""
+        with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
+            database.execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
+
+    def delete(self, block: Block) -> bool:
+        """Delete `block` from the file, because its rows are now stored in the ledger, and return True.
+
+        False: the file cannot be written, or another worker has deleted the block. A block that stays in the file is
+        claimed again later. The worker that claims it skips the stored rows.
+        """
+        try:
+            with closing(self._open()) as database:
+                return database.execute("DELETE FROM block WHERE id = ?", (block.id,)).rowcount > 0
+        except (sqlite3.Error, OSError):
+            return False
+
+    def count_rows(self) -> int:
+        """Return the number of requests that wait in the file."""
+        if not self._has_file:
+            return 0
+        try:
+            with closing(self._open()) as database:
+                return int(database.execute("SELECT coalesce(sum(row_count), 0) FROM block").fetchone()[0])
+        except (sqlite3.Error, OSError):
+            return 0
+
+    def _open(self) -> sqlite3.Connection:
+        """Open the SQLite file, or create it with access for its owner only."""
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
+        self._has_file = True
+        database = sqlite3.connect(self.file, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+        database.execute("PRAGMA auto_vacuum=FULL")  # effective in an empty file only
+        database.execute(f"PRAGMA max_page_count={MAX_BYTES // _BLOCK_BYTES}")
+        database.execute(_TABLE)
+        return database
+
+
+def _decode_block(data: bytes, row_count: int) -> Block:
+    """Return the block `data` of `row_count` requests, without requests and texts that cannot be decoded."""
+    try:
+        return msgspec.msgpack.decode(data, type=Block)
+    except _DECODE_ERRORS as error:
+        block = Block([], {}, dropped_rows=row_count, problem=str(error))
+    try:
+        encoded = msgspec.msgpack.decode(data, type=_EncodedBlock)
+    except _DECODE_ERRORS:
+        return block
+    problems: list[str] = []
+    block.rows = [row for item in encoded.rows if (row := _decode(item, StoredRequest, problems)) is not None]
+    for request_id, item in encoded.texts.items():
+        if (texts := _decode(item, list[ContentRow], problems)) is not None:
+            block.texts[request_id] = texts
+    block.dropped_rows, block.problem = len(encoded.rows) - len(block.rows), problems[0] if problems else block.problem
+    return block
+
+
+def _decode(data: msgspec.Raw, kind: type[_T], problems: list[str]) -> _T | None:
+    """Return the value `data` of the type `kind`. None: it cannot be decoded; the reason is added to `problems`."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except _DECODE_ERRORS as error:
+        problems.append(str(error))
+        return None
+
+
+def _digest(url: URL) -> str:
+    """Return a digest of server, port, database and schema in `url`, without user and password."""
+    place = [url.host, url.port or 5432, url.database, *(url.query.get(name) for name in _PLACE_PARAMETERS)]
+    return hashlib.sha256(repr(place).encode()).hexdigest()[:12]

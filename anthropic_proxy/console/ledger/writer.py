@@ -1,0 +1,659 @@
+"""`LedgerWriter`: stores finished requests from a queue in the database, in a thread of its own.
+
+Theory of operation. A batch of receipts becomes rows, and is stored in one transaction: the rows of `requests`, their
+sums, and their texts, so that the tables always agree. Of the requests that a limit of their key rejects, only one a
+minute is a row; the sums have all of them.
+
+- A batch that fails for a reason of the database (locked, full, unreachable) is kept and written later. While
+  PostgreSQL is unavailable, batches wait in a file (`Spool`), so that a restart loses none.
+- A batch that fails because of a value is written row by row, and the rejected row is dropped.
+- A commit may have succeeded although its answer was lost. So a repeated batch leaves out the rows that are stored.
+
+The statements are compiled once and then executed by the driver, because SQLAlchemy would need most of the CPU time.
+"""
+
+import os
+import secrets
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from msgspec.structs import astuple
+from sqlalchemy import (
+    ClauseElement,
+    Dialect,
+    Engine,
+    Table,
+    and_,
+    bindparam,
+    case,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
+from anthropic_proxy.console.ledger.costs import CostCalculator
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    convert_driver_errors,
+    describe_database_failure,
+    describe_database_location,
+    describe_value_failure,
+    find_database_file,
+    find_database_url,
+    is_value_failure,
+    open_for_writing,
+)
+from anthropic_proxy.console.ledger.price_updates import find_price_source
+from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQueue
+from anthropic_proxy.console.ledger.retention import Retention
+from anthropic_proxy.console.ledger.rows import RowBuilder, decode_attempt_times, is_rejected_by_limit
+from anthropic_proxy.console.ledger.spool import Block, Spool
+from anthropic_proxy.console.ledger.sums import (
+    SUM_NAMES,
+    TOKEN_COUNTS,
+    TOOL_COUNTS,
+    add_histogram,
+    count_buckets,
+    decode_histogram,
+    encode_histogram,
+)
+from anthropic_proxy.console.ledger.tables import (
+    HOURLY_KEYS,
+    SESSION_KEYS,
+    StoredRequest,
+    contents,
+    hourly,
+    requests,
+    session_hours,
+)
+from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Cost, Receipt
+
+MAX_ROWS_PER_STATEMENT = 100
+"""Maximum number of rows that one statement inserts on PostgreSQL."""
+_ReadValues = Callable[[Mapping[str, Any]], Any]
+
+
+class DriverConnection:
+    """Connection of `engine` for transactions that the database driver executes, in one thread.
+
+    After a database error on SQLite, the caller must dispose the engine and open a new `DriverConnection`
+    (`LedgerWriter._fail` does).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.dialect: Dialect = engine.dialect
+        self.cursor: Any = None
+        """Cursor of the driver, during a transaction."""
+        self._driver: Any = None
+        """Connection of the driver. None: it is not open."""
+        self._pooled: PoolProxiedConnection | None = None
+        """Connection to PostgreSQL during a transaction. None: no transaction, or the database is on SQLite."""
+
+    def run(self, store: Callable[[], object]) -> None:
+        """Call `store` in a transaction, which is rolled back if an exception is raised."""
+        try:
+            with convert_driver_errors(self.dialect, self._close_lost):
+                if self._driver is None:
+                    self._connect()
+                if self._pooled is None:
+                    self.cursor.execute("BEGIN IMMEDIATE")  # SQLite; psycopg itself begins a transaction
+                store()
+                self._driver.commit()
+        finally:
+            self._release()
+
+    def query(self, statement: ClauseElement) -> list[Any]:
+        """Execute `statement`, a rare query that SQLAlchemy compiles each time, and return all results."""
+        compiled = statement.compile(dialect=self.dialect, compile_kwargs={"render_postcompile": True})
+        assert isinstance(compiled, SQLCompiler)
+        values, names = compiled.params, compiled.positiontup
+        self.cursor.execute(str(compiled), values if names is None else [values[name] for name in names])
+        found: list[Any] = self.cursor.fetchall()
+        return found
+
+    def _connect(self) -> None:
+        pooled = self.engine.raw_connection()
+        self._driver, self.cursor = pooled.driver_connection, pooled.cursor()
+        if isinstance(self._driver, sqlite3.Connection):
+            pooled.close()  # the pool of the writer keeps its only connection to SQLite open
+        else:
+            self._pooled = pooled
+
+    def _close_lost(self, error: Any) -> bool:
+        """Return True if `error` means that the connection is lost. A connection to PostgreSQL is then closed."""
+        lost = self.dialect.is_disconnect(error, self._driver, self.cursor)
+        # the rollback on a lost connection would raise an error that hides the reason
+        if lost and self._pooled is not None:
+            self._pooled.invalidate(error)
+        return lost
+
+    def _release(self) -> None:
+        """End a transaction that is not committed, and return a connection to PostgreSQL to its pool."""
+        if self._pooled is not None:
+            self._pooled.close()  # the pool rolls back, and checks the connection before its next use
+            self._pooled = self._driver = self.cursor = None
+        elif self._driver is not None:
+            with suppress(sqlite3.Error):  # the exception of the transaction is raised, not this one
+                self._driver.rollback()
+
+
+class DriverStatement:
+    """SQL statement that SQLAlchemy compiles once, and that the database driver then executes directly.
+
+    The statement must have at least two parameters. Their values must have types that the driver accepts without a
+    conversion by SQLAlchemy.
+
+    Several rows are executed by the driver's method `executemany`. On PostgreSQL, this method sends one statement per
+    row in a pipeline. It needs half the CPU time of single statements. But if a row fails, the driver psycopg also logs
+    a warning about the pipeline. So use this class only for sums of rows that `TableInsertion` has stored in the same
+    transaction. The database has then already accepted their values.
+    """
+
+    def __init__(self, build: Callable[[str], ClauseElement]) -> None:
+        self._build = build
+        self._compiled: dict[str, tuple[str, _ReadValues]] = {}
+        """Name of a database → SQL text, and a function that returns the values of a row as the driver needs them."""
+
+    def execute(self, connection: DriverConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Execute the statement once for each of `rows`, which map the name of a parameter to its value.
+
+        Other names in a row are ignored.
+        """
+        sql, values = self._find_compiled(connection.dialect)
+        if len(rows) == 1:
+            connection.cursor.execute(sql, values(rows[0]))
+        else:
+            connection.cursor.executemany(sql, list(map(values, rows)))
+
+    def fetch_one(self, connection: DriverConnection, row: Mapping[str, Any]) -> Sequence[Any] | None:
+        """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
+        sql, values = self._find_compiled(connection.dialect)
+        connection.cursor.execute(sql, values(row))
+        found: Sequence[Any] | None = connection.cursor.fetchone()
+        return found
+
+    def _find_compiled(self, dialect: Dialect) -> tuple[str, _ReadValues]:
+        if (known := self._compiled.get(dialect.name)) is not None:
+            return known
+        compiled = self._build(dialect.name).compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        values: _ReadValues = dict
+        if compiled.positiontup:
+            values = itemgetter(*(sys.intern(str(name)) for name in compiled.positiontup))
+        found = self._compiled[dialect.name] = str(compiled), values
+        return found
+
+
+class TableInsertion:
+    """SQL statement that inserts rows into `table`.
+
+    `read_values` returns the values of one row in the order of `columns`. The values must have types that the driver
+    accepts without a conversion by SQLAlchemy.
+    """
+
+    def __init__(self, table: Table, columns: Sequence[str], read_values: Callable[[Any], Sequence[Any]]) -> None:
+        self._text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "
+        self._sqlite_text = f"{self._text}({', '.join('?' * len(columns))})"
+        self._columns = columns
+        self._read_values = read_values
+
+    def execute(self, connection: DriverConnection, rows: Sequence[Any]) -> None:
+        """Insert `rows` into the table."""
+        if connection.dialect.name == "sqlite":  # a statement with several rows needs up to twice the CPU time
+            connection.cursor.executemany(self._sqlite_text, map(self._read_values, rows))
+            return
+        # not `executemany`, because the database may reject a row: see `DriverStatement`
+        marks = f"({', '.join(['%s'] * len(self._columns))})"
+        for start in range(0, len(rows), MAX_ROWS_PER_STATEMENT):
+            values = list(map(self._read_values, rows[start : start + MAX_ROWS_PER_STATEMENT]))
+            sql = self._text + ", ".join([marks] * len(values))
+            connection.cursor.execute(sql, list(chain.from_iterable(values)))
+
+
+_HOURLY_KEYS = ("hour", "instance", *HOURLY_KEYS)
+_SESSION_KEYS = ("hour", "instance", *SESSION_KEYS)
+_HISTOGRAMS = ("first_token_histogram", "duration_histogram")
+_HOURLY_SUMS = (
+    *(name for name in SUM_NAMES if name != "cancelled"),
+    *("duration", "first_token_sum", "first_token_count"),
+)
+_COUNTED = (*TOKEN_COUNTS, *TOOL_COUNTS)
+"""Fields of a request that are added up to the sum of the same name."""
+_read_counted = attrgetter(*_COUNTED)
+_NEXT_CALL = "],["
+"""Text between two calls to providers in the column `attempt_times`."""
+
+
+def _build_hourly_addition(database: str) -> ClauseElement:
+    """Return the statement that adds a row to the stored one with the same key, or inserts it.
+
+    The histograms of the row replace the stored ones.
+    """
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(hourly)
+    sums = {name: hourly.c[name] + insert.excluded[name] for name in _HOURLY_SUMS}
+    histograms = {name: insert.excluded[name] for name in _HISTOGRAMS}
+    return insert.on_conflict_do_update(index_elements=_HOURLY_KEYS, set_=sums | histograms)
+
+
+def _build_session_addition(database: str) -> ClauseElement:
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(session_hours)
+    own, new = session_hours.c, insert.excluded
+    changes: dict[str, Any] = {name: own[name] + new[name] for name in SUM_NAMES}
+    for name in ("max_context", "last_at"):
+        changes[name] = case((own[name] > new[name], own[name]), else_=new[name])
+    changes["started_at"] = case((own.started_at < new.started_at, own.started_at), else_=new.started_at)
+    return insert.on_conflict_do_update(index_elements=_SESSION_KEYS, set_=changes)
+
+
+_find_histograms = DriverStatement(
+    lambda _: select(*(hourly.c[name] for name in _HISTOGRAMS)).where(
+        and_(*(hourly.c[name] == bindparam(name) for name in _HOURLY_KEYS))
+    )
+)
+_add_to_hourly = DriverStatement(_build_hourly_addition)
+_add_to_session_hours = DriverStatement(_build_session_addition)
+
+
+def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
+    """Add `rows` to the table `hourly`, in the transaction of `connection`.
+
+    No other transaction may change the same rows meanwhile, because their histograms are read, added up and written
+    again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it is "".
+    """
+    added = []
+    for key, group in _group_by_hour(rows, instance, HOURLY_KEYS):
+        first_tokens = [row.first_token for row in group if row.first_token is not None]
+        sums: dict[str, Any] = {**dict(zip(_HOURLY_KEYS, key, strict=True)), **_sum_rows(group)}
+        sums["duration"] = sum(row.duration for row in group)
+        sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
+        histograms = count_buckets(first_tokens), count_buckets(row.duration for row in group)
+        stored = _find_histograms.fetch_one(connection, sums) or (None, None)
+        for name, histogram, data in zip(_HISTOGRAMS, histograms, stored, strict=True):
+            if data is not None:
+                add_histogram(histogram, decode_histogram(data))
+            sums[name] = encode_histogram(histogram)
+        added.append(sums)
+    _add_to_hourly.execute(connection, added)
+
+
+def add_session_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
+    """Add `rows` to the table `session_hours`, in the transaction of `connection`. `instance`: as for `hourly`."""
+    added = []
+    for key, group in _group_by_hour(rows, instance, SESSION_KEYS):
+        times = [row.started_at for row in group]
+        sums = {**dict(zip(_SESSION_KEYS, key, strict=True)), **_sum_rows(group)}
+        added.append(
+            {**sums, "max_context": max(map(_find_context, group)), "started_at": min(times), "last_at": max(times)}
+        )
+    _add_to_session_hours.execute(connection, added)
+
+
+def _group_by_hour(
+    rows: Iterable[StoredRequest], instance: str, columns: Sequence[str]
+) -> list[tuple[tuple[Any, ...], list[StoredRequest]]]:
+    """Return pairs of a key and its rows, sorted by key. A key: hour, `instance`, and the values of `columns`."""
+    read_key = attrgetter(*columns)
+    groups: dict[tuple[Any, ...], list[StoredRequest]] = {}
+    for row in rows:
+        groups.setdefault((row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row)), []).append(row)
+    return sorted(groups.items(), key=itemgetter(0))
+
+
+def _sum_rows(rows: Sequence[StoredRequest]) -> dict[str, int]:
+    """Return the sums in `SUM_NAMES` of `rows`."""
+    outcomes = [row.outcome_class for row in rows]
+    costs = [row.cost for row in rows if row.cost is not None]
+    requested = [row.requested_cost for row in rows if row.requested_cost is not None]
+    return {
+        **dict(zip(_COUNTED, map(sum, zip(*map(_read_counted, rows), strict=True)), strict=True)),
+        "requests": len(rows),
+        "errors": outcomes.count("error"),
+        "cancelled": outcomes.count("cancelled"),
+        "cost": sum(costs),
+        "unknown_cost_requests": len(rows) - len(costs),
+        "requested_cost": sum(requested),
+        "unknown_requested_cost_requests": len(rows) - len(requested),
+    }
+
+
+def _find_context(row: StoredRequest) -> int:
+    """Return the number of input tokens of the largest call to a provider."""
+    total = row.all_input_tokens
+    if _NEXT_CALL not in row.attempt_times:
+        return total
+    # the tokens of a request are the sum over its calls, which can exceed the context window
+    calls = decode_attempt_times(row.attempt_times)
+    highest = max(call.context for call in calls) if len(calls) > 1 else 0
+    return min(highest, total) or total
+
+
+MAX_BATCH_ROWS = 500
+"""Maximum number of requests in one transaction."""
+MAX_BATCH_ROWS_WITH_TEXTS = 50
+"""Maximum number of requests in one transaction if texts are stored, because redaction needs time."""
+RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Delays in seconds after successive failed transactions. The last delay is repeated."""
+_MAX_REJECTED_KEYS = 10_000
+_FAILURES = (*DATABASE_ERRORS, ConfigurationError)
+_insert_requests = TableInsertion(requests, StoredRequest.__struct_fields__, astuple)
+_insert_contents = TableInsertion(contents, contents.c.keys(), itemgetter(*contents.c.keys()))
+CalculateCost = Callable[[Receipt], Cost]
+_FileIdentity = tuple[int, int] | None
+
+
+class LedgerWriter:
+    """Writer that stores the receipts (records of requests) of `queue` in the database.
+
+    `current_settings` returns the settings, which a reload may replace.
+    """
+
+    def __init__(
+        self,
+        queue: ReceiptQueue,
+        current_settings: Callable[[], Settings],
+        warn: Callable[[str], None],
+        *,
+        new_calculator: Callable[[Settings], CalculateCost] = lambda settings: CostCalculator(settings).calculate,
+        retry_delays: tuple[float, ...] = RETRY_DELAYS_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._current_settings = current_settings
+        self._new_calculator = new_calculator
+        self._warn = warn
+        self._retry_delays = retry_delays
+        self._settings = current_settings()
+        """Settings at the start. The database and its limits do not change until the next start of the proxy."""
+        self._use_settings(self._settings)
+        self._clock = clock
+        self._retention = Retention(self._settings, clock)
+        self._connection: DriverConnection | None = None
+        """Connection to the database. None: it is not open."""
+        self._file: str | None = None
+        self._identity: _FileIdentity = None
+        self._instance = ""
+        self._batch: list[StoredRequest] = []
+        self._texts: dict[str, list[ContentRow]] = {}
+        """Request id → rows of the table `contents`, for the requests of the present batch."""
+        self._latest_rejections: dict[str, int] = {}
+        """Label of a key → minute of the latest row of a request that a limit of this key rejected."""
+        self._failed_attempts = 0
+        self._spool = _open_spool(self._settings)
+        """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
+        directory."""
+        self._block: Block | None = None
+        """Rows from the spool file that are the present batch. None: the present batch is from the queue."""
+
+    def run(self) -> None:
+        """Store the receipts of the queue until the queue is stopped and empty.
+
+        A failed transaction is repeated later. After the queue is stopped, a failure ends the run, so that the server
+        can stop.
+        """
+        try:
+            self._store_until_stopped()
+        finally:
+            self._close()  # also after a defect, because another writer then opens the database again
+
+    def _store_until_stopped(self) -> None:
+        try:
+            self._open()
+        except _FAILURES as error:
+            self._fail(error)
+        self._queue.state.queued_rows = self._count_waiting()
+        pause = self._find_pause()
+        while True:
+            self._queue.wait_for_batch(pause)
+            if not self._write_all():
+                if self._queue.is_stopped:
+                    break
+                self._queue.pause(self._retry_delay)
+                pause = 0.0
+                continue
+            if self._queue.is_stopped:
+                break
+            self._delete_expired()
+            pause = self._find_pause()
+
+    @property
+    def _retry_delay(self) -> float:
+        """Number of seconds until the next attempt to write, which grows with each failure."""
+        return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
+
+    def _find_pause(self) -> float:
+        """Return the time in seconds until the next write or deletion.
+
+        While rows wait, or after a failure, this is the delay until the next attempt. Otherwise it is the time until
+        expired rows are deleted.
+        """
+        if self._queue.state.queued_rows or self._failed_attempts:
+            return self._retry_delay
+        return self._retention.seconds_until_due()
+
+    def _write_all(self) -> bool:
+        """Write all queued receipts and return True. False: the database rejected a batch, which is kept."""
+        while self._batch or self._load_block() or (self._load_batch() and self._batch):
+            try:
+                self._write_batch()
+            except _FAILURES as error:
+                self._fail(error)
+                self._move_to_spool()
+                return False
+            self._succeed(len(self._batch))
+        self._queue.state.queued_rows = self._count_waiting()
+        if not self._queue.state.queued_rows:
+            self._queue.state.waiting_since = None
+        return True
+
+    def _load_block(self) -> bool:
+        """Make the oldest rows of the spool file the present batch and return True. False: there are none."""
+        self._block = None if self._spool is None else self._spool.claim()
+        if self._block is None:
+            return False
+        self._batch, self._texts = self._block.rows, self._block.texts
+        return True
+
+    def _move_to_spool(self) -> None:
+        """Move the present batch and all queued receipts to the spool file, if there is one."""
+        if self._spool is None:
+            return
+        if self._block is not None:
+            self._spool.release(self._block)
+            self._batch, self._texts, self._block = [], {}, None
+        is_first = not self._spool.count_rows()
+        while (self._batch or self._load_batch()) and self._spool.append(Block(self._batch, self._texts)):
+            self._batch, self._texts = [], {}
+            self._queue.in_batch = 0
+        if is_first and self._spool.count_rows():
+            self._warn(f"Requests wait in {self._spool.file} until the ledger can store them.")
+        self._queue.state.queued_rows = self._count_waiting()
+
+    def _count_waiting(self) -> int:
+        return len(self._queue) + (0 if self._spool is None else self._spool.count_rows())
+
+    def _use_settings(self, settings: Settings) -> None:
+        """Use the API keys (for redaction) and the prices of `settings` for rows that are built from now on."""
+        self._used_settings = settings
+        self._used_prices = find_price_source(settings.data_directory).current
+        self._secrets = settings.reveal_all_secrets()
+        self._builder = RowBuilder(self._secrets)
+        self._calculate = self._new_calculator(settings)
+
+    def _load_batch(self) -> bool:
+        receipts = self._queue.pop_batch(MAX_BATCH_ROWS if self._queue.contents is None else MAX_BATCH_ROWS_WITH_TEXTS)
+        if not receipts:
+            return False
+        settings = self._current_settings()
+        source = find_price_source(settings.data_directory)
+        source.reload_if_changed()
+        if settings is not self._used_settings or source.current is not self._used_prices:
+            self._use_settings(settings)
+        for receipt in receipts:
+            try:
+                row = self._builder.build(receipt, self._calculate(receipt))
+                if self._queue.contents is not None:
+                    self._texts[row.id] = self._build_texts(row, self._queue.contents)
+            except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
+                self._drop(receipt.request_id, error)
+            else:
+                self._batch.append(row)
+        return True
+
+    def _build_texts(self, row: StoredRequest, buffer: ContentBuffer) -> list[ContentRow]:
+        content = buffer.pop(row.id)
+        return [] if content is None else build_content_rows(row.id, row.started_at, content, self._secrets)
+
+    def _write_batch(self) -> None:
+        connection = self._open()
+        try:
+            connection.run(lambda: self._store(connection, self._batch))
+        except Exception as error:
+            if not is_value_failure(error):
+                raise
+            self._write_singly(connection)
+
+    def _write_singly(self, connection: DriverConnection) -> None:
+        """Write each row of the batch in its own transaction. Drop rows with a value that the database rejects."""
+        for row in [*self._batch]:
+            try:
+                connection.run(lambda row=row: self._store(connection, [row], is_repeated=True))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
+                self._drop(row.id, error)
+                self._batch.remove(row)
+
+    def _drop(self, request_id: str, error: Exception) -> None:
+        """Count the request `request_id` as lost if `error` concerns one of its values. Raise any other `error`."""
+        if not is_value_failure(error):
+            raise error
+        self._queue.drop_receipt(request_id)
+        self._warn(f"The ledger dropped the request {request_id}: {describe_value_failure(error)}")
+
+    def _store(self, connection: DriverConnection, rows: list[StoredRequest], *, is_repeated: bool = False) -> None:
+        # a commit may have succeeded although its answer was lost
+        if is_repeated or self._failed_attempts or self._block is not None:
+            ids = [row.id for row in rows]
+            known = {found[0] for found in connection.query(select(requests.c.id).where(requests.c.id.in_(ids)))}
+            rows = [row for row in rows if row.id not in known]
+        stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
+        if stored:
+            _insert_requests.execute(connection, stored)
+        if rows:
+            add_hourly_sums(connection, rows, self._instance)
+            add_session_sums(connection, rows, self._instance)
+        if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
+            _insert_contents.execute(connection, texts)
+
+    def _is_new_rejection(self, row: StoredRequest) -> bool:
+        """Return True once for each key and minute.
+
+        Clients repeat a request until their limit has room again. Rows of all attempts would be most of the ledger.
+        """
+        minute = row.started_at // (60 * MICROSECONDS)
+        if self._latest_rejections.get(row.key_label) == minute:
+            return False
+        self._latest_rejections.pop(row.key_label, None)
+        self._latest_rejections[row.key_label] = minute
+        if len(self._latest_rejections) > _MAX_REJECTED_KEYS:
+            del self._latest_rejections[next(iter(self._latest_rejections))]
+        return True
+
+    def _open(self) -> DriverConnection:
+        """Return the connection to the database, which is opened again if the SQLite file was removed or replaced."""
+        if self._connection is not None and self._identity == _identify(self._file):
+            return self._connection
+        self._close()
+        file = find_database_file(find_database_url(self._settings))
+        self._file = None if file is None else str(file)
+        self._connection = DriverConnection(open_for_writing(self._settings))
+        self._identity = _identify(self._file)
+        if self._file is None and not self._instance:
+            self._instance = secrets.token_hex(6)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.engine.dispose()
+            self._connection = None
+
+    def _succeed(self, row_count: int) -> None:
+        state = self._queue.state
+        # a block that cannot be deleted is claimed again; its dropped requests are counted once, when it is deleted
+        if self._spool is not None and self._block is not None and self._spool.delete(self._block):
+            state.dropped_rows += self._block.dropped_rows
+            if self._block.problem:
+                count = self._block.dropped_rows
+                lost = f"{count} request{'s' * (count != 1)}" if count else "the texts of requests"
+                self._warn(f"The ledger dropped {lost} of a block in {self._spool.file}: {self._block.problem}")
+        self._batch, self._texts, self._block = [], {}, None
+        self._queue.in_batch = 0
+        state.written_rows += row_count
+        state.queued_rows = self._count_waiting()
+        state.last_written_at, state.waiting_since = self._clock(), None
+        self._reset_failure()
+
+    def _reset_failure(self) -> None:
+        """Report that the database can be used again, if its last use failed."""
+        state = self._queue.state
+        self._failed_attempts = 0
+        if state.condition != "ok":
+            state.condition, state.problem = "ok", ""
+            self._warn(f"The ledger stores requests again. {state.dropped_rows} were dropped since the start.")
+
+    def _fail(self, error: BaseException) -> None:
+        state = self._queue.state
+        self._failed_attempts += 1
+        condition = classify_database_error(error)
+        state.queued_rows = self._count_waiting()
+        if state.queued_rows:
+            self._queue.set_waiting_since()
+        state.problem = describe_database_failure(
+            condition, describe_database_location(find_database_url(self._settings)), error
+        )
+        if condition != state.condition:
+            state.condition = condition
+            self._warn(state.problem)
+        self._close()
+
+    def _delete_expired(self) -> None:
+        """Delete expired rows if this is due. After a failure, check that the database can be used again."""
+        if not (self._failed_attempts or self._retention.is_due()):
+            return
+        try:
+            engine = self._open().engine
+            if self._retention.is_due():
+                self._retention.delete_expired(
+                    engine, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
+                )
+        except _FAILURES as error:
+            self._fail(error)
+        else:
+            self._reset_failure()
+
+
+def _open_spool(settings: Settings) -> Spool | None:
+    folder, url = settings.data_directory, find_database_url(settings)
+    return None if folder is None or find_database_file(url) is not None else Spool(folder, url)
+
+
+def _identify(file: str | None) -> _FileIdentity:
+    """Return device and inode of the SQLite file `file`. None: no such file, or the database is on PostgreSQL."""
+    if file is None:
+        return None
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

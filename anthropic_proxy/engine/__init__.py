@@ -1,0 +1,1 @@
+"""A Messages API request becomes a reply, for any provider. No settings file, no server, no database."""

@@ -1,0 +1,181 @@
+"""Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
+
+The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request.
+`find_adapted_target` returns a changed target (provider and model) for the repetition. `store_for_model` stores the
+changes after a success, and `apply_stored_adaptations` applies them to later requests for the same model.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date
+
+from msgspec import structs
+
+from anthropic_proxy.engine.exchange.loop_or_thread import run_on_loop_or_in_thread
+from anthropic_proxy.engine.exchange.not_found import rejects_configured_model
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
+from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call
+from anthropic_proxy.engine.wires.failures import rejects_tool_result_images
+from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamError, UpstreamErrorCause
+
+
+class Adaptations:
+    """Changes that one client request needs for one model of a provider, because the provider rejected the request.
+
+    The name of each change is added to the list `used_names`.
+    """
+
+    def __init__(self, services: Services, used_names: list[str]) -> None:
+        self._services = services
+        self._used = used_names
+        self.notes: list[FidelityNote] = []
+        """Notes about the request fields that the adaptations change, for the fidelity report."""
+        self._refused: list[bytes] = []
+        """Digests of thinking signatures to remember once a request without them succeeds."""
+        self._lasting: list[tuple[str, str]] = []
+        """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
+
+    async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
+        """Return a copy of `target` with changed settings, with which the rejected request is repeated.
+
+        None: no known change fits the error.
+        """
+        adaptations = await run_on_loop_or_in_thread(
+            self._services, lambda call: _find_adaptations(target, call, error), call
+        )
+        if not adaptations and rejects_configured_model(error, target, self._services.settings):
+            successor = _find_successor(self._services, target)
+            adaptations = () if successor is None else (Adaptation(f"model {successor.model}"),)
+        adapted: Target | None = target if adaptations else None
+        for adaptation in adaptations:
+            adapted = adapted and _apply_adaptation(self._services, adapted, adaptation.name)
+        if adapted is None:
+            return None
+        names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
+        self._services.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
+        handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
+        fields = dict.fromkeys(error.parameter or _name_field(adaptation.name) for adaptation in adaptations)
+        self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
+        self._used += [adaptation.name for adaptation in adaptations]
+        self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
+        self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
+        if adapted.model != target.model:
+            self._used[:] = [adaptation.name for adaptation in adaptations]
+            return await _apply_stored(self._services, adapted, self._used)
+        return adapted
+
+    async def store_for_model(self, target: Target) -> None:
+        """Store those changes of this request that later requests to the same model also need.
+
+        A change that only this request needs, such as a lower output limit for a long input, is not stored. Call this
+        after the changed request has succeeded.
+        """
+        for model, name in self._lasting:
+            await self._services.observations.store_adaptation(target.upstream, model, name)
+        self._lasting.clear()
+        self._services.observations.remember_refused_signatures(self._refused)
+        self._refused.clear()
+
+
+async def apply_stored_adaptations(services: Services, target: Target, used_names: list[str]) -> Target:
+    """Return `target` with the request changes that earlier requests have stored for its model.
+
+    The list `used_names` is cleared and receives the names of these changes.
+    """
+    used_names.clear()
+    return await _apply_stored(services, target, used_names)
+
+
+async def _apply_stored(services: Services, target: Target, used_names: list[str]) -> Target:
+    for name in await services.observations.find_adaptations(target.upstream, target.model):
+        adapted = _apply_adaptation(services, target, name)
+        if adapted is None:
+            continue
+        if adapted.model != target.model:  # a new target, without the changes for the earlier model
+            used_names[:] = [name]
+            return await _apply_stored(services, adapted, used_names)
+        used_names.append(name)
+        target = adapted
+    return target
+
+
+def _find_successor(services: Services, target: Target) -> Target | None:
+    today = date.fromtimestamp(services.clock())
+    return find_successor(target, services.settings, services.catalog, today)
+
+
+_FIELDS = {
+    "documents": "messages.document",
+    "effort": "output_config.effort",
+    "images": "messages.image",
+    "limit": "max_tokens",
+    "model": "model",
+    "role": "system",
+    "window": "max_tokens",
+    "wire": "tools",
+}
+"""First word of an adaptation → request field that it changes, if the error of the provider names no field."""
+
+
+def _name_field(adaptation: str) -> str:
+    verb, _, value = adaptation.partition(" ")
+    return _FIELDS.get(verb, value)
+
+
+def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
+    """Return the adaptations that may avoid this upstream error in a retry, those for `error.cause` first."""
+    if isinstance(error, UnreadableReply):
+        return ()  # its text may quote the model
+    if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
+        return found
+    adaptation = target.wire.find_adaptation(call, error)
+    if adaptation is None and not target.is_relayed and rejects_tool_result_images(error.message, error.parameter):
+        return _find_by_cause(target, call, UpstreamErrorCause(kind="images", is_certain=False))
+    return () if adaptation is None else (adaptation,)
+
+
+def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamErrorCause) -> Sequence[Adaptation]:
+    """Return the adaptations for an error cause that every wire (API) has: a lower output limit, or no images."""
+    if cause.kind == "images":
+        lasts = cause.is_certain or not (target.capabilities.known and target.capabilities.accepts_images)
+        return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
+    requested = call.request.max_tokens
+    if cause.max_output_tokens is not None and cause.max_output_tokens < requested:
+        return [Adaptation(f"limit {cause.max_output_tokens}")]
+    if cause.max_tokens is None or cause.max_tokens >= requested:
+        return []
+    found = [Adaptation(f"limit {cause.max_tokens}", persistent=False)]
+    return found if cause.context_window is None else [Adaptation(f"window {cause.context_window}"), *found]
+
+
+def _has_images(call: Call[BaseDialect], target: Target) -> bool:
+    blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
+    with suppress(UnsupportedFeature):
+        return target.wire.encode_request(call).body != target.wire.encode_request(blind).body
+    return False
+
+
+NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
+"""Names of two adaptations: later requests to the model contain no images, or no documents."""
+
+
+def _apply_adaptation(services: Services, target: Target, name: str) -> Target | None:
+    """Return a copy of `target` with the adaptation called `name`. None: it cannot be applied to this target."""
+    verb, _, value = name.partition(" ")
+    if verb == "wire":
+        return switch_wire(target, value, services.settings)
+    if verb == "model":
+        successor = _find_successor(services, target)
+        return successor if successor is not None and successor.model == value else None
+    facts = target.capabilities
+    if verb == "limit" and value.isdecimal():
+        return structs.replace(target, capabilities=structs.replace(facts, max_output_from_error=int(value)))
+    if verb == "window" and value.isdecimal():
+        return structs.replace(target, capabilities=structs.replace(facts, context_window_from_error=int(value)))
+    if name == NO_IMAGES:
+        return structs.replace(target, capabilities=structs.replace(facts, rejects_images=True))
+    if name == NO_DOCUMENTS:
+        return structs.replace(target, capabilities=structs.replace(facts, rejects_documents=True))
+    return structs.replace(target, dialect=target.wire.apply_adaptation(target.dialect, name))

@@ -1,0 +1,664 @@
+"""The calls to providers for one client request: which target is called next, and what one call consists of.
+
+A target is a provider and model, and a call to it is an attempt. `Attempts.open_reply` tries the targets of a route in
+order until one sends content. At one target there can be several attempts, as long as nothing has been delivered:
+
+- with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
+- with a key that was read again from its file or command, after a 401,
+- with another key of the provider, if the error concerns the key,
+- with the same request, once, after a pause, if the error is temporary and the retry budget allows it.
+
+`TargetRun` counts what is left of these at one target. `Attempt` is one call with everything that its reply needs.
+
+After content has arrived, the same mechanism opens further calls for the same reply: `open_next_call` after tools that
+the proxy runs or for a reply that the provider split, and `repeat_call` for a reply that is unreadable after thinking
+only.
+"""
+
+import asyncio
+import functools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from urllib.parse import urlsplit
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
+from anthropic_proxy.engine.exchange.call_building import (
+    build_call,
+    build_continuation_target,
+    build_relay_call,
+    estimate_scaled_tokens,
+    find_client_credential,
+    resolve_target_limits,
+)
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.error_messages import (
+    add_address_setting,
+    add_key_setting,
+    decode_error_response,
+    describe_attempt,
+    idle_timeout_error,
+    next_target_may_help,
+    prefix_provider,
+    require_api_response,
+)
+from anthropic_proxy.engine.exchange.loop_or_thread import (
+    MAX_REPLY_BYTES_ON_LOOP,
+    decode_reply_schema,
+    is_large_request,
+    run_on_loop_or_in_thread,
+)
+from anthropic_proxy.engine.exchange.media_inlining import new_media_inliner
+from anthropic_proxy.engine.exchange.not_found import add_not_found_cause
+from anthropic_proxy.engine.exchange.recording import record_upstream_request
+from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.route_choice import record_failed_call, record_response_time
+from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.deltas import (
+    Delta,
+    Thinking,
+    Usage,
+    clamp_count,
+    mark_input_repeated,
+    merge_latest,
+    sum_usages,
+)
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
+from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
+from anthropic_proxy.engine.messages.reply_schema import ReplySchema
+from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.routing.router import Route, Target
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.trace_context import new_span_id
+from anthropic_proxy.engine.wires.contract import (
+    BaseDialect,
+    Call,
+    Credential,
+    RelayWire,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from anthropic_proxy.errors import (
+    ClientError,
+    InternalError,
+    MissingExtra,
+    ProxyError,
+    UnreadableReply,
+    UnsupportedFeature,
+    UpstreamError,
+)
+from anthropic_proxy.plugins import Receipt, UpstreamAttempt
+from anthropic_proxy.secrets import redact_error
+
+MAX_RETRIES_PER_TARGET = 1
+"""Maximum number of retries at one target after temporary failures."""
+MAX_ADAPTATIONS = 2
+"""Maximum number of requests to one target that are repeated with a changed field, besides retries."""
+MAX_REPLACED_KEYS = 1
+"""Maximum number of retries at one target with a key that was read again from its file or command."""
+RETRY_DELAY_SECONDS = 0.5
+"""Seconds before a retry if the provider's error response has no header `retry-after`."""
+MAX_LISTED_LOSSES = 20
+"""Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
+
+
+class TargetRun(Struct):
+    """What all attempts at one target share: the request, and the repetitions that are left."""
+
+    request: MessagesRequest
+    token_scale: float
+    """Ratio of counted to estimated tokens in earlier replies of the model. 1.0: unknown."""
+    adaptations_left: int
+    key_changes_left: int
+    retries_left: int = MAX_RETRIES_PER_TARGET
+    key_replacements_left: int = MAX_REPLACED_KEYS
+    skips_open_circuit: bool = False
+    """True if another target follows. This one is then skipped while its circuit is open."""
+    continuation: str | None = None
+    """Token to continue a reply that the provider split. "": another call without a token. None: first call."""
+    stop_filter: StopSequenceFilter | None = None
+    """Filter of the previous call, if this call continues its reply."""
+    adaptations: Adaptations | None = None
+    """Changes of the request after errors of the provider in this exchange. None: no change so far."""
+
+
+class Attempt(Struct, kw_only=True):
+    """One call to a target. `Attempts` fills it step by step: prepared, encoded, sent, opened."""
+
+    target: Target
+    run: TargetRun
+    call: Call[BaseDialect]
+    """Input of the wire. `client_body` is emptied when the reply begins, to free memory."""
+    credential: Credential | None
+    """None: the provider needs no key."""
+    proxy_tools: Mapping[str, ProxyTool] = {}
+    """Name of a tool in calls of the model → the tool that the proxy runs in place of client or provider."""
+    deferred_tools: Sequence[Tool] = ()
+    """Tools that are not sent to the model until its tool search finds them."""
+    upstream_path: str = ""
+    """Path below the base URL. "": not encoded yet."""
+    reply_schema: ReplySchema | None = None
+    """JSON Schema against which the proxy checks the reply. None: none requested, or the provider enforces it."""
+    stream: UpstreamStream | RelayStream | None = None
+    """The reply, whose first content has arrived. None: not opened."""
+
+    def decoded(self) -> UpstreamStream:
+        """Return the reply as deltas. Only such a reply can have further calls."""
+        if not isinstance(self.stream, UpstreamStream):
+            raise InternalError("a relay cannot continue a reply")
+        return self.stream
+
+
+class Attempts:
+    """The calls to providers for one client request. Each is recorded in the receipt."""
+
+    def __init__(
+        self,
+        services: Services,
+        incoming: ClientRequest,
+        request: MessagesRequest,
+        receipt: Receipt,
+        watchdog: Watchdog,
+        *,
+        estimates: EstimateCache,
+    ) -> None:
+        self._services, self._incoming, self._request = services, incoming, request
+        self._receipt, self._watchdog, self._estimates = receipt, watchdog, estimates
+        self._is_large = is_large_request(incoming, receipt.tool_count)
+        self._inliner = new_media_inliner(services, incoming)
+        self.records = AttemptRecords(receipt, services)
+        self.latest: Attempt | None = None
+        """The attempt that was encoded last. None: no request was encoded."""
+
+    async def open_reply(self, request: MessagesRequest, route: Route) -> Attempt:
+        """Call the targets of the route in order, and return the first attempt whose reply has content.
+
+        Raises the error of the last called target if none replies.
+        """
+        failure: ProxyError | None = None
+        services, receipt, rule = self._services, self._receipt, route.rule
+        for target in route.targets:
+            started_at = services.clock()
+            try:
+                attempt = await self._try_target(request, target, is_last=target is route.targets[-1])
+            except UpstreamError as error:
+                failure = error
+                record_failed_call(services, self._incoming, rule, target, error)
+                receipt.failed_attempts.append(describe_attempt(target, error))
+                if not next_target_may_help(error):
+                    break
+                error.release_tracebacks()
+            except (ClientError, MissingExtra) as refusal:
+                failure = failure or refusal
+            else:
+                record_response_time(services, rule, target, receipt.session, services.clock() - started_at)
+                return attempt
+        if failure is None:
+            raise InternalError("a route has no target")
+        if isinstance(failure, UpstreamError):
+            receipt.failed_attempts.pop()
+        raise failure
+
+    async def open_next_call(self, previous: Attempt, request: MessagesRequest, continuation: str = "") -> Attempt:
+        """Open another call for a started reply, at the same target. Raises `UpstreamError`.
+
+        `continuation` is the token with which the provider continues a reply that it has split. "": the model is called
+        again for another reason, such as results of tools.
+        """
+        run = self._new_run(request, previous.target, previous.run.token_scale, adaptations=0)
+        run.continuation, target = continuation, previous.target
+        if continuation:
+            run.stop_filter, target = previous.decoded().stop_filter, build_continuation_target(target)
+        return await self._call_with_retries(target, run)
+
+    async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
+        """Send the request of a call again whose reply is unreadable after thinking only. Raises `UpstreamError`.
+
+        `usage` is the token usage of the failed call. `error` is raised if the target has no retry left.
+        """
+        self._services.circuit_breakers.record_failure(failed.target.upstream, error)
+        return await self._call_with_retries(await self._prepare_retry(failed, error, usage), failed.run)
+
+    def add_note(self, note: FidelityNote) -> None:
+        """Add a note about the handling of one field to the receipt."""
+        self._receipt.fidelity.add_notes([note])
+
+    def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
+        """Return the estimated input tokens of a request, multiplied by the model's correction factor."""
+        return estimate_scaled_tokens(self._estimates, token_scale, request)
+
+    def annotate_error(self, error: UpstreamError) -> None:
+        """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
+        if (attempt := self.latest) is not None:
+            self._redact_keys(error, attempt)
+            prefix_provider(error, self._receipt.prefix)
+            add_not_found_cause(error, attempt.target, attempt.upstream_path, self._services.settings)
+
+    def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
+        secrets = [attempt.credential.secret] if attempt.credential is not None else []
+        secrets += [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
+        if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
+            secrets += [key.reveal() for key in self._services.settings.other_secrets]
+        redact_error(error, secrets)
+
+    async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> Attempt:
+        catalog, provider, model = self._services.catalog, target.provider.name, target.model
+        if catalog.can_query_provider(provider):
+            target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
+        scale = await self._services.observations.find_token_scale(provider, model)
+        target = await apply_stored_adaptations(self._services, target, self._receipt.adaptations)
+        run = self._new_run(request, target, scale, adaptations=MAX_ADAPTATIONS)
+        run.skips_open_circuit = not is_last
+        return await self._call_with_retries(target, run)
+
+    def _new_run(self, request: MessagesRequest, target: Target, token_scale: float, *, adaptations: int) -> TargetRun:
+        self._services.retry_budget.record_first_call(target.upstream)
+        key_changes = self._services.credentials.max_key_changes(target.provider)
+        return TargetRun(request, token_scale, adaptations_left=adaptations, key_changes_left=key_changes)
+
+    async def _call_with_retries(self, target: Target, run: TargetRun) -> Attempt:
+        pool, receipt = self._services.credentials, self._receipt
+        while True:
+            forwarded = find_client_credential(self._services, self._incoming, target.provider)
+            attempt = await self._prepare(target, forwarded or pool.next_credential(target.provider), run)
+            try:
+                if target.provider.key_source != "settings":
+                    receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
+                    attempt.credential, base_url = await pool.next_token_and_url(target.provider, target.base_url)
+                    attempt.target = structs.replace(target, base_url=base_url)
+                await self._send(attempt)
+            except UpstreamError as error:
+                target = await self._prepare_retry(attempt, error)
+                error.release_tracebacks()
+            else:
+                return attempt
+
+    async def _prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:
+        """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
+
+        Raises `error` if no retry is left.
+        """
+        services, pool, run, failed = (
+            self._services,
+            self._services.credentials,
+            attempt.run,
+            self._receipt.failed_attempts,
+        )
+        target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
+        self._watchdog.end_upstream_call()
+        self._redact_keys(error, attempt)
+        add_key_setting(error, target, credential)
+        self.records.fail_attempt(error, usage)
+        if run.adaptations_left:
+            run.adaptations = run.adaptations or Adaptations(services, self._receipt.adaptations)
+            if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
+                run.adaptations_left -= 1
+                failed.append(describe_attempt(target, error))
+                return adapted
+        if error.status == 401 and run.key_replacements_left and await pool.replace_rejected_key(provider, credential):
+            run.key_replacements_left -= 1
+            failed.append(describe_attempt(target, error))
+        elif run.key_changes_left and pool.exclude_failed_key(provider, credential, error):
+            run.key_changes_left -= 1
+            failed.append(describe_attempt(target, error))
+            if key := pool.describe_key(provider, credential):
+                services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
+        elif run.retries_left and self._may_retry(target, error):
+            run.retries_left -= 1
+            failed.append(describe_attempt(target, error))
+            await services.sleep(error.retry_after or RETRY_DELAY_SECONDS)
+        else:
+            raise error
+        return target
+
+    def _may_retry(self, target: Target, error: UpstreamError) -> bool:
+        delay = error.retry_after or RETRY_DELAY_SECONDS
+        if not error.retryable or delay > self._services.settings.timeouts.first_byte_seconds:
+            return False
+        return self._services.retry_budget.try_spend_retry(target.upstream)
+
+    async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
+        """Return a new attempt, with the request adapted to the limits of the target.
+
+        Raises the decoding error of an invalid request, unless the target receives the body unchanged (relay).
+        """
+        services, request, report = self._services, run.request, self._receipt.fidelity
+        if target.is_relayed:
+            report.clear_notes()
+            refused = services.observations.refused_signatures
+            call = build_relay_call(self._incoming, request, target, services.new_id, refused)
+            return Attempt(target=target, run=run, call=call, credential=credential)
+        if request.decode_error is not None:
+            raise request.decode_error
+        limits, inliner = resolve_target_limits(services, target), self._inliner
+        if inliner is not None:
+            request = await inliner.inline_urls(request, target, limits)
+        inputs = request, limits, partial(estimate_scaled_tokens, self._estimates, run.token_scale)
+        prepared = await services.background.run_in_thread(prepare, *inputs) if self._is_large else prepare(*inputs)
+        is_further_call = run.continuation is not None
+        if not is_further_call:
+            report.clear_notes()
+        report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
+        if inliner is not None:
+            report.add_notes(inliner.notes)
+        call = build_call(
+            request,
+            prepared,
+            target,
+            limits,
+            continuation=run.continuation or "",
+            estimate=partial(estimate_scaled_tokens, self._estimates, run.token_scale, request),
+            new_id=services.new_id,
+        )
+        return Attempt(
+            target=target,
+            run=run,
+            call=call,
+            credential=credential,
+            proxy_tools=prepared.proxy_tools,
+            deferred_tools=prepared.deferred,
+        )
+
+    async def _send(self, attempt: Attempt) -> None:
+        """Encode and send the request of an attempt, and open its reply. Raises `UpstreamError`."""
+        services, receipt, target = self._services, self._receipt, attempt.target
+        upstream_request = await self._encode(attempt)
+        receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
+        receipt.model, receipt.base_url = target.model, target.base_url
+        self.latest = attempt
+        breakers, upstream, adaptations = services.circuit_breakers, target.upstream, attempt.run.adaptations
+        if attempt.run.skips_open_circuit:
+            breakers.require_closed(upstream)
+        opening = self._open(attempt, self.records.begin_attempt(target, upstream_request))
+        del upstream_request  # the transport releases it after sending; a reply can take minutes
+        try:
+            attempt.stream = await opening
+        except UpstreamError as error:
+            breakers.record_failure(upstream, error)
+            add_address_setting(error, target)
+            raise
+        except BaseException:
+            breakers.release_trial(upstream)
+            raise
+        breakers.record_success(upstream)
+        attempt.call = _without_body(attempt.call)
+        if adaptations is not None:
+            await adaptations.store_for_model(target)
+
+    async def _encode(self, attempt: Attempt) -> UpstreamRequest:
+        """Return the encoded request. In fidelity mode `strict`, raises `UnsupportedFeature` if it drops fields."""
+        target, call, run, report = attempt.target, attempt.call, attempt.run, self._receipt.fidelity
+        encode, is_first = target.wire.encode_request, run.continuation is None
+        upstream_request = await run_on_loop_or_in_thread(self._services, encode, call, is_large=self._is_large)
+        if upstream_request.notes:
+            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
+        if run.adaptations is not None:
+            report.add_notes(run.adaptations.notes)
+        if is_first and report.notes:
+            _require_lossless(report, target)
+        attempt.upstream_path = upstream_request.path
+        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
+            attempt.reply_schema = await decode_reply_schema(self._services, schema)
+        return upstream_request
+
+    async def _open(self, attempt: Attempt, upstream_request: UpstreamRequest) -> UpstreamStream | RelayStream:
+        """Send an encoded request, and return the reply once its first content has arrived. Raises `UpstreamError`."""
+        target = attempt.target
+        self._watchdog.begin_upstream_call()
+        try:
+            send = self._services.transports[target.provider.transport]
+            response = await send(target.base_url, upstream_request, attempt.credential)
+            del upstream_request
+            try:
+                return await self._read_beginning(attempt, response)
+            except BaseException:
+                await response.close()
+                raise
+        except asyncio.CancelledError:
+            if not self._watchdog.recover_from_idle():
+                raise
+            raise idle_timeout_error(target.provider.prefix, self._watchdog.upstream_limit) from None
+
+    async def _read_beginning(self, attempt: Attempt, response: UpstreamResponse) -> UpstreamStream | RelayStream:
+        target, wire, call, watchdog = attempt.target, attempt.target.wire, _without_body(attempt.call), self._watchdog
+        background, status = self._services.background, response.status
+        self.records.set_status(status)
+        require_api_response(response, target)
+        deltas: list[Delta] | None = None
+        if not 200 <= status < 300:
+            body = await read_error_body(response, watchdog)
+            headers, is_large = (
+                add_missing_date(response.headers, self._services.clock),
+                len(body) > MAX_REPLY_BYTES_ON_LOOP,
+            )
+            decode = partial(decode_error_response, target, call, status, headers)
+            deltas = await background.run_in_thread_if_large(is_large, decode, body)  # a refusal is a complete reply
+        if isinstance(wire, RelayWire):
+            if deltas is not None:
+                raise InternalError("a relayed error was decoded as a reply")
+            relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
+            await relay.wait_for_content()
+            return relay
+        report, stop_filter = self._receipt.fidelity, attempt.run.stop_filter
+        stream = UpstreamStream(wire, call, response, watchdog, background, report=report, stop_filter=stop_filter)
+        if deltas is not None:
+            stream.set_deltas(deltas)
+            return stream
+        try:
+            await stream.wait_for_content()
+        except UpstreamError:
+            self.records.count_unread_reply(stream.unread_usage)
+            raise
+        return stream
+
+
+def _without_body(call: Call[BaseDialect]) -> Call[BaseDialect]:
+    return structs.replace(call, client_body=b"") if call.client_body else call
+
+
+def _require_lossless(report: FidelityReport, target: Target) -> None:
+    """Raise `UnsupportedFeature` in mode `strict` if the upstream request drops fields of the client request."""
+    losses = report.list_rejected_losses()
+    if not losses:
+        return
+    listed = "; ".join(f"{note.field}: {note.reason}" for note in losses[:MAX_LISTED_LOSSES])
+    more = f"; and {len(losses) - MAX_LISTED_LOSSES} more" if len(losses) > MAX_LISTED_LOSSES else ""
+    raise UnsupportedFeature(
+        f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict rejects this. "
+        "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
+        "(FIDELITY_<TIER> for one "
+        "tier)."
+    )
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class AttemptRecords:
+    """Writer of `Receipt.attempts`, the list of the requests to providers for one client request.
+
+    At most one attempt is open (without a recorded end) at a time.
+    """
+
+    def __init__(self, receipt: Receipt, services: Services) -> None:
+        self._receipt = receipt
+        self._services = services
+        self._clock = services.clock
+        self._open: UpstreamAttempt | None = None
+        self._uncounted: UpstreamAttempt | None = None
+        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
+        self.unread_usage = Usage()
+        """Token usage of attempts that failed before their first content. The reply to the client does not count it."""
+
+    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
+        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces.
+
+        The body of `request` is passed to plugins that record requests.
+        """
+        if self._open is not None:
+            self.end_attempt()
+        receipt, (host, port) = self._receipt, _find_address(target.base_url)
+        offset = self._clock() - receipt.started_at
+        attempt = self._open = self._uncounted = UpstreamAttempt(
+            provider=target.provider.name, model=target.model, host=host, port=port, offset_seconds=offset
+        )
+        receipt.attempts.append(attempt)
+        if self._services.recorders:
+            record_upstream_request(self._services, receipt.request_id, request.body)
+        if receipt.trace is None or not receipt.trace.span_id:
+            return request
+        attempt.span_id = new_span_id()
+        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
+
+    def set_status(self, status: int) -> None:
+        """Record the HTTP status of the provider's response in the open attempt."""
+        if self._open is not None:
+            self._open.status = status
+
+    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message.
+
+        `usage` is the token usage of an attempt that failed after thinking, which the provider charges.
+        """
+        if self._open is not None:
+            self._open.error_type, self._open.error = error.error_type, error.message
+            self._uncounted = None
+            if usage is not None:
+                _set_usage(self._open, usage)
+        self.end_attempt()
+
+    def count_unread_reply(self, usage: Usage) -> None:
+        """Record the token usage of the open attempt, which has failed before its first content."""
+        if self._open is not None:
+            _set_usage(self._open, usage)
+            self.unread_usage = sum_usages(self.unread_usage, usage)
+
+    def end_attempt(self) -> None:
+        """Record that the open attempt ended without an error. Does nothing if no attempt is open."""
+        if self._open is not None:
+            self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
+            self._open = None
+
+    def add_usage(self, usage: Usage) -> None:
+        """Record the token usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts.
+
+        Call this only for a reply that consists of several upstream calls. Without it, `finish_last_attempt` calculates
+        the usage of the last attempt.
+        """
+        last, self._uncounted = self._receipt.attempts[-1], None
+        _set_usage(last, sum_usages(self.unread_usage, usage))
+        self._subtract_earlier_attempts(last)
+
+    def finish_last_attempt(self) -> None:
+        """Complete the record of the last attempt when the client request ends.
+
+        The last attempt gets the token usage of the client request, minus the usage of the earlier attempts. If this
+        attempt is still open, its end and the error of the client request are recorded too. Nothing is changed if the
+        last attempt failed, or if `add_usage` has already recorded its usage.
+        """
+        receipt, last = self._receipt, self._uncounted
+        if last is None:
+            return
+        if self._open is not None:
+            if receipt.outcome == "error":
+                last.error_type, last.error = receipt.error_type, receipt.error
+            self.end_attempt()
+        last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
+        last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
+        last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
+        last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
+        self._subtract_earlier_attempts(last)
+
+    def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
+        for earlier in self._receipt.attempts[:-1]:
+            last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
+            last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
+            last.cache_read_tokens = max(last.cache_read_tokens - earlier.cache_read_tokens, 0)
+            last.cache_write_tokens = max(last.cache_write_tokens - earlier.cache_write_tokens, 0)
+            last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
+            last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
+            last.billed_searches = max(last.billed_searches - earlier.billed_searches, 0)
+
+
+def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
+    if usage.repeated_input is not None:
+        usage = sum_usages(usage.repeated_input, usage)
+    attempt.input_tokens, attempt.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
+    attempt.cache_read_tokens, attempt.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    attempt.cache_write_1h_tokens = usage.cache_write_1h_tokens or 0
+    attempt.thinking_tokens = usage.thinking_tokens or 0
+    attempt.billed_searches, attempt.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
+
+
+@functools.lru_cache(maxsize=64)
+def _find_address(base_url: str) -> tuple[str, int]:
+    """Return host and port of a base URL. Invalid URL: an empty host, because the upstream call reports the error."""
+    try:
+        url = urlsplit(base_url)
+        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+    except ValueError:
+        return "", 0
+
+
+class RepeatableStream:
+    """Stream of the reply of one upstream call. Its usage is that of the repetition, with the input of both calls."""
+
+    def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
+        self._attempts = attempts
+        self.attempt = attempt
+        """The call whose reply is read."""
+        self._stream = attempt.decoded()
+        self.may_send_again = True
+        """True while only thinking was read, and the call was not repeated."""
+        self._usage = Usage()
+        self._spent: Usage | None = None
+        """Token usage of the failed call. None: the call was not repeated."""
+
+    @property
+    def default_signature(self) -> str:
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
+        return self._stream.default_signature
+
+    @property
+    def complete(self) -> bool:
+        """True if the reply was read to its end without a failure."""
+        return self._stream.complete
+
+    @property
+    def continuation(self) -> str | None:
+        """Token with which another call continues this reply, as in `UpstreamStream`."""
+        return self._stream.continuation
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas of the reply. None: the end of the reply. Raises `UpstreamError`."""
+        try:
+            deltas = await self._stream.read()
+        except UnreadableReply as error:
+            if not self.may_send_again:
+                raise
+            await self.close()
+            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
+            self._stream = self.attempt.decoded()
+            self._spent, self._usage = mark_input_repeated(self._usage), Usage()
+            self.may_send_again = False
+            return []
+        for place, delta in enumerate(deltas or ()):
+            if isinstance(delta, Usage):
+                self._usage = merge_latest(self._usage, delta)
+                if self._spent is not None and deltas is not None:
+                    deltas[place] = sum_usages(self._spent, self._usage)
+            elif not isinstance(delta, Thinking):
+                self.may_send_again = False
+        return deltas
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the buffered deltas when the reply ends early."""
+        return self._stream.flush_pending()
+
+    async def close(self) -> None:
+        """End the upstream call, even if its reply is incomplete."""
+        await self._stream.close()

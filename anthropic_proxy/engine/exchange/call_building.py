@@ -1,0 +1,210 @@
+"""Functions that prepare a request to a provider (attempt), such as its input and the limits of the model.
+
+A target is a provider and model, and `resolve_target_limits` returns its limits. `build_continuation_target` returns
+the target of the next call for a reply that the provider has split.
+
+A wire is the code for one provider protocol, and a `Call` is its input for one upstream request. `build_call` returns
+the `Call` for a request that the wire translates. `build_relay_call` returns the `Call` for a relay, to which the
+client's request is forwarded without translation. `find_client_credential` returns the client's own key, if it is sent
+to the provider.
+
+`estimate_client_request_tokens` estimates the input tokens of a decoded request. If only few fields are decoded, it
+decodes the received body (`incoming`) again. For an invalid body, it estimates the tokens from the size. `token_scale`
+is the factor that corrects the estimates for a model.
+"""
+
+import functools
+from collections.abc import Callable, Collection
+
+from msgspec import structs
+
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.loop_or_thread import MAX_STEPS_ON_LOOP
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.preparation import (
+    STATED_WINDOW_MARGIN,
+    UNPREPARED,
+    PreparationResult,
+    ServerToolKind,
+    TargetLimits,
+)
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential
+from anthropic_proxy.errors import ClientError
+
+_PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
+_PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
+"""Kinds of server tools that the proxy itself can run for a provider without them, if `FETCH_URLS` is set. Without
+`SEARCH_URL`, a web search returns an error block."""
+
+
+@functools.lru_cache(maxsize=256)
+def build_target_limits(
+    target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
+) -> TargetLimits:
+    """Return the limits to which client requests for `target` (provider and model) are adapted.
+
+    They follow from the facts about the model in `target`, and from the other arguments. `rejects_overflow` is True if
+    the proxy rejects requests that exceed the context window. `has_web_search` and `has_web_fetch` are True if the
+    proxy itself can run these tools.
+    """
+    facts, dialect = target.capabilities, target.dialect
+    stated = facts.context_window_from_error
+    outputs = [
+        limit for limit in (facts.max_output if facts.known else None, facts.max_output_from_error) if limit is not None
+    ]
+    return TargetLimits(
+        context_window=stated or (facts.context_window if facts.known else None),
+        max_input=facts.max_input if facts.known and stated is None else None,
+        max_output=min(outputs, default=None),
+        reject_overflow=rejects_overflow and stated is None,
+        margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
+        efforts=facts.efforts,
+        accepts_thinking_budget=dialect.accepts_thinking_budget,
+        default_effort=facts.default_effort,
+        accepts_images=(facts.accepts_images or not facts.known) and not facts.rejects_images,
+        accepts_pdf=facts.accepts_pdf and not facts.rejects_documents,
+        accepts_tools=facts.tools,
+        server_tools=dialect.server_tools,
+        server_tools_exclusive=dialect.server_tools_exclusive,
+        proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if has_web_fetch else _PROXY_TOOLS,
+        can_search=has_web_search,
+        provider=target.provider.prefix,
+        tool_name_pattern=dialect.tool_name_pattern,
+        max_tool_name_length=dialect.max_tool_name_length,
+    )
+
+
+def resolve_target_limits(services: Services, target: Target) -> TargetLimits:
+    """Return the limits to which client requests for `target` are adapted, with the settings in use.
+
+    `target` is a provider and model. Settings such as `SEARCH_URL` and `FETCH_URLS` decide which tools the proxy itself
+    can run for the model.
+    """
+    return build_target_limits(
+        target,
+        rejects_overflow=services.settings.check_context_window,
+        has_web_search=services.web_search is not None,
+        has_web_fetch=services.web_fetch is not None,
+    )
+
+
+def build_call(
+    request: MessagesRequest,
+    prepared: PreparationResult,
+    target: Target,
+    limits: TargetLimits,
+    *,
+    continuation: str,
+    estimate: Callable[[], int],
+    new_id: Callable[[str], str],
+) -> Call[BaseDialect]:
+    """Return the input from which the wire (provider protocol) encodes the upstream request.
+
+    `continuation` is the token with which the provider continues a reply that it has split. "": the call continues no
+    reply.
+    """
+    return Call(
+        request=prepared.request,
+        model=target.model,
+        requested_model=request.model,
+        dialect=target.dialect,
+        streams_upstream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
+        client_tool_names=prepared.aliases,
+        continuation_token=continuation,
+        new_id=new_id,
+        provider=target.provider.prefix,
+        base_url=target.base_url,
+        context_window=limits.context_window,
+        max_input_tokens=limits.max_input,
+        estimate_input_tokens=estimate,
+        max_schema_steps=MAX_STEPS_ON_LOOP,
+    )
+
+
+def build_relay_call(
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    new_id: Callable[[str], str],
+    refused_signatures: Collection[bytes] = frozenset(),
+) -> Call[BaseDialect]:
+    """Return the `Call` (input of the wire) for a relay, to which the client's request is forwarded.
+
+    The wire, the code for the provider protocol, does not translate such a request. The `Call` therefore contains the
+    body, headers, path and query that the client sent.
+    """
+    return Call(
+        request=UNPREPARED,
+        model=target.model,
+        requested_model=request.model,
+        is_renamed=request.model != target.model,
+        dialect=target.dialect,
+        streams_upstream=request.stream,
+        client_body=incoming.body,
+        client_headers=incoming.headers,
+        client_path=incoming.path,
+        client_query=incoming.query,
+        new_id=new_id,
+        provider=target.provider.prefix,
+        context_window=target.capabilities.context_window if target.capabilities.known else None,
+        max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
+        has_proxy_signatures=request.has_proxy_signatures,
+        refused_signatures=refused_signatures,
+        estimate_input_tokens=functools.partial(_estimate, request, incoming),
+    )
+
+
+def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
+    return estimate_client_request_tokens(incoming, EstimateCache(), 1.0, request)
+
+
+def estimate_client_request_tokens(
+    incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
+) -> int:
+    """Return the estimated input tokens of a client request, multiplied by the correction factor `token_scale`."""
+    if request.scanned_only:
+        request = decode_request_or_envelope(incoming.body)
+    try:
+        if request.decode_error is None:
+            return estimate_scaled_tokens(estimates, token_scale, request)
+    except ClientError:  # content that only the provider understands
+        pass
+    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale)
+
+
+def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
+    """Return the estimated input tokens of a request, multiplied by the model's correction factor `token_scale`."""
+    return round(estimates.get_or_estimate(request) * token_scale)
+
+
+def find_client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
+    """Return the client's own API key if it is to be sent to the provider, else None.
+
+    It is sent only if the provider accepts keys of clients, and the settings have no key for this provider.
+    """
+    if not (
+        provider.accepts_client_credential and incoming.client.credential_forwardable
+    ) or services.settings.keys.get(provider.name):
+        return None
+    for header in ("x-api-key", "authorization"):
+        if value := incoming.headers.get(header):
+            return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
+    return None
+
+
+def build_continuation_target(target: Target) -> Target:
+    """Return the target (provider and model) for the call that continues a reply which the provider has split.
+
+    Its base URL may have another API version than `target`, because some providers continue replies only in that
+    version.
+    """
+    version = target.dialect.continuation_version
+    if not version:
+        return target
+    base_url = target.base_url.replace(f"{target.provider.default_url_path}/", f"{version}/", 1)
+    return structs.replace(target, base_url=base_url)

@@ -1,0 +1,82 @@
+"""The client's side of an exchange: `ClientRequest` is the request, and `ResponseSink` sends the response.
+
+An exchange is one client request with its reply. The `send_…` methods send stream events, bytes of a provider, a
+complete message, or an error. The receipt is the record of the exchange, for log and metrics. `queue_key` groups
+waiting requests, so that different clients are served in turn.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.trace_context import TraceContext
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.plugins import Client, Receipt
+
+
+class ClientRequest(Struct, kw_only=True):
+    """An authenticated client request with its complete body."""
+
+    request_id: str
+    """Id of the request in the response headers, error bodies and the log: `req_…`."""
+    client: Client
+    """Client that the server identified by its key or address."""
+    headers: Mapping[str, str]
+    """Client headers, names in lower case. Credentials are removed unless they may be sent to the provider."""
+    body: bytes
+    """Received bytes of the request body. They are removed after the reply has started, to free memory."""
+    path: str = "/v1/messages"
+    """URL path without the query."""
+    query: str = ""
+    """Query of the URL, without `?`. "": none."""
+    trace: TraceContext | None = None
+    """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
+    receipt: Receipt | None = None
+    """Record of the provider calls of a token count or model list. None: no such calls, or an exchange makes its own
+    receipt."""
+    number: int = 0
+    """Number of the request in `Services.in_progress`, the list of running requests."""
+
+    @property
+    def queue_key(self) -> str:
+        """Client name and session id as one text, by which the queue groups waiting upstream calls.
+
+        The queue alternates between the groups, so that one session does not delay all others.
+        """
+        return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
+
+
+class ResponseSink(Protocol):
+    """Interface to send the HTTP response to one client request. `server/response_sink.py` implements it."""
+
+    def attach_receipt(self, receipt: Receipt) -> None:
+        """Set the record of the exchange, from which response headers are built. Call this before any other method."""
+        ...
+
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+        """Send events of a stream. The first call also sends status 200 and the stream headers.
+
+        `is_last`: True if the response is complete after these events.
+        """
+        ...
+
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
+    ) -> None:
+        """Send bytes of a provider to the client unchanged. The first call also sends `status` and `headers`."""
+        ...
+
+    async def send_message(self, response: MessagesResponse) -> None:
+        """Send a complete reply as JSON with status 200."""
+        ...
+
+    async def send_error_response(self, error: ProxyError) -> None:
+        """Send an error with its HTTP status. Call this only before anything else was sent."""
+        ...
+
+    async def wait_disconnected(self) -> None:
+        """Wait until the client has disconnected."""
+        ...

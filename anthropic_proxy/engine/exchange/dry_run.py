@@ -1,0 +1,244 @@
+"""`run_dry`: processes a client request like a real one, but stops before anything is sent to a provider.
+
+The result is a `DryRun`, with the chosen providers and the upstream request that would be sent. `DryRunClient`
+describes the imaginary client of the request. In place of sending, the exception `NotSent` is raised. Web searches and
+fetches are skipped. Only local servers receive real requests, which query the limits of their installed models.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct, field, structs
+
+from anthropic_proxy.engine.exchange import forwarding
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.route_choice import build_request_facts, choose_route, read_client_request
+from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.messages.models import MessagesRequest, MessagesResponse
+from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
+from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
+from anthropic_proxy.engine.routing.router import FixedRouteCache, Route
+from anthropic_proxy.engine.routing.rules import RouteCheck
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.errors import ProxyError, WebFetchFailed, WebSearchFailed
+from anthropic_proxy.plugins import Client, Receipt
+
+CLIENT_CREDENTIAL = "(credential of the client)"
+"""Value in place of a credential that the client would send, if the proxy forwards it."""
+ACCESS_TOKEN = "Bearer (access token, requested when the request is sent)"
+"""Value in place of an access token, which a dry run does not request."""
+COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
+"""URL path of requests for a token count."""
+
+
+class DryRunClient(Struct, frozen=True, kw_only=True):
+    """Key name, team and headers of the imaginary client of a dry run, on which conditions of routes may depend."""
+
+    key: str = "local"
+    """Name of the key that the client of the dry run presents. `local`: no key."""
+    team: str = ""
+    """Team of this key. "": none."""
+    headers: Mapping[str, str] = {}
+    """Header name in lower case → value, for conditions of routes."""
+
+
+LOCAL_DRY_RUN_CLIENT = DryRunClient()
+"""Client of a dry run without a key and without headers."""
+
+
+class NotSent(ProxyError):
+    """Exception that a dry run raises where a real request would send the upstream request."""
+
+    status = 0
+    """0 in place of an HTTP status, because a client never receives this error."""
+
+
+class UnsentRequest(Struct, frozen=True):
+    """The encoded upstream request of a dry run, which was not sent."""
+
+    transport: str
+    """Means by which the request would be sent: `http`, `demo` (built-in replies) or `litellm` (Python library)."""
+    base_url: str
+    """Base URL of the provider. The path of `request` follows it."""
+    request: UpstreamRequest
+    """Encoded request: method, path, headers and body."""
+    credential: Credential | None
+    """Request header with the key of the provider. None: the provider needs no key."""
+
+
+class DryRun(Struct, kw_only=True):
+    """Result of a dry run: the upstream request that was not sent, or the error that the client would receive."""
+
+    receipt: Receipt
+    """Record of the exchange: chosen provider and model, and fidelity notes (lossy changes of fields)."""
+    route: Route | None = None
+    """Targets (provider and model) for the request. None: the request was rejected before."""
+    checks: Sequence[RouteCheck] = ()
+    """Result of each route of the configuration file, up to the first matching route. Empty: no routes are configured.
+    """
+    recorded: UnsentRequest | None = None
+    """The upstream request that a real exchange would send first. None: rejected, or the proxy replies by itself."""
+    error: ProxyError | None = None
+    """Error that the client would receive. None: the request would be sent, or the proxy replies by itself."""
+    renamed_tools: Mapping[str, str] = {}
+    """Tool name of the client → name sent upstream, if they differ."""
+    estimated_tokens: int | None = None
+    """Input tokens as the proxy estimates them for a token count request. None: no token count, or the provider
+    counts."""
+    skipped: list[str] = field(default_factory=list)
+    """Web searches and fetches that a real request would run before its upstream request."""
+
+
+async def run_dry(
+    services: Services, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
+) -> DryRun:
+    """Process a client request up to its first upstream request, and return the result without sending it."""
+    receipt = Receipt(request_id=services.new_id("req_"), client=Client(), started_at=services.clock(), path=path)
+    result = DryRun(receipt=receipt)
+    dry = _without_network(services, result)
+    client = Client(
+        name=sender.key, team=sender.team, credential_forwardable=not services.settings.requires_client_key()
+    )
+    headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
+    incoming = ClientRequest(request_id=receipt.request_id, client=client, headers=headers, body=body, path=path)
+    try:
+        request, choice = read_client_request(services, incoming)
+        estimates = EstimateCache()
+        if services.route_rules is not None:
+            result.checks = services.route_rules.check_routes(
+                build_request_facts(services, incoming, request, estimates)
+            )
+        route = result.route = await choose_route(services, incoming, request, estimates, choice)
+        dry = structs.replace(dry, route_rules=None, route_cache=FixedRouteCache(route))  # a random choice stays
+        if path == COUNT_TOKENS_PATH:
+            await _count_tokens(dry, incoming, result)
+            return result
+    except ProxyError as error:
+        result.error = error
+        return result
+    sink = _DryRunSink(receipt)
+    await Exchange(dry, incoming, sink).run()
+    result.receipt = sink.receipt
+    if not isinstance(sink.error, NotSent):
+        result.error = sink.error
+    result.renamed_tools = _renamed_tools(request, result)
+    return result
+
+
+async def _count_tokens(services: Services, incoming: ClientRequest, result: DryRun) -> None:
+    assert result.route is not None
+    target = result.route.targets[0]
+    result.receipt.route_reason = result.route.reason
+    result.receipt.provider, result.receipt.prefix = target.provider.name, target.provider.prefix
+    result.receipt.model = target.model
+    try:
+        reply = await forwarding.count_tokens(services, incoming, _DryRunSink(result.receipt).wait_disconnected)
+    except NotSent:
+        return
+    if result.recorded is None:
+        result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
+
+
+def _without_network(services: Services, result: DryRun) -> Services:
+    """Return the services with transports, access tokens and web tools that send nothing and record into `result`."""
+
+    def new_transport(name: str) -> "_RecordingTransport":
+        return _RecordingTransport(name, result)
+
+    tokens: dict[str, TokenSource] = {
+        row.key_source: _PlaceholderTokens() for row in find_registry(services.settings) if row.key_source != "settings"
+    }
+    web = _SkippedWebTools(result.skipped)
+    return structs.replace(
+        services,
+        transports={name: new_transport(name) for name in services.transports},
+        credentials=Credentials(services.settings, tokens),
+        web_fetch=web.fetch if services.web_fetch is not None else None,
+        web_search=web.search if services.web_search is not None else None,
+    )
+
+
+def _renamed_tools(request: MessagesRequest, result: DryRun) -> Mapping[str, str]:
+    targets = result.route.targets if result.route is not None else ()
+    target = next((target for target in targets if target.model == result.receipt.model), None)
+    if target is None or target.is_relayed or request.decode_error is not None:
+        return {}
+    dialect = target.dialect
+    names = {
+        tool.name: name_or_alias(tool.name, dialect.tool_name_pattern, dialect.max_tool_name_length)
+        for tool in request.tools
+        if tool.name
+    }
+    return {name: alias for name, alias in names.items() if name != alias}
+
+
+class _RecordingTransport:
+    """A `Transport` that stores its first upstream request in the result of the dry run, and raises `NotSent`."""
+
+    def __init__(self, name: str, result: DryRun) -> None:
+        self._name = name
+        self._result = result
+
+    async def __call__(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        if self._result.recorded is None:
+            self._result.recorded = UnsentRequest(self._name, base_url, request, credential)
+        raise NotSent("the request was not sent")
+
+
+class _PlaceholderTokens:
+    """A `TokenSource` that returns a placeholder for the access token of a provider instead of requesting one."""
+
+    async def acquire_token(self) -> tuple[Credential, str | None]:
+        return Credential("authorization", ACCESS_TOKEN), UNKNOWN_PROJECT
+
+    def invalidate_token(self, credential: Credential) -> bool:
+        return False
+
+
+class _SkippedWebTools:
+    """Replacement of web fetch and web search: each call adds its input to `DryRun.skipped` and fails."""
+
+    def __init__(self, skipped: list[str]) -> None:
+        self._skipped = skipped
+
+    async def fetch(self, url: str, **options: object) -> FetchedPage:
+        self._skipped.append(f"fetch of {url}")
+        raise WebFetchFailed("a dry run fetches nothing", "unavailable")
+
+    async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
+        self._skipped.append(f"search for {query!r}")
+        raise WebSearchFailed("a dry run searches nothing", "unavailable")
+
+
+class _DryRunSink:
+    """A `ResponseSink` that keeps the receipt and the error for the result, and drops replies of the proxy."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+        self.error: ProxyError | None = None
+
+    def attach_receipt(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None: ...
+
+    async def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
+    ) -> None: ...
+
+    async def send_message(self, response: MessagesResponse) -> None: ...
+
+    async def send_error_response(self, error: ProxyError) -> None:
+        self.error = error
+
+    async def wait_disconnected(self) -> None:
+        await asyncio.Event().wait()

@@ -1,0 +1,380 @@
+"""One exchange: a client request, from its body to the last byte of the reply.
+
+`Exchange.run` reads from top to bottom like its steps: read, plan, admit, call, deliver.
+
+- *Read*: decode the body. If every provider that may serve the request receives the body unchanged (a relay), only its
+  top-level fields are decoded.
+- *Plan*: choose the route, which has the targets (provider and model) in the order of the calls.
+- *Admit*: policies of plugins check the client's limits and budgets, and reserve an amount.
+- *Call*: `Attempts` calls the targets until one sends content (`attempts.py`). If the proxy runs tools itself, one
+  reply has several calls (`tool_loop/`).
+- *Deliver*: the client gets events (`_stream`), one message (`_fold`), the provider's bytes (`_relay`), or an error.
+
+Three facts decide how a failure reaches the client. `_opened`: events of the proxy were sent, so the status is 200, and
+an error becomes an `error` event. `_relayed`: bytes of the provider were sent, which an `error` event follows. Neither:
+an HTTP response with the status of the error. The watchdog cancels this task if the provider is silent or the client
+disconnects; its `reason` tells these from the stop of the server.
+
+The receipt is the record of the exchange for log, metrics and ledger. It is created first and completed last.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+from anthropic_proxy.engine.exchange.admission import Admissions
+from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
+from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
+from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.route_choice import choose_route, read_client_request
+from anthropic_proxy.engine.exchange.tool_loop import SchemaCheckedStream, open_reply
+from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
+from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage, clamp_count, sum_usages
+from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fold import Fold
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.preparation import find_session_id
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.writer import MessageWriter
+from anthropic_proxy.engine.routing.router import Route
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.secrets import redact_error
+
+EMPTY_DELTA_AFTER_SECONDS = 240.0
+"""Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
+_WARM_UP = FidelityNote(
+    "emulated", "max_tokens", "answered by the proxy: other providers fill their caches automatically"
+)
+
+
+class Exchange:
+    """One `POST /v1/messages`. A failure becomes an HTTP status, or an `error` event in a started stream."""
+
+    _request: MessagesRequest
+    _route: Route
+    _writer: MessageWriter
+    _watchdog: Watchdog
+    _attempts: Attempts
+
+    def __init__(self, services: Services, incoming: ClientRequest, sink: ResponseSink) -> None:
+        self._services, self._incoming, self._sink = services, incoming, sink
+        self._receipt = Receipt(
+            request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path
+        )
+        self._estimates = EstimateCache()
+        """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
+        self._is_admitted = False
+        """True once the request was admitted. Only then do writer, watchdog and attempts exist."""
+        self._is_queued = True
+        """True until `FairQueue` lets the exchange call a provider."""
+        self._opened = False
+        """True once events that the proxy created were sent to the client. The status is then final."""
+        self._relayed = False
+        """True once bytes of a streamed provider response were forwarded to the client unchanged."""
+        self._streamed_reply: DeltaStream | None = None
+        """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
+        self._call_filter: SingleToolCallFilter | None = None
+        """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
+
+    async def run(self) -> None:
+        """Serve the request. Raises only the cancellation of this task, after the client got an error."""
+        services, incoming, receipt = self._services, self._incoming, self._receipt
+        receipt.trace = incoming.trace
+        record_client(receipt, incoming.headers)
+        self._sink.attach_receipt(receipt)
+        services.receipts.feed.add_running(receipt)
+        admissions = Admissions(services, receipt)
+        try:
+            await self._read_and_plan()
+            await admissions.admit(incoming, self._request, self._route, self._estimates)
+            self._begin_delivery()
+            if self._request.max_tokens == 0 and not self._route.targets[0].is_relayed:
+                await self._warm_up()
+            else:
+                await services.queue.acquire(incoming.queue_key)
+                try:
+                    await self._call_and_deliver()
+                finally:
+                    services.queue.release()
+        except ProxyError as error:
+            await self._fail(error)
+        except asyncio.CancelledError:
+            reason = self._watchdog.reason if self._is_admitted else ""
+            if reason == "gone":
+                uncancel()
+                receipt.outcome = "cancelled"
+            elif reason == "upstream silent":
+                uncancel()
+                await self._fail(idle_timeout_error(receipt.prefix, self._watchdog.upstream_limit))
+            else:
+                await self._fail(ShuttingDown())
+                raise
+        except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
+            await self._fail(log_internal_error(error, services, incoming.request_id))
+        finally:
+            if self._is_admitted:
+                self._watchdog.stop()
+                self._fill_receipt()
+                self._attempts.records.finish_last_attempt()
+            receipt.duration_seconds = services.clock() - receipt.started_at
+            admissions.settle()
+            services.log.write_exchange(receipt)
+            services.receipts.queue_exchange_receipt(receipt)
+
+    async def _read_and_plan(self) -> None:
+        """Decode the body, and choose the route. Raises the `ClientError` of an invalid request."""
+        services, incoming, receipt = self._services, self._incoming, self._receipt
+        if len(incoming.body) <= MAX_BYTES_ON_LOOP:
+            request, choice = read_client_request(services, incoming)
+        else:
+            request, choice = await services.background.run_in_thread(read_client_request, services, incoming)
+        self._request = request
+        receipt.requested_model, receipt.stream = request.model, request.stream
+        receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
+        receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
+        if not receipt.session and request.metadata is not None and request.metadata.user_id:
+            receipt.session = find_session_id(request.metadata.user_id) or ""
+        services.in_progress.set_model(incoming.number, request.model)
+        route = self._route = await choose_route(services, incoming, request, self._estimates, choice)
+        receipt.route = route.rule.name if route.rule is not None else ""
+        receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
+        if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
+            raise request.decode_error
+        for note in route.notes:
+            services.log.write_once(note)
+
+    def _begin_delivery(self) -> None:
+        services, request, timeouts = self._services, self._request, self._services.settings.timeouts
+        self._writer = MessageWriter(message_id=services.new_id("msg_"), model=request.model, signature="")
+        self._writer.clock, self._receipt.blocks = services.clock, self._writer.marks
+        watchdog = self._watchdog = Watchdog(
+            wait_disconnected=self._sink.wait_disconnected,
+            on_idle=self._keep_alive if request.stream else None,
+            first_byte_seconds=timeouts.first_byte_seconds,
+            idle_seconds=timeouts.idle_seconds,
+        )
+        self._attempts = Attempts(services, self._incoming, request, self._receipt, watchdog, estimates=self._estimates)
+        self._is_admitted = True
+
+    async def _call_and_deliver(self) -> None:
+        self._is_queued = False
+        answer = await open_reply(self._services, self._attempts, self._request, self._route)
+        try:
+            self._receipt.first_token_seconds = self._services.clock() - self._receipt.started_at
+            if isinstance(answer, RelayStream):
+                await self._relay(answer)
+            elif self._request.stream:
+                await self._stream(answer)
+            else:
+                await self._fold(answer)
+            # the calls of a tool loop have further input, which the estimate does not count
+            if self._writer.estimate and isinstance(answer, UpstreamStream | RepeatableStream):
+                await self._record_token_scale()
+        finally:
+            self._watchdog.stop()  # complete or failed: a disconnect has no effect now
+            if isinstance(answer, SchemaCheckedStream):
+                self._writer.usage = answer.usage  # also after an error, because the provider charges all calls
+            await answer.close()
+
+    async def _stream(self, answer: DeltaStream) -> None:
+        writer, watchdog, sink = self._writer, self._watchdog, self._sink
+        writer.signature = answer.default_signature
+        self._streamed_reply = answer
+        call_filter = self._call_filter = self._new_call_filter()
+        last: list[Event] = []
+        while (deltas := await answer.read()) is not None:
+            if call_filter is not None:
+                deltas = call_filter.feed(deltas)
+            events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
+            if writer.stop is not None and answer.complete:
+                last = events  # sent together with the end
+                break
+            if events:
+                self._opened = watchdog.writing = True
+                await sink.send_events(events)
+                watchdog.client_at = watchdog.upstream_at = watchdog.now()
+                watchdog.writing = False
+                if self._incoming.body and not answer.may_send_again:
+                    self._release_request(answer)
+        watchdog.writing = True
+        await self._write((last or self._start()) + writer.finish(), is_last=True)
+
+    def _release_request(self, answer: DeltaStream | RelayStream) -> None:
+        """Free the memory of the client request, as soon as no retry is possible."""
+        self._services.heap_trimmer.count_freed_bytes(len(self._incoming.body))
+        self._incoming.body = b""
+        self._request.release_body()
+        if isinstance(answer, RepeatableStream):
+            answer = answer.attempt.decoded()
+        if isinstance(answer, UpstreamStream):
+            answer.call.request.release_content()
+
+    async def _fold(self, answer: DeltaStream) -> None:
+        fold = Fold(self._writer)
+        self._writer.signature = answer.default_signature
+        call_filter = self._new_call_filter()
+        while (deltas := await answer.read()) is not None:
+            fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
+        # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
+        if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
+            self._writer.estimate = self._estimate_tokens()
+        await self._sink.send_message(fold.finish())
+
+    async def _relay(self, answer: RelayStream) -> None:
+        sink, watchdog, streams = self._sink, self._watchdog, self._request.stream
+        if self._opened:
+            answer.omit_message_start()
+        self._relayed, last = streams, False
+        try:
+            while (data := await answer.read()) is not None:
+                watchdog.writing, last = True, answer.complete and answer.ending is None
+                await sink.send_relayed_bytes(data, answer.headers, is_stream=streams, is_last=last)
+                watchdog.upstream_at = watchdog.now()
+                watchdog.writing = False
+                if self._incoming.body:
+                    self._release_request(answer)
+        finally:
+            self._writer.usage = answer.usage_with_estimate
+            self._receipt.outcome = answer.stop_reason or ""
+        if answer.failure is not None:
+            self._attempts.annotate_error(answer.failure)
+            record_failure(self._receipt, answer.failure, self._services.settings.reveal_proxy_keys())
+        if not last:
+            watchdog.writing = True
+            await sink.send_events([answer.ending] if answer.ending else [], is_last=True)
+
+    async def _record_token_scale(self) -> None:
+        """Store the provider's token count divided by the estimate, to correct later estimates for the model."""
+        writer, receipt, attempt = self._writer, self._receipt, self._attempts.latest
+        if attempt is not None and writer.usage.input_tokens is not None:
+            totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale)
+            counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
+            await self._services.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
+
+    async def _warm_up(self) -> None:
+        """Reply to a request with `max_tokens: 0`, which asks the API to fill its cache.
+
+        The proxy sends an empty reply itself.
+        """
+        self._receipt.fidelity.add_notes((_WARM_UP,))
+        writer = self._writer
+        ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
+        if self._request.stream:
+            await self._write(self._start() + writer.feed(ending) + writer.finish(), is_last=True)
+        else:
+            fold = Fold(writer)
+            fold.feed(ending)
+            await self._sink.send_message(fold.finish())
+
+    def _start(self) -> list[Event]:
+        """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
+        if self._writer.started:
+            return []
+        return [*self._writer.start(self._estimate_tokens()), Ping()]
+
+    def _estimate_tokens(self) -> int:
+        scale = 1.0 if self._attempts.latest is None else self._attempts.latest.run.token_scale
+        return self._attempts.estimate_scaled_tokens(self._request, scale)
+
+    async def _write(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+        """Send events that the proxy created, instead of relayed bytes. A later failure becomes an `error` event."""
+        self._opened = True
+        await self._sink.send_events(events, is_last=is_last)
+
+    async def _keep_alive(self) -> None:
+        """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.
+
+        A relay sends the pings of its provider only, unless the stream was already started for an earlier target.
+        """
+        if self._relayed or (self._is_relaying() and not self._opened):
+            return
+        is_idle = self._watchdog.now() - self._watchdog.upstream_at > EMPTY_DELTA_AFTER_SECONDS
+        # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
+        opens = is_idle and not any(target.is_relayed for target in self._route.targets)
+        events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
+        await self._write(events)
+
+    def _is_relaying(self) -> bool:
+        if self._attempts.latest is not None:
+            return self._attempts.latest.target.is_relayed
+        return not self._is_queued and self._route.targets[0].is_relayed
+
+    async def _fail(self, error: ProxyError) -> None:
+        if isinstance(error, UpstreamError) and self._is_admitted:
+            self._attempts.annotate_error(error)
+        record_failure(self._receipt, error, self._services.settings.reveal_proxy_keys())
+        if self._opened:
+            await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], is_last=True)
+        elif self._relayed:
+            await self._sink.send_events([ErrorEvent(error)], is_last=True)
+        else:
+            await self._sink.send_error_response(error)
+        error.release_tracebacks()
+
+    def _flush_pending(self) -> list[Event]:
+        """Return, as events for the client, deltas that filters still hold when the reply ends early."""
+        reply, self._streamed_reply = self._streamed_reply, None
+        if reply is None or not self._writer.started:
+            return []
+        deltas = reply.flush_pending()
+        if self._call_filter is not None:
+            deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
+        return self._writer.feed(deltas)
+
+    def _new_call_filter(self) -> SingleToolCallFilter | None:
+        choice = self._request.tool_choice
+        return SingleToolCallFilter() if choice is not None and choice.disable_parallel_tool_use else None
+
+    def _fill_receipt(self) -> None:
+        """Copy token usage, stop reason and HTTP status into the receipt, the record of the request."""
+        writer, receipt = self._writer, self._receipt
+        totals, other = writer.totals, self._attempts.records.unread_usage
+        if writer.usage.repeated_input is not None:
+            other = sum_usages(other, writer.usage.repeated_input)
+        receipt.input_tokens = totals.input_tokens + clamp_count(other.input_tokens)
+        receipt.output_tokens = totals.output_tokens + clamp_count(other.output_tokens)
+        receipt.cache_read_tokens = totals.cache_read_input_tokens + clamp_count(other.cache_read_tokens)
+        receipt.cache_write_tokens = totals.cache_creation_input_tokens + clamp_count(other.cache_write_tokens)
+        long = totals.cache_creation["ephemeral_1h_input_tokens"] if totals.cache_creation else 0
+        receipt.cache_write_1h_tokens = long + clamp_count(other.cache_write_1h_tokens)
+        thinking = totals.output_tokens_details["thinking_tokens"]
+        receipt.thinking_tokens = thinking + clamp_count(other.thinking_tokens)
+        receipt.billed_searches = clamp_count(writer.usage.billed_searches) + clamp_count(other.billed_searches)
+        receipt.service_tier = writer.usage.billed_tier or ""
+        receipt.outcome = receipt.outcome or writer.stop_reason or ""
+        if self._opened or self._relayed or receipt.outcome != "cancelled":
+            receipt.status = receipt.status or 200
+
+
+def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
+    """Store facts about the client in the receipt, from the request headers: program, session, subagent and project."""
+    receipt.user_agent = headers.get("user-agent", "")
+    receipt.session = headers.get("x-claude-code-session-id", "")
+    receipt.agent = headers.get("x-claude-code-agent-id", "")
+    receipt.project = headers.get("x-project", "")
+
+
+def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
+    """Store the status, type and message of an error in the receipt, the record of the request.
+
+    `proxy_keys` are the keys with which clients authenticate. They are masked in the message first.
+    """
+    redact_error(error, proxy_keys)
+    receipt.outcome = "error"
+    receipt.status = error.status
+    receipt.error_type, receipt.error = error.error_type, error.message
+    receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
+
+
+def log_internal_error(error: Exception, services: Services, request_id: str) -> InternalError:
+    """Log the traceback of an unexpected exception, which is a defect of the proxy.
+
+    Return an `InternalError` for the client, which has only the class name of the exception.
+    """
+    services.log.write_traceback(request_id)
+    return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

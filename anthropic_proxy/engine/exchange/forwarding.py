@@ -1,0 +1,264 @@
+"""Functions that forward requests other than messages to a provider with the Messages API.
+
+`count_tokens` and `list_models` return a `JsonReply`: the body and the headers of the response to the client.
+`call_provider` sends one request; batches, files and skills use it too. Failed requests are not repeated, except with a
+key that was read again.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
+from anthropic_proxy.engine.exchange.attempts import AttemptRecords
+from anthropic_proxy.engine.exchange.call_building import build_relay_call, find_client_credential
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.error_messages import (
+    add_address_setting,
+    add_key_setting,
+    decode_error_response,
+    idle_timeout_error,
+    require_api_response,
+)
+from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, is_large_request, run_on_loop_or_in_thread
+from anthropic_proxy.engine.exchange.not_found import add_not_found_cause
+from anthropic_proxy.engine.exchange.relay import forwarded_headers
+from anthropic_proxy.engine.exchange.route_choice import choose_route
+from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body
+from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
+from anthropic_proxy.errors import (
+    InternalError,
+    ProxyError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+)
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.secrets import redact_error
+
+COUNT_TIMEOUT_SECONDS = 10.0
+"""Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
+LIST_TIMEOUT_SECONDS = 2.5
+"""Maximum seconds for the provider's model list. After this time the proxy's own list is sent. Claude Code waits 3
+s."""
+
+_MODEL_PATHS = re.compile(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
+"""Pattern of the URL paths of model lists that are sent to the provider unchanged. They cannot contain `..` or a
+query."""
+
+
+WaitDisconnected = Callable[[], Awaitable[None]]
+"""Function that waits until the client has disconnected."""
+_Result = TypeVar("_Result")
+
+
+class JsonReply(Struct, frozen=True):
+    """Response to a request for a token count or a model list: a JSON body, and headers of the provider."""
+
+    body: bytes
+    """Body of the client response: JSON text."""
+    headers: Mapping[str, str] = {}
+    """Provider headers for the client. Empty if the proxy produced the body itself."""
+
+
+async def count_tokens(services: Services, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply:
+    """Return the response to `POST /v1/messages/count_tokens`.
+
+    The provider counts the tokens if it has this endpoint. Otherwise, or if the provider fails, the proxy returns an
+    estimate. Raises `ClientDisconnected`.
+    """
+    large = len(incoming.body) > MAX_BYTES_ON_LOOP
+    request = await services.background.run_in_thread_if_large(
+        large, partial(decode_request_or_envelope, for_token_count=True), incoming.body
+    )
+    estimates = EstimateCache()
+    target = (await choose_route(services, incoming, request, estimates)).targets[0]
+    target = await apply_stored_adaptations(services, target, [])
+    if target.dialect.has_count_tokens:
+        try:
+            return await _request_json(
+                services, incoming, request, target, wait_disconnected, seconds=COUNT_TIMEOUT_SECONDS
+            )
+        except ProxyError as error:
+            if request.decode_error is not None:
+                raise
+            services.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
+    if request.decode_error is not None:
+        raise request.decode_error
+    scale = await services.observations.find_token_scale(target.provider.name, target.model)
+    count = await services.background.run_in_thread_if_large(
+        is_large_request(incoming, len(request.tools)), estimates.get_or_estimate, request
+    )
+    return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
+
+
+async def list_models(
+    services: Services, incoming: ClientRequest, wait_disconnected: WaitDisconnected
+) -> JsonReply | None:
+    """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
+
+    None: the provider has no list of Claude models, or its response is an error. The caller then sends the proxy's own
+    list. Raises `ClientDisconnected`.
+    """
+    preferred = find_preferred_provider(services.settings, services.catalog)
+    if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
+        return None
+    request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
+    target = build_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
+    if not target.dialect.has_model_list:
+        return None
+    incoming = structs.replace(incoming, body=b"")
+    try:
+        return await _request_json(services, incoming, request, target, wait_disconnected, seconds=LIST_TIMEOUT_SECONDS)
+    except ProxyError as error:
+        if error.status != 404:
+            services.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
+        return None
+
+
+async def _request_json(
+    services: Services,
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    wait_disconnected: WaitDisconnected,
+    *,
+    seconds: float,
+) -> JsonReply:
+    call = build_relay_call(incoming, request, target, services.new_id)
+
+    async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
+        require_api_response(response, target)
+        body = await read_body(response, MAX_BODY_BYTES)
+        _require_expected_shape(body, call.client_path, target)
+        return JsonReply(body, forwarded_headers(response.headers))
+
+    try:
+        return await call_provider(
+            services, incoming, call, target, read, wait_disconnected=wait_disconnected, total_seconds=seconds
+        )
+    except UpstreamError as error:
+        add_not_found_cause(error, target, call.client_path, services.settings)
+        raise
+
+
+async def call_provider(
+    services: Services,
+    incoming: ClientRequest,
+    call: Call[BaseDialect],
+    target: Target,
+    read: Callable[[UpstreamResponse, Watchdog], Awaitable[_Result]],
+    *,
+    wait_disconnected: WaitDisconnected,
+    total_seconds: float | None = None,
+    method: str | None = None,
+    uses_first_key: bool = False,
+) -> _Result:
+    """Send a client request to a provider, and return the result of `read` for its successful response.
+
+    The call has `total_seconds`. None: it has the time limits of a message, and `read` calls `note_first_byte` of the
+    watchdog after each read. `method` replaces the HTTP method of the wire. If a key is rejected that can be read
+    again, the request is sent once more. Raises `UpstreamError` and `ClientDisconnected`.
+    """
+    provider, pool, timeouts = target.provider, services.credentials, services.settings.timeouts
+    is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
+    request = await run_on_loop_or_in_thread(services, target.wire.encode_request, call, is_large=is_large)
+    request = structs.replace(request, method=method or request.method)
+    receipt = incoming.receipt or Receipt(
+        request_id=incoming.request_id, client=incoming.client, started_at=services.clock()
+    )
+    records = AttemptRecords(receipt, services)
+    watchdog = Watchdog(
+        wait_disconnected=wait_disconnected,
+        on_idle=None,
+        # twice the total: `deadline` is then always earlier
+        first_byte_seconds=2 * total_seconds if total_seconds else timeouts.first_byte_seconds,
+        idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
+    )
+    send = services.transports[provider.transport]
+    deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
+
+    async def send_once(credential: Credential | None) -> _Result:
+        watchdog.begin_upstream_call()
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                response = await send(target.base_url, records.begin_attempt(target, request), credential)
+                try:
+                    records.set_status(response.status)
+                    if not 200 <= response.status < 300:
+                        require_api_response(response, target)
+                        body = await read_error_body(response, watchdog)
+                        decode_error_response(target, call, response.status, response.headers, body)
+                        raise InternalError("a relayed error was decoded as a reply")
+                    return await read(response, watchdog)
+                finally:
+                    await response.close()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            message = f"{provider.prefix} did not answer within {total_seconds:g} s"
+            raise UpstreamTimeout(message, provider=provider.prefix) from None
+        except asyncio.CancelledError:
+            if not watchdog.recover_from_idle():
+                raise
+            raise idle_timeout_error(provider.prefix, watchdog.upstream_limit) from None
+
+    may_replace_key = True
+    try:
+        while True:
+            own = find_client_credential(services, incoming, provider)
+            credential = own or pool.next_credential(provider, is_first=uses_first_key)
+            try:
+                return await send_once(credential)
+            except UpstreamError as error:
+                watchdog.end_upstream_call()
+                redact_error(error, [credential.secret] if credential is not None else [])
+                add_key_setting(error, target, credential)
+                add_address_setting(error, target)
+                records.fail_attempt(error)
+                may_replace_key = may_replace_key and error.status == 401
+                if not (may_replace_key and await pool.replace_rejected_key(provider, credential)):
+                    raise
+                may_replace_key = False
+    except asyncio.CancelledError:
+        if watchdog.reason != "gone":
+            raise
+        uncancel()
+        raise ClientDisconnected from None
+    finally:
+        watchdog.stop()
+        records.end_attempt()
+
+
+class _Counted(Struct):
+    input_tokens: int
+
+
+class _Listed(Struct):
+    data: list[Raw] | None = None
+    id: str | None = None
+
+
+def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
+    """Raise `UpstreamProtocolError` if a response with status 200 has no token count or model list.
+
+    Some servers answer unknown paths with status 200 and another body.
+    """
+    try:
+        if path.endswith("/count_tokens"):
+            msgspec.json.decode(body, type=_Counted)
+        elif (listed := msgspec.json.decode(body, type=_Listed)).data is None and listed.id is None:
+            raise msgspec.ValidationError("neither a list of models nor a model")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        name = target.provider.prefix
+        raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name) from error

@@ -1,0 +1,318 @@
+"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
+
+Only the model name can be replaced. The token usage and the stop reason are decoded for the receipt, the record of the
+request. `wait_for_content` returns at the first event, `read` returns the next bytes, and `close` ends the upstream
+call. `usage_with_estimate` is the token usage so far, with estimated output tokens if the stream is incomplete.
+`omit_message_start` removes an event that the client already has.
+`forwarded_headers` selects the headers for the client.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
+from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.secrets import redact_secret_bytes
+
+FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
+"""Names of provider headers that the client receives, in lower case."""
+FORWARDED_PREFIX = "anthropic-"
+"""Prefix of further provider headers that the client receives: rate limits and the organization."""
+MAX_TRAILING_BYTES = 64 * 1024
+"""Maximum number of bytes read after the last event of a message. Further bytes are not forwarded."""
+TRAILING_BYTES_TIMEOUT_SECONDS = 0.25
+"""Maximum seconds to wait for bytes after the last event, such as line ends, so that the client gets the identical
+stream."""
+
+
+class RelayStream:
+    """Response of a provider as bytes for the client, with token usage and stop reason decoded from it."""
+
+    def __init__(
+        self,
+        wire: RelayWire[BaseDialect],
+        call: Call[BaseDialect],
+        response: UpstreamResponse,
+        watchdog: Watchdog,
+        *,
+        credential: Credential | None = None,
+    ) -> None:
+        self.headers = forwarded_headers(response.headers)
+        """Response headers of the provider that the client receives."""
+        self.usage = Usage()
+        self.stop_reason: str | None = None
+        self.failure: UpstreamError | None = None
+        """Error of the provider's `error` event, or of an early end of its stream. None: no failure."""
+        self.ending: Event | None = None
+        """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
+        self.complete = False
+        """True if nothing is left to read except the bytes that `wait_for_content` has received."""
+        self._wire = wire
+        self._requested_model = call.requested_model if call.is_renamed else None
+        self._response = response
+        self._watchdog = watchdog
+        self._credential = credential
+        self._decoder = wire.new_decoder(call)
+        self._streams = call.streams_upstream
+        self._first: bytes | None = None
+        self._events = EventSplitter()
+        self._behind = b""
+        """Bytes received after the last event, which are forwarded with the last bytes of the response."""
+        self._begun = False
+        self._content_bytes = 0
+        """Approximate length of the received text, thinking and tool arguments."""
+        self._delta_frame_bytes = len(_EVENT_LINE) + len(_DELTA_FRAME)
+        self._drain_until = 0.0
+        """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
+
+    async def wait_for_content(self) -> None:
+        """Wait for the first event of a stream, or for the complete body of a reply without streaming.
+
+        Raises `UpstreamError` if the response fails before any content.
+        """
+        if not self._streams:
+            self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+            self._remember(self._decoder.decode_body(self._first))
+            self.complete = True
+        else:
+            first = await self._read_beginning()
+            if self.failure is not None and (self.ending is not None or _CONTENT not in first):
+                self.failure.headers = self.headers
+                raise self.failure
+            self._first = first
+        if self._requested_model is not None:
+            self._first = self._wire.replace_reply_model(self._first, self._requested_model)
+
+    async def _read_beginning(self) -> bytes:
+        """Return the bytes of the response up to its first event with data. SSE comments may precede the event."""
+        chunks = [await self._next()]
+        if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
+            await self._reject_unstreamed(begun)
+        size = len(chunks[0])
+        while not (self._begun or self.complete):
+            if size > MAX_FRAME_BYTES:
+                message = f"The provider sent {size:,} bytes without an event."
+                raise UpstreamProtocolError(message, retryable=False)
+            chunks.append(await self._next())
+            size += len(chunks[-1])
+        return await self._with_end(b"".join(chunks))
+
+    async def _reject_unstreamed(self, begun: bytes) -> None:
+        """Raise the error that a response body without SSE frames contains.
+
+        If the body is a complete message, raise an error that the provider's server does not stream.
+        """
+        self._decoder.decode_body(
+            begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+        )
+        error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
+        error.retryable = False  # a retry would cost the same again
+        raise error
+
+    def omit_message_start(self) -> None:
+        """Remove the event `message_start` from the stream, because the client has already received one."""
+        if self._first is not None:
+            self._first = self._wire.remove_message_start(self._first)
+
+    async def read(self) -> bytes | None:
+        """Return the next bytes of the response for the client. None: the response is complete."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        while not self.complete:
+            if data := await self._next():
+                return await self._with_end(data) if self._decoder.finished else data
+        return None
+
+    @property
+    def usage_with_estimate(self) -> Usage:
+        """Token usage of the reply so far, with estimated output tokens if a stream is incomplete.
+
+        The estimate follows from the length of the received content. If the provider has reported a higher number, that
+        number is used.
+        """
+        if self.stop_reason is not None or not self._streams:
+            return self.usage
+        estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
+        return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
+
+    async def close(self) -> None:
+        """End the upstream call. The connection to the provider is reused if the response was read completely."""
+        await self._response.close(wait_for_end=self._decoder.finished)
+
+    async def _next(self) -> bytes:
+        """Return the SSE frames that the next network read completes. At the end, also return the remaining bytes."""
+        try:
+            if chunk := await self._read():
+                data = self._pop_complete_frames(chunk)
+                relevant = self._wire.select_frames_to_inspect(data)
+                if relevant and (invalid := self._inspect(relevant)) is not None:
+                    self._end_with_error(invalid[1])
+                    data = data[: self._find_frame(invalid[0], data)]
+                if events := data.count(_BLOCK_DELTA):
+                    self._content_bytes += len(data) - events * self._delta_frame_bytes
+                    if relevant and _BLOCK_DELTA not in relevant:
+                        self._content_bytes -= len(relevant)
+                if data and self._decoder.finished and self.failure is None:
+                    data, behind = self._wire.split_after_message_end(data)
+                    self._behind = behind + self._events.pop_pending()
+            else:
+                data = self._finish()
+        except UpstreamError as error:
+            self._end_with_error(error)
+            return b""
+        if self.failure is None or self._credential is None:
+            return data
+        return redact_secret_bytes(data, self._credential.secret)  # an error may quote the key
+
+    async def _with_end(self, data: bytes) -> bytes:
+        """Return `data` with the remaining bytes of the response, if all are received: one packet instead of two."""
+        while self._decoder.finished and not self.complete and self._response.body_received:
+            data += await self._next()
+        return data
+
+    def _end_with_error(self, error: UpstreamError) -> None:
+        self.complete = True
+        if self.stop_reason is not None:  # the message is complete; an error would make the client drop it
+            self.ending = MessageStop()
+        else:
+            self.failure, self.ending = error, ErrorEvent(error)
+
+    async def _read(self) -> bytes:
+        if self._decoder.finished:
+            return await self._read_behind_end()
+        if self.stop_reason is not None:
+            return await self._read_last_event()
+        chunk = await self._response.read()
+        if self._begun:
+            self._watchdog.upstream_at = self._watchdog.now()
+        else:
+            self._watchdog.note_first_byte()
+        return chunk
+
+    async def _read_last_event(self) -> bytes:
+        """Return the next bytes of a message that lacks only `message_stop`. Raises `UpstreamError` after a timeout."""
+        try:
+            async with asyncio.timeout(TRAILING_USAGE_TIMEOUT_SECONDS):
+                return await self._response.read()
+        except TimeoutError:
+            raise UpstreamProtocolError("the reply had no final event") from None
+
+    async def _read_behind_end(self) -> bytes:
+        """Return bytes that follow the last event within 0.25 s. Errors are ignored because the message is complete."""
+        now = self._watchdog.now()
+        self._drain_until = self._drain_until or now + TRAILING_BYTES_TIMEOUT_SECONDS
+        if now >= self._drain_until or len(self._behind) > MAX_TRAILING_BYTES:
+            return b""
+        try:
+            if self._response.body_received:
+                return await self._response.read()
+            async with asyncio.timeout_at(self._drain_until):
+                return await self._response.read()
+        except (TimeoutError, UpstreamError):
+            return b""
+
+    def _pop_complete_frames(self, chunk: bytes) -> bytes:
+        if self._decoder.finished:
+            self._behind += chunk
+            return b""
+        if not self._events.pending_bytes and chunk[-2:] == b"\n\n":
+            return chunk
+        return self._events.feed(chunk)
+
+    def _finish(self) -> bytes:
+        """Return the bytes left in the buffer if they are a complete event.
+
+        The bytes of an incomplete event are dropped.
+        """
+        self.complete = True
+        if self._decoder.finished:
+            return self._wire.remove_events_after_end(self._behind + self._events.pop_pending())
+        before, pending = self.stop_reason, self._events.pop_pending()
+        relevant = self._wire.select_frames_to_inspect(pending)
+        if relevant and (invalid := self._inspect(relevant)) is not None and self.stop_reason is not None:
+            self._end_with_error(invalid[1])
+            return b""
+        try:
+            self._decoder.decode_end()
+        except UpstreamError as error:
+            self._end_with_error(error)
+            return pending + b"\n\n" if self.stop_reason != before else b""
+        return pending
+
+    def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamError] | None:
+        """Decode those of the forwarded frames that may contain token usage, a stop reason or an error.
+
+        `relevant`: the bytes of these frames. Return the first frame that is not forwarded, with its error: clients
+        cannot decode it, or it is an error after the stop reason, for which clients would drop the complete message.
+        """
+        if not self._begun:
+            self._begun = True
+            if b"event:" not in relevant:
+                self._delta_frame_bytes = len(_DELTA_FRAME)
+        reader = new_frame_reader(self._wire.framing)
+        for frame in (*reader.feed(relevant), *reader.finish()):
+            try:
+                deltas = self._decoder.decode_frame(frame)
+            except UpstreamProtocolError as error:
+                return frame, error
+            except UpstreamError as error:
+                if self.stop_reason is not None:
+                    return frame, error
+                self.failure = self.failure or error
+            else:
+                self._remember(deltas)
+        return None
+
+    def _find_frame(self, frame: bytes, data: bytes) -> int:
+        """Return the position of a frame in the bytes of several."""
+        start = 0
+        for border in _BORDER.finditer(data):
+            if frame in [*new_frame_reader(self._wire.framing).feed(data[start : border.end()])]:
+                break
+            start = border.end()
+        return start
+
+    def _remember(self, deltas: list[Delta]) -> None:
+        for delta in deltas:
+            if isinstance(delta, Usage):
+                self.usage = merge_latest(self.usage, delta)
+            elif isinstance(delta, Stop):
+                self.stop_reason = delta.reason
+
+
+_CONTENT = b'"content_block_start"'
+_BLOCK_DELTA = b'"content_block_delta"'
+_EVENT_LINE = b"event: content_block_delta\n"
+_DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'
+"""SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
+_BORDER = re.compile(rb"\r?\n\r?\n|\r\r")
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the provider's headers for the client: rate limits, the organization, and advice on retries.
+
+    The header `request-id` becomes `x-upstream-request-id`. Headers with an invalid name or value are omitted.
+    """
+    passed = {
+        lower: _raw(value)
+        for name, value in headers.items()
+        if (lower := name.lower()) in FORWARDED_HEADERS or lower.startswith(FORWARDED_PREFIX)
+    }
+    if upstream_id := headers.get("request-id"):
+        passed["x-upstream-request-id"] = _raw(upstream_id)
+    return {name: value for name, value in passed.items() if _NAME.fullmatch(name) and _VALUE.fullmatch(value)}
+
+
+def _raw(value: str) -> str:
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -1,0 +1,147 @@
+"""`forward_resource`: forwards requests for batches, files and skills, if the preferred provider serves Claude models.
+
+Other providers have no such resources of the Messages API. The model of each request in a batch is mapped like that of
+`POST /v1/messages`, by the routes and the settings, and must be one of this provider. All calls use the first of
+several API keys, because the resources of a key are unknown to a key of another workspace.
+"""
+
+import re
+from functools import partial
+
+from msgspec import structs
+
+from anthropic_proxy.engine.exchange.call_building import build_relay_call
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.error_messages import require_api_response
+from anthropic_proxy.engine.exchange.forwarding import call_provider
+from anthropic_proxy.engine.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.exchange.relay import forwarded_headers
+from anthropic_proxy.engine.exchange.route_choice import build_routing_query, choose_rule, find_rule_route
+from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied, UnknownModel
+
+RESOURCE_PATHS = re.compile(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
+"""Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
+BATCHES_PATH = "/v1/messages/batches"
+_SAFE_HEADERS = {
+    "content-security-policy": "sandbox; default-src 'none'",
+    "x-content-type-options": "nosniff",
+}
+"""Headers that keep a browser from running a downloaded file as a page of the proxy."""
+
+
+async def forward_resource(services: Services, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
+    """Forward a request for a batch, file or skill, and send the response to the client.
+
+    Raises an error with the status of the provider, or of the proxy if it does not forward the request, and
+    `ClientDisconnected`.
+    """
+    preferred = find_preferred_provider(services.settings, services.catalog)
+    if not preferred.serves_claude:
+        raise UnknownModel(
+            f"{incoming.path!r} is served only if Anthropic is the preferred provider, because no other provider has "
+            f"batches, files and skills of the Messages API. The preferred provider is {preferred.name}."
+        )
+    if incoming.client.key_id:
+        raise PermissionDenied(
+            f"{incoming.path!r} is not served for virtual keys: batches, files and skills belong to the API key of "
+            "the provider, so that every virtual key would see and delete those of the others."
+        )
+    target = build_route(RoutingQuery(f"{preferred.prefix}/x"), services.settings, services.catalog).targets[0]
+    wire = target.wire
+    assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
+    if method == "POST" and incoming.path == BATCHES_PATH:
+        incoming = await _with_mapped_models(services, incoming, target, wire)
+    request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False)
+    call = build_relay_call(incoming, request, target, services.new_id)
+    is_download = incoming.path.endswith("/content")
+
+    async def send(response: UpstreamResponse, watchdog: Watchdog) -> None:
+        if not is_download:
+            require_api_response(response, target)
+        headers = _headers(response, is_download=is_download)
+        send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
+        if is_download or incoming.path.endswith("/results"):
+            while piece := await response.read():
+                watchdog.note_first_byte()
+                watchdog.writing = True
+                await send_bytes(piece, is_stream=True, is_last=False)
+                watchdog.upstream_at, watchdog.writing = watchdog.now(), False
+            watchdog.end_upstream_call()
+            watchdog.writing = True
+            await send_bytes(b"", is_stream=True, is_last=True)
+        else:
+            body = await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
+            watchdog.end_upstream_call()
+            if incoming.path.startswith(BATCHES_PATH):
+                is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
+                body = await services.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
+            watchdog.writing = True
+            await send_bytes(body, is_stream=False, is_last=True)
+        watchdog.stop()  # complete: a disconnect has no effect now
+
+    await call_provider(
+        services,
+        incoming,
+        call,
+        target,
+        send,
+        wait_disconnected=sink.wait_disconnected,
+        method=method,
+        uses_first_key=True,
+    )
+
+
+async def _with_mapped_models(
+    services: Services, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
+) -> ClientRequest:
+    """Return the request for a new batch with the model of each of its requests mapped to a model of the target."""
+    rules, known = services.route_rules, dict[str, str]()
+
+    def resolve(path: str, model: str, params: bytes) -> str:
+        if model in known:
+            return known[model]
+        query, rule = RoutingQuery(model), None
+        if rules is not None:
+            try:
+                request = decode_request_or_envelope(params)
+            except ClientError as error:
+                raise InvalidRequest(f"{path}.{error.message}") from None
+            query = build_routing_query(request)
+            rule = choose_rule(services, rules, incoming, request, EstimateCache()).rule
+        found = find_rule_route(services, query, rule).targets[0]
+        if found.provider is not target.provider:
+            field, mapped = f"{path}.model", f"{found.provider.prefix}/{found.model}"
+            mapped += f" by the route {rule.name!r}" if rule is not None else ""
+            raise InvalidRequest(
+                f"{field}: {model!r} is mapped to {mapped}. A batch is sent to {target.provider.prefix}, so each "
+                f"of its models must be one of {target.provider.prefix}."
+            )
+        if rules is None:
+            known[model] = found.model
+        return found.model
+
+    try:  # always in a thread: a small body may have many requests, and each may need a comparison with all routes
+        body = await services.background.run_in_thread(wire.encode_batch, incoming.body, target.dialect, resolve)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+    return structs.replace(incoming, body=body)
+
+
+def _headers(response: UpstreamResponse, *, is_download: bool) -> dict[str, str]:
+    """Return the headers of a response for the client. A download is never shown as a page of the proxy."""
+    given = {name.lower(): value for name, value in response.headers.items()}
+    headers = forwarded_headers(response.headers)
+    headers["content-type"] = given.get("content-type", "application/json")
+    if is_download:
+        headers |= {"content-disposition": given.get("content-disposition", "attachment"), **_SAFE_HEADERS}
+        if "content-range" in given:  # of a response with status 206
+            headers["content-range"] = given["content-range"]
+    return headers

@@ -1,0 +1,418 @@
+"""`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
+
+Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply. `read`
+returns deltas, the decoded fragments of the reply. `prepare_schema_retry` prepares another call after a reply that does
+not match the JSON Schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open
+upstream call. `default_signature` is the value for thinking blocks that the provider did not sign.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, RepeatableStream
+from anthropic_proxy.engine.exchange.call_building import resolve_target_limits
+from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
+from anthropic_proxy.engine.exchange.upstream_stream import SingleToolCallFilter
+from anthropic_proxy.engine.messages.deltas import (
+    Block,
+    Delta,
+    Stop,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+    mark_input_repeated,
+    merge_latest,
+    merge_stops,
+    sum_usages,
+)
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fold import Fold
+from anthropic_proxy.engine.messages.models import Message, MessagesRequest
+from anthropic_proxy.engine.messages.models.blocks import decode_blocks, is_json_text_too_deep
+from anthropic_proxy.engine.messages.preparation import ProxyTool, find_pending_calls, resolve_proxy_tools
+from anthropic_proxy.engine.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_server_tool_call
+from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
+from anthropic_proxy.engine.messages.writer import MessageWriter
+from anthropic_proxy.engine.routing.router import Route
+from anthropic_proxy.engine.services import Services
+
+
+class _IncompleteCall(Struct):
+    """A call of a proxy tool (run by the proxy) of which some arguments have not arrived."""
+
+    proxy_tool: ProxyTool
+    arguments: list[str]
+
+
+class ModelStep:
+    """One reply of the model, after which the proxy may run tools and call the model again.
+
+    It has several upstream responses if the provider splits the reply.
+    """
+
+    def __init__(
+        self, proxy_tools: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
+    ) -> None:
+        self._proxy_tools = proxy_tools
+        self._new_id = new_id
+        self._call_filter = SingleToolCallFilter() if one_call else None
+        self._fold = Fold(MessageWriter(message_id="", model="", signature=signature))
+        """Assembler of the deltas of this step into one message, as a client would assemble them."""
+        self._incomplete_calls: dict[int | str, _IncompleteCall] = {}
+        self._continuations = 0
+        self.calls: list[ProxyToolCall] = []
+        """Complete calls of proxy tools in this step, in the order of the reply."""
+        self.calls_client = False
+        """True if the model also called a tool that the client runs."""
+        self.stop: Stop | None = None
+        """Stop reason of the reply in this step. None: not received yet."""
+        self.usage = Usage()
+        """Token usage of the current upstream call."""
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        """Process the deltas (decoded fragments) of one network read, and return those for the client.
+
+        Complete calls of proxy tools are added to `calls`.
+        """
+        if self._call_filter is not None:
+            deltas = self._call_filter.feed(deltas)
+        forwarded: list[Delta] = []
+        for delta in deltas:
+            self._apply(delta, forwarded)
+        self._fold.feed(forwarded)
+        return forwarded
+
+    def finish(self) -> list[Delta]:
+        """End the step, and return a block for each call of a proxy tool that has incomplete arguments.
+
+        The client receives these calls, but the proxy does not run them.
+        """
+        forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
+        self._incomplete_calls = {}
+        self._fold.feed(forwarded)
+        return forwarded
+
+    def begin_continuation(self) -> None:
+        """Prepare for another upstream response of the same reply, which the provider has split."""
+        self._continuations += 1
+        self.usage, self.stop = Usage(), None
+
+    def sent_blocks_and_tokens(self) -> tuple[list[Raw], int]:
+        """Return the blocks that the client received in this step, as JSON, and the estimated tokens of their text."""
+        self._fold.feed([Stop("end_turn")])
+        message = self._fold.finish()
+        return message.content, message.usage.output_tokens
+
+    def _apply(self, delta: Delta, forwarded: list[Delta]) -> None:
+        if isinstance(delta, Usage):
+            self.usage = merge_latest(self.usage, delta)
+        elif isinstance(delta, Stop):
+            self.stop = merge_stops(self.stop, delta)
+        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd):
+            self._apply_call(delta, forwarded)
+        else:
+            forwarded.append(delta)
+
+    def _apply_call(self, delta: ToolCall | ToolArgs | ToolEnd, forwarded: list[Delta]) -> None:
+        if isinstance(delta, ToolCall) and (proxy_tool := self._proxy_tools.get(delta.name)) is not None:
+            self._incomplete_calls[delta.key] = _IncompleteCall(proxy_tool, [])
+        elif (incomplete := self._incomplete_calls.get(delta.key)) is None:
+            self.calls_client = True
+            forwarded.append(replace(delta, key=f"{self._continuations} {delta.key}") if self._continuations else delta)
+        elif isinstance(delta, ToolArgs):
+            incomplete.arguments.append(delta.json)
+        elif isinstance(delta, ToolEnd):
+            del self._incomplete_calls[delta.key]
+            call, block = self._encode_call(incomplete)
+            self.calls.append(call)
+            forwarded.append(block)
+
+    def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
+        identifier, arguments = (
+            self._new_id(SERVER_TOOL_ID_PREFIX),
+            build_arguments_object("".join(incomplete.arguments)),
+        )
+        if is_json_text_too_deep(
+            bytes(arguments)
+        ):  # no proxy tool accepts this, and history validation would reject it
+            arguments = Raw(b"{}")
+        block = encode_server_tool_call(identifier, incomplete.proxy_tool.name, arguments)
+        return ProxyToolCall(identifier, incomplete.proxy_tool, arguments), block
+
+
+MAX_CALLS_PER_REPLY = 10
+"""Maximum number of upstream calls for one reply. A longer reply ends with the stop reason `pause_turn`, as in the API.
+"""
+_MAX_CONTINUATIONS = 64
+"""Maximum number of upstream responses for one split reply, because a faulty provider could continue without end."""
+_NORMAL_STOPS = ("end_turn", "tool_use")
+_ASKED_AGAIN = FidelityNote(
+    "emulated", "output_config.format", "the first reply did not match the schema; it was requested again"
+)
+
+
+class ToolLoop:
+    """Stream of one reply that joins several upstream responses.
+
+    Between them the proxy runs tools, or continues a reply that the provider split. `ahead`: tool results that `read`
+    returns first, as deltas (decoded fragments), if the request resumes a reply that ended with `pause_turn`.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        runner: ProxyToolRunner,
+        request: MessagesRequest,
+        attempt: Attempt,
+        ahead: list[Delta],
+    ) -> None:
+        self._attempts = attempts
+        self._runner = runner
+        self._request = request
+        """Client request, with all reply blocks received so far at its end. Input of the next upstream call."""
+        self._max_tokens = request.max_tokens
+        self._stream = RepeatableStream(attempts, attempt)
+        self._ahead = ahead
+        self._step = self._new_step()
+        self._call_count = self._continuation_count = 1
+        self._spent: Usage | None = None
+        """Sum of the token usage of finished upstream calls. None: no call has finished."""
+        self._token = ""
+        """Token with which the next call continues a split reply. "": the next call follows tool results or a retry."""
+        self._call_pending = False
+        """True if another upstream call must be sent before the next deltas can be read."""
+        self._finished = False
+
+    @property
+    def may_send_again(self) -> bool:
+        """Always True, because another upstream call with the client request may follow."""
+        return True
+
+    @property
+    def provider(self) -> str:
+        """Prefix of the provider's model ids, such as `openai`. Error messages name the provider by this text."""
+        return self._stream.attempt.target.provider.prefix
+
+    @property
+    def default_signature(self) -> str:
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
+        return self._stream.default_signature
+
+    @property
+    def complete(self) -> bool:
+        """Always False, because another upstream call may follow each upstream response.
+
+        The reply is complete when `read` returns None.
+        """
+        return False
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas (decoded fragments) of the reply. None: the reply is complete.
+
+        Raises `UpstreamError` if an upstream response fails.
+        """
+        if self._ahead:
+            ahead, self._ahead = self._ahead, []
+            return ahead
+        while not self._finished:
+            if self._call_pending:
+                await self._open_next_call()
+            deltas = await self._stream.read()
+            forwarded = await self._end_answer() if deltas is None else self._forward(deltas)
+            if forwarded:
+                return forwarded
+        return None
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the deltas (decoded fragments) that are still buffered when the reply ends early.
+
+        Incomplete tool calls are not run.
+        """
+        if self._call_pending or self._finished:  # between two answers
+            return []
+        return [*self._step.feed(self._stream.flush_pending()), *self._step.finish()]
+
+    async def close(self) -> None:
+        """End the upstream call that is open, even if its response is incomplete."""
+        await self._stream.close()
+
+    def prepare_schema_retry(self, feedback: str) -> bool:
+        """Prepare another call of the model, after a reply that does not match the requested JSON Schema.
+
+        In this call, the user message `feedback` follows the reply. Return False without a further call if the reply
+        has used up `max_tokens`.
+        """
+        self._add_to_history([], repeats_input=True)
+        if self._is_exhausted():
+            return False
+        messages = [*self._request.messages, Message("user", feedback)]
+        self._request = replace(self._request, messages=messages)
+        self._attempts.add_note(_ASKED_AGAIN)
+        self._token, self._call_pending, self._finished = "", True, False
+        return True
+
+    def _new_step(self) -> ModelStep:
+        choice = self._request.tool_choice
+        one_call = choice is not None and bool(choice.disable_parallel_tool_use)
+        proxy_tools, new_id = self._stream.attempt.proxy_tools, self._stream.attempt.call.new_id
+        return ModelStep(proxy_tools, self._stream.default_signature, new_id, one_call=one_call)
+
+    def _forward(self, deltas: list[Delta]) -> list[Delta]:
+        forwarded = self._step.feed(deltas)
+        if any(isinstance(delta, Usage) for delta in deltas):
+            forwarded.append(self._usage())
+        return forwarded
+
+    def _usage(self) -> Usage:
+        running = sum_usages(self._runner.usage, self._step.usage)
+        return running if self._spent is None else sum_usages(self._spent, running)
+
+    async def _open_next_call(self) -> None:
+        """Send the next upstream request of this reply, and wait until its response has content."""
+        await self._stream.close()
+        attempt = await self._attempts.open_next_call(self._stream.attempt, self._request, self._token)
+        self._stream = RepeatableStream(self._attempts, attempt)
+        self._call_pending = False
+        if self._token:
+            self._step.begin_continuation()
+        else:
+            self._call_count += 1
+            self._step = self._new_step()
+
+    async def _end_answer(self) -> list[Delta]:
+        """Process the end of an upstream response: run its calls of proxy tools, and prepare the next upstream call.
+
+        Returns the remaining deltas for the client: tool results, or usage and stop reason.
+        """
+        step = self._step
+        self._attempts.records.end_attempt()
+        if step.stop is None:
+            if self._stream.continuation:
+                return self._continue_reply(self._stream.continuation)
+            self._finished = True
+            return []  # no stop reason: the writer raises
+        forwarded = step.finish()
+        if not step.calls or step.stop.reason not in _NORMAL_STOPS:
+            return [*forwarded, *self._finish(step.stop)]
+        accepts_pdf = self._stream.attempt.call.request.accepts_pdf
+        results = await self._runner.run_calls(
+            step.calls, self._request.messages, self._stream.attempt.deferred_tools, accepts_pdf=accepts_pdf
+        )
+        if step.calls_client:
+            return [*forwarded, *results, *self._finish(Stop("tool_use"))]
+        self._add_to_history(results)
+        if self._call_count >= MAX_CALLS_PER_REPLY:
+            return [*forwarded, *results, *self._finish(Stop("pause_turn"))]
+        if self._is_exhausted():
+            return [*forwarded, *results, *self._finish(Stop("max_tokens"))]
+        self._token, self._call_pending = "", True
+        return [*forwarded, *results]
+
+    def _continue_reply(self, token: str) -> list[Delta]:
+        """Prepare the upstream call that continues a reply split by the provider.
+
+        `token`: text of the provider that names the position. Returns deltas for the client: a stop reason if no
+        further call is allowed, otherwise an empty list.
+        """
+        usage, self._continuation_count = self._step.usage, self._continuation_count + 1
+        self._end_call(mark_input_repeated(usage))
+        if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
+            stop_filter = self._stream.attempt.decoded().stop_filter
+            return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
+        self._token, self._call_pending = token, True
+        return []
+
+    def _finish(self, stop: Stop) -> list[Delta]:
+        self._finished = True
+        return [self._usage(), stop]
+
+    def _add_to_history(self, results: Sequence[Delta], *, repeats_input: bool = False) -> None:
+        """Append the reply blocks of this step and `results` to the next upstream request, and add up its token usage.
+
+        A step is one reply of the model within the loop. `repeats_input`: True if the model is called again because of
+        its reply, and not because of tool results.
+        """
+        content, tokens = self._step.sent_blocks_and_tokens()
+        usage = self._step.usage
+        usage = replace(
+            usage,
+            input_tokens=self._attempts.estimate_scaled_tokens(self._request, self._stream.attempt.run.token_scale)
+            if usage.input_tokens is None
+            else usage.input_tokens,
+            output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
+        )
+        self._end_call(mark_input_repeated(usage) if repeats_input else usage)
+        blocks = [*content, *(result.raw for result in results if isinstance(result, Block))]
+        request = without_forced_tool(append_assistant_blocks(self._request, blocks))
+        left = None if self._max_tokens is None else max(self._max_tokens - self._output_tokens(), 1)
+        self._request = replace(request, max_tokens=left)
+
+    def _end_call(self, usage: Usage) -> None:
+        self._spent = usage if self._spent is None else sum_usages(self._spent, usage)
+        self._attempts.records.add_usage(self._spent)
+        self._step.usage = Usage()
+
+    def _output_tokens(self) -> int:
+        return (self._spent.output_tokens if self._spent is not None else None) or 0
+
+    def _is_exhausted(self) -> bool:
+        return self._max_tokens is not None and self._output_tokens() >= self._max_tokens
+
+
+def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
+    """Return the request with the blocks of the reply so far at the end of its messages.
+
+    `raws` are the blocks as JSON.
+    """
+    if not raws:
+        return request
+    blocks = decode_blocks(Raw(msgspec.json.encode(list(raws))), "messages")
+    messages = [*request.messages]
+    last = messages[-1]
+    if last.role == "assistant":
+        messages[-1] = Message("assistant", [*last.blocks, *blocks])
+    else:
+        messages.append(Message("assistant", blocks))
+    size = request.body_bytes and request.body_bytes + sum(memoryview(raw).nbytes for raw in raws)
+    return replace(request, messages=messages, body_bytes=size)
+
+
+def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
+    """Return the request with `tool_choice: auto`, if it forces the model to call a tool.
+
+    Otherwise the model would have to call the tool again in each further upstream call.
+    """
+    choice = request.tool_choice
+    if choice is None or choice.type not in ("any", "tool"):
+        return request
+    return replace(request, tool_choice=replace(choice, type="auto", name=None))
+
+
+async def run_pending_calls(
+    services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
+) -> tuple[MessagesRequest, list[Delta]]:
+    """Run those calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
+
+    Return the request with the results at the end of its messages, and the results as deltas (decoded fragments) for
+    the client.
+    """
+    target = route.targets[0]
+    if target.is_relayed:
+        return request, []
+    limits = resolve_target_limits(services, target)
+    tools = {tool.name: tool for tool in resolve_proxy_tools(request, limits).values()}
+    if not tools:
+        return request, []
+    request = without_forced_tool(request)
+    calls = [
+        ProxyToolCall(call.id, tools[call.name], call.input) for call in find_pending_calls(request.messages, tools)
+    ]
+    deferred = [tool for tool in request.tools if tool.defer_loading]
+    results = await runner.run_calls(calls, request.messages, deferred, accepts_pdf=limits.accepts_pdf)
+    if results:
+        request = append_assistant_blocks(request, [result.raw for result in results if isinstance(result, Block)])
+    return request, results

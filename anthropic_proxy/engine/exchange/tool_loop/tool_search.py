@@ -1,0 +1,151 @@
+"""Search for tools of the client, for models that receive some tool definitions only on demand.
+
+A client may defer tools: the model receives their definitions only after a tool search has found them.
+`search_by_regex` and `search_by_words` return the names of matching tools.
+"""
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.exchange.tool_loop import regex_program
+from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.platforms import sandbox
+from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
+
+MAX_PATTERN_LENGTH = 200
+"""Maximum characters of a pattern. A longer one is an `InvalidPattern`. Source: Anthropic's page on tool search,
+2026-11."""
+REGEX_PROGRAM = SandboxedProgram(
+    path=regex_program.__file__, timeout_seconds=10.0, cpu_seconds=3, memory_bytes=256 * 1024 * 1024
+)
+"""Program in a separate process that searches by the regular expressions of a model, because `re` cannot be
+interrupted."""
+_SEARCH_SECONDS = 1.0
+"""Maximum CPU seconds for all patterns of one reply of the model. A slower pattern gets a `RegexTimeout` as its
+outcome."""
+_MAX_WORDS = 64
+"""Maximum number of words of a query. Further words are ignored."""
+_MAX_TEXT_CHARACTERS = 4_096
+"""Maximum number of characters of a tool definition that are searched."""
+_SATURATION, _LENGTH_WEIGHT = 1.2, 0.75
+"""Parameters k1 and b of BM25 (a ranking by word frequency), with their common values."""
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
+
+
+class InvalidPattern(ValueError):
+    """Error: a regular expression of the model is invalid or too long.
+
+    The model receives the message as its tool result.
+    """
+
+
+class RegexTimeout(Exception):
+    """Error: a regular expression of the model exceeded its CPU time."""
+
+
+SearchOutcome = list[str] | InvalidPattern | RegexTimeout
+"""Result of one search by pattern: the names of the matching tools, or the error of the pattern."""
+
+
+class _Found(Struct):
+    names: list[str] = []
+    error: str = ""
+    slow: bool = False
+
+
+async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
+    """Search the definitions of `tools` by regular expressions, and return the names or the error for each pattern.
+
+    Raises `OSError` if the search process cannot be started.
+    """
+    wanted = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
+    found = iter(await _search(wanted, tools) if wanted else ())
+    return [next(found) if len(pattern) <= MAX_PATTERN_LENGTH else _too_long(pattern) for pattern in patterns]
+
+
+async def _search(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
+    texts = await asyncio.to_thread(lambda: [(tool.name, _text_of(tool)) for tool in tools])
+    try:
+        output = await sandbox.run_sandboxed(
+            REGEX_PROGRAM, {"patterns": patterns, "texts": texts, "seconds": _SEARCH_SECONDS}
+        )
+    except TimeoutError:
+        return [RegexTimeout() for _ in patterns]
+    except SandboxFailed:
+        return [InvalidPattern("the pattern needs too much memory") for _ in patterns]
+    return [_outcome(one) for one in msgspec.json.decode(output, type=list[_Found])]
+
+
+def _outcome(found: _Found) -> SearchOutcome:
+    if found.slow:
+        return RegexTimeout()
+    return InvalidPattern(found.error) if found.error else found.names
+
+
+def _too_long(pattern: str) -> InvalidPattern:
+    return InvalidPattern(f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN_LENGTH} are allowed")
+
+
+def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
+    """Return for each query the names of those tools that have its words in their definitions, the best match first.
+
+    Call this in a thread, because it is slow.
+    """
+    documents = [Counter(_words(_text_of(tool))) for tool in tools]
+    return [_ranked(query, tools, documents) if documents else [] for query in queries]
+
+
+def _ranked(query: str, tools: Sequence[Tool], documents: Sequence[Counter[str]]) -> list[str]:
+    average = sum(document.total() for document in documents) / len(documents) or 1
+    wanted = set(islice(_words(query), _MAX_WORDS))
+    holders = {word: sum(word in document for document in documents) for word in wanted}
+    scores = []
+    for tool, document in zip(tools, documents, strict=True):
+        norm = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * document.total() / average)
+        score = 0.0
+        for word in wanted:
+            if count := document[word]:
+                rarity = math.log(1 + (len(documents) - holders[word] + 0.5) / (holders[word] + 0.5))
+                score += rarity * count * (_SATURATION + 1) / (count + norm)
+        scores.append((score, tool.name))
+    return [name for score, name in sorted(scores, key=lambda one: -one[0]) if score > 0]
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield the words of a text for the search, in lower case and without a plural s.
+
+    `getUserData` and `get_user_data` yield the same words.
+    """
+    for word in _WORD.findall(text):
+        lowered = word.lower()
+        yield lowered[:-1] if len(lowered) > 3 and lowered.endswith("s") and not lowered.endswith("ss") else lowered
+
+
+def _text_of(tool: Tool) -> str:
+    """Return the searched text of a tool: name, description, and arguments with descriptions."""
+    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else None
+    return "\n".join([tool.name, tool.description or "", *_arguments_in(schema)])[:_MAX_TEXT_CHARACTERS]
+
+
+def _arguments_in(schema: Any) -> Iterator[str]:
+    if isinstance(schema, list):
+        for inner_schema in schema:
+            yield from _arguments_in(inner_schema)
+    elif isinstance(schema, dict):
+        for keyword, value in schema.items():
+            if keyword == "properties" and isinstance(value, dict):
+                for name, inner in value.items():
+                    yield name
+                    yield from _arguments_in(inner)
+            elif keyword == "description" and isinstance(value, str):
+                yield value
+            elif isinstance(value, dict | list):
+                yield from _arguments_in(value)

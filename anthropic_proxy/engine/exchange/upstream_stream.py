@@ -1,0 +1,386 @@
+"""`UpstreamStream`: one upstream response, decoded as lists of deltas.
+
+Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `DeltaStream` is the interface
+of all streams of deltas. `wait_for_content` returns when the first content has arrived, and `read` returns the deltas
+of one network read. If the reply ends early, `flush_pending` returns the deltas that are still buffered.
+`default_signature` is the signature for thinking blocks that the provider did not sign.
+
+Some providers send a complete reply, such as a refusal, with an error status. The caller decodes it, and passes its
+deltas to the stream by `set_deltas`. Some providers split a long reply into several responses. `continuation` is the
+token that the next call sends to continue such a reply.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import formatdate
+from typing import Protocol
+
+from anthropic_proxy.engine.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.deltas import (
+    Block,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+    merge_latest,
+)
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.engine.services import BackgroundWork
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
+from anthropic_proxy.engine.wires.framing import FrameReader, new_frame_reader
+from anthropic_proxy.errors import UnreadableReply, UpstreamError
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Maximum size of an unstreamed reply or an error body. A larger reply fails with `UpstreamProtocolError`; a larger
+error body is ignored."""
+
+TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
+"""Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
+
+_DELIVERING_DELTAS: frozenset[type] = frozenset((ToolCall, Block, Stop))
+"""Types of deltas that always count as content of a reply. Text and thinking deltas count only if they are not
+empty."""
+_SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+class DeltaStream(Protocol):
+    """Interface of a stream that returns one reply as deltas, its decoded fragments.
+
+    The reply may come from several upstream responses.
+    """
+
+    @property
+    def default_signature(self) -> str:
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """True if the reply was read to its end without a failure, so that `read` returns no more deltas.
+
+        False: more deltas may follow, or the reply failed.
+        """
+        ...
+
+    @property
+    def may_send_again(self) -> bool:
+        """True if another upstream call with the client request may follow, so that its content is still needed."""
+        ...
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas (decoded fragments). None: the end of the reply.
+
+        Raises `UpstreamError` if an upstream response fails.
+        """
+        ...
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the buffered deltas when the reply ends early. A second call returns an empty list."""
+        ...
+
+    async def close(self) -> None:
+        """End the upstream call, even if its reply is incomplete."""
+        ...
+
+
+class UpstreamStream:
+    """Stream that decodes one upstream response, and returns its deltas (fragments of the reply)."""
+
+    def __init__(
+        self,
+        wire: Wire[BaseDialect],
+        call: Call[BaseDialect],
+        response: UpstreamResponse,
+        watchdog: Watchdog,
+        background: BackgroundWork,
+        *,
+        report: FidelityReport,
+        stop_filter: StopSequenceFilter | None,
+    ) -> None:
+        """`report`: receives the notes of the decoder at the end. `stop_filter`: filter of the continued stream."""
+        self.call = call
+        self._response = response
+        self._watchdog = watchdog
+        self._background = background
+        self._report = report
+        self._decoder = wire.new_decoder(call)
+        self._framing = wire.framing
+        self._reader = new_frame_reader(self._framing) if call.streams_upstream else None
+        """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
+        self._check_framing = self._framing == "sse"
+        """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
+        self._body = b""
+        """First bytes of a response that is not streamed, although a stream was requested."""
+        self.stop_filter = stop_filter or (
+            StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
+        )
+        """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
+        self._first: list[Delta] = []
+        self.unread_usage = Usage()
+        """Token usage of a response that has failed before its first content."""
+        self._failure: UpstreamError | None = None
+        self._broken: UpstreamError | None = None
+        """Error of the connection. It is raised only if the response is incomplete."""
+        self._ended = self._stopped = False
+        self._drain_until = 0.0
+        """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
+
+    @property
+    def default_signature(self) -> str:
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
+        return self._decoder.default_signature
+
+    @property
+    def complete(self) -> bool:
+        """True if the response was read to its end without a failure."""
+        return self._ended and not self._first and self._failure is None
+
+    @property
+    def may_send_again(self) -> bool:
+        """Always False, because a reply with content is not requested again."""
+        return False
+
+    @property
+    def continuation(self) -> str | None:
+        """Token with which another upstream call continues this reply, if the provider has split it.
+
+        "": the reply is complete. None: this provider never splits replies.
+        """
+        return self._decoder.continuation_token
+
+    def begins_with_thinking(self) -> bool:
+        """Return True if the content that `wait_for_content` found is only thinking."""
+        return {Thinking, Usage}.issuperset(map(type, self._first))
+
+    async def wait_for_content(self) -> None:
+        """Wait until the first content of the reply has arrived, which the next `read` returns.
+
+        Raises `UpstreamError` if the response fails before.
+        """
+        first: list[Delta] = []
+        has_content = False
+        try:
+            while not has_content and (deltas := await self.read()) is not None:
+                first += deltas
+                # of a failed reply that is not streamed, the client gets nothing, so the call may be retried
+                has_content = any(map(_has_content, deltas)) and not (self._reader is None and self._failure)
+        except UpstreamError:
+            for delta in first:
+                if isinstance(delta, Usage):
+                    self.unread_usage = merge_latest(self.unread_usage, delta)
+            raise
+        self._first = first
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas (decoded fragments) of the response. None: the end of the response.
+
+        If the response fails, its earlier deltas are returned first, and then `UpstreamError` is raised.
+        """
+        if self._first:
+            first, self._first = self._first, []
+            return first
+        trailing: list[Delta] = []
+        while not self._ended:
+            if self._reader is None:
+                deltas = await self._decode_remainder()
+            else:  # inlined: every chunk of a stream passes here
+                try:
+                    chunk = await (self._read_after_stop() if self._stopped else self._response.read())
+                    self._watchdog.note_first_byte()
+                except UpstreamError as error:
+                    self._broken, chunk = error, b""
+                deltas = self._decode(self._reader, chunk)
+            if self.stop_filter is not None:
+                deltas = self._cut(self.stop_filter, deltas)
+            if deltas:
+                if trailing:
+                    trailing += deltas
+                    deltas = trailing
+                if self._stopped and not self._ended and self._response.body_received:
+                    trailing = deltas  # the rest is already received; merge it into one list
+                else:
+                    return deltas
+        if trailing:
+            return trailing
+        self._watchdog.end_upstream_call()
+        if self._failure is not None:
+            raise self._failure
+        return None
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the deltas (decoded fragments) that are still buffered when the reply ends early."""
+        if self._stopped:
+            return []
+        deltas = self._decoder.flush_pending()
+        return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.flush()]
+
+    async def close(self) -> None:
+        """End the upstream call. The connection is reused if the response was read completely."""
+        self._report.add_notes(self._decoder.notes)
+        await self._response.close(wait_for_end=self._decoder.finished)
+
+    def set_deltas(self, deltas: Iterable[Delta]) -> None:
+        """Set the deltas that `read` returns, if the provider sent a complete reply with an error status.
+
+        The response body was already read for the error, so nothing else is read from the response.
+        """
+        self._first = list(deltas)
+        self._ended = True
+
+    def _decode(self, reader: FrameReader, chunk: bytes) -> list[Delta]:
+        """Return the deltas of the bytes of one network read; b"": end of the response.
+
+        An error in the bytes is stored, and raised after the client has received the earlier deltas.
+        """
+        if self._check_framing:
+            self._check_framing = False
+            if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
+                self._reader, self._body = None, chunk
+                return []
+        deltas: list[Delta] = []
+        decoder = self._decoder
+        try:
+            self._decode_frames(reader.feed(chunk) if chunk else reader.finish(), deltas)
+            if Stop in map(type, deltas):  # faster than a generator; runs on each read
+                self._stopped = True
+            elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
+                self._drain_until = 0.0
+            if not chunk or decoder.finished:
+                self._ended = True
+                deltas += decoder.decode_end()
+        except UpstreamError as error:
+            self._fail(error, deltas)
+        return deltas
+
+    async def _decode_remainder(self) -> list[Delta]:
+        """Return the deltas of a reply that is not streamed, read as one body.
+
+        An error is stored, and raised after the client has received the earlier deltas.
+        """
+        deltas: list[Delta] = []
+        try:
+            body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+            if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
+                self._decode_complete(body, deltas)
+            else:
+                await self._background.run_in_thread(self._decode_complete, body, deltas)
+        except UpstreamError as error:
+            self._fail(error, deltas)
+        return deltas
+
+    def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
+        self._ended = True
+        if not (self._stopped or Stop in map(type, deltas)):  # after the stop reason the reply is complete
+            self._failure = error if isinstance(error, UnreadableReply) else self._broken or error
+
+    async def _read_after_stop(self) -> bytes:
+        now = self._watchdog.now()
+        self._drain_until = self._drain_until or now + TRAILING_USAGE_TIMEOUT_SECONDS
+        if now >= self._drain_until:
+            return b""
+        try:
+            async with asyncio.timeout_at(self._drain_until):
+                return await self._response.read()
+        except TimeoutError:
+            return b""
+
+    def _decode_frames(self, frames: list[bytes], deltas: list[Delta]) -> None:
+        for frame in frames:
+            deltas += self._decoder.decode_frame(frame)
+            if self._decoder.finished:
+                break
+
+    def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
+        """Append the deltas of a reply that was requested without `stream` to `deltas`.
+
+        Some servers send a stream nevertheless, so both formats are decoded.
+        """
+        self._ended = True
+        if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
+            reader = new_frame_reader(self._framing)
+            self._decode_frames(reader.feed(body) + reader.finish(), deltas)
+        else:
+            deltas += self._decoder.decode_body(body)
+        deltas += self._decoder.decode_end()
+
+    def _cut(self, stop_filter: StopSequenceFilter, deltas: list[Delta]) -> list[Delta]:
+        deltas = stop_filter.feed(deltas)
+        if stop_filter.matched:
+            self._ended = True
+        elif self._ended and not self.continuation:
+            deltas += stop_filter.flush()  # also before a failure, because it was received
+        return deltas
+
+
+async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
+    """Return the body of an error response. b"": the body did not arrive completely, or not in time."""
+    try:
+        return await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
+    except UpstreamError:
+        return b""
+    except asyncio.CancelledError:
+        if not watchdog.recover_from_idle():
+            raise
+        return b""
+
+
+def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
+    """Return the response headers with a header `date`: the provider's, or else the current time (RFC 9110, 6.6.1).
+
+    If the provider states the time of a retry, the delay before the retry is that time minus this date.
+    """
+    if "date" in headers:
+        return headers
+    return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}
+
+
+def _has_content(delta: Delta) -> bool:
+    if isinstance(delta, Text):
+        return bool(delta.text)
+    if isinstance(delta, Thinking):
+        return bool(delta.text or delta.signature)
+    return type(delta) in _DELIVERING_DELTAS
+
+
+class SingleToolCallFilter:
+    """Filter of one reply that drops all tool calls after the first one."""
+
+    def __init__(self) -> None:
+        self._key: int | str | None = None
+        self._thoughts: list[Delta] = []
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        """Return `deltas`, decoded fragments of a reply, without those of tool calls after the first one.
+
+        Thinking after the first tool call is held back, because it may belong to a call that is dropped. If a text or
+        another block follows, this thinking is returned before it. If a further tool call follows, the thinking is
+        dropped with that call.
+        """
+        kept: list[Delta] = []
+        for delta in deltas:
+            self._sort(delta, kept)
+        return kept
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the thinking that the filter still holds back. Call this when the reply ends early."""
+        thoughts, self._thoughts = self._thoughts, []
+        return thoughts
+
+    def _sort(self, delta: Delta, kept: list[Delta]) -> None:
+        if isinstance(delta, ToolCall) and self._key is None:
+            self._key = delta.key
+        if isinstance(delta, Thinking) and self._key is not None:
+            self._thoughts.append(delta)
+        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
+            self._thoughts = []
+        else:
+            if isinstance(delta, Text | Block):
+                kept += self._thoughts
+                self._thoughts = []
+            kept.append(delta)

@@ -1,0 +1,166 @@
+"""The SSE events of a streamed reply to the client, with one struct for each event of the Messages API.
+
+A reply is a list of content blocks. A `…Start` event begins a block, a `…Delta` event adds to it, and `BlockStop` ends
+it. `index` is the number of the block. Source: the API reference, "Streaming messages", read 2026-11.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.errors import ProxyError
+
+
+class MessageStart(Struct, frozen=True):
+    """Event `message_start`: begins the reply."""
+
+    message: MessagesResponse
+    """Message without content and stop reason. Its `usage` has the estimated number of input tokens."""
+
+
+class Ping(Struct, frozen=True):
+    """Event `ping`: without content, keeps the connection open."""
+
+
+class TextStart(Struct, frozen=True, gc=False):
+    """Event `content_block_start` that begins an empty text block."""
+
+    index: int
+
+
+class ThinkingStart(Struct, frozen=True, gc=False):
+    """Event `content_block_start` that begins an empty thinking block."""
+
+    index: int
+
+
+class ToolCallStart(Struct, frozen=True, gc=False):
+    """Event `content_block_start` of a tool call. The arguments of the call follow as `InputDelta` events."""
+
+    index: int
+    id: str
+    """Id of the tool call, which its result repeats."""
+    name: str
+    """Name of the called tool, as in the client request."""
+
+
+class BlockStart(Struct, frozen=True, gc=False):
+    """Event `content_block_start` that contains a complete block, such as a web search result.
+
+    Only the arguments of a server tool call follow in a separate event.
+    """
+
+    index: int
+    raw: Raw
+    """The content block as JSON: one object."""
+
+
+class TextDelta(Struct, frozen=True, gc=False):
+    """Event `content_block_delta` that appends text to a text block."""
+
+    index: int
+    text: str
+
+
+class CitationDelta(Struct, frozen=True, gc=False):
+    """Event `content_block_delta` that adds a citation to a text block."""
+
+    index: int
+    raw: Raw
+    """The citation as JSON: one object."""
+
+
+class ThinkingDelta(Struct, frozen=True, gc=False):
+    """Event `content_block_delta` that appends reasoning to a thinking block."""
+
+    index: int
+    text: str
+
+
+class SignatureDelta(Struct, frozen=True, gc=False):
+    """Event `content_block_delta` that sets the signature of a thinking block, after the block's text."""
+
+    index: int
+    signature: str
+    """Opaque text that the client sends back with the thinking block."""
+
+
+class InputDelta(Struct, frozen=True, gc=False):
+    """Event `content_block_delta` that appends a fragment of JSON text to the arguments of a tool call."""
+
+    index: int
+    json: str
+
+
+class BlockStop(Struct, frozen=True, gc=False):
+    """Event `content_block_stop`: end of a content block."""
+
+    index: int
+
+
+class MessageDelta(Struct, frozen=True):
+    """Event `message_delta`: stop reason and usage, after the last block."""
+
+    stop_reason: str
+    stop_sequence: str | None
+    """Stop sequence that ended the reply. None: another reason."""
+    stop_details: dict[str, Any] | None
+    """Details of a refusal. None: the field is not sent."""
+    usage: UsageBody
+
+
+class MessageStop(Struct, frozen=True):
+    """Event `message_stop`: end of a complete reply, without fields."""
+
+
+class ErrorEvent(Struct, frozen=True):
+    """Event `error`: end of an incomplete reply."""
+
+    error: ProxyError
+
+
+Event = (
+    MessageStart
+    | Ping
+    | TextStart
+    | ThinkingStart
+    | ToolCallStart
+    | BlockStart
+    | TextDelta
+    | CitationDelta
+    | ThinkingDelta
+    | SignatureDelta
+    | InputDelta
+    | BlockStop
+    | MessageDelta
+    | MessageStop
+    | ErrorEvent
+)
+
+_SERVER_TOOL_CALLS = frozenset(("server_tool_use", "mcp_tool_use"))
+
+
+class _AnyBlock(Struct):
+    type: str
+    input: Raw = Raw(b"{}")  # immutable
+
+
+def block_events(index: int, raw: Raw) -> list[Event]:
+    """Return the events for a complete content block, from its start to its stop."""
+    block = msgspec.json.decode(raw, type=_AnyBlock)
+    if block.type not in _SERVER_TOOL_CALLS:
+        return [BlockStart(index, raw), BlockStop(index)]
+    opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
+    # clients read the arguments of a server tool call only from this event (observed with Claude Code)
+    arguments = InputDelta(index, bytes(block.input).decode())
+    return [BlockStart(index, Raw(msgspec.json.encode(opened))), arguments, BlockStop(index)]
+
+
+def replace_surrogates(text: str) -> str:
+    """Return a text that UTF-8 can encode: each lone surrogate is replaced by U+FFFD.
+
+    Lone surrogates occur if the upstream splits a surrogate pair between two fragments.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,614 @@
+"""Decoding of the body of a client request into a `MessagesRequest`.
+
+Theory of operation. A body is decoded in one of three ways:
+
+1. At once, in one pass of the decoder. Almost all bodies are valid, and almost all of those are clean: every provider
+   accepts their messages as they are. `as_clean_messages` finds this out in one pass, and preparation is then skipped.
+2. Field by field, if the first way fails or finds a flaw. This drops optional fields of a wrong type, replaces invalid
+   characters, and raises an error with the path of the invalid field.
+3. By a scan (`scan_request`), if only relays may serve the request. A relay forwards the body unchanged to a provider
+   with the same API, so only a few fields are decoded, and never the text of the messages.
+
+A relay may forward invalid bodies too, because the provider validates them. `decode_request_or_envelope` therefore
+stores the error in `decode_error`.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from anthropic_proxy.engine.messages.models.blocks import (
+    EMPTY_STRING_LENGTH,
+    TOO_DEEP_MESSAGE,
+    are_well_formed,
+    build_fields_decoder,
+    decode_blocks,
+    decode_nested_content,
+    decode_string,
+    find_schema_error,
+    is_raw_too_deep,
+    is_supported_media,
+)
+from anthropic_proxy.engine.messages.models.raw_json import (
+    MIN_COUNTED_BYTES,
+    decode_lenient_fields,
+    has_too_many_members,
+    is_json_object,
+    is_string_or_absent,
+    missing_field_error,
+    replace_lone_surrogates,
+    require_bounded_members,
+    wrong_type_error,
+)
+from anthropic_proxy.engine.messages.models.structs import (
+    ABSENT,
+    ROLES,
+    Block,
+    CacheMarks,
+    McpServer,
+    Message,
+    MessagesRequest,
+    Metadata,
+    OutputConfig,
+    OutputFormat,
+    TextBlock,
+    ThinkingBlock,
+    ThinkingConfig,
+    ToolChoice,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from anthropic_proxy.engine.messages.models.tools import decode_tools
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
+
+_MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
+"""Rows: name of the counted objects, bytes in each such object, maximum number in a body. A body with more objects is
+rejected. JSON strings cannot contain these bytes, because their quotes are escaped."""
+_MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
+"""Maximum number of stop sequences in a request, and maximum number of their characters together."""
+_GLOBAL_REGION = b'"global"'
+"""Value of the request field `inference_geo`, as JSON, that permits every region."""
+_CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
+"""Edits of the request field `context_management` that change the model's input. Each text begins the `type` of an
+edit."""
+_NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
+
+
+class _Body(Struct, kw_only=True):
+    """Fields of a client request body. Optional fields may be null."""
+
+    model: str
+    messages: list[Message]
+    max_tokens: int | None = None
+    system: str | list[Block] | None = None
+    stream: bool | None = None
+    tools: Raw = ABSENT
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+    mcp_servers: Raw = ABSENT
+    container: Raw = ABSENT
+    context_management: Raw = ABSENT
+    inference_geo: Raw = ABSENT
+    thread: Raw = ABSENT
+    compaction: Raw = ABSENT
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
+    """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
+
+    If `for_token_count` is True, `max_tokens` may be missing, because a request to count tokens has no output limit.
+    Raises `UnsupportedFeature` for the fields `thread` and `compaction`, because the proxy stores no conversations.
+    """
+    repairs: list[str] = []
+    if len(body) >= MIN_COUNTED_BYTES:
+        require_bounded_members(body)
+        # each of them is an object, and a search for one character takes an eighth of the time
+        if body.count(b"{") > min(maximum for _, _, maximum in _MAX_COUNTS):
+            for what, marker, maximum in _MAX_COUNTS:
+                if (found := body.count(marker)) > maximum:
+                    raise InvalidRequest(f"The request body contains {found} {what}; at most {maximum} are allowed.")
+    try:
+        read = _decode(body, repairs)
+        _require_supported(read, for_token_count)
+        tool_results = tool_errors = 0
+        for block in _list_new_blocks(read.messages):
+            if type(block) is ToolResultBlock:
+                tool_results += 1
+                tool_errors += block.is_error is True
+        return MessagesRequest(
+            model=read.model,
+            messages=read.messages,
+            message_count=len(read.messages),
+            tool_results=tool_results,
+            tool_errors=tool_errors,
+            max_tokens=read.max_tokens,
+            system=read.system or "",
+            stream=bool(read.stream),
+            tools=decode_tools(read.tools) if _is_given(read.tools) else [],
+            tool_choice=read.tool_choice,
+            thinking=read.thinking,
+            output_config=read.output_config,
+            output_format=read.output_format,
+            stop_sequences=read.stop_sequences or [],
+            temperature=read.temperature,
+            top_p=read.top_p,
+            top_k=read.top_k,
+            metadata=read.metadata,
+            service_tier=read.service_tier,
+            mcp_servers=_decode_mcp_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
+            container=_is_given(read.container),
+            pins_region=_is_given(read.inference_geo) and bytes(read.inference_geo) != _GLOBAL_REGION,
+            clears_context=_is_given(read.context_management)
+            and any(edit in bytes(read.context_management) for edit in _CHANGING_EDITS),
+            cache_marks=CacheMarks(body),
+            body_bytes=len(body),
+            repairs=repairs,
+        )
+    except RecursionError:
+        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.") from None
+
+
+def decode_request_or_envelope(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
+    """Decode a client request body, also an invalid one, because a relay may forward it unchanged.
+
+    Of an invalid body, only `model` and `stream` are decoded, and the error is stored in `decode_error`. If these two
+    fields are invalid too, the error is raised.
+    """
+    try:
+        return decode_request(body, for_token_count=for_token_count)
+    except ClientError as error:
+        return decode_envelope(body, error)
+
+
+class _Envelope(Struct):
+    model: str
+    stream: bool | None = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
+    """Return only `model` and `stream` of an invalid client request body, with `error` as its `decode_error`.
+
+    Raises `error` if these fields are invalid too.
+    """
+    try:
+        read = _decode_envelope(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise error from None
+    return MessagesRequest(
+        model=read.model, messages=[], stream=bool(read.stream), body_bytes=len(body), decode_error=error
+    )
+
+
+def _is_given(raw: Raw) -> bool:
+    return raw not in _NOTHING
+
+
+def _require_supported(read: _Body, for_token_count: bool) -> None:
+    if _is_given(read.thread):
+        raise UnsupportedFeature(
+            "thread: this proxy stores no conversations; send the complete history in messages",
+            details={"error_code": "thread_unsupported_request"},
+        )
+    if not read.messages:
+        raise InvalidRequest("messages: at least one message is required")
+    if read.max_tokens is None and not for_token_count:
+        raise missing_field_error("max_tokens")
+    if read.max_tokens is not None and read.max_tokens < 0:
+        raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
+    if _is_given(read.compaction):
+        raise UnsupportedFeature("compaction: not available; send the complete history in messages")
+    sequences = read.stop_sequences or ()
+    if len(sequences) > _MAX_SEQUENCES or sum(map(len, sequences)) > _MAX_SEQUENCE_CHARACTERS:
+        raise InvalidRequest(
+            f"stop_sequences: {len(sequences)} sequences of {sum(map(len, sequences))} characters; at most "
+            f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed"
+        )
+    for form in (read.output_format, read.output_config and read.output_config.format):
+        if form and (flaw := find_schema_error(bytes(form.schema))):
+            raise InvalidRequest(f"output_config.format.schema: {flaw}")
+
+
+_NO_SERVER = McpServer()
+
+
+def _decode_mcp_servers(raw: Raw) -> list[McpServer]:
+    """Return the MCP servers of a client request.
+
+    A server of a wrong type raises no error: it has the name "" and the URL "". A field that is no list is one such
+    server.
+    """
+    if has_too_many_members(bytes(raw)):
+        return [_NO_SERVER]
+    try:
+        raws = msgspec.json.decode(raw, type=list[Raw])
+    except msgspec.ValidationError:
+        return [_NO_SERVER]
+    servers = []
+    for server in raws:
+        try:
+            servers.append(msgspec.json.decode(server, type=McpServer))
+        except msgspec.ValidationError:
+            servers.append(_NO_SERVER)
+    return servers
+
+
+_BlockT_co = TypeVar("_BlockT_co", covariant=True)
+
+
+class _DecodedMessage(Protocol[_BlockT_co]):
+    @property
+    def role(self) -> str: ...
+    @property
+    def content(self) -> str | Sequence[_BlockT_co]: ...
+
+
+def _list_new_blocks(messages: Sequence[_DecodedMessage[_BlockT_co]]) -> list[_BlockT_co]:
+    """Return the content blocks after the last assistant message. Content that is a plain text has no blocks."""
+    found: list[_BlockT_co] = []
+    for message in reversed(messages):
+        if message.role == "assistant":
+            break
+        content = message.content
+        if type(content) is list:  # one call less than isinstance
+            found += content
+    return found
+
+
+# At once
+
+
+def _decode(body: bytes, repairs: list[str]) -> _Body:
+    """Decode a body at once if it is valid, otherwise field by field.
+
+    A description of each replaced character or dropped field is added to `repairs`.
+    """
+    try:
+        read = _decode_body(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _decode_field_by_field(body, repairs)
+    if _find_utf8_error(body) is None and _is_content_valid(read.system):
+        if (clean := as_clean_messages(read.messages)) is not None:
+            read.messages = clean
+            return read
+        if all(message.role in ROLES and _is_content_valid(message.content) for message in read.messages):
+            return read
+    return _decode_field_by_field(body, repairs)
+
+
+def _is_content_valid(content: str | list[Block] | None) -> bool:
+    return are_well_formed(content) if type(content) is list else True
+
+
+_UTF8_CHECK_BYTES = 1 << 16
+"""Number of bytes that are checked for valid UTF-8 at a time. Larger pieces need fresh memory pages, which cost more
+than the check."""
+
+
+def _find_utf8_error(text: bytes) -> tuple[str, int] | None:
+    """Return the reason and the place of the first byte that is not UTF-8. None: the text is valid."""
+    view, start, end = memoryview(text), 0, len(text)
+    try:
+        while start < end:
+            cut = min(start + _UTF8_CHECK_BYTES, end)
+            while cut < end and view[cut] & 0xC0 == 0x80 and cut > start + _UTF8_CHECK_BYTES - 4:
+                cut -= 1
+            str(view[start:cut], "utf-8")
+            start = cut
+    except UnicodeDecodeError as error:
+        return error.reason, start + error.start
+    return None
+
+
+class CleanMessages(list[Message]):
+    """Immutable list of messages that the encoders (wires) of all providers accept as they are.
+
+    Cleaning is skipped for them: it removes empty text, merges consecutive messages of one role, and replaces content
+    that providers do not accept.
+    """
+
+    __slots__ = ("called", "light")
+
+    def __init__(self, messages: Iterable[Message]) -> None:
+        super().__init__(messages)
+        self.called: list[str] = []
+        """Distinct names of called tools, in the order of their first calls."""
+        self.light = True
+        """True if the messages contain no images and no documents. Only these two can have more tokens than bytes."""
+
+
+def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
+    """Return the messages as `CleanMessages`. None: they may be invalid, or cleaning may change them."""
+    clean = CleanMessages(messages)
+    names: dict[str, str] = {}  # call id → tool name
+    # call ids must be unique, and results must begin the next message in the order of the calls
+    expected_ids: list[str] = []
+    lists: list[Raw] = []  # contents of results, which are decoded at the end
+    for message in messages:
+        role, content = message.role, message.content
+        if not content:
+            return None
+        if isinstance(content, str):
+            if expected_ids or role not in ROLES:
+                return None
+        elif role == "assistant":
+            if expected_ids:
+                return None
+            for block in content:
+                if type(block) is ToolUseBlock:
+                    if (
+                        not block.id
+                        or block.id in names
+                        or not is_json_object(block.input)
+                        or is_raw_too_deep(block.input)
+                    ):
+                        return None
+                    names[block.id] = block.name
+                    expected_ids.append(block.id)
+                elif not _is_text_block(block) and type(block) is not ThinkingBlock:
+                    return None
+        elif role == "user":
+            results = len(expected_ids)
+            if len(content) < results:
+                return None
+            for place, block in enumerate(content):
+                if place >= results:
+                    if not _is_forwarded(block, clean):
+                        return None
+                elif type(block) is not ToolResultBlock or block.tool_use_id != expected_ids[place]:
+                    return None
+                elif not is_string_or_absent(block.content):
+                    lists.append(block.content)
+            expected_ids = []
+        elif role != "system" or expected_ids or not all(map(_is_text_block, content)):
+            return None
+    if expected_ids:
+        return None
+    for inner in lists:
+        try:
+            blocks = decode_nested_content(inner)
+        except InvalidRequest:
+            return None
+        if not blocks or not all(_is_forwarded(block, clean) for block in blocks):
+            return None
+    clean.called.extend(dict.fromkeys(names.values()))
+    return clean
+
+
+def _is_text_block(block: Block) -> bool:
+    return type(block) is TextBlock and is_string_or_absent(block.text) and len(block.text) > EMPTY_STRING_LENGTH
+
+
+def _is_forwarded(block: Block, clean: CleanMessages) -> bool:
+    if _is_text_block(block):
+        return True
+    clean.light = False
+    return is_supported_media(block)
+
+
+# Field by field
+
+_LIST = b"["[0]
+_INTEGERS = frozenset({"max_tokens", "top_k"})
+_OPTIONAL_FIELDS = frozenset({"metadata", "service_tier"})
+"""Fields of the body without effect on the reply. A value of the wrong type is dropped."""
+
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_decode_body_fields = build_fields_decoder(_Body.__struct_encode_fields__)
+_decode_message_fields = build_fields_decoder(Message.__struct_encode_fields__)
+
+
+def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
+    require_bounded_members(body)
+    body = _repair_encoding(body, repairs)
+    try:
+        try:
+            given = _decode_body_fields(body)
+        except msgspec.ValidationError:
+            raise InvalidRequest("The request body must be a JSON object.") from None
+        for name in _INTEGERS & given.keys():
+            # some client languages write all numbers with a fraction
+            with suppress(msgspec.ValidationError):  # out of range; the decoding of the field raises with its path
+                number = msgspec.json.decode(given[name])
+                if isinstance(number, float) and number.is_integer():
+                    given[name] = Raw(b"%d" % number)
+        messages, system = given.get("messages"), given.pop("system", None)
+        if messages is not None:
+            given["messages"] = Raw(b"[]") if memoryview(messages)[0] == _LIST else messages
+        read, dropped = decode_lenient_fields(given, _decode_body, _OPTIONAL_FIELDS)
+        repairs.extend(f"{name}: removed, because its type is not the documented one" for name in dropped)
+        if messages is not None:
+            raws = _decode_raws(messages)
+            read.messages = [_read_message(raw, f"messages.{index}") for index, raw in enumerate(raws)]
+        if system is not None:
+            read.system = _read_content(system, "system")
+    except msgspec.DecodeError as error:
+        reason = str(error).removeprefix("JSON is malformed: ")
+        raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None
+    return read
+
+
+def _repair_encoding(body: bytes, repairs: list[str]) -> bytes:
+    """Return the body without byte order mark and lone surrogates. Raises `InvalidRequest` if it is not UTF-8."""
+    if (error := _find_utf8_error(body)) is not None:
+        raise InvalidRequest(f"The request body is not valid UTF-8: {error[0]} (byte {error[1]}).")
+    body = body.removeprefix(codecs.BOM_UTF8)
+    if not body or body.isspace():
+        raise InvalidRequest("The request body is empty; it must be a JSON object.")
+    body, lone = replace_lone_surrogates(body)
+    if lone:
+        repairs.append(f"{lone} lone surrogate{'s' if lone > 1 else ''} replaced by U+FFFD")
+    return body
+
+
+def _read_message(raw: Raw, path: str) -> Message:
+    try:
+        message = _decode_message(raw)
+    except msgspec.ValidationError:
+        pass
+    else:
+        if message.role in ROLES and _is_content_valid(message.content):
+            return message
+    if not is_json_object(raw):
+        raise wrong_type_error(path, "an object", raw)
+    fields = _decode_message_fields(raw)
+    if "output_config" in fields:
+        fields.setdefault("content", Raw(b'""'))
+    for name in ("role", "content"):
+        if name not in fields:
+            raise missing_field_error(f"{path}.{name}")
+    role = decode_string(fields["role"])
+    if role not in ROLES:
+        raise wrong_type_error(f"{path}.role", "'user', 'assistant' or 'system'", fields["role"])
+    clear_at = decode_string(fields["clear_at"]) if "clear_at" in fields else None
+    content = _read_content(fields["content"], f"{path}.content")
+    return Message(role, content, clear_at, fields.get("output_config", ABSENT))
+
+
+def _read_content(raw: Raw, path: str) -> str | list[Block]:
+    return _decode_string(raw) if is_string_or_absent(raw) else decode_blocks(raw, path)
+
+
+# By a scan
+
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,512})"')
+_SCANNED_BYTES = 1024
+"""Number of bytes at each end of a body in which the model id is searched."""
+_PROXY_PREFIX = "px1."
+_SEARCH_PREFIX = "web_search_"
+
+_Kind = Literal[
+    "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking", "server_tool_use"
+]
+"""Frequent types of content blocks. Blocks of these types never contain search passages that the proxy encoded."""
+_Foreign = Annotated[str, Meta(pattern=rf"^(?!{re.escape(_PROXY_PREFIX)})")]
+
+
+class _PlainBlock(Struct, gc=False):
+    """A content block without a signature of the proxy.
+
+    A block with such a signature causes a decoding error. The request is then decoded as `_ScannedBody`.
+    """
+
+    type: _Kind
+    signature: _Foreign = ""
+    data: _Foreign = ""
+    citations: None = None
+    is_error: bool | None = None
+
+
+class _PlainMessage(Struct, gc=False):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[_PlainBlock]
+
+
+class _ScannedBlock(Struct, gc=False):
+    type: str = ""
+    signature: str = ""
+    data: str = ""
+    citations: Raw = ABSENT
+    is_error: Any = None
+
+
+class _ScannedMessage(Struct, gc=False):
+    content: str | list[_ScannedBlock]
+    role: Any = None
+
+
+class _Head(Struct, kw_only=True):
+    model: str
+    max_tokens: int | None = None
+    stream: bool | None = None
+    tools: Raw = ABSENT
+    mcp_servers: Raw = ABSENT
+
+
+class _PlainBody(_Head):
+    messages: list[_PlainMessage]
+
+
+class _ScannedBody(_Head):
+    messages: list[_ScannedMessage]
+
+
+_decode_plain = msgspec.json.Decoder(_PlainBody).decode
+_decode_scanned = msgspec.json.Decoder(_ScannedBody).decode
+
+
+def guess_model(body: bytes) -> str:
+    """Return the probable model id from the first and last bytes of a body, without decoding it. "": not found.
+
+    The caller determines by this id if only relays may serve the request, and then tries `scan_request`.
+    """
+    found = _MODEL.search(body[:_SCANNED_BYTES]) or _MODEL.search(body[-_SCANNED_BYTES:])
+    return found[1].decode(errors="replace") if found else ""
+
+
+def scan_request(body: bytes) -> MessagesRequest | None:
+    """Return a client request with the fields that a relay needs, without its messages.
+
+    None: the body may be invalid, so `decode_request` must decode it.
+    """
+    if len(body) >= MIN_COUNTED_BYTES and has_too_many_members(body):
+        return None
+    read: _PlainBody | _ScannedBody
+    try:
+        try:
+            read = _decode_plain(body)
+        except msgspec.ValidationError:
+            read = _decode_scanned(body)
+        tools = decode_tools(read.tools) if _is_given(read.tools) else []
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientError):
+        return None
+    tool_results = tool_errors = 0
+    blocks: list[_PlainBlock | _ScannedBlock] = _list_new_blocks(read.messages)
+    for block in blocks:
+        if block.type == "tool_result":
+            tool_results += 1
+            tool_errors += block.is_error is True
+    return MessagesRequest(
+        model=read.model,
+        messages=[],
+        max_tokens=read.max_tokens,
+        message_count=len(read.messages),
+        tool_results=tool_results,
+        tool_errors=tool_errors,
+        stream=bool(read.stream),
+        tools=tools,
+        mcp_servers=_decode_mcp_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
+        body_bytes=len(body),
+        scanned_only=True,
+        has_proxy_signatures=isinstance(read, _ScannedBody)
+        and any(_has_proxy_signature(message.content) for message in read.messages),
+    )
+
+
+def _has_proxy_signature(content: str | list[_ScannedBlock]) -> bool:
+    if isinstance(content, str):
+        return False
+    for block in content:
+        if block.signature.startswith(_PROXY_PREFIX) or block.data.startswith(_PROXY_PREFIX):
+            return True
+        if block.type.startswith(_SEARCH_PREFIX) or memoryview(block.citations).nbytes:
+            return True
+    return False

@@ -1,0 +1,499 @@
+"""Structs of client requests (`MessagesRequest`) and replies (`MessagesResponse`) of the Messages API.
+
+Most fields have the names of the API; the others, such as `message_count`, describe the body. Unknown fields are
+ignored. A client tool is run by the client, a server tool, such as web search, by the provider or the proxy. Source:
+the API reference and the official SDK, read 2026-11.
+"""
+
+import re
+from base64 import b64decode, b64encode
+from contextlib import suppress
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from anthropic_proxy.engine.messages.models.raw_json import json_string
+from anthropic_proxy.errors import ClientError
+
+_MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
+
+ABSENT = Raw(b"")
+"""Value of a `Raw` field that the client did not send. It is used because msgspec allows no union of `Raw` and None."""
+
+
+class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
+    """A text in a message or in the system prompt."""
+
+    text: Raw
+    """Text of the block as a JSON string, with quotes and escapes."""
+
+
+class Source(Struct, omit_defaults=True, gc=False):
+    """File of an image or document: base64 data, a URL, the id of an uploaded file, a text, or content blocks."""
+
+    type: str
+    """`base64`, `url`, `file`, `text` or `content`. It decides which other field has the content."""
+    media_type: str = ""
+    """Media type of base64 data or text. "": not given."""
+    data: str = ""
+    """Base64 data, or the text of a `text` source."""
+    url: str = ""
+    file_id: str = ""
+    """Id of a file that the client uploaded to Anthropic's API."""
+    content: Raw = ABSENT
+    """Content of a `content` source: a JSON string or a list of text and image blocks."""
+
+    def __post_init__(self) -> None:
+        # Few providers accept data URLs, so they are read as base64 data. Media types are case-insensitive (RFC 2045).
+        if self.type == "url" and (decoded := _decode_data_url(self.url)) is not None:
+            self.type, self.url = "base64", ""
+            self.media_type, self.data = decoded
+        if self.media_type:
+            media_type = self.media_type.lower()
+            self.media_type = _MEDIA_TYPE_ALIASES.get(media_type, media_type)
+
+
+_DATA_SCHEME = "data:"
+_DEFAULT_DATA_URL_TYPE = "text/plain"
+"""Media type of a `data:` URL that states none (RFC 2397)."""
+MAX_STRAY_PERCENT_SIGNS = 1_000
+"""Maximum number of percent signs in a `data:` URL that do not begin an escape such as `%20`. They stay as they are. A
+URL with more is not decoded."""
+_STRAY_PERCENT_SIGN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MAX_NAMED_DATA_URL = 100
+
+
+def name_url(url: str) -> str:
+    """Return a short form of `url` for a text: of a `data:` URL, only the part before the data."""
+    return url[:_MAX_NAMED_DATA_URL].partition(",")[0] if _is_data_url(url) else url
+
+
+def _is_data_url(url: str) -> bool:
+    return url[: len(_DATA_SCHEME)].lower() == _DATA_SCHEME
+
+
+def _decode_data_url(url: str) -> tuple[str, str] | None:
+    """Return the media type and the base64 data of a `data:` URL (RFC 2397).
+
+    None: another URL, a URL without a comma, or one with too many invalid escapes.
+    """
+    # no regular expression: its time for a URL without a comma would grow with the square of the length
+    head, comma, data = url[len(_DATA_SCHEME) :].partition(",")
+    if not comma or not _is_data_url(url):
+        return None
+    try:
+        if not head.lower().endswith(";base64"):
+            data = b64encode(_decode_percent_escapes(data)).decode()
+        elif "%" in data:
+            data = _decode_percent_escapes(data).decode("latin-1")
+    except ValueError:
+        return None
+    return head.partition(";")[0] or _DEFAULT_DATA_URL_TYPE, data
+
+
+def _decode_percent_escapes(text: str) -> bytes:
+    # `urllib.parse.unquote_to_bytes` creates objects for each escape: 2 GB and seconds for a URL of 30 MB
+    escaped = _STRAY_PERCENT_SIGN.sub(b"%25", text.encode(), count=MAX_STRAY_PERCENT_SIGNS)
+    return escaped.replace(b"\\", b"%5c").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
+
+
+class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
+    """An image in a message or a tool result of the client request."""
+
+    source: Source
+
+
+class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
+    """A PDF or a text document, with an optional title."""
+
+    source: Source
+    title: str | None = None
+    context: str | None = None
+    """Text by which the client describes the document to the model."""
+    citations: Raw = ABSENT
+    """JSON object `{"enabled": …}`: the client requests citations of the document."""
+
+    def __post_init__(self) -> None:
+        # Providers accept no text in base64. A text that is not UTF-8 stays in base64.
+        source = self.source
+        if source.type == "base64" and source.media_type == "text/plain":
+            with suppress(ValueError):
+                source.data = b64decode(source.data, validate=True).decode()
+                source.type = "text"
+
+    @property
+    def requests_citations(self) -> bool:
+        return b"true" in bytes(self.citations)
+
+
+class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
+    """A passage that a search of the client found. The client sends it as a citable source."""
+
+    source: str
+    """URL or name of the source of the passage."""
+    title: str
+    content: Raw
+    """Text of the passage as a JSON list of text blocks."""
+
+
+class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
+    """Reasoning of an earlier reply. Its `signature` was made by the proxy or by the provider of the reply."""
+
+    thinking: str
+    """Text of the reasoning. "": only the signature was sent."""
+    signature: str = ""
+    """Opaque text in which the server of the reply stored its state."""
+
+
+class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", gc=False):
+    """Reasoning of an earlier reply in encrypted form."""
+
+    data: str
+    """Reasoning as opaque text, encrypted by the provider."""
+
+
+class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
+    """A tool call of the model in an earlier reply. The client runs the tool."""
+
+    id: str
+    """Id of the call, which its result has as `tool_use_id`."""
+    name: str
+    input: Raw = Raw(b"{}")  # immutable
+
+
+class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
+    """Result of a client tool. `decode_nested_content(block.content)` returns its blocks."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+    """A JSON string or a list of blocks. ABSENT: an empty result."""
+    is_error: bool | None = None
+    """True if the tool failed. None means False."""
+
+
+class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=False):
+    """A tool that a tool search found, given by its name. The block is part of a tool result."""
+
+    tool_name: str
+    """Name of the tool. Its definition in the request has `defer_loading`."""
+
+
+class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
+    """Call of a server tool in an earlier reply."""
+
+    id: str
+    name: str
+    input: Raw = Raw(b"{}")  # immutable
+    """A JSON object, as text."""
+
+
+class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
+    """Result of a web search: a list of results, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+    """JSON list of the found pages, or a JSON error object."""
+
+
+class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type", gc=False):
+    """Result of a web fetch: a document, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
+class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
+    """Result of a tool search: references to the found tools, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
+class ToolChange(Struct):
+    """The tool that a `tool_addition` or `tool_removal` block adds or removes, given by name or definition."""
+
+    type: str = ""
+    """`tool_reference`: a tool of the request, given by `name`. `tool_definition`: a new tool, given by `definition`.
+    The proxy ignores a tool of any other type."""
+    name: str = ""
+    definition: Raw = ABSENT
+    """JSON definition of an added tool, as in the field `tools` of a request."""
+
+
+class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False):
+    """Block of a system message that adds a tool for all later messages."""
+
+    tool: ToolChange
+
+
+class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
+    """Block of a system message that removes a tool for all later messages."""
+
+    tool: ToolChange
+
+
+class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
+    """Summary of the conversation that replaces all earlier messages."""
+
+    content: str | None = None
+    """Text of the summary. None: the compaction failed, and the block is ignored."""
+
+
+class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
+    """Mark at the place where another model continued the reply. It is not sent to providers."""
+
+
+class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
+    """A block of a type that the proxy does not know."""
+
+    kind: str
+    raw: Raw
+    """The complete block, as JSON text."""
+
+
+Block = (
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ToolReferenceBlock
+    | ServerToolUseBlock
+    | WebSearchResultBlock
+    | WebFetchResultBlock
+    | ToolSearchResultBlock
+    | ToolAdditionBlock
+    | ToolRemovalBlock
+    | CompactionBlock
+    | FallbackBlock
+    | UnknownBlock
+)
+"""Any content block of a client request."""
+
+
+_CACHE_MARK = b'"cache_control"'
+
+
+class CacheMarks(Struct):
+    """Body of a client request, which is searched for cache marks (fields `cache_control`) only on demand."""
+
+    body: bytes
+
+    def has_mark(self) -> bool:
+        return _CACHE_MARK in self.body
+
+
+class McpToolPermissions(Struct):
+    """Permissions for the tools of one MCP server, set in the server's definition (beta `mcp-client-2025-04-04`)."""
+
+    allowed_tools: list[str] | None = None
+    """None: all tools of the server."""
+    enabled: bool | None = None
+    """False: no tool of the server is offered to the model."""
+
+
+class McpServer(Struct):
+    """Entry of the request field `mcp_servers`: an MCP server that the provider calls."""
+
+    name: str = ""
+    """Name of the server in this request. Toolsets (entries of `tools`) refer to it. "": missing or invalid."""
+    url: str = ""
+    """Address of the server. "": missing or invalid."""
+    authorization_token: str | None = None
+    """Secret of the client for this server only. It is never logged, and redacted in errors."""
+    tool_configuration: McpToolPermissions | None = None
+
+    def __repr__(self) -> str:
+        return f"McpServer(name={self.name!r}, url={self.url!r}, authorization_token='…')"
+
+
+ROLES = frozenset({"user", "assistant", "system"})
+
+
+class Message(Struct, gc=False):
+    """One message of the conversation: an entry of the request field `messages`."""
+
+    role: str
+    """`user`, `assistant` or `system`. `decode_request` rejects any other."""
+    content: str | list[Block]
+    clear_at: Any = None
+    """`next_user_message`: a `system` message that the model must not see once a user message follows it."""
+    output_config: Raw = ABSENT
+    """Output configuration from this `system` message on, as JSON. Absent: not given."""
+
+    @property
+    def blocks(self) -> list[Block]:
+        if isinstance(self.content, str):
+            return [TextBlock(json_string(self.content))]
+        return self.content
+
+
+class Tool(Struct, kw_only=True, frozen=True):
+    """Definition of a tool: a function of the client, or a tool type that Anthropic defines."""
+
+    name: str = ""
+    type: str | None = None
+    """Type of a tool that Anthropic defines: `web_search_20250305`. None: a function of the client."""
+    description: str | None = None
+    input_schema: Raw = ABSENT
+    """JSON Schema of the arguments. ABSENT: none is needed, because Anthropic defines the tool type."""
+    strict: bool | None = None
+    """True if the arguments must match the schema. None: not required."""
+    defer_loading: bool | None = None
+    """True if the tool is hidden from the model until a tool search finds it."""
+    max_uses: int | None = None
+    """Maximum number of calls of a server tool per reply. None: no limit of the client."""
+    allowed_domains: list[str] | None = None
+    blocked_domains: list[str] | None = None
+    user_location: Raw = ABSENT
+    citations: Raw = ABSENT
+    """Setting of a web fetch tool, as JSON: `{"enabled": …}` requests citations of fetched pages."""
+    max_content_tokens: int | None = None
+    url_sources: Raw = ABSENT
+    """Setting of a web fetch tool, as JSON: the sources of URLs that may be fetched."""
+    allowed_callers: list[str] | None = None
+    """Callers of the tool: `direct` for the model, or code that runs in a code execution tool. None: the model."""
+    input_examples: Raw = ABSENT
+    """Example arguments: a JSON list of objects that match `input_schema`."""
+    display_width_px: int | None = None
+    display_height_px: int | None = None
+    """Screen size in pixels, of a computer tool."""
+    source: bytes = field(default=b"", name="px.source")
+    """JSON text of the tool definition. It is the key of caches of encoded tools."""
+
+
+class ToolChoice(Struct):
+    """Request field `tool_choice`: tool calls are optional (`auto`), required (`any`, `tool`) or forbidden (`none`)."""
+
+    type: str
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingConfig(Struct):
+    """Request field `thinking`, by which the client turns the model's reasoning on or off and limits its tokens."""
+
+    type: str
+    """`enabled`, `adaptive`, `between_tools` or `disabled`."""
+    budget_tokens: int | None = None
+    """Maximum tokens of thinking, for the type `enabled`."""
+    display: str | None = None
+    """`omitted`: the client receives no text of the thinking. None: the complete text."""
+
+
+class OutputFormat(Struct):
+    """Format of the reply that the client requires: `{"type": "json_schema", "schema": …}`."""
+
+    type: str
+    """Only `json_schema` exists."""
+    schema: Raw = ABSENT
+
+
+class OutputConfig(Struct):
+    """Request field `output_config`: level of reasoning (`effort`) and format of the reply."""
+
+    effort: str | None = None
+    """Level of reasoning: low, medium, high, …. None: the default of the model."""
+    format: OutputFormat | None = None
+    task_budget: Raw = ABSENT
+    """Budget of a task in tokens, as JSON. Not sent to other providers."""
+
+
+class Metadata(Struct):
+    """Request field `metadata`, with the id of the user.
+
+    Providers with another API than Anthropic's receive only hashes of this id.
+    """
+
+    user_id: str | None = None
+    """Opaque id of the user. Claude Code puts JSON with its session id into it."""
+
+
+class MessagesRequest(Struct, kw_only=True):
+    """A decoded body of `POST /v1/messages`: the request of a client for one reply."""
+
+    model: str
+    """Model id as the client sent it."""
+    messages: list[Message]
+    max_tokens: int | None = None
+    """None: not given, which is allowed only in a request for a token count."""
+    system: str | list[Block] = ""
+    stream: bool = False
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    """Older form of the field `format` in `output_config`."""
+    stop_sequences: list[str] = field(default_factory=list)
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+    """Priority class that the client requests: `auto`, `standard_only`."""
+    mcp_servers: list[McpServer] = field(default_factory=list)
+    container: bool = False
+    """True if the client requests a container, in which Anthropic's API runs code."""
+    pins_region: bool = False
+    """True if the client restricts the region of the model (`inference_geo`)."""
+    clears_context: bool = False
+    """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
+    cache_marks: CacheMarks | None = None
+    message_count: int = 0
+    tool_results: int = 0
+    """Number of results of client tools after the last assistant message."""
+    tool_errors: int = 0
+    """Number of results in `tool_results` with `is_error`: the tool failed."""
+    scanned_only: bool = False
+    """True if only top-level fields were decoded and `messages` is empty. A relay then forwards the body unchanged."""
+    has_proxy_signatures: bool = True
+    """True if the messages may contain signatures that the proxy made. A relay removes blocks with such signatures
+    before it forwards the body."""
+    body_bytes: int = 0
+    """Size of the request body in bytes. 0: the request was not decoded from a body."""
+    decode_error: ClientError | None = None
+    """Error of an invalid body that only a relay may forward, because the upstream API validates it. None: the body is
+    valid."""
+    repairs: list[str] = field(default_factory=list)
+    """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
+
+    def release_body(self) -> None:
+        """Drop the content of the request, to free memory."""
+        self.messages, self.system = [], ""
+        self.output_config = self.output_format = self.cache_marks = None
+
+
+class UsageBody(Struct, kw_only=True):
+    """Field `usage` of a reply: token totals of the message, all ≥ 0."""
+
+    input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_creation: dict[str, int] | UnsetType = UNSET
+    """Tokens written to the cache by lifetime: `{"ephemeral_5m_input_tokens": …, "ephemeral_1h_input_tokens": …}`.
+    Unset: not reported."""
+    cache_read_input_tokens: int = 0
+    output_tokens: int = 0
+    output_tokens_details: dict[str, int] = field(default_factory=lambda: {"thinking_tokens": 0})
+    server_tool_use: dict[str, int] | UnsetType = UNSET
+    """Number of server tool calls: `{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
+    service_tier: str | UnsetType | None = "standard"
+    """Priority class of the request as the provider reported it. Unset: not sent."""
+
+
+class MessagesResponse(Struct, kw_only=True):
+    """Complete reply to a request without streaming."""
+
+    id: str
+    type: str = "message"
+    role: str = "assistant"
+    model: str
+    content: list[Raw]
+    """Content blocks of the reply, each as JSON."""
+    stop_reason: str | None
+    stop_sequence: str | None = None
+    stop_details: dict[str, Any] | None = None
+    usage: UsageBody

@@ -1,0 +1,221 @@
+"""Decoding of the request field `tools`: the tool definitions of a client.
+
+The requests of a session repeat their tools, so decoded lists and definitions are cached, and requests with equal tools
+share one immutable `ToolList`. A client tool is a function that the client defines and runs; other tools have types
+that Anthropic defines.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.models.blocks import (
+    MAX_SCHEMA_BYTES,
+    TOO_DEEP_MESSAGE,
+    build_fields_decoder,
+    decode_string,
+    find_schema_error,
+    find_schema_size_error,
+    is_json_text_too_deep,
+)
+from anthropic_proxy.engine.messages.models.raw_json import (
+    decode_lenient_fields,
+    is_json_object,
+    missing_field_error,
+    require_bounded_members,
+    wrong_type_error,
+)
+from anthropic_proxy.engine.messages.models.structs import MessagesRequest, Tool
+from anthropic_proxy.errors import InvalidRequest
+
+_MAX_CACHED_TOOLS = 1_024
+_MAX_CACHED_BYTES = 32 * 1024
+"""Maximum size of a cached tool definition. The cache holds at most `_MAX_CACHED_TOOLS` definitions."""
+_MAX_CACHED_LISTS = 64
+_MAX_CACHED_LIST_BYTES = 256 * 1024
+"""Maximum size of a cached list of tool definitions. The cache holds at most `_MAX_CACHED_LISTS` lists."""
+_TREES = ("input_schema", "citations", "url_sources", "user_location", "input_examples")
+"""Fields of a tool definition with JSON of any type. They are kept as text and decoded later."""
+_LIST, _OBJECT = b"[{"
+_NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
+_OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
+"""Fields of a tool definition that are dropped if they have an unexpected type."""
+
+_decode_tool = msgspec.json.Decoder(Tool).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
+_decode_fields = build_fields_decoder(set(Tool.__struct_encode_fields__) - {"px.source"})
+
+
+class _Source(bytes):
+    """JSON text of a tool definition or list, as a cache key.
+
+    Its hash is its length, because comparing texts is faster than hashing them.
+    """
+
+    def __hash__(self) -> int:
+        return len(self)
+
+
+class ToolList(list[Tool]):
+    """Immutable list of tools. Requests with equal tools share one object, which caches use as a key."""
+
+    __slots__ = ("all_from_client",)
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        super().__init__(tools)
+        self.all_from_client = all(map(is_client_tool, self))
+
+
+def decode_tools(content: Raw) -> list[Tool]:
+    """Decode a JSON list of tool definitions.
+
+    Requests with equal tools may receive the same list, so callers must not change it. Raises `InvalidRequest` for an
+    invalid list or tool, or a repeated name.
+    """
+    source = _Source(content)
+    return _read_list_cached(source) if len(source) <= _MAX_CACHED_LIST_BYTES else _read_list(source)
+
+
+def are_client_tools(tools: Sequence[Tool]) -> bool:
+    return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
+
+
+@functools.lru_cache(maxsize=_MAX_CACHED_LISTS)
+def _read_list_cached(source: _Source) -> ToolList:
+    return ToolList(_read_list(source))
+
+
+def _read_list(source: bytes) -> list[Tool]:
+    if source[0] != _LIST:
+        raise wrong_type_error("tools", "a list", Raw(source))
+    require_bounded_members(source)
+    raws = _decode_raws(source)
+    tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
+    names = [tool.name for tool in tools if tool.name]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("tools: Tool names must be unique.")
+    return tools
+
+
+def decode_tool(raw: Raw, path: str) -> Tool:
+    """Decode one tool definition. Raises `InvalidRequest`. `path`: path of the tool in the request body."""
+    return _find(bytes(raw)) or _decode_field_by_field(raw, path)
+
+
+def is_client_tool(tool: Tool) -> bool:
+    return tool.type is None or tool.type == "custom"
+
+
+def _find(source: bytes) -> Tool | None:
+    return _load_cached(source) if len(source) <= _MAX_CACHED_BYTES else _load(source)
+
+
+def _load(source: bytes) -> Tool | None:
+    try:
+        tool = _decode_tool(source)
+    except (msgspec.ValidationError, RecursionError):
+        return None
+    return _finish(tool, source) if _is_sound(tool) else None
+
+
+_load_cached = functools.lru_cache(maxsize=_MAX_CACHED_TOOLS)(_load)
+
+
+def _is_sound(tool: Tool) -> bool:
+    if len(tool.input_schema) > MAX_SCHEMA_BYTES or _deep_field(tool):
+        return False
+    if not is_client_tool(tool):
+        return True
+    schema = bytes(tool.input_schema)
+    return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not find_schema_error(schema)))
+
+
+def _deep_field(tool: Tool) -> str:
+    """Return the name of a field of a tool that is nested deeper than `MAX_JSON_DEPTH`. "": no such field."""
+    return next((name for name in _TREES if is_json_text_too_deep(bytes(getattr(tool, name)))), "")
+
+
+def _finish(tool: Tool, source: bytes) -> Tool:
+    msgspec.structs.force_setattr(tool, "source", source)
+    if is_client_tool(tool) and not len(tool.input_schema):
+        msgspec.structs.force_setattr(tool, "input_schema", _NO_ARGUMENTS)
+    return tool
+
+
+def _decode_field_by_field(raw: Raw, path: str) -> Tool:
+    if not is_json_object(raw):
+        raise wrong_type_error(path, "an object", raw)
+    fields = _decode_fields(raw)
+    foreign = "type" in fields and decode_string(fields["type"]) != "custom"
+    optional = _OPTIONAL_FIELDS | {"description", "input_schema"} if foreign else _OPTIONAL_FIELDS
+    tool, _ = decode_lenient_fields(fields, _decode_tool, optional, path)
+    if not foreign and not tool.name:
+        raise missing_field_error(f"{path}.name")
+    if not _is_sound(tool):
+        if large := find_schema_size_error(tool.input_schema):
+            raise InvalidRequest(f"{path}.input_schema: {large}")
+        if field := _deep_field(tool):
+            raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")
+        if flaw := find_schema_error(bytes(tool.input_schema)):
+            raise InvalidRequest(f"{path}.input_schema: {flaw}")
+        raise wrong_type_error(f"{path}.input_schema", "an object", tool.input_schema)
+    return _finish(tool, bytes(raw))
+
+
+MCP_TOOLSET_TYPE = "mcp_toolset"
+"""`type` of the entry in `tools` that offers the tools of an MCP server."""
+
+
+class McpToolPermission(Struct):
+    """Setting in a toolset that offers a tool of an MCP server to the model, or hides it."""
+
+    enabled: bool | None = None
+    """False: the tool is not offered. None: offered."""
+
+
+class PinnedTool(Struct):
+    """A tool of an MCP server that the client defines itself in the toolset. Only its name is decoded."""
+
+    name: str = ""
+
+
+class Toolset(Struct):
+    """Entry of the request field `tools` with the type `mcp_toolset`: the offered tools of one MCP server."""
+
+    mcp_server_name: str = ""
+    """The `name` of its entry in `mcp_servers`."""
+    default_config: McpToolPermission | None = None
+    """Permission for tools without an entry in `configs`. None: these tools are offered."""
+    configs: dict[str, McpToolPermission] | None = None
+    tools: list[PinnedTool] | None = None
+    """Tools that the client defines itself. None: the provider queries the server for its tools."""
+
+
+def decode_toolset(tool: Tool) -> Toolset:
+    """Decode an entry of `tools` with the type `mcp_toolset`. Raises `InvalidRequest`."""
+    try:
+        return msgspec.json.decode(tool.source, type=Toolset)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"tools: {MCP_TOOLSET_TYPE}: {error}") from None
+
+
+def implied_toolsets(request: MessagesRequest) -> list[Tool]:
+    """Return a toolset for each enabled MCP server of the request that has no toolset in `tools`.
+
+    Clients of an older beta list their MCP servers in `mcp_servers`, but send no toolsets.
+    """
+    named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
+    toolsets = []
+    for server in request.mcp_servers:
+        permissions = server.tool_configuration
+        if server.name in named or (permissions is not None and permissions.enabled is False):
+            continue
+        toolset: dict[str, object] = {"type": MCP_TOOLSET_TYPE, "mcp_server_name": server.name}
+        if permissions is not None and permissions.allowed_tools is not None:
+            toolset["default_config"] = {"enabled": False}
+            toolset["configs"] = {name: {"enabled": True} for name in permissions.allowed_tools}
+        toolsets.append(Tool(type=MCP_TOOLSET_TYPE, source=msgspec.json.encode(toolset)))
+    return toolsets

@@ -1,0 +1,43 @@
+"""Preparation of a client request for one provider and model, before it is encoded for the provider's API.
+
+`prepare` runs all steps. It cleans the messages, chooses the effort level, pairs tool calls with their results,
+replaces tool names and limits the output tokens.
+"""
+
+from anthropic_proxy.engine.messages.preparation.prepare import prepare
+from anthropic_proxy.engine.messages.preparation.request import (
+    STATED_WINDOW_MARGIN,
+    UNPREPARED,
+    PreparationResult,
+    PreparedRequest,
+    ProxyTool,
+    ServerToolKind,
+    TargetLimits,
+    available_output_tokens,
+    find_session_id,
+)
+from anthropic_proxy.engine.messages.preparation.server_tools import (
+    ends_with_paused_reply,
+    find_pending_calls,
+    server_tool_kind,
+    server_tool_kinds,
+)
+from anthropic_proxy.engine.messages.preparation.tools import resolve_proxy_tools
+
+__all__ = [
+    "STATED_WINDOW_MARGIN",
+    "UNPREPARED",
+    "PreparationResult",
+    "PreparedRequest",
+    "ProxyTool",
+    "ServerToolKind",
+    "TargetLimits",
+    "available_output_tokens",
+    "ends_with_paused_reply",
+    "find_pending_calls",
+    "find_session_id",
+    "prepare",
+    "resolve_proxy_tools",
+    "server_tool_kind",
+    "server_tool_kinds",
+]

@@ -1,0 +1,212 @@
+"""Input and output of `prepare`, which adapts a client request to a target (provider and model).
+
+Providers receive `session_key` and `user_key`, hashes of session and user, in place of the client's ids. A client such
+as Claude Code stores both in `metadata.user_id`: as a JSON object, or as a text with the ending `_session_…`.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
+
+ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
+"""Kind of a server tool, without the version of its type: `web_search`. "": a tool that only Anthropic runs."""
+
+_SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
+
+
+WINDOW_MARGIN_TOKENS = 64
+"""Number of tokens of the context window that stay free, because token counts of proxy and provider differ slightly."""
+STATED_WINDOW_MARGIN = 0.25
+"""Share of the estimated input that stays free in a context window, if only a server's error stated the size of the
+window. The input is then only estimated."""
+STATED_WINDOW_MIN_MARGIN_TOKENS = 768
+"""Minimum of this margin in tokens. The estimate of a short input is less exact, because a server adds text of its own,
+and its token counts for short inputs do not correct later estimates."""
+_MIN_ESTIMATED_OUTPUT = 1_024
+"""Minimum of the output tokens that are requested beside an estimated input. An estimate that is too high must not cut
+the reply: if the window is really full, the server's error states the exact numbers."""
+
+
+def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0) -> int:
+    """Return the number of output tokens that fit into a context window after the input. 0 or less: none.
+
+    `margin` is for an estimated input, because the estimate may be too low: 0.25 keeps tokens for another quarter of
+    the input free, at least `STATED_WINDOW_MIN_MARGIN_TOKENS`. The margin takes at most half of the tokens that remain
+    after the input. With a margin, the result is at least `_MIN_ESTIMATED_OUTPUT`, or a sixteenth of a small window.
+    """
+    available = window - input_tokens - WINDOW_MARGIN_TOKENS
+    if not margin:
+        return available
+    reserved = max(math.ceil(input_tokens * margin), STATED_WINDOW_MIN_MARGIN_TOKENS)
+    return max(available - reserved, available // 2, min(_MIN_ESTIMATED_OUTPUT, window // 16))
+
+
+class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """Limits and features of a target (provider and model).
+
+    They come from the model catalog and from the provider's dialect, its deviations from the API.
+    """
+
+    context_window: int | None = None
+    """Context window: tokens of input and output together. None: unknown."""
+    max_input: int | None = None
+    """Maximum input tokens, if lower than the context window. None: only the window limits the input."""
+    max_output: int | None = None
+    margin: float = 0.0
+    """Share of the estimated input that stays free in the context window. 0.25: a quarter. 0: none."""
+    reject_overflow: bool = False
+    """True if the proxy rejects a request that exceeds the window, without calling the provider."""
+    efforts: tuple[str, ...] = ()
+    """Effort levels of the model: none, minimal, low, medium, high, xhigh, max. Empty: no level is sent."""
+    accepts_thinking_budget: bool = False
+    """True if the target accepts a maximum number of thinking tokens, in addition to effort levels."""
+    default_effort: str | None = None
+    accepts_images: bool = True
+    accepts_pdf: bool = False
+    accepts_tools: bool = True
+    server_tools: tuple[ServerToolKind, ...] = ()
+    """Server tools that the provider runs: web_search, web_fetch, code_execution, mcp_toolset."""
+    server_tools_exclusive: bool = False
+    """True if the provider rejects a request with both server tools and functions."""
+    proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
+    """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
+    can_search: bool = True
+    """True if a web search service is configured. False: each search by the proxy returns an error."""
+    provider: str = "the provider"
+    tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
+    """Pattern that a complete tool name must match. Other names get an alias."""
+    max_tool_name_length: int = 64
+    """Maximum characters of a tool name. Longer names get an alias."""
+
+
+class _UserId(Struct):
+    session_id: str
+
+
+def find_session_id(user_id: str) -> str | None:
+    """Return the session id that a client, such as Claude Code, stores in `metadata.user_id`. None: no session id.
+
+    `user_id` is a JSON object with the field `session_id`, or a text with the ending `_session_` and the id.
+    """
+    try:
+        return msgspec.json.decode(user_id, type=_UserId).session_id
+    except (msgspec.DecodeError, RecursionError):
+        ending = _SESSION.search(user_id)
+        return ending[1] if ending else None
+
+
+class _User(Struct):
+    device_id: str = ""
+    account_uuid: str = ""
+
+
+class PreparedRequest(Struct, frozen=True, kw_only=True):
+    """A client request after all preparation steps. It is encoded for the provider."""
+
+    system: list[TextBlock]
+    """System prompt without empty blocks and without the billing line of Claude Code."""
+    messages: list[Message]
+    """Messages of the conversation. Their `content` is always a list of blocks. Consecutive messages of one role are
+    merged. The results of tool calls begin the next user message."""
+    tools: list[Tool] = []
+    """Offered tools: functions, and server tools that the provider runs. Tool names that the target rejects are
+    replaced."""
+    tool_choice: ToolChoice | None = None
+    """Tool choice with the upstream name of a forced tool. None: no tool choice is sent."""
+    max_tokens: int = 1
+    effort: str = "default"
+    """`default` (send no level), `none` (no reasoning) or a level of the model."""
+    budget_tokens: int | None = None
+    returns_thinking: bool = True
+    """True if thinking of the model is returned. False: the client disabled thinking or set `display: omitted`."""
+    output_schema: Raw = ABSENT
+    """JSON Schema of the reply that the client requires. ABSENT: free text."""
+    stop_sequences: list[str] = []
+    """Stop sequences of the client. They are not sent upstream: the proxy itself ends the reply at a sequence."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    service_tier: str | None = None
+    cache_marks: CacheMarks | None = None
+    user_id: str | None = None
+    """`metadata.user_id` of the client. Only hashes of it are sent."""
+    mcp_servers: list[McpServer] = []
+    """MCP servers with tools in `tools`, with secrets of the client."""
+    accepts_images: bool = True
+    """True if the model accepts images. False: a text is sent in place of each image."""
+    accepts_pdf: bool = True
+    """True if the model accepts PDF documents. False: a text is sent in place of each PDF."""
+
+    def release_content(self) -> None:
+        """Free the memory of the content after the reply has begun."""
+        self.system.clear()
+        self.messages.clear()
+        if self.cache_marks is not None:
+            self.cache_marks.body = b""
+
+    def has_cache_marks(self) -> bool:
+        """Return True if the client sent cache marks (`cache_control`). Each call searches the request body."""
+        return self.cache_marks is not None and self.cache_marks.has_mark()
+
+    def session_key(self) -> str:
+        """Return a hash of the session: 32 hex characters, equal for all requests of a session."""
+        session = find_session_id(self.user_id) if self.user_id else None
+        if session is not None:
+            return hashlib.sha256(session.encode()).hexdigest()[:32]
+        digest = hashlib.sha256()
+        for block in self.system:
+            digest.update(block.text)
+        users = (message.blocks for message in self.messages if message.role == "user")
+        texts = (block.text for blocks in users for block in blocks if isinstance(block, TextBlock))
+        digest.update(bytes(next(texts, b"")))
+        return digest.hexdigest()[:32]
+
+    def user_key(self) -> str:
+        """Return a hash of the user id: 64 hex characters, equal in all sessions. "": no user id."""
+        if not self.user_id:
+            return ""
+        try:
+            known = msgspec.json.decode(self.user_id, type=_User)
+            user = known.device_id + known.account_uuid
+        except (msgspec.DecodeError, RecursionError):
+            user = _SESSION.sub("", self.user_id)
+        user = user or self.user_id
+        return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()
+
+
+UNPREPARED = PreparedRequest(system=[], messages=[])
+"""Empty request for upstream calls of a relay, which forwards the client's bytes and prepares nothing."""
+
+
+class ProxyTool(Struct, frozen=True):
+    """A server tool that the proxy runs itself (`exchange/tool_loop`). The upstream model calls it as a function."""
+
+    kind: ServerToolKind
+    """Kind of the tool: `web_search`, `web_fetch` or `tool_search`."""
+    name: str
+    """Name declared by the client, used in the blocks of the reply."""
+    tool: Tool
+    """Definition of the tool by the client, with its limits (`max_uses`, domains)."""
+
+
+class PreparationResult(Struct, frozen=True):
+    """Result of `prepare`, the preparation of a client request for one target."""
+
+    request: PreparedRequest
+    aliases: Mapping[str, str]
+    """Tool name that is sent upstream → different tool name of the client."""
+    notes: tuple[FidelityNote, ...]
+    """Fidelity notes on all changes to the client request."""
+    proxy_tools: Mapping[str, ProxyTool]
+    """Tool name in calls of the model → server tool that the proxy runs."""
+    deferred: Sequence[Tool] = ()
+    """All deferred tools, which are hidden until a tool search finds them. The proxy's tool search searches this
+    list."""

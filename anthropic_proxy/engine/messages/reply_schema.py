@@ -1,0 +1,92 @@
+"""`ReplySchema`: checks that a reply matches the JSON Schema that the client requires.
+
+It is used for providers that do not enforce the schema. The work is limited, so that a schema or reply cannot block the
+process.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+MAX_CHECK_STEPS = 300_000
+"""Maximum steps of one check of a reply. A step applies a schema or keyword to a value and takes some microseconds. An
+ordinary reply of 100,000 characters takes 20,000 to 40,000 steps."""
+_FREE_CHECK_STEPS, _CHECK_STEPS_PER_BYTE = 30_000, 8
+"""Steps of a check for any input, and steps for each byte of the schema and of the JSON. References multiply, so a
+small schema can take any number of steps. An ordinary check takes less than one step for each byte."""
+_FIELD = "output_config.format.schema"
+_FENCE = "```"
+
+
+class ExtractedJson(NamedTuple):
+    """The JSON in the text of a reply, and the result of its validation."""
+
+    json: str
+    """The JSON text. If the reply contains no JSON, the complete text of the reply."""
+    error: str
+    """Validation error. "": the JSON matches the schema."""
+
+
+class ReplySchema:
+    """The JSON Schema (draft 2020-12) that the client requires for a reply.
+
+    The constructor raises `InvalidRequest` if the schema is invalid or too large to process.
+    """
+
+    def __init__(self, schema: bytes, *, max_steps: int = MAX_CHECK_STEPS, max_steps_here: int | None = None) -> None:
+        # the library is imported for the first schema: most processes need no validation
+        from anthropic_proxy.engine.messages import json_validation  # noqa: PLC0415
+
+        self._find_violation = json_validation.find_violation
+        self._max_steps = max_steps
+        self._schema_bytes = len(schema)
+        budget = WorkBudget(_FIELD, purpose="read", max_steps=max_steps, max_steps_here=max_steps_here)
+        self._validator: Validator = json_validation.build_validator(schema, budget)
+
+    def extract_json(self, text: str) -> ExtractedJson:
+        """Return the JSON in the text of a reply, with the error of its validation by the schema.
+
+        Raises `InvalidRequest` if the validation needs too much work. It also does so if a reference (`$ref`) in the
+        schema has no target or refers to itself without end.
+        """
+        for json in _candidates(text):
+            try:
+                value = msgspec.json.decode(json)
+                break
+            except (msgspec.DecodeError, RecursionError, UnicodeError):
+                pass
+        else:
+            return ExtractedJson(text, "it is no JSON" if text.strip() else "it is empty")
+        steps = _FREE_CHECK_STEPS + _CHECK_STEPS_PER_BYTE * (self._schema_bytes + len(json))
+        budget = WorkBudget(_FIELD, purpose="check", max_steps=min(steps, self._max_steps))
+        return ExtractedJson(json, self._find_violation(self._validator, value, budget))
+
+
+def _candidates(text: str) -> list[str]:
+    """Return the texts that may be the JSON of a reply.
+
+    These are the complete text, the only fenced code block, and the text between the first and last bracket.
+    """
+    fenced: list[str] = []
+    inside: list[str] | None = None
+    for line in text.split("\n"):
+        remainder = line.lstrip()
+        if inside is not None:
+            if not remainder.startswith(_FENCE):
+                inside.append(line)
+                continue
+            fenced.append("\n".join(inside).strip())
+            remainder = remainder[len(_FENCE) :]
+        # an opening fence may follow other text in its line
+        _, fence, language = remainder.rpartition(_FENCE)
+        language = language.strip()
+        inside = [] if fence and (not language or language.isalpha()) else None
+    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    end = max(text.rfind("}"), text.rfind("]"))
+    between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
+    return [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]

@@ -1,0 +1,396 @@
+"""`MessageWriter`: converts the deltas of a reply (its decoded pieces) to events of the Messages API.
+
+Theory of operation. Upstreams interleave text and several tool calls, but a stream to the client has at most one open
+content block. The state of the writer is the kind of the open block, or none, and the table `_RULES` at the end of this
+file has the rule for each delta in each state. While a tool call is open, the deltas of other blocks are queued; they
+are written when the call ends, so that no upstream can cause an invalid stream. Every other change of state closes the
+open block. A delta that no correct decoder sends, such as arguments of an unknown call, raises `InternalError`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from msgspec import UNSET, Struct
+
+from anthropic_proxy.engine.messages.deltas import (
+    CHARACTERS_PER_TOKEN,
+    Block,
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+    clamp_count,
+    merge_latest,
+    merge_stops,
+)
+from anthropic_proxy.engine.messages.events import (
+    BlockStop,
+    CitationDelta,
+    ErrorEvent,
+    Event,
+    InputDelta,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    SignatureDelta,
+    TextDelta,
+    TextStart,
+    ThinkingDelta,
+    ThinkingStart,
+    ToolCallStart,
+    block_events,
+)
+from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.engine.messages.tool_arguments import may_mean_no_arguments, means_no_arguments
+from anthropic_proxy.errors import InternalError, ProxyError, UpstreamProtocolError
+
+KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
+"""Signature of a thinking block that `keep_alive` opened. The proxy removes such blocks from later requests."""
+
+_NONE, _TEXT, _THINKING, _CALL = range(4)
+_KINDS = ("text", "text", "thinking", "tool call")
+MAX_MARKS = 101
+"""Maximum number of rows in `MessageWriter.marks`. The ledger (database of requests) stores 100 blocks, and one more
+row marks the end of the last."""
+MAX_REPLY_CHARACTERS = 64 * 1024 * 1024
+"""Maximum number of characters of one reply in memory. The limit applies to the queue, and to a reply without
+streaming."""
+
+
+def require_bounded_reply(characters: int) -> None:
+    """Raise `UpstreamProtocolError` if `characters`, the length of a reply, is above `MAX_REPLY_CHARACTERS`."""
+    if characters > MAX_REPLY_CHARACTERS:
+        raise UpstreamProtocolError(f"the reply is larger than {MAX_REPLY_CHARACTERS >> 20} MiB", retryable=False)
+
+
+class _QueuedCall(Struct):
+    """A tool call that started while another call was open. Its deltas are queued until the open call ends."""
+
+    call: ToolCall
+    arguments: list[ToolArgs] = []  # a struct copies it
+    ended: bool = False
+
+
+class MessageWriter:
+    """Converts the deltas of one reply to the events that the client receives.
+
+    Call `start` once, then `feed` repeatedly, and at the end `finish` or `fail`.
+    """
+
+    def __init__(self, *, message_id: str, model: str, signature: str) -> None:
+        self.message_id = message_id
+        self.model = model
+        """Model name requested by the client."""
+        self.signature = signature
+        """Signature for thinking blocks for which the upstream sent none. It changes if the reply comes from another
+        provider API than expected."""
+        self.started = False
+        self.finished = False
+        """True after `message_stop` or an error."""
+        self.calls = 0
+        """Number of tool calls started so far, queued calls included."""
+        self.stop: Stop | None = None
+        """`Stop` delta of the upstream reply that counts. None: not received yet."""
+        self.usage = Usage()
+        """Usage reported by the upstream so far. `totals` estimates missing counts."""
+        self.estimate = 0
+        """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
+        self.clock: Callable[[], float] | None = None
+        """Clock for the times in `marks`. None: `marks` stays empty."""
+        self.marks: list[tuple[str, str, float, int]] = []
+        """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
+        end of the reply. At most `MAX_MARKS` rows are kept."""
+        self._final: UsageBody | None = None
+        """Usage written by `finish`. None: `finish` was not called."""
+        self.characters = 0
+        """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
+        self._events: list[Event] = []
+        self._state = _NONE
+        self._index = 0  # of the open block, or of the next
+        self._filled = False  # True if the open thinking block or call has content
+        self._held = ""  # beginning of the arguments of the open call that may be `null`
+        self._key: int | str = 0  # of the open call
+        self._keys: set[int | str] = set()
+        self._queue: deque[Delta | _QueuedCall] = deque()
+        self._queued_calls: dict[int | str, _QueuedCall] = {}
+        self._queued_characters = 0  # that were ever queued
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Stop reason for the client. None: no `Stop` so far.
+
+        Some upstreams send `end_turn` after tool calls, or `tool_use` without a call. Both are corrected.
+        """
+        if self.stop is None:
+            return None
+        reason = self.stop.reason
+        if reason == "end_turn" and self.calls:
+            return "tool_use"
+        if reason == "tool_use" and not self.calls:
+            return "end_turn"
+        return reason
+
+    @property
+    def totals(self) -> UsageBody:
+        """Token counts of the reply so far. Counts that the upstream did not report are estimated."""
+        if self._final is not None:
+            return self._final
+        usage, output = self.usage, self.usage.output_tokens
+        # a report that precedes the end of the reply is partial, so the output is at least its estimate
+        if output is None or self.stop is None or self.stop.reason == "stop_sequence":
+            output = max(output or 0, -(-self.characters // CHARACTERS_PER_TOKEN))
+        output = clamp_count(output)
+        cached, written = clamp_count(usage.cache_read_tokens), clamp_count(usage.cache_write_tokens)
+        totals = UsageBody(
+            input_tokens=clamp_count(
+                self.estimate - cached - written if usage.input_tokens is None else usage.input_tokens
+            ),
+            cache_creation_input_tokens=written,
+            cache_read_input_tokens=cached,
+            output_tokens=output,
+            output_tokens_details={"thinking_tokens": min(clamp_count(usage.thinking_tokens), output)},
+            service_tier=UNSET if usage.service_tier is None else usage.service_tier,
+        )
+        if usage.cache_write_1h_tokens is not None:
+            long = min(clamp_count(usage.cache_write_1h_tokens), written)
+            totals.cache_creation = {"ephemeral_5m_input_tokens": written - long, "ephemeral_1h_input_tokens": long}
+        searches, fetches = usage.web_search_requests, usage.web_fetch_requests
+        if searches is not None or fetches is not None:
+            totals.server_tool_use = {
+                "web_search_requests": clamp_count(searches),
+                "web_fetch_requests": clamp_count(fetches),
+            }
+        return totals
+
+    def start(self, estimate: int) -> list[Event]:
+        """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""
+        if self.started:
+            raise InternalError("The message was started twice.")
+        self.started = True
+        self.estimate = max(estimate, 0)
+        usage = UsageBody(input_tokens=self.estimate)
+        message = MessagesResponse(id=self.message_id, model=self.model, content=[], stop_reason=None, usage=usage)
+        return [MessageStart(message)]
+
+    def feed(self, deltas: Iterable[Delta]) -> list[Event]:
+        """Return the events for the deltas of one network read. Deltas that cannot be written yet are queued."""
+        if not self.started or self.finished:
+            self._require_open()
+        for delta in deltas:
+            _RULES[type(delta)][self._state](self, delta)
+        events, self._events = self._events, []
+        return events
+
+    def keep_alive(self) -> list[Event]:
+        """Return events without content, which keep the client's connection open."""
+        # pings do not suffice: clients time out after ten minutes of pings alone
+        self._require_open()
+        if self._state == _TEXT:
+            return [TextDelta(self._index, "")]
+        if self._state == _CALL:
+            return [InputDelta(self._index, "")]
+        if self._state == _NONE:
+            self._open(_THINKING, ThinkingStart)
+        self._events.append(ThinkingDelta(self._index, ""))
+        return self._pop_events()
+
+    def finish(self) -> list[Event]:
+        """Return the last events: end of the open block, queued deltas, `message_delta` and `message_stop`.
+
+        Raises `UpstreamProtocolError` if the upstream sent no end of the reply (`Stop`).
+        """
+        self._require_open()
+        reason = self.stop_reason
+        if self.stop is None or reason is None:
+            raise UpstreamProtocolError("The provider's reply ended before it was complete.")
+        self._close()
+        while self._queue:
+            self._write_queued()
+            self._close()
+        self._mark("")
+        self._final = self.totals
+        self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, self._final), MessageStop()]
+        self.finished = True
+        return self._pop_events()
+
+    def fail(self, error: ProxyError) -> list[Event]:
+        """Return the error event that ends the reply after a failure. Empty list: the reply has already ended."""
+        if self.finished:
+            return []
+        self.finished = True
+        return [ErrorEvent(error)]
+
+    def _require_open(self) -> None:
+        if not self.started:
+            raise InternalError("The message was written before it was started.")
+        if self.finished:
+            raise InternalError("The message was written after its end.")
+
+    def _pop_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def _open(self, state: int, start: Callable[[int], Event], name: str = "") -> None:
+        self._close()
+        self._state = state
+        self._filled = False
+        self._events.append(start(self._index))
+        self._mark(_KINDS[state], name)
+
+    def _mark(self, kind: str, name: str = "") -> None:
+        if self.clock is not None and len(self.marks) < MAX_MARKS:
+            self.marks.append((kind, name, self.clock(), self.characters))
+
+    def _close(self, signature: str = "") -> None:
+        if self._state == _NONE:
+            return
+        if self._state == _THINKING:
+            signature = signature or (self.signature if self._filled else KEEP_ALIVE_SIGNATURE)
+            self._events.append(SignatureDelta(self._index, signature))
+        elif self._state == _CALL and not self._filled:
+            text, self._held = self._held, ""
+            self._events.append(InputDelta(self._index, "{}" if means_no_arguments(text) else text))
+        self._events.append(BlockStop(self._index))
+        self._index += 1
+        self._state = _NONE
+
+    def _write_queued(self) -> None:
+        """Write the queued deltas, until the queue is empty or an incomplete tool call is open."""
+        while self._queue and self._state != _CALL:
+            item = self._queue.popleft()
+            if not isinstance(item, _QueuedCall):
+                _RULES[type(item)][self._state](self, item)
+                continue
+            del self._queued_calls[item.call.key]
+            self._write_call(item.call)
+            for arguments in item.arguments:
+                self._write_arguments(arguments)
+            if item.ended:
+                self._close()
+
+    def _count_queued(self, characters: int) -> None:
+        self._queued_characters += characters
+        require_bounded_reply(self._queued_characters)
+
+    def _find_queued(self, delta: ToolArgs | ToolEnd) -> _QueuedCall:
+        queued = self._queued_calls.get(delta.key)
+        if queued is None or queued.ended:
+            self._reject(delta)
+        return queued
+
+    # The rules of the table.
+
+    def _drop(self, _: Delta) -> None:
+        pass
+
+    def _enqueue(self, delta: Text | Thinking | Citation | Block) -> None:
+        self._count_queued(len(delta.raw if isinstance(delta, Citation | Block) else delta.text))
+        self._queue.append(delta)
+
+    def _reject(self, delta: ToolArgs | ToolEnd) -> NoReturn:
+        raise InternalError(f"A tool call was continued that is not open: key {delta.key!r}.")
+
+    def _open_text(self, delta: Text) -> None:
+        if delta.text:
+            self._open(_TEXT, TextStart)
+            self._write_text(delta)
+
+    def _write_text(self, delta: Text) -> None:
+        text = delta.text
+        if text:
+            self.characters += len(text)
+            self._events.append(TextDelta(self._index, text))
+
+    def _write_citation(self, delta: Citation) -> None:
+        self._events.append(CitationDelta(self._index, delta.raw))
+
+    def _open_thinking(self, delta: Thinking) -> None:
+        if delta.text or delta.signature:
+            self._open(_THINKING, ThinkingStart)
+            self._write_thinking(delta)
+
+    def _write_thinking(self, delta: Thinking) -> None:
+        if delta.text:
+            self._filled = True
+            self.characters += len(delta.text)
+            self._events.append(ThinkingDelta(self._index, delta.text))
+        if delta.signature:
+            self._close(delta.signature)
+
+    def _claim_key(self, call: ToolCall) -> None:
+        if call.key in self._keys:
+            raise InternalError(f"Two tool calls of one message have the same key: {call.key!r}.")
+        self._keys.add(call.key)
+        self.calls += 1
+
+    def _open_call(self, delta: ToolCall) -> None:
+        self._claim_key(delta)
+        self._write_call(delta)
+
+    def _write_call(self, call: ToolCall) -> None:
+        self._open(_CALL, lambda index: ToolCallStart(index, call.id, call.name), call.name)
+        self._key = call.key
+        self.characters += len(call.name)
+
+    def _enqueue_call(self, delta: ToolCall) -> None:
+        self._claim_key(delta)
+        self._count_queued(len(delta.name))
+        queued = self._queued_calls[delta.key] = _QueuedCall(delta)
+        self._queue.append(queued)
+
+    def _write_arguments(self, delta: ToolArgs) -> None:
+        json = delta.json
+        if delta.key != self._key:
+            queued = self._find_queued(delta)
+            self._count_queued(len(json))
+            queued.arguments.append(delta)
+        elif json and (self._filled or self._held or not json.isspace()):
+            # The official SDKs decode the arguments at each delta and fail if the first is white space only.
+            if not self._filled and may_mean_no_arguments(self._held + json):
+                self._held += json
+                return
+            json, self._held, self._filled = self._held + json, "", True
+            self.characters += len(json)
+            self._events.append(InputDelta(self._index, json))
+
+    def _end_call(self, delta: ToolEnd) -> None:
+        if delta.key != self._key:
+            self._find_queued(delta).ended = True
+            return
+        self._close()
+        self._write_queued()
+
+    def _write_block(self, delta: Block) -> None:
+        self._close()
+        self._events += block_events(self._index, delta.raw)
+        self._index += 1
+        self._mark("server tool")
+
+    def _store_usage(self, delta: Usage) -> None:
+        self.usage = merge_latest(self.usage, delta)
+
+    def _store_stop(self, delta: Stop) -> None:
+        self.stop = merge_stops(self.stop, delta)
+
+
+_Rule = Callable[[MessageWriter, Any], None]
+_W = MessageWriter
+
+_RULES: Mapping[type, tuple[_Rule, _Rule, _Rule, _Rule]] = {
+    # first block: none             text                thinking            tool call, open
+    Text: (_W._open_text, _W._write_text, _W._open_text, _W._enqueue),
+    Citation: (_W._drop, _W._write_citation, _W._drop, _W._enqueue),
+    Thinking: (_W._open_thinking, _W._open_thinking, _W._write_thinking, _W._enqueue),
+    ToolCall: (_W._open_call, _W._open_call, _W._open_call, _W._enqueue_call),
+    ToolArgs: (_W._reject, _W._reject, _W._reject, _W._write_arguments),
+    ToolEnd: (_W._reject, _W._reject, _W._reject, _W._end_call),
+    Block: (_W._write_block, _W._write_block, _W._write_block, _W._enqueue),
+    Usage: (_W._store_usage, _W._store_usage, _W._store_usage, _W._store_usage),
+    Stop: (_W._store_stop, _W._store_stop, _W._store_stop, _W._store_stop),
+}

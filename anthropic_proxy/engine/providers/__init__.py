@@ -1,0 +1,31 @@
+"""Provider registry: base URLs, keys, models and APIs of all providers that the proxy can call.
+
+`PROVIDERS` contains the built-in providers, each as a `Provider`. `find_registry` adds the providers that the
+configuration file defines.
+"""
+
+from anthropic_proxy.engine.providers import openai_chat
+from anthropic_proxy.engine.providers.anthropic import ANTHROPIC
+from anthropic_proxy.engine.providers.gemini import GOOGLE, VERTEX
+from anthropic_proxy.engine.providers.litellm import LITELLM
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry
+from anthropic_proxy.engine.providers.ollama import OLLAMA
+from anthropic_proxy.engine.providers.openai import OPENAI
+from anthropic_proxy.engine.providers.registry import AnyWireConfig, Provider, ServerOverride
+from anthropic_proxy.gateway.settings import Settings
+
+__all__ = ["PROVIDERS", "AnyWireConfig", "Provider", "ProviderRegistry", "ServerOverride", "find_registry"]
+
+PROVIDERS = ProviderRegistry(
+    (
+        *(OPENAI, GOOGLE, VERTEX, OLLAMA),
+        *openai_chat.PROVIDERS,
+        *(ANTHROPIC, openai_chat.DEMO, LITELLM),
+    )
+)
+"""All built-in providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""
+
+
+def find_registry(settings: Settings) -> ProviderRegistry:
+    """Return the registry for these settings: the built-in providers, then those of the configuration file."""
+    return PROVIDERS.extend(settings.configured_providers)

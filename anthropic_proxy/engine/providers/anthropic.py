@@ -1,0 +1,70 @@
+"""`ANTHROPIC`: the registry entry of Anthropic, and configurations for other vendors with the same Messages API.
+
+The configurations `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) are used if the setting
+`<PROVIDER>_WIRE` is `messages`. They list how these vendors deviate from Anthropic's API. These vendors receive the key
+as `Authorization: Bearer`, because Ollama's cloud and vLLM do not accept `x-api-key`. The sources are named at each
+configuration, and were read in 2026-11.
+"""
+
+from msgspec import structs
+
+from anthropic_proxy.engine.providers.registry import Provider, WireConfig
+from anthropic_proxy.engine.wires import anthropic
+
+ANTHROPIC = Provider(
+    name="anthropic",
+    prefix="anthropic",
+    title="Anthropic",
+    env_prefix="ANTHROPIC",
+    wires={"messages": WireConfig(wire=anthropic.WIRE, dialect=anthropic.Dialect())},
+    base_url="https://api.anthropic.com",
+    base_url_variable="ANTHROPIC_UPSTREAM_URL",
+    key_variable="ANTHROPIC_API_KEY",
+    key_header="x-api-key",
+    key_scheme="",
+    accepts_client_credential=True,
+    serves_claude=True,
+    known_models=(
+        *("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"),
+        *("claude-sonnet-5", "claude-opus-5", "claude-fable-5", "claude-fable-5-1", "claude-mythos-5"),
+        *("claude-opus-4-8", "claude-opus-4-7", "claude-mythos-preview"),
+        *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
+    ),
+    docs_url="https://docs.anthropic.com/en/api/messages",
+)
+"""Registry entry of Anthropic."""
+
+_THIRD_PARTY = anthropic.Dialect(
+    verifies_signatures=False,
+    forwards_client_headers=False,
+    forwards_metadata=False,
+    has_anthropic_errors=False,
+    has_model_list=False,
+)
+
+MOONSHOT = WireConfig(
+    wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic"))
+)
+"""Messages API of Moonshot. Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
+
+OLLAMA = WireConfig(wire=anthropic.WIRE, dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False))
+"""Messages API of Ollama. The context window is set on the Ollama server, because requests have no field for it.
+Source: docs.ollama.com/api/anthropic-compatibility."""
+
+CHAT_SERVERS = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
+"""Messages API of vLLM, llama.cpp, OpenRouter and others that serve Chat Completions at the same base URL.
+
+Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
+"""
+
+DEEPSEEK = WireConfig(
+    wire=anthropic.WIRE,
+    dialect=_THIRD_PARTY,
+    url_suffixes=tuple(
+        (ending, "/anthropic") for ending in ("/anthropic/v1", "/anthropic", "/beta/v1", "/beta", "/v1", "")
+    ),
+)
+"""Messages API of DeepSeek. Other base URLs of DeepSeek, such as `/beta`, are replaced by `/anthropic`.
+
+Source: api-docs.deepseek.com/guides/anthropic_api.
+"""

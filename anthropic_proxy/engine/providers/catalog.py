@@ -1,0 +1,630 @@
+"""Model catalog: the limits and features (capabilities) of backend models, and the model lists of providers.
+
+The values for a model have three sources: the file `models.toml`, facts that the command `doctor` has observed at a
+server (`LearnedModel`), and the provider itself, if it can be queried (`ModelSource`: an Ollama server). `Catalog`
+caches them: the file applies until the provider has replied.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Raw, Struct, field, structs
+
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.platforms.files import locked_folder
+from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
+from anthropic_proxy.errors import ProxyError
+
+
+class ModelCapabilities(Struct, frozen=True, kw_only=True):
+    """The limits and features of one model. The field defaults apply to unknown models.
+
+    The fields `rejects_…` and `…_from_error` contain limits that errors of the provider have shown.
+    """
+
+    context_window: int = 128_000
+    """Maximum tokens of input and output together."""
+    max_input: int | None = None
+    """Maximum tokens of input alone. None: the whole context window."""
+    max_output: int = 8_192
+    """Maximum tokens of one reply."""
+    efforts: tuple[str, ...] = ()
+    """Supported levels of reasoning effort, of: none, minimal, low, medium, high, xhigh, max. Empty: no levels."""
+    default_effort: str | None = None
+    """Reasoning effort that the model uses if a request has no level. None: unknown."""
+    accepts_images: bool = False
+    accepts_pdf: bool = False
+    tools: bool = True
+    """True if the model supports tool calls."""
+    known: bool = False
+    """True if `models.toml` has a row for this model. False: the values are defaults, or those of an older version."""
+    context_window_from_error: int | None = None
+    """Context window in tokens from a provider error. Overrides `context_window`. None: no error stated one."""
+    max_output_from_error: int | None = None
+    """Output limit in tokens from an error of the provider. None: no error stated one."""
+    rejects_images: bool = False
+    rejects_documents: bool = False
+
+
+_FILE = Path(__file__).with_name("models.toml")
+_VERSION = re.compile(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
+"""Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
+_OTHER_VERSION = re.compile(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
+"""Pattern of a text that, right after a matched id prefix, makes the id another model: `.1`, `-5`, `v` (`glm-5v`).
+
+A size such as `-4b`, or a date, does not match: the id is still the same model."""
+_FIRST_DATE = 1_000
+"""Smallest first number of a version that counts as a date: `2604` is April 2026."""
+
+
+class ModelRow(Struct, frozen=True, kw_only=True):
+    """One row of `models.toml`: the limits and features of the models with certain id prefixes.
+
+    A row without prefixes is the fallback for all other models of a provider.
+    """
+
+    id_prefixes: tuple[str, ...] = field(default=(), name="starts")
+    """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
+    covers_newer_versions: bool = field(default=False, name="newer")
+    """True if the row also applies to later versions without a row: `gpt-6` to `gpt-7`."""
+    source: str
+    """Documentation page or file that the values of `capabilities` come from."""
+    read_date: str = field(name="read")
+    """Date on which `source` was read: `2026-11`, `2026-11-20`."""
+    capabilities: ModelCapabilities
+
+
+class _Name(Struct, frozen=True):
+    """Model id split at its version: `claude-opus-`, (4, 8), `-20260901`."""
+
+    family: str
+    version: tuple[int, ...]
+    suffix: str
+
+    @property
+    def is_dated(self) -> bool:
+        return self.version[0] >= _FIRST_DATE
+
+
+class _Table(Struct, frozen=True):
+    by_start: tuple[tuple[str, ModelCapabilities], ...]
+    """Pairs of model id prefix and capabilities, longest prefix first."""
+    newest: tuple[tuple[_Name, ModelCapabilities], ...]
+    fallback: ModelCapabilities
+
+
+def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
+    """Return the limits and features of a model from `models.toml`, or the fallback values of its provider."""
+    table = _load_tables().get(provider)
+    if table is None:
+        return ModelCapabilities()
+    # prefix matches ignore dates and `-latest`, which are at the end
+    name = model.lower().removeprefix("models/").removeprefix("ft:")
+    for start, capabilities in table.by_start:
+        is_other_version = start[-1].isdecimal() and _OTHER_VERSION.match(name, len(start))  # gpt-5.1 is not gpt-5
+        if name.startswith(start) and not is_other_version:
+            return capabilities
+    vendor, slash, model_name = name.partition("/")
+    if slash and vendor == provider:
+        return find_table_capabilities(provider, model_name)
+    return _find_newer(name, table) or table.fallback
+
+
+def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
+    """Read `models.toml` and return a mapping from provider name to its rows, in file order.
+
+    Raises `msgspec.ValidationError` for an invalid row.
+    """
+    import tomllib  # noqa: PLC0415  # imported by the first request, to shorten the start
+
+    tables: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    loaded = {}
+    for provider, table in tables.items():
+        rows = [_read_row(row, known=True) for row in table.get("models", ())]
+        if "fallback" in table:
+            rows.append(_read_row(table["fallback"], known=False))
+        for name in (provider, *table.get("also", ())):
+            loaded[name] = tuple(rows)
+    return loaded
+
+
+def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
+    """Convert a TOML table to a row. `known`: value for `ModelCapabilities.known`.
+
+    Raises `msgspec.ValidationError` if `source` or `read` is missing.
+    """
+    about = {name: value for name, value in given.items() if name in ModelRow.__struct_encode_fields__}
+    capabilities = {name: value for name, value in given.items() if name not in about}
+    return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, ModelRow)
+
+
+@cache
+def _load_tables() -> dict[str, _Table]:
+    tables = {}
+    for provider, rows in load_model_rows().items():
+        starts = [(start, row) for row in rows for start in row.id_prefixes]
+        newest = [(_split(start), row.capabilities) for start, row in starts if row.covers_newer_versions]
+        tables[provider] = _Table(
+            tuple(sorted(((start, row.capabilities) for start, row in starts), key=lambda item: -len(item[0]))),
+            tuple((name, capabilities) for name, capabilities in newest if name is not None),
+            next((row.capabilities for row in rows if not row.id_prefixes), ModelCapabilities()),
+        )
+    return tables
+
+
+def _split(name: str) -> _Name | None:
+    """Return prefix, version numbers and suffix of a model id. None: the id contains no version.
+
+    `claude-opus-4-8-20260901` → `claude-opus-`, (4, 8), `-20260901`.
+    """
+    found = _VERSION.search(name)
+    if found is None:
+        return None
+    version = tuple(int(number) for number in re.split("[.-]", found[0]))
+    return _Name(name[: found.start()], version, name[found.end() :])
+
+
+def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
+    requested = _split(name)
+    if requested is None:
+        return None
+    candidates = [
+        (known.version[0], len(known.suffix), known.version, capabilities)
+        for known, capabilities in table.newest
+        if known.family == requested.family
+        and known.is_dated == requested.is_dated
+        and known.version < requested.version
+        and requested.suffix.startswith(known.suffix)
+        and (known.suffix or not requested.suffix[:1].isalpha())
+    ]
+    if not candidates:
+        return None
+    capabilities = max(candidates, key=lambda item: item[:3])[3]
+    return structs.replace(capabilities, known=False)  # the limits of the newer model may be higher
+
+
+LEARNED_FILE_NAME = "learned-models.json"
+"""Name of the file with the learned facts, in the data directory of the user."""
+LEARNED_MAX_AGE_DAYS = 90
+"""Age in days above which a fact is ignored, because servers change their settings and the models behind a name."""
+_LEARNED_FILE_VERSION = 1
+_LEARN_AGAIN = "Run  anthropic-proxy doctor  to write it again."
+
+
+class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Limits and features of one model at one server, as the command `doctor` has observed them."""
+
+    server: str
+    """Provider and host: `openai api.openai.com`."""
+    model: str
+    """Model id at the server, without prefix."""
+    observed_on: date
+    """Date on which the command `doctor` made the observation."""
+    evidence: str
+    """Text of the server, or the observation, from which the values were read. It contains no keys."""
+    context_window: int | None = None
+    """Maximum tokens of input and output together. None: not observed."""
+    max_output: int | None = None
+    """Maximum tokens of one reply. None: not observed."""
+    accepts_images: bool | None = None
+    """True if the server accepted an image, False if it rejected one. None: not observed."""
+    efforts: tuple[str, ...] = ()
+    """Levels of reasoning effort that the server accepted: `low`, `high`. Empty: not observed."""
+
+    def apply(self, capabilities: ModelCapabilities) -> ModelCapabilities:
+        """Return `capabilities` with the observed values in place of its own."""
+        changes: dict[str, object] = {}
+        if self.context_window is not None:
+            known_output = capabilities.max_output if capabilities.known else self.context_window
+            changes["context_window"] = self.context_window
+            changes["max_output"] = min(self.max_output or known_output, self.context_window)
+            changes["accepts_images"] = capabilities.accepts_images or not capabilities.known
+            changes["known"] = True
+        elif self.max_output is not None:
+            changes["max_output_from_error"] = self.max_output
+        if self.accepts_images is not None:
+            changes["accepts_images"] = self.accepts_images
+            changes["rejects_images"] = not self.accepts_images
+        if self.efforts:
+            changes["efforts"] = self.efforts
+        return structs.replace(capabilities, **changes)
+
+
+LearnedModels = Mapping[tuple[str, str], LearnedModel]
+"""Server and model → the observed facts."""
+
+
+class _LearnedFile(Struct, kw_only=True):
+    version: int
+    models: list[LearnedModel]
+
+
+def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedModels, Sequence[str]]:
+    """Return the facts in the file that are at most `LEARNED_MAX_AGE_DAYS` old, and warnings for the log."""
+    if directory is None:
+        return {}, ()
+    file = directory / LEARNED_FILE_NAME
+    try:
+        content = decode_json(file.read_bytes(), _LearnedFile)
+    except FileNotFoundError:
+        return {}, ()
+    except OSError as error:
+        return {}, (f"{file} cannot be read and is ignored ({error.strerror}). {_LEARN_AGAIN}",)
+    except InvalidJson as error:
+        return {}, (f"{file} is not valid and is ignored ({error}). {_LEARN_AGAIN}",)
+    if content.version != _LEARNED_FILE_VERSION:
+        return {}, (f"{file} has the version {content.version} and is ignored. {_LEARN_AGAIN}",)
+    recent = [learned for learned in content.models if (today - learned.observed_on).days <= LEARNED_MAX_AGE_DAYS]
+    warnings = []
+    if old := len(content.models) - len(recent):
+        noun = "model, which is" if old == 1 else "models, which are"
+        warnings.append(
+            f"{file} has facts about {old} {noun} ignored because they are older than {LEARNED_MAX_AGE_DAYS} days. "
+            f"{_LEARN_AGAIN}"
+        )
+    return {(learned.server, learned.model): learned for learned in recent}, warnings
+
+
+def store_learned_models(directory: Path, models: Sequence[LearnedModel], today: date) -> Path:
+    """Add facts about models to the file in the data directory, and return its path.
+
+    Outdated facts are replaced or removed. Raises `TimeoutError` if another run holds the lock of the directory too
+    long, and `OSError` if the file cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / LEARNED_FILE_NAME
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    with locked_folder(directory):  # another run may store its facts at the same time
+        known, _ = load_learned_models(directory, today)
+        merged = {**known, **{(learned.server, learned.model): learned for learned in models}}
+        content = _LearnedFile(
+            version=_LEARNED_FILE_VERSION, models=sorted(merged.values(), key=lambda one: (one.server, one.model))
+        )
+        try:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+            temporary.replace(file)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+    return file
+
+
+FIRST_QUERY_TIMEOUT_SECONDS = 1.0
+"""Maximum seconds that a request waits for the first query about its model. After this time, values of `models.toml`
+apply."""
+REFRESH_INTERVAL_SECONDS = 300.0
+"""Age in seconds of cached capabilities at which the next request starts a query in the background."""
+QUERY_RETRY_INTERVAL_SECONDS = 5.0
+"""Minimum seconds between two queries about a model while the provider has not reported its capabilities."""
+LISTING_REFRESH_INTERVAL_SECONDS = 60.0
+"""Age in seconds of a cached model list at which the next request starts a query in the background."""
+
+_MAX_ENTRIES = 4096
+
+
+class ModelSource(Protocol):
+    """Interface of a client that queries one provider for its models and their limits and features."""
+
+    async def list_models(self) -> Sequence[str] | None:
+        """Query and return the ids of the provider's models, the largest model first. None: no reply."""
+        ...
+
+    async def query_capabilities(self, model: str) -> ModelCapabilities | None:
+        """Query and return the limits and features of a model. None: no reply, or unknown model."""
+        ...
+
+    def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+        """Return the limits and features of a model that apply until the provider has replied to a query.
+
+        They are based on `capabilities`, the values of `models.toml` for the model.
+        """
+        ...
+
+
+class Catalog:
+    """Cached limits and features (capabilities) of models, and model lists of providers.
+
+    `listings` maps a provider name to its model ids, the largest model first.
+    """
+
+    def __init__(
+        self,
+        listings: Mapping[str, Sequence[str]] | None = None,
+        sources: Mapping[str, ModelSource] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        first_seconds: float = FIRST_QUERY_TIMEOUT_SECONDS,
+    ) -> None:
+        self._listings = dict(listings or {})
+        self._sources = sources or {}
+        self._clock = clock
+        self._first_seconds = first_seconds
+        self._found: dict[tuple[str, str], ModelCapabilities] = {}
+        """Provider and model → capabilities, from `models.toml` or reported by the provider."""
+        self._described: set[tuple[str, str]] = set()
+        """Models whose provider has reported the capabilities."""
+        self._failed: set[tuple[str, str]] = set()
+        """Models with a failed query. Requests no longer wait for queries about the same model."""
+        self._queried_at: dict[tuple[str, str], float] = {}
+        """Provider and model ("": the listing) → clock time of the last query."""
+        self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._learned: LearnedModels = {}
+        self.edition = 0
+        """Version number of the contents, increased by each change. `RouteCache` then discards its routes."""
+
+    def cached_model_ids(self, provider: str) -> Sequence[str] | None:
+        """Return the cached model ids of a provider, the largest model first. None: never reported."""
+        return self._listings.get(provider)
+
+    def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
+        """Return the limits and features of a model from the cache, without a query.
+
+        If the provider has not reported them, they are based on `models.toml`. `models_table` is the name of the table
+        in this file; "": the name of the provider.
+        """
+        capabilities = self._found.get((provider, model))
+        if capabilities is None:
+            capabilities = find_table_capabilities(models_table or provider, model)
+            source = self._sources.get(provider)
+            if source is not None:
+                capabilities = source.provisional_capabilities(model, capabilities)
+            if len(self._found) < _MAX_ENTRIES:  # clients may ask for any name
+                # the provider may have reported other values since the check above, in another thread
+                return self._found.setdefault((provider, model), capabilities)
+        return capabilities
+
+    @property
+    def has_learned_models(self) -> bool:
+        return bool(self._learned)
+
+    def find_learned_model(self, server: str, model: str) -> LearnedModel | None:
+        """Return the facts about a model at a server, such as `openai api.openai.com`. None: there are none."""
+        return self._learned.get((server, model))
+
+    def replace_learned_models(self, learned: LearnedModels) -> None:
+        if learned != self._learned:
+            self._learned = learned
+            self.edition += 1
+
+    def can_query_provider(self, provider: str) -> bool:
+        return provider in self._sources
+
+    def has_reported_capabilities(self, provider: str, model: str) -> bool:
+        """Return True if the provider itself has reported the cached limits and features of a model.
+
+        False: they come from `models.toml`, or from a setting.
+        """
+        return (provider, model) in self._described
+
+    async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
+        """Return the limits and features of a model, if possible as its provider reports them.
+
+        The call waits only for the first query about the model, for a limited time. If there is no reply in this time,
+        the values are based on `models.toml`.
+        """
+        self.start_due_queries(provider, model)
+        key = (provider, model)
+        query = self._queries.get(key)
+        if query is not None and key not in self._described and key not in self._failed:
+            remaining = self._queried_at[key] + self._first_seconds - self._clock()
+            if remaining > 0:
+                await asyncio.wait((query,), timeout=remaining)
+        return self.cached_capabilities(provider, model)
+
+    def start_due_queries(self, provider: str, model: str) -> None:
+        """Start queries for the model list and for one model in the background, if the cached values are too old."""
+        source = self._sources.get(provider)
+        if source is None:
+            return
+        if self._is_due((provider, ""), LISTING_REFRESH_INTERVAL_SECONDS):
+            self._start_query((provider, ""), self.refresh_listing(provider))
+        key = (provider, model)
+        if self._is_due(key, REFRESH_INTERVAL_SECONDS if key in self._described else QUERY_RETRY_INTERVAL_SECONDS):
+            self._start_query(key, self._describe(source, provider, model))
+
+    async def refresh_listing(self, provider: str) -> None:
+        """Query the model list of a provider now and store it. Without a reply, the cached list is kept.
+
+        Ids with control characters are left out: commands print them on terminals.
+        """
+        source = self._sources.get(provider)
+        if source is None:
+            return
+        self._queried_at[provider, ""] = self._clock()
+        listed = await source.list_models()
+        if listed is not None:
+            self._listings[provider] = tuple(filter(str.isprintable, listed))
+            self.edition += 1
+
+    async def close(self) -> None:
+        queries = list(self._queries.values())
+        for query in queries:
+            query.cancel()
+        await asyncio.gather(*queries, return_exceptions=True)
+
+    async def _describe(self, source: ModelSource, provider: str, model: str) -> None:
+        capabilities = await source.query_capabilities(model)
+        if capabilities is None:
+            self._failed.add((provider, model))
+        else:
+            self._found[provider, model] = capabilities
+            self.edition += 1
+            self._described.add((provider, model))
+
+    def _is_due(self, key: tuple[str, str], seconds: float) -> bool:
+        if key in self._queries:
+            return False
+        queried_at = self._queried_at.get(key)
+        if queried_at is None:
+            return len(self._queried_at) < _MAX_ENTRIES
+        return self._clock() - queried_at >= seconds
+
+    def _start_query(self, key: tuple[str, str], query: Coroutine[Any, Any, None]) -> None:
+        self._queried_at[key] = self._clock()
+        task = self._queries[key] = asyncio.create_task(query)
+        task.add_done_callback(lambda _: self._queries.pop(key, None))
+
+
+def build_catalog(
+    ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelSource] | None = None
+) -> Catalog:
+    """Return a new catalog. `ollama_models` are the ids of the installed models of Ollama; None: unknown."""
+    return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)
+
+
+TAGS_TIMEOUT_SECONDS = 1.0
+"""Maximum seconds of a query for the model list."""
+SHOW_TIMEOUT_SECONDS = 10.0
+"""Maximum seconds of a query about one model. Long, because an Ollama server replies late while it loads a model."""
+MAX_DEFAULT_WINDOW = 65_536
+"""Maximum context window, in tokens, of a local model without a configured one. A larger window costs memory."""
+
+_MAX_BYTES = 8 * 1024 * 1024
+_CLOUD_HOST = "ollama.com"
+_LEVELS = ("low", "medium", "high")
+_LEVEL_ONLY_FAMILIES = frozenset(("gptoss", "gpt-oss"))
+"""Model families that always think: effort level `none` is not supported (docs.ollama.com, Thinking)."""
+_NUM_CTX = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
+
+_Reply = TypeVar("_Reply")
+
+
+class _Details(Struct):
+    family: str | None = None
+
+
+class _Tag(Struct):
+    name: str
+    size: int = 0
+    details: _Details | None = None
+    capabilities: list[str] | None = None
+    """Names of supported features. None: Ollama before 0.30."""
+
+
+class _Tags(Struct):
+    models: list[_Tag] | None = None
+
+
+class _ModelDetails(Struct):
+    parameters: str | None = None
+    """Text of the Modelfile parameters. Each line has a name, spaces and a value: `num_ctx 8192`."""
+    details: _Details | None = None
+    model_info: dict[str, Raw] | None = None
+    capabilities: list[str] | None = None
+    """Names of supported features. None: Ollama before 0.6.4."""
+    remote_host: str | None = None
+
+
+class OllamaModelSource:
+    """Client that queries one Ollama server for its models and their limits and features.
+
+    `window` is the context window in tokens that the user has set for all local models. None: each model has its own.
+    """
+
+    def __init__(
+        self,
+        send: Transport,
+        base_url: str,
+        *,
+        window: int | None = None,
+        find_credential: Callable[[], Credential | None] = lambda: None,
+        adjust: Callable[[str, ModelCapabilities], ModelCapabilities] = lambda _, reported: reported,
+    ) -> None:
+        self._send = send
+        self._base_url = base_url
+        self._window = window
+        self._find_credential = find_credential
+        self._adjust = adjust
+
+    async def list_models(self) -> Sequence[str] | None:
+        request = UpstreamRequest(path="/api/tags", body=b"", method="GET")
+        tags = await self._query(request, _Tags, TAGS_TIMEOUT_SECONDS)
+        if tags is None or tags.models is None:
+            return None
+        return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
+
+    async def query_capabilities(self, model: str) -> ModelCapabilities | None:
+        body = msgspec.json.encode({"model": model})
+        request = UpstreamRequest(path="/api/show", body=body, headers={"content-type": "application/json"})
+        details = await self._query(request, _ModelDetails, SHOW_TIMEOUT_SECONDS)
+        if details is None:
+            return None
+        window = self._window_of(model, details)
+        abilities = details.capabilities
+        family = details.details.family if details.details is not None else None
+        efforts: tuple[str, ...] = ()
+        if abilities is not None and "thinking" in abilities:
+            efforts = _LEVELS if family in _LEVEL_ONLY_FAMILIES else ("none", *_LEVELS, "max")
+        reported = ModelCapabilities(
+            context_window=window,
+            max_output=window,
+            efforts=efforts,
+            accepts_images=abilities is None or "vision" in abilities,
+            tools=abilities is None or "tools" in abilities,
+            known=True,
+        )
+        return self._adjust(model, reported)
+
+    def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+        if self._window is None or self._is_cloud_model(model):
+            return capabilities
+        vision = capabilities.accepts_images or not capabilities.known
+        return structs.replace(
+            capabilities,
+            context_window=self._window,
+            max_output=self._window,
+            accepts_images=vision,
+            known=True,
+        )
+
+    def _window_of(self, model: str, details: _ModelDetails) -> int:
+        info = details.model_info or {}
+        lengths = (_positive_int(value) for name, value in info.items() if name.endswith(".context_length"))
+        own = max((length for length in lengths if length), default=None)
+        if details.remote_host or self._is_cloud_model(model):
+            return own or ModelCapabilities().context_window
+        chosen = _NUM_CTX.search(details.parameters or "")
+        return self._window or (int(chosen[1]) if chosen else min(own or MAX_DEFAULT_WINDOW, MAX_DEFAULT_WINDOW))
+
+    def _is_cloud_model(self, model: str) -> bool:
+        if urlsplit(self._base_url).hostname == _CLOUD_HOST:
+            return True
+        _, colon, tag = model.lower().rpartition(":")
+        return bool(colon) and (tag == "cloud" or tag.endswith("-cloud"))
+
+    async def _query(self, request: UpstreamRequest, kind: type[_Reply], seconds: float) -> _Reply | None:
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._send(self._base_url, request, self._find_credential())
+                try:
+                    body = await read_body(response, _MAX_BYTES) if response.status == 200 else b""
+                finally:
+                    await response.close()
+            return decode_json(body, kind)
+        except (ProxyError, TimeoutError, InvalidJson):
+            return None
+
+
+def _can_chat(tag: _Tag) -> bool:
+    if tag.capabilities is not None:
+        return "completion" in tag.capabilities
+    family = tag.details.family if tag.details is not None else None
+    return "bert" not in (family or "")  # without `capabilities`, the other models are embedding models
+
+
+def _positive_int(value: Raw) -> int | None:
+    try:
+        number = decode_json(bytes(value), float)
+    except InvalidJson:
+        return None
+    return int(number) if number > 0 else None

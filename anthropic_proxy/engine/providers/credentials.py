@@ -1,0 +1,246 @@
+"""`Credentials`: chooses the API key or access token for each upstream request.
+
+The keys of a provider are used in turn. After an error that concerns a key, its cooldown begins: the key is skipped for
+some time. A key from a file or command is read again after its `refresh` time, and after the provider rejected it. An
+access token expires, and comes from a `TokenSource`, such as Google's log-in.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
+from anthropic_proxy.engine.routing.router import describe_missing_key, find_server_override
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
+from anthropic_proxy.gateway.settings import KeySource, Secret, Settings
+
+REJECTED_KEY_COOLDOWN_SECONDS = 600.0
+"""Seconds for which a rejected API key is skipped. Not forever: a new key may become valid only after some minutes."""
+RATE_LIMIT_COOLDOWN_SECONDS = 20.0
+"""Seconds for which an API key is skipped after a 429 response without a `retry-after` header."""
+UNCHANGED_KEY_RETRY_SECONDS = 10.0
+"""Minimum seconds between two reads of a key file or key command for a provider that rejects the key."""
+_READ_TIMEOUT_SECONDS = 35.0
+"""Maximum seconds for a read: more than a key command may take, which ends it by itself."""
+
+
+class TokenSource(Protocol):
+    """Interface of a source of access tokens, which expire. `upstream/google_auth.py` implements it."""
+
+    async def acquire_token(self) -> tuple[Credential, str | None]:
+        """Return the header with a valid access token, and its Google Cloud project (None if unknown).
+
+        Raises `AuthenticationFailed` if there is no token.
+        """
+        ...
+
+    def invalidate_token(self, credential: Credential) -> bool:
+        """Discard an access token that the provider rejected. Return True if a retry can use another token."""
+        ...
+
+
+class Credentials:
+    """Source of the API key or access token for each upstream request.
+
+    `tokens` maps a value of `Provider.key_source`, such as `google`, to the source of access tokens.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: Mapping[str, TokenSource] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._tokens = tokens or {}
+        self._clock = clock
+        self._next_positions: dict[str, int] = {}
+        self._headers: dict[str, tuple[Credential, ...]] = {}
+        """Provider name → headers of its keys, in order."""
+        self._cooldown_ends: dict[str, float] = {}
+        """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
+        self._keys: dict[str, Sequence[Secret]] = dict(settings.keys)
+        """Provider name → its keys. A key that was read again replaces that of the settings."""
+        self._read_at = dict.fromkeys(settings.key_sources, clock())
+        """Provider name → clock time of the last read of its key file or key command."""
+        self._unchanged_at: dict[str, float] = {}
+        """Provider name → clock time of the last read, if it found no other key."""
+        self._reads: dict[str, asyncio.Task[None]] = {}
+        self.on_new_key: Callable[[str], None] | None = None
+        """Callback with each key that was read again, before it is used. The log masks it."""
+        self.on_problem: Callable[[str], None] | None = None
+        """Callback with the reason why a key could not be read again."""
+        self.on_cooldown: Callable[[str, float], None] | None = None
+        """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
+
+    def copy_state_from(self, previous: "Credentials") -> None:
+        """Copy the cooldowns and the order of the keys from `previous`, the object in use before a settings reload."""
+        self._next_positions.update(previous._next_positions)
+        self._cooldown_ends.update(previous._cooldown_ends)
+
+    def next_credential(self, provider: Provider, *, is_first: bool = False) -> Credential | None:
+        """Return the header with a provider's next API key, or with its first one if `is_first` is True.
+
+        None: the proxy has no key for this provider, and does not have to send one. Raises `AuthenticationFailed` if a
+        required key is missing.
+        """
+        if self._read_at and (source := self._settings.key_sources.get(provider.name)) is not None:
+            age_limit = source.refresh_seconds
+            if age_limit is not None and self._clock() - self._read_at[provider.name] >= age_limit:
+                self._start_read(provider.name, source)  # the old key serves until then
+        keys = self._keys.get(provider.name, ())
+        if keys:
+            headers = self._headers.get(provider.name)
+            if headers is None:
+                header, scheme = self._find_header(provider)
+                headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
+                self._headers[provider.name] = headers
+            return headers[0 if is_first or len(keys) == 1 else self._next(provider.name, keys)]
+        is_from_settings = provider.key_source == "settings"
+        if is_from_settings and (problem := describe_missing_key(provider, self._settings)):
+            raise AuthenticationFailed(problem, should_retry=False)
+        return None
+
+    async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
+        """Return the header with an access token, and `base_url` with the Google Cloud project inserted.
+
+        Raises `AuthenticationFailed` if the token or a required project is missing.
+        """
+        credential, project = await self._tokens[provider.key_source].acquire_token()
+        if project is None and UNKNOWN_PROJECT in base_url:
+            raise AuthenticationFailed(
+                f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "
+                f"({credential.origin}) name none. Set it in .env or in the environment and start the proxy again.",
+                should_retry=False,
+            )
+        return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
+
+    def max_key_changes(self, provider: Provider) -> int:
+        """Return how often one client request may change to another key or token of a provider.
+
+        API keys: often enough to try each key once. Access tokens: once.
+        """
+        if provider.key_source != "settings":
+            return 1
+        return max(len(self._keys.get(provider.name, ())) - 1, 0)
+
+    def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
+        """Start the cooldown of an API key, or discard an access token, if `error` concerns this key or token.
+
+        Return True if a retry can use another key or token. The only key of a provider has no cooldown.
+        """
+        if provider.key_source != "settings":
+            return (
+                credential is not None
+                and error.status == 401
+                and self._tokens[provider.key_source].invalidate_token(credential)
+            )
+        keys = self._keys.get(provider.name, ())
+        if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
+            return False
+        secret = credential.value.removeprefix(self._find_header(provider)[1])
+        limited = error.status == 429
+        seconds = (error.retry_after or RATE_LIMIT_COOLDOWN_SECONDS) if limited else REJECTED_KEY_COOLDOWN_SECONDS
+        self.start_cooldown(secret, seconds)
+        if self.on_cooldown is not None:
+            self.on_cooldown(secret, seconds)
+        return any(self._is_available(key) for key in keys)
+
+    async def replace_rejected_key(self, provider: Provider, credential: Credential | None) -> bool:
+        """Read the key file or key command of a provider again, after it rejected `credential` with status 401.
+
+        Requests that wait at the same time share one read. Return True if a retry can use another key.
+        """
+        source = self._settings.key_sources.get(provider.name)
+        if source is None or credential is None:
+            return False
+        rejected = credential.value.removeprefix(self._find_header(provider)[1])
+        if all(key.reveal() != rejected for key in self._keys.get(provider.name, ())):
+            return True  # another request has replaced it meanwhile
+        unchanged_at = self._unchanged_at.get(provider.name)
+        is_due = unchanged_at is None or self._clock() - unchanged_at >= UNCHANGED_KEY_RETRY_SECONDS
+        if is_due or provider.name in self._reads:
+            await asyncio.shield(self._start_read(provider.name, source))
+        return all(key.reveal() != rejected for key in self._keys.get(provider.name, ()))
+
+    def _start_read(self, name: str, source: KeySource) -> "asyncio.Task[None]":
+        task = self._reads.get(name)
+        if task is None:
+            task = self._reads[name] = asyncio.create_task(self._read(name, source))
+            task.add_done_callback(lambda _: self._reads.pop(name, None))
+        return task
+
+    async def _read(self, name: str, source: KeySource) -> None:
+        from anthropic_proxy.gateway.settings.key_references import read_key_again  # noqa: PLC0415  # imports subprocess
+
+        self._read_at[name] = self._unchanged_at[name] = self._clock()
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
+                key = await asyncio.to_thread(read_key_again, source)
+        except ConfigurationError as error:
+            self._report(f"{name}: the key is unchanged, because it could not be read again: {error}")
+            return
+        except TimeoutError:
+            self._report(f"{name}: the key is unchanged, because {source.origin} did not end.")
+            return
+        if key.reveal() == self._keys[name][0].reveal():
+            return
+        if self.on_new_key is not None:
+            self.on_new_key(key.reveal())
+        self._keys[name] = (key,)
+        self._headers.pop(name, None)
+        del self._unchanged_at[name]
+
+    def _report(self, problem: str) -> None:
+        if self.on_problem is not None:
+            self.on_problem(problem)
+
+    def start_cooldown(self, key: str, seconds: float) -> None:
+        """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
+        self._cooldown_ends[key] = self._clock() + seconds
+
+    def cooldown_count(self) -> int:
+        """Return the number of API keys, of all providers, that are in cooldown (skipped after an error)."""
+        now = self._clock()
+        return sum(end > now for end in self._cooldown_ends.values())
+
+    def list_cooldown_seconds(self, provider: str) -> list[float]:
+        """Return the remaining seconds of each cooldown of the provider's keys, without the keys themselves.
+
+        A key is not used during its cooldown. Keys without a cooldown are not in the list.
+        """
+        now = self._clock()
+        ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._keys.get(provider, ()))
+        return [end - now for end in ends if end > now]
+
+    def describe_key(self, provider: Provider, credential: Credential | None) -> str:
+        """Return the source of an API key and its masked text: `OPENAI_API_KEY in .env, line 1: …abcd`.
+
+        "": no API key is used.
+        """
+        if credential is None or provider.key_source != "settings":
+            return ""
+        return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
+
+    def _find_header(self, provider: Provider) -> tuple[str, str]:
+        """Return the name of the request header for the provider's key, and the text before the key in its value."""
+        server = find_server_override(provider, self._settings)
+        if server is None or server.key_header is None:
+            return provider.key_header, provider.key_scheme
+        return server.key_header, server.key_scheme
+
+    def _next(self, name: str, keys: Sequence[Secret]) -> int:
+        start = self._next_positions.get(name, 0)
+        for step in range(len(keys)):
+            position = (start + step) % len(keys)
+            if self._is_available(keys[position]):
+                self._next_positions[name] = position + 1
+                return position
+        return min(range(len(keys)), key=lambda position: self._cooldown_ends[keys[position].reveal()])
+
+    def _is_available(self, key: Secret) -> bool:
+        return self._cooldown_ends.get(key.reveal(), 0.0) <= self._clock()

@@ -1,0 +1,293 @@
+"""`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
+
+A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
+such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `with_configured_providers` and `extend`
+add the providers of the configuration file. `list_setup_variables` returns the environment variables that enable
+providers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, overload
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.providers.registry import (
+    AnyWireConfig,
+    ModelRule,
+    Provider,
+    RetiredModel,
+    ServerOverride,
+    WireConfig,
+)
+from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import ConfigFile, ConfiguredProvider, ErrorList
+from anthropic_proxy.gateway.settings.config_file import format_key_path
+
+
+class ProviderRegistry(Sequence[Provider]):
+    """All providers in order of precedence. If several list the same model id, the first one serves it.
+
+    A provider prefix in the requested id overrides this order.
+    """
+
+    def __init__(self, providers: Sequence[Provider]) -> None:
+        self._rows = tuple(providers)
+        self._by_name = {row.name: row for row in self._rows}
+        self._by_prefix = self._by_name | {row.prefix: row for row in self._rows}
+        self._by_extra_prefix = {
+            prefix: row for row in self._rows for prefix in row.extra_prefixes if prefix not in self._by_prefix
+        }
+        self.local: Provider = next(row for row in self._rows if row.uses_installed_models)
+        """Provider that is preferred if no provider has a key and its server replies: Ollama."""
+        self.demo: Provider = next(row for row in self._rows if row.transport == "demo")
+        """Provider that is preferred if no other one can be."""
+
+    @overload
+    def __getitem__(self, index: int) -> Provider: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Provider]: ...
+    def __getitem__(self, index: int | slice) -> Provider | Sequence[Provider]:
+        """Return the provider at an index, or the providers of a slice."""
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        """Return the number of providers."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Provider]:
+        """Yield the providers in order of precedence."""
+        return iter(self._rows)
+
+    def find(self, name: str) -> Provider:
+        """Return the provider with `Provider.name` equal to `name`. Raises `KeyError` for an unknown name."""
+        return self._by_name[name]
+
+    def find_by_prefix(self, prefix: str) -> Provider | None:
+        """Return the provider that has `prefix` as its name or as the prefix of its model ids. None: no provider.
+
+        `prefix` must be in lower case and has no slash.
+        """
+        return self._by_prefix.get(prefix)
+
+    def find_by_extra_prefix(self, prefix: str) -> Provider | None:
+        """Return the provider with this extra prefix, such as `bedrock` for LiteLLM. None: no provider has it."""
+        return self._by_extra_prefix.get(prefix)
+
+    def list_setup_variables(self) -> tuple[str, ...]:
+        """Return the names of the environment variables that enable providers, such as `OPENAI_API_KEY`.
+
+        The demo and LiteLLM are left out, because the proxy does not offer them to users as a choice.
+        """
+        return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
+
+    def with_configured_providers(
+        self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
+    ) -> "ProviderRegistry":
+        """Return a copy of this registry with the providers of all valid `tables` of the configuration file.
+
+        `errors` receives messages about invalid tables.
+        """
+        valid = []
+        for table in tables:
+            with errors.collect():
+                require_valid_provider_table(table, self._rows, file)
+                valid.append(table)
+        return self.extend(tuple(valid))
+
+    def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
+        """Return a copy of this registry with the providers of `tables` of the configuration file.
+
+        The tables must be valid, because they are not checked again. `with_configured_providers` checks them.
+        """
+        return _extend(self, tables) if tables else self
+
+
+@lru_cache(maxsize=16)
+def _extend(registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...]) -> ProviderRegistry:
+    return ProviderRegistry((*registry, *(build_configured_provider(table, tuple(registry)) for table in tables)))
+
+
+_UNKNOWN_SERVERS = ("local", "other")
+"""Names of the `ServerOverride` entries that match servers of no known vendor. Such servers may need no key."""
+_OTHER_WIRE_NAMES = {"anthropic": "messages", "openai": "chat", "completions": "chat", "google": "gemini"}
+"""Wrong wire name that a user may write → right name, for the suggestion in an error text."""
+
+
+class _Origin(Struct, frozen=True):
+    """Registry entries from which a provider of the configuration file inherits fields."""
+
+    row: Provider
+    """Built-in provider from which the fields are inherited that neither the file nor `server` sets."""
+    server: ServerOverride | None
+    """Entry of the server at the base URL. None: the built-in provider itself, or an unknown server."""
+    is_vendor: bool
+    """True if the base URL belongs to a known vendor. Its servers require a key."""
+    config: AnyWireConfig
+
+
+def require_valid_provider_table(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
+    """Raise `ConfigurationError` if a table `[providers.NAME]` of the configuration file is invalid."""
+    errors = ErrorList()
+    with errors.collect():
+        _require_free_name(table, built_in, file)
+    with errors.collect():
+        _require_wire(table, built_in, file)
+        dialect_type = _find_origin(table, built_in).config.wire.dialect_type
+        _check_dialects(table, dialect_type, built_in, file)
+    errors.require_empty()
+
+
+def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:
+    """Return the registry entry of a provider that the configuration file defines by a valid table.
+
+    Omitted fields are copied from a similar provider in `built_in`.
+    """
+    origin = _find_origin(table, built_in)
+    row, server = origin.row, origin.server
+    serves_installed = row.uses_installed_models and table.wire == "ollama"
+    defaults = table.known_models or ("" if serves_installed else None,)
+    return Provider(
+        name=table.name,
+        prefix=table.name,
+        title=(server.title if server else "") or (row.title if origin.is_vendor else table.name),
+        base_url=table.base_url,
+        base_url_variable=table.base_url_setting,
+        reference_url=row.base_url,
+        key_variable=table.api_key_setting,
+        key_required="always" if origin.is_vendor else "never",
+        key_header=(server.key_header if server else None) or row.key_header,
+        key_scheme=server.key_scheme if server and server.key_header else row.key_scheme,
+        wires={table.wire: _build_config(table, origin.config)},
+        default_big_model=defaults[0],
+        default_small_model=defaults[-1],
+        known_models=table.known_models,
+        uses_installed_models=serves_installed,
+        default_url_path=row.default_url_path,
+        retired_models=_find_retired_models(origin),
+        models_table=(server.models_table if server else "") or row.name,
+        capability_rules=_list_capability_rules(table, server),
+        is_configured=True,
+        docs_url=(server.docs_url if server else "") or row.docs_url,
+    )
+
+
+def _find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> _Origin:
+    """Return the registry entries to inherit from: the built-in provider with the same address, else a known server.
+
+    If no known server has the address, the entry of an unknown server is returned.
+    """
+    url = urlsplit(table.base_url)
+    candidates = [row for row in built_in if table.wire in row.wires and _is_template(row)]
+    for row in candidates:
+        if urlsplit(row.base_url).netloc == url.netloc:
+            return _Origin(row, None, row.key_required != "never", row.wires[table.wire])
+    location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
+    for row in candidates:
+        for server in row.servers:
+            if any(fnmatchcase(location, pattern) for pattern in server.url_patterns):
+                config = server.wires.get(table.wire) or row.wires[table.wire]
+                return _Origin(row, server, server.name not in _UNKNOWN_SERVERS, config)
+    return _Origin(candidates[0], None, False, candidates[0].wires[table.wire])
+
+
+def _is_template(row: Provider) -> bool:
+    """Return True if a configured provider can inherit from this provider: HTTP calls, with an API key.
+
+    Providers with access tokens or without HTTP (demo, LiteLLM) cannot be inherited from.
+    """
+    return row.transport == "http" and row.key_source == "settings"
+
+
+def _build_config(table: ConfiguredProvider, config: AnyWireConfig) -> AnyWireConfig:
+    dialect: BaseDialect = config.dialect
+    if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one
+        dialect = structs.replace(dialect, signature_tag=f"file-{table.name}")
+    own = [("*", table.dialect), *((model.pattern.lower(), model.dialect) for model in table.models)]
+    rules = [
+        ModelRule(pattern, _decode_dialect(fields, config.wire.dialect_type), f"[providers.{table.name}]", "")
+        for pattern, fields in own
+        if fields
+    ]
+    return WireConfig(
+        wire=config.wire,
+        dialect=dialect,
+        model_rules=(*config.model_rules, *rules),
+        setting_overrides=config.setting_overrides,
+        url_suffixes=config.url_suffixes,
+    )
+
+
+def _decode_dialect(fields: Mapping[str, object], dialect_type: type[BaseDialect]) -> Mapping[str, object]:
+    """Return the dialect fields of a provider table, converted to the types in `dialect_type`."""
+    decoded = structs.asdict(msgspec.convert(fields, dialect_type))
+    return {name: decoded[name] for name in fields}
+
+
+def _find_retired_models(origin: _Origin) -> Mapping[str, RetiredModel]:
+    if origin.server is not None:
+        return origin.server.retired_models
+    return origin.row.retired_models if origin.is_vendor else {}
+
+
+def _list_capability_rules(
+    table: ConfiguredProvider, server: ServerOverride | None
+) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """Return pairs of model pattern and capabilities from a provider table of the configuration file.
+
+    A model with a context window in the file counts as known.
+    """
+    rules: list[tuple[str, Mapping[str, Any]]] = []
+    if server is not None and server.accepts_pdf:
+        rules.append(("*", {"accepts_pdf": True}))
+    for model in table.models:
+        if model.capabilities:
+            known = {"known": True} if "context_window" in model.capabilities else {}
+            rules.append((model.pattern.lower(), {**model.capabilities, **known}))
+    return rules
+
+
+def _require_free_name(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
+    existing = next((row for row in built_in if table.name in (row.name, row.prefix)), None)
+    if existing is not None:
+        raise ConfigurationError(
+            f"[providers.{table.name}] cannot be used: {table.name}/ is the prefix of a built-in provider, "
+            f"{existing.title}. It is in {file.describe_origin_in_sentence(('providers', table.name))}. "
+            f"Use another name, for example [providers.my-{table.name}]"
+        )
+
+
+def _require_wire(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
+    names = dict.fromkeys(name for row in built_in if _is_template(row) for name in row.wires)
+    if table.wire not in names:
+        path = ("providers", table.name, "wire")
+        raise file.invalid_choice_error(path, table.wire, list(names), _OTHER_WIRE_NAMES.get(table.wire, ""))
+
+
+def _check_dialects(
+    table: ConfiguredProvider, dialect_type: type[BaseDialect], built_in: Sequence[Provider], file: ConfigFile
+) -> None:
+    path = ("providers", table.name)
+    dialects: dict[tuple[str, ...], Mapping[str, object]] = {(*path, "dialect"): table.dialect}
+    dialects |= {(*path, "models", model.pattern, "dialect"): model.dialect for model in table.models}
+    other_types = {wire: config.wire.dialect_type for row in built_in for wire, config in row.wires.items()}
+    errors = ErrorList()
+    for place, fields in dialects.items():
+        own = dict(fields)
+        for name in fields:
+            wires = [wire for wire, other in other_types.items() if name in other.__struct_fields__]
+            with errors.collect():
+                if wires and table.wire not in wires:
+                    del own[name]
+                    raise ConfigurationError(
+                        f"{format_key_path((*place, name))} is a setting of the wire {' and '.join(wires)}, but this "
+                        f"provider has the wire {table.wire}. "
+                        f"It is in {file.describe_origin_in_sentence((*place, name))}."
+                    )
+        with errors.collect():
+            file.require_valid_value(place, own, dialect_type)
+    errors.require_empty()

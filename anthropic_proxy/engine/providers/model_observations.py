@@ -1,0 +1,96 @@
+"""`ModelObservations`: facts about models that the proxy has learned from upstream replies, in a store.
+
+An adaptation is a change of requests that a provider requires, such as a dropped field. The token scale of a model is
+the ratio of real to estimated tokens, which corrects estimates. Both expire after `RETENTION_SECONDS`.
+`find_adaptations` and `find_token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
+"""
+
+from collections.abc import Iterable
+
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.plugins import Store
+
+RETENTION_SECONDS = 7 * 24 * 3600.0
+"""Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
+again."""
+MIN_SCALE, MAX_SCALE = 0.7, 1.6
+"""Minimum and maximum token scale. A value outside is replaced by the nearer limit.
+
+Larger deviations come from errors, or from text that the provider adds to the prompt."""
+MAX_SIGNATURES = 16_384
+"""Maximum number of remembered thinking signatures, of all conversations together."""
+MIN_RECORDED_TOKENS = 1_000
+"""Minimum estimated input tokens of a request from which the token scale is computed. In smaller requests, text that
+the provider adds to the prompt would distort the ratio."""
+_REPLACING_VERBS = frozenset(("limit", "window"))
+"""First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
+first word."""
+_SMOOTHING_FACTOR = 0.25
+"""Weight (0 to 1) of the latest reply in the moving average of the token scale."""
+
+
+class ModelObservations:
+    """Facts learned from upstream replies: request changes (adaptations) and token scales, by provider and model."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.refused_signatures: dict[bytes, None] = {}
+        """Digests of thinking signatures that a provider has rejected, oldest first. The conversations that contain
+        them need no rejected call in each later turn."""
+
+    def remember_refused_signatures(self, digests: Iterable[bytes]) -> None:
+        """Remember digests of rejected thinking signatures. Of more than `MAX_SIGNATURES`, the oldest are forgotten."""
+        self.refused_signatures |= dict.fromkeys(digests)
+        while len(self.refused_signatures) > MAX_SIGNATURES:
+            del self.refused_signatures[next(iter(self.refused_signatures))]
+
+    async def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
+        """Return the names of the stored request changes (adaptations) of a model, oldest first. Empty: none."""
+        known = await self.store.get(_key(provider, model))
+        return tuple(known.split("\n")) if known else ()
+
+    async def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
+        """Store the name of a request change that a model requires, such as `drop temperature`.
+
+        The name expires after `RETENTION_SECONDS`. Storing a known name again does not extend its time.
+        """
+        known = await self.find_adaptations(provider, model)
+        if adaptation in known:
+            return
+        verb = adaptation.partition(" ")[0]
+        kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
+        await self.store.put(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
+
+    async def find_token_scale(self, provider: str, model: str) -> float:
+        """Return the ratio of real to estimated input tokens of a model. 1.0: unknown."""
+        known = await self.store.get(_scale_key(provider, model))
+        return _decode_scale(known) or 1.0
+
+    async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
+        """Update the ratio of real to estimated input tokens of a model, after a reply.
+
+        `estimated` is the proxy's estimate without correction.
+        """
+        if estimated < MIN_RECORDED_TOKENS or counted <= 0:
+            return
+        key, scale = _scale_key(provider, model), min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
+        if known := _decode_scale(await self.store.get(key)):
+            scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
+        await self.store.put(key, f"{scale:.4f}", RETENTION_SECONDS)
+
+
+def _decode_scale(text: str | None) -> float | None:
+    """Return a stored ratio. None: it is missing, or damaged."""
+    try:
+        scale = decode_json(text or "", float)
+    except InvalidJson:
+        return None
+    return scale if MIN_SCALE <= scale <= MAX_SCALE else None
+
+
+def _scale_key(provider: str, model: str) -> str:
+    return f"scale:{provider}/{model}"
+
+
+def _key(provider: str, model: str) -> str:
+    return f"healed:{provider}/{model}"

@@ -1,0 +1,66 @@
+"""Configurations of the Responses API: `OPENAI` for calls to OpenAI, `XAI` for calls to xAI.
+
+The dialect of a configuration lists the deviations of the provider from the API. Model rules change the dialect for
+some models. `OPENAI_WIRE_RULES` chooses the default API for each model of OpenAI.
+"""
+
+from anthropic_proxy.engine.providers.registry import WireConfig, build_model_rules
+from anthropic_proxy.engine.wires import openai_responses
+
+_WITHOUT_REASONING = {"can_reason": False, "sampling_support": "always"}
+_O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
+
+OPENAI = WireConfig(
+    wire=openai_responses.WIRE,
+    dialect=openai_responses.Dialect(),
+    model_rules=build_model_rules(
+        "developers.openai.com/api/docs/models; developers.openai.com/api/docs/guides/reasoning",
+        "2026-11",
+        ("gpt-[34]*", _WITHOUT_REASONING),
+        ("chatgpt-*", _WITHOUT_REASONING),
+        ("gpt-5*-chat*", _WITHOUT_REASONING),
+        ("o[1-9]*", _O_SERIES),
+        ("gpt-5.3-codex*", {"sends_phase": True}),
+        ("gpt-5.[4-9]*", {"sends_phase": True}),
+        ("gpt-[!a-z345]*", {"sends_phase": True}),
+        ("gpt-3*", {"server_tools": ()}),
+        ("gpt-4.1-nano*", {"server_tools": ("code_execution", "mcp_toolset")}),
+        ("o1*", {"server_tools": ()}),
+        ("o3-mini*", {"server_tools": ()}),
+    ),
+)
+"""Configuration of the Responses API for calls to OpenAI and compatible servers."""
+
+XAI = WireConfig(
+    wire=openai_responses.WIRE,
+    dialect=openai_responses.Dialect(
+        signature_tag="xai",
+        requests_summaries=False,
+        sampling_support="always",
+        sends_strict=False,
+        sends_truncation=False,
+        sends_service_tier=False,
+        sends_user_id=False,
+        requests_search_sources=False,
+        accepts_excluded_domains=True,
+        sends_user_location=False,
+        sends_max_tool_calls=False,
+        sends_container=False,
+        sends_require_approval=False,
+        accepts_forced_server_tool=False,
+        image_types=("image/jpeg", "image/png"),
+        session_header="x-grok-conv-id",
+    ),
+    model_rules=build_model_rules(
+        "docs.x.ai/docs/models",
+        "2026-11",
+        ("grok-[123]", {"can_reason": False, "server_tools": ()}),
+        ("grok-[123][!0-9]*", {"can_reason": False, "server_tools": ()}),
+        ("grok-3-mini*", {"can_reason": True, "server_tools": ()}),
+        ("*-non-reasoning*", {"can_reason": False}),
+    ),
+)
+"""Configuration of the Responses API for calls to xAI."""
+
+OPENAI_WIRE_RULES = (("o[1-9]*", "responses"), ("gpt-[!a-z34]*", "responses"), ("codex-*", "responses"))
+"""Pairs of OpenAI model pattern and default wire: reasoning models use the Responses API. Some support no other."""

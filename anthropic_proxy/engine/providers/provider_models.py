@@ -1,0 +1,134 @@
+"""`query_chat_models`: queries a provider for its model list, such as `GET /models`.
+
+`ListedModel` is one entry of the list, with limits if the vendor states them. `has_model_list` is False for providers
+that have no list.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.routing.router import find_base_url
+from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
+from anthropic_proxy.gateway.settings import Settings
+
+_PATHS: Mapping[str, str] = {
+    "chat": "/models",
+    "responses": "/models",
+    "gemini": "/models?pageSize=1000",
+    "messages": "/v1/models?limit=1000",
+    "ollama": "/api/tags",
+}
+"""Wire name → path and query of the model list. Vertex AI has the wire `gemini`, but no such list."""
+_HEADERS = {"messages": {"anthropic-version": "2023-06-01"}}
+_WINDOW_FIELDS = (
+    *("max_model_len", "context_window", "context_length", "inputTokenLimit", "max_input_tokens"),
+    *("n_ctx", "max_context_length"),
+)
+"""Names of the field with the context window in model lists: vLLM; Groq; Moonshot and OpenRouter; Gemini; Anthropic;
+llama.cpp; Mistral."""
+_OUTPUT_FIELDS = ("max_completion_tokens", "outputTokenLimit", "max_tokens")
+"""Names of the field with the output limit in model lists of Groq, Gemini and Anthropic."""
+_NON_CHAT_PATTERNS = (
+    *("*embed*", "*whisper*", "*tts*", "*moderation*", "*transcribe*", "*realtime*", "*-image*", "dall-e*", "sora*"),
+    *("babbage*", "davinci*", "imagen*", "veo*", "aqa", "*-audio*", "*guard*"),
+)
+"""Patterns of model ids without chat: embeddings, speech, images. Lists of the OpenAI format do not state the purpose
+of a model."""
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+class ListedModel(Struct, frozen=True):
+    """One model in a provider's model list."""
+
+    id: str
+    """Model id as the provider's list has it."""
+    context_window: int | None = None
+    """Context window in tokens. None: the list does not state it."""
+    max_output: int | None = None
+    """Output limit in tokens. None: the list does not state it."""
+
+
+def has_model_list(provider: Provider) -> bool:
+    """Return True if the provider can be queried for its models. False for Vertex AI, LiteLLM and the demo."""
+    return provider.transport == "http" and provider.key_source == "settings" and _list_wire(provider) in _PATHS
+
+
+async def query_chat_models(
+    provider: Provider, settings: Settings, send: Transport, credential: Credential | None, timeout_seconds: float
+) -> list[ListedModel]:
+    """Query the model list of a provider, and return its chat models in the same order.
+
+    `timeout_seconds` is the time limit. Raises `UpstreamError`.
+    """
+    wire = _list_wire(provider)
+    request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))
+    base_url = find_base_url(provider, provider.wires[wire], settings)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            response = await send(base_url, request, credential)
+            try:
+                body = await read_body(response, _MAX_BYTES)
+            finally:
+                await response.close()
+    except TimeoutError:
+        text = f"{provider.prefix} did not answer the query for its models within {timeout_seconds:g} s."
+        raise UpstreamTimeout(text, provider=provider.prefix) from None
+    if response.status != 200:
+        if response.status in (401, 403):
+            reason = f"{provider.prefix} rejected the key ({response.status})"
+        elif response.status == 429:
+            pause = response.headers.get("retry-after", "")
+            retry = f" Retry in {pause} s." if pause.isdecimal() else ""
+            reason = f"{provider.prefix} accepts no more requests now: rate limit (429).{retry}"
+        else:
+            reason = f"{provider.prefix} answered the query for its models with status {response.status}"
+        raise UpstreamRefused(reason, provider=provider.prefix, status=response.status)
+    try:
+        entries = list(_find_entries(decode_json(body)))
+    except (InvalidJson, TypeError):
+        text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
+        raise UpstreamProtocolError(text, provider=provider.prefix) from None
+    return list({model.id: model for model in map(_decode_entry, entries) if _can_chat(model.id, provider)}.values())
+
+
+def _list_wire(provider: Provider) -> str:
+    """Return the name of the provider's default wire (API), which decides the format of its model list."""
+    return next(iter(provider.wires))
+
+
+def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of a decoded model list, one per model. Raises `TypeError` for JSON without such a list."""
+    entries = decoded.get("data", decoded.get("models")) if isinstance(decoded, dict) else decoded
+    if not isinstance(entries, list):
+        raise TypeError("neither a list nor an object with a list")
+    for entry in entries:
+        methods = entry.get("supportedGenerationMethods") if isinstance(entry, dict) else None
+        if isinstance(entry, dict) and (methods is None or "generateContent" in methods):
+            yield entry
+
+
+def _decode_entry(entry: Mapping[str, Any]) -> ListedModel:
+    if isinstance(meta := entry.get("meta"), dict):  # llama.cpp
+        entry = {**meta, **entry}
+    name = str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
+    return ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
+
+
+def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    return next((value for name in names if isinstance(value := entry.get(name), int) and value > 0), None)
+
+
+def _can_chat(model: str, provider: Provider) -> bool:
+    name = model.lower()
+    return (
+        bool(model)
+        and model not in provider.non_chat_models
+        and not any(fnmatchcase(name, pattern) for pattern in _NON_CHAT_PATTERNS)
+    )

@@ -1,0 +1,223 @@
+"""Types of the provider registry, above all `Provider`: the addresses, keys, models and APIs of one provider.
+
+A wire is the code for one API. A `WireConfig` has a wire and its dialect, the deviations of a provider from the API. A
+`ModelRule` changes the dialect for some models. A `ServerOverride` describes another server that a base URL setting can
+select. A `RetiredModel` has the date on which a provider stops serving a model, and the successor.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Generic, Literal
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.wires.contract import DialectT, Wire
+from anthropic_proxy.gateway.settings import ProviderVariables
+
+UNKNOWN_PROJECT = "{project}"
+"""Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""
+
+
+class ModelRule(Struct, frozen=True):
+    """Rule that changes a dialect (the deviations of a provider from an API) for some models."""
+
+    pattern: str
+    """`fnmatch` pattern, compared with the lower-case model id: `gpt-5*`."""
+    dialect_fields: Mapping[str, object]
+    """Dialect field → value that replaces the value in the dialect of the provider."""
+    source: str
+    """Documentation page, file or recording that the values of `dialect_fields` come from."""
+    read_date: str
+    """Date on which `source` was read: `2026-11`, `2026-11-20`."""
+
+    def matches_model(self, model: str) -> bool:
+        """Return True if the rule applies to the model id, in upper or lower case."""
+        return fnmatchcase(model.lower(), self.pattern)
+
+
+def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
+    """Return one `ModelRule` for each pair of model pattern and dialect fields in `rules`.
+
+    `source` is the document of the provider that contains the facts in the dialect fields. It was read on `read_date`.
+    """
+    return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
+
+
+class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False):
+    """Configuration of one wire (the code for an API such as Chat Completions) for calls to one provider."""
+
+    wire: Wire[DialectT]
+    """Encoder of requests and decoder of replies for the API."""
+    dialect: DialectT
+    """Deviations of the provider from the API, before `model_rules` apply."""
+    model_rules: Sequence[ModelRule] = ()
+    """Changes to `dialect` by model. All matching rules apply; a later rule overrides an earlier one."""
+    setting_overrides: Mapping[str, str] = {}
+    """Dialect field → name of the `Settings` field that overrides it, unless the setting is None."""
+    url_suffixes: Sequence[tuple[str, str]] = ()
+    """Pairs of base URL suffix and its replacement for this wire: (`/v1`, `/anthropic`). The first match applies.
+
+    A provider may serve its APIs at different paths."""
+    custom_url_only: bool = False
+    """True if the wire requires a base URL setting, because the provider's own server does not support the API."""
+
+    def __post_init__(self) -> None:
+        if type(self.dialect) is not self.wire.dialect_type:
+            raise TypeError(f"{self.dialect!r} belongs to another wire")
+
+
+AnyWireConfig = WireConfig[Any]
+"""`WireConfig` of any wire, for mappings of wires with different dialect types."""
+
+
+class RetiredModel(Struct, frozen=True, kw_only=True):
+    """Retirement of a model: the date on which its provider stops or stopped serving it, and its successor."""
+
+    retired_on: str
+    """Date of the retirement, past or future: `2026-08-16`."""
+    successor: str
+    """Model id that the provider recommends, without prefix."""
+    source: str
+    """Web page on which the vendor announced the retirement."""
+    read_date: str
+    """Date on which `source` was read: `2026-11`, `2026-11-20`."""
+    announced_on: str = ""
+    """Date of the announcement: `2026-06-11`. "": unknown."""
+
+
+def build_retired_models(
+    source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]], announced_on: str = ""
+) -> Mapping[str, RetiredModel]:
+    """Return a mapping from model id to its retirement, for the models in an announcement of a provider.
+
+    Each of `retirements` has a date, the id of the successor, and the ids of the models that retire on this date.
+    `source` is the page of the announcement, and was read on `read_date`.
+    """
+    return {
+        model: RetiredModel(
+            retired_on=retired_on,
+            successor=successor,
+            source=source,
+            read_date=read_date,
+            announced_on=announced_on,
+        )
+        for retired_on, successor, models in retirements
+        for model in models
+    }
+
+
+class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
+    """A server that is called in place of the provider's own one, if a base URL setting has its address.
+
+    For example, `OPENAI_BASE_URL=https://api.deepseek.com/v1` selects DeepSeek.
+    """
+
+    name: str
+    """Internal identifier, unique among the servers of one provider: `deepseek`."""
+    url_patterns: Sequence[str]
+    """Lower-case `fnmatch` patterns of host, port and path of the base URL: `api.deepseek.com/*`.
+
+    The compared path ends with a slash.
+    """
+    wires: Mapping[str, AnyWireConfig] = {}
+    """Wire name (`chat`) → config for the server. Absent: the config of the provider applies."""
+    capabilities: Mapping[str, Any] = {}
+    """`ModelCapabilities` field → value, for models of this server without a row in `models.toml`."""
+    models_table: str = ""
+    """Name of the table with the server's models in `models.toml`. "": the table of the provider."""
+    accepts_pdf: bool = False
+    """True if the server accepts PDF input for all its models."""
+    retired_models: Mapping[str, RetiredModel] = {}
+    """Model id → its retirement at the server."""
+    title: str = ""
+    """Vendor name in messages: `DeepSeek`. "": the title of the provider."""
+    key_header: str | None = None
+    """Name of the request header with the API key. None: `key_header` and `key_scheme` of the provider apply."""
+    key_scheme: str = ""
+    """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
+    docs_url: str = ""
+    """URL of the vendor's API documentation. "": none."""
+
+
+class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
+    """Registry entry of one provider, a company or server with models: its addresses, keys, models and APIs."""
+
+    title: str
+    """Name of the provider in texts for the user: `Google Gemini`."""
+    wires: Mapping[str, AnyWireConfig]
+    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config. The first wire is the default."""
+    servers: Sequence[ServerOverride] = ()
+    """Other servers that the base URL setting may select. First match applies. No match: the fields of this
+    provider."""
+    wire_rules: Sequence[tuple[str, str]] = ()
+    """Pairs of model id pattern and wire name. The first match applies. Without a match, the first of `wires` is
+    used."""
+    base_url: str
+    """Default base URL, without a trailing slash."""
+    regional_urls: Sequence[tuple[str, str]] = ()
+    """Pairs of `VERTEX_LOCATION` pattern and base URL with `{location}`. The first match replaces `base_url`."""
+    default_url_path: str = ""
+    """Path appended to a base URL setting without a path: `/v1`."""
+    project_url_path: str = ""
+    """Path appended to a base URL that does not contain `/projects/`: `/projects/{project}/locations/{location}`. "":
+    no path."""
+    key_header: str = "authorization"
+    """Name of the upstream request header with the key."""
+    key_scheme: str = "Bearer "
+    """Text before the key in the value of the request header `key_header`: `Bearer `."""
+    accepts_client_credential: bool = False
+    """True if the client's credential is forwarded when no provider key and no `PROXY_API_KEY` is set."""
+    key_source: Literal["settings", "google"] = "settings"
+    """Source of the credential: API keys of `settings`, or `google`, tokens from Application Default Credentials."""
+    key_required: Literal["always", "own_address", "never"] = "always"
+    """`own_address`: a key is required unless a base URL setting selects another server, which may need no key."""
+    uses_installed_models: bool = False
+    """True if the server serves only installed models (Ollama).
+
+    If a default model is not installed, the largest (`big_model`) or smallest (`small_model`) one replaces it.
+    """
+    model_id_patterns: Sequence[str] = ()
+    """`fnmatch` patterns of model ids of the provider, besides `known_models`: `gemini-*`."""
+    unknown_model_provider: str = ""
+    """Name of the provider called for an unknown model id in a setting such as BIG_MODEL, if its key is set.
+
+    Used only if this provider is preferred, for compatibility with earlier proxies. "": this provider.
+    """
+    vertex_provider: str = ""
+    """Name of the provider that replaces this provider if `USE_VERTEX_AUTH` is set. "": none."""
+    known_models: Sequence[str] = ()
+    """Model ids that select the provider without a prefix. `/v1/models` lists the ids, except for Ollama."""
+    non_chat_models: Mapping[str, str] = {}
+    """Known model that cannot chat → reason for the error text (`transcribes audio`)."""
+    retired_models: Mapping[str, RetiredModel] = {}
+    """Id of a default model, or of a model that users may have configured → its retirement."""
+    transport: Literal["http", "demo", "litellm"] = "http"
+    """Means of calling the models: HTTP, the built-in demo, or the Python library LiteLLM."""
+    docs_url: str
+    """URL of the provider's API documentation. "": none, for the built-in demo."""
+    models_table: str = ""
+    """Name of the table with the provider's models in `models.toml`. "": the name of the provider."""
+    capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Pairs of model id pattern and `ModelCapabilities` fields, for a provider of the configuration file. All matches
+    apply."""
+    reference_url: str = ""
+    """Base URL of the built-in provider with the same API, for advice about a wrong path. "": `base_url`."""
+    is_configured: bool = False
+    """True if a `[providers.NAME]` table of the configuration file defines the provider. False: it is built in."""
+
+    @property
+    def setup_variable(self) -> str | None:
+        """Name of the environment variable that enables the provider, such as `OPENAI_API_KEY`.
+
+        None: no variable enables the provider.
+        """
+        if self.is_configured:
+            return None
+        if self.key_source == "google":
+            return f"{self.env_prefix}_PROJECT"
+        return self.base_url_variable if self.key_required == "never" else self.key_variable
+
+    @property
+    def has_local_default_url(self) -> bool:
+        """True if the default base URL is on this machine."""
+        return self.base_url.startswith("http://localhost")

@@ -1,0 +1,191 @@
+"""Model list for `GET /v1/models`: Claude ids first, then the models of all configured providers.
+
+`list_models` returns all entries, `find_model` one `ModelEntry`. Claude Code shows only ids that contain `claude`, so
+models of other providers are listed as `claude-<prefix>/<name>`.
+"""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.providers import Provider, find_registry
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.routing.router import (
+    DEFAULT_MODEL_SUFFIX,
+    RoutingQuery,
+    build_route,
+    choose_models,
+    describe_missing_key,
+    find_capabilities,
+    find_preferred_provider,
+    find_retirement,
+    find_server_tools,
+    find_tier,
+    list_tier_mappings,
+)
+from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.gateway.settings import TIERS, Settings
+
+_RELEASED = "2026-01-01T00:00:00Z"
+"""Placeholder release date. The Messages API requires a date, and the model lists of the providers have none."""
+
+
+class ModelEntry(Struct, kw_only=True):
+    """One model, in the format of the models list of the Messages API."""
+
+    type: str = "model"
+    """Type of the object in the Messages API."""
+    id: str
+    """Id for client requests: `claude-opus-5`, `claude-openai/gpt-4.1`."""
+    display_name: str
+    """Title for model menus. The title of a Claude id has the backend model after an arrow: `Claude Opus 5 →
+    openai/gpt-4.1`."""
+    created_at: str = _RELEASED
+    """Release date. Providers report none, so all entries have the same date."""
+    lifecycle: str = "active"
+    """`active`; `deprecated` from the announcement of the retirement to its date; then `retired`."""
+    deprecated_at: str | None = None
+    """Date of the announcement of the retirement. None: the model is active, or the date is unknown."""
+    retires_at: str | None = None
+    """Date of the retirement, past or future. None: none is announced."""
+    capabilities: dict[str, Any] | None = None
+    """Features of the model through this proxy, in the format of the Messages API. None: Anthropic itself serves it."""
+    max_input_tokens: int
+    """Input limit of the target model in tokens. Without a separate limit: its context window."""
+    max_tokens: int
+    """Output limit of the target model, in tokens."""
+
+
+def list_models(settings: Settings, catalog: Catalog, today: date | None = None) -> list[ModelEntry]:
+    """Return the models of the response to `GET /v1/models` without duplicates, Claude ids first.
+
+    A model whose date of retirement is `today` or earlier is listed as retired. None: the current date.
+    """
+    today = today or date.today()
+    entries = (*_list_tiers(settings, catalog, today), *_list_others(settings, catalog, today))
+    return list({entry.id: entry for entry in entries}.values())
+
+
+def find_model(requested: str, settings: Settings, catalog: Catalog, today: date | None = None) -> ModelEntry:
+    """Return the entry of one model, for `GET /v1/models/<id>`.
+
+    Raises `UnknownModel` if no provider is known to have the model, and the errors of `build_route`.
+    """
+    today = today or date.today()
+    for entry in list_models(settings, catalog, today):
+        if entry.id == requested:
+            return entry
+    preferred = find_preferred_provider(settings, catalog)
+    choice = choose_models(requested, preferred, settings, catalog)[0]
+    if choice.note and find_tier(requested) is None:
+        raise UnknownModel(f"model: {requested!r} is not available. GET /v1/models lists the available models.")
+    target = build_route(RoutingQuery(requested), settings, catalog).targets[0]
+    display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
+    entry = _entry((requested, display_name), target.provider, target.model, target.capabilities, settings)
+    has_successor = choice.model_setting.endswith(DEFAULT_MODEL_SUFFIX)
+    return entry if has_successor else _with_retirement(entry, target.provider, target.model, settings, today)
+
+
+def _list_tiers(settings: Settings, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
+    preferred = find_preferred_provider(settings, catalog)
+    mapped = {row.tier: row for row in list_tier_mappings(settings, catalog)}
+    registry = find_registry(settings)
+    for name in next(row.known_models for row in registry if row.serves_claude):
+        row = mapped[find_tier(name) or TIERS[0]]
+        prefix, _, model = row.target.partition("/")
+        unchanged = preferred.serves_claude and prefix == preferred.prefix
+        provider = next(provider for provider in registry if provider.prefix == prefix)
+        display_name = _title_of(name) if unchanged else f"{_title_of(name)} → {row.target}"
+        model = name if unchanged else model
+        capabilities = find_capabilities(provider, model, settings, catalog)
+        entry = _entry((name, display_name), provider, model, capabilities, settings)
+        # a retired default model is replaced by its successor
+        has_successor = row.reason.endswith(DEFAULT_MODEL_SUFFIX)
+        yield entry if has_successor else _with_retirement(entry, provider, model, settings, today)
+
+
+def _list_others(settings: Settings, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
+    for row in find_registry(settings):
+        listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
+        if not listable or row.serves_claude or describe_missing_key(row, settings):
+            continue
+        extra, listed = settings.extra_models.get(row.name, ()), catalog.cached_model_ids(row.name)
+        known = () if row.uses_installed_models else row.known_models
+        for model in (*(known if listed is None else listed), *extra):
+            if model not in row.non_chat_models:
+                name = f"{row.prefix}/{model}"
+                capabilities = find_capabilities(row, model, settings, catalog)
+                entry = _entry((f"claude-{name}", name), row, model, capabilities, settings)
+                yield _with_retirement(entry, row, model, settings, today)
+
+
+def _entry(
+    names: tuple[str, str], provider: Provider, model: str, capabilities: ModelCapabilities, settings: Settings
+) -> ModelEntry:
+    server_tools = find_server_tools(provider, model, settings)
+    return ModelEntry(
+        id=names[0],
+        display_name=names[1],
+        max_input_tokens=capabilities.max_input or capabilities.context_window,
+        max_tokens=capabilities.max_output,
+        capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
+    )
+
+
+def _with_retirement(entry: ModelEntry, provider: Provider, model: str, settings: Settings, today: date) -> ModelEntry:
+    retirement = find_retirement(provider, model, settings)
+    if retirement is None:
+        return entry
+    return structs.replace(
+        entry,
+        lifecycle="retired" if date.fromisoformat(retirement.retired_on) <= today else "deprecated",
+        deprecated_at=f"{retirement.announced_on}T00:00:00Z" if retirement.announced_on else None,
+        retires_at=f"{retirement.retired_on}T00:00:00Z",
+    )
+
+
+def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], settings: Settings) -> dict[str, Any]:
+    """Return the features of a model in the format of `ModelCapabilities` of the Messages API.
+
+    A feature is supported if a request with it is served, by the provider or by the proxy.
+    """
+    searches = "web_search" in server_tools or settings.search_url is not None or settings.search is not None
+    runs_code = "code_execution" in server_tools
+    levels = {level: _support(level in capabilities.efforts) for level in ("low", "medium", "high", "xhigh", "max")}
+    thinking_types = ("adaptive", "between_tools", "disabled", "enabled")
+    return {
+        "batch": _support(False),
+        "citations": _support(False),
+        "code_execution": _support(False),
+        "context_management": {
+            **_support(False),
+            "clear_thinking_20251015": _support(False),
+            "clear_tool_uses_20250919": _support(False),
+            "compact_20260112": _support(False),
+        },
+        "effort": {**_support(bool(capabilities.efforts)), **levels},
+        "image_input": _support(capabilities.accepts_images),
+        "pdf_input": _support(capabilities.accepts_pdf),
+        "server_tools": {
+            **_support(searches or runs_code),
+            "code_execution": _support(runs_code),
+            "web_search": _support(searches),
+        },
+        "structured_outputs": _support(True),
+        "thinking": {
+            **_support(bool(capabilities.efforts)),
+            "types": {name: _support(True) for name in thinking_types},
+        },
+    }
+
+
+def _support(supported: bool) -> dict[str, Any]:
+    return {"supported": supported}
+
+
+def _title_of(name: str) -> str:
+    """Return the display title of a Claude id: `Claude Sonnet 5.5` for `claude-sonnet-5-5`."""
+    company, family, *version = name.split("-")
+    return f"{company.title()} {family.title()} {'.'.join(version)}"

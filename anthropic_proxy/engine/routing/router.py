@@ -1,0 +1,820 @@
+"""Which providers and models serve a client request: `build_route` returns its `Route`.
+
+The way from the requested model id to a route, in the order of this module:
+
+- The *preferred provider* serves Claude models, and ids without a prefix that no provider lists.
+- `choose_models` finds the models for an id, each as a `ModelChoice`: a provider, a model, and the reason for the log.
+  An id may name a *Claude tier*, a family such as opus, which the settings map to a model and its fallbacks. A route of
+  the configuration file names the models itself.
+- A choice becomes a `Target`: the *wire* (API) with the dialect of the provider for the model, the base URL, and the
+  limits of the model. A base URL setting may select the server of another vendor (`ServerOverride`) with a dialect,
+  limits and retirements of its own.
+- Texts about the mapping and its problems, for the start-up summary and the errors, come last.
+
+A choice that cannot become a target is left out with a note, unless no other is left. `RouteCache` computes each route
+once for the settings and the catalog.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT, RetiredModel
+from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, UnsupportedFeature
+from anthropic_proxy.gateway.settings import (
+    BALANCE_TEXTS,
+    DEFAULT_TARGET,
+    TARGETS_SETTING,
+    TIERS,
+    ConfiguredRoute,
+    Fidelity,
+    Settings,
+)
+from anthropic_proxy.gateway.settings.values import find_similar_choice, join_with_or
+
+
+class RoutingQuery(Struct, frozen=True):
+    """The properties of a client request from which its route is computed."""
+
+    model: str
+    server_tools: frozenset[str] = frozenset()
+    """Kinds of the server tools in the client request, without version (`web_search`). Empty: none."""
+    rule: ConfiguredRoute | None = None
+    """Route of the configuration file that matches the request. None: no route matches."""
+
+
+class Target(Struct, frozen=True, kw_only=True, eq=False):
+    """One provider, model, wire (API) and base URL for upstream calls."""
+
+    provider: Provider
+    model: str
+    """Model id at the provider, without its prefix."""
+    wire: Wire[BaseDialect]
+    dialect: BaseDialect
+    """Deviations of the provider and model from the API of `wire`, with all model rules and settings applied."""
+    capabilities: ModelCapabilities
+    base_url: str
+    """URL without a trailing slash. Contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project."""
+    model_setting: str = ""
+    """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
+    weight: float = 1.0
+    """Relative share of requests for this target, in a route with `balance = "weighted"`."""
+
+    @property
+    def prefixed_id(self) -> str:
+        """Model id with the prefix of its provider: `openai/gpt-4.1`."""
+        return f"{self.provider.prefix}/{self.model}"
+
+    @property
+    def is_relayed(self) -> bool:
+        """True if the client's request and the provider's reply are forwarded without translation to another API.
+
+        Only few fields are changed, such as `model`.
+        """
+        return isinstance(self.wire, RelayWire)
+
+    @property
+    def upstream(self) -> str:
+        """Provider and host as one text, such as `openai api.openai.com`. Failures are counted for each such text."""
+        return _name_upstream(self.provider.name, self.base_url)
+
+
+@lru_cache(maxsize=256)
+def _name_upstream(provider: str, base_url: str) -> str:
+    return f"{provider} {base_url.partition('//')[2].partition('/')[0]}"
+
+
+class Route(Struct, frozen=True):
+    """The targets (provider and model) of a client request, with the reason for the log."""
+
+    targets: Sequence[Target]
+    """In the order of the attempts: first choice, then fallbacks. Never empty."""
+    reason: str
+    """Text with the rule and setting that selected the first target, for the log."""
+    notes: Sequence[str] = ()
+    """Notices that are logged once: unexpected choices, and fallbacks that cannot serve requests."""
+    fidelity: Fidelity = "best-effort"
+    """`strict`: reject the request if a target can serve it only with losses. `best-effort`: serve it."""
+    is_relayed: bool = False
+    """True if `Target.is_relayed` is True for every target."""
+    rule: ConfiguredRoute | None = None
+    """Route of the configuration file that chose the targets. None: the model mapping of the settings."""
+
+
+def build_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+    """Return the route of a client request. Raises `ClientError` with a remedy if no target can serve it."""
+    preferred_provider = find_preferred_provider(settings, catalog)
+    rule = query.rule
+    if rule is None:
+        choices = choose_models(query.model, preferred_provider, settings, catalog)
+        tier = choices[0].tier
+    else:
+        choices = choose_models_for_rule(rule, query.model, preferred_provider, settings, catalog)
+        _, tier = resolve_model_name_and_tier(query.model, preferred_provider, settings)
+    targets: list[Target] = []
+    notes: list[str] = [choice.note for choice in choices if choice.note]
+    refusal: ClientError | None = None
+    for choice in choices:
+        try:
+            target = _build_target(choice, settings, catalog)
+            targets.append(
+                _prefer_wire_with_tools(target, query.server_tools, settings) if query.server_tools else target
+            )
+        except ClientError as error:
+            refusal = refusal or error
+            notes.append(error.message)
+    if not targets and refusal is not None:
+        raise refusal
+    fidelity = settings.tier_fidelities.get(tier, settings.fidelity)
+    return Route(targets, choices[0].reason, notes, fidelity, all(target.is_relayed for target in targets), rule)
+
+
+_MAX_ENTRIES = 1_024
+"""Maximum number of cached routes. Further routes are computed for each request."""
+
+
+class RouteCache:
+    """Cache of the results of `build_route`."""
+
+    def __init__(self) -> None:
+        self._cached: tuple[Settings, Catalog, int, dict[RoutingQuery, Route]] | None = None
+        """Settings, catalog and its edition, with the routes for them. A change replaces the tuple: a thread that still
+        computes a route for the earlier contents adds it to the earlier dict."""
+        self.some_relayed = False
+        """True if any route returned by this cache is relayed."""
+
+    def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+        """Return the route of a client request. Raises the `ClientError` of `build_route`."""
+        cached = self._cached
+        if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
+            cached = self._cached = settings, catalog, catalog.edition, {}
+        routes = cached[3]
+        route = routes.get(query)
+        if route is None:
+            route = build_route(query, settings, catalog)
+            self.some_relayed = self.some_relayed or route.is_relayed
+            if len(routes) < _MAX_ENTRIES:
+                routes[query] = route
+        return route
+
+
+class FixedRouteCache(RouteCache):
+    """Route cache that returns one given route for every request."""
+
+    def __init__(self, route: Route) -> None:
+        super().__init__()
+        self._route = route
+
+    def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+        return self._route
+
+
+def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
+    """Return the name of the preferred provider. `ollama_models` is None if Ollama has not replied."""
+    if settings.preferred_provider is not None:
+        return settings.preferred_provider
+    registry = find_registry(settings)
+    # Anthropic is last, because users of Claude Code often have its key in the environment
+    for row in sorted(registry, key=lambda row: row.serves_claude):
+        if row.offered_to_users and _is_preferable(row, settings):
+            return row.name
+    if ollama_models is not None:
+        return registry.local.name
+    return next((row.name for row in registry if row.is_configured), registry.demo.name)
+
+
+def _is_preferable(provider: Provider, settings: Settings) -> bool:
+    """Return True if a provider can be the preferred one without a setting that names it."""
+    if provider.is_configured:
+        has_model = provider.has_default_models or settings.big_model is not None
+        return has_model and not describe_missing_key(provider, settings)
+    if provider.key_source == "google":
+        return bool(settings.keys.get(provider.name) or settings.vertex_project)
+    return provider.key_required != "never" and bool(settings.keys.get(provider.name))
+
+
+def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
+    """Return the provider that serves Claude models, and ids without a prefix that no provider lists."""
+    registry = find_registry(settings)
+    return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
+
+
+def should_query_ollama(settings: Settings) -> bool:
+    """Return True if the proxy must query Ollama at its start: Ollama is, or may become, the preferred provider."""
+    return choose_preferred_provider_name(settings, ()) == find_registry(settings).local.name
+
+
+_OTHER_TIERS = {"mythos": "fable"}
+"""Claude family that has no settings of its own → tier with the settings that apply to the family."""
+_TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
+_ALIAS = "claude-"
+_LONG_CONTEXT = "[1m]"
+_MAX_NAME_LENGTH = 512
+DEFAULT_MODEL_SUFFIX = ", default"
+"""End of `ModelChoice.model_setting` if no setting names the model: `BIG_MODEL, default`."""
+_CLOUD_SUFFIXES = (":cloud", "-cloud")
+"""Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
+
+
+class ModelChoice(Struct, frozen=True, kw_only=True):
+    """A provider and model that was chosen for a requested model id, with the reason for the log."""
+
+    provider: Provider
+    model: str
+    reason: str
+    """Reason of the choice as text for the log: `sonnet is BIG_MODEL (.env line 4)`."""
+    model_setting: str = ""
+    """Deciding setting and its source: `BIG_MODEL, .env line 4`. "": not resolved by a Claude tier."""
+    variable: str = ""
+    """Variable that names the model or can replace the default: `BIG_MODEL`. "": the client named the model."""
+    tier: str = ""
+    """Claude tier (haiku, sonnet, …) in the requested id. "": the id names no tier."""
+    weight: float = 1.0
+    """Relative share of requests for this model, in a route with `balance = "weighted"`."""
+    note: str = ""
+    """Notice about a possibly unexpected choice. It is logged once. "": none."""
+
+    @property
+    def prefixed_id(self) -> str:
+        """Model id with the prefix of its provider: `openai/gpt-4.1`."""
+        return f"{self.provider.prefix}/{self.model}"
+
+
+def choose_models(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
+    """Return the models that may serve the model id `requested`: the first choice, then its fallbacks.
+
+    1. `claude-<prefix>/<name>`, as listed by `/v1/models`, stands for `<prefix>/<name>`. A suffix `[1m]` is ignored.
+    2. A provider prefix decides, unless the model list of the preferred provider contains the complete id.
+    3. An id with a Claude tier is replaced with the model that the settings give to the tier. Without such a setting,
+       the preferred provider gets its default model, or the unchanged id if this provider serves Claude models.
+    4. A setting such as BIG_MODEL may name a model that no provider lists. The request is then sent to the
+       `unknown_model_provider` of the preferred provider, if the proxy has a key for it.
+    5. Any other name without a prefix goes to the provider that lists it, else to the preferred provider.
+
+    Raises `InvalidRequest` for an invalid id.
+    """
+    registry = find_registry(settings)
+    name = _strip_suffixes(requested, registry)
+    row, model_name = _split_prefix(name, registry)
+    if row is not None and name in _list_of(preferred, settings):
+        return [ModelChoice(provider=preferred, model=name, reason=f"{name} is in the model list of {preferred.name}")]
+    if row is not None and row.serves_claude and find_tier(model_name):
+        row, name = None, model_name
+    if row is not None:
+        if not model_name:
+            raise InvalidRequest(f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1')
+        return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
+    if tier := find_tier(name):
+        return choose_models_for_tier(tier, name, preferred, settings, catalog)
+    return [_resolve_bare_name(name, preferred, settings, catalog, allow_other_provider=False)]
+
+
+def choose_models_for_rule(
+    rule: ConfiguredRoute, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
+) -> list[ModelChoice]:
+    """Return the models that the route `rule` of the configuration file names as targets, without duplicates."""
+    choices: dict[str, ModelChoice] = {}
+    for target in rule.targets:
+        if target == DEFAULT_TARGET:
+            found = choose_models(requested, preferred, settings, catalog)
+        elif target in TIERS:
+            found = choose_models_for_tier(target, requested, preferred, settings, catalog)
+        else:
+            choice = _resolve_bare_name(target, preferred, settings, catalog, allow_other_provider=True)
+            setting = f"{rule.targets_setting}, {rule.origin}"
+            choice = structs.replace(choice, model_setting=setting, variable=rule.targets_setting)
+            found = [structs.replace(choice, weight=rule.weights.get(target, 1.0))]
+        for choice in found:
+            cause = f"and {choice.reason}" if rule.balance == "order" else BALANCE_TEXTS[rule.balance]
+            choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=f"{rule.label}, {cause}"))
+    return list(choices.values())
+
+
+def choose_models_for_tier(
+    tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
+) -> list[ModelChoice]:
+    """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks."""
+    if tier in settings.tier_models:
+        variable, value = f"MODEL_{tier.upper()}", settings.tier_models[tier]
+    elif preferred.serves_claude:
+        variable, value = "", None
+    elif tier == "haiku":
+        variable, value = "SMALL_MODEL", settings.small_model
+    elif tier == "sonnet" and settings.middle_model is not None:
+        variable, value = "MIDDLE_MODEL", settings.middle_model
+    else:
+        variable, value = "BIG_MODEL", settings.big_model
+    if value is not None:
+        origin = settings.origins.get(variable, "set")
+        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
+        reason, setting = f"{tier} is {variable} ({origin}), and {choice.reason}", f"{variable}, {origin}"
+        first = structs.replace(choice, reason=reason, model_setting=setting, variable=variable, tier=tier)
+    elif preferred.serves_claude:
+        reason = f"{preferred.name} is preferred and serves Claude models itself"
+        first = ModelChoice(provider=preferred, model=requested, reason=reason, model_setting="as asked", tier=tier)
+    else:
+        reason = f"{tier} is {variable} (default of {preferred.name})"
+        choice = _through_vertex(preferred, _default_model(tier, preferred, catalog), reason, settings)
+        first = structs.replace(choice, model_setting=f"{variable}{DEFAULT_MODEL_SUFFIX}", variable=variable, tier=tier)
+    choices = {first.prefixed_id: first}
+    variable = f"FALLBACK_{tier.upper()}"
+    setting = f"{variable}, {settings.origins.get(variable, 'set')}"
+    for value in settings.fallbacks.get(tier, ()):
+        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
+        reason = f"{variable} lists it next, and {choice.reason}"
+        choices.setdefault(
+            choice.prefixed_id, structs.replace(choice, reason=reason, model_setting=setting, variable=variable)
+        )
+    return list(choices.values())
+
+
+def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
+    model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
+    installed = catalog.cached_model_ids(preferred.name)
+    if preferred.uses_installed_models and installed and not _is_listed(model, installed):
+        local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
+        return local[-1] if tier == "haiku" else local[0]
+    return model
+
+
+def _resolve_bare_name(
+    name: str, preferred: Provider, settings: Settings, catalog: Catalog, *, allow_other_provider: bool
+) -> ModelChoice:
+    """Return the choice for a model name without a provider prefix and without a Claude tier.
+
+    `allow_other_provider`: the `unknown_model_provider` of the preferred provider may receive a name that no provider
+    lists.
+    """
+    if name in _list_of(preferred, settings):
+        return _through_vertex(
+            preferred, name, f"a name without a prefix gets that of its list: {preferred.prefix}", settings
+        )
+    registry = find_registry(settings)
+    row, model_name = _split_prefix(name, registry)
+    if row is not None:
+        return _through_vertex(row, model_name, f"its prefix names the provider: {row.prefix}", settings)
+    row = next((row for row in registry if name in _list_of(row, settings)), None)
+    if row is not None:
+        if row.vertex_provider == preferred.name:
+            row = preferred
+        return _through_vertex(row, name, f"a name without a prefix gets that of its list: {row.prefix}", settings)
+    if any(fnmatchcase(name, pattern) for pattern in preferred.model_id_patterns) or _is_listed(
+        name, catalog.cached_model_ids(preferred.name)
+    ):
+        return _through_vertex(preferred, name, f"it is one of {preferred.name}'s own", settings)
+    other = preferred.unknown_model_provider
+    if allow_other_provider and settings.keys.get(other):
+        reason = f"neither {preferred.name} nor a model list has it, so it is sent to {other}, whose key is set"
+        return ModelChoice(provider=registry.find(other), model=name, reason=reason, note=f"{name}: {reason}")
+    reason = f"an unlisted name is sent to the preferred provider: {preferred.prefix}"
+    return _through_vertex(preferred, name, reason, settings, note=f"{name}: {reason}")
+
+
+def _through_vertex(row: Provider, model: str, reason: str, settings: Settings, *, note: str = "") -> ModelChoice:
+    if row.vertex_provider and settings.use_vertex_auth:
+        row = find_registry(settings).find(row.vertex_provider)
+        reason = f"{reason}; USE_VERTEX_AUTH sends Google's models to {row.prefix}"
+    return ModelChoice(provider=row, model=model, reason=reason, note=note)
+
+
+def _list_of(row: Provider, settings: Settings) -> Sequence[str]:
+    extra = settings.extra_models.get(row.name)
+    return (*row.known_models, *extra) if extra else row.known_models
+
+
+def _is_listed(name: str, listing: Sequence[str] | None) -> bool:
+    return listing is not None and (name in listing or f"{name}:latest" in listing)
+
+
+def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
+    """Return the requested model id without alias and suffix `[1m]`, and its Claude tier ("" if none).
+
+    Raises `InvalidRequest` if the id is empty or too long.
+    """
+    registry = find_registry(settings)
+    name = _strip_suffixes(requested, registry)
+    row, model_name = _split_prefix(name, registry)
+    if row is None or (row.serves_claude and name not in _list_of(preferred, settings)):
+        return name, find_tier(name if row is None else model_name) or ""
+    return name, ""
+
+
+def find_tier(name: str) -> str | None:
+    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id names no tier.
+
+    Upper and lower case are equal. For `mythos`, the tier `fable` is returned.
+    """
+    match = _TIER.search(name.lower())
+    return _OTHER_TIERS.get(match[1], match[1]) if match else None
+
+
+def _strip_suffixes(requested: str, registry: ProviderRegistry) -> str:
+    name = requested.strip()
+    if name[-len(_LONG_CONTEXT) :].lower() == _LONG_CONTEXT:
+        name = name[: -len(_LONG_CONTEXT)]
+    if not name:
+        raise InvalidRequest("model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1")
+    if len(name) > _MAX_NAME_LENGTH:  # names are cached and shown in errors
+        raise InvalidRequest(f"model: a name of {len(name)} characters is too long; the maximum is {_MAX_NAME_LENGTH}.")
+    if name[: len(_ALIAS)].lower() == _ALIAS:
+        row, _ = _split_prefix(name[len(_ALIAS) :], registry)
+        if row is not None:
+            return name[len(_ALIAS) :]
+    return name
+
+
+def _split_prefix(name: str, registry: ProviderRegistry) -> tuple[Provider | None, str]:
+    prefix, slash, model_name = name.partition("/")
+    if not slash:
+        return None, name
+    if (row := registry.find_by_extra_prefix(prefix.lower())) is not None:
+        return row, f"{prefix.lower()}/{model_name}" if model_name else ""
+    row = registry.find_by_prefix(prefix.lower())
+    return row, name if row is None else model_name
+
+
+def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> Target:
+    """Return the target for a chosen model. Raises `ClientError` if it is not served, cannot chat or has no wire."""
+    row, model = choice.provider, choice.model
+    if row.transport == "demo":
+        preferred_provider = find_preferred_provider(settings, catalog)
+        if not settings.serve_demo and preferred_provider is not row:
+            refused = (
+                f"{choice.prefixed_id} is not served: the preferred provider is {preferred_provider.name}. "
+                "SERVE_DEMO=true serves both."
+            )
+            if choice.model_setting:
+                raise InvalidRequest(f"{choice.model_setting}: {refused}")
+            raise UnknownModel(f"model: {refused}")
+    if reason := row.non_chat_models.get(model):
+        retired = row.retired_models.get(row.default_big_model or "")
+        alternative = f"{row.prefix}/{retired.successor if retired else row.default_big_model}"
+        raise InvalidRequest(
+            f"{choice.prefixed_id} {reason} and does not support chat. One that does is {alternative}. "
+            f"Chat models of {row.prefix}:  anthropic-proxy models {row.prefix}"
+        )
+    if not model:
+        example = f"{row.prefix}/<model>" if row.is_configured else "mistral/mistral-large-latest"
+        raise InvalidRequest(
+            f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to {example}"
+        )
+    wire_name, server = _pick_wire(row, model, settings), find_server_override(row, settings)
+    config = _find_wire_config(row, server, wire_name)
+    if config.custom_url_only and row.name not in settings.base_urls:
+        raise UnsupportedFeature(
+            f"{choice.prefixed_id} cannot be reached: {row.title} does not support {wire_name}. "
+            f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in {row.base_url_variable}"
+        )
+    dialect = _merge_dialect(config, model)
+    return Target(
+        provider=row,
+        model=model,
+        wire=config.wire,
+        dialect=_apply_settings(dialect, config, settings),
+        capabilities=find_capabilities(row, model, settings, catalog),
+        base_url=find_base_url(row, config, settings),
+        model_setting=choice.model_setting if choice.variable else "",
+        weight=choice.weight,
+    )
+
+
+def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
+    requested = settings.wires.get(row.name)
+    if requested is not None:
+        return requested
+    matching = (wire for pattern, wire in row.wire_rules if fnmatchcase(model.lower(), pattern))
+    return next(matching, next(iter(row.wires)))
+
+
+def _find_wire_config(row: Provider, server: ServerOverride | None, wire_name: str) -> AnyWireConfig:
+    """Return the configuration of the wire `wire_name`, for the server of the base URL setting if one is known."""
+    config = server.wires.get(wire_name) if server else None
+    return config or row.wires[wire_name]
+
+
+@lru_cache(maxsize=1024)
+def _merge_dialect(config: AnyWireConfig, model: str) -> BaseDialect:
+    changes: dict[str, object] = {}
+    for rule in config.model_rules:
+        if rule.matches_model(model):
+            changes.update(rule.dialect_fields)
+    dialect: BaseDialect = config.dialect
+    return structs.replace(dialect, **changes) if changes else dialect
+
+
+def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Settings) -> BaseDialect:
+    changes = {
+        key: value for key, name in config.setting_overrides.items() if (value := getattr(settings, name)) is not None
+    }
+    return structs.replace(dialect, **changes) if changes else dialect
+
+
+def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
+    """Return a copy of a target (provider and model) that uses the wire (API) `wire_name` instead.
+
+    None: the provider does not offer this wire, or a setting fixes another one.
+    """
+    row, server = target.provider, find_server_override(target.provider, settings)
+    if row.name in settings.wires or wire_name not in row.wires:
+        return None
+    config = _find_wire_config(row, server, wire_name)
+    if config.custom_url_only and row.name not in settings.base_urls:
+        return None
+    dialect = _merge_dialect(config, target.model)
+    return structs.replace(
+        target,
+        wire=config.wire,
+        dialect=_apply_settings(dialect, config, settings),
+        base_url=find_base_url(row, config, settings),
+    )
+
+
+def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
+    """Return the target with the wire (API) on which the provider runs most of the `wanted` server tools.
+
+    The wire is kept if a base URL setting selects another server, because its server tools are unknown.
+    """
+    if find_server_override(target.provider, settings) is not None:
+        return target
+    others = (switch_wire(target, name, settings) for name in target.provider.wires)
+    candidates = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]
+    return max(candidates, key=lambda candidate: len(wanted.intersection(candidate.dialect.server_tools)))
+
+
+def find_server_tools(provider: Provider, model: str, settings: Settings) -> frozenset[str]:
+    """Return the kinds of the server tools that the provider itself runs for a model, over any of its APIs."""
+    server = find_server_override(provider, settings)
+    if server is not None or provider.name in settings.wires:
+        configs = [_find_wire_config(provider, server, _pick_wire(provider, model, settings))]
+    else:
+        configs = [config for config in provider.wires.values() if not config.custom_url_only]
+    return frozenset(kind for config in configs for kind in _merge_dialect(config, model).server_tools)
+
+
+def find_server_override(provider: Provider, settings: Settings) -> ServerOverride | None:
+    """Return the registry entry of the server that the base URL setting of a provider selects.
+
+    None: no setting, the provider's own server, or a server without an entry.
+    """
+    base_url = settings.base_urls.get(provider.name)
+    return None if base_url is None or not provider.servers else _match_server(provider, base_url)
+
+
+@lru_cache(maxsize=64)
+def _match_server(provider: Provider, base_url: str) -> ServerOverride | None:
+    url = urlsplit(base_url)
+    if url.hostname == urlsplit(provider.base_url).hostname:
+        return None
+    location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
+    return next(
+        (
+            server
+            for server in provider.servers
+            if any(fnmatchcase(location, pattern) for pattern in server.url_patterns)
+        ),
+        None,
+    )
+
+
+def find_base_url(provider: Provider, config: AnyWireConfig, settings: Settings) -> str:
+    """Return the base URL at which a provider offers the API that `config` describes, without a trailing slash.
+
+    If no setting names the Google Cloud project, the URL contains the placeholder `UNKNOWN_PROJECT` instead.
+    """
+    base_url = settings.base_urls.get(provider.name)
+    if base_url is None:
+        location = settings.vertex_location
+        regional = (url for pattern, url in provider.regional_urls if fnmatchcase(location, pattern))
+        base_url = next(regional, provider.base_url)
+    elif provider.default_url_path and not urlsplit(base_url).path:
+        base_url += provider.default_url_path
+    if provider.project_url_path:
+        if "/projects/" not in base_url:
+            base_url += provider.project_url_path
+        project = settings.vertex_project or UNKNOWN_PROJECT
+        base_url = base_url.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
+    for suffix, replacement in config.url_suffixes:
+        if base_url.endswith(suffix):
+            return base_url.removesuffix(suffix) + replacement
+    return base_url
+
+
+def build_server_name(provider: Provider, base_url: str) -> str:
+    """Return the provider and the host as one text, such as `openai api.openai.com`.
+
+    Facts about the models of a server are stored under this text.
+    """
+    return f"{provider.name} {urlsplit(base_url).netloc.rpartition('@')[2]}"
+
+
+def find_capabilities(provider: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
+    """Return the limits and features of a provider's model at the server that is called."""
+    server = find_server_override(provider, settings)
+    learned = None
+    if catalog.has_learned_models and not provider.uses_installed_models:  # Ollama reports its capabilities itself
+        base_url = settings.base_urls.get(provider.name, provider.base_url)
+        learned = catalog.find_learned_model(build_server_name(provider, base_url), model)
+    if server is None:
+        capabilities = catalog.cached_capabilities(provider.name, model, provider.models_table)
+        return apply_capability_rules(provider, model, learned.apply(capabilities) if learned else capabilities)
+    capabilities = catalog.cached_capabilities(server.models_table or provider.name, model)
+    if not capabilities.known and server.capabilities:
+        capabilities = structs.replace(capabilities, **server.capabilities)
+    if server.accepts_pdf:
+        capabilities = structs.replace(capabilities, accepts_pdf=True)
+    return learned.apply(capabilities) if learned else capabilities
+
+
+def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+    """Return the limits and features of a model, with the changes from the provider's table in the file."""
+    changes: dict[str, object] = {}
+    for pattern, fields in provider.capability_rules:
+        if fnmatchcase(model.lower(), pattern):
+            changes.update(fields)
+    return structs.replace(capabilities, **changes) if changes else capabilities
+
+
+def find_retirement(provider: Provider, model: str, settings: Settings) -> RetiredModel | None:
+    """Return the retirement of a model, past or announced, at the server that is called. None: none is known there."""
+    server = find_server_override(provider, settings)
+    if server is not None and server.wires:
+        return server.retired_models.get(model)
+    return provider.retired_models.get(model)
+
+
+def find_successor(target: Target, settings: Settings, catalog: Catalog, today: date) -> Target | None:
+    """Return the target with the successor of a retired default model.
+
+    None: the model is in use until after `today`, or a setting or the client names it.
+    """
+    retirement = find_retirement(target.provider, target.model, settings)
+    is_default = target.model_setting.endswith(DEFAULT_MODEL_SUFFIX)
+    if not is_default or retirement is None or date.fromisoformat(retirement.retired_on) > today:
+        return None
+    choice = ModelChoice(
+        provider=target.provider,
+        model=retirement.successor,
+        reason="",
+        model_setting=target.model_setting,
+        variable=target.model_setting,
+        weight=target.weight,
+    )
+    return _build_target(choice, settings, catalog)
+
+
+class TierMapping(Struct, frozen=True, kw_only=True):
+    """The models to which one Claude tier (haiku, sonnet …) is mapped, and the setting that decides this."""
+
+    tier: str
+    target: str
+    """Model id with provider prefix: `openai/gpt-4.1`. Anthropic without a setting: `anthropic/claude-opus-…`."""
+    reason: str
+    """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
+    fallbacks: Sequence[str] = ()
+    """Model ids with prefix, in the order of the attempts after `target`."""
+    retirement: RetiredModel | None = None
+    """Retirement of the model of `target`. None: not announced."""
+    retiring_vendor: str = ""
+    """Name of the provider or server that retires the model."""
+    problems: Sequence[str] = ()
+    """One error text per target or fallback that cannot serve requests, for example without a key."""
+
+
+def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:
+    """Return the model mapping of each Claude tier, in the order haiku, sonnet, opus, fable."""
+    preferred_provider = find_preferred_provider(settings, catalog)
+    rows = []
+    for tier in TIERS:
+        choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
+        first, *others = choices
+        server = find_server_override(first.provider, settings)
+        problems = (_describe_choice_problem(choice, settings, catalog) for choice in choices)
+        rows.append(
+            TierMapping(
+                tier=tier,
+                target=first.prefixed_id,
+                reason=first.model_setting,
+                fallbacks=tuple(choice.prefixed_id for choice in others),
+                retirement=find_retirement(first.provider, first.model, settings),
+                retiring_vendor=(server.title if server else "") or first.provider.title,
+                problems=tuple(filter(None, problems)),
+            )
+        )
+    return rows
+
+
+_ANY_MODEL = "claude-sonnet"
+"""Model id that stands for the requested one when a route has the target `default` (the model mapping). Problems of
+this model are reported with the model mapping."""
+
+
+def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
+    """Return the models that routes of the configuration file name by id, each with the first route that names it.
+
+    Targets that are a Claude tier, or `default`, are not included.
+    """
+    found: dict[str, tuple[ConfiguredRoute, ModelChoice]] = {}
+    preferred = find_preferred_provider(settings, catalog)
+    for rule in settings.routes:
+        for choice in choose_models_for_rule(rule, _ANY_MODEL, preferred, settings, catalog):
+            if choice.variable == rule.targets_setting:
+                found.setdefault(choice.prefixed_id, (rule, choice))
+    return list(found.values())
+
+
+def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
+    """Return two lists of texts about models in routes: problems that prevent replies, and warnings."""
+    problems, warnings = [], []
+    for rule, choice in list_rule_choices(settings, catalog):
+        if problem := _describe_choice_problem(choice, settings, catalog):
+            problems.append(problem if rule.name in problem else f"The {rule.label}: {problem}")
+        elif choice.note:
+            warnings.append(
+                f'{rule.targets_setting} contains "{choice.model}", which has no prefix and is in no model list, so it '
+                f"is sent to {choice.provider.prefix}. Write {choice.prefixed_id}, or the prefix of another provider. "
+                f"Set in {rule.origin.replace(' line ', ', line ')}."
+            )
+    return problems, warnings
+
+
+def _describe_choice_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
+    """Return the reason why a chosen model cannot serve requests, with a remedy. "": no problem."""
+    try:
+        _build_target(choice, settings, catalog)
+    except ClientError as error:
+        return error.message
+    return _describe_unknown_prefix(choice, settings) or describe_missing_key(choice.provider, settings)
+
+
+_MIN_SIMILARITY = 0.7
+
+
+def _describe_unknown_prefix(choice: ModelChoice, settings: Settings) -> str:
+    """Return an error text if the model of a setting has an unknown provider prefix. "": no such error."""
+    prefix, slash, model = choice.model.partition("/")
+    is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider
+    if not slash or not is_guess or _has_ids_with_slash(choice.provider, settings):
+        return ""
+    registry = find_registry(settings)
+    word = prefix.lower()
+    # a model may begin with the prefix that the user means, as in grok/grok-4, and a prefix may be misspelled
+    meant = next((row.prefix for row in registry if any(name.startswith(f"{word}-") for name in row.known_models)), "")
+    if not meant:
+        offered = [name for row in registry if row.offered_to_users for name in (row.prefix, row.name)]
+        similar = find_similar_choice(word, offered, _MIN_SIMILARITY)
+        meant = next((row.prefix for row in registry if similar in (row.prefix, row.name)), "")
+    variable, known = choice.variable, [row.prefix for row in registry if row.offered_to_users]
+    place = settings.origins.get(variable, "environment").replace(" line ", ", line ")
+    where = "the environment" if place == "environment" else place
+    is_list = variable.startswith(("FALLBACK_", TARGETS_SETTING))
+    subject = f'{variable} contains "{choice.model}"' if is_list else f'{variable} is "{choice.model}"'
+    hint = f" Did you mean {'' if is_list else variable + '='}{meant}/{model}" if meant else ""
+    return (
+        f"{subject}, but {prefix}/ is the prefix of no provider, and {choice.provider.prefix} has no such model. "
+        f"Use {join_with_or(known)} as the prefix. Set in {where}.{hint}"
+    )
+
+
+def _has_ids_with_slash(row: Provider, settings: Settings) -> bool:
+    """Return True if model ids of a provider may contain a slash that does not end a provider prefix."""
+    is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
+    if is_own_server or row.key_source == "google" or row.transport != "http":
+        return True
+    return any("/" in model for model in row.known_models)
+
+
+def describe_missing_key(provider: Provider, settings: Settings) -> str:
+    """Return an error text with a remedy if a provider has no key but requires one. "": no key is missing."""
+    if provider.key_source == "google":
+        chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
+        if chosen or settings.vertex_project or settings.google_credentials_file:
+            return ""
+        return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. Set it in .env or in the environment."
+    if problem := settings.key_problems.get(provider.name):
+        return f"{provider.prefix} has no key: {problem}"
+    own_server = provider.key_required == "own_address" and provider.name in settings.base_urls
+    if provider.key_variable is None or provider.key_required == "never" or own_server:
+        return ""
+    if provider.accepts_client_credential and not settings.requires_client_key():
+        return ""  # the credential of the client is forwarded
+    if settings.keys.get(provider.name):
+        return ""
+    if provider.is_configured:
+        origin = settings.origins.get(provider.base_url_variable or "", "").replace(" line ", ", line ")
+        variable = f"{provider.name.upper().replace('-', '_')}_API_KEY"
+        return (
+            f"{provider.prefix} has no key: {provider.title} requires one. "
+            f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'
+        )
+    return (
+        f"{provider.prefix} has no key: {provider.key_variable} is not set. "
+        "Set it in .env or in the environment and start the proxy again."
+    )

@@ -1,0 +1,517 @@
+"""Routes of the configuration file (`[[routes]]`): rules that choose providers and models by properties of a request.
+
+`RouteRules` checks the routes in the order of the file, and returns the first one of which a request meets all
+conditions. `RequestFacts` has the properties that conditions check, each computed only if a condition needs it, and
+only once. `RouteBalancer` then orders the targets (provider and model) of the route by weight, latency or price.
+
+The time of a check is in proportion to the number of routes and conditions. A request cannot make it longer, because
+patterns are compared only with short values.
+"""
+
+import asyncio
+import math
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from fnmatch import translate
+from functools import cached_property
+from hashlib import blake2b
+from operator import attrgetter
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.messages.models import (
+    DocumentBlock,
+    ImageBlock,
+    MessagesRequest,
+    ToolResultBlock,
+    decode_nested_content,
+)
+from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds
+from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.errors import ClientError
+from anthropic_proxy.gateway.settings import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
+from anthropic_proxy.gateway.settings.values import join_with_or
+from anthropic_proxy.plugins import Store, StoreUnavailable
+
+SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
+_CLAUDE_CODE = "claude-cli/"
+"""Beginning of the header `user-agent` of Claude Code."""
+_MEDIA_WORDS = (b'"image"', b'"document"')
+_TEXT_SOURCES = ("text", "content")
+"""Source types of documents that contain text. A document with another source type is a PDF."""
+_DRAW_COUNT = 1 << 32
+"""Number of different draws of `RequestFacts.draw_integer`."""
+
+
+class RequestFacts:
+    """Properties of one client request that the conditions of routes check.
+
+    `headers` have names in lower case, and `now` is in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        request: MessagesRequest,
+        *,
+        model: str,
+        tier: str,
+        headers: Mapping[str, str],
+        key: str,
+        team: str,
+        now: float,
+        count_tokens: Callable[[MessagesRequest], int],
+        request_id: str = "",
+    ) -> None:
+        self._request = request
+        self.model = model.lower()
+        self.tier = tier
+        self.headers = headers
+        self.key = key
+        self.team = team
+        self.now = now
+        self._count_tokens = count_tokens
+        self._request_id = request_id
+        self._times: dict[str | None, tuple[int, int]] = {}
+        # no `cached_property` for long computations: until Python 3.12, all objects share its lock
+        self._input_tokens: int | None = None
+        self._media: tuple[bool, bool] | None = None
+        self._web_search: bool | None = None
+
+    @property
+    def project(self) -> str:
+        """Value of the request header `x-project`. "": the header is absent."""
+        return self.headers.get(PROJECT_HEADER, "")
+
+    @property
+    def subagent(self) -> bool:
+        """True if a sub-agent of Claude Code sent the request."""
+        return bool(self.headers.get(AGENT_HEADER))
+
+    @property
+    def thinking(self) -> bool:
+        """True if the request enables thinking."""
+        return self._request.thinking is not None and self._request.thinking.type != "disabled"
+
+    @property
+    def web_search(self) -> bool:
+        """True if the request offers the web search tool of the Messages API (a server tool)."""
+        if self._web_search is None:
+            self._web_search = "web_search" in server_tool_kinds(self._request.tools)
+        return self._web_search
+
+    @property
+    def background(self) -> bool:
+        """True if Claude Code sent the call beside the conversation, for example for a title.
+
+        Such calls have no tools and no thinking.
+        """
+        is_claude_code = SESSION_HEADER in self.headers or self.headers.get("user-agent", "").startswith(_CLAUDE_CODE)
+        return is_claude_code and not self._request.tools and not self.thinking
+
+    @property
+    def input_tokens(self) -> int:
+        """Estimated input tokens. If the request cannot be decoded: the size of its body in bytes, divided by 4."""
+        if self._input_tokens is None:
+            try:
+                self._input_tokens = self._count_tokens(self._request)
+            except ClientError:
+                self._input_tokens = self._request.body_bytes // 4
+        return self._input_tokens
+
+    @property
+    def images(self) -> bool:
+        """True if a message or tool result contains an image."""
+        return self._find_media()[0]
+
+    @property
+    def pdfs(self) -> bool:
+        """True if a message or tool result contains a PDF document."""
+        return self._find_media()[1]
+
+    def _find_media(self) -> tuple[bool, bool]:
+        """Return two flags: a message or tool result contains an image; one contains a PDF document."""
+        if self._media is not None:
+            return self._media
+        images = pdfs = False
+        for message in self._request.messages:
+            if isinstance(message.content, str):
+                continue
+            for outer in message.content:
+                blocks = [outer]
+                if isinstance(outer, ToolResultBlock):
+                    content = bytes(outer.content)
+                    if any(word in content for word in _MEDIA_WORDS):  # the others are not decoded
+                        with suppress(ClientError):
+                            blocks = decode_nested_content(outer.content)
+                for block in blocks:
+                    images = images or isinstance(block, ImageBlock)
+                    pdfs = pdfs or (isinstance(block, DocumentBlock) and block.source.type not in _TEXT_SOURCES)
+        self._media = images, pdfs
+        return self._media
+
+    def local_weekday_and_minute(self, zone: str | None) -> tuple[int, int]:
+        """Return the time of the request as day of the week (0: Monday) and minutes since midnight.
+
+        `zone` is a time zone, such as `Europe/Berlin`; None: that of the server.
+        """
+        if zone not in self._times:
+            moment = datetime.fromtimestamp(self.now, load_time_zone(zone))
+            self._times[zone] = moment.weekday(), moment.hour * 60 + moment.minute
+        return self._times[zone]
+
+    @cached_property
+    def session(self) -> str:
+        """Session id that the client sent in a header or in `metadata.user_id`. "": the client sent none."""
+        if session := self.headers.get(SESSION_HEADER):
+            return session
+        metadata = self._request.metadata
+        return (metadata and metadata.user_id and find_session_id(metadata.user_id)) or ""
+
+    def draw_percent(self, name: str) -> float:
+        """Return a pseudo-random number from 0 to 100 for the route `name`, the same within a session."""
+        return self.draw_integer(draw_factor(name)) * 100 / _DRAW_COUNT
+
+    def draw_integer(self, factor: int) -> int:
+        """Return a pseudo-random integer below `_DRAW_COUNT`, the same for all requests of a session.
+
+        A route with a share of 10 % matches if the integer is below 10 % of `_DRAW_COUNT`. So a session stays in the
+        share or outside of it, on all workers and instances. `factor` is the result of `draw_factor` for the route.
+        """
+        return factor * self._session_hash % _DRAW_COUNT
+
+    @cached_property
+    def _session_hash(self) -> int:
+        return _hash(self.session or self._request_id)
+
+
+def draw_factor(name: str) -> int:
+    """Return the argument of `RequestFacts.draw_integer` for a route, computed from the name of the route.
+
+    Each route thereby has other draws. Otherwise all routes with the same share would match the same sessions.
+    """
+    return _hash(name) | 1
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=4).digest())
+
+
+_WILDCARDS = frozenset("*?[")
+"""Characters that make a text a pattern of `fnmatch`. A text without them is a name, compared in full."""
+_MAX_PATTERN_TEXT = 256
+"""Maximum characters of a value that is compared with patterns, because longer comparisons take too long. Patterns with
+only a fixed beginning (`gpt-*`) have no maximum."""
+_FLAGS = {
+    "subagent": ("a sub-agent", "no sub-agent"),
+    "web_search": ("web search", "no web search"),
+    "thinking": ("thinking", "no thinking"),
+    "background": ("a background call", "no background call"),
+    "images": ("images", "no images"),
+    "pdfs": ("PDFs", "no PDFs"),
+}
+"""Conditions that are true or false, as fields of `when` and of `RequestFacts` → their texts for users."""
+_READS_BODY = frozenset({"thinking", "background", "images", "pdfs", "input"})
+"""Names of conditions that need the decoded messages or other fields of the request body."""
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MINUTES_PER_DAY = 24 * 60
+
+
+class Condition(Struct, frozen=True, eq=False):
+    """One condition of a route, as a function that checks a request, and as text for users."""
+
+    name: str
+    """Name of the field of `when`. `input` and `time` are conditions that join several fields."""
+    requirement: str
+    """The required value as text for users: `input above 200,000 tokens`."""
+    is_met: Callable[[RequestFacts], bool]
+    describe_value: Callable[[RequestFacts], str]
+    """Returns the actual value of a request as text for users: `the input has about 1,234 tokens`."""
+
+
+def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
+    """Return the conditions of a route in the order of their checks.
+
+    The first condition that is not met ends the checks. So those with little work come first, and the token count is
+    last.
+    """
+    when = route.when
+    found: list[Condition] = []
+    if tiers := list_condition_texts(when.tier):
+        allowed = frozenset(tiers)
+        found.append(
+            Condition(
+                "tier",
+                f"tier {join_with_or(tiers)}",
+                lambda facts: facts.tier in allowed,
+                lambda facts: f"the tier is {facts.tier}" if facts.tier else "the model has no tier",
+            )
+        )
+    found += [
+        _compile_name(name, texts)
+        for name in ("model", "key", "team", "project")
+        if (texts := list_condition_texts(getattr(when, name)))
+    ]
+    for header, value in (when.header or {}).items():
+        found.append(_compile_header(header.lower(), list_condition_texts(value)))
+    if list_condition_texts(when.time) or list_condition_texts(when.weekdays):
+        found.append(_compile_time(route))
+    if (share := when.share) is not None:
+        factor, limit = draw_factor(route.name), round(share / 100 * _DRAW_COUNT)
+        found.append(
+            Condition(
+                "share",
+                f"{share:g} % of the sessions",
+                lambda facts: facts.draw_integer(factor) < limit,
+                lambda facts: f"this session is at {facts.draw_percent(route.name):.1f} %",
+            )
+        )
+    for name, (positive, negative) in _FLAGS.items():
+        if (wanted := getattr(when, name)) is not None:
+            found.append(_compile_flag(name, wanted, positive, negative))
+    above, below = when.input_above, when.input_below
+    if above is not None or below is not None:
+        limits = [f"above {above:,}" if above is not None else "", f"below {below:,}" if below is not None else ""]
+        lower, upper = -1 if above is None else above, math.inf if below is None else below
+        found.append(
+            Condition(
+                "input",
+                f"input {' and '.join(filter(None, limits))} tokens",
+                lambda facts: lower < facts.input_tokens < upper,
+                lambda facts: f"the input has about {facts.input_tokens:,} tokens",
+            )
+        )
+    return tuple(found)
+
+
+def _compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that compares a text with names and `fnmatch` patterns. A pattern matches no empty text."""
+    names = frozenset(text for text in patterns if not _WILDCARDS.intersection(text))
+    beginnings = tuple(text[:-1] for text in patterns if text[-1:] == "*" and not _WILDCARDS.intersection(text[:-1]))
+    others = [
+        re.compile(translate(text)).match
+        for text in patterns
+        if text not in names and not (text[-1:] == "*" and text[:-1] in beginnings)
+    ]
+
+    def matches(text: str) -> bool:
+        if text in names or (text and text.startswith(beginnings)):
+            return True
+        return 0 < len(text) <= _MAX_PATTERN_TEXT and any(match(text) for match in others)
+
+    return matches
+
+
+def _compile_name(name: str, texts: Sequence[str]) -> Condition:
+    # the model id of a request is in lower case
+    matches = _compile_patterns([text.lower() for text in texts] if name == "model" else texts)
+    read: Callable[[RequestFacts], str] = attrgetter(name)
+
+    def describe_value(facts: RequestFacts) -> str:
+        return f"the {name} is {text}" if (text := read(facts)) else f"there is no {name}"
+
+    return Condition(name, f"{name} {join_with_or(texts)}", lambda facts: matches(read(facts)), describe_value)
+
+
+def _compile_header(name: str, texts: Sequence[str]) -> Condition:
+    matches = _compile_patterns(texts)
+
+    def is_met(facts: RequestFacts) -> bool:
+        return (text := facts.headers.get(name)) is not None and matches(text)
+
+    def describe_value(facts: RequestFacts) -> str:
+        text = facts.headers.get(name)
+        return "the header is absent" if text is None else f"the header is {text or 'empty'}"
+
+    return Condition(f"header {name}", f"header {name} {join_with_or(texts)}", is_met, describe_value)
+
+
+def _compile_time(route: ConfiguredRoute) -> Condition:
+    when, zone = route.when, route.when.time_zone
+    times, weekdays = list_condition_texts(when.time), list_condition_texts(when.weekdays)
+    days = frozenset(map(_DAYS.index, weekdays)) or frozenset(range(7))
+    periods = route.periods or (TimePeriod(0, _MINUTES_PER_DAY),)
+    place = f" ({zone})" if zone else ""
+
+    def is_met(facts: RequestFacts) -> bool:
+        day, minute = facts.local_weekday_and_minute(zone)
+        for period in periods:
+            if period.start < period.end:
+                if period.start <= minute < period.end and day in days:
+                    return True
+            elif minute >= period.start:
+                if day in days:
+                    return True
+            elif minute < period.end and (day - 1) % 7 in days:  # the period started the day before
+                return True
+        return False
+
+    def describe_value(facts: RequestFacts) -> str:
+        day, minute = facts.local_weekday_and_minute(zone)
+        return f"it is {_DAY_NAMES[day]} {minute // 60:02}:{minute % 60:02}{place}"
+
+    words = " on ".join(filter(None, (" or ".join(times), " or ".join(weekdays))))
+    return Condition("time", f"time {words}{place}", is_met, describe_value)
+
+
+def _compile_flag(name: str, wanted: bool, positive: str, negative: str) -> Condition:
+    read: Callable[[RequestFacts], bool] = attrgetter(name)
+    return Condition(
+        name,
+        positive if wanted else negative,
+        lambda facts: read(facts) is wanted,
+        lambda facts: f"the request has {positive if read(facts) else negative}",
+    )
+
+
+def describe_conditions(route: ConfiguredRoute) -> str:
+    """Return the conditions of a route as text for users: `tier opus, input above 200,000 tokens`."""
+    return ", ".join(condition.requirement for condition in compile_conditions(route)) or "every request"
+
+
+class RouteCheck(Struct, frozen=True):
+    """Explanation for users why a route of the configuration file matches a request, or does not."""
+
+    route: ConfiguredRoute
+    failed: str = ""
+    """First condition that the request does not meet, with the request's value. "": the route matches."""
+    met: Sequence[str] = ()
+    """Conditions that the request meets, with the request's values. Empty: no match, or the route has no conditions."""
+
+
+class RouteRules:
+    """The routes of the configuration file in its order, with compiled conditions."""
+
+    def __init__(self, routes: Sequence[ConfiguredRoute]) -> None:
+        self._routes = [(route, compile_conditions(route)) for route in routes]
+        names = {condition.name for _, conditions in self._routes for condition in conditions}
+        self.reads_body = bool(names & _READS_BODY)
+        """True if a condition needs the messages or other fields of the body."""
+        self.uses_session = "share" in names or any(route.balance != "order" and route.sticky for route in routes)
+        """True if the session of a request decides about its target."""
+
+    def find_matching_route(self, facts: RequestFacts) -> ConfiguredRoute | None:
+        """Return the first route that matches a request. None: no route matches."""
+        for route, conditions in self._routes:
+            for condition in conditions:
+                if not condition.is_met(facts):
+                    break
+            else:
+                return route
+        return None
+
+    def check_routes(self, facts: RequestFacts) -> list[RouteCheck]:
+        """Return an explanation for each route in order, up to the first route that matches the request."""
+        checks: list[RouteCheck] = []
+        for route, conditions in self._routes:
+            failed = next((each for each in conditions if not each.is_met(facts)), None)
+            if failed is None:
+                met = [f"{each.requirement}: {each.describe_value(facts)}" for each in conditions]
+                return [*checks, RouteCheck(route, met=met)]
+            checks.append(RouteCheck(route, f"needs {failed.requirement}, but {failed.describe_value(facts)}"))
+        return checks
+
+
+LATENCY_SECONDS = 600.0
+"""Seconds until a measured latency expires. Afterwards the next request measures the target again."""
+SESSION_SECONDS = 3600.0
+"""Seconds for which an idle session keeps its target. Prompt caches of providers expire earlier."""
+FAILURE_LATENCY_SECONDS = 60.0
+"""Seconds of latency assumed for a failed call, so that the target comes last until the next measurement."""
+FAILURE_SECONDS = 60.0
+"""Seconds until the assumed latency of a failed call expires."""
+_NEW_MEASUREMENT = 0.3
+"""Weight (0 to 1) of the latest measurement in the moving average of a target's latency."""
+
+
+class RouteBalancer:
+    """Orders the targets (provider and model) of a route for each request, by the route's field `balance`.
+
+    The first target serves the request, and the others are its fallbacks. Latencies are in the store, as is the target
+    of each session if a route by latency is sticky. While the store is unavailable, requests are served as if nothing
+    was stored.
+    """
+
+    def __init__(
+        self, store: Store, prices: Mapping[str, float], *, random: Callable[[], float] = random.random
+    ) -> None:
+        self._store = store
+        self._prices = prices
+        self._random = random
+
+    async def order_targets(
+        self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
+    ) -> Sequence[Target]:
+        """Return `targets` in the order in which they are called for a request that matches the route `rule`."""
+        if rule.balance == "order" or len(targets) < 2:
+            return targets
+        if rule.balance == "cost":
+            return sorted(targets, key=lambda target: self._prices.get(target.prefixed_id, math.inf))
+        session = facts.session if rule.sticky else ""
+        if rule.balance == "weighted":
+
+            def draw(target: Target) -> float:
+                # so each target is first as often as its weight requires; a session has the same numbers everywhere
+                number = facts.draw_percent(f"{rule.name} {target.prefixed_id}") / 100 if session else self._random()
+                return -math.log(max(number, 1e-12)) / target.weight
+
+            return sorted(targets, key=draw)
+        keys = [_latency_key(target) for target in targets]
+        if session:
+            keys.append(_session_key(rule, session))
+        stored = await asyncio.gather(*map(self._find, keys))  # at the same time: a store may be on another host
+        kept = stored[-1] if session else None
+        # the target of the session is first, then those without a measurement, which have the latency 0
+        ranks = {
+            target: (target.prefixed_id != kept, _decode_latency(latency))
+            for target, latency in zip(targets, stored, strict=False)
+        }
+        return sorted(targets, key=ranks.__getitem__)
+
+    async def record_latency(self, target: Target, seconds: float) -> None:
+        """Add the time until the first content of a reply, in seconds, to the average latency of a target."""
+        key = _latency_key(target)
+        stored = _decode_latency(await self._find(key))
+        average = seconds * _NEW_MEASUREMENT + stored * (1 - _NEW_MEASUREMENT) if stored else seconds
+        await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
+
+    async def record_failure(self, target: Target) -> None:
+        """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
+        await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
+
+    async def store_session_target(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
+        """Store the target that served a session, if the route is sticky."""
+        if rule.sticky and session:
+            await self._put(_session_key(rule, session), target.prefixed_id, SESSION_SECONDS)
+
+    async def _find(self, key: str) -> str | None:
+        try:
+            return await self._store.get(key)
+        except StoreUnavailable:
+            return None
+
+    async def _put(self, key: str, value: str, seconds: float) -> None:
+        with suppress(StoreUnavailable):
+            await self._store.put(key, value, seconds)
+
+
+def _decode_latency(text: str | None) -> float:
+    """Return a stored latency in seconds. 0: it is missing, or damaged."""
+    try:
+        return decode_json(text or "0", float)
+    except InvalidJson:
+        return 0.0
+
+
+def _latency_key(target: Target) -> str:
+    return f"route/latency/{target.upstream}/{target.model}"
+
+
+def _session_key(rule: ConfiguredRoute, session: str) -> str:
+    # session ids of clients may be long
+    digest = blake2b(session.encode(errors="replace"), digest_size=16).hexdigest()
+    return f"route/session/{rule.name}/{digest}"

@@ -1,0 +1,313 @@
+"""`HttpTransport`: sends HTTP requests to providers, with connection reuse and support for HTTP proxies.
+
+Theory of operation. A request first tries the idle connection that was used last. A server may close an idle connection
+at any time, also while the request is on its way. If nothing of a response has arrived, the server did not begin to
+work, so the request is sent once more, on a new connection; after the first byte it is never repeated. There is no
+limit and no queue of connections: the proxy limits calls elsewhere. Most requests to a path have the same headers, so
+the encoded head is cached, except with a credential of a client.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import cast
+
+import httptools
+from msgspec import Struct
+
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.upstream.http.connection import (
+    KEEP_ALIVE_SECONDS,
+    Connection,
+    ConnectionLost,
+    ConnectionPool,
+    InvalidHttp,
+    new_response_parser,
+)
+from anthropic_proxy.engine.upstream.http.dialer import Dialer, DnsCachingDialer, LocalConnectionRefused
+from anthropic_proxy.engine.upstream.http.response import HttpResponse
+from anthropic_proxy.engine.upstream.http.url import (
+    Origin,
+    Url,
+    encode_header_lines,
+    encode_request_head,
+    find_proxy,
+    join_url,
+    parse_url,
+)
+from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
+from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+
+_MAX_CACHED_HEADS = 256
+"""Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
+
+
+class _Head(Struct, frozen=True):
+    """Cached head of an upstream request: request line and headers for one URL."""
+
+    method: str
+    headers: Mapping[str, str]
+    credential: Credential | None
+    origin: Origin
+    proxy: str | None
+    """URL of the HTTP proxy. None: the server is connected directly."""
+    header_bytes: bytes
+    """Request line and headers, without `content-length` and the final empty line."""
+
+    def __repr__(self) -> str:
+        return f"_Head({self.origin})"  # the header bytes contain a key
+
+    def matches(self, request: UpstreamRequest, credential: Credential | None) -> bool:
+        return self.credential == credential and self.headers == request.headers and self.method == request.method
+
+    def complete(self, request: UpstreamRequest) -> bytes:
+        """Add `content-length` and the trace headers. Raises `ValueError` for a line break in a header."""
+        length = b"" if self.method == "GET" else b"content-length: %d\r\n" % len(request.body)
+        if not request.trace_headers:
+            return b"%b%b\r\n" % (self.header_bytes, length)
+        return b"%b%b%b\r\n" % (self.header_bytes, encode_header_lines(request.trace_headers), length)
+
+
+class HttpTransport:
+    """An idle connection is closed after `keep_alive_seconds`; 0: no reuse."""
+
+    def __init__(
+        self,
+        connect_timeout: float,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        no_proxy_hosts: str = "",
+        dialer: Dialer | None = None,
+        tls: ssl.SSLContext | None = None,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    ) -> None:
+        self._pool = ConnectionPool(keep_alive_seconds)
+        self._connector = Connector(connect_timeout, self._pool, dialer=dialer, tls=tls)
+        self._proxies = proxies or {}
+        self._no_proxy_hosts = no_proxy_hosts
+        self._heads: dict[tuple[str, str], _Head] = {}
+        """Cache: base URL and path → head of the last request. Most requests to a path have the same head."""
+        self._closed = False
+
+    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
+        """Send a request to a provider, and return the response after its status and headers have arrived.
+
+        Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`.
+        """
+        if self._closed:
+            raise ShuttingDown
+        cached = self._heads.get((base_url, request.path))
+        if cached is None or not cached.matches(request, credential):
+            cached = self._new_head(base_url, request, credential)
+        origin, head = cached.origin, cached.complete(request)
+        response = None
+        try:
+            if connection := self._pool.pop_idle(origin):
+                try:
+                    response = await connection.send_request(head, request.body)
+                except ConnectionLost as error:
+                    if error.begun:  # otherwise the server closed the idle connection before it got the request
+                        raise
+            if response is None:
+                connection = await self._connector.connect(origin, cached.proxy)
+                self._pool.add_open(connection)
+                if self._closed:
+                    connection.abort()
+                    raise ShuttingDown
+                response = await connection.send_request(head, request.body)
+            if response.status == PROXY_AUTHENTICATION_REQUIRED and cached.proxy and not origin.uses_tls:
+                await response.close()
+                raise proxy_status_error(response.status)
+        except (ConnectionLost, InvalidHttp, OSError, ValueError) as error:
+            raise _failure(origin, error, cached.proxy) from error
+        return response
+
+    def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
+        """Return the head exactly as `send` sends it. Raises `UpstreamUnreachable` if the base URL is invalid."""
+        return self._new_head(base_url, request, credential).complete(request)
+
+    async def close(self) -> None:
+        """Later calls of `send` raise `ShuttingDown`."""
+        self._closed = True
+        self._pool.close()
+
+    def _new_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> _Head:
+        url = join_url(base_url, request.path)
+        try:
+            target_url = parse_url(url)
+            proxy = find_proxy(url, self._proxies, self._no_proxy_hosts) if self._proxies else None
+            header_bytes = _encode_head(target_url, proxy, request, credential)
+        except ValueError as error:
+            raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
+        head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
+        if self._pool.keep_alive_seconds and (credential is None or credential.origin != CLIENT_CREDENTIAL_ORIGIN):
+            if len(self._heads) >= _MAX_CACHED_HEADS:
+                self._heads.clear()
+            self._heads[base_url, request.path] = head
+        return head
+
+
+def _encode_head(target_url: Url, proxy: str | None, request: UpstreamRequest, credential: Credential | None) -> bytes:
+    headers, target = dict(request.headers), target_url.request_target
+    if credential is not None:
+        headers[credential.header] = credential.value
+        headers.update(credential.extra_headers)
+    if target_url.authorization:
+        headers.setdefault("authorization", target_url.authorization)
+    if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
+        target = f"{target_url.origin}{target}"
+        if proxy_credentials := parse_url(proxy).authorization:
+            headers["proxy-authorization"] = proxy_credentials
+    return encode_request_head(request.method, target, target_url.origin.host_header, headers)
+
+
+def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:
+    if isinstance(error, InvalidHttp):
+        return UpstreamProtocolError(f"the server at {origin} violates HTTP ({error})")
+    if isinstance(error, ConnectionLost) and error.cause is None:
+        return UpstreamUnreachable(f"{origin} closed the connection without an answer")
+    if isinstance(error, TimeoutError):
+        return UpstreamUnreachable(f"no server responds at {origin} (no connection in time)")
+    location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
+    # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
+    should_retry = False if isinstance(error, LocalConnectionRefused) else None
+    reason = describe_os_error(getattr(error, "cause", error))
+    return UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
+
+
+def _redacted(url: str) -> str:
+    """Return a URL without user, password and query, which may contain secrets, for an error message."""
+    scheme, _, remainder = url.partition("?")[0].partition("://")
+    return f"{scheme}://{remainder.rpartition('@')[2]}" if remainder else scheme
+
+
+PROXY_AUTHENTICATION_REQUIRED = 407
+"""HTTP status of a proxy that requires a user and password."""
+
+
+class Connector:
+    """Opener of connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`.
+
+    `dialer` opens the TCP connections that use no HTTP proxy. None: a dialer that accepts any address is used.
+    """
+
+    def __init__(
+        self,
+        timeout_seconds: float,
+        owner: ConnectionPool,
+        *,
+        dialer: Dialer | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._seconds = timeout_seconds
+        self._owner = owner
+        self._proxy_dialer = DnsCachingDialer()
+        self._dialer = self._proxy_dialer if dialer is None else dialer
+        self._tls = tls
+
+    async def connect(self, origin: Origin, proxy: str | None) -> Connection:
+        """Return a new connection to the server `origin`.
+
+        Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported URL of the HTTP `proxy`.
+        """
+        async with asyncio.timeout(self._seconds):
+            if proxy is None:
+                return await self._connect(self._dialer, origin, origin)
+            proxy_url = parse_url(proxy)
+            if origin.uses_tls:
+                return await self._tunnel(origin, proxy_url)
+            return await self._connect(self._proxy_dialer, proxy_url.origin, origin)
+
+    async def _connect(self, dialer: Dialer, near: Origin, origin: Origin) -> Connection:
+        """`near`: peer of the TCP connection, which is the server or a proxy."""
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(origin, self._owner),
+            sock=await dialer.dial(near),
+            ssl=self._context() if near.uses_tls else None,
+            server_hostname=near.host if near.uses_tls else None,
+        )
+        return connection
+
+    async def _tunnel(self, origin: Origin, proxy_url: Url) -> Connection:
+        loop, near = asyncio.get_running_loop(), proxy_url.origin
+        transport, tunnel = await loop.create_connection(
+            _Tunnel,
+            sock=await self._proxy_dialer.dial(near),
+            ssl=self._context() if near.uses_tls else None,
+            server_hostname=near.host if near.uses_tls else None,
+        )
+        try:
+            await tunnel.request(origin, proxy_url.authorization)
+            connection = Connection(origin, self._owner)
+            encrypted = await loop.start_tls(transport, connection, self._context(), server_hostname=origin.host)
+        except BaseException:
+            transport.abort()
+            raise
+        if encrypted is None:
+            raise ConnectionAbortedError("the proxy closed the connection")
+        connection.connection_made(encrypted)
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        """Return the TLS context of the connector.
+
+        It is created at first use, because loading the certificates is slow.
+        """
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+
+def proxy_status_error(status: int) -> ConnectionRefusedError:
+    """Return the error for a status that the HTTP proxy itself has sent, for example because it needs a password."""
+    advice = ""
+    if status == PROXY_AUTHENTICATION_REQUIRED:
+        advice = "; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port"
+    return ConnectionRefusedError(f"the proxy answers with HTTP {status}{advice}")
+
+
+class _Tunnel(asyncio.Protocol):
+    """Asyncio protocol of a CONNECT request, which opens a tunnel through an HTTP proxy."""
+
+    def __init__(self) -> None:
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._parser = new_response_parser(self)
+
+    async def request(self, origin: Origin, credentials: str) -> None:
+        """Raises `ConnectionError` if the proxy rejects the tunnel.
+
+        `credentials`: of the header `proxy-authorization`.
+        """
+        authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
+        head = f"CONNECT {origin.host_and_port} HTTP/1.1\r\nhost: {origin.host_and_port}\r\n{authorization}\r\n"
+        self._transport.write(head.encode())
+        await self._opened
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._end(ConnectionError(f"the proxy violates HTTP: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc or ConnectionAbortedError("the proxy closed the connection"))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return  # an interim response
+        self._end(None if 200 <= status < 300 else proxy_status_error(status))
+
+    def _end(self, error: Exception | None) -> None:
+        if self._opened.done():
+            return
+        if error is None:
+            self._transport.pause_reading()  # the following bytes are TLS
+            self._opened.set_result(None)
+        else:
+            self._opened.set_exception(error)
+            self._opened.exception()  # mark as retrieved: a cancelled `request` never awaits the future

@@ -1,0 +1,309 @@
+"""`Connection`: one HTTP/1.1 connection to a provider, with one request at a time.
+
+Theory of operation. `_pending` is the future of a response while its head is awaited, `_response` the response while
+its body arrives; both None: the connection is idle, and `_can_reuse` says if another request may be sent. Some servers
+send a rejection before the first request. Such bytes (`_early`) are kept for it. Bytes between two requests are an
+error of the server, and the connection is closed. The caller may read slowly, so the socket pauses at
+`MAX_UNREAD_BYTES`.
+"""
+
+import asyncio
+from typing import cast
+
+import httptools
+
+from anthropic_proxy.engine.upstream.http.response import HttpResponse
+from anthropic_proxy.engine.upstream.http.url import Origin
+
+MAX_RESPONSE_HEAD_BYTES = 256 * 1024
+"""Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`.
+
+The limit also applies to chunk sizes and extensions between two fragments of a body, and to trailers.
+"""
+MAX_UNREAD_BYTES = 64 * 1024
+"""Maximum number of received bytes that the caller has not read. Above it, the connection stops reading from its
+socket."""
+MAX_TLS_WRITE_BYTES = 16 * 1024
+"""Maximum bytes of a request body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
+KEEP_ALIVE_SECONDS = 60.0
+"""Number of seconds after which an idle connection is closed. Providers close idle connections later."""
+_CLEANUP_INTERVAL_SECONDS = 15.0
+_SWITCHING = 101
+
+
+def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
+    """Return a parser for HTTP responses, which accepts some deviations, such as missing carriage returns."""
+    parser = httptools.HttpResponseParser(callbacks)
+    parser.set_dangerous_leniencies(
+        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+    )
+    return parser
+
+
+class ConnectionLost(Exception):
+    """Error: the connection ended before the status and headers of a response were complete.
+
+    `cause` is None if the server closed the connection.
+    """
+
+    def __init__(self, *, begun: bool = False, cause: Exception | None = None) -> None:
+        super().__init__()
+        self.begun = begun
+        self.cause = cause
+
+
+class InvalidHttp(Exception):
+    """Error: the received bytes are not valid HTTP or exceed a limit. The message states the reason."""
+
+
+class Connection(asyncio.Protocol):
+    """`owner` is the pool to which the connection returns after a complete response."""
+
+    def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
+        self.origin = origin
+        """Server to which the requests are sent, also if the connection leads through an HTTP proxy."""
+        self.idle_since = 0.0
+        """Time of the event loop's clock, in seconds, at which the connection became idle."""
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = new_response_parser(self)
+        self._pending: asyncio.Future[HttpResponse] | None = None
+        """Future of the response to the current request, until the response head arrives. None: no request waits."""
+        self._response: HttpResponse | None = None
+        """Response with a body that is still being received. None: no such response."""
+        self._early: bytes | None = b""
+        """Bytes that the server sent before the first request, such as an immediate rejection. None: a request was
+        sent."""
+        self._headers: dict[str, str] = {}
+        self._repeated_headers: dict[str, list[str]] = {}
+        """Name of a repeated response header → all values of that header."""
+        self._head_bytes = 0
+        """Number of bytes received since the request was sent, or since the last fragment of the body."""
+        self._can_reuse = False
+        """True if the last response permits another request on this connection."""
+
+    async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
+        """Send a request, and return the response once its status and headers have arrived.
+
+        Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if the connection ends before its headers.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise ConnectionLost
+        self._head_bytes = 0
+        self._pending = self._loop.create_future()
+        _write(transport, head, body, split_body=self.origin.uses_tls)
+        early, self._early = self._early, None
+        if early:
+            transport.resume_reading()
+            self.data_received(early)
+        try:
+            return await self._pending
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        finally:
+            self._pending = None
+
+    def is_idle(self) -> bool:
+        transport = self._transport
+        return (
+            self._can_reuse
+            and transport is not None
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+        )
+
+    def abort(self) -> None:
+        self._can_reuse = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None or (self._response is None and self._pending is None):
+            self._buffer_early_data(data)
+            return
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._can_reuse = False  # the following bytes are an unrequested protocol
+            return
+        except httptools.HttpParserError as error:
+            self._fail(InvalidHttp(str(error)))
+            return
+        response = self._response
+        if self._head_bytes > MAX_RESPONSE_HEAD_BYTES and (
+            response is not None or (self._pending and not self._pending.done())
+        ):
+            self._fail(
+                InvalidHttp(
+                    f"its {'head' if response is None else 'trailer'} has more than {MAX_RESPONSE_HEAD_BYTES:,} bytes"
+                )
+            )
+        elif response is not None and response.unread_bytes > MAX_UNREAD_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+            response.mark_reading_paused()
+
+    def eof_received(self) -> None:
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Without an error, a body is complete if the headers do not state its end: it ends with the connection."""
+        self._transport = self._parser = None
+        self._owner.remove_closed(self)
+        response, self._response = self._response, None
+        if response is not None:
+            response.end_body(exc or (EOFError() if _has_stated_end(response) else None))
+        elif self._pending is not None and not self._pending.done():
+            self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
+
+    def on_message_begin(self) -> None:
+        self._can_reuse = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._response is None:
+            key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
+            if key in self._headers:
+                self._repeated_headers.setdefault(key, [self._headers[key]]).append(text)
+            else:
+                self._headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status, headers = self._parser.get_status_code(), self._headers
+        self._headers = {}
+        if self._repeated_headers:
+            headers.update((name, ", ".join(values)) for name, values in self._repeated_headers.items())
+            self._repeated_headers = {}
+        if (100 <= status < 200 and status != _SWITCHING) or self._pending is None or self._pending.done():
+            return  # an interim or unrequested response
+        self._head_bytes = 0
+        self._response = HttpResponse(
+            status, headers, loop=self._loop, on_release=self._release, resume_reading=self._resume_reading
+        )
+        self._pending.set_result(self._response)
+
+    def on_body(self, data: bytes) -> None:
+        self._head_bytes = 0
+        if self._response is not None:
+            self._response.append_body(data)
+
+    def on_message_complete(self) -> None:
+        if self._response is None:
+            return
+        assert self._parser is not None
+        self._can_reuse = self._parser.should_keep_alive()
+        self._response.end_body()
+        self._response = None
+
+    def _buffer_early_data(self, data: bytes) -> None:
+        if self._early is None or self._transport is None:
+            self.abort()
+        else:
+            self._early += data
+            self._transport.pause_reading()
+
+    def _fail(self, error: InvalidHttp) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.end_body(error)
+        elif self._pending is not None and not self._pending.done():
+            self._pending.set_exception(error)
+        self.abort()
+
+    def _resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def _release(self, complete: bool) -> None:
+        if complete and self.is_idle():
+            self.idle_since = self._loop.time()
+            self._owner.put_idle(self)
+        else:
+            self.abort()
+
+
+def _has_stated_end(response: HttpResponse) -> bool:
+    """Return True if the headers of a response state the end of its body.
+
+    Without such headers the body ends with the connection (RFC 9112, 6.3).
+    """
+    coding = response.headers.get("transfer-encoding")
+    return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
+
+
+def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, split_body: bool) -> None:
+    if not split_body or len(body) <= MAX_TLS_WRITE_BYTES:
+        transport.writelines((head, body) if body else (head,))
+        return
+    transport.write(head)
+    view = memoryview(body)
+    for start in range(0, len(body), MAX_TLS_WRITE_BYTES):
+        if transport.is_closing():
+            return
+        transport.write(view[start : start + MAX_TLS_WRITE_BYTES])
+
+
+class ConnectionPool:
+    """Idle connections by server, for reuse, and the set of all open connections.
+
+    An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
+    """
+
+    def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+        self.keep_alive_seconds = keep_alive_seconds
+        self._open: set[Connection] = set()
+        self._idle: dict[Origin, list[Connection]] = {}
+        """Server → its idle connections, the last used one at the end. That one is reused first, so that the others
+        expire."""
+        self._cleanup_timer: asyncio.TimerHandle | None = None
+
+    def add_open(self, connection: Connection) -> None:
+        self._open.add(connection)
+
+    def pop_idle(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.is_idle():
+                return connection
+            connection.abort()
+        return None
+
+    def put_idle(self, connection: Connection) -> None:
+        if not self.keep_alive_seconds:
+            connection.abort()
+            return
+        self._idle.setdefault(connection.origin, []).append(connection)
+        if self._cleanup_timer is None:
+            self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
+
+    def remove_closed(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def close(self) -> None:
+        if self._cleanup_timer is not None:
+            self._cleanup_timer.cancel()
+            self._cleanup_timer = None
+        self._idle.clear()
+        for connection in list(self._open):
+            connection.abort()
+
+    def _close_expired(self) -> None:
+        loop, self._cleanup_timer = asyncio.get_running_loop(), None
+        for origin, idle in list(self._idle.items()):
+            for connection in idle:
+                if connection.idle_since + self.keep_alive_seconds <= loop.time():
+                    connection.abort()
+            self._idle[origin] = [connection for connection in idle if connection.is_idle()]
+        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        if self._idle:
+            self._cleanup_timer = loop.call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)

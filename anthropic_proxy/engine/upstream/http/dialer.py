@@ -1,0 +1,234 @@
+"""Opening of TCP connections: name lookup, then connection attempts to the addresses of the host."""
+
+import asyncio
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import zip_longest
+from typing import Any, Protocol
+
+from anthropic_proxy.engine.platforms.os_errors import is_connection_refused
+from anthropic_proxy.engine.upstream.http.url import Origin
+
+AddressInfo = tuple[Any, ...]
+"""One result of `socket.getaddrinfo`: family, type, protocol, canonical name, address."""
+SocketFactory = Callable[[AddressInfo], socket.socket]
+"""Function that creates an unconnected socket for an address."""
+
+
+# asyncio has Happy Eyeballs only in `create_connection`, and uvloop has it without a delay.
+async def connect_first(
+    addresses: Sequence[AddressInfo], new_socket: SocketFactory, *, delay_seconds: float
+) -> socket.socket:
+    """Return a non-blocking socket, connected to the first of the `addresses` that accepts.
+
+    If an attempt takes longer than `delay_seconds`, the next address is tried at the same time. Raises `OSError` if no
+    address accepts.
+    """
+    if len(addresses) == 1:
+        return await _connect(addresses[0], new_socket)
+    waiting, errors = deque(_interleave(addresses)), []
+    running: set[asyncio.Task[socket.socket]] = set()
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(asyncio.create_task(_connect(waiting.popleft(), new_socket)))
+            timeout = delay_seconds if waiting else None
+            done, _ = await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                running.remove(attempt)
+                try:
+                    return attempt.result()
+                except OSError as error:
+                    errors.append(error)
+    finally:
+        for attempt in running:
+            attempt.cancel()
+            attempt.add_done_callback(_close_result)
+    raise _combine(errors)
+
+
+async def _connect(info: AddressInfo, new_socket: SocketFactory) -> socket.socket:
+    opened = new_socket(info)
+    try:
+        opened.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(opened, info[4])
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
+    """Return the addresses with IPv4 and IPv6 in alternation (RFC 8305, section 4). Each family keeps its order."""
+    families: dict[int, list[AddressInfo]] = {}
+    for info in addresses:
+        families.setdefault(info[0], []).append(info)
+    return [info for rank in zip_longest(*families.values()) for info in rank if info is not None]
+
+
+def _close_result(attempt: "asyncio.Task[socket.socket]") -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+def _combine(errors: Sequence[OSError]) -> OSError:
+    """Return one error for all failed connection attempts. If all have the same error number: the first error."""
+    if not errors:
+        return OSError("the host name has no address")
+    if len({error.errno for error in errors}) == 1:
+        return errors[0]
+    return OSError(", ".join(map(str, errors)))
+
+
+DNS_CACHE_SECONDS = 300.0
+"""Number of seconds for which the addresses of a host name are cached."""
+HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
+"""Number of seconds after which the next address of a host is tried while an attempt is still running (RFC 8305)."""
+SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
+"""Size of the receive buffer of a socket in the operating system. The usual default is several MiB."""
+
+
+class LocalConnectionRefused(ConnectionRefusedError):
+    """Error: a connection was refused at an address of this machine or of a private network."""
+
+
+class Dialer(Protocol):
+    """Interface of an object that opens TCP connections to servers."""
+
+    async def dial(self, origin: Origin) -> socket.socket:
+        """Return a connected non-blocking socket to the server `origin`. Raises `OSError` if no address accepts."""
+        ...
+
+
+class DnsCachingDialer:
+    """Dialer for TCP connections to any address. It caches the addresses of each host name."""
+
+    def __init__(self) -> None:
+        self._lookups: dict[Origin, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
+        """Server → expiry of its addresses by the event loop's clock, and the name lookup, which concurrent connections
+        share."""
+
+    async def dial(self, origin: Origin) -> socket.socket:
+        """If the connection was refused and all tried addresses are private, the error is `LocalConnectionRefused`."""
+        infos: Sequence[AddressInfo] = ()
+        try:
+            infos = await self._resolve(origin)
+            return await connect_first(infos, _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS)
+        except (OSError, asyncio.CancelledError) as error:
+            self._lookups.pop(origin, None)  # the host may have moved; a connection that takes too long is cancelled
+            if is_local_connection_refused(error, [info[4][0] for info in infos]):
+                raise LocalConnectionRefused(errno.ECONNREFUSED, str(error)) from error
+            raise
+
+    async def _resolve(self, origin: Origin) -> Sequence[AddressInfo]:
+        loop = asyncio.get_running_loop()
+        expires_at, lookup = self._lookups.get(origin, (0.0, None))
+        if (
+            lookup is None
+            or expires_at <= loop.time()
+            or (lookup.done() and (lookup.cancelled() or lookup.exception() is not None))
+        ):
+            lookup = loop.create_task(_resolve(origin))
+            lookup.add_done_callback(_retrieve_exception)
+            self._lookups[origin] = (loop.time() + DNS_CACHE_SECONDS, lookup)
+        return await asyncio.shield(lookup)  # other connections may wait for it too
+
+
+def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
+    """Return True if `error` is a refused connection and all tried `addresses` are private."""
+    return is_connection_refused(error) and not any(map(is_public_address, addresses))
+
+
+async def _resolve(origin: Origin) -> Sequence[AddressInfo]:
+    flags = socket.AI_ADDRCONFIG if origin.has_host_name else socket.AI_NUMERICHOST
+    return await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM, flags=flags)
+
+
+def _retrieve_exception(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
+    """Mark the exception of a failed name lookup as retrieved.
+
+    Otherwise asyncio would log it if no request waits for it.
+    """
+    if not lookup.cancelled():
+        lookup.exception()
+
+
+def _new_socket(info: AddressInfo) -> socket.socket:
+    family, kind, protocol, *_ = info
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_RECEIVE_BUFFER_BYTES)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return made
+
+
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
+
+# The tables are our own, because the results of `ipaddress` differ between Python versions. Sources: IANA's registries
+# of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291 (mapped addresses) and the
+# cloud providers' pages on their metadata services.
+_PRIVATE_4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network; Linux treats 0.0.0.0 as loopback
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # carrier-grade NAT; Alibaba's metadata
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # Azure's own services, on a public address
+            "169.254.0.0/16",  # link-local; the metadata of most clouds
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments; Oracle's metadata
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # 6to4 relays, deprecated
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # measurements
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+        ),
+    )
+)
+_GLOBAL_6 = IPv6Network("2000::/3")
+"""Public IPv6 addresses (global unicast). All others are loopback, unique local (metadata of AWS and Google),
+link-local or multicast."""
+_PRIVATE_6 = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocol assignments; Teredo, which wraps IPv4
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, which wraps IPv4
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""IPv6 addresses that contain an IPv4 address (NAT64), used in networks without IPv4. Only the contained IPv4 address
+is checked."""
+_LOW_32 = 0xFFFFFFFF
+
+
+def is_public_address(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
+    """Return True if an IP address is public, or is in one of the networks `allowed`.
+
+    False: a private address, or a text that is no address.
+    """
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return any(found in network for network in allowed) or _is_global(found)
+
+
+def _is_global(address: IpAddress) -> bool:
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _PRIVATE_4)
+    if address in _MAPPED or address in _NAT64:
+        return _is_global(IPv4Address(int(address) & _LOW_32))
+    return address in _GLOBAL_6 and not any(address in network for network in _PRIVATE_6)

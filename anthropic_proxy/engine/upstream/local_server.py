@@ -1,0 +1,107 @@
+"""HTTP client with which commands of this program call a running proxy on this machine.
+
+Only the standard library is imported, so that commands start quickly. `token` is the credential for the proxy.
+"""
+
+import http.client
+import ssl
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from anthropic_proxy.engine.json_decoding import decode_json
+from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
+
+PROBE_TIMEOUT_SECONDS = 2.0
+"""Maximum number of seconds for a request by `get_json` or `is_credential_rejected`."""
+STREAM_TIMEOUT_SECONDS = 30.0
+"""Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
+
+
+def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
+    """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON."""
+    with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
+        try:
+            connection.request("GET", path, headers=_headers(token))
+            response = connection.getresponse()
+            return decode_json(response.read()) if response.status == http.client.OK else None
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+
+
+def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
+    """Return True if the proxy answers a `GET` of the path with status 401. False: another status, or no response."""
+    with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
+        try:
+            connection.request("GET", path, headers=_headers(token))
+            return connection.getresponse().status == http.client.UNAUTHORIZED
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def stream_message(
+    host: str, port: int, body: bytes, token: str, certificate_file: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Send a streaming request to the proxy and yield the events of the reply.
+
+    Raises `UpstreamError` for an error of the proxy, `UpstreamUnreachable` for a broken connection.
+    """
+    with closing(_connect(host, port, certificate_file)) as connection:
+        try:
+            headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", **_headers(token)}
+            connection.request("POST", "/v1/messages", body, headers)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise _error(decode_json(response.read()))
+            for line in response:
+                if line.startswith(b"data:"):
+                    event: dict[str, Any] = decode_json(line[5:])
+                    if event["type"] == "error":
+                        raise _error(event)
+                    yield event
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise UpstreamUnreachable(f"The connection to the proxy at {host}:{port} broke: {error}") from None
+
+
+def stream_events(
+    host: str, port: int, path: str, token: str, certificate_file: str = ""
+) -> Iterator[tuple[str, bytes]]:
+    """Send `GET` for an event stream of the proxy, and yield each event's name and data.
+
+    Raises `UpstreamError`, or `UpstreamUnreachable` if the connection breaks or is idle.
+    """
+    with closing(_connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)) as connection:
+        try:
+            connection.request("GET", path, headers=_headers(token))
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise _error(decode_json(response.read()))
+            name = ""
+            for line in response:
+                if line.startswith(b"event: "):
+                    name = line[7:].strip().decode()
+                elif line.startswith(b"data: "):
+                    yield name, line[6:].rstrip()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise UpstreamUnreachable(f"The connection to the proxy at {host}:{port} broke: {error}") from None
+
+
+def _connect(host: str, port: int, certificate_file: str, timeout: float | None = None) -> http.client.HTTPConnection:
+    """Return a connection to the proxy.
+
+    With TLS, only the certificate in `certificate_file` is trusted, for any host name.
+    """
+    if not certificate_file:
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+    context = ssl.create_default_context(cafile=certificate_file)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+
+
+def _headers(token: str) -> dict[str, str]:
+    return {"user-agent": "anthropic-proxy", **({"x-api-key": token} if token else {})}
+
+
+def _error(body: dict[str, Any]) -> UpstreamError:
+    return UpstreamError(str(body["error"]["message"]))

@@ -1,0 +1,184 @@
+"""`Transports`: the outgoing connections of the proxy to providers, web pages and search services.
+
+If changed settings require new connections, `reuse_or_replace` returns a new object. Client requests that are already
+running still use the old one, and the last of them closes it. So `begin_exchange` and `end_exchange` count them.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
+from anthropic_proxy.engine.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.web_search import (
+    BraveClient,
+    ExaClient,
+    MissingKeyClient,
+    SearxngClient,
+    TavilyClient,
+)
+from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.gateway.settings import SearchService, Secret, Settings, export_to_litellm
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport
+    from anthropic_proxy.engine.upstream.web_fetch import PageFetcher
+
+
+class Transports:
+    def __init__(
+        self, settings: Settings, *, setup_variables: Sequence[str], litellm_variables: dict[str, Secret] | None = None
+    ) -> None:
+        self._settings = settings
+        self._setup_variables = setup_variables
+        """Names of settings that configure a provider. Replies of the demo mention these settings."""
+        self._demo: Transport | None = None
+        self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
+        self._http = HttpTransport(
+            settings.timeouts.connect_seconds, proxies=self._proxies, no_proxy_hosts=settings.no_proxy_hosts
+        )
+        self._fetcher: PageFetcher | None = None
+        self.google_tokens = _new_google_tokens(settings)
+        self._engine: LiteLLMThread | None = None
+        self._litellm: LiteLLMTransport | None = None
+        self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
+        """Environment variables that were set for LiteLLM. Objects for later versions of the settings share this
+        dictionary."""
+        self.running_exchanges = 0
+        """Number of client requests that run with these transports."""
+        self._empty: asyncio.Event | None = None
+
+    def transports_by_name(self) -> Mapping[str, Transport]:
+        """Return the functions that send a request to a provider, by name: `http`, `litellm` and `demo`.
+
+        `Provider.transport` has the name for a provider.
+        """
+        return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
+
+    def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
+        """Return the head that HTTP would send. Nothing is sent."""
+        return self._http.encode_head(base_url, request, credential)
+
+    @property
+    def web_fetch(self) -> WebFetch | None:
+        """Function that fetches a web page for a model. None: the settings disable web fetch."""
+        return self._fetch_url if self._settings.fetch_urls else None
+
+    @property
+    def web_search(self) -> WebSearch | None:
+        """Function that runs a web search for a model. None: the settings name no search service."""
+        url, service = self._settings.search_url, self._settings.search
+        if url is not None:
+            return SearxngClient(self._http.send, url).search
+        return None if service is None else _new_search(self._http.send, service)
+
+    def reuse_or_replace(self, settings: Settings) -> "Transports":
+        """Return this object if its connections can be kept with the new settings, or else a new one."""
+        previous = self._settings
+        if _connection_settings(settings) != _connection_settings(previous):
+            return Transports(
+                settings, setup_variables=self._setup_variables, litellm_variables=self._litellm_variables
+            )
+        self._settings, self._litellm = settings, None
+        if _token_settings(settings) != _token_settings(previous):
+            self.google_tokens = _new_google_tokens(settings)
+        if self._engine is not None:
+            self._export_litellm_variables()
+        return self
+
+    def begin_exchange(self) -> None:
+        self.running_exchanges += 1
+
+    def end_exchange(self) -> None:
+        self.running_exchanges -= 1
+        if self._empty is not None and not self.running_exchanges:
+            self._empty.set()
+
+    async def wait_until_idle(self) -> None:
+        """Call this before `close`."""
+        while self.running_exchanges:
+            self._empty = self._empty or asyncio.Event()
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def close_when_idle(self) -> None:
+        await self.wait_until_idle()
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.close()
+        if self._fetcher is not None:
+            await self._fetcher.close()
+        if self._engine is not None:
+            await self._engine.close()
+
+    async def _fetch_url(self, url: str, **options: Any) -> FetchedPage:
+        if self._fetcher is None:
+            from anthropic_proxy.engine.upstream.web_fetch import PageFetcher  # noqa: PLC0415
+
+            self._fetcher = PageFetcher(proxies=self._proxies, no_proxy_hosts=self._settings.no_proxy_hosts)
+        return await self._fetcher.fetch(url, **options)
+
+    async def _send_to_demo(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        if self._demo is None:
+            from anthropic_proxy.engine.upstream import demo  # noqa: PLC0415
+
+            self._demo = demo.new_demo_transport(
+                self._setup_variables, chunk_interval_seconds=demo.CHUNK_INTERVAL_SECONDS
+            )
+        return await self._demo(base_url, request, credential)
+
+    async def _send_to_litellm(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        if self._litellm is None:
+            from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport  # noqa: PLC0415
+
+            timeouts = self._settings.timeouts
+            self._engine = self._engine or LiteLLMThread(self._export_litellm_variables)
+            self._litellm = LiteLLMTransport(self._engine, max(timeouts.first_byte_seconds, timeouts.idle_seconds))
+        return await self._litellm.send(base_url, request, credential)
+
+    def _export_litellm_variables(self) -> None:
+        export_to_litellm(self._settings, self._litellm_variables)
+
+
+def _new_search(send: Transport, service: SearchService) -> WebSearch:
+    """Return the search function of a service of the configuration file. Without its key, each search fails."""
+    if service.base_url is not None and service.service == "searxng":
+        return SearxngClient(send, service.base_url, setting="base_url of [search]").search
+    if service.key is None:
+        return MissingKeyClient(service.problem or "[search] has no key.").search
+    clients = {
+        "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
+        "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
+        "exa": (ExaClient, "https://api.exa.ai", "x-api-key", ""),
+    }
+    client, address, header, scheme = clients[service.service]
+    credential = Credential(header, scheme + service.key.reveal(), service.key.origin)
+    return client(send, service.base_url or address, credential=credential, setting="[search]").search
+
+
+def _connection_settings(settings: Settings) -> tuple[object, ...]:
+    return settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
+
+
+def _token_settings(settings: Settings) -> tuple[object, ...]:
+    timeouts = settings.timeouts
+    return (
+        settings.google_credentials_file,
+        settings.vertex_project is None,
+        timeouts.connect_seconds,
+        timeouts.first_byte_seconds,
+    )
+
+
+def _new_google_tokens(settings: Settings) -> GoogleTokenCache:
+    needs_project = settings.vertex_project is None
+    connect_timeout = settings.timeouts.connect_seconds
+    file = settings.google_credentials_file
+    credentials = GoogleCredentials(file, needs_project=needs_project, connect_timeout=connect_timeout)
+    return GoogleTokenCache(credentials, seconds=min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds))

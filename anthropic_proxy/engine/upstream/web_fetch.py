@@ -1,0 +1,454 @@
+"""Web fetch: the proxy fetches web pages for a model, from public addresses only."""
+
+import asyncio
+import codecs
+import re
+import socket
+import ssl
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
+from urllib.parse import quote, urljoin, urlsplit
+
+import msgspec
+
+from anthropic_proxy.engine.messages.server_blocks import ascii_host, is_url_allowed
+from anthropic_proxy.engine.platforms import sandbox
+from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.engine.upstream import html_to_markdown
+from anthropic_proxy.engine.upstream.contract import (
+    DEFAULT_MEDIA_TYPES,
+    MAX_URL_CHARACTERS,
+    PDF_MEDIA_TYPE,
+    FetchedPage,
+)
+from anthropic_proxy.engine.upstream.html_to_markdown import MAX_HTML_CHARACTERS, PageText
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.dialer import (
+    HAPPY_EYEBALLS_DELAY_SECONDS,
+    AddressInfo,
+    IpNetwork,
+    connect_first,
+    is_public_address,
+)
+from anthropic_proxy.engine.upstream.http.response import Decompressor, HttpResponse
+from anthropic_proxy.engine.upstream.http.url import Origin, find_proxy, parse_url
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
+from anthropic_proxy.installation import build_extra_install_command
+
+__all__ = ["PageFetcher"]
+
+
+NameLookup = Callable[..., Sequence[AddressInfo]]
+"""Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
+_LOOKUP_THREADS = 4
+"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay those of
+providers."""
+
+
+class GuardedDialer:
+    """Opens TCP connections to public addresses only, for URLs that clients or models choose.
+
+    Addresses in `allowed_networks` are permitted too. `lookup` looks up host names.
+    """
+
+    def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
+        self._allowed = allowed_networks
+        self._lookup = lookup
+
+    async def dial(self, origin: Origin) -> socket.socket:
+        """Raises `WebFetchFailed` for a host with a private address, and `OSError` if no address accepts."""
+        opened = await connect_first(
+            await self.resolve_public_addresses(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
+        )
+        try:
+            self._require_public_peer(origin, opened.getpeername()[0], opened.getsockname()[0])
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
+        """Look up a host and return its addresses, if all are public or in an allowed network.
+
+        Raises `WebFetchFailed` for a private address, `OSError` for an unknown host.
+        """
+        infos: Sequence[AddressInfo]
+        kind = socket.SOCK_STREAM
+        if origin.has_host_name:
+            infos = await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: self._lookup(origin.host, origin.port, type=kind)
+            )
+        else:
+            infos = socket.getaddrinfo(origin.host, origin.port, type=kind, flags=socket.AI_NUMERICHOST)
+        if not all(is_public_address(info[4][0], self._allowed) for info in infos):
+            raise private_address_error(origin.host)
+        return infos
+
+    def close(self) -> None:
+        """End the threads for name lookups, without waiting for running lookups."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
+        """Raise `WebFetchFailed` if a connected peer is not public, or is this machine under its own public address.
+
+        `peer`: IP address of the peer. `local`: IP address of this end of the connection.
+        """
+        if not is_public_address(peer, self._allowed) or (peer == local and is_public_address(peer)):
+            raise private_address_error(origin.host)
+
+
+def private_address_error(host: str) -> WebFetchFailed:
+    """Return the error for a web fetch that is rejected because the host has a private address."""
+    return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
+
+
+def _new_socket(info: AddressInfo) -> socket.socket:
+    return socket.socket(info[0], info[1], info[2])
+
+
+FETCH_TIMEOUT_SECONDS = 5.0
+"""Maximum number of seconds for one fetch: name lookups, connections, redirects and the body."""
+MAX_PAGE_BYTES = 20 * 1024 * 1024
+"""Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
+MAX_REDIRECTS = 5
+"""Maximum number of redirects of one fetch."""
+MAX_CONCURRENT_FETCHES = 16
+"""Maximum number of concurrent fetches of one process. Further fetches wait."""
+_TEXT_THREADS = 2
+HTML_CONVERTER = SandboxedProgram(
+    path=html_to_markdown.__file__,
+    timeout_seconds=20.0,
+    cpu_seconds=4,
+    memory_bytes=512 * 1024 * 1024,
+    imports_packages=True,
+)
+"""Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page. It is
+not included in `FETCH_TIMEOUT_SECONDS`."""
+_MAX_CONCURRENT_CONVERSIONS = 2
+_MAX_NORMALIZED_URL_LENGTH = 8 * 1024
+"""Maximum number of characters of a normalized URL: the URL of the caller, or the target of a redirect."""
+_HTTP_PORT = 80
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SAFE = "%/:?@!$&'()*+,;=-._~"
+"""Characters that are not encoded in a path or query, so that signed URLs stay valid."""
+_HEADERS = {
+    "user-agent": "Mozilla/5.0 (compatible; anthropic-proxy)",
+    "accept-encoding": "gzip, deflate",
+    "accept-language": "en, *;q=0.5",
+    "connection": "close",
+}
+
+
+class _FetchOptions(NamedTuple):
+    """Accepted media types and domains of a fetch."""
+
+    media_types: Collection[str]
+    allowed_domains: Sequence[str]
+    blocked_domains: Sequence[str]
+
+
+class PageFetcher:
+    """Client that fetches web pages for a model, from public networks and from `allowed_networks`.
+
+    `html_converter` is the program that converts HTML to Markdown.
+    """
+
+    def __init__(
+        self,
+        *,
+        allowed_networks: Sequence[IpNetwork] = (),
+        tls: ssl.SSLContext | None = None,
+        proxies: Mapping[str, str] | None = None,
+        no_proxy_hosts: str = "",
+        lookup: NameLookup = socket.getaddrinfo,
+        timeout_seconds: float = FETCH_TIMEOUT_SECONDS,
+        html_converter: SandboxedProgram = HTML_CONVERTER,
+    ) -> None:
+        self._dialer = GuardedDialer(allowed_networks, lookup)
+        self._http = HttpTransport(
+            timeout_seconds,
+            proxies=proxies,
+            no_proxy_hosts=no_proxy_hosts,
+            dialer=self._dialer,
+            tls=tls,
+            keep_alive_seconds=0,
+        )
+        self._proxies = proxies or {}
+        self._no_proxy_hosts = no_proxy_hosts
+        self._seconds = timeout_seconds
+        self._text_threads = ThreadPoolExecutor(_TEXT_THREADS, thread_name_prefix="pages")
+        self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+        self._reader = html_converter
+        self._conversion_slots = asyncio.Semaphore(_MAX_CONCURRENT_CONVERSIONS)
+
+    async def fetch(
+        self,
+        url: str,
+        *,
+        media_types: Collection[str] = DEFAULT_MEDIA_TYPES,
+        allowed_domains: Sequence[str] = (),
+        blocked_domains: Sequence[str] = (),
+        max_url_length: int = MAX_URL_CHARACTERS,
+    ) -> FetchedPage:
+        """Raises `WebFetchFailed`. The parameters are described in the interface `WebFetch`."""
+        if len(url) > max_url_length:
+            raise WebFetchFailed(
+                f"the address has {len(url)} characters; it can have {max_url_length} at most", "url_too_long"
+            )
+        options = _FetchOptions(media_types, allowed_domains, blocked_domains)
+        async with self._fetch_slots:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    found = await self._follow(url, options)
+            except TimeoutError:
+                raise _fetch_error(url, f"gave nothing whole within {self._seconds:g} s") from None
+            except UpstreamError as error:
+                raise _fetch_error(url, f"cannot be read: {error.message}") from error
+            except ValueError as error:  # from an invalid URL, such as "https://[x"
+                raise _fetch_error(url, "redirects to an invalid URL, or is one") from error
+            return await self._page(found, options)
+
+    async def close(self) -> None:
+        await self._http.close()
+        self._dialer.close()
+        self._text_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow(self, url: str, options: _FetchOptions) -> "_Found":
+        address = _normalize_url(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            _require_allowed(address, options)
+            response = await self._request(address, options)
+            try:
+                location = response.headers.get("location") if response.status in _REDIRECTS else None
+                if location is None:
+                    return await _read(response, address, options)
+            finally:
+                await response.close()
+            address = _normalize_url(urljoin(address, location))
+        raise _fetch_error(url, f"redirects more than {MAX_REDIRECTS} times")
+
+    async def _request(self, url: str, options: _FetchOptions) -> HttpResponse:
+        address = parse_url(url)
+        if find_proxy(url, self._proxies, self._no_proxy_hosts) is not None:
+            # the HTTP proxy looks up the name itself, so a private address is only found here
+            with suppress(OSError):  # a name that is unknown here may be known to the proxy
+                await self._dialer.resolve_public_addresses(address.origin)
+        headers = _HEADERS | {"accept": _accept(options.media_types)}
+        request = UpstreamRequest(method="GET", path=address.request_target, headers=headers, body=b"")
+        return await self._http.send(str(address.origin), request, None)
+
+    async def _page(self, found: "_Found", options: _FetchOptions) -> FetchedPage:
+        kind = detect_media_type(found.media_type, found.body)
+        if not matches_media_types(kind, options.media_types):
+            raise _unwanted(found.url, kind or f"not the {found.media_type} that it says", options)
+        if not is_text_media_type(kind):
+            return FetchedPage(url=found.url, media_type=kind, body=found.body)
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self._text_threads, _decode_found, found, kind)
+        if kind not in HTML_MEDIA_TYPES or not text.strip():
+            return FetchedPage(url=found.url, media_type=kind, text=text)
+        page_text = await self._read_html(text, found.url)
+        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.markdown)
+
+    async def _read_html(self, html: str, url: str) -> PageText:
+        async with self._conversion_slots:
+            try:
+                # one more character, so that the program detects the truncation
+                output = await sandbox.run_sandboxed(
+                    self._reader, {"html": html[: MAX_HTML_CHARACTERS + 1], "url": url}
+                )
+            except (TimeoutError, SandboxFailed, OSError):
+                raise _fetch_error(url, "takes too much time or memory to be read as HTML") from None
+        page_text = msgspec.json.decode(output, type=PageText | None)
+        if page_text is None:
+            install = build_extra_install_command("fetch")
+            reason = f"is HTML; lxml, which reads it, is not installed. Install it with: {install}"
+            raise _fetch_error(url, reason, "unavailable")
+        return page_text
+
+
+class _Found(NamedTuple):
+    """Response of a fetched page: its body with URL, declared media type and charset."""
+
+    url: str
+    media_type: str
+    charset: str | None
+    body: bytes
+
+
+def _require_allowed(url: str, options: _FetchOptions) -> None:
+    try:
+        allowed = is_url_allowed(url, options.allowed_domains, options.blocked_domains)
+    except ValueError as error:
+        raise WebFetchFailed(str(error), "invalid_tool_input") from None
+    if not allowed:
+        host = parse_url(url).origin.host
+        raise WebFetchFailed(f"{host} is not among the domains that the request lets pass", "url_not_allowed")
+
+
+def _accept(media_types: Collection[str]) -> str:
+    """Return the value of the header `Accept` for the accepted media types. It prefers Markdown, then HTML."""
+    if "text/*" not in media_types:
+        return ", ".join((*sorted(media_types), "*/*;q=0.1"))
+    others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")
+    return ", ".join(("text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"))
+
+
+def _normalize_url(url: str) -> str:
+    """Return a validated and normalized URL, so that all later parsers agree on it."""
+    try:
+        components = urlsplit(url.strip())
+        host, port = ascii_host(components.hostname or ""), components.port
+    except ValueError:
+        raise WebFetchFailed(f"{_shortened(url)} is no address of a page", "invalid_tool_input") from None
+    if components.scheme == "http":
+        port = None if port == _HTTP_PORT else port
+    elif components.scheme != "https":
+        raise WebFetchFailed(
+            f"{_shortened(url)} does not begin with https://; only such pages are fetched", "url_not_allowed"
+        )
+    if "@" in components.netloc or len(url) > _MAX_NORMALIZED_URL_LENGTH:
+        raise WebFetchFailed(
+            f"{_shortened(host)}: an address with a password, or of such length, is not fetched", "url_not_allowed"
+        )
+    url_host = f"[{host}]" if ":" in host else host
+    path, query = quote(components.path or "/", safe=_SAFE), quote(components.query, safe=_SAFE)
+    return f"https://{url_host}{f':{port}' if port else ''}{path}{query and '?' + query}"
+
+
+async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Found:
+    if response.status == 429:
+        raise WebFetchFailed(f"{_shortened(url)} says that it is asked too often", "too_many_requests")
+    if not 200 <= response.status < 300:
+        raise _fetch_error(url, f"answers with HTTP {response.status}")
+    content_type = response.headers.get("content-type", "")
+    declared = content_type.partition(";")[0].strip().lower()
+    if not may_match_media_types(declared, options.media_types):
+        raise _unwanted(url, declared, options)
+    encoding = response.headers.get("content-encoding", "")
+    if not Decompressor(encoding).supports_encoding:
+        raise _unwanted(url, f"packed as {encoding[:40]}", options)
+    length = response.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_PAGE_BYTES:
+        raise _too_large(url)
+    body = bytearray()
+    while data := await response.read():
+        body += data
+        if len(body) > MAX_PAGE_BYTES:
+            raise _too_large(url)
+    return _Found(url, declared, find_charset_parameter(content_type), bytes(body))
+
+
+def _decode_found(found: _Found, kind: str) -> str:
+    return decode_text(found.body, found.charset, is_html=kind in HTML_MEDIA_TYPES)
+
+
+def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessible") -> WebFetchFailed:
+    return WebFetchFailed(f"{_shortened(url)} {reason}", code)
+
+
+def _too_large(url: str) -> WebFetchFailed:
+    return _fetch_error(url, f"is larger than {MAX_PAGE_BYTES // 1024 // 1024} MiB", "content_too_large")
+
+
+def _unwanted(url: str, kind: str, options: _FetchOptions) -> WebFetchFailed:
+    wanted = ", ".join(sorted(options.media_types))
+    return _fetch_error(url, f"is {kind or 'of no type'}; it can be {wanted}", "unsupported_content_type")
+
+
+def _shortened(url: str) -> str:
+    """Return a URL for a message, without its query, which may contain secrets."""
+    text = "".join(character if character.isprintable() else "?" for character in url.partition("?")[0])
+    return text if len(text) <= MAX_URL_CHARACTERS else text[:MAX_URL_CHARACTERS] + "…"
+
+
+HTML_MEDIA_TYPES = ("text/html", "application/xhtml+xml")
+_MAGIC = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"%PDF-"), PDF_MEDIA_TYPE),
+)
+_BY_MAGIC = frozenset(media_type for _, media_type in _MAGIC)
+_GENERIC_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-download")
+_TEXTS = ("application/xhtml+xml", "application/json", "application/xml")
+_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([\w.:-]{1,40})""", re.IGNORECASE)
+_PARAMETER = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
+_MAX_CHARSET_OFFSET_BYTES = 1024
+"""Bytes at the start of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
+_TEXT_CODECS = re.compile(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
+"""Pattern of the names of Python codecs that decode text. Other codecs are not used; some of them are slow
+(punycode)."""
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
+    """Return True if a body with the media type `declared` may have one of the `wanted` types.
+
+    Generic types are accepted too, because declarations are often wrong.
+    """
+    if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
+        return True
+    return any(
+        media_type.partition("/")[0] == declared.partition("/")[0]
+        for media_type in wanted
+        if media_type in _BY_MAGIC - {PDF_MEDIA_TYPE}
+    )
+
+
+def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
+    """Return True if a media type is one of the `wanted` types. The wanted type `text/*` stands for all text types."""
+    return media_type in wanted or (media_type.startswith("text/") and "text/*" in wanted)
+
+
+def detect_media_type(declared: str, body: bytes) -> str:
+    """Return the media type of a fetched body. The type that the server declared may be wrong.
+
+    Images (PNG, JPEG, GIF, WebP) and PDFs are recognized by their first bytes. Any other body has the type `declared`.
+    If `declared` is nevertheless one of these image types or PDF, it is wrong, and the result is "".
+    """
+    found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
+    if found or declared not in _BY_MAGIC:
+        return found or declared
+    return ""
+
+
+def is_text_media_type(media_type: str) -> bool:
+    return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
+
+
+def find_charset_parameter(content_type: str) -> str | None:
+    found = _PARAMETER.search(content_type)
+    return found[1] if found else None
+
+
+def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
+    """Return the body of a web page as text.
+
+    The charset comes from the first of these sources: a byte order mark, `charset`, or a `<meta>` tag of an HTML page.
+    The default is UTF-8. `charset` is the parameter of the `Content-Type` header.
+    """
+    mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
+    if (
+        mark_charset is None
+        and not charset
+        and is_html
+        and (found := _CHARSET.search(body[:_MAX_CHARSET_OFFSET_BYTES]))
+    ):
+        charset = found[1].decode("ascii", "replace")
+    return body.decode(mark_charset or _codec(charset or ""), "replace")
+
+
+def _codec(charset: str) -> str:
+    try:
+        name = codecs.lookup(charset.strip("\"' ")).name
+    except (LookupError, ValueError):
+        return "utf-8"
+    if name in ("ascii", "iso8859-1"):
+        return "cp1252"  # as defined by the Encoding Standard
+    return name if _TEXT_CODECS.match(name) else "utf-8"

@@ -1,0 +1,419 @@
+"""Web search for models, by a search service that the user chooses: SearXNG, Brave, Tavily or Exa.
+
+`client` sends a query and chooses the results. `searxng` and `keyed_services` encode requests and decode responses.
+"""
+
+import asyncio
+import html
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.server_blocks import domain_names, is_url_allowed
+from anthropic_proxy.engine.upstream.contract import SearchResult
+from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
+from anthropic_proxy.errors import UpstreamError, WebSearchFailed
+
+__all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]
+
+
+SEARCH_TIMEOUT_SECONDS = 20.0
+"""Maximum time for one search. SearXNG waits for the slowest of its search engines."""
+MAX_QUOTED_CHARACTERS = 200
+"""Maximum number of characters that an error message quotes from a response of the search service."""
+_MAX_BYTES = 8 * 1024 * 1024
+_MAX_SITES = 5
+"""Maximum number of domains in a query. With more domains, the query contains none, because they would displace its
+words; only the results are filtered."""
+
+
+class SearchClient(ABC):
+    """Client of a search service, with a subclass for each service.
+
+    `setting` is the name of the setting that configures the service. Error messages for the user contain this name.
+    """
+
+    max_query_characters: int
+    """Maximum characters of a query. A longer query is rejected with `query_too_long`, because services cut or reject
+    it."""
+
+    def __init__(
+        self, send: Transport, url: str, *, credential: Credential | None = None, setting: str = "SEARCH_URL"
+    ) -> None:
+        self._send = send
+        self._url = url
+        self._credential = credential
+        self._setting = setting
+
+    @abstractmethod
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
+        """Return the HTTP request for a search with at most `limit` results.
+
+        If the service supports it, the request restricts the search to the domains `sites`, and excludes the domains
+        `excluded_sites` from the search.
+        """
+
+    @abstractmethod
+    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
+        """Return the search results in the response body of the service.
+
+        Raises `msgspec.DecodeError` or `WebSearchFailed`.
+        """
+
+    @abstractmethod
+    def describe_error_response(self, status: int, body: bytes) -> str:
+        """Return the cause of an error response of the search service, or a remedy. "": unknown.
+
+        `status` is an HTTP status other than 200. `body` may contain an error message.
+        """
+
+    async def search(
+        self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+    ) -> Sequence[SearchResult]:
+        """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
+
+        If `allowed_domains` is not empty, only results from these domains are returned. Results from `blocked_domains`
+        are never returned.
+        """
+        words = " ".join(query.split())
+        if not words or not words.isprintable():
+            raise WebSearchFailed("a query is text that can be printed", "invalid_tool_input")
+        if len(words) > self.max_query_characters:
+            raise WebSearchFailed(
+                f"the query has {len(words)} characters; it can have {self.max_query_characters} at most",
+                "query_too_long",
+            )
+        try:
+            sites, excluded_sites = domain_names(allowed_domains), domain_names(blocked_domains)
+        except ValueError as error:
+            raise WebSearchFailed(str(error), "invalid_tool_input") from None
+        try:
+            async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
+                body = await self._send_query(self.encode_query(words, sites, excluded_sites, limit))
+        except TimeoutError:
+            raise WebSearchFailed(
+                f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s", "unavailable"
+            ) from None
+        except UpstreamError as error:
+            raise WebSearchFailed(f"{self._setting}: {error.message}", "unavailable") from error
+        return list(self._choose(body, allowed_domains, blocked_domains, limit))
+
+    async def _send_query(self, request: UpstreamRequest) -> bytes:
+        response = await self._send(self._url, request, self._credential)
+        try:
+            body = await read_body(response, _MAX_BYTES)
+            if response.status != 200:
+                raise self._refusal(response, body)
+            return body
+        finally:
+            await response.close()
+
+    def _refusal(self, response: UpstreamResponse, body: bytes) -> WebSearchFailed:
+        status = response.status
+        message = f"{self._url} answers with HTTP {status}"
+        if 300 <= status < 400:
+            location = response.headers.get("location", "").partition("?")[0][:MAX_QUOTED_CHARACTERS]
+            message += f" and points to {location or 'another place'}; set {self._setting} to where the service is"
+        elif remedy := self.describe_error_response(status, body):
+            message += f": {remedy}"
+        if self._credential is not None:
+            message = message.replace(self._credential.secret, "…")
+        return WebSearchFailed(message, "too_many_requests" if status == 429 else "unavailable")
+
+    def _choose(
+        self, body: bytes, allowed: Sequence[str], blocked: Sequence[str], limit: int
+    ) -> Iterable[SearchResult]:
+        try:
+            results = self.decode_results(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise WebSearchFailed(
+                f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
+            ) from None
+        seen: set[str] = set()
+        for result in results:
+            if len(seen) >= limit:
+                return
+            if result.url not in seen and _is_web_url(result.url) and is_url_allowed(result.url, allowed, blocked):
+                seen.add(result.url)
+                yield result
+
+
+def build_site_filter(sites: Sequence[str]) -> str:
+    """Return a text that, added to a query, restricts the search to the domains `sites`.
+
+    "": there are no domains, or too many for a query.
+    """
+    if not 0 < len(sites) <= _MAX_SITES:
+        return ""
+    condition = " OR ".join(f"site:{site}" for site in sites)
+    return f" {condition}" if len(sites) == 1 else f" ({condition})"
+
+
+def _is_web_url(url: str) -> bool:
+    try:
+        target = urlsplit(url)
+    except ValueError:
+        return False
+    return target.scheme in ("http", "https") and bool(target.hostname)
+
+
+MAX_QUERY_CHARACTERS = 1_000
+"""Maximum characters of a query to SearXNG. The search engines behind SearXNG cut or reject longer queries."""
+
+
+class SearxngClient(SearchClient):
+    """Client of a SearXNG server with the base URL `url`. Its `settings.yml` must enable the JSON format."""
+
+    max_query_characters = MAX_QUERY_CHARACTERS
+
+    def __init__(self, send: Transport, url: str, *, setting: str = "SEARCH_URL") -> None:
+        super().__init__(send, url.removesuffix("/search"), setting=setting)
+
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
+        """SearXNG's limiter treats a request without certain headers as a bot.
+
+        The request therefore has these headers.
+        """
+        parameters = urlencode({"q": _without_commands(query + build_site_filter(sites)), "format": "json"})
+        headers = {
+            "accept": "application/json, text/html;q=0.5",
+            "accept-encoding": "gzip, deflate",
+            "accept-language": "en, *;q=0.5",
+        }
+        return UpstreamRequest(path=f"/search?{parameters}", body=b"", headers=headers, method="GET")
+
+    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
+        """Return the results in a response of SearXNG.
+
+        Raises `WebSearchFailed` if there are no results, and SearXNG reports search engines that failed.
+        """
+        reply = _decode_response(body)
+        if not reply.results and reply.unresponsive:
+            reasons = ", ".join(f"{engine}: {reason}" for engine, reason in reply.unresponsive)
+            raise WebSearchFailed(
+                f"no engine of SearXNG gave results ({reasons[:MAX_QUOTED_CHARACTERS]})", "unavailable"
+            )
+        return [
+            SearchResult(
+                url=result.url,
+                title=result.title or result.url,
+                snippet=result.content or "",
+                page_age=(result.published or "").removesuffix("T00:00:00") or None,
+            )
+            for result in reply.results
+            if result.url
+        ]
+
+    def describe_error_response(self, status: int, body: bytes) -> str:
+        if status == 403:
+            return "it does not give JSON; add json to search.formats in SearXNG's settings.yml"
+        if status == 429:
+            return (
+                "SearXNG's limiter lets a caller have four answers an hour as JSON; switch it off or let this one pass"
+            )
+        return ""
+
+
+class _Result(Struct):
+    """A search result of SearXNG: the fields that all kinds of results have."""
+
+    url: str | None = None
+    title: str | None = None
+    content: str | None = None
+    published: str | None = msgspec.field(default=None, name="publishedDate")
+    """Publication date and time (ISO 8601). The time is usually midnight."""
+
+
+class _Response(Struct):
+    results: list[_Result]
+    unresponsive: list[tuple[str, str]] = msgspec.field(default_factory=list, name="unresponsive_engines")
+    """Pairs of a search engine that failed and the reason."""
+
+
+_decode_response = msgspec.json.Decoder(_Response).decode
+
+
+def _without_commands(query: str) -> str:
+    """Return a query without the words that SearXNG would execute:
+
+    `!!g` redirects, `<3` sets a timeout, `:de` a language.
+    """
+    return " ".join(filter(None, (word.lstrip("!<:") for word in query.split())))
+
+
+# Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
+# (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
+_MARKUP = re.compile(r"</?[a-z][^>]*>")
+_BRAVE_MAX_WORDS = 50
+_BRAVE_MAX_RESULTS = 20
+_TAVILY_MAX_RESULTS = 20
+_EXA_MAX_RESULTS = 100
+_JSON = {"content-type": "application/json", "accept": "application/json"}
+
+
+class _BraveResult(Struct):
+    url: str
+    title: str = ""
+    description: str = ""
+    page_age: str | None = None
+    """Date and time of publication (ISO 8601)."""
+
+
+class _BraveResults(Struct):
+    results: list[_BraveResult] = []
+
+
+class _BraveResponse(Struct):
+    web: _BraveResults | None = None
+    """Results of the web search. None: no results."""
+
+
+class BraveClient(SearchClient):
+    """Client of the Brave Search API."""
+
+    max_query_characters = 400
+
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
+        """The domains are added to the query, unless it would then be too long for Brave."""
+        narrowed = query + build_site_filter(sites) + "".join(f" -site:{site}" for site in excluded_sites)
+        if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:
+            narrowed = query
+        count = _BRAVE_MAX_RESULTS if sites or excluded_sites else min(limit, _BRAVE_MAX_RESULTS)
+        parameters = {"q": narrowed, "count": count, "text_decorations": "false", "result_filter": "web"}
+        headers = {"accept": "application/json", "accept-encoding": "gzip"}
+        path = f"/res/v1/web/search?{urlencode(parameters)}"
+        return UpstreamRequest(path=path, body=b"", headers=headers, method="GET")
+
+    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
+        web = msgspec.json.decode(body, type=_BraveResponse).web
+        return [
+            SearchResult(
+                url=result.url,
+                title=_plain(result.title) or result.url,
+                snippet=_plain(result.description),
+                page_age=(result.page_age or "").removesuffix("T00:00:00") or None,
+            )
+            for result in (web.results if web else ())
+        ]
+
+    def describe_error_response(self, status: int, body: bytes) -> str:
+        """The status does not show the cause: Brave answers a wrong API key with status 422, for example."""
+        return _quote(body, "error", "detail")
+
+
+class _TavilyResult(Struct):
+    url: str
+    title: str = ""
+    content: str = ""
+    published_date: str | None = None
+
+
+class _TavilyResponse(Struct):
+    results: list[_TavilyResult]
+
+
+class TavilyClient(SearchClient):
+    """Client of the search service Tavily."""
+
+    max_query_characters = 400
+
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
+        fields: dict[str, object] = {"query": query, "max_results": min(limit, _TAVILY_MAX_RESULTS)}
+        fields |= {"include_domains": list(sites)} if sites else {}
+        fields |= {"exclude_domains": list(excluded_sites)} if excluded_sites else {}
+        return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
+
+    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
+        return [
+            SearchResult(
+                url=result.url,
+                title=result.title or result.url,
+                snippet=result.content,
+                page_age=result.published_date or None,
+            )
+            for result in msgspec.json.decode(body, type=_TavilyResponse).results
+        ]
+
+    def describe_error_response(self, status: int, body: bytes) -> str:
+        """Tavily's own status codes 432 and 433 mean that the limit of the user's plan is reached."""
+        return _quote(body, "detail", "error")
+
+
+class _ExaResult(Struct):
+    url: str
+    title: str | None = None
+    published: str | None = msgspec.field(default=None, name="publishedDate")
+    highlights: list[str] = []
+
+
+class _ExaResponse(Struct):
+    results: list[_ExaResult]
+
+
+class ExaClient(SearchClient):
+    """Client of the search service Exa."""
+
+    max_query_characters = 1_000
+
+    def encode_query(
+        self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
+    ) -> UpstreamRequest:
+        fields: dict[str, object] = {
+            "query": query,
+            "numResults": min(limit, _EXA_MAX_RESULTS),
+            "contents": {"highlights": True},
+        }
+        fields |= {"includeDomains": list(sites)} if sites else {}
+        fields |= {"excludeDomains": list(excluded_sites)} if excluded_sites else {}
+        return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
+
+    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
+        return [
+            SearchResult(
+                url=result.url,
+                title=result.title or result.url,
+                snippet=" … ".join(result.highlights),
+                page_age=(result.published or "").removesuffix("T00:00:00.000Z") or None,
+            )
+            for result in msgspec.json.decode(body, type=_ExaResponse).results
+        ]
+
+    def describe_error_response(self, status: int, body: bytes) -> str:
+        return _quote(body, "error")
+
+
+class MissingKeyClient:
+    """Replacement for a search service without its API key: each search fails with `problem`."""
+
+    def __init__(self, problem: str) -> None:
+        self._problem = problem
+
+    async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
+        raise WebSearchFailed(self._problem, "unavailable")
+
+
+def _plain(text: str) -> str:
+    return html.unescape(_MARKUP.sub("", text))
+
+
+def _quote(body: bytes, *keys: str) -> str:
+    """Return the text at the path `keys` in a JSON error body, shortened for an error message. "": no such text."""
+    try:
+        found: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found[:MAX_QUOTED_CHARACTERS] if isinstance(found, str) else ""

@@ -1,0 +1,53 @@
+"""`Dialect`: deviations of servers with the Messages API from Anthropic's own, one field each.
+
+A signature is opaque state of a server, which clients send back.
+"""
+
+from anthropic_proxy.engine.wires.contract import BaseDialect
+
+
+class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
+    """Deviations of one server from Anthropic's Messages API. The defaults describe Anthropic's own server."""
+
+    verifies_signatures: bool = True
+    """True if the server rejects thinking and search results that it did not sign. Search results without
+    `encrypted_content`, which only other backends send, are then removed. False: Ollama, vLLM and llama.cpp read no
+    signature (source: their servers' code, read 2026-11). Proven by: golden/anthropic/server_tools/foreign_search,
+    golden/anthropic/server_tools/local_server_history."""
+    sends_past_thinking: bool = True
+    """True if thinking of earlier replies is sent. False: a signature of another server was rejected.
+
+    Proven by: tests/unit/exchange/test_relay.py.
+    """
+    accepts_system_messages: bool = True
+    """True if a message in `messages` may have the role `system`. False: its text is added to the user message before
+    it, between `<system-reminder>` tags. Older Ollama, LM Studio and vLLM reject the role (ollama/ollama issue 16372,
+    vllm-project/vllm issue 44000, lmstudio-bug-tracker issue 2204). Proven by:
+    golden/anthropic/text/local_server_system_messages."""
+    forwards_client_headers: bool = True
+    """True if the client's headers are forwarded: betas, platform, session and custom headers.
+
+    False: only the API version and the content type are sent. Betas are Anthropic's own; the other headers identify the
+    user's machine.
+    Proven by: golden/anthropic/text/local_server.
+    """
+    forwards_metadata: bool = True
+    """True if `metadata`, `safeguards` and the billing line of Claude Code are forwarded. False: they are removed,
+    because they contain an account, a device and local paths. The billing line changes with each session, which spoils
+    the prefix cache of servers that compare text. Proven by: golden/anthropic/text/local_server."""
+    has_anthropic_errors: bool = True
+    """True if errors of the server have Anthropic's types and texts, so that they are forwarded unchanged. False: the
+    proxy writes the errors, because other servers have their own types (vLLM's `NotFoundError`, OpenRouter's number).
+    Only Anthropic's text for a too long input makes clients compact their history (source:
+    vllm/entrypoints/anthropic/api_router.py, read 2026-11). Proven by:
+    golden/anthropic/errors/local_server_overflow."""
+    has_count_tokens: bool = True
+    """True if the server has `/v1/messages/count_tokens`.
+
+    False: Ollama (source: docs.ollama.com, Anthropic compatibility). Proven by: tests/unit/exchange/test_relay.py.
+    """
+    has_model_list: bool = True
+    """True if `/v1/models` of the server has Anthropic's format.
+
+    False: OpenAI's format, as on other servers. Proven by: tests/unit/exchange/test_relay.py.
+    """

@@ -1,0 +1,71 @@
+"""Errors of servers with the Messages API: what the client receives, and which change avoids a rejected message.
+
+If the server has Anthropic's error format, the client receives the server's status and body, with API keys redacted.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+from msgspec import Raw, structs
+
+from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.request import has_system_messages, list_signature_digests
+from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.secrets import redact_key_patterns
+
+_SIGNATURE_REFUSED = re.compile(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
+_ROLE_REFUSED = re.compile(
+    r"['\"`]?user['\"`]?\s*(?:or|,|\||and)\s*['\"`]?assistant\b"
+    r"|\brole\b.{0,80}\bsystem\b|\bsystem\b.{0,80}\brole\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Pattern of error messages about the role of a message: Ollama "unknown variant 'system', expected 'user' or
+'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
+Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
+_DROP_THINKING, _REMIND = "drop thinking", "role user"
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def decode_error(
+    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+) -> UpstreamError | list[Delta]:
+    """Return the error for the client after an upstream response with a status other than 2xx."""
+    error = build_upstream_error(
+        decode_error_body(status, headers, body),
+        call.provider,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+    )
+    if headers.get("x-should-retry") == "false":
+        error.retryable = False
+    if call.dialect.has_anthropic_errors:
+        error.status = status
+        if status == 429 and error.cause is not None:
+            error.should_retry = None  # the provider itself states when to retry
+        with suppress(*DECODE_ERRORS):  # a body that is no JSON object is not forwarded
+            _decode_members(body)
+            error.body = redact_key_patterns(body.decode(errors="replace")).encode()
+    return error
+
+
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+    """Return the adaptation that avoids a rejected thinking signature or `system` message. None: no change applies."""
+    if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
+        return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=list_signature_digests(call))
+    refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
+    if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
+        return Adaptation(_REMIND)
+    return None
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect changed by the adaptation `name`. An unknown name returns the dialect unchanged."""
+    if name == _REMIND:
+        return structs.replace(dialect, accepts_system_messages=False)
+    return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect

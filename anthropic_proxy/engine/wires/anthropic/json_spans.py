@@ -1,0 +1,136 @@
+"""Edits of JSON text at byte positions. All other bytes of a client request stay unchanged.
+
+A value is found in two steps: `msgspec` decodes one level of the text to `Raw` values, and these are aligned with the
+text again, because `msgspec` states no positions. An object with a repeated key cannot be aligned. Its text is encoded
+again, and then edited.
+"""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.models import require_bounded_members
+
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+_OPEN = re.compile(rb"[ \t\r\n]*[\[{][ \t\r\n]*")
+_KEY = re.compile(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
+_NEXT = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
+
+
+class RepeatedKeyError(ValueError):
+    """An object in the JSON text has the same key twice, with different values."""
+
+
+class JsonSpan(Struct, frozen=True):
+    """Position of an object member or a list element, as byte offsets from the start of the text."""
+
+    start: int
+    """Offset of the first byte of the member (its key) or of the list element."""
+    value: int
+    """Offset of the first byte of the value."""
+    end: int
+    """Offset after the last byte of the value."""
+    key: str = ""
+    """Key of the object member. "": a list element."""
+
+
+class Edit(Struct, frozen=True):
+    """Replacement of the bytes from offset `start` to `end` by `text`."""
+
+    start: int
+    end: int
+    text: bytes = b""
+    """JSON text to insert in place of the old bytes. b"": the bytes are removed."""
+
+
+def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[JsonSpan]:
+    """Return the position of each member (key and value) of the JSON object in `text[offset:end]`.
+
+    Raises `RepeatedKeyError` for a key with two different values, `msgspec.DecodeError` for invalid JSON, and
+    `InvalidRequest` for an object of too many members.
+    """
+    end = len(text) if end is None else end
+    view = memoryview(text)[offset:end]
+    require_bounded_members(text[offset:end], counts_nested=False)
+    values = _decode_object(view)
+    found: list[JsonSpan] = []
+    position = _after(_OPEN, view, 0)
+    while key := _KEY.match(view, position):
+        name = _decode_string(key[1])
+        value, start = values[name], key.end()
+        stop = start + memoryview(value).nbytes
+        following = _NEXT.match(view, stop)
+        if Raw(view[start:stop]) != value or following is None:  # views would be compared byte by byte
+            raise RepeatedKeyError(name)
+        found.append(JsonSpan(offset + position, offset + start, offset + stop, name))
+        position = following.end()
+    return found
+
+
+def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
+    """Return the position of each element of the JSON list in `text[offset:end]`.
+
+    Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list of too many elements.
+    """
+    view = memoryview(text)[offset:end]
+    require_bounded_members(text[offset:end], counts_nested=False)
+    found: list[JsonSpan] = []
+    position = _after(_OPEN, view, 0)
+    for raw in _decode_list(view):
+        stop = position + memoryview(raw).nbytes
+        found.append(JsonSpan(offset + position, offset + position, offset + stop))
+        position = _after(_NEXT, view, stop)
+    return found
+
+
+def merge_repeated_keys(text: bytes) -> bytes:
+    """Return JSON text in which each key of an object occurs once, with its last value.
+
+    Other parsers may use another of the repeated values. Raises `InvalidRequest` for too many members in the text.
+    """
+    require_bounded_members(text)
+    return msgspec.json.encode(msgspec.json.decode(text))
+
+
+def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
+    """Return the edits that remove some of the members or elements in `spans`, each with its comma.
+
+    `spans` has all members of one object, or all elements of one list. `kept` has a value for each of them. False: it
+    is removed.
+    """
+    edits: list[Edit] = []
+    begin: int | None = None
+    for span, keeps in zip(spans, kept, strict=True):
+        if not keeps and begin is None:
+            begin = span.start
+        elif keeps and begin is not None:
+            edits.append(Edit(begin, span.start))
+            begin = None
+    if begin is not None:
+        before = [span.end for span, keeps in zip(spans, kept, strict=True) if keeps and span.end <= begin]
+        edits.append(Edit(max(before, default=begin), spans[-1].end))
+    return edits
+
+
+def apply_edits(text: bytes, edits: Sequence[Edit]) -> bytes:
+    """Return the text with the edits applied. Edits may not overlap."""
+    if not edits:
+        return text
+    view = memoryview(text)
+    pieces: list[bytes | memoryview] = []
+    position = 0
+    for edit in sorted(edits, key=lambda edit: edit.start):
+        pieces += (view[position : edit.start], edit.text)
+        position = edit.end
+    return b"".join((*pieces, view[position:]))
+
+
+def _after(pattern: re.Pattern[bytes], view: memoryview, position: int) -> int:
+    match = pattern.match(view, position)
+    assert match is not None, "the decoder has read this text"
+    return match.end()

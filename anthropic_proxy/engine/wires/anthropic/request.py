@@ -1,0 +1,319 @@
+"""Encoder of the relay wire: the bytes of the client request with the few edits that the provider requires.
+
+The edits replace `model`, and remove content that the provider would reject or must not receive, such as signatures of
+other providers and the client's `metadata`. Decoding costs much for a long conversation, so a search for bytes finds
+out first whether there is anything to edit.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Collection
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX
+from anthropic_proxy.errors import InvalidRequest
+
+_TRACE_HEADERS = ("traceparent", "tracestate")
+_NOT_FORWARDED_HEADERS = frozenset(
+    (
+        *("host", "content-length", "cookie", "accept-encoding", "expect"),
+        *("x-api-key", "authorization", "proxy-authorization"),
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        *_TRACE_HEADERS,
+        "x-project",
+    )
+)
+"""Client headers that are not sent upstream: hop-by-hop headers, credentials, and headers that the proxy sets itself.
+`x-project` names a project for the proxy's record of costs."""
+_VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
+"""API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
+_NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))
+_CLIENT_DATA = frozenset(("metadata", "safeguards"))
+
+_MARK = f'"{SIGNATURE_PREFIX}'.encode()
+_SEARCHED = b'"web_search_'
+"""Beginning of a block type that occurs in web search results and citations of them. A message without it has no such
+blocks."""
+_THINKING = b'thinking"'
+"""End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
+_SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
+_BILLING = "x-anthropic-billing-header:"
+_EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
+"""Content that replaces a message's content if all of it was removed. Providers reject empty content."""
+
+
+class _Block(Struct):
+    type: str = ""
+    id: str | None = None
+    tool_use_id: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    text: str | None = None
+    content: Raw = Raw()
+    citations: Raw = Raw()
+
+
+class _Messages(Struct):
+    messages: list[dict[str, Raw]] = []
+
+
+class Removals(Struct, frozen=True):
+    """What is removed from messages: content that the server of `dialect` would reject."""
+
+    dialect: Dialect
+    provider: str = ""
+    refused_signatures: Collection[bytes] = frozenset()
+    """Digests of thinking signatures that the provider has rejected."""
+
+
+_SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
+_USER_ROLES = (_SYSTEM, _USER)
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_messages = msgspec.json.Decoder(_Messages).decode
+_decode_block = msgspec.json.Decoder(_Block).decode
+
+
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+    """Return the upstream request, without the client's credentials."""
+    headers = call.client_headers
+    body = call.client_body
+    if body:
+        body = _edit(body, lambda text: _find_edits(text, call))
+    if not call.dialect.accepts_system_messages and has_system_messages(body):
+        body = _edit(body, _find_reminder_edits)
+    is_traced = "traceparent" in headers and call.dialect.forwards_client_headers
+    return UpstreamRequest(
+        path=f"{call.client_path}?{call.client_query}" if call.client_query else call.client_path,
+        body=body,
+        headers=_headers(call),
+        trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
+        method="POST" if call.client_body else "GET",
+    )
+
+
+def _edit(body: bytes, find_edits: Callable[[bytes], list[Edit]]) -> bytes:
+    try:
+        return json_spans.apply_edits(body, find_edits(body))
+    except json_spans.RepeatedKeyError:
+        body = json_spans.merge_repeated_keys(body)
+        return json_spans.apply_edits(body, find_edits(body))
+    except DECODE_ERRORS:
+        return body  # the API reports the syntax error
+
+
+def _headers(call: Call[Dialect]) -> dict[str, str]:
+    client_headers = call.client_headers
+    if call.dialect.forwards_client_headers:
+        headers = {name: value for name, value in client_headers.items() if name not in _NOT_FORWARDED_HEADERS}
+    else:
+        headers = {name: value for name, value in client_headers.items() if name in _NEEDED_EVERYWHERE}
+    for name in client_headers.get("connection", "").split(","):
+        headers.pop(name.strip().lower(), None)
+    headers.setdefault(_VERSION_HEADER, _VERSION)
+    if call.client_body:
+        headers.setdefault("content-type", "application/json")
+    return headers
+
+
+def has_system_messages(body: bytes) -> bool:
+    """Return True if a message of a request has the role `system`."""
+    try:
+        require_bounded_members(body)
+        return any(message.get("role") == _SYSTEM for message in _decode_messages(body).messages)
+    except (*DECODE_ERRORS, InvalidRequest):
+        return False
+
+
+def list_signature_digests(call: Call[Dialect]) -> tuple[bytes, ...]:
+    """Return digests of the signatures of all thinking blocks in the client request."""
+    try:
+        require_bounded_members(call.client_body)
+        contents = [message.get("content", _NO_CONTENT) for message in _decode_messages(call.client_body).messages]
+        lists = [_decode_list(content) for content in contents if bytes(content).startswith(b"[")]
+        blocks = [_read(bytes(block)) for blocks in lists for block in blocks]
+    except (*DECODE_ERRORS, InvalidRequest):
+        return ()
+    return tuple(_digest(call.provider, signature) for block in blocks if (signature := _signature_of(block)))
+
+
+def _signature_of(block: _Block) -> str:
+    return {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type) or ""
+
+
+def _digest(provider: str, signature: str) -> bytes:
+    return hashlib.blake2b(f"{provider} {signature}".encode(errors="replace"), digest_size=16).digest()
+
+
+def _find_reminder_edits(body: bytes) -> list[Edit]:
+    """Return the edit that sends each `system` message as text of a user message."""
+    messages: list[dict[str, Any]] = []
+    for _, group in groupby(_decode_messages(body).messages, lambda message: message.get("role") in _USER_ROLES):
+        turn = [*group]
+        messages += _place_reminders(turn) if any(message.get("role") == _SYSTEM for message in turn) else turn
+    span = next(member for member in json_spans.find_members(body) if member.key == "messages")
+    return [Edit(span.value, span.end, msgspec.json.encode(messages))]
+
+
+def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
+    """Return consecutive user messages, with the system messages among them as text after the tool results.
+
+    The API rejects a turn of the user in which text precedes a tool result.
+    """
+    contents = [_read_blocks(message.get("content", _NO_CONTENT)) for message in turn]
+    result_counts = [_count_up_to_last_result(blocks) for blocks in contents]
+    last = max((place for place, count in enumerate(result_counts) if count), default=0)
+    placed: list[dict[str, Any]] = []
+    waiting: list[Any] = []
+    for place, (message, blocks) in enumerate(zip(turn, contents, strict=True)):
+        if message.get("role") == _SYSTEM:
+            reminders = [_as_reminder(block) for block in blocks]
+            if placed and place > last:
+                content = placed[-1]["content"] = _read_blocks(placed[-1].get("content", _NO_CONTENT))
+                content += reminders
+            else:
+                waiting += reminders
+        elif waiting and place >= last:
+            count = result_counts[place]
+            placed.append({**message, "content": [*blocks[:count], *waiting, *blocks[count:]]})
+            waiting = []
+        else:
+            placed.append(dict(message))
+    return [*placed, {"role": _USER, "content": waiting}] if waiting else placed
+
+
+def _count_up_to_last_result(blocks: list[Any]) -> int:
+    """Return the number of blocks up to the last tool result. 0: no tool result."""
+    found = [isinstance(block, Raw) and _read(bytes(block)).type == "tool_result" for block in blocks]
+    return len(found) - found[::-1].index(True) if True in found else 0
+
+
+def _read_blocks(content: Any) -> list[Any]:
+    """Return the content of a message as a list of blocks. A text becomes a text block."""
+    if isinstance(content, list):
+        return content
+    if bytes(content).startswith(b"["):
+        return msgspec.json.decode(content, type=list[Raw])
+    return [{"type": "text", "text": content}]
+
+
+def _as_reminder(block: Any) -> Any:
+    fields = block if isinstance(block, dict) else msgspec.json.decode(block, type=dict[str, Raw])
+    if "text" not in fields:
+        return block
+    text = msgspec.json.decode(fields["text"])
+    return {**fields, "text": f"<system-reminder>\n{text}\n</system-reminder>"}
+
+
+def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
+    dialect = call.dialect
+    marked = call.has_proxy_signatures and (
+        _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
+    )
+    reads = marked or not dialect.sends_past_thinking or (bool(call.refused_signatures) and _holds(body, _THINKING))
+    if not (call.is_renamed or reads or not dialect.forwards_metadata):
+        return []
+    members = json_spans.find_members(body)
+    edits: list[Edit] = []
+    kept = [True] * len(members)
+    for position, member in enumerate(members):
+        if member.key == "model" and call.is_renamed:
+            edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
+        elif member.key == "messages" and reads and body[member.value] == ord("["):
+            removals = Removals(dialect, call.provider, call.refused_signatures)
+            edits += find_message_edits(body, member, removals)
+        elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
+            kept[position] = False
+        elif member.key == "system" and not dialect.forwards_metadata:
+            edits += _find_billing_edits(body, member)
+    return edits + json_spans.build_removal_edits(members, kept)
+
+
+def _holds(body: bytes, mark: bytes) -> bool:
+    return body.rfind(mark) >= 0  # from its end a long text is searched at a quarter of what `in` costs
+
+
+def find_message_edits(body: bytes, messages: JsonSpan, removals: Removals) -> list[Edit]:
+    """Return the edits that remove content which the provider would reject from a JSON list of messages."""
+    edits: list[Edit] = []
+    dialect = removals.dialect
+    for message in json_spans.find_elements(body, messages.value, messages.end):
+        text = body[message.value : message.end]
+        searched = dialect.verifies_signatures and _SEARCHED in text
+        thinks = not dialect.sends_past_thinking or (bool(removals.refused_signatures) and _THINKING in text)
+        if not (searched or thinks or _MARK in text) or not text.startswith(b"{"):
+            continue
+        for member in json_spans.find_members(body, message.value, message.end):
+            if member.key == "content" and body[member.value] == ord("["):
+                edits += _find_content_edits(body, member, removals)
+    return edits
+
+
+def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals) -> list[Edit]:
+    dialect = removals.dialect
+    parts = json_spans.find_elements(body, content.value, content.end)
+    blocks = [_read(body[part.value : part.end]) for part in parts]
+    dropped: set[str | None] = set()
+    if dialect.verifies_signatures:
+        # web searches that another provider ran: their results have no `encrypted_content`
+        results = [block for block in blocks if block.type == "web_search_tool_result"]
+        dropped = {block.tool_use_id for block in results if _is_unsealed(bytes(block.content))} - {None}
+    kept = [not _is_refused(block, dropped, removals) for block in blocks]
+    if not any(kept) and parts:
+        return [Edit(content.value, content.end, _EMPTY)]
+    edits = json_spans.build_removal_edits(parts, kept)
+    if dialect.verifies_signatures:
+        for part, block, keeps in zip(parts, blocks, kept, strict=True):
+            if keeps and block.type == "text" and _is_unsealed(bytes(block.citations)):
+                members = json_spans.find_members(body, part.value, part.end)
+                edits += json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
+    return edits
+
+
+def _read(text: bytes) -> _Block:
+    try:
+        return _decode_block(text)
+    except msgspec.ValidationError:
+        return _Block()
+
+
+def _is_refused(block: _Block, dropped: set[str | None], removals: Removals) -> bool:
+    if block.type in ("thinking", "redacted_thinking"):
+        signature = _signature_of(block)
+        if not removals.dialect.sends_past_thinking or signature.startswith(SIGNATURE_PREFIX):
+            return True
+        refused = removals.refused_signatures
+        return bool(refused) and _digest(removals.provider, signature) in refused
+    if block.type == "web_search_tool_result":
+        return block.tool_use_id in dropped
+    return block.type == "server_tool_use" and block.id in dropped
+
+
+def _is_unsealed(found: bytes) -> bool:
+    return _SEARCHED in found and found.startswith(b"[") and _SEALED.search(found) is None
+
+
+def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:
+    """Return the edits that remove the billing line of Claude Code from the system prompt."""
+    text = body[system.value : system.end]
+    if _BILLING.encode() not in text:
+        return []
+    if text.startswith(b"["):
+        parts = json_spans.find_elements(body, system.value, system.end)
+        texts = [_read(body[part.value : part.end]).text for part in parts]
+        return json_spans.build_removal_edits(
+            parts, [value is None or not value.startswith(_BILLING) for value in texts]
+        )
+    value = msgspec.json.decode(text)
+    if not isinstance(value, str) or not value.startswith(_BILLING):
+        return []
+    return [Edit(system.value, system.end, msgspec.json.encode(value.partition("\n")[2]))]

@@ -1,0 +1,358 @@
+"""Bytes of a reply on their way to the client, and what the proxy reads from them.
+
+The relay forwards a reply as it came, so that nothing of it is lost. Four functions edit or split the forwarded bytes.
+Beside them, `RelayInspector` reads usage, stop reason and errors. Most events contain none of these, and
+`select_frames_to_inspect` finds the others by a search for bytes, without decoding. Clients accept more than `msgspec`
+does. So an event with values of unexpected types is no error: the values are read one by one, and odd ones ignored.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.engine.messages.models.structs import ABSENT
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
+from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
+from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
+from anthropic_proxy.secrets import redact_key_patterns
+
+_DONE = b"[DONE]"
+"""Data of the last event of servers that also have the API Chat Completions. Clients skip it: it has no name."""
+_OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
+"""Byte strings of the SSE events to decode. Each event with usage, an end or an error contains one of them. The first
+has no quotes, because some servers name an event only in its `event:` line."""
+_EVENT_END = b"\n\n"
+_END, _OF_BLOCK = b"message_stop", b"content_block_"
+_FRAMES = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
+_EVENT = re.compile(rb"^(?:event:|data: ?\{)", re.MULTILINE)
+_BORDER = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
+
+
+def select_frames_to_inspect(frames: bytes) -> bytes:
+    if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
+        return b""
+    # If the server ends lines with CRLF, the events are not separated, and all or none are returned.
+    parts = frames.split(_EVENT_END)
+    return _EVENT_END.join([part for part in parts if _OF_MESSAGE in part or _OF_FAILURE in part])
+
+
+def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
+    at = frames.find(_END)
+    while at >= 0 and (border := _BORDER.search(frames, at)):
+        start = max(frames.rfind(b"\n\n", 0, at), frames.rfind(b"\n\r\n", 0, at), 0)
+        if frames.find(_OF_BLOCK, start, border.start()) < 0:
+            return frames[: border.end()], frames[border.end() :]
+        at = frames.find(_END, border.end())
+    return frames, b""
+
+
+def remove_events_after_end(trailing_bytes: bytes) -> bytes:
+    if not trailing_bytes.strip():
+        return trailing_bytes
+    return b"".join(part for part in _FRAMES.split(trailing_bytes) if not _EVENT.search(part))
+
+
+def replace_reply_model(reply: bytes, model: str) -> bytes:
+    """Return a message body, or the start of a stream, with `model` as its model name. Invalid JSON is unchanged."""
+    at, end = 0, len(reply)
+    if not reply.lstrip().startswith(b"{"):
+        frame_start, frame_end = _find_start(reply)
+        data = _DATA.search(reply, frame_start, frame_end)
+        if data is None:
+            return reply
+        at, end = data.span(1)
+    try:
+        return json_spans.apply_edits(reply, _rename(reply, at, end, model))
+    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
+        return reply  # not ours to judge
+
+
+def remove_message_start(reply: bytes) -> bytes:
+    start, end = _find_start(reply)
+    return reply[:start] + reply[end:]
+
+
+def _find_start(reply: bytes) -> tuple[int, int]:
+    """Return start and end of the SSE event `message_start` in the bytes of a reply. (0, 0): the event is missing."""
+    start = 0
+    for border in _BORDER.finditer(reply):
+        if reply.find(b'"message_start"', start, border.start()) >= 0:
+            return start, border.end()
+        start = border.end()
+    return 0, 0
+
+
+def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
+    edits: list[Edit] = []
+    for member in json_spans.find_members(text, at, end):
+        if member.key == "model":
+            edits.append(Edit(member.value, member.end, msgspec.json.encode(model)))
+        elif member.key == "message" and text[member.value] == ord("{"):
+            edits += _rename(text, member.value, member.end, model)
+    return edits
+
+
+class _Ending(Struct, gc=False):
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class _Message(_Ending, gc=False):
+    usage: Raw = ABSENT
+    """Token counts as JSON. They are decoded separately, so that an invalid count does not hide the stop reason."""
+
+
+class _Kind(Struct, gc=False):
+    type: Any = ""
+    """Type of the event or body. Any JSON value is accepted, so that an invalid type does not hide the other fields."""
+    error: Raw = ABSENT
+    """Error object as JSON. Every error contains it, even from servers that omit `type`."""
+    content: Raw = ABSENT
+
+    @property
+    def refuses(self) -> bool:
+        return self.type == "error" or (self.error not in (ABSENT, _NULL) and self.content == ABSENT)
+
+
+class _Reply(_Kind, gc=False):
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: Raw = ABSENT
+
+
+class _Event(_Kind, gc=False):
+    message: _Message | None = None
+    delta: _Ending | None = None
+    usage: Raw = ABSENT
+
+
+_NULL = Raw(b"null")
+
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+
+
+class RelayInspector(Decoder):
+    """Decoder of a forwarded response. It reads usage and stop reason, and raises errors in the response."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._call = call
+        self._billed_tier: str | None = None
+        """Service tier of the latest event with one, in which fast mode is a tier. None: not reported."""
+        self.finished = False
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        try:
+            frame.isascii() or str(frame, "utf-8")  # the decoder skips unknown fields, whatever their bytes are
+            event = _decode_event(frame)
+        except DECODE_ERRORS:
+            if frame == _DONE:
+                return []
+            try:
+                json.loads(frame.decode())  # accepts as much as clients do, for example lone surrogates
+            except (ValueError, RecursionError):
+                provider = self._call.provider
+                raise UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider) from None
+            self.finished = self._read_kind(frame).type == "message_stop" or self.finished
+            return self._keep_tier(_read_odd(frame, self._billed_tier))
+        if event.refuses:
+            raise self._refusal(frame)
+        if event.type == "message_stop":
+            self.finished = True
+        return self._keep_tier(list(_read(event.message, event.usage, event.delta, self._billed_tier)))
+
+    def decode_end(self) -> list[Delta]:
+        if not self.finished:
+            provider = self._call.provider
+            raise UpstreamProtocolError(f"{provider}: the reply ended before it was complete", provider=provider)
+        return []
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        self.finished = True
+        reads = _read_members(body) is not None
+        if not reads:
+            body = repair_json(body)  # passes as it came, and is read along with whole characters
+            reads = _read_members(body) is not None
+        try:
+            reply = _decode_reply(body)
+        except DECODE_ERRORS:
+            self._read_kind(body)
+            if reads:
+                return _read_odd(body)
+            reply = _Reply()
+        if reply.refuses:
+            raise self._refusal(body)
+        if not reads:
+            provider = self._call.provider
+            raise UpstreamProtocolError(f"{provider} sent an invalid message.", provider=provider)
+        return list(_read(reply, reply.usage, None))
+
+    def flush_pending(self) -> list[Delta]:
+        return []  # the bytes of the reply were already forwarded
+
+    def _keep_tier(self, deltas: list[Delta]) -> list[Delta]:
+        """Store the service tier of an event for later ones, and return the same deltas."""
+        for delta in deltas:
+            if isinstance(delta, Usage) and delta.billed_tier is not None:
+                self._billed_tier = delta.billed_tier
+        return deltas
+
+    def _read_kind(self, frame: bytes) -> _Kind:
+        """Return type and error of an SSE event or body with unexpected values. Raises `UpstreamError` for an error."""
+        try:
+            kind = _decode_kind(frame)
+        except DECODE_ERRORS:
+            return _Kind()
+        if kind.refuses:
+            raise self._refusal(frame)
+        return kind
+
+    def _refusal(self, frame: bytes) -> UpstreamError:
+        self.finished = True
+        error = build_upstream_error(
+            decode_error_body(None, {}, frame),
+            self._call.provider,
+            context_window=self._call.effective_max_input_tokens,
+        )
+        if self._call.dialect.has_anthropic_errors:
+            error.body = redact_key_patterns(frame.decode(errors="replace")).encode()
+        return error
+
+
+def _read(
+    message: _Message | _Reply | None, usage: Raw, ending: _Ending | None, earlier_tier: str | None = None
+) -> Iterator[Delta]:
+    if counts := _read_usage(usage, earlier_tier) or (message and _read_usage(message.usage)):
+        yield counts
+    end = ending or message
+    if end and end.stop_reason:
+        yield Stop(end.stop_reason, end.stop_sequence)
+
+
+def _read_odd(frame: bytes, earlier_tier: str | None = None) -> list[Delta]:
+    """Decode usage and stop reason of an event with values of unexpected types. Such values are ignored."""
+    whole = _read_members(Raw(frame)) or {}
+    message = _read_members(whole.get("message")) or {}
+    ending = _read_members(whole.get("delta")) or message or whole
+    reason, sequence = _read_string(ending, "stop_reason"), _read_string(ending, "stop_sequence")
+    usage = whole.get("usage", message.get("usage", ABSENT))
+    return list(_read(None, usage, _Ending(reason, sequence), earlier_tier))
+
+
+_FAST = "fast"
+"""Value of `speed` with prices of its own, "Fast mode" in Anthropic's price list (2026-11)."""
+_STANDARD = "standard"
+"""Value of `service_tier` for the normal prices."""
+
+
+class _OutputDetails(Struct, gc=False):
+    thinking_tokens: int | None = None
+
+
+class _ServerTools(Struct, gc=False):
+    web_search_requests: int | None = None
+    web_fetch_requests: int | None = None
+
+
+class _CacheCreation(Struct, gc=False):
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _CountedUsage(Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
+    output_tokens_details: _OutputDetails | None = None
+    server_tool_use: _ServerTools | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+
+
+_decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
+    """Return the token counts of a `usage` object. None: `usage` is missing or null.
+
+    `earlier_tier` is the `billed_tier` of earlier events of the same reply. The tier `fast` remains until an event has
+    another `speed`.
+    """
+    try:
+        counts = _decode_usage(usage) if memoryview(usage).nbytes else None
+    except DECODE_ERRORS:
+        counts = _read_odd_usage(usage)
+    if counts is None:
+        return None
+    if (counts.speed or earlier_tier) == _FAST:
+        billed_tier: str | None = _FAST
+    else:
+        billed_tier = counts.service_tier or (_STANDARD if earlier_tier == _FAST else None)
+    written, details, server_tools = counts.cache_creation, counts.output_tokens_details, counts.server_tool_use
+    return Usage(
+        input_tokens=counts.input_tokens,
+        output_tokens=counts.output_tokens,
+        cache_read_tokens=counts.cache_read_input_tokens,
+        cache_write_tokens=counts.cache_creation_input_tokens,
+        cache_write_1h_tokens=written.ephemeral_1h_input_tokens if written else None,
+        thinking_tokens=details.thinking_tokens if details else None,
+        web_search_requests=server_tools.web_search_requests if server_tools else None,
+        web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
+        service_tier=counts.service_tier,
+        billed_searches=server_tools.web_search_requests if server_tools else None,
+        billed_tier=billed_tier,
+    )
+
+
+def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
+    """Return the token counts of a `usage` object, each decoded separately. Values of unexpected types are ignored."""
+    members = _read_members(usage)
+    if members is None:
+        return None
+    written = _read_members(members.get("cache_creation")) or {}
+    details = _read_members(members.get("output_tokens_details")) or {}
+    tools = _read_members(members.get("server_tool_use")) or {}
+    return _CountedUsage(
+        input_tokens=_read_number(members, "input_tokens"),
+        output_tokens=_read_number(members, "output_tokens"),
+        cache_read_input_tokens=_read_number(members, "cache_read_input_tokens"),
+        cache_creation_input_tokens=_read_number(members, "cache_creation_input_tokens"),
+        cache_creation=_CacheCreation(_read_number(written, "ephemeral_1h_input_tokens")),
+        output_tokens_details=_OutputDetails(_read_number(details, "thinking_tokens")),
+        server_tool_use=_ServerTools(
+            _read_number(tools, "web_search_requests"), _read_number(tools, "web_fetch_requests")
+        ),
+        service_tier=_read_string(members, "service_tier"),
+        speed=_read_string(members, "speed"),
+    )
+
+
+def _read_members(text: Raw | bytes | None) -> Mapping[str, Raw] | None:
+    """Return the members of a JSON object: key → JSON text. None: `text` is missing, or no object."""
+    try:
+        return None if text is None else _decode_members(text)
+    except DECODE_ERRORS:
+        return None
+
+
+def _read_string(members: Mapping[str, Raw], name: str) -> str | None:
+    """Return the string value of a member. None: the member is missing, or not a string."""
+    text = decode_repaired(members[name]) if name in members else None
+    return text if isinstance(text, str) else None
+
+
+def _read_number(members: Mapping[str, Raw], name: str) -> int | None:
+    return parse_token_count(decode_repaired(members[name])) if name in members else None

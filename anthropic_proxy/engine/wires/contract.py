@@ -1,0 +1,357 @@
+"""Interface between wires (`wire/*`) and the exchange, the code that serves one client request.
+
+A `Wire` encodes requests and decodes responses of one provider API. A `RelayWire` forwards requests and responses of
+the Messages API with few edits. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the
+request with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one
+response to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response.
+
+A dialect (`BaseDialect`) describes how one server differs from the API of its wire. Fields `has_…` and `accepts_…`
+describe the server: its endpoints, and the content that it accepts. Fields `sends_…` describe the upstream request. An
+`Adaptation` changes the dialect after a provider rejected a parameter.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Generic, Literal, Protocol, TypeVar
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+
+
+class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """Base class of dialects, which describe how one server differs from the API of its wire."""
+
+    tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
+    """Regular expression of allowed tool names. Any other name is replaced by an alias. Default: the rule of the
+    Messages API."""
+    max_tool_name_length: int = 128
+    """Maximum number of characters of a tool name. A longer name is replaced by an alias."""
+    always_stream: bool = False
+    """True if every upstream request streams, even if the client requests no stream."""
+    continuation_version: str = ""
+    """API version in the URL of a request that continues a reply: `/v1beta1`. "": the version of the base URL."""
+    server_tools: tuple[ServerToolKind, ...] = ()
+    """Kinds of server tools (`web_search` …) that the upstream server runs itself."""
+    server_tools_exclusive: bool = False
+    """True if the upstream server rejects a request with both server tools and client tools."""
+    has_count_tokens: bool = False
+    """True if the upstream server has `/v1/messages/count_tokens`."""
+    has_model_list: bool = False
+    """True if `/v1/models` of the upstream server has Anthropic's format."""
+
+    @property
+    def accepts_thinking_budget(self) -> bool:
+        """True if the amount of thinking is sent as a number of tokens. False: as a level, or not at all."""
+        return False
+
+
+DialectT = TypeVar("DialectT", bound=BaseDialect)
+DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
+
+
+class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
+    """Input of a wire: one prepared client request for one target (provider, model and dialect)."""
+
+    request: PreparedRequest
+    """The client request after preparation: validated, with paired tool calls and results, and with allowed tool
+    names."""
+    model: str
+    """Model id to send to the provider."""
+    requested_model: str = ""
+    """The model id of the client request. The reply names this model."""
+    is_renamed: bool = False
+    """True if `model` and `requested_model` differ. Used by relays only."""
+    dialect: DialectT_co
+    """Description of the server's differences, changed by the rules of the model catalog for this model."""
+    streams_upstream: bool
+    """True if the provider streams its response. The client's response may nevertheless be sent as a whole."""
+    client_body: bytes = b""
+    """The body of the client request. Used by relays only."""
+    client_headers: Mapping[str, str] = {}
+    """The headers of the client request, names in lower case, without credentials. Used by relays only."""
+    client_path: str = "/v1/messages"
+    """URL path of the client request. Used by relays only."""
+    client_query: str = ""
+    """URL query of the client request, without `?`. Used by relays only."""
+    has_proxy_signatures: bool = True
+    """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
+    refused_signatures: Collection[bytes] = frozenset()
+    """Digests of thinking signatures that the provider has rejected. Used by relays only."""
+    client_tool_names: Mapping[str, str] = {}
+    """Tool name sent upstream → different tool name of the client."""
+    new_id: Callable[[str], str]
+    """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
+    provider: str
+    """The provider name, for error messages and notes."""
+    base_url: str = ""
+    """Base URL of the upstream request. Signatures in replies of this server are valid only for the same URL."""
+    context_window: int | None = None
+    """Context window of the model in tokens, input and output together. None: unknown."""
+    max_input_tokens: int | None = None
+    """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
+    continuation_token: str = ""
+    """Token that continues an incomplete reply of an earlier call. "": a new reply."""
+    estimate_input_tokens: Callable[[], int] = lambda: 0
+    """Function that returns the estimated number of input tokens. 0: unknown. It is called only if a provider rejects
+    the input as too long without a count."""
+    max_schema_steps: int | None = None
+    """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
+    because the caller runs outside the event loop."""
+
+    @property
+    def effective_max_input_tokens(self) -> int | None:
+        """Maximum number of input tokens, or the context window if no lower maximum is known. None: both unknown."""
+        return self.max_input_tokens or self.context_window
+
+
+class UpstreamRequest(Struct, frozen=True, kw_only=True):
+    """HTTP request to a provider, without base URL and credential."""
+
+    path: str
+    """Path below the base URL of the provider, with a leading slash and perhaps a query. It is percent-encoded."""
+    body: bytes
+    """Body of the request, encoded for the provider. b"": no body."""
+    headers: Mapping[str, str] = {}
+    """Headers of the request without the credential, names in lower case."""
+    trace_headers: Mapping[str, str] = {}
+    """Headers `traceparent` and `tracestate`, which differ for each request."""
+    method: str = "POST"
+    """HTTP method: `POST`, or `GET` for lists."""
+    notes: Sequence[FidelityNote] = ()
+    """Notes on fields of the client request that were approximated, emulated or dropped."""
+    enforces_schema: bool = False
+    """True if the provider enforces the client's JSON Schema for the reply. False: the proxy validates the reply."""
+
+
+CLIENT_CREDENTIAL_ORIGIN = "the client"
+"""Value of `Credential.origin` for a credential from the client request. It is used for that request only."""
+
+
+class Credential(Struct, frozen=True):
+    """Authentication header of an upstream request, added when the request is sent."""
+
+    header: str
+    """Name of the request header with the credential, in lower case: `authorization`, `x-api-key`."""
+    value: str
+    """Secret header value, with its scheme if the header has one (`Bearer …`)."""
+    origin: str = ""
+    """Source of the credential for error messages: `OPENAI_API_KEY`."""
+    extra_headers: Mapping[str, str] = {}
+    """Headers without secrets that belong to the credential, such as the project that is billed."""
+
+    @property
+    def secret(self) -> str:
+        """The secret that errors and logs must not contain: `value` without a scheme such as `Bearer`."""
+        return (self.value.partition(" ")[2] if self.header == "authorization" else "") or self.value
+
+    def __repr__(self) -> str:
+        return f"Credential(header={self.header!r}, value='…', origin={self.origin!r})"
+
+
+class UpstreamResponse(Protocol):
+    """HTTP response of a provider with known status and headers, and a body that is still being received."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names are in lower case."""
+        ...
+
+    @property
+    def body_received(self) -> bool:
+        """True if the complete body was received. False: the body is incomplete, or its end is unknown."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the response body. b"": the end of the body.
+
+        Raises `UpstreamUnreachable` or `UpstreamProtocolError` if the connection breaks.
+        """
+        ...
+
+    async def close(self, *, wait_for_end: bool = False) -> None:
+        """End the use of the response. Later requests reuse its connection only if the complete body was received.
+
+        `wait_for_end`: True to wait a short time for the rest of the body, so that the connection can be reused.
+        """
+        ...
+
+
+async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callable[[], None] | None = None) -> bytes:
+    """Return the complete body of an upstream response, without a byte order mark.
+
+    `on_read` is called after each network read. Raises `UpstreamProtocolError` if the body exceeds `max_bytes` or ends
+    early.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await response.read():
+        if on_read is not None:
+            on_read()
+        size += len(chunk)
+        if size > max_bytes:
+            raise UpstreamProtocolError(f"the reply is larger than {max_bytes >> 20} MiB", retryable=False)
+        chunks.append(chunk)
+    return b"".join(chunks).removeprefix(b"\xef\xbb\xbf")
+
+
+class Transport(Protocol):
+    """Function that sends one upstream request to the server at a base URL."""
+
+    async def __call__(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        """Send the request, and return the response once its status and headers have arrived.
+
+        Raises `UpstreamUnreachable` or `UpstreamTimeout`.
+        """
+        ...
+
+
+class Decoder(ABC):
+    """Base class of decoders. A decoder converts one upstream response into deltas, the pieces of a reply.
+
+    Its methods raise `UpstreamError` if the response is an error or is invalid.
+    """
+
+    default_signature: str = ""
+    """Signature for thinking blocks of replies in which the provider sent none. `wire/thinking.py` describes its
+    format."""
+    finished: bool = False
+    """True if the last event of the reply was read (`[DONE]`, `response.completed`). The caller then stops reading."""
+    continuation_token: str | None = None
+    """Token that continues this reply in another upstream request. None: unsupported. "": the reply is complete."""
+
+    @property
+    def notes(self) -> Sequence[FidelityNote]:
+        """Notes on the repairs of the model's output so far, such as corrected tool names and arguments."""
+        return ()
+
+    @abstractmethod
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Return the deltas of one SSE event or one line of NDJSON. Raises `UpstreamError` for an error."""
+
+    @abstractmethod
+    def decode_end(self) -> list[Delta]:
+        """Return the remaining deltas at the end of the stream, or after a complete body.
+
+        Raises `UpstreamProtocolError` if the response ended too early, and `UnreadableReply` if its finish reason is
+        that the server could not read the model's output. The token counts were returned before.
+        """
+
+    @abstractmethod
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Return the deltas of a complete response body that was not streamed. Raises `UpstreamError`.
+
+        The caller then calls `decode_end`, as after a stream.
+        """
+
+    @abstractmethod
+    def flush_pending(self) -> list[Delta]:
+        """Return the buffered deltas after the response was interrupted.
+
+        An open tool call is not ended, so that the client does not run it. A second call returns an empty list.
+        """
+
+
+class Adaptation(Struct, frozen=True):
+    """Named change of the dialect for the next upstream requests, after the provider rejected a parameter."""
+
+    name: str
+    """Name of the change, without secrets: `drop temperature`, `limit 4096`. The name `wire NAME` switches the model to
+    another wire of the provider."""
+    persistent: bool = True
+    """True if the change is stored for later requests to the model. False: it applies to this request only."""
+    refused_signatures: tuple[bytes, ...] = ()
+    """Digests of the thinking signatures of the request. Thinking with these is left out of later requests."""
+
+
+class Wire(ABC, Generic[DialectT]):
+    """Base class of wires, which encode requests and decode responses of one API. A wire performs no I/O."""
+
+    dialect_type: type[DialectT]
+    """Class of the wire's dialects. Its default values describe the API's own vendor."""
+    framing: Literal["sse", "ndjson"]
+    """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
+
+    @abstractmethod
+    def encode_request(self, call: Call[DialectT]) -> UpstreamRequest:
+        """Encode the upstream request. Raises `UnsupportedFeature` if the API cannot express required content."""
+
+    @abstractmethod
+    def new_decoder(self, call: Call[DialectT]) -> Decoder:
+        """Return a new decoder for one response to the upstream request of `call`."""
+
+    @abstractmethod
+    def decode_error(
+        self, call: Call[DialectT], status: int, headers: Mapping[str, str], body: bytes
+    ) -> UpstreamError | list[Delta]:
+        """Return the error for the client after an upstream response with an error status.
+
+        If the provider refused the content of the request, return the deltas of a reply instead.
+        """
+
+    def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
+        """Return True if the upstream server reads the file of `block` from its URL.
+
+        False: the proxy sends the content.
+        """
+        return False
+
+    def find_adaptation(self, call: Call[DialectT], error: UpstreamError) -> Adaptation | None:
+        """Return the change of the dialect that may avoid an upstream error. None: no such change is known."""
+        return None
+
+    def apply_adaptation(self, dialect: DialectT, name: str) -> DialectT:
+        """Return the dialect with the adaptation `name` applied. For an unknown name, the dialect is unchanged."""
+        return dialect
+
+
+class RelayWire(Wire[DialectT]):
+    """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
+
+    @abstractmethod
+    def encode_batch(self, body: bytes, dialect: DialectT, resolve_model: Callable[[str, str, bytes], str]) -> bytes:
+        """Return the body that creates a batch, with the model of each request replaced.
+
+        `resolve_model` returns the provider's id of a model. Its arguments are the path of `params`, for errors, the
+        model and the JSON text of `params`.
+        Raises `msgspec.DecodeError` for invalid JSON.
+        """
+
+    @abstractmethod
+    def remove_results_host(self, body: bytes) -> bytes:
+        """Return a batch, or a list of batches, with only the path of each `results_url`.
+
+        A client requests this URL with the key that it sends to the proxy.
+        """
+
+    @abstractmethod
+    def replace_reply_model(self, reply: bytes, model: str) -> bytes:
+        """Return a message body, or the start of a stream, with its `model` replaced by the given name."""
+
+    @abstractmethod
+    def remove_message_start(self, reply: bytes) -> bytes:
+        """Return the start of a stream without `message_start`, which the client already received."""
+
+    @abstractmethod
+    def split_after_message_end(self, frames: bytes) -> tuple[bytes, bytes]:
+        """Split forwarded SSE bytes after the event `message_stop`. Without that event the second value is b""."""
+
+    @abstractmethod
+    def remove_events_after_end(self, trailing_bytes: bytes) -> bytes:
+        """Return `trailing_bytes`, the bytes after the event `message_stop`, without SSE events such as pings.
+
+        Clients expect no event there. Blank lines and comments remain.
+        """
+
+    @abstractmethod
+    def select_frames_to_inspect(self, frames: bytes) -> bytes:
+        """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""

@@ -1,0 +1,404 @@
+"""Decoding of error responses of all providers into one struct, `UpstreamFault`.
+
+There is no common format: the error may be an object, a list or a text, and a gateway puts the error of another server
+into a field or a message of its own. Each value may have any type and any length.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.secrets import redact_key_patterns
+
+_SERVER_PREFIXES = "|".join(
+    (
+        r"[\w.]{0,100}(?:error|exception)(?::| -)",  # `litellm.InternalServerError: OpenAIException - `
+        r"error code: \d{3} -",  # OpenAI's SDK
+        r"(?:http )?\d{3}(?: internal server error)?(?::| -)|internal server error(?::| -)",
+        r"(?:provider returned error|upstream request failed):",
+        # the beginning of an error object, as JSON or as Python prints it
+        r"b['\"](?=[{\[])|[{\[]|['\"](?:error|message|detail|msg)['\"]:\s*['\"]?",
+        r"['\"](?:code|status|type|param)['\"]:\s*['\"]?\w{1,100}['\"]?,",
+    )
+)
+"""Texts that servers and gateways put before the error message of another server."""
+_QUOTING = re.compile(
+    rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
+    r"(?P<failure>error parsing tool call|failed to parse input at pos \d{1,20}):",
+    re.IGNORECASE,
+)
+"""Beginnings of error messages that are followed by the output of the model, which the server could not parse. Ollama:
+`error parsing tool call: raw='…'` (ollama/ollama issue 12884); llama.cpp: `Failed to parse input at pos 12: …`
+(ggml-org/llama.cpp issue 20761; read 2026-11). They are searched only at the beginning, because other errors quote the
+request."""
+_FIELDS_WITH_MESSAGES = ("message", "detail", "msg", "error", "metadata", "raw", "innererror")
+"""Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
+status may contain the request."""
+_EXCERPT_CHARACTERS = 200
+"""Maximum number of characters of `UpstreamFault.excerpt`."""
+_MESSAGE_CHARACTERS = 4_000
+"""Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
+_MAX_CODE_CHARACTERS = 128
+"""Maximum length of a code or parameter name. A longer one is cut; known providers use at most 60 characters."""
+_MAX_ENTRIES = 32
+"""Maximum number of entries that are read of each list in an error body, such as validation errors."""
+
+
+class UpstreamFault(Struct, frozen=True, kw_only=True):
+    """Content of an error response of a provider, before classification. API keys in texts are redacted."""
+
+    status: int | None = None
+    """HTTP status of the response. If an error is inside a 200 response: the status in the body. None: not reported."""
+    message: str = ""
+    """The provider's error message. "": the body contains no message."""
+    codes: frozenset[str] = frozenset()
+    """Values of `code`, `type`, `status` and `reason` in the error body, in the provider's spelling."""
+    parameter: str | None = None
+    """Name or path of the request parameter that the provider rejects, in the provider's spelling. None: not named."""
+    retry_after: float | None = None
+    """Delay until the next try in whole seconds, 1 to 3,600. None: not reported."""
+    is_permanent: bool = False
+    """True if the response has the header `x-should-retry: false` (OpenAI). The request is then not retried."""
+    input_tokens: int | None = None
+    """Input tokens of the rejected request (field `n_prompt_tokens` of llama.cpp). None: not reported."""
+    context_window: int | None = None
+    """Context window of the model in tokens (field `n_ctx` of llama.cpp). None: not reported."""
+    failed_generation: str | None = None
+    """Model output that the server could not parse as a tool call (Groq's `failed_generation`). None: not reported."""
+    is_unreadable_output: bool = False
+    """True if the server could not parse the output of its model, which `message` then does not quote."""
+    is_content_filtered: bool = False
+    """True if the body has a list of content that a filter found (Z.ai's `contentFilter`)."""
+    excerpt: str = ""
+    """Printable beginning of a body that is not an error object, for the log. "": the body is an error object."""
+
+
+def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
+    """Return the content of an error response of a provider. Never raises.
+
+    If the body is not a JSON error, the field `excerpt` of the result has the beginning of the body.
+    """
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        content = None
+    if isinstance(content, dict | list | str):
+        fault = read_error_object(content, status, headers)
+        if fault.message or fault.codes:
+            return fault
+    text = "".join(character for character in body[:2_000].decode(errors="replace") if character.isprintable())
+    excerpt = redact_key_patterns(text[:_EXCERPT_CHARACTERS])
+    return UpstreamFault(
+        status=status, retry_after=find_retry_delay(headers, None, ""), is_permanent=_stays(headers), excerpt=excerpt
+    )
+
+
+def _stays(headers: Mapping[str, str]) -> bool:
+    return headers.get("x-should-retry", "").strip().lower() == "false"
+
+
+def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
+    """Return the content of a decoded error of any provider. Never raises.
+
+    `content` is the decoded error body, or the value of its field `error`.
+    """
+    while isinstance(content, list) and content:
+        content = content[0]
+    outer = content if isinstance(content, dict) else {}
+    inner = outer.get("error", content)
+    error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
+    if status in (None, 200):
+        numbers = map(_status, (error.get("code"), error.get("status_code")))
+        status = next((number for number in numbers if number), None)
+    if (failure := _find_unreadable_output(error, status)) is not None:
+        # All other fields may contain what the model wrote, which must not decide which failure this is.
+        return UpstreamFault(
+            status=status,
+            message=failure,
+            retry_after=find_retry_delay(headers, None, ""),
+            is_permanent=_stays(headers),
+            is_unreadable_output=True,
+        )
+    nested = _nested_in(error)
+    named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
+    message = _text_of(error, nested)
+    if named is not None and " " in named.strip():  # Xiaomi sends the reason in `param` (2026-05)
+        message, named = f"{message}: {named}", None
+    message = message[:_MESSAGE_CHARACTERS]
+    return UpstreamFault(
+        status=status,
+        message=redact_key_patterns(message),
+        codes=frozenset(code[:_MAX_CODE_CHARACTERS] for one in (error, *nested) for code in _codes_of(one)),
+        parameter=(named or find_parameter_in_message(message) or "")[:_MAX_CODE_CHARACTERS] or None,
+        retry_after=find_retry_delay(headers, error.get("details"), message),
+        is_permanent=_stays(headers),
+        input_tokens=_integer(error.get("n_prompt_tokens")),
+        context_window=_integer(error.get("n_ctx")),
+        failed_generation=_string(error.get("failed_generation")),
+        is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
+    )
+
+
+def _find_unreadable_output(error: dict[str, Any], status: int | None) -> str | None:
+    """Return the message of a server that could not parse the output of its model, without this output.
+
+    None: it is another error. The texts of an error and of all errors inside it are searched. After a 4xx status, only
+    messages without an error code or parameter are searched, because other texts may be quoted from the request.
+    """
+    is_rejection = status is not None and 400 <= status < 500
+    values: list[Any] = [error]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            if (quoting := _QUOTING.match(value)) is not None:
+                return quoting["failure"]
+            if "{" in value and (not is_rejection or value.lstrip()[:1] == "{"):
+                values.append(_decode_object(value))
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict) and not is_rejection:
+            values += value.values()
+        elif isinstance(value, dict):
+            names_parameter = _string(value.get("param")) is not None
+            if not names_parameter and all(_status(code) is not None for code in _codes_of(value)):
+                values += [value.get(field) for field in _FIELDS_WITH_MESSAGES]
+    return None
+
+
+def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the errors of other servers that a gateway's error contains, in a field or in the message text."""
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    found = [error.get("innererror"), _message_value(error)]
+    found += [_decode_object(text) for text in (raw, error.get("message")) if isinstance(text, str) and "{" in text]
+    objects = [one for one in found if isinstance(one, dict)]
+    return objects + [inner for one in objects if isinstance(inner := one.get("error"), dict)]
+
+
+def _decode_object(text: str) -> Any:
+    start = text.find("{")
+    try:
+        return msgspec.json.decode(text[start : text.rfind("}") + 1])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
+    value = _message_value(error)
+    if isinstance(value, dict):
+        value = _message_value(value) or value
+    text = value if isinstance(value, str) else _words_of(value)
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if not isinstance(raw, str) or not raw:
+        return text
+    inner = next((message for one in reversed(nested) if isinstance(message := one.get("message"), str)), raw)
+    return f"{text}: {inner if raw.lstrip()[:1] == '{' else raw}"  # OpenRouter sends the cause in `metadata.raw`
+
+
+def _message_value(error: dict[str, Any]) -> Any:
+    return error.get("message") or error.get("detail") or error.get("msg") or ""
+
+
+def _words_of(value: Any) -> str:
+    """Return validation errors of a web framework as text. `[{"loc": ["body", "seed"], "msg": …}]` becomes `seed: …`.
+
+    Any other value is returned as JSON text.
+    """
+    found = value[:_MAX_ENTRIES] if isinstance(value, list) else []
+    faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]
+    if not faults or len(faults) < len(found):
+        return msgspec.json.encode(value).decode()
+    texts = []
+    for one in faults:
+        path = one.get("loc")
+        steps = [str(step) for step in path] if isinstance(path, list) else []
+        place = ".".join(steps[1:] if steps[:1] == ["body"] else steps)
+        texts.append(f"{place}: {one['msg']}" if place and one["msg"] else place or one["msg"])
+    return "; ".join(texts)
+
+
+def _codes_of(error: dict[str, Any]) -> list[str]:
+    codes = [error.get("code"), error.get("type"), error.get("status")]
+    if (number := _integer(error.get("code"))) is not None and number >= 1_000:
+        codes.append(str(number))  # Z.ai, MiniMax
+    inner = error.get("innererror")
+    if isinstance(inner, dict):
+        codes.append(inner.get("code"))  # Azure
+    details = error.get("details")
+    if isinstance(details, list):
+        objects = [detail for detail in details[:_MAX_ENTRIES] if isinstance(detail, dict)]
+        codes += [detail.get("reason") for detail in objects]  # Google
+        for detail in objects:
+            violations = detail.get("violations")
+            if isinstance(violations, list):
+                codes += [one.get("quotaId") for one in violations[:_MAX_ENTRIES] if isinstance(one, dict)]
+    return [code for code in codes if isinstance(code, str) and code]
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _status(value: Any) -> int | None:
+    number = int(value) if isinstance(value, str) and len(value) == 3 and value.isdecimal() else _integer(value)
+    return number if number is not None and 400 <= number < 600 else None
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_NAME = r"[`'\"](?P<{}>[\w.\[\]]{{1,200}})[`'\"]"
+_PATH = r"(?<![\w.\[\]])(?P<{}>[\w.\[\]]{{1,200}})"
+"""Pattern of a parameter path such as `tools[0].name`. It begins at the start of a word, which limits the search
+time."""
+_PARAMETERS = re.compile(
+    r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
+    rf"{_NAME.format('named')}"
+    rf"|{_NAME.format('quoted')} (?:is|are) not supported"
+    r"|does not support (?:the )?(?:parameter )?[`'\"]?(?P<unknown>\w+(?:\.\w+)*)[`'\"]?(?: parameter)?(?:[.,;]|$)"
+    r"|only 1 is allowed for (?P<fixed>temperature)|invalid (?P<held>\w+): only\b"
+    rf"|{_PATH.format('extra')}: extra (?:inputs|fields)"
+    r"|extra_forbidden['\"], *['\"]loc['\"]: *[\[(]['\"]body['\"], *(?P<place>[^\])]{1,300})"
+    rf"|{_PATH.format('variant')}: unknown variant"
+    rf"|property {_NAME.format('property')} is unsupported"
+    r"|\b(?P<bare>\w{1,200})[`'\"]? is not supported with this model"
+    r"|(?P<limit>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
+    r"|\b(?P<thinking>think) value .{1,80} is not supported"  # Ollama, also at /v1
+    r"|(?P<choice>tool_choice) '\w+' is incompatible"
+    r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b)",
+    re.IGNORECASE,
+)
+_STEP = re.compile(r"[\w-]+")
+
+
+def find_parameter_in_message(message: str) -> str | None:
+    """Return the name or path of the request parameter that an error message rejects. None: no parameter is found."""
+    match = _PARAMETERS.search(message)
+    if match is None:
+        return None
+    if place := match["place"]:  # as Python or JSON writes a list: `'tools', 0, 'strict'`
+        return ".".join(_STEP.findall(place))
+    if match["definition"]:
+        return "tools.parameters"
+    return next(name for name in match.groups() if name)
+
+
+MAX_DELAY_SECONDS = 3_600
+"""Maximum retry delay in seconds. A longer delay is reduced to this value."""
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_AMOUNT = (
+    r"\d{1,9}(?:\.\d{1,9})? ?(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)?(?![a-z])"
+)
+_AGAIN = re.compile(
+    r"(?:try again|retry|resets?|renews?|available(?: again)?|wait)(?: again)? (?:in|after|for) (?:about |another )?"
+    rf"((?:{_AMOUNT}(?:, | and | )?){{1,4}})",
+    re.IGNORECASE,
+)
+_AMOUNTS = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]*)", re.IGNORECASE)
+_UNITS = (("ms", 0.001), ("mil", 0.001), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("", 1))
+"""Rows: beginning of the name of a time unit, its length in seconds. The first matching row counts."""
+_RESET = re.compile(
+    r"\breset\w*(?: \w+){0,3}:? (\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?(?:\.\d{1,9})?) ?"
+    r"(Z|UTC|GMT|[+-]\d{2}:?\d{2})(?!\w)",
+    re.IGNORECASE,
+)
+"""Pattern of a reset time with a time zone. A time without a zone (Z.ai) is not read, because it may be wrong by
+hours."""
+
+
+def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
+    """Return the retry delay of a provider error in whole seconds, 1 to `MAX_DELAY_SECONDS`. None: not reported.
+
+    `details` is the value of `error.details` in the error body. In Google's error format, it contains the delay.
+    """
+    seconds = _find_seconds(headers, details, message)
+    if seconds is None:
+        return None
+    return float(math.ceil(min(max(seconds, 1), MAX_DELAY_SECONDS)))  # `min` before `ceil`: seconds may be infinite
+
+
+def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> float | None:
+    """Return the delay of the first source that states one."""
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    if (after := headers.get("retry-after")) is not None:
+        seconds = _number(after)
+        if seconds is None:
+            seconds = _until(after, headers.get("date"))
+        if seconds is not None:
+            return seconds
+    objects = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    delay = next((one["retryDelay"] for one in objects if isinstance(one.get("retryDelay"), str)), None)
+    if delay is not None:  # Google's `RetryInfo`
+        seconds = _duration(delay)
+        if seconds is not None:
+            return seconds
+    if (match := _AGAIN.search(message)) is not None:
+        return sum(
+            float(number) * next(factor for beginning, factor in _UNITS if unit.lower().startswith(beginning))
+            for number, unit in _AMOUNTS.findall(match[1])
+        )
+    if (seconds := _until_reset(message, headers.get("date"))) is not None:
+        return seconds
+    resets = [
+        _duration(reset)
+        for what in ("requests", "tokens")
+        if (reset := headers.get(f"x-ratelimit-reset-{what}"))
+        and headers.get(f"x-ratelimit-remaining-{what}", "0") == "0"
+    ]
+    return max((reset for reset in resets if reset is not None), default=None)
+
+
+def _until_reset(message: str, now: str | None) -> float | None:
+    """Return the seconds until the reset time in an error text, counted from the response's `Date` header.
+
+    None: the time or the header is missing.
+    """
+    match = _RESET.search(message)
+    if match is None or now is None:
+        return None
+    zone = "+00:00" if match[2].upper() in ("Z", "UTC", "GMT") else match[2]
+    try:
+        moment = parsedate_to_datetime(now)
+        return (type(moment).fromisoformat(match[1] + zone) - moment).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _until(date: str, now: str | None) -> float | None:
+    """Return the seconds from `now`, the response's `Date` header, to `date`. None: a date is invalid.
+
+    The header is used because the clock of the proxy may differ.
+    """
+    try:
+        return (parsedate_to_datetime(date) - parsedate_to_datetime(now or "")).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _duration(text: str) -> float | None:
+    """Return the seconds of a duration such as `1m2.5s`, `12s`, `250ms` or `12`. None: the text is no duration."""
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not match[0]:
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

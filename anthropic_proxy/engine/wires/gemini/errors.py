@@ -1,0 +1,142 @@
+"""Errors of Gemini: what the client receives, and which change of the dialect avoids the error in the next request.
+
+Google's servers and models accept different request fields, and only an error says which. `find_adaptation` chooses a
+change by the error text, if the change alters the request that was rejected. The exchange then repeats the request
+with `apply_adaptation`, and stores the name of the change for later requests to the model. The error texts are quoted
+from issue trackers of several clients (2025-05 to 2026-11).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.engine.messages.deltas import Delta, Usage
+from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.failures import (
+    PARAMETER_ERROR_STATUSES,
+    UpstreamFault,
+    build_upstream_error,
+    decode_error_body,
+    find_reply_end,
+    rejects_tool_result_content,
+)
+from anthropic_proxy.engine.wires.gemini.dialect import Dialect
+from anthropic_proxy.engine.wires.gemini.request import encode_request
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+
+
+def decode_error(
+    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+) -> UpstreamError | list[Delta]:
+    """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it ends."""
+    fault = decode_error_body(status, headers, body)
+    if (end := find_reply_end(fault, call.provider)) is not None:
+        return [Usage(output_tokens=0), end]
+    return classify_fault(fault, call)
+
+
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+    """Return the error for the client. `fault`: the decoded error of the provider."""
+    return build_upstream_error(
+        fault,
+        call.provider,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
+    )
+
+
+_CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "drop thinkingConfig": {"thinking": "none"},
+    "say thinkingBudget": {"thinking": "budget"},
+    "say thinkingLevel": {"thinking": "level"},
+    "drop sampling": {"sends_sampling": False},
+    "say parameters": {"schema_form": "lowered"},
+    "drop responseSchema with tools": {"accepts_schema_with_functions": False},
+    "drop search with tools": {"server_tools_exclusive": True},
+    "drop includeServerSideToolInvocations": {"search_with_functions": "plain"},
+    "drop call ids": {"sends_call_ids": False},
+    "drop parts of results": {"accepts_media_in_results": False},
+    "say placeholder": {"requires_signatures": True},
+    "encode placeholder in base64": {"requires_signatures": True, "placeholder_encoding": "base64"},
+    "drop thoughtSignature": {"replays_signatures": False},
+}
+"""Name of an adaptation → dialect fields that the adaptation sets."""
+_TEXTS = tuple(
+    (re.compile(text, re.IGNORECASE), names)
+    for text, names in (
+        (r"thinking[ _]?level is not supported|unknown name \"thinking_?level\"", ("say thinkingBudget",)),
+        (r"thinking[ _]?budget is not supported|unknown name \"thinking_?budget\"", ("say thinkingLevel",)),
+        (
+            r"unknown name \"(?:thinking_?config|include_?thoughts)\"|thinking(?:_config)? is not (?:supported|enabled)"
+            r"|include_thoughts is only enabled",
+            ("drop thinkingConfig",),
+        ),
+        (
+            r"\b(?:temperature|top_?[pk])\b\W{1,2}(?:is )?not supported|unknown name \"(?:temperature|top_?[pk])\"",
+            ("drop sampling",),
+        ),
+        (r"(?:parameters|response)_?json_?schema", ("say parameters",)),
+        (r"function calling with a response mime type", ("drop responseSchema with tools",)),
+        (r"tool use with function calling|cannot be combined in the same request", ("drop search with tools",)),
+        (r"unknown name \"include_?server_?side", ("drop includeServerSideToolInvocations",)),
+        (r"unknown name \"id\"", ("drop call ids",)),
+        (r"missing a thought_?signature", ("say placeholder", "encode placeholder in base64")),
+        (
+            r"(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)"
+            r"|invalid value at '[^']*thought_?signature",
+            ("drop thoughtSignature", "encode placeholder in base64"),
+        ),
+    )
+)
+"""Pairs: pattern of an error text, names of the adaptations to try for such an error, in order."""
+_PASSING = ("drop thoughtSignature",)
+"""Names of adaptations for the current request only. All others are stored for later requests to the model."""
+_ONE_LEVEL = re.compile(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
+_NEXT_LEVELS = {"xhigh": "high", "minimal": "low", "low": "medium", "medium": "low"}
+_NOT_OFF = re.compile(r"budget 0 is invalid", re.IGNORECASE)
+_RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\d+) and (\d+)", re.IGNORECASE)
+
+
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+    """Return the first change of the dialect that may avoid the provider's error. None: no known change helps."""
+    if error.status not in PARAMETER_ERROR_STATUSES:
+        return None
+    sent_body = encode_request(call).body
+    for name in _candidates(error.message):
+        with suppress(UnsupportedFeature):  # the changed request cannot be encoded
+            if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
+                return Adaptation(name, persistent=name not in _PASSING)
+    return None
+
+
+def _candidates(message: str) -> Iterator[str]:
+    """Yield the names of the adaptations to try for an error text, in order."""
+    if level := _ONE_LEVEL.search(message):
+        asked = level[1].lower()
+        if asked in _NEXT_LEVELS:
+            yield f"effort {asked} {_NEXT_LEVELS[asked]}"
+    if _NOT_OFF.search(message):
+        yield "effort none minimal"
+    if found := _RANGE.search(message):
+        yield f"budget {found[2]} {found[3]}"
+    for text, names in _TEXTS:
+        if text.search(message):
+            yield from names
+    if rejects_tool_result_content(message, None):
+        yield "drop parts of results"
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
+    if name in _CHANGES:
+        return structs.replace(dialect, **_CHANGES[name])
+    verb, *values = name.split()
+    if verb == "effort" and len(values) == 2:
+        return structs.replace(dialect, effort_names=(*dialect.effort_names, (values[0], values[1])))
+    if verb == "budget" and len(values) == 2 and all(value.isdecimal() for value in values):
+        return structs.replace(dialect, min_budget_tokens=int(values[0]), max_budget_tokens=int(values[1]))
+    return dialect

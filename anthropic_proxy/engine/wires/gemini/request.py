@@ -1,0 +1,398 @@
+"""Encoder of a prepared client request as a request of Google's `generateContent`.
+
+The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling and thinking. Gemini
+accepts less freedom than the Messages API: a conversation begins and ends with a user message, the results of tool
+calls follow the calls at once and have a message of their own, and a thought signature belongs to the part after it.
+"""
+
+import functools
+import posixpath
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    decode_nested_content,
+    is_string_or_absent,
+    json_string,
+    name_url,
+)
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.gemini.dialect import Dialect
+from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
+from anthropic_proxy.engine.wires.gemini.tools import ToolFields, encode_tools
+from anthropic_proxy.engine.wires.json_repair import join_json_strings
+from anthropic_proxy.engine.wires.json_schema import REPLY_SCHEMA_PATH
+from anthropic_proxy.engine.wires.shared_notes import (
+    FOREIGN_THINKING_DROPPED,
+    NO_EFFORT,
+    NO_SAMPLING,
+    NO_SERVICE_TIER,
+    PREFILL_AS_TEXT,
+    SCHEMA_AS_TEXT,
+    SYSTEM_AS_REMINDER,
+    media_as_text_note,
+    renamed_effort_note,
+)
+from anthropic_proxy.engine.wires.thinking import decode_signature
+
+_HEADERS = {"content-type": "application/json"}
+_encode = msgspec.json.Encoder().encode
+_ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
+_BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
+_MAX_OUTPUT_TOKENS = 65_536
+"""Limit to which the proxy raises `maxOutputTokens`. Thinking counts as output, so a thinking budget chosen by the
+proxy is added to the client's limit."""
+
+
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+    request, dialect = call.request, call.dialect
+    notes: list[FidelityNote] = []
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
+    toolbox = encode_tools(request, dialect, notes, budget)
+    config, instruction = _encode_config(call, toolbox, notes, budget)
+    contents = _Contents(call, notes)
+    for message in request.messages:
+        contents.add_message(message)
+    body: dict[str, Any] = {"contents": contents.finish()}
+    if system := [*request.system, *instruction]:
+        body["systemInstruction"] = {"parts": [{"text": join_json_strings([block.text for block in system])}]}
+    if toolbox.tools:
+        body["tools"] = toolbox.tools
+    if request.service_tier == "standard_only":
+        notes.append(NO_SERVICE_TIER)
+    if toolbox.tool_config:
+        body["toolConfig"] = toolbox.tool_config
+    body["generationConfig"] = config
+    if call.continuation_token:
+        body["continuationToken"] = call.continuation_token
+    return UpstreamRequest(
+        path=_path_of(call.model, call.streams_upstream),
+        body=_encode(body),
+        headers=_HEADERS,
+        notes=notes,
+        enforces_schema="responseJsonSchema" in config,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _path_of(model: str, stream: bool) -> str:
+    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+    return f"/models/{quote(model.removeprefix('models/'), safe='')}:{method}"
+
+
+def _encode_config(
+    call: Call[Dialect], toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+) -> tuple[dict[str, Any], list[TextBlock]]:
+    """Return `generationConfig`, and texts to add to the system prompt: the reply schema, if it is sent as text."""
+    request, dialect = call.request, call.dialect
+    thinking, chosen = _encode_thinking(call, notes)
+    limit = request.max_tokens
+    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MAX_OUTPUT_TOKENS))}
+    if dialect.sends_sampling:
+        sampling = {"temperature": request.temperature, "topP": request.top_p, "topK": request.top_k}
+        config |= {name: value for name, value in sampling.items() if value is not None}
+    else:
+        asked = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
+        notes += [NO_SAMPLING[name] for name, value in asked.items() if value is not None]
+    if thinking:
+        config["thinkingConfig"] = thinking
+    instruction: list[TextBlock] = []
+    if request.output_schema:
+        if toolbox.tools and not dialect.accepts_schema_with_functions:
+            notes.append(SCHEMA_AS_TEXT)
+            schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()
+            words = msgspec.json.encode(_ANSWER_IN_JSON + schema)
+            instruction.append(TextBlock(Raw(words)))
+        else:
+            lowered = dialect.schema_form == "lowered"
+            config["responseMimeType"] = "application/json"
+            with budget.error_field(REPLY_SCHEMA_PATH):
+                budget.count_decoding_steps(request.output_schema)
+                encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
+            config["responseSchema" if lowered else "responseJsonSchema"] = encoded
+    return config, instruction
+
+
+def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
+    """Return `thinkingConfig`, and the tokens of a thinking budget that the proxy chose. 0: it chose none."""
+    request, dialect = call.request, call.dialect
+    effort = dict(dialect.effort_names).get(request.effort, request.effort)
+    if dialect.thinking == "none":
+        if effort not in ("default", "none"):
+            notes.append(NO_EFFORT)
+        return {}, 0
+    if effort != request.effort:
+        notes.append(renamed_effort_note(request.effort, effort))
+    config: dict[str, Any] = {}
+    if request.returns_thinking and effort != "none":
+        config["includeThoughts"] = True
+    if dialect.thinking == "level":
+        if effort not in ("default", "none"):
+            config["thinkingLevel"] = effort
+        return config, 0
+    if effort == "none":
+        return {"thinkingBudget": 0}, 0
+    if request.budget_tokens is not None:
+        config["thinkingBudget"] = min(max(request.budget_tokens, dialect.min_budget_tokens), dialect.max_budget_tokens)
+        return config, 0
+    if effort == "default":
+        return config, 0
+    budget = dialect.min_budget_tokens if effort == "minimal" else _BUDGETS.get(effort, dialect.max_budget_tokens)
+    config["thinkingBudget"] = budget
+    return config, budget
+
+
+_PLACEHOLDERS = {
+    "text": "skip_thought_signature_validator",
+    "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
+}
+"""Encoding of signatures (`text`, `base64`) → value for a tool call without signature, as Google documents ("Thought
+signatures", section FAQ, 2026-11)."""
+_CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
+_ANYTHING = Raw(b'"."')
+_NOTHING = Raw(b'""')
+_MEDIA = (ImageBlock, DocumentBlock)
+
+
+class _TextPart(Struct, gc=False, rename="camel"):
+    text: Raw
+    thought_signature: str | UnsetType = UNSET
+
+
+class _FunctionCall(Struct, gc=False):
+    id: str | UnsetType
+    name: str
+    args: Raw
+
+
+class _CallPart(Struct, gc=False, rename="camel"):
+    function_call: _FunctionCall
+    thought_signature: str | UnsetType = UNSET
+
+
+class _FunctionResponse(Struct, gc=False):
+    id: str | UnsetType
+    name: str
+    response: dict[str, Raw]
+    parts: list[dict[str, Any]] | UnsetType = UNSET
+
+
+class _ResultPart(Struct, gc=False, rename="camel"):
+    function_response: _FunctionResponse
+
+
+_Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
+"""A part of a content in the Gemini request. A dictionary is a file, or the text that replaces one."""
+
+
+class _Content(Struct, gc=False):
+    role: str
+    parts: list[_Part]
+
+
+class _Contents:
+    """The encoded conversation. Each message is added in order, then `finish` returns the value of `contents`."""
+
+    def __init__(self, call: Call[Dialect], notes: list[FidelityNote]) -> None:
+        self._call = call
+        self._notes = notes
+        self._contents: list[_Content] = []
+        self._answers = False
+        """True if the last content of the Gemini request has tool results. No other part is added to that content."""
+        self._waiting: list[_Part] = []
+        """Parts that the client sent between tool calls and their results. They are encoded after the results."""
+        self._forgets = False
+        """True if reasoning of an earlier reply was omitted, because its signature is unusable."""
+        self._names: dict[str, str] = {}
+        """Id of a tool call → name of the called tool. Gemini requires the name in each tool result."""
+        dialect = call.dialect
+        self._sends_ids = dialect.sends_call_ids
+        self._placeholder = _PLACEHOLDERS[dialect.placeholder_encoding] if dialect.requires_signatures else ""
+        """Thought signature for the first call of a reply, if the history has none. "": the model requires none."""
+
+    def add_message(self, message: Message) -> None:
+        if message.role == "assistant":
+            self._add_reply(message)
+        elif message.role == "user":
+            self._add_user(message)
+        else:
+            texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
+            parts: list[_Part] = [
+                _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
+            ]
+            self._notes.append(SYSTEM_AS_REMINDER)
+            last = self._contents[-1] if self._contents else None
+            if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
+                self._waiting += parts
+            else:
+                self._put("user", parts)
+
+    def finish(self) -> list[_Content]:
+        self._put("user", self._waiting)
+        contents = self._contents
+        if self._forgets:
+            self._notes.append(FOREIGN_THINKING_DROPPED)
+        if contents and contents[0].role == "model":
+            contents.insert(0, _Content("user", [_TextPart(_ANYTHING)]))
+        if contents and contents[-1].role == "model":
+            self._notes.append(PREFILL_AS_TEXT)
+            contents.append(_Content("user", [_TextPart(_CONTINUE)]))
+        return contents
+
+    def _put(self, role: str, parts: list[_Part], *, answers: bool = False) -> None:
+        if not parts:
+            return
+        last = self._contents[-1] if self._contents else None
+        if last is not None and last.role == role and not answers and not self._answers:
+            last.parts += parts
+        else:
+            self._contents.append(_Content(role, parts))
+        self._answers = answers
+
+    def _add_reply(self, message: Message) -> None:
+        parts: list[_Part] = []
+        signature = ""
+        placeholder = self._placeholder
+        for block in message.content:
+            if type(block) is ToolUseBlock:
+                self._names[block.id] = block.name
+                call = _FunctionCall(block.id if self._sends_ids else UNSET, block.name, block.input)
+                parts.append(_CallPart(call, signature or placeholder or UNSET))
+                signature = placeholder = ""
+            elif type(block) is TextBlock:
+                parts.append(_TextPart(block.text, signature or UNSET))
+                signature = ""
+            elif type(block) is ThinkingBlock:
+                signature = self._signature_in(block)
+        self._put("model", parts)
+
+    def _signature_in(self, block: ThinkingBlock) -> str:
+        """Return the thought signature in a thinking block. "": it has no signature that this model accepts."""
+        state = decode_signature(self._call.dialect.signature_tag, block.signature)
+        if (
+            state is not None
+            and state.call_signature
+            and state.model in (None, self._call.model)
+            and self._call.dialect.replays_signatures
+        ):
+            return state.call_signature
+        self._forgets = True
+        return ""
+
+    def _add_user(self, message: Message) -> None:
+        results: list[_Part] = []
+        beside: list[dict[str, Any]] = []
+        others, self._waiting = self._waiting, []
+        for block in message.content:
+            if type(block) is ToolResultBlock:
+                results.append(self._encode_result(block, beside))
+            elif type(block) is TextBlock:
+                others.append(_TextPart(block.text))
+            elif isinstance(block, _MEDIA):
+                others.append(_encode_media(self._call, block, self._notes))
+        results += beside
+        self._put("user", results, answers=True)
+        self._put("user", others)
+
+    def _encode_result(self, block: ToolResultBlock, beside: list[dict[str, Any]]) -> _ResultPart:
+        """Encode one tool result. Images that Gemini does not accept in a result are appended to `beside`.
+
+        JSON text is sent as text, because Gemini decodes numbers as doubles and would change long integers.
+        """
+        inline: list[dict[str, Any]] = []
+        output = (
+            block.content or _NOTHING
+            if is_string_or_absent(block.content)
+            else self._read_result(block, inline, beside)
+        )
+        identity = block.tool_use_id if self._sends_ids else UNSET
+        name = self._names.get(block.tool_use_id, "unknown")
+        response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
+        if inline:
+            response.parts = inline
+        return _ResultPart(response)
+
+    def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
+        """Return the text of a tool result that has a list of blocks.
+
+        Images to send in the result are appended to `inline`, images to send after the result to `beside`.
+        """
+        texts: list[Raw] = []
+        for inner in decode_nested_content(block.content):
+            if isinstance(inner, TextBlock):
+                texts.append(inner.text)
+            elif isinstance(inner, _MEDIA):
+                part = _encode_media(self._call, inner, self._notes)
+                if "text" in part:
+                    texts.append(json_string(part["text"]))
+                elif self._call.dialect.accepts_media_in_results and "inlineData" in part:
+                    inline.append(part)
+                else:
+                    beside.append(part)
+        if len(texts) == 1:
+            return texts[0]
+        return Raw(b'"' + rb"\n".join(bytes(text)[1:-1] for text in texts) + b'"') if texts else _NOTHING
+
+
+_PDF = "application/pdf"
+_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".pdf": _PDF,
+}
+_PICTURES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
+"""Media types of images that the models accept; GIF is not accepted ("Image understanding", 2026-11)."""
+_OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
+"""URL prefixes of Google's own file storage, from which every model reads files."""
+
+
+def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+    if not (dialect.accepts_file_urls or block.source.url.startswith(_OWN_PLACES)):
+        return False
+    return _media_type(block) in _allowed(block)
+
+
+def _encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
+    """Return the part for an image or document. If the model cannot read the file, the part is a text."""
+    source = block.source
+    kind = "image" if isinstance(block, ImageBlock) else "document"
+    media_type = _media_type(block)
+    sees = call.request.accepts_images if kind == "image" else call.request.accepts_pdf
+    title = block.title if isinstance(block, DocumentBlock) else None
+    if source.type == "url":
+        if sees and accepts_media_url(call.dialect, block):
+            return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
+        notes.append(media_as_text_note(kind, "", has_url=True))
+        return {"text": f"[{kind}: {name_url(source.url)}]"}
+    if sees and media_type in _allowed(block):
+        return {"inlineData": {"mimeType": media_type, "data": source.data}}
+    notes.append(media_as_text_note(kind, media_type, has_url=False))
+    return {"text": f"[{kind} omitted: {title or media_type}]"}
+
+
+def _allowed(block: ImageBlock | DocumentBlock) -> tuple[str, ...]:
+    return _PICTURES if isinstance(block, ImageBlock) else (_PDF,)
+
+
+def _media_type(block: ImageBlock | DocumentBlock) -> str:
+    source = block.source
+    if source.media_type:
+        return source.media_type
+    by_name = _TYPES.get(posixpath.splitext(urlsplit(source.url).path)[1].lower())
+    return by_name or (_PDF if isinstance(block, DocumentBlock) else "")

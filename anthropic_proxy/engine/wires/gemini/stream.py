@@ -1,0 +1,568 @@
+"""Decoder of Gemini responses, streamed or complete, into deltas.
+
+Each frame of a stream has new content and the token counts so far. No frame is marked as the last: token counts may
+follow the finish reason, and old models repeat the finish reason in each frame. So the decoder ends the reply at the
+first finish reason, reads on for counts and for a reason that is no normal end, and raises a late error in
+`decode_end`. Citations arrive after the text that they refer to. If a reply may have citations, its text is buffered
+until they are known (`_Grounding`). A tool call arrives complete.
+"""
+
+import re
+from collections.abc import Callable
+
+import msgspec
+from msgspec.structs import replace
+
+from anthropic_proxy.engine.messages.deltas import (
+    Block,
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+)
+from anthropic_proxy.engine.messages.server_blocks import (
+    SERVER_TOOL_ID_PREFIX,
+    FetchError,
+    describe_generated_file,
+    encode_citation,
+    encode_code_execution_call,
+    encode_code_execution_error,
+    encode_code_result,
+    encode_fetch_call_and_result,
+    encode_search_call_and_result,
+    is_domain_allowed,
+)
+from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
+from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.failures import (
+    build_blocked_reply_stop,
+    find_reply_end,
+    read_error_object,
+)
+from anthropic_proxy.engine.wires.gemini.dialect import Dialect
+from anthropic_proxy.engine.wires.gemini.errors import classify_fault
+from anthropic_proxy.engine.wires.gemini.frames import (
+    Candidate,
+    CodeExecutionResult,
+    ExecutableCode,
+    FunctionCall,
+    GenerateContentResponse,
+    GroundingMetadata,
+    Part,
+    ServerToolCall,
+    UrlContextMetadata,
+    UsageMetadata,
+    WebSource,
+    decode_reply,
+    decode_strict_reply,
+)
+from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, FrameRepair, repair_json
+from anthropic_proxy.engine.wires.reply_ends import FinishKind, find_finish_kind, split_input_tokens
+from anthropic_proxy.engine.wires.thinking import (
+    ReasoningState,
+    TrailingThinkingBuffer,
+    empty_signature,
+    encode_signature,
+)
+from anthropic_proxy.engine.wires.tools import ToolCallIds
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+
+# Source of the values: reference of `FinishReason` (2026-11).
+_REFUSALS = frozenset(
+    (
+        *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
+        "PUP_LIMITED_DISABLED",
+    )
+)
+_CONTINUATION = "CONTINUATION"
+"""Finish reason at the output limit of one request. Another request can continue the reply."""
+_LIMITS = frozenset(("MAX_TOKENS", _CONTINUATION))
+
+
+_MAX_FINISH_MESSAGE_LENGTH = 300
+"""Maximum number of characters of Gemini's `finishMessage` in an error. The text may contain the complete reply."""
+_NO_ARGUMENTS = (b"", b"null", b"{}")
+_decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
+
+
+class GeminiDecoder(Decoder):
+    """Decoder of one response."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._call = call
+        self.default_signature = empty_signature(call.dialect.signature_tag)
+        own = find_google_tools(call.request, call.dialect)
+        self._sources = _Grounding(call, own) if own.field_names else None
+        self._programs = _CodeExecutions(call.new_id)
+        self._mender = FrameRepair()
+        self._late = TrailingThinkingBuffer()
+        self._usage = UsageMetadata()
+        self._calls = 0
+        self._ids = ToolCallIds(call)
+        self._is_thinking = False
+        """True if the last delta of the reply was thinking without a signature."""
+        self._answered = False
+        self._stopped = False
+        self._ended_normally = False
+        """True if the only finish reasons so far were normal ends. Old models repeat `STOP` in each frame, and a later
+        reason that is no normal end counts."""
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because usage may follow."""
+        self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
+        """Token that continues this reply in another request. "": the reply is complete. None: the model does not
+        support it."""
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        deltas: list[Delta] = []
+        try:
+            reply = decode_strict_reply(frame)
+        except DECODE_ERRORS:
+            for reply in self._replies_in(frame, self._mender.repair):
+                self._read(reply, deltas)
+        else:
+            self._read(reply, deltas)
+        return self._late.feed(deltas)
+
+    def decode_end(self) -> list[Delta]:
+        if self._unreadable is not None:
+            raise self._unreadable
+        if not self._stopped:
+            raise self._protocol_error("the stream ended before the reply was complete")
+        return self._release_text()
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        deltas: list[Delta] = []
+        for reply in self._replies_in(body, repair_json):
+            self._read(reply, deltas)
+        if not self._stopped and self._unreadable is None:
+            if not self._answered:
+                raise self._protocol_error("the reply has no content")
+            deltas += self._stop(Stop("end_turn"))
+        return self._late.feed(deltas + self._release_text())
+
+    def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
+        try:
+            try:
+                return _decode_frame(frame)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return _decode_frame(mend(frame))
+        except DECODE_ERRORS as error:
+            if self._stopped or self._unreadable is not None:
+                return []
+            raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
+
+    def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
+        if reply.error is not None and not self._stopped and self._unreadable is None:
+            fault = read_error_object({"error": reply.error}, None, {})
+            if (end := find_reply_end(fault, self._call.provider, has_content=self._answered)) is not None:
+                deltas += self._stop(end)
+                return
+            raise classify_fault(fault, self._call)
+        candidate = reply.candidates[0] if reply.candidates else None
+        if candidate is not None and candidate.index:
+            candidate = next((one for one in reply.candidates or () if not one.index), None)
+        if self._sources is not None and candidate is not None:
+            # before the text of the frame, which may cite the sources
+            if candidate.url_context_metadata is not None:
+                deltas += self._sources.decode_url_fetches(candidate.url_context_metadata)
+            if candidate.grounding_metadata is not None:
+                self._sources.record_search_results(candidate.grounding_metadata)
+        if candidate is not None and candidate.content is not None:
+            for part in candidate.content.parts or ():
+                if part.text and not part.thought and not part.thought_signature:
+                    self._emit_text(part.text, deltas)
+                else:
+                    self._read_part(part, deltas)
+        if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
+            self._count(reply.usage_metadata, deltas)
+        if candidate is not None:
+            if candidate.finish_reason and (self._ended_normally or not self._stopped) and not self._unreadable:
+                self._finish(candidate.finish_reason, candidate, deltas)
+        elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
+            words = feedback.block_reason_message
+            reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
+            deltas += self._stop(build_blocked_reply_stop(self._call.provider, reason))
+
+    def _read_part(self, part: Part, deltas: list[Delta]) -> None:
+        text, signature = part.text, part.thought_signature or ""
+        if text is not None:
+            if part.thought:
+                if text:
+                    self._put(Thinking(text), deltas)
+                    self._is_thinking = True
+                return
+            if signature and self._is_thinking:
+                self._put(self._carry(signature), deltas)
+            if text:
+                self._emit_text(text, deltas)
+        elif part.function_call is not None:
+            self._read_call(part.function_call, signature, deltas)
+        elif part.tool_call is not None:
+            if self._sources is not None:
+                self._sources.begin_search(part.tool_call)
+        elif part.executable_code is not None:
+            self._emit_blocks(self._programs.decode_program(part.executable_code), deltas)
+        elif part.code_execution_result is not None:
+            self._emit_blocks(self._programs.decode_result(part.code_execution_result), deltas)
+        elif part.inline_data is not None:
+            # replies of the Messages API cannot contain files
+            file = part.inline_data
+            self._emit_text(describe_generated_file(file.mime_type or "", len(file.data or "")), deltas)
+
+    def _emit_text(self, text: str, deltas: list[Delta]) -> None:
+        self._answered = True
+        self._is_thinking = False
+        if self._sources is None:
+            deltas.append(Text(text))
+        else:
+            deltas += self._sources.feed_delta(Text(text))
+
+    def _emit_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
+        self._answered = True
+        self._is_thinking = False
+        for block in blocks:
+            self._put(block, deltas)
+
+    def _put(self, delta: Delta, deltas: list[Delta]) -> None:
+        if self._sources is None:
+            deltas.append(delta)
+        else:
+            deltas += self._sources.feed_delta(delta)
+
+    def _carry(self, signature: str) -> Thinking:
+        """Return a thinking delta without text that has Gemini's signature of the next part of the reply.
+
+        Clients send the signature back, so later requests to Gemini can repeat it with that part.
+        """
+        self._is_thinking = False
+        carry = ReasoningState(model=self._call.model, call_signature=signature)
+        return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
+
+    def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
+        """Append the deltas of a complete tool call to `deltas`. A call without a name is ignored.
+
+        Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
+        """
+        has_arguments = bytes(call.args) not in _NO_ARGUMENTS
+        if (call.partial_args or call.will_continue) and not has_arguments:
+            raise self._protocol_error("a function call has partial arguments, which the request does not ask for")
+        if not call.name:
+            return
+        deltas += self._release_text()
+        if signature:
+            deltas.append(self._carry(signature))
+        key, name = self._calls, call.name
+        deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call.client_tool_names.get(name, name)))
+        if has_arguments:
+            deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
+        deltas.append(ToolEnd(key))
+        self._calls += 1
+        self._answered = True
+        self._is_thinking = False
+
+    def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
+        """Append the token counts to `deltas` if they changed. A missing count keeps its earlier value.
+
+        Anthropic counts cached input separately, and thinking as output.
+        """
+        before, totals = self._usage, _later(self._usage, usage)
+        if totals == before:
+            return
+        self._usage = totals
+        tier, traffic = totals.service_tier, totals.traffic_type
+        if not tier and traffic and traffic != "TRAFFIC_TYPE_UNSPECIFIED":
+            # Vertex AI's `ON_DEMAND_FLEX` is AI Studio's `flex` (`TrafficType` of the official SDK google-genai 3.3)
+            tier = traffic.removeprefix("ON_DEMAND_").lower()
+        prompt = totals.prompt_token_count
+        output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
+        whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
+        uncached, cached, _ = split_input_tokens(whole, totals.cached_content_token_count, None)
+        deltas.append(
+            Usage(
+                input_tokens=uncached,
+                output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
+                cache_read_tokens=cached,
+                thinking_tokens=thoughts,
+                billed_tier=tier,
+            )
+        )
+
+    def _finish(self, reason: str, candidate: Candidate, deltas: list[Delta]) -> None:
+        if reason == _CONTINUATION and candidate.continuation_token and self.continuation_token is not None:
+            self.continuation_token, self._stopped = candidate.continuation_token, True
+            deltas += self._release_text()
+            return
+        stop = self._find_stop(reason, candidate)
+        was_normal, self._ended_normally = self._ended_normally, stop is not None and stop.reason == "end_turn"
+        if stop is not None and not (was_normal and self._ended_normally):
+            deltas += self._stop(stop)
+
+    def _find_stop(self, reason: str, candidate: Candidate) -> Stop | None:
+        """Return the stop reason of the Messages API. None: the server could not read the model's output."""
+        kind = _find_kind(reason)
+        if kind == "blocked":
+            words = candidate.finish_message
+            return build_blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
+        if kind == "limit":
+            totals, window = self._usage, self._call.context_window
+            used = sum(
+                count or 0
+                for count in (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
+            )
+            fills_window = window is not None and used >= window - 1
+            return Stop("model_context_window_exceeded" if fills_window else "max_tokens")
+        if kind == "window":
+            return Stop("model_context_window_exceeded")
+        if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
+            words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
+            provider = self._call.provider
+            self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
+            return None
+        return Stop("end_turn")
+
+    def _stop(self, stop: Stop) -> list[Delta]:
+        self._stopped = True
+        deltas: list[Delta] = []
+        self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
+        return [*deltas, *self._release_text(), stop]
+
+    def flush_pending(self) -> list[Delta]:
+        return [*self._late.feed(self._release_text()), *self._late.flush_pending()]
+
+    def _release_text(self) -> list[Delta]:
+        return self._sources.release_buffered_deltas() if self._sources is not None else []
+
+    def _protocol_error(self, words: str) -> UpstreamProtocolError:
+        provider = self._call.provider
+        return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
+
+
+def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
+    start = frame.lstrip()
+    if start[:1] == b"[":
+        return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
+    return [decode_reply(frame)]
+
+
+def _find_kind(reason: str) -> FinishKind:
+    if reason in _REFUSALS or reason.startswith("IMAGE_"):
+        return "blocked"
+    return "limit" if reason in _LIMITS else find_finish_kind(reason)
+
+
+def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
+    """Return the counts of `latest`. A count that is None has the value of `before`."""
+    if latest.prompt_token_count is None:
+        latest.prompt_token_count = before.prompt_token_count
+    if latest.tool_use_prompt_token_count is None:
+        latest.tool_use_prompt_token_count = before.tool_use_prompt_token_count
+    if latest.cached_content_token_count is None:
+        latest.cached_content_token_count = before.cached_content_token_count
+    if latest.candidates_token_count is None:
+        latest.candidates_token_count = before.candidates_token_count
+    if latest.thoughts_token_count is None:
+        latest.thoughts_token_count = before.thoughts_token_count
+    if latest.service_tier is None:
+        latest.service_tier = before.service_tier
+    if latest.traffic_type is None:
+        latest.traffic_type = before.traffic_type
+    return latest
+
+
+_FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
+_FETCH_ERRORS: dict[str, FetchError] = {
+    "URL_RETRIEVAL_STATUS_ERROR": "url_not_accessible",
+    "URL_RETRIEVAL_STATUS_PAYWALL": "url_not_accessible",
+    "URL_RETRIEVAL_STATUS_UNSAFE": "url_not_allowed",
+}
+_DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
+
+
+class _Grounding:
+    """Web searches and URL fetches of one reply. Text that later citations may refer to is buffered.
+
+    If the provider announces its tool calls, only text after such a call is buffered (recorded by the project
+    `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
+    test_native_output_with_builtin_tools_stream, 2026-08).
+    """
+
+    def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
+        self._new_id = call.new_id
+        self._own = own
+        self._bills_replies = call.dialect.searches_billed_per_reply
+        self._holds = not own.announces_calls and (own.can_search or own.cites_fetches)
+        self._held: list[Delta] = []
+        self._left: list[str] = []
+        """Fragments of text that were returned without buffering. Late citations may refer to this text."""
+        self._queries: dict[str, None] = {}
+        self._sources: dict[str, WebSource] = {}
+        self._fetched: set[str] = set()
+        self._cited: list[tuple[str, list[WebSource]]] = []
+        self._searches = 0
+
+    def begin_search(self, use: ServerToolCall) -> None:
+        """Record that Gemini called one of Google's own tools. Text after the call is buffered, if it may be cited."""
+        self._holds = self._holds or self._own.can_search or self._own.cites_fetches
+        if use.args is not None:
+            self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
+
+    def feed_delta(self, delta: Delta) -> list[Delta]:
+        """Add the next delta, and return the deltas to send now."""
+        if self._held or (self._holds and isinstance(delta, Text)):
+            self._held.append(delta)
+            return []
+        if isinstance(delta, Text):
+            self._left.append(delta.text)
+        else:
+            self._left = []
+        return [delta]
+
+    def decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
+        """Return a call block and a result block for each fetched URL that earlier frames did not contain.
+
+        While text is buffered, these blocks are buffered too. After new URLs, a `Usage` delta has the number of all
+        URLs that were fetched for the reply so far.
+        """
+        deltas: list[Delta] = []
+        before = len(self._fetched)
+        for source in context.url_metadata or ():
+            url, status = source.retrieved_url, source.url_retrieval_status or ""
+            if url and url not in self._fetched:
+                self._fetched.add(url)
+                error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
+                for block in encode_fetch_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), url, error=error):
+                    deltas += self.feed_delta(block)
+        if len(self._fetched) > before:
+            deltas.append(Usage(web_fetch_requests=len(self._fetched)))
+        return deltas
+
+    def record_search_results(self, grounding: GroundingMetadata) -> None:
+        """Store the queries, sources and citations of a web search until `release_buffered_deltas` returns them."""
+        self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
+        sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
+        self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
+        for support in grounding.grounding_supports or ():
+            passage = support.segment.text if support.segment else None
+            indices = [index for index in support.grounding_chunk_indices or () if 0 <= index < len(sources)]
+            cited = [source for source in (sources[index] for index in indices) if source is not None and source.uri]
+            if passage and cited:
+                self._cited.append((passage, cited))
+
+    def release_buffered_deltas(self) -> list[Delta]:
+        """Return the blocks of the recorded searches, then the buffered deltas with citations inserted.
+
+        Citations of text that was returned without buffering come first, before the blocks.
+        """
+        deltas: list[Delta] = []
+        found = {url: source for url, source in self._sources.items() if self._may_show(source)}
+        if self._queries or self._own.cites_fetches or not self._sources.keys() <= self._fetched:
+            _, cited = self._with_citations("".join(self._left))
+            deltas += [delta for delta in cited if isinstance(delta, Citation)]
+        else:
+            self._cited = []
+        results = [Result(url, source.title) for url, source in found.items() if url not in self._fetched]
+        if self._queries or results:
+            deltas += encode_search_call_and_result(
+                self._new_id(SERVER_TOOL_ID_PREFIX), ", ".join(self._queries), results
+            )
+            self._searches += max(len(self._queries), 1)
+            billed = 1 if self._bills_replies else self._searches
+            deltas.append(Usage(web_search_requests=self._searches, billed_searches=billed))
+        for delta in _joined(self._held):
+            if isinstance(delta, Text):
+                remainder, cited = self._with_citations(delta.text)
+                deltas += [*cited, Text(remainder)] if remainder else cited
+            else:
+                deltas.append(delta)
+        self._held, self._left, self._queries, self._sources, self._cited = [], [], {}, {}, []
+        return deltas
+
+    def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
+        """Split reply text at its cited passages.
+
+        Return the text after the last cited passage, and deltas (texts and citations) for all text before it. A
+        citation of a passage outside this text is kept for the next call.
+        """
+        deltas: list[Delta] = []
+        missing: list[tuple[str, list[WebSource]]] = []
+        start = 0
+        for passage, sources in self._cited:
+            place = text.find(passage, start)
+            if place < 0:
+                missing.append((passage, sources))
+                continue
+            deltas.append(Text(text[start : place + len(passage)]))
+            deltas += [
+                encode_citation(source.uri or "", source.title, passage) for source in sources if self._may_show(source)
+            ]
+            start = place + len(passage)
+        self._cited = missing
+        return text[start:], deltas
+
+    def _may_show(self, source: WebSource) -> bool:
+        """Return True if the client's domain lists allow a web page that the search found.
+
+        The domain is read from the title of the page, because its URL is a redirect of Google.
+        """
+        domain = source.domain or source.title or ""
+        url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
+        return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)
+
+
+def _joined(deltas: list[Delta]) -> list[Delta]:
+    """Return the deltas with adjacent texts joined, because a cited passage may span several deltas."""
+    joined: list[Delta] = []
+    for delta in deltas:
+        last = joined[-1] if joined else None
+        if isinstance(delta, Text) and isinstance(last, Text):
+            joined[-1] = Text(last.text + delta.text)
+        elif isinstance(delta, Thinking) and isinstance(last, Thinking) and not last.signature:
+            joined[-1] = replace(delta, text=last.text + delta.text)
+        else:
+            joined.append(delta)
+    return joined
+
+
+_OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
+
+
+class _CodeExecutions:
+    """Code executions of one reply, and the id of each until its result arrives.
+
+    Older models send no `id`; a result then belongs to the latest program (recorded by the project
+    `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
+    """
+
+    def __init__(self, new_id: Callable[[str], str]) -> None:
+        self._new_id = new_id
+        self._open: dict[str, str] = {}
+        """Provider's id of a program without a result → id of its block in the reply to the client."""
+
+    def decode_program(self, code: ExecutableCode) -> list[Block]:
+        identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
+        self._open[code.id or identifier] = identifier
+        return [encode_code_execution_call(identifier, code.code or "")]
+
+    def decode_result(self, result: CodeExecutionResult) -> list[Block]:
+        """Return the block of a result. If no program waits for one, a call block with empty code comes first."""
+        began: list[Block] = []
+        if not self._open:
+            began = self.decode_program(ExecutableCode(id=result.id))
+        key = result.id if result.id in self._open else next(reversed(self._open))
+        identifier = self._open.pop(key)
+        outcome, printed = result.outcome or _OK, result.output or ""
+        if outcome == _TOO_LONG:
+            return [*began, encode_code_execution_error(identifier, "execution_time_exceeded")]
+        if outcome == _OK:
+            return [*began, encode_code_result(identifier, stdout=printed)]
+        return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
+
+    def encode_missing_result_errors(self) -> list[Block]:
+        identifiers, self._open = list(self._open.values()), {}
+        return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]

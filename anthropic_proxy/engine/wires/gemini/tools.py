@@ -1,0 +1,185 @@
+"""Encoder of tools and of the tool choice: function declarations for client tools, and the tools that Gemini runs.
+
+Gemini's own tools (`googleSearch`, `urlContext` and `codeExecution`) replace the server tools of the Messages API.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.messages.models.tools import are_client_tools, is_client_tool
+from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.wires.gemini.dialect import Dialect
+from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, find_unsupported_keywords
+from anthropic_proxy.engine.wires.shared_notes import SINGLE_TOOL_CALL, keywords_as_text_note, missing_setting_note
+from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, tool_description
+from anthropic_proxy.errors import UnsupportedFeature
+
+_OWN: Mapping[str, str] = {
+    "web_search": "googleSearch",
+    "web_fetch": "urlContext",
+    "code_execution": "codeExecution",
+}
+"""Kind of a server tool of the Messages API → field of Google's equivalent in `tools`."""
+
+
+class GoogleTools(Struct, frozen=True):
+    """Google's own tools that a request offers, with the client's settings for their results (domains, citations)."""
+
+    field_names: frozenset[str] = frozenset()
+    announces_calls: bool = False
+    """True if the provider sends each call of its own tools before the text that uses the result."""
+    cites_fetches: bool = False
+    """True if the client requested citations of fetched pages."""
+    allowed_domains: tuple[str, ...] = ()
+    """Empty: all domains are allowed."""
+    blocked_domains: tuple[str, ...] = ()
+
+    @property
+    def can_search(self) -> bool:
+        return "googleSearch" in self.field_names
+
+
+_NO_TOOLS = GoogleTools()
+
+
+def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools:
+    if are_client_tools(request.tools):
+        return _NO_TOOLS
+    found = {
+        _OWN[server_tool_kind(tool)]: tool
+        for tool in request.tools
+        if not is_client_tool(tool) and server_tool_kind(tool) in _OWN
+    }
+    has_functions = any(map(is_client_tool, request.tools))
+    if not found or (has_functions and dialect.server_tools_exclusive):
+        return _NO_TOOLS
+    choice = request.tool_choice
+    forced = {name for name, tool in found.items() if choice and choice.type == "tool" and tool.name == choice.name}
+    names = frozenset(forced if forced and not has_functions else found)
+    search, fetch = found.get("googleSearch"), found.get("urlContext")
+    return GoogleTools(
+        names,
+        announces_calls=has_functions and dialect.search_with_functions == "announced",
+        cites_fetches=fetch is not None and b"true" in bytes(fetch.citations),
+        allowed_domains=tuple(search.allowed_domains or ()) if search else (),
+        blocked_domains=tuple(search.blocked_domains or ()) if search else (),
+    )
+
+
+class ToolFields(Struct, frozen=True):
+    """Fields of the Gemini request for tools. An empty one is not sent."""
+
+    tools: list[dict[str, Any]]
+    tool_config: dict[str, Any]
+
+
+def encode_tools(
+    request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
+) -> ToolFields:
+    """Return the request fields for the tools and the tool choice.
+
+    Raises `UnsupportedFeature` if a forced tool cannot be offered. Notes on smaller losses are appended to `notes`.
+    """
+    own = find_google_tools(request, dialect)
+    declarations, losses = _declare_functions(request.tools, budget, dialect.schema_form)
+    notes += losses
+    tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
+    if own.field_names:
+        tools += [
+            {_OWN[server_tool_kind(tool)]: _settings_of(tool, dialect, notes)}
+            for tool in request.tools
+            if not is_client_tool(tool) and _OWN.get(server_tool_kind(tool)) in own.field_names
+        ]
+    config = _encode_choice(request, bool(declarations), own, notes)
+    if own.announces_calls:
+        config["includeServerSideToolInvocations"] = True
+    if declarations and request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
+        notes.append(SINGLE_TOOL_CALL)
+    return ToolFields(tools, config)
+
+
+def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
+    field = f"tools.{tool.name or tool.type}"
+    lost = [limit for limit in ("max_uses", "max_content_tokens") if getattr(tool, limit)]
+    settings: dict[str, Any] = {}
+    domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
+    if server_tool_kind(tool) == "web_search":
+        if len(tool.user_location) > len(b"null"):
+            lost.append("user_location")
+        if tool.blocked_domains and dialect.accepts_excluded_domains:
+            settings["excludeDomains"] = tool.blocked_domains
+            domains.remove("blocked_domains")
+        why = "the provider's search has no known setting for it; other pages are removed from its results"
+        notes += [FidelityNote("approximated", f"{field}.{name}", why) for name in domains]
+    else:
+        lost += domains
+    notes += [missing_setting_note(tool.name or server_tool_kind(tool), name) for name in lost]
+    return settings
+
+
+def _encode_choice(
+    request: PreparedRequest, has_functions: bool, own: GoogleTools, notes: list[FidelityNote]
+) -> dict[str, Any]:
+    choice = request.tool_choice
+    if choice is None or choice.type == "auto":
+        return {}
+    if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
+        forced = next((tool for tool in request.tools if tool.name == choice.name), None)
+        if has_functions or forced is None or _OWN.get(server_tool_kind(forced)) not in own.field_names:
+            where = "with functions" if has_functions and forced is not None else "at this backend"
+            raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
+        notes.append(
+            FidelityNote("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced")
+        )
+        return {}
+    if not has_functions:
+        if choice.type == "any" and not own.field_names:
+            raise UnsupportedFeature("tool_choice: any requires a tool, and none of the given tools is available")
+        if choice.type == "any":
+            notes.append(FidelityNote("approximated", "tool_choice", "the provider's own tools cannot be forced"))
+        return {}
+    calling: dict[str, Any] = {"mode": "NONE" if choice.type == "none" else "ANY"}
+    if choice.type == "tool":
+        calling["allowedFunctionNames"] = [choice.name]
+    return {"functionCallingConfig": calling}
+
+
+@cached_list_encoder
+def _declare_functions(
+    tools: Sequence[Tool], budget: WorkBudget, style: str
+) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
+    """Return the declarations of the client tools as JSON, and notes on fields without an equivalent."""
+    functions = [tool for tool in tools if is_client_tool(tool)]
+    declared = [_declare(tool, budget, style) for tool in functions]
+    notes = [
+        FidelityNote(
+            "approximated", f"tools.{budget.client_tool_name(tool.name)}.strict", "the server has no known strict mode"
+        )
+        for tool in functions
+        if tool.strict
+    ]
+    if keywords_in_text := frozenset[str]().union(*(keywords for _, keywords in declared)):
+        notes.append(keywords_as_text_note(keywords_in_text))
+    return tuple(declaration for declaration, _ in declared), tuple(notes)
+
+
+@cached_encoder
+def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset[str]]:
+    """Return the function declaration of a client tool, and the schema keywords that became text in descriptions."""
+    declaration: dict[str, Any] = {"name": tool.name}
+    if (description := tool_description(tool)) or tool.description is not None:
+        declaration["description"] = description
+    budget.count_decoding_steps(tool.input_schema)
+    schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
+    parameters = encode_parameter_schema(schema, budget, as_openapi=style == "lowered")
+    if parameters is not None:
+        declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
+    return Raw(msgspec.json.encode(declaration)), find_unsupported_keywords(
+        schema, budget, as_openapi=style == "lowered"
+    )

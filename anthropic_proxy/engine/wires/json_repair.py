@@ -1,0 +1,91 @@
+"""JSON text of provider responses: repair of half characters and invalid UTF-8, and counts sent as strings.
+
+Some servers split an emoji or another character between two frames (SSE events or lines) of a stream. An unreadable
+character becomes U+FFFD, so that the reply continues.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Exceptions of `msgspec.json.decode` for malformed JSON, unexpected types, invalid UTF-8 and excessive nesting."""
+_FIRST_HALF = re.compile(
+    rb'((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})"'
+)
+"""Pattern of the first half of a split character at the end of a JSON string."""
+_SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
+"""Pattern of the start of a JSON string that begins with the second half of a split character."""
+_MAX_DIGITS = 20
+"""Maximum number of digits of a token count that a provider sends as a string. A longer one is ignored."""
+
+
+class FrameRepair:
+    """Repairs the frames of one provider stream, in which a character may be split between two frames."""
+
+    __slots__ = ("_half",)
+
+    def __init__(self) -> None:
+        self._half = b""
+
+    def repair(self, frame: bytes) -> bytes:
+        """Return `frame` as valid UTF-8 with complete characters. Use it for a frame that is not valid JSON.
+
+        The first half of a split character is moved to the next repaired frame. Decoding the result may still raise one
+        of `DECODE_ERRORS`.
+        """
+        if self._half:
+            frame = _SECOND_HALF.sub(lambda _: b'"' + self._half, frame, count=1)
+            self._half = b""
+        if match := _FIRST_HALF.search(frame):
+            self._half = match[2]
+            frame = b'%b%b"%b' % (frame[: match.start()], match[1], frame[match.end() :])
+        return repair_json(frame)
+
+
+def repair_json(text: Raw | bytes) -> bytes:
+    """Return JSON text as valid UTF-8. Invalid bytes and lone surrogate escapes are replaced by U+FFFD."""
+    return replace_lone_surrogates(bytes(text).decode(errors="replace").encode())[0]
+
+
+def decode_repaired(text: Raw | bytes) -> Any:
+    """Return the decoded value of JSON text from a provider, repaired if necessary. Never raises.
+
+    Text that is still invalid after the repair is returned as a `str`.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except DECODE_ERRORS:
+        mended = repair_json(text)
+    try:
+        return msgspec.json.decode(mended)
+    except (msgspec.DecodeError, RecursionError):
+        return mended.decode()
+
+
+def parse_token_count(value: Any) -> int | None:
+    """Return a token count from a decoded JSON value: a number, or a string of digits. None: another value."""
+    if isinstance(value, str):
+        return int(value) if len(value) <= _MAX_DIGITS and value.isdecimal() and value.isascii() else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return int(value)
+
+
+def join_json_strings(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
+    """Return one JSON string with the content of all `texts`, separated by blank lines.
+
+    `before` and `after` are added at the start and end of the content. Both must be escaped for a JSON string.
+    """
+    if len(texts) == 1 and not before and not after:
+        return texts[0]
+    inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])
+    return Raw(b'"%b%b%b"' % (before, inner, after))

@@ -1,0 +1,404 @@
+"""`clean_schema` and two checks of schemas. The docstring of the package describes how they work.
+
+A loss is a condition of the client's schema that the cleaned schema no longer contains.
+"""
+
+import hashlib
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, WorkCache, count_json_nodes
+from anthropic_proxy.engine.wires.json_schema.document import (
+    ALTERNATIVE_KEYWORDS,
+    DROPPED_KEYWORDS,
+    SCHEMA_LIST_KEYWORDS,
+    SCHEMA_MAP_KEYWORDS,
+    SCHEMA_OR_BOOLEAN_KEYWORDS,
+    SINGLE_SCHEMA_KEYWORDS,
+    UNRESTRICTED_RULES,
+    Schema,
+    SchemaDocument,
+    SchemaRules,
+)
+from anthropic_proxy.engine.wires.json_schema.merging import EqualityIndex, merge_all_of, required_names
+
+MAX_INLINED_REFERENCES = 1_000
+"""Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a
+plain object (`{"type": "object"}`). Definitions that contain each other would otherwise grow without end."""
+_BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
+
+
+class CleanedSchema(NamedTuple):
+    """A decoded JSON Schema, reduced to the keywords that a provider accepts."""
+
+    schema: Schema
+    """The root is an object with `properties`."""
+    losses: list[str]
+    """Texts for fidelity notes, one for each loss. Only losses at the root of the schema and of references are
+    noted."""
+
+
+def clean_schema(
+    schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
+) -> CleanedSchema:
+    """Return a copy of a schema with only the keywords that `rules` permit. Raises `WorkLimitExceeded`."""
+    budget = budget or WorkBudget("schema")
+    lost: list[str] = []
+    document = SchemaDocument(schema if isinstance(schema, dict) else {}, budget)
+    index = EqualityIndex(budget)
+    root = _RootFlattener(document, index, lost).flatten(document.root, 0)
+    root |= {key: document.root[key] for key in ("$defs", "definitions") if key in document.root}
+    walk = _Walk(SchemaDocument(root, budget), index, rules)
+    cleaned = walk.clean(root, (), 0)
+    if rules.inlines_references:
+        cleaned.pop("$defs", None)
+        cleaned.pop("definitions", None)
+    if walk.inlined > MAX_INLINED_REFERENCES:
+        lost.append(f"references after the first {MAX_INLINED_REFERENCES:,} became plain objects")
+    return CleanedSchema(cleaned, list(dict.fromkeys(lost)))
+
+
+class _Walk:
+    """Recursive pass over one JSON Schema, which builds the cleaned copy."""
+
+    def __init__(self, document: SchemaDocument, index: EqualityIndex, rules: SchemaRules) -> None:
+        self._document = document
+        self._index = index
+        self._budget = document.budget
+        self._rules = rules
+        self._sizes: dict[int, int] = {}
+        """`id()` of a value that is copied unchanged, such as an `enum` → number of its nodes."""
+        self.inlined = 0
+        """Number of references found so far, if `rules` require their replacement."""
+
+    def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
+        """Return a cleaned copy of a schema at any position. A value that is not a JSON object becomes `{}`.
+
+        `trail`: references that led to this schema, to detect recursion.
+        """
+        if not isinstance(schema, dict):
+            return {}
+        self._budget.require_allowed_depth(depth)
+        self._budget.count_nodes(1 + len(schema))
+        if self._rules.allows_basics_only:
+            schema = self._reduce_to_basics(schema)
+        reference = schema.get("$ref")
+        if self._rules.inlines_references and isinstance(reference, str):
+            return self._inline(schema, reference, trail, depth + 1)
+        cleaned: Schema = {}
+        for key, value in schema.items():
+            if key in DROPPED_KEYWORDS:
+                continue
+            if key in SCHEMA_MAP_KEYWORDS and isinstance(value, dict):
+                self._budget.count_nodes(len(value) + sum(map(len, value)) // CHARACTERS_PER_NODE)
+                cleaned[key] = {name: self.clean(inner, trail, depth + 1) for name, inner in value.items()}
+            elif isinstance(value, list) and (key in SCHEMA_LIST_KEYWORDS or key in SINGLE_SCHEMA_KEYWORDS):
+                cleaned[key] = [self.clean(inner, trail, depth + 1) for inner in value]
+            elif key in SINGLE_SCHEMA_KEYWORDS or (key in SCHEMA_OR_BOOLEAN_KEYWORDS and isinstance(value, dict)):
+                cleaned[key] = self.clean(value, trail, depth + 1)
+            else:
+                self._count_data(value)
+                cleaned[key] = value
+        if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
+            kind = cleaned.pop("type")
+            cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
+        return cleaned
+
+    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        target = self._document.find_target(reference)
+        self.inlined += 1
+        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
+            return {"type": "object", **self.clean(beside, trail, depth)}
+        return self.clean({**target, **beside}, (*trail, reference), depth)
+
+    def _count_data(self, value: Any) -> None:
+        """Count the nodes of a value that is copied unchanged. Each copy counts, because references can repeat it."""
+        if isinstance(value, str):
+            if len(value) >= CHARACTERS_PER_NODE:
+                self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
+        elif isinstance(value, list | dict):
+            nodes = self._sizes.get(id(value))
+            if nodes is None:
+                nodes = self._sizes[id(value)] = count_json_nodes(value)
+            self._budget.count_nodes(nodes)
+
+    def _reduce_to_basics(self, schema: Schema) -> Schema:
+        """Return a schema with basic keywords only. It has one type and no alternatives.
+
+        Schemas inside its `properties` and `items` are not changed.
+        """
+        whole = merge_all_of(schema, self._index)
+        for key in ("anyOf", "oneOf"):
+            branches = whole.get(key)
+            if isinstance(branches, list):
+                known = (one for one in branches if isinstance(one, dict) and one.get("type") != "null")
+                whole = {**next(known, {}), **whole}
+        if "const" in whole:
+            whole = {"enum": [whole["const"]], **whole}
+        basics = {key: value for key, value in whole.items() if key in _BASICS}
+        if isinstance(kinds := basics.get("type"), list):
+            basics["type"] = next((kind for kind in kinds if kind != "null"), "string")
+        return basics
+
+    def _typed(self, schema: Schema, kind: Any) -> Schema:
+        """Return an alternative of `anyOf` with the type `kind` of the schema that contains it.
+
+        An alternative with `type` or `$ref` is returned unchanged.
+        """
+        self._budget.count_steps()
+        if "type" in schema or "$ref" in schema:
+            return schema
+        if _has_alternatives(schema):
+            return {**schema, "anyOf": [self._typed(one, kind) for one in schema["anyOf"]]}
+        return {"type": kind, **schema}
+
+
+def _has_alternatives(schema: Schema) -> bool:
+    return isinstance(schema.get("anyOf"), list) and bool(schema["anyOf"])
+
+
+_OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
+"""Keywords that are kept if the root has another type than `object`. All others are dropped."""
+
+
+class _RootFlattener:
+    """Merges the alternatives of a schema's root into one object. Each list of alternatives is read once."""
+
+    def __init__(self, document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> None:
+        self._document = document
+        self._index = index
+        self._lost = lost
+        self._lists: dict[int, list[Schema]] = {}
+        """`id()` of a list of alternatives → its alternatives as objects. Empty list: not yet complete, or no
+        objects."""
+        self._targets: dict[str, Schema] = {}
+        """Reference → the schema that it names, as a plain object."""
+
+    def flatten(self, schema: Schema, depth: int) -> Schema:
+        """Return a schema as one object with the properties of all its alternatives."""
+        budget = self._document.budget
+        budget.require_allowed_depth(depth)
+        flat = self._document.inline_reference(schema)
+        budget.count_steps(_breadth(flat))
+        for key in ALTERNATIVE_KEYWORDS:
+            branches = flat.pop(key, None)
+            if isinstance(branches, list):
+                objects = self._objects_among(branches, depth)
+                _add_branches(flat, objects, key, self._index)
+                if key != "allOf" or len(objects) < len(branches):
+                    self._lost.append(f"{key} at the root became one object with all its properties")
+        self._lost += [f"{key} at the root was removed" for key in ("enum", "const", "not") if key in flat]
+        kinds = flat.get("type", "object")
+        if kinds != "object":
+            shown = kinds if encode_if_short(kinds) else "of several kinds"
+            self._lost.append(f"type {shown} at the root became object")
+        properties = flat.get("properties")
+        dropped = ("enum", "const", "not") if _holds_objects(kinds) else flat.keys() - _OF_OBJECTS
+        kept = {key: value for key, value in flat.items() if key not in dropped}
+        return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
+
+    def _objects_among(self, branches: list[Any], depth: int) -> list[Schema]:
+        known = self._lists.get(id(branches))
+        if known is None:
+            self._lists[id(branches)] = []
+            known = [
+                self._flatten_branch(one, depth + 1)
+                for one in branches
+                if isinstance(one, dict) and one.get("type", "object") == "object"
+            ]
+            self._lists[id(branches)] = known
+        return known
+
+    def _flatten_branch(self, branch: Schema, depth: int) -> Schema:
+        reference = branch.get("$ref")
+        if not isinstance(reference, str) or len(branch) > 1:
+            return self.flatten(branch, depth)
+        if reference not in self._targets:
+            self._targets[reference] = self.flatten(branch, depth)
+        return self._targets[reference]
+
+
+def _add_branches(flat: Schema, branches: list[Schema], key: str, index: EqualityIndex) -> None:
+    """Add the properties and required names of alternative schemas (branches) to `flat`. A repeated one is skipped.
+
+    A property with different descriptions becomes an `allOf` or `anyOf` of these descriptions. `key`: in an `allOf`, a
+    name is required if any branch requires it, otherwise only if all require it.
+    """
+    is_all = key == "allOf"
+    properties: Schema = dict(flat["properties"]) if isinstance(flat.get("properties"), dict) else {}
+    # name of a property with different descriptions → number of a description (equal ones share it) → description
+    alternatives: dict[str, dict[int, Any]] = {}
+    distinct = list({id(branch): branch for branch in branches}.values())
+    for branch in distinct:
+        index.budget.count_steps(1 + len(branch["properties"]))
+        for name, schema in branch["properties"].items():
+            known = properties.setdefault(name, schema)
+            if known is schema:
+                continue
+            number = index.assign_equality_number(schema)
+            if name in alternatives:
+                alternatives[name].setdefault(number, schema)
+            elif (first := index.assign_equality_number(known)) != number:
+                alternatives[name] = {first: known, number: schema}
+    for name, schemas in alternatives.items():
+        properties[name] = {"allOf" if is_all else "anyOf": list(schemas.values())}
+    demands = [set(required_names(branch.get("required"))) for branch in distinct]
+    index.budget.count_steps(sum(map(len, demands)))
+    combine = set.union if is_all else set.intersection
+    shared = combine(*demands) if demands else set()
+    required = required_names(flat.get("required"))
+    required |= dict.fromkeys(name for name in properties if name in shared)
+    flat["properties"] = properties
+    if required:
+        flat["required"] = list(required)
+
+
+_STRICT = frozenset(
+    (
+        *("type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const"),
+        *("$ref", "$defs", "definitions", "title", "description", "pattern", "format", "multipleOf"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"),
+    )
+)
+"""Keywords that OpenAI's strict mode accepts (platform.openai.com, Structured Outputs, "Supported schemas"; 2026-11).
+"""
+
+
+def qualifies_for_strict(schema: Any) -> bool:
+    """Return True if a schema, cleaned by `clean_schema`, may be sent with `strict: true`."""
+    # Each object must require all its properties and forbid others. Each keyword must be accepted by strict mode.
+    open_schemas = [schema]
+    while open_schemas:
+        one = open_schemas.pop()
+        if not isinstance(one, dict) or not _STRICT.issuperset(one) or not _is_closed(one):
+            return False
+        for key in ("properties", "$defs", "definitions"):
+            named = one.get(key, {})
+            if not isinstance(named, dict):
+                return False
+            open_schemas += named.values()
+        alternatives = one.get("anyOf", [])
+        if not isinstance(alternatives, list):
+            return False
+        open_schemas += alternatives
+        if "items" in one:
+            open_schemas.append(one["items"])
+    return True
+
+
+def _is_closed(schema: Schema) -> bool:
+    """Return True if a schema has a type. An object must also require all its properties and forbid others.
+
+    `anyOf`, `$ref`, `enum` and `const` count as a type.
+    """
+    if schema.get("type") == "object" or "properties" in schema:
+        names, required = schema.get("properties", {}), schema.get("required")
+        if not isinstance(names, dict) or schema.get("additionalProperties") is not False:
+            return False
+        return names.keys() == {
+            name for name in (required if isinstance(required, list) else ()) if isinstance(name, str)
+        }
+    return "type" in schema or bool({"anyOf", "$ref", "enum", "const"} & schema.keys())
+
+
+REPLY_SCHEMA_PATH = "output_config.format.schema"
+"""Path of the reply schema in the client request, for error messages."""
+_ADMISSIONS_KEPT = 1_024
+"""Maximum number of cached results of `may_accept_object`."""
+
+
+def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
+    """Return True if a reply schema may accept a JSON object. False: it requires a list or a plain value.
+
+    Raises `WorkLimitExceeded`.
+    """
+    budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
+    with budget.error_field(REPLY_SCHEMA_PATH):
+        return _find_admission(schema, budget)
+
+
+def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
+    budget.count_decoding_steps(schema)
+    root = msgspec.json.decode(schema)
+    return not isinstance(root, dict) or _ObjectCheck(SchemaDocument(root, budget)).admits(root, 0)
+
+
+_find_admission = WorkCache(
+    _decide_admission, lambda schema: hashlib.blake2b(schema).digest(), _ADMISSIONS_KEPT
+).get_or_encode
+
+
+class _ObjectCheck:
+    """Check of one schema: may it accept a JSON object? Each list of alternatives is read once."""
+
+    def __init__(self, document: SchemaDocument) -> None:
+        self._document = document
+        self._lists: dict[tuple[int, str], bool] = {}
+        """`id()` of a list of alternatives and its keyword → True if the list may accept an object. True also while it
+        is being checked."""
+        self._targets: dict[str, bool] = {}
+        """Reference → True if the schema that it names may accept an object."""
+
+    def admits(self, schema: Any, depth: int) -> bool:
+        self._document.budget.require_allowed_depth(depth)
+        if not isinstance(schema, dict):
+            return True
+        flat = self._document.inline_reference(schema)
+        self._document.budget.count_steps(_breadth(flat))
+        values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
+        if not _holds_objects(flat.get("type", "object")) or not any(isinstance(value, dict) for value in values):
+            return False
+        return all(self._list_admits(flat.get(key), key, depth) for key in ALTERNATIVE_KEYWORDS)
+
+    def _list_admits(self, branches: Any, key: str, depth: int) -> bool:
+        if not isinstance(branches, list) or not branches:
+            return True
+        place = id(branches), key
+        if place not in self._lists:
+            self._lists[place] = True
+            self._document.budget.count_steps(len(branches))
+            admitting = (self._branch_admits(one, depth + 1) for one in branches)
+            self._lists[place] = all(admitting) if key == "allOf" else any(admitting)
+        return self._lists[place]
+
+    def _branch_admits(self, branch: Any, depth: int) -> bool:
+        reference = branch.get("$ref") if isinstance(branch, dict) else None
+        if not isinstance(reference, str) or len(branch) > 1:
+            return self.admits(branch, depth)
+        if reference not in self._targets:
+            self._targets[reference] = self.admits(branch, depth)
+        return self._targets[reference]
+
+
+def _breadth(schema: Schema) -> int:
+    """Return the number of budget steps for the top level of a schema."""
+    return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
+
+
+def _holds_objects(kinds: Any) -> bool:
+    return "object" in kinds if isinstance(kinds, list) else kinds == "object"
+
+
+MAX_TEXT_CHARACTERS = 200
+"""Maximum length of the JSON text of one keyword value. A longer value is not added to a description."""
+
+
+def encode_if_short(value: Any) -> str | None:
+    """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters."""
+    remaining, open_values = MAX_TEXT_CHARACTERS, [value]
+    while open_values and remaining >= 0:  # a lower bound of the length, so that a huge value is not encoded
+        one = open_values.pop()
+        remaining -= len(one) if isinstance(one, str) else 1
+        if isinstance(one, dict):
+            remaining -= len(one)
+            open_values += islice(one.values(), MAX_TEXT_CHARACTERS)
+        elif isinstance(one, list):
+            remaining -= len(one)
+            open_values += islice(one, MAX_TEXT_CHARACTERS)
+    if remaining < 0:
+        return None
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= MAX_TEXT_CHARACTERS else None

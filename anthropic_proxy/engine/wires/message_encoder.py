@@ -1,0 +1,269 @@
+"""`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
+
+In these three APIs, the conversation is one list, and each tool result is a separate element of it. The tool results of
+a user message must come before its other content. A system message inside the conversation may become a reminder, a
+text in a user message. If a tool result may contain only text, its media (images and documents) are moved to the next
+user message.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from msgspec import Raw
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ToolResultBlock,
+    decode_nested_content,
+    is_string_or_absent,
+    json_string,
+    name_url,
+)
+from anthropic_proxy.engine.messages.preparation import PreparedRequest
+from anthropic_proxy.engine.wires.json_repair import join_json_strings
+from anthropic_proxy.engine.wires.shared_notes import (
+    ERROR_MARKED,
+    FOREIGN_THINKING_DROPPED,
+    MEDIA_MOVED,
+    PREFILL_AS_TEXT,
+    SYSTEM_AS_REMINDER,
+    media_as_text_note,
+)
+
+CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.")
+"""User text that is added after a last assistant message, as a JSON string. It is for providers that cannot continue
+that message by themselves."""
+EMPTY_JSON_STRING = Raw(b'""')
+"""The empty string as JSON."""
+
+TOOL_ERROR_PREFIX = "[tool error]"
+"""Start of the text of a tool result with `is_error`, because the three protocols have no error flag."""
+_USER_CONTENT = frozenset({TextBlock, ImageBlock, DocumentBlock})
+MOVED_MEDIA_TEXTS: dict[type, Raw] = {
+    ImageBlock: json_string("[image: see the next user message]"),
+    DocumentBlock: json_string("[document: see the next user message]"),
+}
+"""Block type → JSON string that replaces a block of a tool result. The block itself is moved to the next user
+message."""
+
+
+class MessageEncoder(ABC):
+    """Base class of encoders that append the messages of a client request, in order, to the list `messages`.
+
+    A message part is a text, image or document.
+    """
+
+    accepts_media_in_results: bool = False
+    """True if the provider accepts images and documents in tool results. False: they are moved to the next user
+    message."""
+    sends_reminders: bool = False
+    """True if a `system` message inside the conversation is sent as text of a user message, between `<system-reminder>`
+    tags. False: as a system message."""
+    mentions_image_urls: ClassVar[bool] = False
+    """True if the text in place of an image with a URL contains the URL, even if the model accepts no images."""
+
+    def __init__(self, request: PreparedRequest) -> None:
+        self.messages: list[Any] = []
+        """Encoded messages so far, as the wire sends them."""
+        self.notes: list[FidelityNote] = []
+        """Notes on content that was dropped, moved or emulated."""
+        self._request = request
+        self._late_texts: list[Raw] = []
+        """Texts of system messages inside the conversation that are not yet encoded. They wait for the results of open
+        tool calls, or for the next user message."""
+        self._has_open_calls = False
+        """True if the last assistant message has tool calls without encoded results so far."""
+        self._drops_thinking = False
+        """True if reasoning of an earlier reply was not sent."""
+
+    @abstractmethod
+    def _append_system(self, texts: list[Raw]) -> None:
+        """Append the texts of a `system` message inside the conversation. `texts` is not empty."""
+
+    @abstractmethod
+    def _append_user(self, parts: list[Any]) -> None:
+        """Append the content of a user message. `parts` is not empty."""
+
+    @abstractmethod
+    def _append_result(self, block: ToolResultBlock, content: Any) -> None:
+        """Append a tool result. `content` is a JSON string, or a list of parts if `accepts_media_in_results`."""
+
+    @abstractmethod
+    def _encode_reply(self, message: Message) -> None:
+        """Append an assistant message. A message without text and tool calls is dropped, with its reasoning."""
+
+    @abstractmethod
+    def _encode_image(self, block: ImageBlock) -> Any:
+        """Return an image as the wire sends it. None: the provider does not accept its media type, or URLs."""
+
+    def _encode_document(self, block: DocumentBlock) -> Any:
+        """Return a document as the wire sends it. None: the provider does not accept it."""
+        return None
+
+    def _result_label(self, block: ToolResultBlock) -> str:
+        """Return the name of a tool result, for the text before its images and documents that are moved."""
+        return block.tool_use_id
+
+    def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
+        """Return the text of a tool result as a JSON string, if its images and documents are moved elsewhere.
+
+        `blocks`: content of the result. `content`: the encoded blocks, in the same order.
+        """
+        return join_json_strings(
+            replace_media_by_text(blocks, content), f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b""
+        )
+
+    def _encode_conversation(self) -> None:
+        for message in self._request.messages:
+            if message.role == "assistant":
+                self._encode_reply(message)
+            elif message.role == "user":
+                self._encode_user(message)
+            else:
+                self._encode_system(message)
+
+    def _append_prefill_request(self) -> None:
+        self._append_user([CONTINUE_TEXT])
+        self.notes.append(PREFILL_AS_TEXT)
+
+    def _flush_late_texts(self) -> None:
+        if self._late_texts:
+            texts, self._late_texts = self._late_texts, []
+            self._append_system(texts)
+
+    def _note_dropped_thinking(self) -> None:
+        if self._drops_thinking:
+            self.notes.append(FOREIGN_THINKING_DROPPED)
+
+    def _add_reminder(self, text: Raw) -> None:
+        """Store a `<system-reminder>` text until the next user message is encoded. `text`: a JSON string."""
+        self._late_texts.append(text)
+
+    def _place_late_texts(self, parts: list[Any]) -> None:
+        """Append the waiting texts of system messages inside the conversation, before the next user message.
+
+        A wire may instead add them to `parts`, the content of that user message so far.
+        """
+        self._flush_late_texts()
+
+    def _encode_system(self, message: Message) -> None:
+        texts = [block.text for block in message.content if type(block) is TextBlock]
+        if not texts:
+            return
+        if self.sends_reminders:
+            self.notes.append(SYSTEM_AS_REMINDER)
+            self._add_reminder(join_json_strings(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
+        elif self._has_open_calls:
+            self._late_texts += texts
+        else:
+            self._append_system(texts)
+
+    def _encode_user(self, message: Message) -> None:
+        parts: list[Any] = []
+        others: list[Any] = []
+        for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
+            if type(block) is ToolResultBlock:
+                if block.is_error or not is_string_or_absent(block.content):
+                    self._encode_structured_result(block, parts)
+                else:
+                    self._append_result(block, block.content or EMPTY_JSON_STRING)
+            elif type(block) in _USER_CONTENT:
+                others.append(block)
+        self._has_open_calls = False
+        if self._late_texts:
+            self._place_late_texts(parts)
+        if others:
+            parts += [block.text if type(block) is TextBlock else self._encode_media(block) for block in others]
+        if parts:
+            self._append_user(parts)
+
+    def _encode_structured_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
+        """Append a tool result that is an error or has a list as content.
+
+        Images and documents that a result may not contain are added to `parts`, the content of the user message.
+        """
+        blocks: list[Any] = [inner for inner in decode_nested_content(block.content) if type(inner) in _USER_CONTENT]
+        content = [inner.text if type(inner) is TextBlock else self._encode_media(inner) for inner in blocks]
+        media = [part for part in content if type(part) is not Raw]
+        if block.is_error:
+            self.notes.append(ERROR_MARKED)
+        if media and self.accepts_media_in_results:
+            self._append_result(block, [json_string(TOOL_ERROR_PREFIX), *content] if block.is_error else content)
+            return
+        if media:
+            self._append_result(block, self._join_result_without_media(blocks, content, is_error=bool(block.is_error)))
+            self.notes.append(MEDIA_MOVED)
+            parts += (json_string(f"From the result of tool call {self._result_label(block)}:"), *media)
+        else:
+            mark = f"{TOOL_ERROR_PREFIX} ".encode() if block.is_error else b""
+            self._append_result(block, join_json_strings(content or [EMPTY_JSON_STRING], mark))
+
+    def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
+        """Return an image or document as the wire sends it, or a text in its place."""
+        source = block.source
+        if isinstance(block, ImageBlock):
+            kind, title, accepted = "image", None, self._request.accepts_images
+            encoded = self._encode_image(block) if accepted else None
+        else:
+            kind, title, accepted = "document", block.title, self._request.accepts_pdf
+            encoded = self._encode_document(block) if accepted else None
+        if encoded is not None:
+            return encoded
+        self.notes.append(media_as_text_note(kind, source.media_type, has_url=source.type == "url"))
+        if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
+            return json_string(f"[{kind}: {name_url(source.url)}]")
+        return json_string(f"[{kind} omitted: {title or source.media_type or name_url(source.url)}]")
+
+
+def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[Raw]:
+    """Return the texts of a tool result, with a short text in place of each image and document.
+
+    The short text refers to the next user message, to which the file is moved. `encoded_blocks` has the encoded form of
+    each block in `blocks`. Raises `ValueError` if the two lists differ in length.
+    """
+    pairs = zip(blocks, encoded_blocks, strict=True)
+    return [part if type(part) is Raw else MOVED_MEDIA_TEXTS[type(block)] for block, part in pairs]
+
+
+def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | None:
+    """Return the system prompt of a client request as one JSON string. None: there is no text.
+
+    `extra_text`: plain text to add at its end.
+    """
+    texts = [block.text for block in request.system]
+    if extra_text:
+        texts.append(json_string(extra_text))
+    return join_json_strings(texts) if texts else None
+
+
+def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:
+    """Return the URL of an image for the upstream request. "": the provider accepts no such image.
+
+    An image in base64 is converted to a `data:` URL, if its type is in `media_types`. `accepts_urls`: True if the
+    provider downloads images from other URLs.
+    """
+    source = block.source
+    if source.type == "base64" and source.media_type in media_types:
+        return f"data:{source.media_type};base64,{source.data}"
+    return source.url if source.type == "url" and accepts_urls else ""
+
+
+def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
+    """Return the URL of a PDF for the upstream request. "": the provider accepts no such document.
+
+    A PDF in base64 is converted to a `data:` URL. `accepts_urls`: True if the provider downloads documents from other
+    URLs.
+    """
+    source = block.source
+    if source.type == "base64" and source.media_type == "application/pdf":
+        return f"data:application/pdf;base64,{source.data}"
+    return source.url if source.type == "url" and accepts_urls else ""
+
+
+def pdf_filename(block: DocumentBlock) -> str:
+    name = block.title or "document"
+    return name if name.endswith(".pdf") else f"{name}.pdf"

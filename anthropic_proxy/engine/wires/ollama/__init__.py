@@ -1,0 +1,31 @@
+"""`OllamaWire`: wire for Ollama's own API, `/api/chat`.
+
+Source: the structs and handlers of Ollama itself (its repository, `api/types.go` and `server/routes.go`, 2026-08), its
+documentation (docs.ollama.com, 2026-11) and recorded replies.
+"""
+
+from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
+from anthropic_proxy.engine.wires.ollama.dialect import Dialect
+from anthropic_proxy.engine.wires.ollama.errors import apply_adaptation, decode_error, find_adaptation
+from anthropic_proxy.engine.wires.ollama.request import encode_request
+from anthropic_proxy.engine.wires.ollama.stream import OllamaDecoder
+
+__all__ = ["WIRE", "Dialect"]
+
+
+class OllamaWire(Wire[Dialect]):
+    """Wire of Ollama's `/api/chat`."""
+
+    dialect_type = Dialect
+    framing = "ndjson"
+    encode_request = staticmethod(encode_request)
+    decode_error = staticmethod(decode_error)
+    find_adaptation = staticmethod(find_adaptation)
+    apply_adaptation = staticmethod(apply_adaptation)
+
+    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+        return OllamaDecoder(call)
+
+
+WIRE = OllamaWire()
+"""The only instance, shared by all client requests."""

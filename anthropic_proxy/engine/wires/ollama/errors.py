@@ -1,0 +1,129 @@
+"""Errors of Ollama: what the client receives, with advice for the user, and the change that avoids a rejected `think`.
+
+The advice is a command or setting, such as `ollama pull` for a model that is not installed. A fault is a decoded error
+of the server.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+from msgspec import structs
+
+from anthropic_proxy.engine.messages.deltas import Delta, Usage
+from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.failures import (
+    PARAMETER_ERROR_STATUSES,
+    UpstreamFault,
+    build_upstream_error,
+    decode_error_body,
+    find_reply_end,
+    read_error_object,
+)
+from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
+from anthropic_proxy.errors import UpstreamError
+
+_NOT_PULLED = re.compile(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
+_NO_THINKING = re.compile(
+    r"does not support thinking|invalid think|\bthink must be|ChatRequest\.think\b"
+    r"|\bthink value .{1,80} is not supported",
+    re.IGNORECASE,
+)
+_NO_TOOLS = re.compile(r"does not support tools", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"requires more system memory|out of memory|cudaMalloc failed", re.IGNORECASE)
+_BUSY = re.compile(r"server busy", re.IGNORECASE)
+
+
+def decode_error(
+    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+) -> UpstreamError | list[Delta]:
+    """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it stands for."""
+    fault = decode_error_body(status, headers, body)
+    if (reply := decode_reply_end(fault, call)) is not None:
+        return reply
+    error = classify_fault(fault, call)
+    if error.status == 401:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if address := msgspec.json.decode(body, type=_SignIn).signin_url:
+                error.message += f". Sign in with `ollama signin`, or at {address}"
+    return error
+
+
+class _SignIn(msgspec.Struct):
+    signin_url: str = ""
+
+
+def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False) -> list[Delta] | None:
+    """Return the deltas of the reply that an error stands for, such as a refusal. None: the error is a failure.
+
+    `has_content`: True if content of the reply arrived before the error.
+    """
+    end = find_reply_end(_unwrap(fault), call.provider, has_content=has_content)
+    if end is None:
+        return None
+    # the tokens of a reply that filled the window are estimated, because the server does not count them
+    return [end] if end.reason == "model_context_window_exceeded" else [Usage(output_tokens=0), end]
+
+
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+    """Return the error for the client, with advice for common errors of Ollama."""
+    fault = _unwrap(fault)
+    message = fault.message
+    if _BUSY.search(message):
+        fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
+    error = build_upstream_error(
+        fault,
+        call.provider,
+        context_window=resolve_context_window(call),
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
+    )
+    if error.status == 404 and not message:
+        error.message += ": there is no /api/chat. The address must be Ollama's own, without a path such as /v1"
+    elif error.status == 404 and _NOT_PULLED.search(message):
+        error.message = f"{call.provider}: model '{call.model}' not found. Get it with: ollama pull {call.model}"
+    elif _NO_THINKING.search(message):
+        error.parameter = "think"
+    elif _NO_TOOLS.search(message):
+        error.parameter = "tools"
+        error.message += ". Choose a model that supports them: https://ollama.com/search?c=tools"
+    elif _OUT_OF_MEMORY.search(message):
+        error.message += ". A smaller OLLAMA_CONTEXT_LENGTH needs less, and so does a smaller model"
+    return error
+
+
+def _unwrap(fault: UpstreamFault) -> UpstreamFault:
+    """Return the error of Ollama's engine, which Ollama puts as JSON text into its own error message.
+
+    An error without such JSON is returned unchanged.
+    """
+    start = fault.message.find("{")
+    if start < 0:
+        return fault
+    try:
+        content = msgspec.json.decode(fault.message[start:].partition("\n")[0])
+    except (msgspec.DecodeError, RecursionError):
+        return fault
+    inner = read_error_object(content, fault.status, {}) if isinstance(content, dict) else fault
+    return structs.replace(inner, retry_after=fault.retry_after) if inner.message else fault
+
+
+_DROP, _SWITCH = "drop think", "switch think"
+
+
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+    """Return the adaptation that changes `think`, if the server rejected the field. None: any other error."""
+    if error.status not in PARAMETER_ERROR_STATUSES or error.parameter != "think":
+        return None
+    # a server that knows booleans only, or fewer levels, rejects the value; else the model does not think at all
+    levels = call.dialect.think_form in ("level", "only_level")
+    name = _SWITCH if levels and "does not support thinking" not in error.message else _DROP
+    return None if apply_adaptation(call.dialect, name) == call.dialect else Adaptation(name)
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with the named adaptation applied. An unknown name returns it unchanged."""
+    if name == _SWITCH:
+        return structs.replace(dialect, think_form="switch")
+    return structs.replace(dialect, think_form="never") if name == _DROP else dialect

@@ -1,0 +1,232 @@
+"""Encoder of a prepared client request as a request to Ollama's `/api/chat`.
+
+The body has the messages, the tools, and `options` with sampling, the context window and the output limit.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import (
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    json_string,
+)
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.json_repair import join_json_strings
+from anthropic_proxy.engine.wires.message_encoder import (
+    EMPTY_JSON_STRING,
+    MOVED_MEDIA_TEXTS,
+    TOOL_ERROR_PREFIX,
+    MessageEncoder,
+    join_system_prompt,
+)
+from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
+from anthropic_proxy.engine.wires.ollama.tools import encode_tools
+from anthropic_proxy.engine.wires.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, NO_SERVICE_TIER, SCHEMA_AS_TEXT
+from anthropic_proxy.engine.wires.thinking import decode_signature
+
+_HEADERS = {"content-type": "application/json"}
+_encode = msgspec.json.Encoder().encode
+_UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues without thinking first")
+
+
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    request, dialect = call.request, call.dialect
+    notes: list[FidelityNote] = []
+    tools = encode_tools(
+        call, WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
+    )
+    schema, instruction = request.output_schema, ""
+    if schema and tools.definitions:
+        # `format` binds every token of the reply, so the model could never call a tool
+        notes.append(SCHEMA_AS_TEXT)
+        shown = msgspec.json.format(bytes(schema), indent=-1).decode()
+        instruction = f"When you give your answer, reply with nothing but JSON that fits this JSON Schema:\n{shown}"
+    messages = _Messages(call)
+    body: dict[str, Any] = {
+        "model": call.model,
+        "messages": messages.encode_messages(extra_system=instruction, user_instruction=tools.user_instruction),
+        "stream": call.streams_upstream,  # left out it means true
+    }
+    if tools.definitions:
+        body["tools"] = tools.definitions
+    elif schema:
+        body["format"] = schema
+    if (think := _think(request.effort, dialect, messages.begins_reply, notes)) is not None:
+        body["think"] = think
+    if dialect.keep_alive is not None:
+        is_seconds = dialect.keep_alive.removeprefix("-").isdecimal()
+        body["keep_alive"] = int(dialect.keep_alive) if is_seconds else dialect.keep_alive
+    # both refuse what does not fit, in place of leaving out the beginning or the middle of a conversation in silence
+    body["truncate"] = body["shift"] = False
+    options: dict[str, Any] = {"num_ctx": resolve_context_window(call)} if dialect.sends_num_ctx else {}
+    options["num_predict"] = request.max_tokens
+    sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
+    body["options"] = options | {name: value for name, value in sampling.items() if value is not None}
+    if request.service_tier == "standard_only":
+        notes.append(NO_SERVICE_TIER)
+    return UpstreamRequest(
+        path="/api/chat", body=_encode(body), headers=_HEADERS, notes=(*notes, *tools.notes, *messages.notes)
+    )
+
+
+def _think(effort: str, dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
+    """Return the value of the field `think`, which controls reasoning. None: the field is not sent."""
+    if dialect.think_form == "never":
+        if effort not in ("default", "none"):
+            notes.append(NO_EFFORT)
+        return None
+    if begins_reply and dialect.think_form != "only_level":
+        if effort != "none":
+            notes.append(_UNTHOUGHT)
+        return False  # the template engine refuses to think before text that stands already
+    if effort == "default":
+        return None
+    if dialect.think_form != "switch" and effort != "none":
+        return effort
+    if effort != "none":
+        notes.append(EFFORT_AS_SWITCH)
+    return effort != "none"
+
+
+class _Function(Struct, gc=False):
+    index: int
+    name: str
+    arguments: Raw
+    """Arguments of a tool call as a JSON object, not as text."""
+
+
+class _Call(Struct, gc=False):
+    id: str
+    function: _Function
+
+
+class _ChatMessage(Struct, kw_only=True, gc=False):
+    role: str
+    content: Raw = EMPTY_JSON_STRING
+    """Text as a JSON string. Servers before 0.6 require the field."""
+    thinking: str | UnsetType = UNSET
+    images: list[str] | UnsetType = UNSET
+    tool_calls: list[_Call] | UnsetType = UNSET
+    tool_name: str | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+
+
+class _Messages(MessageEncoder):
+    """The messages of one client request. An image is sent as a base64 string."""
+
+    sends_reminders = True
+    mentions_image_urls = True
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        super().__init__(call.request)
+        self.begins_reply = False
+        """True if the last message is an assistant message, which the model continues."""
+        self._signature_tag: str = call.dialect.signature_tag
+        self._tool_names: dict[str, str] = {}
+        """Id of a tool call → name of the called tool. A tool result is sent with the name."""
+        self._joined: dict[int, list[Raw]] = {}
+        """Index of a message in `messages` → texts of consecutive messages that are sent as this one."""
+
+    def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
+        """Return the value of `messages`.
+
+        `extra_system` is added to the system prompt, `user_instruction` to the end of the conversation. "": no text.
+        """
+        system = join_system_prompt(self._request, extra_system)
+        if system is not None:
+            self.messages.append(_ChatMessage(role="system", content=system))
+        self._encode_conversation()
+        self.begins_reply = bool(self.messages) and self.messages[-1].role == "assistant"
+        if user_instruction:
+            self._late_texts.append(json_string(user_instruction))
+        if self._late_texts:
+            self.begins_reply = False
+            self._flush_late_texts()
+        for place, texts in self._joined.items():
+            self.messages[place].content = join_json_strings(texts)
+        self._joined = {}  # their texts are held no longer
+        self._note_dropped_thinking()
+        return self.messages
+
+    def _append_system(self, texts: list[Raw]) -> None:
+        self._append_user([*texts])
+
+    def _place_late_texts(self, parts: list[Any]) -> None:
+        parts[:0] = self._late_texts
+        self._late_texts = []
+
+    def _append_user(self, parts: list[Any]) -> None:
+        """Append texts and images to the last user message or to a new one."""
+        texts: list[Raw] = []
+        images: list[str] = []
+        for part in parts:
+            if type(part) is Raw:
+                texts.append(part)
+            else:
+                images.append(part)
+        last = self.messages[-1] if self.messages else None
+        if last is None or last.role != "user":
+            last = _ChatMessage(role="user", content=join_json_strings(texts) if texts else EMPTY_JSON_STRING)
+            self.messages.append(last)
+        elif texts:
+            first = [] if last.content is EMPTY_JSON_STRING else [last.content]
+            self._joined.setdefault(len(self.messages) - 1, first).extend(texts)
+        if images:
+            last.images = last.images or []
+            last.images += images
+
+    def _append_result(self, block: ToolResultBlock, content: Any) -> None:
+        name = self._tool_names.get(block.tool_use_id, "")
+        self.messages.append(_ChatMessage(role="tool", tool_name=name, tool_call_id=block.tool_use_id, content=content))
+
+    def _result_label(self, block: ToolResultBlock) -> str:
+        return f"{block.tool_use_id}, {self._tool_names.get(block.tool_use_id, '')}"
+
+    def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
+        """Return the text of a tool result. One sentence at its end replaces all images."""
+        texts = [part for part in content if type(part) is Raw]
+        mark = f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b""
+        return join_json_strings([*texts, MOVED_MEDIA_TEXTS[ImageBlock]], mark)
+
+    def _encode_image(self, block: ImageBlock) -> str | None:
+        return block.source.data if block.source.type == "base64" else None
+
+    def _encode_reply(self, message: Message) -> None:
+        texts: list[Raw] = []
+        calls: list[_Call] = []
+        thoughts: list[ThinkingBlock] = []
+        for block in message.content:
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                calls.append(_Call(block.id, _Function(len(calls), block.name, block.input)))
+                self._tool_names[block.id] = block.name
+            elif type(block) is ThinkingBlock:
+                thoughts.append(block)
+        if not texts and not calls:
+            return
+        if self._late_texts:
+            self._flush_late_texts()
+        self._has_open_calls = bool(calls)
+        reply = _ChatMessage(role="assistant", content=join_json_strings(texts) if texts else EMPTY_JSON_STRING)
+        if thoughts:
+            # Old thinking is sent too, because changes of earlier messages would make the prompt cache useless. The
+            # model's template omits unneeded thinking.
+            own = [one.thinking for one in thoughts if decode_signature(self._signature_tag, one.signature) is not None]
+            if len(own) < len(thoughts):
+                self._drops_thinking = True
+            if thinking := "".join(own):
+                reply.thinking = thinking
+        if calls:
+            reply.tool_calls = calls
+        self.messages.append(reply)

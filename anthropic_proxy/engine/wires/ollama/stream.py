@@ -1,0 +1,257 @@
+"""Decoder of responses of Ollama's `/api/chat`, streamed or complete, into deltas.
+
+Each line of a stream is a JSON object with new content. The last line has `done` and the token counts. A tool call
+arrives complete. Older models write thinking and tool calls into the text, where `TextSplitter` finds them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
+from anthropic_proxy.engine.wires.json_repair import (
+    DECODE_ERRORS,
+    FrameRepair,
+    decode_repaired,
+    parse_token_count,
+    repair_json,
+)
+from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
+from anthropic_proxy.engine.wires.ollama.errors import classify_fault, decode_reply_end
+from anthropic_proxy.engine.wires.reply_ends import FinishKind, find_finish_kind
+from anthropic_proxy.engine.wires.thinking import TrailingThinkingBuffer, empty_signature
+from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
+from anthropic_proxy.engine.wires.tools import ToolCallIds
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+
+ABSENT = Raw(b"")
+"""Value of a raw JSON field that the server did not send."""
+
+
+class FunctionCall(Struct, gc=False):
+    """Name of the called tool and arguments of a tool call."""
+
+    name: str | None = None
+    arguments: Raw = ABSENT
+    """Arguments as a JSON object. `ABSENT`: omitted, as by Ollama's parser for older models."""
+
+
+class ToolCallField(Struct, gc=False):
+    """Entry of `tool_calls`: a complete tool call."""
+
+    function: FunctionCall | None = None
+    id: str | None = None
+    """None: the server is older than Ollama 0.12."""
+
+
+class ChatMessage(Struct, gc=False):
+    """The reply of the model, or its next fragment in a stream."""
+
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[ToolCallField] | None = None
+
+
+class Frame(Struct, gc=False):
+    """One NDJSON line of a stream, or one complete body."""
+
+    message: ChatMessage | None = None
+    done: bool = False
+    done_reason: str | None = None
+    """Reason for the end of the reply: `stop`, `length`, `load`, … None: the reply goes on."""
+    prompt_eval_count: int | None = None
+    """Input tokens. None: before Ollama 0.5, if the prompt was cached."""
+    eval_count: int | None = None
+    """Output tokens. None: not the last line."""
+    error: Raw = ABSENT
+    """Error that replaces the reply, as JSON. `ABSENT`: no error."""
+
+
+decode_strict_frame = msgspec.json.Decoder(Frame).decode
+"""Decode a line or body. Raises `msgspec.ValidationError` for unexpected types."""
+_COUNTS = ("prompt_eval_count", "eval_count")
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Decode a line of a stream, or a complete body. Token counts may be strings or fractions.
+
+    A token count of another type becomes None. Raises `msgspec.DecodeError` for invalid JSON, and if any other field
+    has an unexpected type.
+    """
+    try:
+        return decode_strict_frame(data)
+    except msgspec.ValidationError:
+        content = msgspec.json.decode(data)
+        if not isinstance(content, dict) or content.keys().isdisjoint(_COUNTS):
+            raise
+        return decode_strict_frame(
+            msgspec.json.encode(content | {name: parse_token_count(content.get(name)) for name in _COUNTS})
+        )
+
+
+_NO_ARGUMENTS = (b"", b"null", b"{}")
+_NO_FUNCTION = FunctionCall()
+_QUOTE = b'"'[0]
+
+
+class OllamaDecoder(Decoder):
+    """Decoder of one response."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._call = call
+        self.default_signature = empty_signature(call.dialect.signature_tag)
+        self.finished = False
+        """True after the last line (`done`), or after an error that is a policy refusal."""
+        self._frames = FrameRepair()
+        self._late = TrailingThinkingBuffer()
+        self._calls = 0
+        self._has_incomplete = False
+        """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
+        self._ids = ToolCallIds(call)
+        dialect = call.dialect
+        tags, formats = dialect.thinking_tags, dialect.text_call_formats
+        self._text = TextSplitter(call, tags, formats) if tags or formats else None
+        self._mender = ToolCallRepair(call, names=dialect.repairs_tool_names)
+        self._mends_arguments = dialect.repairs_tool_arguments
+        self._has_content = False
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because the last line also has the token counts."""
+
+    @property
+    def notes(self) -> Sequence[FidelityNote]:
+        return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        try:
+            read = decode_strict_frame(frame)
+        except DECODE_ERRORS:
+            read = self._decode(frame, self._frames.repair)
+        return self._late.feed(self._read(read))
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        return self._late.feed(self._read(self._decode(body, repair_json)))
+
+    def decode_end(self) -> list[Delta]:
+        if self._unreadable is not None:
+            raise self._unreadable
+        if not self.finished:
+            raise self._protocol_error("ended its answer before it was complete")
+        return []
+
+    def flush_pending(self) -> list[Delta]:
+        text = self._text.finish(reply_ended_early=True) if self._text is not None else []
+        return [*self._late.feed(text), *self._late.flush_pending()]
+
+    def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Frame:
+        try:
+            try:
+                return decode_frame(data)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return decode_frame(mend(data))
+        except DECODE_ERRORS as error:
+            raise self._protocol_error("sent an invalid line") from error
+
+    def _read(self, read: Frame) -> list[Delta]:
+        if read.error is not ABSENT:
+            fault = read_error_object({"error": decode_repaired(read.error)}, None, {})
+            if (reply := decode_reply_end(fault, self._call, has_content=self._has_content)) is None:
+                raise classify_fault(fault, self._call)
+            self.finished = True
+            return [*self.flush_pending(), *reply]
+        deltas: list[Delta] = []
+        part = read.message
+        if part is not None:
+            self._has_content = self._has_content or bool(part.thinking or part.content or part.tool_calls)
+            if part.thinking:
+                if self._text is not None:
+                    self._text.note_separate_reasoning()
+                deltas.append(Thinking(part.thinking))
+            if part.content:
+                if self._text is None:
+                    deltas.append(Text(part.content))
+                else:
+                    deltas += self._text.feed(part.content)
+            for call in part.tool_calls or ():
+                self._read_call(call, deltas)
+        if read.done:
+            self._finish(read, deltas)
+        return deltas
+
+    def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
+        """Append the deltas of a complete tool call to `deltas`. An entry without name and arguments is ignored.
+
+        Raises `UpstreamProtocolError` if only the name is missing and cannot be repaired.
+        """
+        function = part.function or _NO_FUNCTION
+        key, name, arguments = self._calls, function.name, _decode_arguments(function.arguments)
+        if not name and not arguments.strip():
+            return
+        if self._text is not None:
+            deltas += self._text.finish()
+        found = self._mender.repair_name(name) if name else self._mender.find_name_by_arguments(arguments)
+        if found is None:
+            raise self._protocol_error("sent a tool call without a name")
+        self._calls += 1
+        deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
+        if arguments:
+            mended = self._mender.repair_arguments(arguments, found) if self._mends_arguments else arguments
+            self._has_incomplete = self._has_incomplete or is_truncated_object(mended)
+            deltas.append(ToolArgs(key, mended))
+        deltas.append(ToolEnd(key))
+
+    def _finish(self, last: Frame, deltas: list[Delta]) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        # `load` and `unload` end an empty request; older releases state no reason.
+        kind = find_finish_kind(last.done_reason or "stop")
+        if kind == "failed":
+            fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
+            raise classify_fault(fault, self._call)
+        usage: list[Delta] = []
+        if last.prompt_eval_count is not None or last.eval_count is not None:
+            usage.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
+        if kind == "unreadable":
+            provider = self._call.provider
+            self._unreadable = UnreadableReply(
+                f"{provider}: the model's reply could not be read ({last.done_reason})", provider=provider
+            )
+            deltas += usage
+            return
+        if self._text is not None:
+            reply_ended_early = kind not in {"end", "calls", "unknown"}
+            deltas += self._text.finish(
+                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
+            )
+        deltas += [*usage, self._find_stop(kind, last)]
+
+    def _find_stop(self, kind: FinishKind, last: Frame) -> Stop:
+        if kind == "blocked":
+            return build_blocked_reply_stop(self._call.provider, last.done_reason or "")
+        if kind == "window":
+            return Stop("model_context_window_exceeded")
+        if kind != "limit" and not self._has_incomplete:
+            return Stop("end_turn")
+        window = resolve_context_window(self._call)
+        spent = (last.prompt_eval_count or 0) + (last.eval_count or 0)
+        return Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
+
+    def _protocol_error(self, words: str) -> UpstreamProtocolError:
+        provider = self._call.provider
+        return UpstreamProtocolError(f"{provider} {words}.", provider=provider)
+
+
+def _decode_arguments(arguments: Raw) -> str:
+    """Return the arguments of a call as JSON text. "": no arguments.
+
+    Some servers send a JSON string that contains the JSON text. It is decoded.
+    """
+    text = bytes(arguments)
+    if text in _NO_ARGUMENTS:
+        return ""
+    return str(decode_repaired(text)) if text[0] == _QUOTE else text.decode(errors="replace")

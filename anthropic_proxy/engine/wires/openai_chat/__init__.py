@@ -1,0 +1,48 @@
+"""Wire of the Chat Completions API of OpenAI and of servers of other vendors with the same API.
+
+Differences of servers and models are fields of `Dialect`.
+"""
+
+from collections.abc import Mapping
+
+from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
+from anthropic_proxy.engine.wires.failures import decode_error_body
+from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.errors import (
+    apply_adaptation,
+    classify_fault,
+    decode_reply_in_error,
+    find_adaptation,
+)
+from anthropic_proxy.engine.wires.openai_chat.request import encode_request
+from anthropic_proxy.engine.wires.openai_chat.stream import ChatDecoder
+from anthropic_proxy.errors import UpstreamError
+
+__all__ = ["WIRE", "Dialect"]
+
+
+class ChatWire(Wire[Dialect]):
+    dialect_type = Dialect
+    framing = "sse"
+    encode_request = staticmethod(encode_request)
+    find_adaptation = staticmethod(find_adaptation)
+    apply_adaptation = staticmethod(apply_adaptation)
+
+    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+        return ChatDecoder(call)
+
+    def decode_error(
+        self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+    ) -> UpstreamError | list[Delta]:
+        fault = decode_error_body(status, headers, body)
+        reply = decode_reply_in_error(fault, call)
+        return classify_fault(fault, call) if reply is None else reply
+
+    def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+        return dialect.accepts_image_urls if isinstance(block, ImageBlock) else dialect.accepts_pdf_urls
+
+
+WIRE = ChatWire()
+"""The only instance of `ChatWire`, shared by all client requests."""

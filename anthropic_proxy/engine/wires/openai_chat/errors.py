@@ -1,0 +1,131 @@
+"""Errors of servers with the Chat Completions API: converts them to errors or replies for the client.
+
+Two kinds of errors become replies: a refusal because of content, and a tool call that Groq could not parse. An error
+about a parameter may have an adaptation, a change of the dialect with which the request is sent again.
+"""
+
+import re
+
+from msgspec import structs
+
+from anthropic_proxy.engine.messages.deltas import Delta, Stop
+from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.failures import (
+    PARAMETER_ERROR_STATUSES,
+    UpstreamFault,
+    build_upstream_error,
+    find_rejected_parameter,
+    find_reply_end,
+    rejects_developer_role,
+)
+from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.request import encode_request
+from anthropic_proxy.engine.wires.openai_shared import (
+    SHARED_DROPS,
+    ParameterDrops,
+    apply_drop_or_effort,
+    find_drop_adaptation,
+    find_effort_adaptation,
+    find_lowest_effort_adaptation,
+    find_media_adaptation,
+    reversed_path_names,
+)
+from anthropic_proxy.engine.wires.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
+from anthropic_proxy.errors import UpstreamError
+
+_OBJECTS = re.compile(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
+"""Pattern of a JSON object in reply text, up to the next marker of a tool call. It begins at the start, after white
+space or after a marker."""
+
+
+def decode_reply_in_error(
+    fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False
+) -> list[Delta] | None:
+    """Return the deltas of the reply that an error contains, such as a refusal. None: the error contains no reply.
+
+    `has_content`: True if content of the reply arrived before the error.
+    """
+    if (end := find_reply_end(fault, call.provider, has_content=has_content)) is not None:
+        return [end]
+    if fault.failed_generation is None or "tool_use_failed" not in fault.codes:
+        return None  # Groq sends the calls that it could not parse with this code
+    if any(is_truncated_object(text) for text in _OBJECTS.findall(fault.failed_generation)):
+        return None  # the output limit may have cut it, and a cut call may not reach a tool
+    text = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
+    deltas = [*text.feed(fault.failed_generation), *text.finish()]
+    return [*deltas, Stop("tool_use")] if text.notes else None
+
+
+_REQUIRES_RESPONSES = re.compile(r"\bv1/responses\b")
+"""Pattern of messages about a request that only the Responses API accepts."""
+
+
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+    """Return the error for the client that corresponds to `fault`, the provider's decoded error."""
+    error = build_upstream_error(
+        fault,
+        call.provider,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
+    )
+    if _REQUIRES_RESPONSES.search(fault.message):
+        error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."
+    return error
+
+
+_DROPS: ParameterDrops = {
+    **SHARED_DROPS,
+    "stream_options": {"sends_include_usage": False},
+    "reasoning_effort": {"effort_form": "omit", "forced_effort_with_tools": ""},
+    "think": {"effort_form": "omit", "forced_effort_with_tools": ""},
+    "thinking": {"effort_form": "omit", "thinking_retention_field": ""},
+    "include_reasoning": {"thinking_request_field": ""},
+    "reasoning_format": {"thinking_request_field": ""},
+    "tool_choice": {"accepts_forced_tool": "never"},
+    "response_format": {"reply_schema_form": "ask"},
+    "json_schema": {"reply_schema_form": "ask"},
+    "reasoning_content": {"replayed_thinking_field": ""},
+    "reasoning": {"replayed_thinking_field": "", "effort_form": "omit"},
+    "top_k": {"sends_top_k": False},
+    "tool_stream": {"sends_tool_stream": False},
+    "cache_control": {"sends_cache_marks": False},
+    "session_id": {"session_field": ""},
+}
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_EFFORTS = ("reasoning_effort", "effort", "think", "thinking", "reasoning")
+_KNOWN = frozenset((*_DROPS, *_LIMITS))
+
+
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+    """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
+    if error.status in (400, 404, 422) and _REQUIRES_RESPONSES.search(error.message):
+        return Adaptation("wire responses")
+    if error.status not in PARAMETER_ERROR_STATUSES:
+        return None
+    if healing := find_lowest_effort_adaptation(call, error):
+        return healing
+    if call.dialect.system_role == "developer" and rejects_developer_role(f"{error.message} {error.parameter or ''}"):
+        return Adaptation("role system")
+    words = reversed_path_names(error.parameter or "")
+    name = words[0] if words else ""
+    if name not in _KNOWN:
+        name = find_rejected_parameter(error.message, _KNOWN) or name
+    if name in _LIMITS:
+        if call.dialect.output_limit_field != name or error.cause is not None:
+            return None  # not the name that was sent, or its value was too high
+        return Adaptation(f"say {_LIMITS[1 - _LIMITS.index(name)]}")
+    if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
+        return healing
+    return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
+    verb, _, value = name.partition(" ")
+    if verb == "say" and value in _LIMITS:
+        return structs.replace(dialect, output_limit_field=value)
+    if verb == "role" and value == "system":
+        return structs.replace(dialect, system_role="system")
+    return apply_drop_or_effort(dialect, name, _DROPS)

@@ -1,0 +1,516 @@
+"""Encoder of upstream requests: converts a prepared client request to a request of the Chat Completions API.
+
+The body has four parts: the conversation (`ChatMessageEncoder`), the tools (`tools.py`), the schema of the reply, and
+the settings. A server that accepts no schema gets it as a forced tool, the output tool: the decoder then converts the
+arguments of its call to the text of the reply (`OutputToolConverter`).
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
+
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    json_string,
+)
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.json_repair import join_json_strings
+from anthropic_proxy.engine.wires.json_schema import may_accept_object
+from anthropic_proxy.engine.wires.message_encoder import (
+    MessageEncoder,
+    image_url,
+    join_system_prompt,
+    pdf_filename,
+    pdf_url,
+)
+from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.tools import ToolFields, encode_tools
+from anthropic_proxy.engine.wires.openai_shared import (
+    SCHEMA_NOT_ENFORCED,
+    add_sampling,
+    add_tools,
+    add_user_and_tier,
+    encode_reply_schema,
+    reply_schema_instruction,
+)
+from anthropic_proxy.engine.wires.shared_notes import (
+    EFFORT_AS_SWITCH,
+    NO_EFFORT,
+    SCHEMA_AS_TEXT,
+    SCHEMA_AS_TOOL,
+    renamed_effort_note,
+)
+from anthropic_proxy.engine.wires.thinking import decode_signature, digest_base_url
+
+PATH = "/chat/completions"
+"""URL path of the Chat Completions API, below the base URL of the provider."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    dialect = call.dialect
+    notes: list[FidelityNote] = []
+    asked = call
+    if dialect.must_disable_thinking(call.request):  # the history is unchanged, for the prompt cache
+        asked = structs.replace(call, request=structs.replace(call.request, effort="none"))
+        why = "no tool can be forced while the model reasons, so it does not"
+        notes.append(FidelityNote("kept", "tool_choice", why))
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
+    tools = encode_tools(asked, dialect, budget)
+    output = encode_reply_schema_fields(call, dialect, tools, notes, budget)
+    messages = ChatMessageEncoder(call, dialect)
+    body: dict[str, Any] = {
+        "model": call.model,
+        "messages": messages.encode_messages(
+            extra_system=output.system_instruction, user_instruction=tools.user_instruction
+        ),
+        dialect.output_limit_field: call.request.max_tokens,
+    }
+    add_tools(body, tools.definitions, tools.tool_choice, call, notes)
+    body |= tools.body_fields
+    if output.response_format is not None:
+        body["response_format"] = output.response_format
+    effort = _effort(asked, dialect, bool(tools.definitions), notes)
+    _add_effort(body, effort, call, dialect, notes)
+    add_sampling(body, effort, call, notes, sends_top_k=dialect.sends_top_k)
+    if call.streams_upstream:
+        body["stream"] = True
+        if dialect.sends_include_usage:
+            body["stream_options"] = {"include_usage": True}
+        if dialect.sends_tool_stream and tools.definitions:
+            body["tool_stream"] = True
+    if dialect.sends_store:
+        body["store"] = False
+    if dialect.session_field:
+        body[dialect.session_field] = call.request.session_key()
+    if dialect.sends_cache_marks and call.request.has_cache_marks():
+        body["cache_control"] = _CACHE_MARK
+    return UpstreamRequest(
+        path=PATH,
+        headers=add_user_and_tier(body, call, notes),  # before the body is encoded: it adds fields
+        body=_encode(body),
+        notes=(*notes, *tools.notes, *messages.notes),
+        enforces_schema=output.enforces_schema,
+    )
+
+
+def _effort(call: Call[Dialect], dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
+    """Return the requested effort level, or the only one that the model accepts with tools."""
+    effort = call.request.effort
+    if not has_tools or dialect.forced_effort_with_tools in ("", effort):
+        return effort
+    if effort != "default":
+        why = (
+            f"{effort} → {dialect.forced_effort_with_tools}; {call.model} accepts tools over Chat Completions "
+            "only with this effort"
+        )
+        notes.append(FidelityNote("approximated", "output_config.effort", why))
+    return dialect.forced_effort_with_tools
+
+
+def _add_effort(
+    body: dict[str, Any], effort: str, call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]
+) -> None:
+    sent_effort = dict(dialect.effort_names).get(effort, effort)
+    form = dialect.effort_form
+    if effort != "default":
+        if form == "omit" and effort != "none":
+            notes.append(NO_EFFORT)
+        elif form == "reasoning":
+            body["reasoning"] = {"effort": sent_effort}
+        elif form == "reasoning_effort" or (form == "thinking_and_effort" and sent_effort != "none"):
+            body["reasoning_effort"] = sent_effort
+        if form not in ("omit", "thinking") and sent_effort != effort:
+            notes.append(renamed_effort_note(effort, sent_effort))
+        elif form == "thinking" and sent_effort != "none":
+            notes.append(EFFORT_AS_SWITCH)
+    thinking: dict[str, Any] = {}
+    if form in ("thinking", "thinking_and_effort") and effort != "default":
+        thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
+    if dialect.thinking_retention_field and sent_effort != "none":
+        thinking.setdefault("type", "enabled")
+        thinking.update({"keep": "all"} if dialect.thinking_retention_field == "keep" else {"clear_thinking": False})
+    if thinking:
+        body["thinking"] = thinking
+    if dialect.thinking_request_field == "include_reasoning":
+        body["include_reasoning"] = True
+    elif dialect.thinking_request_field == "reasoning_format":
+        body["reasoning_format"] = "parsed"
+
+
+_BRIDGE_TEXT = json_string("Understood.")
+"""Assistant text that is inserted between tool results and a user message, for servers that require a message there."""
+
+_NULL = Raw(b"null")
+_NINE = re.compile(r"[a-zA-Z0-9]{9}")
+_MAX_ID_LENGTH = 40
+_MISSING_THINKING_TEXT = " "
+"""Reasoning text for an earlier reply without reasoning. It is sent to servers that require reasoning in each reply."""
+
+
+class _ChatMessage(Struct, gc=False):
+    role: str
+    content: Any
+    """Content of the message: a JSON string (`Raw`), or a list of content parts."""
+
+
+class _Result(Struct, tag="tool", tag_field="role", gc=False):
+    tool_call_id: str
+    content: Any
+
+
+class _Function(Struct, gc=False):
+    name: str
+    arguments: str
+
+
+class _Call(Struct, kw_only=True, gc=False):
+    id: str
+    type: str = "function"
+    function: _Function
+    extra_content: Any = UNSET
+
+
+class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role", gc=False):
+    content: Any | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    reasoning_details: Raw | UnsetType = UNSET
+    tool_calls: list[_Call] | UnsetType = UNSET
+    prefix: bool | UnsetType = UNSET
+    partial: bool | UnsetType = UNSET
+
+
+_Part = dict[str, Any]
+"""Content part with an image or a PDF, as a JSON object."""
+
+
+_CACHE_MARK = {"type": "ephemeral"}
+"""Value of `cache_control`. The provider then caches the prompt up to this place for five minutes."""
+
+_EMPTY = (b"null", b'""')
+
+
+class _TextPart(Struct, tag="text", tag_field="type", gc=False):
+    text: Raw
+
+
+class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
+    text: Raw
+    cache_control: dict[str, str]
+
+
+def _prepend_thinking(thoughts: str, content: Any) -> list[Any]:
+    """Return a list of parts for Mistral: the reasoning text `thoughts`, then `content` if it is a text."""
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
+    return [thinking, _TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
+
+
+def _add_cache_mark(content: Any) -> Any:
+    """Return `content` with the field `cache_control` on its last text that is not empty."""
+    if isinstance(content, Raw):
+        return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, _CACHE_MARK)]
+    texts = [
+        place for place, part in enumerate(content) if isinstance(part, _TextPart) and bytes(part.text) not in _EMPTY
+    ]
+    if not texts:
+        return content
+    return [
+        _MarkedTextPart(part.text, _CACHE_MARK) if place == texts[-1] else part for place, part in enumerate(content)
+    ]
+
+
+def _join_contents(contents: Sequence[Any]) -> Any:
+    """Return the contents of consecutive messages as the content of one message.
+
+    The result is one string if all contents are strings, else a list of parts.
+    """
+    texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
+    if len(texts) == len(contents):
+        return join_json_strings(texts)
+    first = [_TextPart(join_json_strings(texts))] if texts else []
+    remaining = ([_TextPart(content)] if isinstance(content, Raw) else content for content in contents[len(texts) :])
+    return [*first, *itertools.chain.from_iterable(remaining)]
+
+
+class ChatMessageEncoder(MessageEncoder):
+    """Encodes the messages of one client request as `messages` of the upstream request, in order."""
+
+    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
+        super().__init__(call.request)
+        self.sends_reminders = dialect.mid_conversation_system == "remind"
+        self._dialect = dialect
+        self._address = call.base_url
+        self._thinking = dialect.is_thinking_at_effort(call.request.effort)
+        self._keeps_ids = dialect.call_id_form == "short"
+        self._ids: dict[str, str] = {}
+        self._joined: dict[int, list[Any]] = {}
+        """Index of a message in `messages` → contents of consecutive messages that are sent as this one."""
+
+    def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
+        """Return the encoded `messages`, with a text after the system prompt and one at the end. "": no text."""
+        system = join_system_prompt(self._request, extra_system)
+        if system is not None:
+            self.messages.append(_ChatMessage(self._dialect.system_role, system))
+        self._encode_conversation()
+        last = self.messages[-1] if self.messages else None
+        if isinstance(last, _Reply):
+            if self._dialect.prefill_form == "prefix":
+                last.prefix = True
+            elif self._dialect.prefill_form == "partial":
+                last.partial = True
+            else:
+                self._append_prefill_request()
+        self._flush_late_texts()
+        if user_instruction:
+            self._append_user([json_string(user_instruction)])
+        for place, contents in self._joined.items():
+            self.messages[place].content = _join_contents(contents)
+        self._note_dropped_thinking()
+        if self._dialect.sends_cache_marks and self._request.has_cache_marks():
+            first, last = self.messages[0], self.messages[-1]
+            if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
+                first.content = _add_cache_mark(first.content)
+                last = None if last is first else last
+            if isinstance(last, _ChatMessage | _Result):
+                last.content = _add_cache_mark(last.content)
+        return self.messages
+
+    def _add_reminder(self, text: Raw) -> None:
+        """Add the text to the previous message if that is a user message, else to the next user message."""
+        last = self.messages[-1] if self.messages else None
+        if isinstance(last, _ChatMessage) and last.role == "user":
+            self._append_user([text])
+        else:
+            super()._add_reminder(text)
+
+    def _append_system(self, texts: list[Raw]) -> None:
+        role = "user" if self.sends_reminders else self._dialect.system_role
+        self._append(_ChatMessage(role, join_json_strings(texts)))
+
+    def _place_late_texts(self, parts: list[Any]) -> None:
+        if self.sends_reminders:
+            parts += self._late_texts
+            self._late_texts = []
+        else:
+            self._flush_late_texts()
+
+    def _append_user(self, parts: list[Any]) -> None:
+        texts = [part for part in parts if type(part) is Raw]
+        if len(texts) == len(parts):
+            self._append(_ChatMessage("user", join_json_strings(texts)))
+        else:
+            self._append(_ChatMessage("user", [_TextPart(part) if type(part) is Raw else part for part in parts]))
+
+    def _append(self, message: _ChatMessage) -> None:
+        last = self.messages[-1] if self.messages else None
+        if self._dialect.requires_message_after_results and isinstance(last, _Result):
+            self.messages.append(_Reply(content=_BRIDGE_TEXT))
+        if self.sends_reminders and isinstance(last, _ChatMessage) and last.role == message.role == "user":
+            self._joined.setdefault(len(self.messages) - 1, [last.content]).append(message.content)
+        else:
+            self.messages.append(message)
+
+    def _append_result(self, block: ToolResultBlock, content: Any) -> None:
+        self.messages.append(_Result(self._id_of(block.tool_use_id, ""), content))
+
+    def _result_label(self, block: ToolResultBlock) -> str:
+        return self._id_of(block.tool_use_id, "")
+
+    def _encode_image(self, block: ImageBlock) -> _Part | None:
+        url = image_url(block, self._dialect.image_types, accepts_urls=self._dialect.accepts_image_urls)
+        return {"type": "image_url", "image_url": {"url": url}} if url else None
+
+    def _encode_document(self, block: DocumentBlock) -> _Part | None:
+        url = pdf_url(block, accepts_urls=self._dialect.accepts_pdf_urls)
+        if not url:
+            return None
+        if self._dialect.pdf_form == "document_url":
+            return {"type": "document_url", "document_url": url}
+        return {"type": "file", "file": {"filename": pdf_filename(block), "file_data": url}}
+
+    def _encode_reply(self, message: Message) -> None:
+        texts: list[Raw] = []
+        calls: list[_Call] = []
+        thoughts: list[ThinkingBlock] = []
+        for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                function = _Function(block.name, str(block.input, "utf-8"))
+                calls.append(_Call(id=self._id_of(block.id, block.name), function=function))
+            elif type(block) is ThinkingBlock:
+                thoughts.append(block)
+        if not texts and not calls:
+            return
+        if self._late_texts:
+            self._flush_late_texts()
+        self._has_open_calls = bool(calls)
+        content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null_content else _NULL
+        reply = _Reply(content=content, tool_calls=calls or UNSET)
+        if thoughts or self._dialect.thinking_replay_scope != "kept":
+            self._replay_thinking(thoughts, reply, bool(calls))
+        self.messages.append(reply)
+
+    def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply, has_calls: bool) -> None:
+        dialect = self._dialect
+        carries = [(block, decode_signature(dialect.signature_tag, block.signature)) for block in blocks]
+        address = digest_base_url(self._address)
+        kept = [
+            (block, carry)
+            for block, carry in carries
+            if carry is not None
+            and (carry.replay or carry.encrypted or (carry.call_signature and carry.server_digest == address))
+        ]
+        if len(kept) < len(blocks):
+            self._drops_thinking = True
+        if dialect.replays_reasoning_details:
+            details = [carry.encrypted for _, carry in kept if carry.encrypted and _is_list(carry.encrypted)]
+            if details:
+                reply.reasoning_details = Raw(details[-1].encode())
+        signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
+        calls = reply.tool_calls or []
+        for carry in signed:
+            if carry.call_index < len(calls):
+                calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}
+        if not dialect.replayed_thinking_field:
+            self._drops_thinking = self._drops_thinking or bool(
+                blocks and not (dialect.replays_reasoning_details or signed)
+            )
+            return
+        text = "".join(block.thinking for block, carry in kept if carry.replay)
+        must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and has_calls)
+        if not text and must and self._thinking:
+            text = _MISSING_THINKING_TEXT
+        field = dialect.replayed_thinking_field
+        if not text:
+            return
+        if field == "content":
+            reply.content = _prepend_thinking(text, reply.content)
+        elif field == "reasoning":
+            reply.reasoning = text
+        elif field == "reasoning_content":
+            reply.reasoning_content = text
+        else:
+            assert_never(field)
+
+    def _id_of(self, client_id: str, name: str) -> str:
+        """Return the id to send for the tool call `client_id`. `name`: the called tool; "" for a tool result."""
+        if self._keeps_ids and len(client_id) <= _MAX_ID_LENGTH:
+            return client_id  # most ids are short enough
+        if (known := self._ids.get(client_id)) is not None:
+            return known
+        form = self._dialect.call_id_form
+        if form == "counted":
+            sent = f"functions.{name}:{len(self._ids)}"
+        elif form == "nine" and _NINE.fullmatch(client_id):
+            sent = client_id
+        else:
+            digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
+            sent = digest[:9] if form == "nine" else f"call_{digest[:32]}"
+        self._ids[client_id] = sent
+        return sent
+
+
+def _is_list(text: str) -> bool:
+    """Return True if a text from the client is a JSON list, which is safe to copy into the request body."""
+    try:
+        msgspec.json.decode(text, type=list[Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+OUTPUT_TOOL_NAME = "output"
+"""Name of the output tool. The model must call this function with the reply as arguments."""
+
+
+class ReplySchemaFields(Struct):
+    response_format: Any = None
+    """Value of the request field `response_format`. None: the field is not sent."""
+    system_instruction: str = ""
+    """Text for the system prompt that requests a reply by the schema. "": no text."""
+    enforces_schema: bool = False
+    """True if the server guarantees that the reply matches the schema."""
+
+
+def encode_reply_schema_fields(
+    call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+) -> ReplySchemaFields:
+    """Return the request fields for a reply that must match the client's JSON Schema, or add the output tool."""
+    found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
+    if found is None:
+        return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
+    schema, strict = found
+    if dialect.reply_schema_form == "json_schema" and not _stands_apart(call, dialect):
+        if not strict:
+            notes.append(SCHEMA_NOT_ENFORCED)
+        form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": strict}}
+        return ReplySchemaFields(form, enforces_schema=strict)
+    if uses_output_tool(call, dialect, budget):
+        notes.append(SCHEMA_AS_TOOL)
+        function = {"name": OUTPUT_TOOL_NAME, "description": "Give your reply by calling this.", "parameters": schema}
+        tools.definitions.append(Raw(msgspec.json.encode({"type": "function", "function": function})))
+        tools.tool_choice = {"type": "function", "function": {"name": OUTPUT_TOOL_NAME}}
+        return ReplySchemaFields()
+    notes.append(SCHEMA_AS_TEXT)
+    instruction = (
+        f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(schema).decode()}"
+    )
+    objects = dialect.reply_schema_form == "json_object" and not _stands_apart(call, dialect)
+    return ReplySchemaFields({"type": "json_object"} if objects else None, instruction)
+
+
+def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
+    """Return True if `response_format` must be omitted, because the server rejects it with streaming or tools."""
+    return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
+
+
+def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
+    """Return True if the model must call the output tool, with the reply as arguments."""
+    request = call.request
+    schema = bytes(request.output_schema)
+    if not schema or request.tools or not dialect.accepts_tools or not may_accept_object(schema, budget):
+        return False
+    if dialect.reply_schema_form != "ask" and not _stands_apart(call, dialect):
+        return False
+    thinking = dialect.is_thinking_at_effort(request.effort)
+    return dialect.accepts_forced_tool == "always" or (dialect.accepts_forced_tool == "not_thinking" and not thinking)
+
+
+class OutputToolConverter:
+    """Replaces the call of the output tool in one reply by the arguments of the call, as text of the reply."""
+
+    def __init__(self) -> None:
+        self._keys: set[int | str] = set()
+
+    def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
+        converted: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, ToolCall) and delta.name == OUTPUT_TOOL_NAME:
+                self._keys.add(delta.key)
+            elif isinstance(delta, ToolArgs) and delta.key in self._keys:
+                converted.append(Text(delta.json))
+            elif isinstance(delta, ToolEnd) and delta.key in self._keys:
+                pass
+            elif isinstance(delta, Stop) and delta.reason == "tool_use" and self._keys:
+                converted.append(Stop("end_turn"))
+            else:
+                converted.append(delta)
+        return converted

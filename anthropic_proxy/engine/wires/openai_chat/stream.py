@@ -1,0 +1,702 @@
+"""Decoder of Chat Completions responses, streamed or complete: converts them to deltas, the pieces of a reply.
+
+Servers differ most in the tool calls: some leave out `index` or ids, repeat a name, or continue a call after text. A
+tool call therefore ends only when its arguments are complete and other content follows, or at the end of the reply
+(`ToolCallDecoder`). A finish reason ends the reply, but the token counts may follow it, so a reply that reached its
+limit ends with the response: the counts decide whether the context window was full.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.preparation import server_tool_kind
+from anthropic_proxy.engine.messages.server_blocks import (
+    SERVER_TOOL_ID_PREFIX,
+    SearchResultPage,
+    describe_generated_file,
+    encode_citation,
+    encode_code_execution_call,
+    encode_code_result,
+    encode_fetch_call_and_result,
+    encode_search_call,
+    encode_search_call_and_result,
+    encode_search_result,
+    is_domain_allowed,
+)
+from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.failures import (
+    UpstreamFault,
+    build_blocked_reply_stop,
+    build_upstream_error,
+    read_error_object,
+)
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
+from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.errors import classify_fault, decode_reply_in_error
+from anthropic_proxy.engine.wires.openai_chat.frames import (
+    ABSENT,
+    ChatUsage,
+    Choice,
+    ChoiceDelta,
+    Chunk,
+    FunctionCall,
+    ServerToolCounts,
+    TokenDetails,
+    ToolCallDelta,
+    decode_chunk,
+    find_service_tier,
+    is_present,
+)
+from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, uses_output_tool
+from anthropic_proxy.engine.wires.openai_chat.tools import offers_server_tools
+from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_worst_kind, split_input_tokens
+from anthropic_proxy.engine.wires.thinking import (
+    ReasoningState,
+    TrailingThinkingBuffer,
+    digest_base_url,
+    empty_signature,
+    encode_signature,
+)
+from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair, is_json_object
+from anthropic_proxy.engine.wires.tools import ToolCallIds
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+
+_NO_DETAILS = TokenDetails()
+_NO_TOOL_COUNTS = ServerToolCounts()
+
+
+class ChatDecoder(Decoder):
+    def __init__(self, call: Call[Dialect]) -> None:
+        dialect = call.dialect
+        self._call = call
+        self._provider = call.provider
+        self.default_signature = empty_signature(
+            dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0
+        )
+        self.finished = False
+        """True after the event `[DONE]`, or after a complete body was decoded."""
+        self._mender = FrameRepair()
+        self._late = TrailingThinkingBuffer()
+        self._output = (
+            OutputToolConverter()
+            if memoryview(call.request.output_schema).nbytes and uses_output_tool(call, dialect)
+            else None
+        )
+        self._calls: ToolCallDecoder | None = None
+        self._uses_deprecated_field = False  # for all calls, because some servers repeat a call in the other field
+        self._server_tools = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
+        tags, formats = dialect.thinking_tags, dialect.text_call_formats
+        self._text = TextSplitter(call, tags, formats) if tags or formats else None
+        self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
+        self._tag = dialect.signature_tag
+        self._answered = False  # whether any choice was seen
+        self._has_content = False
+        self._native_reason = ""
+        self._postponed = ""
+        """Finish reason of a reply with truncated arguments. The token counts decide whether its limit was reached."""
+        self._stop: Stop | None = None
+        self._stop_emitted = False
+        self._unreadable: UnreadableReply | None = None
+        """Error that `decode_end` raises after all deltas, because usage may follow."""
+        self._refusal: list[str] = []
+        self._usage = Usage()
+
+    @property
+    def notes(self) -> Sequence[FidelityNote]:
+        found = self._text.notes if self._text is not None else ()
+        return (*found, *self._calls.repair.notes) if self._calls is not None else found
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        if frame == b"[DONE]":
+            self.finished = True
+            return []
+        try:
+            chunk = decode_chunk(frame)
+        except DECODE_ERRORS:
+            chunk = self._decode_mended(frame, self._mender.repair)
+        return self._order(self._read(chunk, frame))
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        try:
+            chunk = decode_chunk(body)
+        except DECODE_ERRORS:
+            chunk = self._decode_mended(body, repair_json)
+        for choice in chunk.choices or ():
+            if choice.delta is not None and choice.message is not None:
+                choice.delta, choice.message = choice.choose_message_or_delta(), None
+        deltas = self._order(self._read(chunk, body))
+        self.finished = True
+        return deltas
+
+    def decode_end(self) -> list[Delta]:
+        deltas: list[Delta] = []
+        if self._stop is None and self._unreadable is None:
+            if not (self._postponed or (self.finished and self._answered)):
+                raise UpstreamProtocolError(
+                    f"{self._provider} ended its answer before it was complete.", provider=self._provider
+                )
+            self._finish(self._postponed or "stop", deltas, is_last=True)
+        if self._unreadable is not None:
+            raise self._unreadable
+        self._end_blocks(deltas, reply_ended_early=True)
+        self._emit_stop(deltas)
+        return self._order(deltas)
+
+    def flush_pending(self) -> list[Delta]:
+        deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
+        if self._calls is not None:
+            self._calls.flush_pending(deltas)
+        deltas = [*self._late.feed(deltas), *self._late.flush_pending()]
+        return deltas if self._output is None else self._output.convert_to_text(deltas)
+
+    def _order(self, deltas: list[Delta]) -> list[Delta]:
+        deltas = self._late.feed(deltas)
+        return deltas if self._output is None else self._output.convert_to_text(deltas)
+
+    def _decode_mended(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
+        try:
+            return decode_chunk(mend(data))
+        except DECODE_ERRORS as error:
+            if self._has_ended:
+                return Chunk()
+            raise UpstreamProtocolError(f"{self._provider} sent invalid JSON.", provider=self._provider) from error
+
+    @property
+    def _has_ended(self) -> bool:
+        """True after a finish reason: a later error concerns only the token counts."""
+        return self._stop is not None or bool(self._postponed) or self._unreadable is not None
+
+    def _read(self, chunk: Chunk, data: bytes) -> list[Delta]:
+        deltas: list[Delta] = []
+        if chunk.error is not ABSENT and is_present(chunk.error):
+            if self._has_ended:  # OpenRouter: an error after the end is redundant
+                self._read_usage(chunk, None, deltas, data)
+                return deltas
+            fault = read_error_object({"error": decode_repaired(chunk.error)}, 200, {})
+            reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
+            if reply is None:
+                raise classify_fault(fault, self._call)
+            self._end_blocks(deltas, reply_ended_early=True)
+            self._stop = next(delta for delta in reply if isinstance(delta, Stop))
+            self._stop_emitted = True
+            return deltas + reply
+        choice = chunk.choices[0] if chunk.choices else None
+        if choice is not None:
+            self._answered = True
+            piece = choice.delta or choice.message
+            if piece is not None:
+                thinking = piece.reasoning_content or piece.reasoning
+                details = piece.reasoning_details
+                if details is not ABSENT and is_present(details):
+                    if self._details is not None:
+                        self._details.feed(details)
+                    thinking = thinking or reasoning_details_text(details)
+                if thinking:
+                    if self._calls is not None:
+                        self._calls.end_complete_calls(deltas)
+                    if self._text is not None:
+                        self._text.note_separate_reasoning()
+                    deltas.append(Thinking(thinking))
+                if self._server_tools is not None:
+                    deltas += self._server_tools.decode_choice_delta(piece)
+                if piece.content:
+                    self._read_text(piece.content, deltas)
+                if piece.refusal:
+                    self._refusal.append(piece.refusal)
+                    self._read_text(piece.refusal, deltas)
+                if piece.tool_calls or piece.function_call is not None:
+                    self._read_calls(piece, deltas)
+                self._has_content = self._has_content or bool(deltas or piece.content)
+            self._native_reason = choice.native_finish_reason or self._native_reason
+            if choice.finish_reason:
+                self._finish(choice.finish_reason, deltas)
+        if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
+            self._read_usage(chunk, choice, deltas, data)
+        return deltas
+
+    def _read_text(self, text: str, deltas: list[Delta]) -> None:
+        if self._calls is not None:
+            self._calls.end_complete_calls(deltas)
+        if self._details is not None:
+            self._sign_details(deltas)
+        if self._text is not None:
+            deltas += self._text.feed(text)
+        else:
+            deltas.append(Text(text))
+
+    def _read_calls(self, piece: ChoiceDelta, deltas: list[Delta]) -> None:
+        calls = piece.tool_calls
+        for call in calls or ():  # without a function call for the usual fragments, which have arguments
+            if call.function is None or not call.function.arguments:
+                calls = piece.nonempty_tool_calls
+                break
+        if self._calls is None:
+            self._uses_deprecated_field = not calls
+        if self._uses_deprecated_field:
+            calls = piece.deprecated_calls
+        if not calls:
+            return
+        if self._details is not None:
+            self._sign_details(deltas)
+        if self._text is not None:
+            deltas += self._text.finish()
+        if self._calls is None:
+            self._calls = ToolCallDecoder(self._call)
+        for call in calls:
+            if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
+                self._sign_call(call.extra_content if is_present(call.extra_content) else piece.extra_content, deltas)
+            self._calls.read_fragment(call, deltas)
+
+    def _sign_details(self, deltas: list[Delta]) -> None:
+        assert self._details is not None
+        details = self._details.pop_json()
+        if details:
+            deltas.append(Thinking(signature=encode_signature(self._tag, ReasoningState(encrypted=details))))
+
+    def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
+        """Append the thought signature of the first tool call, in `extra_content`, as a thinking delta."""
+        if not is_present(extra) or self._calls is None or self._calls.call_count:
+            return
+        content = decode_repaired(extra)
+        google = content.get("google") if isinstance(content, dict) else None
+        signature = google.get("thought_signature") if isinstance(google, dict) else None
+        if isinstance(signature, str) and signature:
+            carry = ReasoningState(call_signature=signature, server_digest=digest_base_url(self._call.base_url))
+            deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
+
+    def _finish(self, reason: str, deltas: list[Delta], *, is_last: bool = False) -> None:
+        """End the reply for the first finish reason. `is_last`: True at the end of the response."""
+        if self._stop is not None or self._unreadable is not None:
+            return
+        kind = find_worst_kind(reason, self._native_reason)
+        if kind in {"end", "calls"} and self._calls is not None and self._calls.buffers_truncated_arguments():
+            if not is_last:
+                self._postponed = reason
+                return
+            if (self._usage.output_tokens or 0) >= self._call.request.max_tokens:
+                kind = "limit"  # vLLM still sends `tool_calls`
+        if kind == "failed":
+            fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
+            raise build_upstream_error(fault, self._provider)
+        if kind == "unreadable":
+            self._unreadable = build_unreadable_reply(self._provider, reason)
+            return
+        self._end_blocks(deltas, reply_ended_early=kind not in {"end", "calls"})
+        if self._refusal:
+            details = {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
+            self._stop = Stop("refusal", details=details)
+        elif kind == "blocked":
+            self._stop = build_blocked_reply_stop(self._provider, reason)
+        elif kind == "window":
+            self._stop = Stop("model_context_window_exceeded")
+        elif kind == "limit" or (self._calls is not None and self._calls.has_incomplete_arguments):
+            self._stop = Stop("max_tokens")
+        else:
+            self._stop = Stop("tool_use" if kind == "calls" else "end_turn")
+        if self._stop.reason != "max_tokens" or self._call.context_window is None:
+            self._emit_stop(deltas)
+
+    def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
+        if self._text is not None:
+            deltas += self._text.finish(
+                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and self._calls is None
+            )
+        if self._details is not None:
+            self._sign_details(deltas)
+        if self._server_tools is not None:
+            deltas += self._server_tools.finish_searches()
+        if self._calls is not None:
+            self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early)
+
+    def _emit_stop(self, deltas: list[Delta]) -> None:
+        if self._stop_emitted or self._stop is None:
+            return
+        self._stop_emitted = True
+        usage, window = self._usage, self._call.context_window
+        if self._stop.reason == "max_tokens" and window is not None and usage.output_tokens is not None:
+            read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+            if read + usage.output_tokens >= window - 1:
+                self._stop = Stop("model_context_window_exceeded")
+        deltas.append(self._stop)
+
+    def _read_usage(self, chunk: Chunk, choice: Choice | None, deltas: list[Delta], data: bytes) -> None:
+        for counts in (chunk.usage, choice.usage if choice else None, chunk.x_groq.usage if chunk.x_groq else None):
+            if counts is not None and not counts.is_empty:
+                self._usage = decode_usage(counts, find_service_tier(data))
+                deltas.append(self._usage)
+                return
+
+
+def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
+    """Return a reply's token counts as the Messages API counts tokens. `tier`: the service tier that was billed."""
+    within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
+    places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
+    reads = [read for read in places if read is not None]
+    cached = max(reads) if reads else None
+    uncached, cached, written = split_input_tokens(counts.prompt_tokens, cached, within.cache_write_tokens)
+    prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
+    if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
+        # xAI's output tokens do not include reasoning (recorded: xai/tool_call).
+        output += thinking
+    searches = (counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests
+    return Usage(
+        input_tokens=uncached,
+        output_tokens=output,
+        cache_read_tokens=cached,
+        cache_write_tokens=written,
+        thinking_tokens=thinking,
+        web_search_requests=searches,
+        billed_searches=searches,
+        billed_tier=tier,
+    )
+
+
+_JOINED = ("text", "summary", "data", "signature")
+"""String fields of an entry of `reasoning_details`. A stream sends them in fragments, which are joined."""
+
+
+class ReasoningDetailsBuffer:
+    """Joins streamed fragments of `reasoning_details` into the list that later requests send back to OpenRouter."""
+
+    def __init__(self) -> None:
+        self._details: list[dict[str, Any]] = []
+
+    def feed(self, raw: Raw) -> None:
+        """Add the fragments in `reasoning_details` of one chunk (a JSON list of objects)."""
+        for fragment in _objects(raw):
+            last = self._details[-1] if self._details else None
+            if last is None or any(last.get(key) != fragment.get(key) for key in ("type", "index")):
+                self._details.append(dict(fragment))
+                continue
+            for key, value in fragment.items():
+                if key in _JOINED and isinstance(value, str) and isinstance(last.get(key), str):
+                    last[key] += value
+                elif value is not None:
+                    last[key] = value
+
+    def pop_json(self) -> str:
+        """Return the joined list as JSON text and clear the buffer. "": the buffer is empty."""
+        details, self._details = self._details, []
+        return msgspec.json.encode(details).decode() if details else ""
+
+
+def reasoning_details_text(raw: Raw) -> str:
+    """Return the texts and summaries of all entries in `reasoning_details`, concatenated."""
+    texts = (detail.get("text") or detail.get("summary") for detail in _objects(raw))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _objects(raw: Raw) -> list[dict[str, Any]]:
+    content = decode_repaired(raw)
+    return [detail for detail in content if isinstance(detail, dict)] if isinstance(content, list) else []
+
+
+_NO_FUNCTION = FunctionCall()
+
+
+class _OpenCall:
+    """A tool call of the reply that has begun."""
+
+    __slots__ = ("arguments", "ended", "id", "key", "name", "own_name")
+
+    def __init__(self, key: int, upstream_id: str) -> None:
+        self.key = key
+        self.id = upstream_id
+        self.name = ""
+        self.own_name = ""  # the client's
+        self.arguments: list[str] = []
+        self.ended = False
+
+    def is_complete(self) -> bool:
+        """Return True if the arguments received so far are a complete JSON object."""
+        text = "".join(self.arguments).strip()
+        return text.endswith("}") and is_json_object(text)
+
+
+class ToolCallDecoder:
+    """Converts the tool call fragments of one response into deltas.
+
+    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every call.
+    """
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._call = call
+        self._slots: dict[int, _OpenCall] = {}
+        self._by_id: dict[str, _OpenCall] = {}
+        self._last: _OpenCall | None = None
+        self._open: list[_OpenCall] = []
+        self.call_count = 0
+        """Number of tool calls begun so far."""
+        self.has_incomplete_arguments = False
+        """True if a call ended with incomplete arguments."""
+        self._ids = ToolCallIds(call)
+        self._holds: bool = call.dialect.buffers_tool_arguments
+        self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
+        """Repairs tool names and arguments if the server requires it. Its notes record the repairs."""
+
+    def read_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
+        """Decode one fragment of a tool call, or a complete call."""
+        function = fragment.function or _NO_FUNCTION
+        if fragment.id is None and function.name is None and fragment.index is not None:
+            known = self._slots.get(fragment.index)
+            if known is not None and known.name and not known.ended:  # the usual fragment
+                if function.arguments:
+                    known.arguments.append(function.arguments)
+                    if not self._holds:
+                        deltas.append(ToolArgs(known.key, function.arguments))
+                return
+        call = self._find(fragment, function)
+        if call is None:
+            self.end_complete_calls(deltas)
+            call = self._last = _OpenCall(self.call_count, fragment.id or "")
+            self.call_count += 1
+            self._open.append(call)
+            if fragment.index is not None:
+                self._slots[fragment.index] = call
+            if fragment.id:
+                self._by_id[fragment.id] = call
+        if not call.name and function.name:
+            self._name(call, function.name, self.repair.repair_name(function.name), deltas)
+        if function.arguments:
+            call.arguments.append(function.arguments)
+            if call.name and not self._holds:
+                deltas.append(ToolArgs(call.key, function.arguments))
+
+    def flush_pending(self, deltas: list[Delta]) -> None:
+        """Append the buffered arguments of open calls after an interruption. The calls are not ended."""
+        for call in self._open:
+            if self._holds and call.name and (text := "".join(call.arguments)):
+                call.arguments = []
+                deltas.append(ToolArgs(call.key, text))
+
+    def buffers_truncated_arguments(self) -> bool:
+        """Return True if the buffered arguments of an open call lack their end, which a repair would add."""
+        return self._holds and any(is_truncated_object("".join(call.arguments)) for call in self._open)
+
+    def end_complete_calls(self, deltas: list[Delta]) -> None:
+        """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
+
+        Call this before text or thinking. Other calls stay open, because more of their fragments may follow.
+        """
+        for call in [call for call in self._open if call.is_complete()]:
+            self._end(call, deltas)
+
+    def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
+        """Append `ToolEnd` for every open call to `deltas`.
+
+        A call without a name and without arguments is removed. Raises `UpstreamProtocolError` if the name of another
+        call is missing.
+        """
+        for call in list(self._open):
+            if not call.name and not "".join(call.arguments).strip():
+                self._open.remove(call)
+                call.ended = True
+                continue
+            text = self._end(call, deltas, reply_ended_early=reply_ended_early)
+            if is_truncated_object(text) or (reply_ended_early and not text):
+                self.has_incomplete_arguments = True
+
+    def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
+        call.name, call.own_name = wire_name, name
+        deltas.append(ToolCall(call.key, self._ids.assign_client_id(call.id), name))
+        if not self._holds:
+            deltas += [ToolArgs(call.key, text) for text in call.arguments]
+
+    def _end(self, call: _OpenCall, deltas: list[Delta], *, reply_ended_early: bool = False) -> str:
+        """Append the buffered deltas and the `ToolEnd` of a call. Return the arguments of the call."""
+        if not call.name:
+            name = self.repair.find_name_by_arguments("".join(call.arguments))
+            if name is None:
+                provider = self._call.provider
+                raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
+            self._name(call, name, name, deltas)
+        text = "".join(call.arguments)
+        if self._holds and text:
+            text = text if reply_ended_early else self.repair.repair_arguments(text, call.own_name)
+            deltas.append(ToolArgs(call.key, text))
+        self._open.remove(call)
+        call.ended = True
+        deltas.append(ToolEnd(call.key))
+        return text
+
+    def _find(self, fragment: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
+        """Return the open call that a fragment continues. None: the fragment begins a new call."""
+        if fragment.index is not None:
+            call = self._slots.get(fragment.index)
+        elif fragment.id:
+            call = self._by_id.get(fragment.id)
+        else:
+            call = None if function.name else self._last
+        if call is None or call.ended:
+            if call is None or function.name or (fragment.id and fragment.id != call.id):
+                return None
+            if (function.arguments or "").strip():
+                provider = self._call.provider
+                raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
+            return call  # the fragment adds nothing
+        if fragment.id and call.id and fragment.id != call.id:
+            return None
+        if fragment.id or not function.name or not call.name:
+            return call
+        # Without ids only the name distinguishes the next call from a repetition of the same name.
+        is_next = function.name != call.name or (function.arguments and call.is_complete())
+        return None if is_next else call
+
+
+class _Found(Struct):
+    url: str | None = None
+    title: str | None = None
+    content: str | None = None
+    end_index: int | None = None
+
+
+class _SearchResults(Struct):
+    results: list[_Found] | None = None
+
+
+class _Printed(Struct):
+    text: str | None = None
+    png: str | None = None
+
+
+class _Executed(Struct):
+    """Entry of Groq's `executed_tools`. The kind of tool is recognized by its arguments."""
+
+    index: int = 0
+    arguments: str = ""
+    output: str | None = None
+    search_results: _SearchResults | None = None
+    browser_results: list[_Found] | None = None
+    code_results: list[_Printed] | None = None
+
+
+class _Arguments(Struct):
+    query: str | None = None
+    code: str | None = None
+    url: str | None = None
+
+
+class _Annotation(Struct):
+    type: str = ""
+    url_citation: _Found | None = None
+
+
+# Groq sends each run first without and then with its result. Both forms were recorded by the project
+# `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
+# test_openrouter_web_search_annotations_stream, 2026-08).
+class ServerToolDecoder:
+    """Decodes the results of server tools (web search …) in one reply into deltas, the pieces of the reply."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._new_id = call.new_id
+        searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
+        self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
+        self._open: dict[int, str] = {}
+        """Index of a search without a result so far → id of its call block in the reply to the client."""
+        self._done: set[int] = set()
+        self._found: dict[str, _Found] = {}
+        self._reported: set[str] = set()
+        self._searches = 0
+        self._fetches = 0
+
+    def decode_choice_delta(self, choice_delta: ChoiceDelta) -> list[Delta]:
+        """Return the deltas of the server tools in one chunk. Send them before the text of the chunk."""
+        deltas: list[Delta] = []
+        if is_present(choice_delta.executed_tools):
+            for executed in _list_of(choice_delta.executed_tools, list[_Executed]):
+                deltas += self._read_executed(executed)
+        if is_present(choice_delta.annotations):
+            marks = _list_of(choice_delta.annotations, list[_Annotation])
+            for result in (mark.url_citation for mark in marks):
+                if result is None or not result.url or not is_domain_allowed(result.url, (), self._blocked):
+                    continue
+                self._found.setdefault(result.url, result)
+                if result.end_index:
+                    deltas.append(encode_citation(result.url, result.title, result.content or ""))
+        if choice_delta.content:
+            deltas += self._emit_search()
+        return deltas
+
+    def finish_searches(self) -> list[Delta]:
+        """Return the remaining deltas of the searches at the end of the text. A missing result becomes an empty one."""
+        deltas = self._emit_search()
+        for identifier in self._open.values():
+            deltas.append(encode_search_result(identifier, ()))
+        self._open = {}
+        return deltas
+
+    def _read_executed(self, executed: _Executed) -> list[Delta]:
+        index = executed.index
+        if index in self._done:
+            return []
+        try:
+            arguments = msgspec.json.decode(executed.arguments, type=_Arguments)
+        except (msgspec.DecodeError, RecursionError):
+            arguments = _Arguments()
+        is_complete = executed.output is not None
+        if arguments.query is not None:
+            return self._read_search(executed, arguments.query, is_complete=is_complete)
+        if not is_complete:
+            return []
+        self._done.add(index)
+        identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
+        if arguments.code is not None:
+            images = [one.png for one in executed.code_results or () if one.png]
+            described = [describe_generated_file("image/png", len(image)) for image in images]
+            printed = "\n".join(filter(None, (executed.output, *described)))
+            return [
+                encode_code_execution_call(identifier, arguments.code),
+                encode_code_result(identifier, stdout=printed),
+            ]
+        if not arguments.url:
+            return []
+        self._fetches += 1
+        return [*encode_fetch_call_and_result(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
+
+    def _read_search(self, executed: _Executed, query: str, *, is_complete: bool) -> list[Delta]:
+        deltas: list[Delta] = []
+        index = executed.index
+        if index not in self._open:
+            self._open[index] = self._new_id(SERVER_TOOL_ID_PREFIX)
+            deltas.append(encode_search_call(self._open[index], query))
+        if is_complete:
+            self._done.add(index)
+            self._searches += 1
+            found = executed.search_results.results if executed.search_results else None
+            results = [*(found or ()), *(executed.browser_results or ())]
+            deltas.append(encode_search_result(self._open.pop(index), self._shown(results)))
+            deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
+        return deltas
+
+    def _emit_search(self) -> list[Delta]:
+        """Return the blocks of a search with the pages that were not returned before.
+
+        The query is "", because OpenRouter reports no query.
+        """
+        results = [result for url, result in self._found.items() if url not in self._reported]
+        self._reported.update(self._found)
+        return (
+            encode_search_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), "", self._shown(results))
+            if results
+            else []
+        )
+
+    def _shown(self, results: Iterable[_Found]) -> list[SearchResultPage]:
+        shown: dict[str, SearchResultPage] = {}
+        for result in results:
+            if result.url and is_domain_allowed(result.url, (), self._blocked):
+                shown[result.url] = SearchResultPage(result.url, result.title, result.content or "")
+        return list(shown.values())
+
+
+def _list_of(raw: Raw, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []

@@ -1,0 +1,44 @@
+"""`ResponsesWire`: wire of the Responses API of OpenAI and of other servers with this API.
+
+Each request contains the complete history, because the server stores no conversation. Source: the API reference
+(2026-11), the types of the official SDK `openai` 3.51, and recorded traffic.
+"""
+
+from collections.abc import Mapping
+
+from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
+from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
+from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_responses.errors import apply_adaptation, classify_fault, find_adaptation
+from anthropic_proxy.engine.wires.openai_responses.request import encode_request
+from anthropic_proxy.engine.wires.openai_responses.stream import ResponsesDecoder
+from anthropic_proxy.errors import UpstreamError
+
+__all__ = ["WIRE", "Dialect"]
+
+
+class ResponsesWire(Wire[Dialect]):
+    dialect_type = Dialect
+    framing = "sse"
+    encode_request = staticmethod(encode_request)
+    find_adaptation = staticmethod(find_adaptation)
+    apply_adaptation = staticmethod(apply_adaptation)
+
+    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+        return ResponsesDecoder(call)
+
+    def decode_error(
+        self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+    ) -> UpstreamError | list[Delta]:
+        fault = decode_error_body(status, headers, body)
+        end = find_reply_end(fault, call.provider)
+        return classify_fault(fault, call) if end is None else [end]
+
+    def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+        return True  # servers of this API download images and documents
+
+
+WIRE = ResponsesWire()
+"""The only instance of `ResponsesWire`, shared by all client requests."""

@@ -1,0 +1,134 @@
+"""Errors of servers with the Responses API: converts them to errors for the client, and finds adaptations.
+
+An adaptation is a change of the dialect with which the request is sent again.
+"""
+
+import re
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.engine.wires.contract import Adaptation, Call
+from anthropic_proxy.engine.wires.failures import (
+    PARAMETER_ERROR_STATUSES,
+    UpstreamFault,
+    build_upstream_error,
+    find_rejected_parameter,
+    read_error_object,
+    rejects_tool_result_content,
+)
+from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_responses.request import encode_request
+from anthropic_proxy.engine.wires.openai_shared import (
+    SHARED_DROPS,
+    ParameterDrops,
+    apply_drop_or_effort,
+    find_drop_adaptation,
+    find_effort_adaptation,
+    find_media_adaptation,
+    reversed_path_names,
+)
+from anthropic_proxy.errors import UpstreamError
+
+REASONING_PARAMETER = "input.reasoning"
+"""Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry omits the
+reasoning."""
+
+_REFUSED_REASONING = re.compile(
+    r"provided without its required (?:following item|'reasoning' item)"
+    r"|item with id '?rs_\S+ not found"
+    r"|\A(?>.*?encrypted[ _]content ).*(?:could not be|cannot be|invalid|failed)"
+    r"|reasoning (?:input )?items can only be provided",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_SUCH_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
+_NOT_HERE = re.compile(
+    r"\A(?>.*?model)(?>.*?(?:not supported|not available|unsupported)).*responses", re.IGNORECASE | re.DOTALL
+)
+_CLIENT_FAULTS = frozenset(
+    (
+        *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
+        *("image_too_large", "image_too_small", "image_parse_error", "image_file_too_large", "empty_image_file"),
+        *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
+    )
+)
+"""Error codes for invalid images of the client. Such an error in a stream has no HTTP status, so the proxy uses 400."""
+
+
+def decode_error_object(error: Any) -> UpstreamFault:
+    """Decode the error object of a stream event or of a failed response. Never raises.
+
+    `error`: the object itself, or an object with the field `error`.
+    """
+    nested = error.get("error") if isinstance(error, dict) else None
+    fault = read_error_object({"error": error if nested is None else nested}, 200, {})
+    if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
+        return structs.replace(fault, status=400)
+    return fault
+
+
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
+    """Return the error for the client that corresponds to `fault`, the provider's decoded error.
+
+    If the server rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`.
+    """
+    refused = "invalid_encrypted_content" in fault.codes or _REFUSED_REASONING.search(fault.message) is not None
+    if refused:  # some servers send 404 here
+        fault = structs.replace(fault, status=400, parameter=REASONING_PARAMETER)
+    error = build_upstream_error(
+        fault,
+        call.provider,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
+    )
+    if refused:
+        return error
+    # The server lacks the path, or does not support this API for the model.
+    names_model = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None
+    if _NOT_HERE.search(fault.message) or (fault.status in (404, 405, 501) and not names_model):
+        message, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"
+        error.message = f"{message}. The server or the model has no Responses API: set {variable}=chat"
+    return error
+
+
+_DROPS: ParameterDrops = {
+    **SHARED_DROPS,
+    "phase": {"sends_phase": False},
+    "truncation": {"sends_truncation": False},
+    "summary": {"requests_summaries": False},
+    "effort": {"can_reason": False},
+    "reasoning": {"can_reason": False},
+    "reasoning_effort": {"can_reason": False},
+    "include": {"can_reason": False, "requests_search_sources": False},
+    "max_tool_calls": {"sends_max_tool_calls": False},
+    "parts of results": {"accepts_media_in_results": False},
+    REASONING_PARAMETER: {"replays_thinking": False},
+}
+"""Rejected parameter → dialect fields, with values that make the encoder omit the parameter."""
+_EFFORTS = ("effort", "reasoning_effort", "reasoning")
+
+
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
+    """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
+    if error.status not in PARAMETER_ERROR_STATUSES:
+        return None
+    if error.parameter == REASONING_PARAMETER:
+        healing = find_drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
+        return healing and structs.replace(healing, persistent=False)  # the history is the reason, not the model
+    if rejects_tool_result_content(error.message, error.parameter) and (
+        healing := find_drop_adaptation(call, "parts of results", _DROPS, encode_request)
+    ):
+        return healing
+    words = reversed_path_names(error.parameter or "")
+    name = words[0] if words else ""
+    if name not in _DROPS:
+        name = find_rejected_parameter(error.message, _DROPS) or name
+    if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
+        return healing
+    return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
+    return apply_drop_or_effort(dialect, name, _DROPS)

@@ -1,0 +1,322 @@
+"""Encoder of upstream requests: converts a prepared client request to a request of the Responses API.
+
+The conversation becomes `input`, a list of items (`ItemEncoder`): messages, reasoning, calls and results. `tools.py`
+encodes the tools.
+"""
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    json_string,
+)
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.json_repair import join_json_strings
+from anthropic_proxy.engine.wires.message_encoder import (
+    TOOL_ERROR_PREFIX,
+    MessageEncoder,
+    image_url,
+    join_system_prompt,
+    pdf_filename,
+    pdf_url,
+    replace_media_by_text,
+)
+from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_responses.tools import ToolFields, encode_tools
+from anthropic_proxy.engine.wires.openai_shared import (
+    SCHEMA_NOT_ENFORCED,
+    add_sampling,
+    add_tools,
+    add_user_and_tier,
+    encode_reply_schema,
+    reply_schema_instruction,
+)
+from anthropic_proxy.engine.wires.shared_notes import NO_EFFORT, renamed_effort_note
+from anthropic_proxy.engine.wires.thinking import decode_signature
+
+RESPONSES_PATH = "/responses"
+"""URL path of the Responses API, below the base URL of the provider."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
+    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    dialect = call.dialect
+    request = call.request
+    notes: list[FidelityNote] = []
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
+    tools = encode_tools(call, dialect, budget)
+    items = ItemEncoder(call, dialect)
+    body: dict[str, Any] = {"model": call.model}
+    instructions = join_system_prompt(request, reply_schema_instruction(call, budget, notes))
+    if instructions is not None:
+        body["instructions"] = instructions
+    body["input"] = items.encode_input()
+    add_tools(body, tools.definitions, tools.tool_choice, call, notes)
+    if tools.max_searches is not None:
+        body["max_tool_calls"] = tools.max_searches
+    limit = body["max_output_tokens"] = max(request.max_tokens, dialect.min_output_tokens)
+    if limit > request.max_tokens:
+        asked = request.max_tokens
+        reason = f"{asked} → {limit}, the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
+        notes.append(FidelityNote("emulated", "max_tokens", reason))
+    _add_reasoning(body, tools, call, dialect, notes)
+    keeps_schema = _add_format(body, call, budget, notes)
+    add_sampling(body, request.effort, call, notes)
+    if dialect.sends_store:
+        body["store"] = False
+    if dialect.sends_truncation:
+        body["truncation"] = "disabled"
+    headers = add_user_and_tier(body, call, notes)
+    if call.streams_upstream:
+        body["stream"] = True
+    return UpstreamRequest(
+        path=RESPONSES_PATH,
+        body=_encode(body),
+        headers=headers,
+        notes=(*notes, *tools.notes, *items.notes),
+        enforces_schema=keeps_schema,
+    )
+
+
+def _add_reasoning(
+    body: dict[str, Any], tools: ToolFields, call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]
+) -> None:
+    request = call.request
+    effort = request.effort
+    if tools.can_search and effort == "minimal":  # web search rejects `minimal` (guide to web search)
+        effort = "low"
+        notes.append(
+            FidelityNote(
+                "approximated",
+                "output_config.effort",
+                f"minimal → {effort}; the provider does not search at a lower effort",
+            )
+        )
+    included: list[str] = []
+    if dialect.can_reason:
+        thinking = dialect.is_thinking_at_effort(effort)
+        sent_effort = dict(dialect.effort_names).get(effort, effort)
+        if sent_effort != effort:
+            notes.append(renamed_effort_note(effort, sent_effort))
+        reasoning = {} if effort == "default" else {"effort": sent_effort}
+        if thinking and dialect.requests_summaries and request.returns_thinking:
+            reasoning["summary"] = "auto"
+        if reasoning:
+            body["reasoning"] = reasoning
+        if thinking:
+            included.append("reasoning.encrypted_content")
+    elif effort not in ("default", "none"):
+        notes.append(NO_EFFORT)
+    if tools.can_search and dialect.requests_search_sources:
+        included.append("web_search_call.action.sources")
+    if tools.runs_code and dialect.sends_container:
+        included.append("code_interpreter_call.outputs")
+    if included:
+        body["include"] = included
+
+
+def _add_format(body: dict[str, Any], call: Call[Dialect], budget: WorkBudget, notes: list[FidelityNote]) -> bool:
+    """Add the client's reply schema to the body. Return True if the provider enforces the schema."""
+    dialect = call.dialect
+    found = encode_reply_schema(call, budget, notes)
+    if found is None:
+        return False
+    cleaned, qualifies = found
+    if not qualifies:
+        notes.append(SCHEMA_NOT_ENFORCED)
+    output_format: dict[str, Any] = {"type": "json_schema", "name": "output", "schema": cleaned}
+    if dialect.sends_strict:
+        output_format["strict"] = qualifies
+    body["text"] = {"format": output_format}
+    return qualifies
+
+
+_MAX_ID_LENGTH = 64
+
+
+class _TextPart(Struct, tag="input_text", tag_field="type", gc=False):
+    text: Raw
+
+
+class _ImagePart(Struct, tag="input_image", tag_field="type", gc=False):
+    image_url: str
+    detail: str = "auto"
+
+
+class _FilePart(Struct, tag="input_file", tag_field="type", omit_defaults=True, gc=False):
+    filename: str = ""
+    file_data: str = ""
+    file_url: str = ""
+
+
+_Media = _ImagePart | _FilePart
+_Part = _TextPart | _Media
+
+
+class _InputMessage(Struct, tag="message", tag_field="type", gc=False):
+    role: Literal["user", "developer"]
+    content: list[_Part]
+
+
+class _Reply(Struct, tag="message", tag_field="type", gc=False):
+    """Text of an earlier reply, sent as a string. A content part `output_text` would need an id of the server."""
+
+    content: Raw
+    role: Literal["assistant"] = "assistant"
+    phase: str | UnsetType = UNSET
+
+
+class _Call(Struct, tag="function_call", tag_field="type", gc=False):
+    call_id: str
+    name: str
+    arguments: str
+
+
+class _Result(Struct, tag="function_call_output", tag_field="type", gc=False):
+    call_id: str
+    output: Raw | list[_Part]
+
+
+class _Summary(Struct, tag="summary_text", tag_field="type", gc=False):
+    text: str
+
+
+class _Thought(Struct, tag="reasoning_text", tag_field="type", gc=False):
+    text: str
+
+
+class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type", gc=False):
+    id: str | UnsetType = UNSET
+    summary: list[_Summary]
+    content: list[_Thought] | UnsetType = UNSET
+    encrypted_content: str | UnsetType = UNSET
+
+
+_Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
+
+
+class ItemEncoder(MessageEncoder):
+    """Encodes the messages of one client request, in order, as items: texts, reasoning, calls and results."""
+
+    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
+        super().__init__(call.request)
+        self.accepts_media_in_results = dialect.accepts_media_in_results
+        self._dialect = dialect
+
+    def encode_input(self) -> list[_Item]:
+        """Return all messages of the client request as the value of the field `input`."""
+        self._encode_conversation()
+        if self.messages and isinstance(self.messages[-1], _Reply):
+            self._append_prefill_request()
+        self._flush_late_texts()
+        self._note_dropped_thinking()
+        return self.messages
+
+    def _append_system(self, texts: list[Raw]) -> None:
+        self.messages.append(_InputMessage("developer", [_TextPart(text) for text in texts]))
+
+    def _append_user(self, parts: list[Any]) -> None:
+        self.messages.append(_InputMessage("user", [_TextPart(part) if type(part) is Raw else part for part in parts]))
+
+    def _append_result(self, block: ToolResultBlock, content: Any) -> None:
+        if type(content) is not Raw:
+            content = [_TextPart(part) if type(part) is Raw else part for part in content]
+        call_id = block.tool_use_id
+        self.messages.append(_Result(call_id if len(call_id) <= _MAX_ID_LENGTH else _call_id(call_id), content))
+
+    def _result_label(self, block: ToolResultBlock) -> str:
+        return _call_id(block.tool_use_id)
+
+    def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
+        mark = [json_string(TOOL_ERROR_PREFIX)] if is_error else []
+        return join_json_strings([*mark, *replace_media_by_text(blocks, content)])
+
+    def _encode_image(self, block: ImageBlock) -> _Media | None:
+        url = image_url(block, self._dialect.image_types, accepts_urls=True)
+        return _ImagePart(url) if url else None
+
+    def _encode_document(self, block: DocumentBlock) -> _Media | None:
+        url = pdf_url(block, accepts_urls=True)
+        if block.source.type == "url":
+            return _FilePart(file_url=url)
+        return _FilePart(filename=pdf_filename(block), file_data=url) if url else None
+
+    def _encode_reply(self, message: Message) -> None:
+        last_call = last_output = -1  # indexes of the last tool call, and of the last call or text
+        for place, block in enumerate(message.content):
+            if type(block) is ToolUseBlock:
+                last_call = last_output = place
+            elif type(block) is TextBlock:
+                last_output = place
+        if last_output < 0:
+            self._drops_thinking = self._drops_thinking or any(
+                type(block) is ThinkingBlock for block in message.content
+            )
+            return
+        if self._late_texts:
+            self._flush_late_texts()
+        texts: list[Raw] = []
+        for place, block in enumerate(message.content):
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                if texts:
+                    self._encode_text(texts, before_call=True)
+                self.messages.append(_Call(_call_id(block.id), block.name, str(block.input, "utf-8")))
+            elif type(block) is ThinkingBlock:
+                if texts:
+                    self._encode_text(texts, before_call=place < last_call)
+                self._encode_thought(block, has_follower=place < last_output)
+        if texts:
+            self._encode_text(texts, before_call=False)
+        self._has_open_calls = last_call >= 0
+
+    def _encode_text(self, texts: list[Raw], *, before_call: bool) -> None:
+        reply = _Reply(join_json_strings(texts))
+        texts.clear()
+        if self._dialect.sends_phase:
+            reply.phase = "commentary" if before_call else "final_answer"
+        self.messages.append(reply)
+
+    def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
+        """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows it.
+
+        The server rejects any other reasoning, so it is dropped with a note.
+        """
+        dialect = self._dialect
+        carry = decode_signature(dialect.signature_tag, block.signature)
+        if carry is None or not (has_follower and dialect.can_reason and dialect.replays_thinking):
+            self._drops_thinking = True
+            return
+        text = block.thinking
+        if carry.encrypted:
+            summary = [_Summary(text)] if text else []
+            item = _Reasoning(summary=summary, encrypted_content=carry.encrypted)
+        elif carry.replay and text:
+            item = _Reasoning(summary=[], content=[_Thought(text)])
+        else:
+            self._drops_thinking = True
+            return
+        if carry.item_id:
+            item.id = carry.item_id
+        self.messages.append(item)
+
+
+def _call_id(client_id: str) -> str:
+    if len(client_id) <= _MAX_ID_LENGTH:
+        return client_id
+    return f"call_{hashlib.sha256(client_id.encode(errors='surrogatepass')).hexdigest()[:32]}"

@@ -1,0 +1,263 @@
+"""What the wires of Chat Completions and Responses share: dialect fields, request fields, and changes after an error.
+
+The `add_…` functions add fields to `body`, the upstream request as a dict. They append a note to `notes` for each
+client setting that is changed or dropped. After the server rejected a parameter, the `find_…` functions return the
+adaptation (named change of the dialect) that fits the error: `drop temperature`, `effort none low`.
+`apply_drop_or_effort` applies it to a dialect.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Raw, structs
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call, UpstreamRequest
+from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
+from anthropic_proxy.engine.wires.json_schema import (
+    BASIC_RULES,
+    UNRESTRICTED_RULES,
+    SchemaRules,
+    encode_schema_cached,
+    may_accept_object,
+)
+from anthropic_proxy.engine.wires.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+
+REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
+"""Headers of each upstream request, without the credential."""
+SCHEMA_NOT_ENFORCED = FidelityNote(
+    "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
+)
+
+
+class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
+    """Dialect fields that Chat Completions and Responses have in common. The dialect of each wire sets defaults."""
+
+    sampling_support: Literal["always", "not_thinking", "never"]
+    """Condition on which `temperature` and `top_p` are sent. `not_thinking`: only with the effort (reasoning level)
+    `none`."""
+    effort_names: tuple[tuple[str, str], ...]
+    """Pairs of a requested effort level and the level to send, where the two differ."""
+    sends_parallel_tool_calls: bool
+    """True if the server accepts `parallel_tool_calls`."""
+    sends_user_id: bool
+    """True if hashes of the client's user and session are sent as `safety_identifier` and `prompt_cache_key`."""
+    sends_service_tier: bool
+    """True if the client's `service_tier: "standard_only"` is sent as `service_tier: "default"`."""
+    session_header: str
+    """Name of the request header with a hash of the session. It selects a machine with a warm prompt cache. "":
+    none."""
+
+
+def add_tools(
+    body: dict[str, Any], definitions: list[Any], tool_choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
+) -> None:
+    """Add the tools to `body`: the fields `tools`, `tool_choice` and `parallel_tool_calls`.
+
+    An empty list of `definitions` adds no field.
+    """
+    if not definitions:
+        return
+    body["tools"] = definitions
+    if tool_choice is not None:
+        body["tool_choice"] = tool_choice
+    dialect = call.dialect
+    asked = call.request.tool_choice
+    if asked is None or not asked.disable_parallel_tool_use:
+        return
+    if dialect.sends_parallel_tool_calls:
+        body["parallel_tool_calls"] = False
+    else:
+        notes.append(SINGLE_TOOL_CALL)
+
+
+def add_sampling(
+    body: dict[str, Any],
+    effort: str,
+    call: Call[OpenAIDialect],
+    notes: list[FidelityNote],
+    *,
+    sends_top_k: bool = False,
+) -> None:
+    """Add the client's `temperature`, `top_p` and `top_k` to `body`, or a note to `notes` for each that is not sent.
+
+    `effort` is the level of reasoning. Some servers accept `temperature` and `top_p` only with the level `none`.
+    """
+    request, dialect = call.request, call.dialect
+    accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
+    for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
+        if value is None:
+            continue
+        if accepted:
+            body[name] = value
+        else:
+            notes.append(NO_SAMPLING[name])
+    if request.top_k is not None and sends_top_k:
+        body["top_k"] = request.top_k
+    elif request.top_k is not None:
+        notes.append(NO_TOP_K)
+
+
+def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
+    """Add hashes of the client's user and session, and its service tier, to `body`, if the server accepts them.
+
+    Return the headers of the upstream request. For some servers, they also contain the hash of the session.
+    """
+    request, dialect = call.request, call.dialect
+    if dialect.sends_user_id:
+        if request.user_id:
+            body["safety_identifier"] = request.user_key()
+        body["prompt_cache_key"] = request.session_key()
+    if request.service_tier == "standard_only":
+        if dialect.sends_service_tier:
+            body["service_tier"] = "default"
+        else:
+            notes.append(NO_SERVICE_TIER)
+    if dialect.session_header:
+        return {**REQUEST_HEADERS, dialect.session_header: request.session_key()}
+    return REQUEST_HEADERS
+
+
+class EncodedReplySchema(NamedTuple):
+    """The client's JSON Schema for the reply, with only the keywords that the provider accepts."""
+
+    schema: Raw
+    qualifies_for_strict: bool
+    """True if OpenAI's strict mode allows the schema."""
+
+
+def encode_reply_schema(
+    call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
+) -> EncodedReplySchema | None:
+    """Return the client's JSON Schema for the reply, reduced to the keywords that `rules` permit.
+
+    None: the request has no schema, or no JSON object can match its schema. The API accepts only schemas of objects.
+    Raises `WorkLimitExceeded` if the work exceeds `budget`.
+    """
+    schema = bytes(call.request.output_schema)
+    if not schema or not may_accept_object(schema, budget):
+        return None
+    cleaned, qualifies, lost = encode_schema_cached(schema, budget, rules)
+    notes += [FidelityNote("approximated", "output_config.format", what) for what in lost]
+    return EncodedReplySchema(cleaned, qualifies)
+
+
+def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
+    """Return a system prompt text with a reply schema that allows no JSON object. "": no text is needed."""
+    schema = bytes(call.request.output_schema)
+    if not schema or may_accept_object(schema, budget):
+        return ""
+    notes.append(
+        FidelityNote(
+            "emulated", "output_config.format", "requested in the prompt: the provider accepts only schemas of objects"
+        )
+    )
+    text = msgspec.json.format(schema, indent=-1).decode()
+    return f"Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n{text}"
+
+
+D = TypeVar("D", bound=OpenAIDialect)
+
+ParameterDrops = Mapping[str, Mapping[str, object]]
+"""Type of a table: parameter of the upstream request → dialect fields, with values that make the encoder omit it."""
+
+SHARED_DROPS: ParameterDrops = {
+    "temperature": {"sampling_support": "never"},
+    "top_p": {"sampling_support": "never"},
+    "parallel_tool_calls": {"sends_parallel_tool_calls": False},
+    "safety_identifier": {"sends_user_id": False},
+    "prompt_cache_key": {"sends_user_id": False},
+    "store": {"sends_store": False},
+    "service_tier": {"sends_service_tier": False},
+    "strict": {"sends_strict": False},
+    "parameters": {"schema_rules": BASIC_RULES},
+}
+"""Parameters of both APIs that the encoder can omit. For `parameters`, the input schema of a tool, the schema is
+reduced to basic keywords."""
+
+_LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
+_ALWAYS_REASONS = re.compile(
+    r"\b(?:think|reason)\w*\b.{0,80}\b(?:cannot|can't|can not|may not|must not) be (?:disabled|turned off|switched off)"
+    r"|\b(?:disabl|turn|switch)\w* (?:off )?(?:the )?(?:thinking|reasoning) is not (?:supported|allowed|possible)"
+    r"|\b(?:thinking|reasoning) is (?:mandatory|always (?:on|enabled))",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Pattern of error messages about a model that always reasons. Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py);
+OpenRouter "Reasoning is mandatory for this endpoint and cannot be disabled." (2026-11-20)."""
+_STEP = re.compile(r"[^.\[\]]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
+
+
+def reversed_path_names(parameter: str) -> list[str]:
+    """Return the names in the path of a rejected parameter, last name first.
+
+    For example, `reasoning.summary` becomes `["summary", "reasoning"]`. Indexes of lists are omitted. A name in camel
+    case, such as `reasoningEffort`, becomes `reasoning_effort`.
+    """
+    steps = [step for step in _STEP.findall(parameter) if not step.isdecimal()]
+    return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
+
+
+def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, path_names: list[str]) -> Adaptation | None:
+    """Return the adaptation that omits images or documents, if the server rejected such content.
+
+    `path_names`: see `reversed_path_names`.
+    """
+    last = path_names[0] if path_names else ""
+    if (
+        last in ("image_url", "image", "input_image")
+        and error.cause is None
+        and find_rejected_parameter(error.message, (last,))
+    ):
+        return Adaptation("images none")
+    is_document = last in ("file", "file_data", "file_url", "input_file", "document_url")
+    return Adaptation("documents none") if is_document else None
+
+
+def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+    """Return the adaptation that replaces a rejected effort by a level that the error message lists."""
+    asked = call.request.effort
+    level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
+    return Adaptation(f"effort {asked} {level}") if level else None
+
+
+def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+    """Return the adaptation that replaces the rejected effort `none` by the lowest level of reasoning.
+
+    Some models always reason, and therefore reject `none`.
+    """
+    sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
+    if sent != "none" or not _ALWAYS_REASONS.search(error.message):
+        return None
+    # The new effort is the lowest level that the error message lists, else `low`.
+    listed = [level for level in _LEVELS if re.search(rf"\b{level}\b", error.message, re.IGNORECASE)]
+    return Adaptation(f"effort {call.request.effort} {listed[0] if listed else 'low'}")
+
+
+def find_drop_adaptation(
+    call: Call[D], name: str, drops: ParameterDrops, encode_request: Callable[[Call[D]], UpstreamRequest]
+) -> Adaptation | None:
+    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted."""
+    fields = drops.get(name)
+    if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
+        return None
+    with suppress(UnsupportedFeature):  # the adaptation is useful only if it changes the body
+        changed = encode_request(structs.replace(call, dialect=dialect))
+        return Adaptation(f"drop {name}") if changed.body != encode_request(call).body else None
+    return None
+
+
+def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:
+    """Return the dialect with an adaptation of this module applied. Any other `name` returns it unchanged."""
+    verb, _, value = name.partition(" ")
+    fields: dict[str, object] = {}
+    if verb == "drop":
+        fields.update(drops.get(value, {}))
+    elif verb == "effort" and len(levels := value.split()) == 2:
+        fields["effort_names"] = (*dialect.effort_names, (levels[0], levels[1]))
+    return structs.replace(dialect, **fields) if fields else dialect

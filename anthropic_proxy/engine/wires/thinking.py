@@ -1,0 +1,136 @@
+"""Thinking of a reply: provider state in the signatures of its blocks, and thinking at its end, which is dropped.
+
+Some providers need their own state of the reasoning back in the next request. The proxy stores no conversation, so the
+client carries the state: it stores a thinking block with its signature and sends both back. A signature is
+`px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created the state,
+because no other provider can read it.
+"""
+
+import base64
+import binascii
+import functools
+import hashlib
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+
+SIGNATURE_PREFIX = "px1."
+"""Start of each signature that the proxy writes: format version 1."""
+MAX_SIGNATURE_BYTES = 64 * 1024
+"""Maximum length of a signature in characters. From a longer one, the field `encrypted` is omitted, because the client
+repeats the signature in all later requests."""
+
+
+class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """State of the provider for one thinking block. Later requests send it back."""
+
+    model: str | None = msgspec.field(default=None, name="m")
+    """Provider's id of the model that produced the reasoning. None: not stored."""
+    item_id: str | None = msgspec.field(default=None, name="i")
+    """Id of the reasoning in the Responses API. None: another API, or no id."""
+    encrypted: str | None = msgspec.field(default=None, name="e")
+    """Opaque reasoning of the provider, sent back unchanged, such as `encrypted_content` of Responses. None: none, or
+    too long."""
+    call_signature: str | None = msgspec.field(default=None, name="s")
+    """Gemini's `thoughtSignature` of a tool call after the thinking block. None: none."""
+    server_digest: str | None = msgspec.field(default=None, name="a")
+    """Hash of the base URL of the server that created `call_signature`. None: not stored, because the tag suffices."""
+    call_index: int = msgspec.field(default=0, name="n")
+    """Index, from 0, of the tool call in the reply that `call_signature` belongs to."""
+    replay: Literal[0, 1] = msgspec.field(default=0, name="r")
+    """1: later requests send the text of the thinking block to the provider. 0: they omit it."""
+
+
+_decoder = msgspec.json.Decoder(ReasoningState)
+
+
+def encode_signature(tag: str, state: ReasoningState) -> str:
+    """Return the signature of a thinking block that contains `state`."""
+    signature = _encode(tag, state)
+    if len(signature) > MAX_SIGNATURE_BYTES:
+        signature = _encode(tag, msgspec.structs.replace(state, encrypted=None))
+    return signature
+
+
+def _encode(tag: str, state: ReasoningState) -> str:
+    text = base64.urlsafe_b64encode(msgspec.json.encode(state)).rstrip(b"=").decode()
+    return f"{SIGNATURE_PREFIX}{tag}.{text}"
+
+
+@functools.lru_cache(maxsize=64)
+def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
+    """Return a signature for a thinking block that came without provider state."""
+    return encode_signature(tag, ReasoningState(replay=replay))
+
+
+def decode_signature(tag: str, signature: str) -> ReasoningState | None:
+    """Return the state in a signature that the client sent back. Never raises.
+
+    None: the signature is damaged, has another tag, or was not made by the proxy.
+    """
+    head = f"{SIGNATURE_PREFIX}{tag}."
+    if not signature.startswith(head):
+        return None
+    text = signature[len(head) :]
+    try:
+        return _decoder.decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):  # ValueError: not ASCII; msgspec's errors are ValueErrors too
+        return None
+
+
+@functools.lru_cache(maxsize=64)
+def digest_base_url(base_url: str) -> str | None:
+    """Return a short hash of a server's base URL: 12 hex digits of its SHA-256. None: the URL is empty."""
+    # Signatures contain this hash instead of the URL, because a host name may be private.
+    return hashlib.sha256(base_url.encode()).hexdigest()[:12] if base_url else None
+
+
+_ANSWERS: frozenset[type] = frozenset((Text, ToolCall, Block))
+_LATE: frozenset[type] = frozenset((Thinking,))
+
+
+class TrailingThinkingBuffer:
+    """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows.
+
+    The Messages API rejects a history in which a reply ends with such thinking. Thinking alone may be the complete
+    reply.
+    """
+
+    __slots__ = ("_awaited", "_kept")
+
+    def __init__(self) -> None:
+        self._awaited = _ANSWERS
+        """Types of deltas at which the buffer acts next: first text, calls or blocks, and then thinking."""
+        self._kept: list[Delta] = []
+        """Buffered thinking deltas, and the deltas after them, until other content or the end of the reply follows."""
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        """Add the next deltas of the reply and return those to send now."""
+        if not self._kept:
+            awaited = self._awaited
+            for delta in deltas:
+                if type(delta) in awaited:
+                    break
+            else:
+                return deltas
+        released: list[Delta] = []
+        for delta in deltas:
+            if type(delta) is Thinking and self._awaited is _LATE:
+                self._kept.append(delta)
+                continue
+            if type(delta) is Stop:
+                self._kept = []
+            elif type(delta) in _ANSWERS and not (type(delta) is Text and not delta.text):
+                self._awaited = _LATE
+                released += self._kept
+                self._kept = []
+            released.append(delta)
+        return released
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the buffered deltas and empty the buffer. Call this when the provider's response breaks off."""
+        kept, self._kept = self._kept, []
+        return kept

@@ -1,0 +1,180 @@
+"""Recovery of tool calls and reasoning that a server sends as reply text, and repair of tool names and arguments.
+
+Theory of operation: open models write calls and reasoning as text with markers, which some servers do not parse. The
+text of a reply passes through `TextSplitter`: first `ThinkingTagParser`, until no more reasoning can follow, then
+`TextCallDetector`. Both buffer only text that may still become reasoning or a call; all other text leaves at once. A
+text is a call only if it stands outside of code, names an offered tool (`OfferedTools`) and has readable arguments.
+Everything else stays text, because a wrong call is worse than a missed one.
+
+`ToolCallRepair` corrects the names and arguments of calls, wherever they came from. It accepts only a repair with one
+possible meaning. The limits of each step keep the work proportional to the text. `README.md` has one example of each
+text format.
+"""
+
+from collections.abc import Sequence
+
+from anthropic_proxy.engine.messages.deltas import Delta, Text
+from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
+from anthropic_proxy.engine.messages.tool_arguments import means_no_arguments
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.tool_call_repair.arguments import is_json_object, repair_arguments
+from anthropic_proxy.engine.wires.tool_call_repair.formats import TOOL_CALL_FORMATS, ToolCallFormat
+from anthropic_proxy.engine.wires.tool_call_repair.offered_tools import UNNAMED_TOOL, OfferedTools
+from anthropic_proxy.engine.wires.tool_call_repair.text_calls import TextCallDetector
+from anthropic_proxy.engine.wires.tool_call_repair.thinking_tags import (
+    OPENED_THINKING_TAGS,
+    ThinkingTagParser,
+    ThinkingTags,
+)
+
+__all__ = [
+    "OPENED_THINKING_TAGS",
+    "TOOL_CALL_FORMATS",
+    "UNNAMED_TOOL",
+    "OfferedTools",
+    "TextCallDetector",
+    "TextSplitter",
+    "ThinkingTagParser",
+    "ThinkingTags",
+    "ToolCallFormat",
+    "ToolCallRepair",
+    "is_json_object",
+    "repair_arguments",
+]
+
+
+_NAME, _INPUT = TOOL_CALL_FIELDS
+
+
+class ToolCallRepair:
+    """Repairs the tool calls of one reply, and adds a note for each repair.
+
+    A name or arguments with more than one possible meaning stay unchanged.
+    """
+
+    def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
+        """`names`: True to repair names too, False to repair only arguments."""
+        self.notes: list[FidelityNote] = []
+        """Notes on repairs, and on invalid arguments that could not be repaired."""
+        self._aliases = call.client_tool_names
+        self._offered = OfferedTools(call) if names else None
+
+    def repair_name(self, name: str) -> str:
+        """Return the client's tool name for a tool name in the provider's reply.
+
+        A name with no certain meaning is returned unchanged.
+        """
+        client_name = self._aliases.get(name, name)
+        found = self._offered.find_tool_name(name) if self._offered else None
+        if found is None:
+            return client_name
+        if found != client_name:
+            self.notes.append(
+                FidelityNote(
+                    "approximated",
+                    _NAME,
+                    f"'{_shortened(name)}' was called; the offered tool is {found}",
+                )
+            )
+        return found
+
+    def find_name_by_arguments(self, arguments: str) -> str | None:
+        """Return the client's name of the tool for a call without a name, if exactly one tool fits the arguments.
+
+        If no tool or several tools fit, the result is `unnamed_tool`. None: names are not repaired, or no tool is
+        offered.
+        """
+        if not self._offered:
+            return None
+        whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
+        found = self._offered.find_tool_name_by_arguments(whole) or UNNAMED_TOOL
+        self.notes.append(FidelityNote("approximated", _NAME, f"a call had no name: {found}"))
+        return found
+
+    def repair_arguments(self, arguments: str, name: str) -> str:
+        """Return the arguments of a call as the JSON text of one object.
+
+        Empty or ambiguous arguments are returned unchanged.
+        """
+        if means_no_arguments(arguments) or is_json_object(arguments):
+            return arguments
+        mended = repair_arguments(arguments)
+        fate = (
+            "are not a JSON object and were delivered unchanged"
+            if mended is None
+            else "were not a JSON object and were repaired"
+        )
+        self.notes.append(FidelityNote("approximated", _INPUT, f"the arguments of a call of {_shortened(name)} {fate}"))
+        return arguments if mended is None else mended
+
+
+def _shortened(name: str) -> str:
+    """Return a tool name for a note: cut to 80 characters, with control characters escaped."""
+    return repr(name if len(name) <= 80 else name[:80] + "…")[1:-1]
+
+
+_WHOLE_ANSWERS = ("bare_json", "bare_python")
+"""Formats of tool calls without markers. A reply in such a format contains nothing else."""
+
+
+class TextSplitter:
+    """Splits the streamed text of one reply into deltas: reasoning at the start, then text and tool calls."""
+
+    def __init__(
+        self, call: Call[BaseDialect], tags: Sequence[ThinkingTags], formats: Sequence[ToolCallFormat]
+    ) -> None:
+        if call.request.output_schema:  # the client requested JSON, so JSON without markers is no call
+            formats = tuple(name for name in formats if name not in _WHOLE_ANSWERS)
+        offered = OfferedTools(call) if formats else None
+        self._tags = ThinkingTagParser(tags) if tags else None
+        self._calls = TextCallDetector(formats, offered, call.new_id) if offered else None
+
+    def __bool__(self) -> bool:
+        """Return True if thinking tags or tool calls are searched. False: all text is returned unchanged."""
+        return self._tags is not None or self._calls is not None
+
+    @property
+    def notes(self) -> Sequence[FidelityNote]:
+        """Fidelity notes on this reply: one for each tool call that was found in the reply text."""
+        return self._calls.notes if self._calls is not None else ()
+
+    def feed(self, text: str) -> list[Delta]:
+        """Return the deltas for one more fragment of reply text.
+
+        Text that may belong to a tag or a tool call is buffered until a later `feed` or `finish`.
+        """
+        if self._tags is None:
+            return self._calls.feed(text) if self._calls is not None else [Text(text)]
+        deltas = self._tags.feed(text)
+        if self._tags.reached_reply_text:
+            self._tags = None
+        return self._find_calls(deltas)
+
+    def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
+        """Return the buffered text as deltas. Call this before another block and at the end of the reply.
+
+        `is_text_reply`: True if the reply ended normally with text only. Text that was returned as reasoning, although
+        it had neither a start tag nor an end tag, is then returned again as `Text`. `reply_ended_early`: True to return
+        unfinished tool calls as text.
+        """
+        deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []
+        return deltas + self._calls.finish(reply_ended_early=reply_ended_early) if self._calls is not None else deltas
+
+    def note_separate_reasoning(self) -> None:
+        """Record that the provider sends reasoning in a separate field.
+
+        Text before an end tag such as `</think>` is then reply text, unless a start tag comes before the text.
+        """
+        if self._tags is not None:
+            self._tags.disable_unopened_form()
+
+    def _find_calls(self, deltas: list[Delta]) -> list[Delta]:
+        if self._calls is None:
+            return deltas
+        found: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, Text):
+                found += self._calls.feed(delta.text)
+            else:
+                found.append(delta)
+        return found

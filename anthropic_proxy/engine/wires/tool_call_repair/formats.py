@@ -1,0 +1,600 @@
+"""Text formats in which models write tool calls: one reader for each format, and the table of their markers.
+
+Most formats begin with a start marker, a text such as `<tool_call>`. Some models write calls without markers (unmarked
+calls), in a reply that contains nothing else.
+"""
+
+import ast
+import functools
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.wires.tool_call_repair.arguments import is_json_object, repair_arguments
+from anthropic_proxy.engine.wires.tool_call_repair.offered_tools import OfferedTools
+
+ToolCallFormat = Literal[
+    "hermes",
+    "functions",
+    "function_json",
+    "keys",
+    "python_tag",
+    "listed",
+    "section",
+    "barred",
+    "tool_code",
+    "channel",
+    "invoke",
+    "bare_json",
+    "bare_python",
+]
+"""Names of the text formats. The docstring of each reader function shows the format and its source. `bare_json` and
+`bare_python` have no markers, and the reply consists only of calls. Examples: `{"name": …, "parameters": {…}}` (Llama
+3.1 and later), `[name(key="value")]` (Llama 3.2 and 4)."""
+TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
+"""All text formats, in the order of `ToolCallFormat`."""
+
+_ABSENT = Raw(b"")
+_SEPARATORS = re.compile(r"[ \t\r\n,;]*")
+_scan = json.JSONDecoder(strict=False).raw_decode
+
+
+class RecoveredCall(Struct, frozen=True):
+    """A tool call that the model wrote in its reply text. Its name and arguments were checked."""
+
+    name: str
+    """Name of the called tool, as in the client request."""
+    arguments: str
+    """Arguments of the call: JSON text of an object. Valid JSON of the model is unchanged."""
+
+
+ToolCallReader = Callable[[str, OfferedTools], list[RecoveredCall] | None]
+"""Function that parses a text from a start marker to an end marker and returns its tool calls. None: another format, or
+a tool that was not offered."""
+
+
+class _Written(Struct):
+    """JSON fields of a tool call as the model wrote it. Some models put them into an object `function`."""
+
+    name: str | None = None
+    function: Raw = _ABSENT
+    arguments: Raw = _ABSENT
+    parameters: Raw = _ABSENT
+
+
+_decode = msgspec.json.Decoder(_Written).decode
+
+
+def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool = False) -> list[RecoveredCall] | None:
+    """Return the tool calls of a text that consists only of JSON objects, each of which is a call.
+
+    None: the text has other content, an object is no valid call, or the client request has no such tool.
+    """
+    objects = _split(text.strip())
+    # Without markers, invalid JSON is not repaired, and each object must have arguments.
+    if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
+        objects = [mended]
+    calls = [_read_object(part, offered, without_markers=without_markers) for part in objects or ()]
+    found = [call for call in calls if call is not None]
+    return found if found and len(found) == len(calls) else None
+
+
+def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
+    """Return the tool call for a name and arguments that a model wrote.
+
+    None: the client offers no such tool, or the repair of the arguments failed.
+    """
+    known = offered.find_tool_name(name)
+    arguments = arguments.strip() or "{}"
+    if known is not None and not is_json_object(arguments):
+        arguments = repair_arguments(arguments, between_markers=True) or ""
+    return RecoveredCall(known, arguments) if known is not None and arguments else None
+
+
+def find_value_end(text: str, start: int) -> int | None:
+    """Return the index after the JSON value that begins at index `start`. None: no complete value."""
+    try:
+        _, end = _scan(text, start)
+    except (ValueError, RecursionError):
+        return None
+    return end
+
+
+def _split(text: str) -> list[str] | None:
+    """Return the JSON text of each value in a JSON list, or in a sequence of values.
+
+    None: the text has other content.
+    """
+    if text.startswith("["):
+        try:
+            return [bytes(part).decode() for part in msgspec.json.decode(text, type=list[Raw])]
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            return None
+    parts: list[str] = []
+    position = 0
+    while position < len(text):
+        end = find_value_end(text, position)
+        if end is None:
+            return None
+        parts.append(text[position:end])
+        gap = _SEPARATORS.match(text, end)
+        position = gap.end() if gap else end
+    return parts
+
+
+def _read_object(text: str, offered: OfferedTools, *, without_markers: bool) -> RecoveredCall | None:
+    try:
+        written = _decode(text)
+        if (function := bytes(written.function)).startswith(b"{"):
+            written = _decode(function)
+        name = written.name or (msgspec.json.decode(function, type=str) if function.startswith(b'"') else "")
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    arguments = bytes(written.arguments) or bytes(written.parameters)
+    if (without_markers and not arguments) or not name:
+        return None
+    return resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered)
+
+
+_CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
+_FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>")
+_FUNCTION_END = re.compile(r"\s*</function>")
+_PARAMETER = re.compile(r"\s*<parameter=([^<>]+)>")
+_PARAMETER_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
+_INVOKE = re.compile(r'\s*<(｜DSML｜)?invoke name="([^"<>]+)"\s*>')
+_INVOKE_END = re.compile(r"\s*</(?:｜DSML｜)?invoke>")
+_ARGUMENT = re.compile(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
+_ARGUMENT_END = re.compile(
+    r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"
+)
+_WRAPPER = re.compile(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜function_calls|tool_call)>\s*")
+_KEY = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
+_VALUE_END = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
+_BRACKET = re.compile(r"[\[\]{}]")
+_LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
+_SECTION_CALL = re.compile(
+    r"<\|tool_call_begin\|>([^<>]++)<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL
+)
+_SECTION_MARKERS = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>|\s+")
+_BARRED_CALL = re.compile(
+    r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?\s*+([^<>\s]++)(?:\s*+<｜tool▁sep｜>|[^\S\n]*+\n)"
+    r"(.*?)(?:<｜tool▁call▁end｜>|\Z)",
+    re.DOTALL,
+)
+_BARRED_MARKERS = re.compile(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
+_CODE_FENCE = "```"
+_CHANNEL = re.compile(
+    r"\A.*?\bto=(?:functions\.)?([\w.:-]++)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
+    r"<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
+    re.DOTALL,
+)
+
+
+def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+
+    Written by Hermes 2 Pro, Qwen 2.5 and Qwen 3 (chat templates; vLLM's `hermes_tool_parser`).
+    """
+    return read_json_calls(text.removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END), offered)
+
+
+def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of `<function=name><parameter=x>…</parameter></function>`, with or without `<tool_call>`.
+
+    Written by Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`).
+    """
+    # A value gets the type in the tool's schema, without a line break at its start and end.
+    calls: list[RecoveredCall] = []
+    text = text.strip().removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END).rstrip()
+    position = 0
+    while begin := _FUNCTION.match(text, position):
+        name = offered.find_tool_name(begin[1])
+        if name is None:
+            return None
+        read = _read_parameters(text, begin.end(), (_PARAMETER, _PARAMETER_END), offered.schema_properties(name))
+        if read is None or (end := _FUNCTION_END.match(text, read[1])) is None:
+            return None
+        calls.append(RecoveredCall(name, read[0]))
+        position = end.end()
+    return calls if not text[position:].strip() else None
+
+
+def read_function_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the call of `<function=name>{…}</function>`.
+
+    Written by Llama 3.1 for custom tools (`llama3_1/prompt_format.md`, "User-defined Custom tool calling").
+    """
+    begin = _FUNCTION.match(text)
+    if begin is None:
+        return None
+    call = resolve_call(begin[1], text[begin.end() :].strip().removesuffix("</function>"), offered)
+    return [call] if call else None
+
+
+def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of one or more `<invoke name="…"><parameter name="x">…</parameter></invoke>`.
+
+    Written by MiniMax M2 and DeepSeek V3.2 (vLLM's `minimax_m2` and `deepseek_v32` parsers), and by others.
+    """
+    calls: list[RecoveredCall] = []
+    # Wrappers: `<minimax:tool_call>` (MiniMax M2), `<｜DSML｜function_calls>` (DeepSeek V3.2), `<function_calls>`
+    # (models that imitate Claude).
+    wrapper = _WRAPPER.match(text)
+    position = wrapper.end() if wrapper else 0
+    while begin := _INVOKE.match(text, position):
+        name = offered.find_tool_name(begin[2])
+        if name is None:
+            return None
+        read = _read_parameters(text, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.schema_properties(name))
+        if read is None or (end := _INVOKE_END.match(text, read[1])) is None:
+            return None
+        calls.append(RecoveredCall(name, read[0]))
+        position = end.end()
+    remainder = text[position:].strip()
+    return calls if not remainder or _WRAPPER.fullmatch(remainder) else None
+
+
+def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the call of `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
+
+    Written by GLM 4.5 and later (chat template; vLLM's `glm4_moe_tool_parser`).
+    """
+    body = text.removeprefix(_CALL_TAG).removesuffix(_CALL_TAG_END)
+    name_text, mark, _ = body.partition("<arg_key>")
+    name = offered.find_tool_name(name_text.strip()) if name_text.strip() else None
+    if name is None:
+        return None
+    position = len(name_text) if mark else len(body)
+    read = _read_parameters(body.rstrip(), position, (_KEY, _VALUE_END), offered.schema_properties(name))
+    return [RecoveredCall(name, read[0])] if read is not None and read[1] >= len(body.rstrip()) else None
+
+
+def read_mistral_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of one or more `[TOOL_CALLS][{"name": …, "arguments": {…}}]` or `[TOOL_CALLS]name[ARGS]{…}`.
+
+    Written by Mistral's models (mistral-common; vLLM's `mistral_tool_parser`).
+    """
+    # The first form is of Mistral's tokenizers up to version 7, the second of version 11 and later. Version 13 adds
+    # `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
+    calls: list[RecoveredCall] = []
+    for part in text.split(_LISTED)[1:]:
+        if part.lstrip()[:1] in ("[", "{"):
+            calls += (found := read_json_calls(part, offered)) or ()
+        else:
+            found = _read_listed_call(part, offered)
+            calls += found or ()
+        if not found:
+            return None
+    return calls
+
+
+def _read_listed_call(part: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    start = part.find("{")
+    if start < 0:
+        return None
+    end = find_value_end(part, start)
+    if end is not None and part[end:].strip(" \t\r\n,"):
+        return None
+    name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
+    call = resolve_call(name, part[start:end], offered) if not _BRACKET.search(identifier) else None
+    return [call] if call else None
+
+
+def read_kimi_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of `<|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}<|tool_call_end|>`.
+
+    The calls may stand in `<|tool_calls_section_begin|>…<|tool_calls_section_end|>`. Written by Kimi K2
+    (`tool_call_guidance.md` of the model; vLLM's `kimi_k2_tool_parser`).
+    """
+    return _read_all(text, _SECTION_CALL, _SECTION_MARKERS, offered)
+
+
+def read_deepseek_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of `<｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`.
+
+    Written by DeepSeek V3.1 (vLLM's `deepseekv31_tool_parser`), and in a similar form by V3 and R1.
+    """
+    # The calls may stand in `<｜tool▁calls▁begin｜>…<｜tool▁calls▁end｜>`. DeepSeek V3 and R1 write
+    # `function<｜tool▁sep｜>name` and put the arguments in a code fence (chat templates; vLLM's
+    # `deepseekv3_tool_parser`).
+    return _read_all(text, _BARRED_CALL, _BARRED_MARKERS, offered)
+
+
+def read_harmony_call(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the call of `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
+
+    Written by gpt-oss ("OpenAI harmony response format", Function calling). The part `to=…` (the recipient) may also
+    stand before `<|channel|>`, after the role.
+    """
+    written = _CHANNEL.match(text)
+    call = resolve_call(written[1], written[2], offered) if written else None
+    return [call] if call else None
+
+
+def _read_all(
+    text: str, pattern: re.Pattern[str], markers: re.Pattern[str], offered: OfferedTools
+) -> list[RecoveredCall] | None:
+    calls: list[RecoveredCall] = []
+    for written in pattern.finditer(text):
+        call = resolve_call(written[1].strip(), _unfenced(written[2]), offered)
+        if call is None:
+            return None
+        calls.append(call)
+    return calls if not markers.sub("", pattern.sub("", text)) else None
+
+
+def _unfenced(text: str) -> str:
+    stripped = text.strip()
+    if not stripped.startswith(_CODE_FENCE):
+        return text
+    return stripped.removeprefix(_CODE_FENCE).removeprefix("json").removesuffix(_CODE_FENCE).strip()
+
+
+def _read_parameters(
+    text: str, position: int, marks: tuple[re.Pattern[str], re.Pattern[str]], properties: Mapping[str, Any]
+) -> tuple[str, int] | None:
+    """Return the tagged parameters at index `position` as JSON text of an object, and the index after them.
+
+    `marks`: patterns of the start tag and the end tag of a parameter. None: an end tag is missing.
+    """
+    given: dict[str, Any] = {}
+    while begin := marks[0].match(text, position):
+        end = marks[1].search(text, begin.end())
+        if end is None:
+            return None
+        name, value = begin[1].strip(), text[begin.end() : end.start()]
+        given[name] = _typed(value.removeprefix("\n").removesuffix("\n"), properties.get(name))
+        position = end.end()
+    return msgspec.json.encode(given).decode(), position
+
+
+def _typed(value: str, schema: Any) -> Any:
+    """Return the value of a parameter in the JSON type that its schema requires. `value`: the text of the model.
+
+    The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
+    """
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []
+    if not isinstance(schema, dict) or kinds == ["string"]:
+        return value
+    literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
+    try:
+        read = msgspec.json.decode(literal)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return value
+    return value if "string" in kinds and read is not None else read
+
+
+_TAG = "<|python_tag|>"
+_FENCE = re.compile(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
+_PRINTS = "print"
+"""Name of the Python function that may enclose a call. `print(name(x=1))` is the call `name(x=1)`."""
+_MAX_CHARACTERS = 64 * 1024
+"""Maximum number of characters of a text that is parsed as Python. Longer text is not a call."""
+
+_FILE_NAME = "<reply text>"
+"""Name of the parsed text in warnings, and the pattern of their filter: no special character of expressions."""
+_FILTER = ("ignore", None, Warning, re.compile(_FILE_NAME), 0)
+"""Element of `warnings.filters` that ignores all warnings about the parsed text."""
+
+
+def read_python_tag(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of `<|python_tag|>{"name": …, "parameters": {…}}` or of `<|python_tag|>name.call(…)`.
+
+    Several JSON objects are separated by `;`. Written by Llama 3.1 (`llama3_1/prompt_format.md`; vLLM's
+    `llama_tool_parser`).
+    """
+    body = text.removeprefix(_TAG)
+    return read_json_calls(body, offered) or read_python_calls(body, offered)
+
+
+def read_tool_code(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the Python calls in a code fence named `tool_code`, with or without `print(…)` around each call.
+
+    Written by Gemma and Gemini ("Function calling with Gemma"; Gemini's namespace `default_api`).
+    """
+    fenced = _FENCE.match(text)
+    return read_python_calls(fenced[1], offered) if fenced else None
+
+
+def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the tool calls in `text`, Python code with one call per line or with a list of calls (`[a(x=1), b()]`).
+
+    None: the text has another format. The models Llama 3.2 and 4 write this format, which is named "pythonic".
+    """
+    # Arguments must be keywords with literal values.
+    if len(text) > _MAX_CHARACTERS:
+        return None
+    try:
+        _ignore_warnings()
+        tree = ast.parse(text.strip(), filename=_FILE_NAME)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    calls: list[RecoveredCall] = []
+    for statement in tree.body:
+        if not isinstance(statement, ast.Expr):
+            return None
+        value = statement.value
+        for node in value.elts if isinstance(value, ast.List) else [value]:
+            call = _read_call(node, offered)
+            if call is None:
+                return None
+            calls.append(call)
+    return calls or None
+
+
+def _ignore_warnings() -> None:
+    """Ignore warnings about a reply text, such as those about a backslash without a valid escape."""
+    # `catch_warnings` would restore outdated filters if another thread also uses it
+    if list(warnings.filters[:1]) != [_FILTER]:
+        warnings.filterwarnings("ignore", module=_FILE_NAME)  # moves the filter to the front
+
+
+def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:
+    if not isinstance(node, ast.Call):
+        return None
+    written = ast.unparse(node.func)
+    if written == _PRINTS and len(node.args) == 1 and not node.keywords:
+        return _read_call(node.args[0], offered)
+    name = offered.find_tool_name(written) or offered.find_tool_name(written.removesuffix(".call"))
+    if name is None or node.args:
+        return None
+    given: dict[str, Any] = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            return None
+        try:
+            given[keyword.arg] = ast.literal_eval(keyword.value)
+            msgspec.json.encode(given)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError):
+            return None
+    return RecoveredCall(name, msgspec.json.encode(given).decode())
+
+
+class StartMarker(Struct, frozen=True):
+    """Properties of one start marker, a text such as `<tool_call>` at the start of a tool call."""
+
+    end_marker: str
+    """End marker of the call. "": the call ends at the end of the reply."""
+    readers: tuple[tuple[ToolCallFormat, ToolCallReader], ...]
+    """Pairs of a format and its reader. They are tried in this order."""
+    requires_name: bool = True
+    """True if a tool name or a bracket must follow the marker. Any other text after it is no call."""
+
+
+class FormatMarkers(NamedTuple):
+    """Start and end markers of several tool call formats, with regular expressions to find them in streamed text."""
+
+    start_markers: Mapping[str, StartMarker]
+    """Mapping from each start marker to its properties."""
+    start_pattern: re.Pattern[str] | None
+    """Pattern of all start markers. A marker after a backtick (quoted text) does not match. None: no start markers."""
+    dropped_end_markers: frozenset[str]
+    """End markers that are removed from the reply text if they follow directly after a call."""
+    first_characters: frozenset[str]
+    """The first character of each start marker."""
+    candidate_pattern: re.Pattern[str]
+    """Pattern of the characters at which a marker, a code fence or a line break may begin. Other text needs no
+    search."""
+    max_marker_length: int
+    """Number of characters of the longest start marker. 0: no start markers."""
+    marker_prefixes: frozenset[str]
+    """All prefixes of the start markers, the complete markers included."""
+
+    def find_partial_marker(self, text: str, offset: int, end: int) -> int:
+        """Return the index at which an incomplete start marker at the end of `text` begins.
+
+        The rest of the marker may follow in the next fragment of the reply. Only a marker that begins at `offset` or
+        later, and before `end`, is found. If there is none, the length of `text` is returned.
+        """
+        for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
+            if (
+                text[start] in self.first_characters
+                and (start == 0 or text[start - 1] != "`")
+                and text[start:] in self.marker_prefixes
+            ):
+                return start
+        return len(text)
+
+
+_ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...]]] = (
+    (
+        "<tool_call>",
+        "</tool_call>",
+        (
+            ("hermes", read_tagged_json),
+            ("functions", read_function_tags),
+            ("keys", read_key_value_call),
+            ("invoke", read_invoke_calls),
+        ),
+    ),
+    ("<function=", "</function>", (("functions", read_function_tags), ("function_json", read_function_json))),
+    ("<|python_tag|>", "", (("python_tag", read_python_tag),)),
+    ("[TOOL_CALLS]", "", (("listed", read_mistral_calls),)),
+    ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", (("section", read_kimi_calls),)),
+    ("<|tool_call_begin|>", "<|tool_call_end|>", (("section", read_kimi_calls),)),
+    ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", (("barred", read_deepseek_calls),)),
+    ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", (("barred", read_deepseek_calls),)),
+    ("```tool_code", "\n```", (("tool_code", read_tool_code),)),
+    ("<|channel|>commentary to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<|channel|>analysis to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<|start|>assistant<|channel|>commentary to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<|start|>assistant to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<function_calls>", "</function_calls>", (("invoke", read_invoke_calls),)),
+    ("<invoke name=", "</invoke>", (("invoke", read_invoke_calls),)),
+    ("<minimax:tool_call>", "</minimax:tool_call>", (("invoke", read_invoke_calls),)),
+    ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
+)
+_NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
+"""Start markers after which another word, such as `print(`, may precede the tool name."""
+
+_KEYS = ("name", "type", "function", "parameters", "arguments", "id")
+"""Possible first keys of the JSON object of a call. An unmarked call is recognized by them."""
+_IDENTIFIER = re.compile(r"[\w.]*")
+
+
+@functools.lru_cache(maxsize=64)
+def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
+    """Return the markers of the given text formats."""
+    marks = {}
+    for begin, ending, readers in _ROWS:
+        if wanted := tuple(reader for reader in readers if reader[0] in formats):
+            marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
+    firsts = frozenset(begin[0] for begin in marks)
+    return FormatMarkers(
+        start_markers=marks,
+        start_pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
+        dropped_end_markers=frozenset(
+            mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")
+        ),
+        first_characters=firsts,
+        candidate_pattern=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
+        max_marker_length=max(map(len, marks), default=0),
+        marker_prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
+    )
+
+
+def read_unmarked_calls(
+    text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools
+) -> tuple[ToolCallFormat, list[RecoveredCall]] | None:
+    """Return the format and the tool calls of a complete reply that consists only of calls without markers.
+
+    None: the reply is not in one of `formats`.
+    """
+    if "bare_json" in formats and (calls := read_json_calls(text, offered, without_markers=True)):
+        return "bare_json", calls
+    if "bare_python" in formats and text.lstrip().startswith("[") and (calls := read_python_calls(text, offered)):
+        return "bare_python", calls
+    return None
+
+
+def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
+    """Return True if a reply that begins with `text` may consist only of tool calls without markers.
+
+    False: it is ordinary text, or its calls are not in one of `formats`.
+    """
+    remainder = text.lstrip()
+    listed = remainder.startswith("[")
+    remainder = remainder.removeprefix("[").lstrip() if listed else remainder
+    if not remainder:
+        return listed
+    if remainder[0] == "{":
+        return "bare_json" in formats and _may_be_call_object(remainder[1:].lstrip())
+    name = _IDENTIFIER.match(remainder)
+    if not listed or "bare_python" not in formats or name is None or not name.group():
+        return False
+    return name.end() == len(remainder) or (
+        remainder[name.end()] == "(" and offered.find_tool_name(name.group()) is not None
+    )
+
+
+def _may_be_call_object(inside: str) -> bool:
+    if not inside:
+        return True
+    key, quote, _ = inside[1:].partition('"')
+    return inside[0] == '"' and (key in _KEYS if quote else any(name.startswith(key) for name in _KEYS))

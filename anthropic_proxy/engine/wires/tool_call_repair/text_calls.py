@@ -1,0 +1,372 @@
+"""Search for tool calls that a model wrote in its reply text, and their conversion to deltas.
+
+The detector reads the text in pieces and is in one of these states: `start` (no text yet), `bare` (the whole reply may
+be a call without markers), `text` (search for a start marker or a code fence), `fence` (inside of code, where a call is
+only an example), `call` (after a start marker), `after` (after a call, where superfluous end markers are dropped) and
+`over` (too many failures; all further text is returned unchanged). A start marker that begins no call becomes text, and
+the search continues after it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.wires.tool_call_repair.formats import (
+    RecoveredCall,
+    StartMarker,
+    ToolCallFormat,
+    build_format_markers,
+    can_be_unmarked_calls,
+    read_unmarked_calls,
+)
+from anthropic_proxy.engine.wires.tool_call_repair.offered_tools import OfferedTools
+
+_WORD = re.compile(r"[\w.:/-]*")
+_MAX_NAME_LENGTH = 128
+_MAX_FAILURES = 64
+"""Maximum number of start markers in a reply that began no call. Later text is not searched."""
+MAX_FENCES = 10_000
+"""Maximum number of code fences in a reply. Later text is not searched."""
+_MIN_PIECE, _MAX_PIECE = 128, 4_096
+"""Minimum and maximum number of characters that are examined at once. The number doubles with each piece. After a
+decision, the remainder of a piece is examined in shorter pieces."""
+_BEGINNING = 256
+"""Number of characters at the start of a reply that are checked for calls without markers."""
+_MAX_ENDINGS = 16
+"""Number of end markers after one start marker that are tried before the start marker becomes text."""
+_MAX_FAILED_CHARACTERS, _MAX_FAILED_MULTIPLE = 128 * 1024, 4
+"""Maximum number of characters parsed without a call: a base, and a multiple of the last attempt. Later text is not
+searched."""
+
+
+class TextCallDetector:
+    """Converts tool calls in streamed reply text into deltas. Call `feed` for each fragment, then `finish`."""
+
+    def __init__(self, formats: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]) -> None:
+        self.notes: list[FidelityNote] = []
+        """Fidelity notes: one for each tool call that was found in the reply text."""
+        self._formats = formats
+        self._offered = offered
+        self._new_id = new_id
+        signs = self._signs = build_format_markers(tuple(formats))
+        self._marks, self._pattern = signs.start_markers, signs.start_pattern
+        self._strays, self._spark = signs.dropped_end_markers, signs.candidate_pattern
+        self._state = "start"
+        self._held = ""
+        self._pieces: list[str] = []
+        """Buffered fragments after `_held` that neither start nor end a call."""
+        self._blank = False
+        """True if only white space follows the start marker so far."""
+        self._last = ""
+        """Last characters of `_pieces`, in which an end marker may begin."""
+        self._before = "\n"
+        """Last characters of the emitted text, in which a code fence may begin."""
+        self._space = ""  # line breaks before the start marker of the current call
+        self._mark = ""
+        self._later = ""
+        """Received text that is not yet in `_held`, from `_later_offset` on."""
+        self._later_offset = 0
+        self._piece = _MIN_PIECE  # length of the next piece, in characters
+        self._free: list[str] = []
+        """Text to emit, joined into one delta at the end of `feed` and before a tool call."""
+        self._failures = self._fences = self._searched = self._endings = 0
+        self._named = False
+        """True if the name of an offered tool follows the start marker."""
+        self._failed_characters = 0
+        """Number of characters of the reply that were parsed as a call but were none."""
+        self._exhausted = False
+        """True if `_failed_characters` exceeds the limit, so that detection stops."""
+        self._fence = ""
+        """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line) or
+        `inside`."""
+        self._count = 0
+
+    def feed(self, text: str) -> list[Delta]:
+        """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
+        if self._state == "text" and not self._held and not self._spark.search(text):
+            self._before = (self._before + text[-_MAX_FENCE_LENGTH:])[-_MAX_FENCE_LENGTH:]
+            return [Text(text)]
+        if self._state == "over":
+            return [Text(text)]
+        deltas: list[Delta] = []
+        self._later, self._later_offset = text, 0
+        self._read_on(deltas)
+        self._pass_free(deltas)
+        return deltas
+
+    def finish(self, *, reply_ended_early: bool = False) -> list[Delta]:
+        """Return the buffered text as deltas at the end of the text: tool calls or plain text.
+
+        If the reply ended early, unfinished calls become text.
+        """
+        deltas: list[Delta] = []
+        if self._held or self._pieces:
+            self._join("")
+            while self._step(deltas, final=True, reply_ended_early=reply_ended_early) or self._later:
+                self._read_on(deltas)
+                self._join("")
+            if self._held and self._state != "after":
+                self._emit(len(self._held))
+            self._pass_free(deltas)
+        self._held, self._blank = "", False
+        if self._state not in ("start", "fence", "over"):
+            self._state = "text"
+        return deltas
+
+    def _read_on(self, deltas: list[Delta]) -> None:
+        """Examine the received text in pieces, and append its deltas to `deltas`."""
+        while self._later_offset < len(self._later):
+            piece = self._later[self._later_offset : self._later_offset + self._piece]
+            self._later_offset += len(piece)
+            if self._decides_nothing(piece):
+                self._pieces.append(piece)
+                continue
+            self._join(piece)
+            self._piece = min(2 * self._piece, _MAX_PIECE)
+            while self._step(deltas, final=False, reply_ended_early=False):
+                if self._state in ("text", "fence") and _MIN_PIECE < len(self._held) <= self._later_offset:
+                    # The undecided remainder of the piece becomes unread text again, to be examined in shorter pieces.
+                    self._later_offset -= len(self._held)
+                    self._held, self._piece = "", _MIN_PIECE
+            remainder = self._held if self._state != "call" else "" if self._named else self._held[len(self._mark) :]
+            self._blank = remainder.isspace()
+        self._later, self._later_offset = "", 0
+
+    def _decides_nothing(self, piece: str) -> bool:
+        """Return True if a piece of text cannot end or start a call, so that it is only buffered."""
+        if self._blank:
+            return piece.isspace()
+        if self._state == "bare":
+            return len(self._held) >= _BEGINNING
+        if self._state != "call" or not self._named:
+            return False
+        ending = self._marks[self._mark].end_marker
+        if not ending:
+            return True
+        window = (self._last if self._pieces else self._held[1 - len(ending) :]) + piece
+        self._last = window[1 - len(ending) :]
+        return ending not in window
+
+    def _join(self, piece: str) -> None:
+        self._held = "".join((self._held, *self._pieces, piece))
+        self._pieces.clear()
+
+    def _step(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
+        """Convert the start of the buffered text. Return True if more steps are possible without more text."""
+        if not self._held:
+            return False
+        if self._state == "start":
+            if self._held.isspace():
+                return False
+            bare = "bare_json" in self._formats or "bare_python" in self._formats
+            self._state = "bare" if bare and self._held.lstrip()[0] in "{[" else "text"
+            return True
+        if self._state == "bare":
+            return self._read_bare(deltas, final=final, reply_ended_early=reply_ended_early)
+        if self._state == "call":
+            return self._read_call(deltas, final=final, reply_ended_early=reply_ended_early)
+        if self._state == "fence":
+            return self._leave_fence()
+        if self._state == "after":
+            return self._go_on(final=final)
+        if self._state == "over":
+            self._emit(len(self._held))
+            return False
+        return self._find_mark(final=final)
+
+    def _read_bare(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
+        if can_be_unmarked_calls(self._held[:_BEGINNING], self._formats, self._offered):
+            if not final:
+                return False
+            found = None if reply_ended_early else read_unmarked_calls(self._held, self._formats, self._offered)
+            if found is not None:
+                self._emit_calls(*found, deltas)
+                self._held = ""
+                return False
+        self._state = "text"
+        self._read_again()
+        return False
+
+    def _find_mark(self, *, final: bool) -> bool:
+        text = self._before + self._held
+        offset = len(self._before)
+        mark = self._pattern.search(text, offset) if self._pattern else None
+        fence = _find_fence_mark_end(text, offset)
+        if mark is not None and (fence is None or mark.start() <= fence - len("```")):
+            self._open_call(mark, offset)
+            return True
+        if not final:
+            kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
+            if kept < len(text) or fence is None:
+                self._emit(_find_text_end_before_call(text, kept) - offset)
+                return False
+        if fence is None:
+            return False
+        self._fences += 1
+        if self._fences > MAX_FENCES:
+            self._state = "over"
+            return True
+        self._emit(fence - offset)
+        self._open_fence()
+        return self._leave_fence()
+
+    def _read_again(self) -> None:
+        """Move the buffered text back to the unread text, so that it is examined again."""
+        self._later, self._later_offset = self._held + self._later[self._later_offset :], 0
+        self._held = ""
+
+    def _open_fence(self) -> None:
+        self._state, self._fence = "fence", "run"
+
+    def _open_call(self, match: re.Match[str], offset: int) -> None:
+        free = match.string[offset : match.start()]
+        end = _find_text_end_before_call(free, len(free))
+        self._space = free[end:]
+        self._emit(end)
+        self._held = self._held[len(self._space) :]
+        self._mark = match.group()
+        self._state, self._searched, self._endings = "call", len(self._mark), 0
+        self._named = not self._marks[self._mark].requires_name
+
+    def _read_call(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
+        mark = self._marks[self._mark]
+        if not self._named and not self._may_be_named():
+            return self._release()
+        while mark.end_marker and (found := self._held.find(mark.end_marker, self._searched)) >= 0:
+            self._searched = found + len(mark.end_marker)
+            if self._convert_calls(mark, self._held[: self._searched], deltas):
+                return True
+            self._endings += 1
+            if self._endings >= _MAX_ENDINGS or self._exhausted:
+                return self._release()
+        self._searched = max(self._searched, len(self._held) - len(mark.end_marker) + 1)
+        if not final:
+            return False
+        return (not reply_ended_early and self._convert_calls(mark, self._held, deltas)) or self._release()
+
+    def _may_be_named(self) -> bool:
+        """Return True if a bracket or a possible tool name follows the start marker."""
+        following = self._held[len(self._mark) :].lstrip()
+        word = _WORD.match(following)
+        name = word.group() if word else ""
+        if len(name) == len(following):
+            return len(name) <= _MAX_NAME_LENGTH
+        self._named = following[0] in '{[<"' or (
+            bool(name) and any(map(self._offered.find_tool_name, (name, name.removesuffix(".call"))))
+        )
+        return self._named
+
+    def _convert_calls(self, mark: StartMarker, text: str, deltas: list[Delta]) -> bool:
+        """Append the calls in `text` to `deltas`. Return False if it has none."""
+        for convention, read in mark.readers:
+            if calls := read(text, self._offered):
+                self._emit_calls(convention, calls, deltas)
+                self._held = self._held[len(text) :]
+                self._state = "after"
+                return True
+        self._failed_characters += len(text)
+        self._exhausted = self._failed_characters > _MAX_FAILED_CHARACTERS + _MAX_FAILED_MULTIPLE * len(text)
+        return False
+
+    def _release(self) -> bool:
+        """Emit a start marker that begins no call as text, and continue the search after it. Return False."""
+        self._held = self._space + self._held
+        self._emit(len(self._space) + len(self._mark))
+        self._read_again()
+        self._failures += 1
+        self._state = "over" if self._exhausted or self._failures >= _MAX_FAILURES else "text"
+        if self._mark.startswith("```") and self._state == "text":
+            self._open_fence()
+        return False
+
+    def _leave_fence(self) -> bool:
+        """Emit a code fence, from its opening line to its closing line, as text. Return True at its end."""
+        if self._fence == "run":
+            self._emit(len(self._held) - len(self._held.lstrip("`~")))
+            if not self._held:
+                return False
+            self._fence = "line"
+        if self._fence == "line" and not self._leave_fence_line():
+            return False
+        if self._state == "text":
+            return True
+        offset = len(self._before)
+        fence = _find_fence_mark_end(self._before + self._held, offset)
+        self._emit(fence - offset if fence is not None else len(self._held))
+        if fence is not None:
+            self._state = "text"
+        return fence is not None
+
+    def _leave_fence_line(self) -> bool:
+        """Emit the opening line of a code fence. Return True at its end. A closing mark in it makes it inline code."""
+        line, line_break, _ = self._held.partition("\n")
+        end = line.find("```")
+        if end < 0 and not line_break:
+            self._emit(len(line.rstrip("`")))
+            return False
+        self._fence = "inside"
+        self._emit(end + len("```") if end >= 0 else len(line) + 1)
+        self._state = "text" if end >= 0 else "fence"
+        return True
+
+    def _go_on(self, *, final: bool) -> bool:
+        """Drop white space and superfluous end markers after a call. Return True if another step is possible."""
+        self._held = self._held.lstrip()
+        for stray in self._strays:
+            if self._held.startswith(stray):
+                self._held = self._held[len(stray) :]
+                return True
+            if not final and stray.startswith(self._held):
+                return False
+        if self._held:
+            self._state = "text"
+            self._before = "\n"
+        return bool(self._held)
+
+    def _emit(self, size: int) -> None:
+        if size > 0:
+            text, self._held = self._held[:size], self._held[size:]
+            self._before = (self._before + text[-_MAX_FENCE_LENGTH:])[-_MAX_FENCE_LENGTH:]
+            self._free.append(text)
+
+    def _pass_free(self, deltas: list[Delta]) -> None:
+        if self._free:
+            deltas.append(Text("".join(self._free)))
+            self._free.clear()
+
+    def _emit_calls(self, convention: str, calls: Sequence[RecoveredCall], deltas: list[Delta]) -> None:
+        self._pass_free(deltas)
+        for call in calls:
+            key = f"text {self._count}"
+            self._count += 1
+            deltas += [ToolCall(key, self._new_id("toolu_px"), call.name), ToolArgs(key, call.arguments), ToolEnd(key)]
+            detail = f"a call of {call.name} that the model wrote as text ({convention}) became a block"
+            self.notes.append(FidelityNote("emulated", "content.tool_use", detail))
+
+
+_MAX_FENCE_LENGTH = 6
+"""Maximum number of characters of a fence mark before its last one: a line break, three spaces, two fence characters.
+This many characters of the previous fragment are kept for the search."""
+_FENCE = re.compile(r"(?<=\n) {0,3}(?:```|~~~)")
+_LINE_BREAK = re.compile(r"[\r\n]")
+
+
+def _find_fence_mark_end(text: str, offset: int) -> int | None:
+    """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
+
+    Marks that end at `offset` or before it are skipped.
+    """
+    match = _FENCE.search(text, max(0, offset - _MAX_FENCE_LENGTH))
+    while match is not None and match.end() <= offset:
+        match = _FENCE.search(text, match.end())
+    return match.end() if match is not None else None
+
+
+def _find_text_end_before_call(text: str, call_start: int) -> int:
+    """Return the index at which the text before a possible tool call ends. The call begins at index `call_start`.
+
+    The result is the first line break in the white space directly before the call. Without one, it is `call_start`.
+    """
+    line_break = _LINE_BREAK.search(text, len(text[:call_start].rstrip()), call_start)
+    return line_break.start() if line_break else call_start

@@ -1,0 +1,181 @@
+"""Extraction of reasoning between tags (`<think>…</think>`) from the start of a reply's text.
+
+Some servers do not separate reasoning from the reply. Some models write only the end tag of their reasoning. This form
+is called `unopened`. If it is enabled, all text before the end tag is reasoning.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
+
+ThinkingTags = Literal["think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "unopened"]
+"""Names of tag pairs; `_FORMS` has the tags. `unopened`: the prompt ends with `<think>`, so the reply starts with
+reasoning and has only `</think>` (chat templates of DeepSeek R1, QwQ and Qwen's thinking models)."""
+OPENED_THINKING_TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args(ThinkingTags) if name != "unopened")
+"""All tag pairs except `unopened`, which has no start tag. With these pairs, a reply without tags is reply text."""
+
+
+class _Form(NamedTuple):
+    """Texts around reasoning in a reply: start tag and end tag."""
+
+    opening: str
+    closing: str
+    then: str = ""
+    """Text directly after the end tag that belongs to the format and is dropped. "": none."""
+
+
+_FORMS: dict[str, _Form] = {
+    "think": _Form("<think>", "</think>"),
+    "thinking": _Form("<thinking>", "</thinking>"),
+    "thought": _Form("<thought>", "</thought>"),
+    "brackets": _Form("[THINK]", "[/THINK]"),
+    "triangles": _Form("◁think▷", "◁/think▷"),
+    "seed": _Form("<seed:think>", "</seed:think>"),
+    "channel": _Form("<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant<|channel|>final<|message|>"),
+}
+"""Name of a tag pair → its tags. `brackets`: Magistral; `triangles`: Kimi's vision models and early K2 Thinking;
+`seed`: Seed-OSS; `channel`: gpt-oss. Sources: the models' chat templates, SGLang's "Reasoning Parser" and vLLM's
+`reasoning` modules, read 2026-11."""
+
+
+class ThinkingTagParser:
+    """Converts reasoning in tags at the start of a reply into `Thinking` deltas. All other text becomes `Text`.
+
+    Call `feed` for each text fragment, then `finish`.
+    """
+
+    def __init__(self, forms: Sequence[ThinkingTags]) -> None:
+        self._forms = [_FORMS[name] for name in forms if name != "unopened"]
+        self._unopened = "unopened" in forms
+        self._form = _FORMS["think"]
+        self._then = ""
+        """Text to drop after the end tag of the tag pair that was found."""
+        self._held = ""
+        """Buffered text that may be the start of a tag."""
+        self._gap: list[str] = []
+        """White space before `_held` that may belong to the reasoning or to the reply text."""
+        self._state = "start"  # then thinking, after, text
+        self._emitted = False
+        """True if reasoning was emitted as a `Thinking` delta."""
+        self._doubtful: list[str] = []
+        """Reasoning without a start tag that was returned. If no end tag follows, this text is the reply and is
+        returned again."""
+
+    @property
+    def reached_reply_text(self) -> bool:
+        """True if no more reasoning can follow, so that all further text is reply text."""
+        return self._state == "text"
+
+    def feed(self, text: str) -> list[Delta]:
+        """Add a fragment of reply text and return its `Thinking` and `Text` deltas.
+
+        Text that may be part of a tag is buffered until a later `feed` or `finish`.
+        """
+        if self._state == "text":
+            return [Text(text)]
+        deltas: list[Delta] = []
+        if self._state == "start" and not self._held and text.isspace():
+            self._gap.append(text)
+            return deltas
+        self._held += text
+        if self._state == "start":
+            self._begin()
+        if self._state == "thinking":
+            self._think(deltas)
+        if self._state == "after":
+            self._leave(final=False)
+        if self._state == "text" and self._held:
+            deltas.append(Text(self._held))
+            self._held = ""
+        return deltas
+
+    def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
+        """Return the buffered text as deltas at the end of the text.
+
+        `is_text_reply` is True if the reply ended normally and contained only text. Text that was returned as
+        reasoning, although it had neither a start tag nor an end tag, is then returned again as `Text`.
+        """
+        deltas: list[Delta] = []
+        if self._state == "after":
+            self._leave(final=True)
+        held, self._held = self._held, ""
+        if self._state == "thinking":
+            self._emit(held, deltas)
+            if is_text_reply and self._doubtful:
+                deltas.append(Text("".join(self._doubtful)))
+            self._doubtful = []
+        elif held := self._pop_gap() + held:
+            deltas.append(Text(held))
+        if self._state != "start":
+            self._state = "text"
+        return deltas
+
+    def disable_unopened_form(self) -> None:
+        """Treat text before an end tag as reply text, not as reasoning, if no start tag comes before the text.
+
+        Call this if the provider sends reasoning in a separate field.
+        """
+        self._unopened = False
+
+    def _begin(self) -> None:
+        start = self._held.lstrip()
+        for form in self._forms:
+            if start.startswith(form.opening):
+                self._form, self._state = form, "thinking"
+                self._held = start[len(form.opening) :]
+                self._gap.clear()
+                return
+        if any(form.opening.startswith(start) for form in self._forms):
+            return
+        if not self._unopened:
+            self._state = "text"
+            self._held = self._pop_gap() + self._held
+        elif start:
+            self._form, self._state = _FORMS["think"], "thinking"
+            self._doubtful = [""]
+
+    def _think(self, deltas: list[Delta]) -> None:
+        closing = self._form.closing
+        end = self._held.find(closing)
+        if end >= 0:
+            self._emit(self._held[:end], deltas)
+            self._held = self._held[end + len(closing) :]
+            self._state, self._doubtful = "after", []
+            self._then = self._form.then
+        else:
+            kept = next((size for size in range(len(closing) - 1, 0, -1) if self._held.endswith(closing[:size])), 0)
+            cut = len(self._held) - kept
+            thought, self._held = self._held[:cut], self._held[cut:]
+            if not self._emitted and not thought.strip():
+                self._gap.append(thought)  # reasoning of white space only is dropped
+            else:
+                self._emit(thought, deltas)
+
+    def _pop_gap(self) -> str:
+        gap = "".join(self._gap)
+        self._gap.clear()
+        return gap
+
+    def _emit(self, thought: str, deltas: list[Delta]) -> None:
+        thought = self._pop_gap() + thought
+        if self._doubtful:
+            self._doubtful.append(thought)
+        if thought and (self._emitted or thought.strip()):
+            self._emitted = True
+            deltas.append(Thinking(thought))
+
+    def _leave(self, *, final: bool) -> None:
+        """Drop line breaks and separator text between the reasoning and the reply.
+
+        `final`: True at the end of the reply, so that no further text follows.
+        """
+        self._held = self._held.lstrip("\r\n")
+        then = self._then
+        if then and self._held.startswith(then):
+            self._held = self._held[len(then) :].lstrip("\r\n")
+            self._then = ""
+        elif then and self._held and then.startswith(self._held) and not final:
+            return
+        if self._held:
+            self._state = "text"

@@ -1,0 +1,109 @@
+"""Tools and their calls, as far as all wires treat them alike: cached definitions, strict mode and call ids.
+
+A session repeats its tools in every request. Each wire therefore encodes a tool, and a list of tools, only once: a
+result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar, TypeVarTuple
+
+import msgspec
+
+from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
+from anthropic_proxy.engine.messages.models.tools import ToolList
+from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+
+_KEPT = 1_024
+"""Maximum number of tool definitions in one cache. The least recently used one is removed."""
+_LISTS_KEPT = 64
+"""Maximum number of tool lists in one cache. The least recently used one is removed."""
+_MAX_CACHED_BYTES = 32 * 1024
+"""Maximum size in bytes of the JSON text of a cached tool. A larger one is encoded for every request."""
+
+_Options = TypeVarTuple("_Options")
+_Encoded = TypeVar("_Encoded")
+
+
+def cached_encoder(
+    encode: Callable[[Tool, WorkBudget, *_Options], _Encoded],
+) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
+    """Return a function that encodes one tool definition like `encode`, with a cache of the results.
+
+    The function raises `WorkLimitExceeded` if the work exceeds the `WorkBudget` that it receives.
+    """
+    encode_kept = WorkCache(encode, lambda tool: tool.source, _KEPT).get_or_encode
+
+    def encode_tool(tool: Tool, budget: WorkBudget, *options: *_Options) -> _Encoded:
+        with budget.error_field(budget.tool_schema_path(tool.name)):
+            return (encode if len(tool.source) > _MAX_CACHED_BYTES else encode_kept)(tool, budget, *options)
+
+    return encode_tool
+
+
+def cached_list_encoder(
+    encode: Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded],
+) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded]:
+    """Return a function that encodes a list of tools like `encode`, with a cache of the results.
+
+    Callers must not change a result, because it is shared.
+    """
+    encode_kept = WorkCache(encode, None, _LISTS_KEPT).get_or_encode
+
+    def encode_list(tools: Sequence[Tool], budget: WorkBudget, *options: *_Options) -> _Encoded:
+        return (encode_kept if isinstance(tools, ToolList) else encode)(tools, budget, *options)
+
+    return encode_list
+
+
+def tool_description(tool: Tool, *further_texts: str) -> str:
+    """Return the client's description of a tool, `further_texts`, and the client's input examples. "": no text."""
+    examples = bytes(tool.input_examples)
+    shown = ""
+    if examples not in (b"", b"[]", b"null"):
+        shown = f"Examples of input: {msgspec.json.format(examples, indent=-1).decode()}"
+    return "\n\n".join(filter(None, (tool.description, *further_texts, shown)))
+
+
+class StrictMode(NamedTuple):
+    """Decision on strict mode for one tool. In strict mode, the arguments of a call always match the schema."""
+
+    is_strict: bool
+    losses: tuple[str, ...]
+    """Text for a fidelity note if the client's `strict` is not sent. Empty: it is sent, or the client did not set
+    it."""
+
+
+def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
+    """Return the value of `strict` to send for a tool.
+
+    `qualifies`: strict mode allows the schema of the tool. `sends_strict`: the server has a strict mode.
+    """
+    if not tool.strict or (qualifies and sends_strict):
+        return StrictMode(bool(tool.strict), ())
+    why = "the schema does not fit strict mode" if sends_strict else "the server has no known strict mode"
+    return StrictMode(is_strict=False, losses=(f"strict was not sent: {why}",))
+
+
+_KEEPABLE = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""Pattern of the tool call ids that the Messages API accepts."""
+
+
+class ToolCallIds:
+    """Assigns the tool call ids of one reply. A valid and unique id of the provider is kept, any other is replaced."""
+
+    def __init__(self, call: Call[BaseDialect]) -> None:
+        self._call = call
+        self._used_ids: set[str] | None = None
+        """Tool call ids in the client's messages and in this reply. None: not collected yet."""
+
+    def assign_client_id(self, upstream_id: str | None) -> str:
+        """Return the id that the client receives for a tool call, and record it as used."""
+        if self._used_ids is None:
+            blocks = (block for message in self._call.request.messages for block in message.blocks)
+            self._used_ids = {block.id for block in blocks if isinstance(block, ToolUseBlock)}
+        if not upstream_id or upstream_id in self._used_ids or not _KEEPABLE.fullmatch(upstream_id):
+            upstream_id = self._call.new_id("toolu_px")
+        self._used_ids.add(upstream_id)
+        return upstream_id

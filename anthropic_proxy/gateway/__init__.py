@@ -1,0 +1,1 @@
+"""The running server: settings, HTTP, endpoints, workers, shared limits, telemetry."""

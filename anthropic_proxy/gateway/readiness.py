@@ -1,0 +1,425 @@
+"""Check of providers and settings before the first request: providers that can be called, and problems of the settings.
+
+The start-up summary, the command `doctor` and the web pages show the result. No request is sent to a provider.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers import Provider, find_registry
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.routing.health import CircuitBreakers
+from anthropic_proxy.engine.routing.router import (
+    TierMapping,
+    choose_models,
+    describe_missing_key,
+    find_preferred_provider,
+    list_rule_choices,
+    list_rule_problems_and_warnings,
+    list_tier_mappings,
+    should_query_ollama,
+)
+from anthropic_proxy.gateway.settings import TIERS, Settings
+from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.masking import mask_setting
+from anthropic_proxy.gateway.settings.text_file import read_bounded_file
+from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
+
+_MAX_KEYS = 3
+"""Maximum number of API keys of one provider that are listed, masked. Further keys appear as a count."""
+_MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
+_MAX_MODELS = 3
+"""Maximum number of models that one warning names. Further models appear as a count."""
+_MAX_TIERS = 2
+"""Maximum number of Claude tiers that one line names. An ellipsis stands for further tiers."""
+
+
+class ReadyProvider(Struct, frozen=True):
+    """A provider that can be called, with a text about its keys or models for the start-up summary."""
+
+    name: str
+    """Prefix of the provider's settings in lower case (`gemini`), or its name in the configuration file."""
+    state: str
+    """Redacted keys and their source (`…1234, .env`), number of models (`3 models`), project, or URL."""
+    model_count: int | None = None
+    """Number of models that the server of the provider lists. None: the list is unknown."""
+
+
+class Readiness(Struct):
+    """The providers that can be called, those without a key, and the problems of the settings."""
+
+    ready: list[ReadyProvider]
+    """Providers that can be called: key or address are set, and their packages are installed."""
+    obstacles: list[str]
+    """Error texts about problems that prevent replies: of providers with models for Claude tiers, and of enabled
+    features."""
+    advice: list[str]
+    """Error texts about other providers. These problems affect only requests that name the provider."""
+    unset: list[str]
+    """Names of providers without an API key: `gemini`."""
+
+
+def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
+    """Return the providers that can be called, those without a key, and the problems of the settings."""
+    used = find_used_models(settings, catalog)
+    found = Readiness([], find_feature_problems(settings), [], [])
+    for provider in find_registry(settings):
+        if not (provider.offered_to_users or provider.name in used) or provider.name == "demo":
+            continue
+        missing_key = describe_missing_key(provider, settings)
+        if not missing_key and (provider.offered_to_users or provider.name in used):
+            obstacles = find_provider_problems(provider, used.get(provider.name, ()), settings, catalog)
+            (found.obstacles if provider.name in used else found.advice).extend(obstacles)
+            if not obstacles and (ready := _find_state(provider, settings, catalog)):
+                found.ready.append(ready)
+        elif missing_key and provider.is_configured:
+            found.advice.extend([] if provider.name in used else [missing_key])
+        elif missing_key and provider.offered_to_users:
+            found.unset.append(_name(provider))
+    problems, warnings = list_rule_problems_and_warnings(settings, catalog)
+    found.obstacles.extend(problems)
+    found.advice.extend(warnings)
+    return found
+
+
+def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:
+    """Return the models that the settings use, as a mapping from provider name to model ids.
+
+    These are the models for Claude tiers (opus …) with their fallbacks, and the models in routes of the configuration
+    file.
+    """
+    by_prefix = {provider.prefix: provider.name for provider in find_registry(settings)}
+    used: dict[str, list[str]] = {}
+    for row in list_tier_mappings(settings, catalog):
+        for target in (row.target, *row.fallbacks):
+            prefix, _, model = target.partition("/")
+            models = used.setdefault(by_prefix[prefix], [])
+            if model not in models:
+                models.append(model)
+    for _, choice in list_rule_choices(settings, catalog):
+        models = used.setdefault(choice.provider.name, [])
+        if choice.model not in models:
+            models.append(choice.model)
+    return used
+
+
+def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]:
+    """Yield one text for each setting that has no effect, with the remedy."""
+    used = find_used_models(settings, catalog)
+    for provider in find_registry(settings):
+        address = settings.base_urls.get(provider.name)
+        in_use = provider.name in used or settings.keys.get(provider.name) or provider.uses_installed_models
+        if address and not in_use and not provider.is_configured and provider.key_source == "settings":
+            names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
+            variable = next((name for name in names if name in settings.origins), names[0])
+            yield f"{variable} is set, but no request is sent there. Add PREFERRED_PROVIDER={provider.name}"
+    preferred = find_preferred_provider(settings, catalog)
+    named = [name for name in _MODEL_VARIABLES if name in settings.origins]
+    if named and preferred.name == "demo":
+        yield f"{_listed(named)} set, but no provider is configured, so the demo replies."
+    elif preferred.serves_claude and (named := [name for name in named if not name.startswith("MODEL_")]):
+        yield f"{_listed(named)} set, but {preferred.name} serves the requested models themselves."
+    yield from _list_shadowed_models(preferred, settings, catalog)
+
+
+def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Catalog) -> Iterator[str]:
+    """Yield one warning for each provider of the configuration file with models that need its prefix in a request.
+
+    Without the prefix, such a name goes to another provider that lists it, or is mapped like a Claude model.
+    """
+    for provider in find_registry(settings):
+        names = [name for name in provider.known_models if "/" not in name] if provider.is_configured else []
+        targets = {name: choose_models(name, preferred, settings, catalog)[0] for name in names}
+        shadowed = [name for name, choice in targets.items() if choice.provider.name != provider.name]
+        if shadowed:
+            more = f" and {len(shadowed) - _MAX_MODELS} more" if len(shadowed) > _MAX_MODELS else ""
+            yield (
+                f"[providers.{provider.name}] lists {', '.join(shadowed[:_MAX_MODELS])}{more}. Without a prefix, "
+                f"{shadowed[0]} is sent to {targets[shadowed[0]].prefixed_id}. "
+                f"For this server, request {provider.prefix}/{shadowed[0]}"
+            )
+
+
+def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
+    """Return the model mapping of the Claude tiers (opus …) as rows, in which tiers with the same mapping are joined.
+
+    The same mapping means the same models, decided by the same setting. A row is a pair: the names of its tiers as one
+    text, such as `haiku, sonnet`, and the mapping of the first tier. After two names, an ellipsis stands for others.
+    """
+    groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
+    for row in list_tier_mappings(settings, catalog):
+        groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)
+    rows = []
+    for group in groups.values():
+        tiers = ", ".join(row.tier for row in group[:_MAX_TIERS])
+        rows.append((f"{tiers} …" if len(group) > _MAX_TIERS else tiers, group[0]))
+    return rows
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
+
+
+def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> ReadyProvider | None:
+    """Return a configured provider with the text about its keys, model count or address. None: state unknown."""
+    name = _name(provider)
+    if keys := settings.keys.get(provider.name, ()):
+        listed_keys = ", ".join(map(str, keys[:_MAX_KEYS]))
+        more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+        source = settings.origins.get(provider.key_variable or "", "set").partition(" line")[0]
+        return ReadyProvider(name, f"{listed_keys}{more}, {source}")
+    if (listed := catalog.cached_model_ids(provider.name)) is not None:
+        return ReadyProvider(name, f"{len(listed)} model{'' if len(listed) == 1 else 's'}", len(listed))
+    if provider.transport == "litellm":
+        return ReadyProvider(name, "installed")
+    if provider.key_source == "google":
+        state = find_google_project(settings) or ""
+    else:
+        state = settings.base_urls.get(provider.name, "")
+    return ReadyProvider(name, state) if state else None
+
+
+def _name(provider: Provider) -> str:
+    return provider.env_prefix.lower() or provider.name
+
+
+class RetirementNotice(NamedTuple):
+    """Notice that the model of a Claude tier (opus, sonnet, haiku …) is retired, with its successor."""
+
+    text: str
+    """Vendor, model and date of the retirement, followed by `Its successor:`."""
+    env_line: str
+    """Line for `.env` that selects the successor: `BIG_MODEL=openai/gpt-5.5`."""
+
+
+def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNotice | None:
+    """Return a notice if the model of a Claude tier (opus …) was retired on `today` or earlier.
+
+    None: no retirement of the model was announced, or its date is after `today`.
+    """
+    retired = tier_mapping.retirement
+    if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
+        return None
+    prefix, _, model = tier_mapping.target.partition("/")
+    line = f"{tier_mapping.reason.partition(',')[0]}={prefix}/{retired.successor}"
+    return RetirementNotice(
+        f"{tier_mapping.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line
+    )
+
+
+def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
+    """Return two lists of texts: problems that prevent replies, and warnings about the settings.
+
+    A model that was retired on `today` or earlier gets a warning.
+    """
+    rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
+    problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
+    retired = filter(None, (describe_retirement(row, today) for row in rows))
+    advice = [f"{sentence}  {assignment}" for sentence, assignment in retired]
+    warnings = (*settings.warnings, *advice, *found.advice, *list_ignored_settings(settings, catalog))
+    return list(problems), list(dict.fromkeys(warnings))
+
+
+_DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
+"""File that `gcloud auth application-default login` writes (cloud.google.com, "How Application Default Credentials
+works", read 2026-11)."""
+_KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
+"""LiteLLM provider prefix → first word of the provider's key variables, if it is not the prefix in upper case."""
+
+
+def find_provider_problems(
+    provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog
+) -> list[str]:
+    """Return one error text with a remedy for each problem that prevents calls to a provider.
+
+    `models` are the ids, without prefix, that the settings use.
+    """
+    if provider.key_source == "google":
+        return _check_google(settings)
+    if provider.transport == "litellm":
+        return _check_litellm(models, settings)
+    if provider.uses_installed_models:
+        return _check_pulled(provider, models, settings, catalog)
+    return []
+
+
+def find_feature_problems(settings: Settings) -> list[str]:
+    """Return one text for each enabled feature that cannot work, because a package or a key is missing."""
+    problems = []
+    if settings.fetch_urls and not _is_installed("lxml"):
+        problems.append(
+            f"FETCH_URLS needs lxml to read HTML pages, which is not installed:  {build_extra_install_command('fetch')}"
+        )
+    if settings.has_traces() and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+        problems.append(
+            "Traces need the OpenTelemetry SDK, which is not installed, so none are sent. Install it, or set "
+            f"OTEL_TRACES_EXPORTER=none:  {build_extra_install_command('otel')}"
+        )
+    if settings.search is not None and settings.search.problem and settings.search_url is None:
+        problems.append(f"Web searches fail: {settings.search.problem}")
+    return problems
+
+
+def find_google_project(settings: Settings) -> str | None:
+    """Return the Google Cloud project id from the settings, else from the credentials file. None: neither has one."""
+    if settings.vertex_project:
+        return settings.vertex_project
+    content = _load(_credentials_file(settings))
+    named = content.get("project_id") or content.get("quota_project_id") if isinstance(content, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def _check_google(settings: Settings) -> list[str]:
+    obstacles = []
+    if not _is_installed("google.auth"):
+        obstacles.append(
+            f"Vertex AI needs google-auth, which is not installed:  {build_extra_install_command('vertex')}"
+        )
+    file = _credentials_file(settings)
+    named = settings.google_credentials_file
+    if named == UNRESOLVED_KEY:  # only the running proxy has it
+        return obstacles
+    content = _load(file)
+    if isinstance(content, str):
+        origin = settings.origins.get("GOOGLE_APPLICATION_CREDENTIALS", "set")
+        where = f"GOOGLE_APPLICATION_CREDENTIALS ({origin})" if named else "The file of Application Default Credentials"
+        if named or os.path.exists(file):
+            obstacles.append(
+                f"{where} cannot be used: {mask_setting('GOOGLE_APPLICATION_CREDENTIALS', str(file))}: {content}."
+            )
+        else:
+            obstacles.append(
+                "Vertex AI has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  "
+                "gcloud auth application-default login  (on Google Cloud the metadata server may supply them)"
+            )
+    if find_google_project(settings) is None:
+        obstacles.append("Vertex AI has no project: set VERTEX_PROJECT in .env or in the environment.")
+    return obstacles
+
+
+def _check_litellm(models: Sequence[str], settings: Settings) -> list[str]:
+    if not _is_installed("litellm"):
+        return [f"LiteLLM is not installed:  {build_extra_install_command('litellm')}"]
+    names = {secret.origin.upper() for secret in settings.other_secrets}
+    stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
+    return [
+        f"{stem} has no key: LiteLLM reads it from a variable {_stem(stem)}_…, and none is set."
+        for stem in stems
+        if not any(name.startswith(f"{_stem(stem)}_") for name in names)
+    ]
+
+
+def _stem(prefix: str) -> str:
+    return _KEY_STEMS.get(prefix, prefix.upper().replace("-", "_"))
+
+
+def _check_pulled(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
+    listed = catalog.cached_model_ids(provider.name)
+    if listed is None:
+        if not models or not should_query_ollama(settings):
+            return []
+        address = settings.base_urls.get(provider.name, provider.base_url)
+        return [f"{provider.title} did not answer at {address}. Start it with  ollama serve  or set its address."]
+    return [
+        f"{provider.title} has no model {model}. Get it with  ollama pull {model}"
+        for model in dict.fromkeys(models)
+        if not {model, f"{model}:latest"} & {*listed}
+    ]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _credentials_file(settings: Settings) -> Path:
+    return Path(os.path.expanduser(settings.google_credentials_file or _DEFAULT_CREDENTIALS))
+
+
+def _load(file: Path) -> Any:
+    """Return the JSON object of a credentials file. If the file cannot be used, return the reason as a string."""
+    try:
+        content = json.loads(read_bounded_file(file))
+    except OSError as error:
+        return describe_os_error(error)
+    except (ValueError, RecursionError):
+        return "it is not JSON"
+    return content if isinstance(content, dict) else "it is not a JSON object"
+
+
+def describe_setup(
+    settings: Settings,
+    catalog: Catalog,
+    breakers: CircuitBreakers | None = None,
+    credentials: Credentials | None = None,
+) -> Setup:
+    """Return the state of all providers, the model mapping, and the problems of the settings.
+
+    Blocked servers and skipped keys are included if `breakers` and `credentials` of the running proxy are given.
+    """
+    readiness = find_readiness(settings, catalog)
+    rows = group_tier_mappings(settings, catalog)
+    found = (*(problem for _, row in rows for problem in row.problems), *readiness.obstacles)
+    problems = list(dict.fromkeys(found))
+    ready = {provider.name: provider.state for provider in readiness.ready}
+    mapping = [
+        ModelMapping(tiers=tiers, target=row.target, fallbacks=row.fallbacks, reason=row.reason) for tiers, row in rows
+    ]
+    listed = _list_providers(settings, ready, [*problems, *readiness.advice])
+    providers = [_add_health(one, settings, breakers, credentials) for one in listed]
+    return Setup(providers=providers, mapping=mapping, problems=problems, advice=readiness.advice)
+
+
+def _list_providers(settings: Settings, ready: dict[str, str], problems: list[str]) -> Iterator[ProviderSetup]:
+    for provider in find_registry(settings):
+        name = provider.env_prefix.lower() or provider.name
+        if provider.name == "demo" or not (provider.offered_to_users or name in ready):
+            continue
+        address = settings.base_urls.get(provider.name) or provider.base_url
+        if name in ready:
+            yield _describe(provider, "ready", address, detail=ready[name])
+        elif problem := next((text for text in problems if text.startswith((provider.name, name))), ""):
+            yield _describe(provider, "problem", address, remedy=problem)
+        else:
+            yield _describe(provider, "unset", address, remedy=describe_missing_key(provider, settings) or "")
+
+
+def _add_health(
+    setup: ProviderSetup, settings: Settings, breakers: CircuitBreakers | None, credentials: Credentials | None
+) -> ProviderSetup:
+    """Return a copy of a provider's description with its open circuit (blocked calls) and its skipped keys."""
+    circuits = {} if breakers is None else breakers.list_open_circuits()
+    blocked = [found for upstream, found in circuits.items() if upstream.partition(" ")[0] == setup.name]
+    seconds, failure = max(blocked, default=(0.0, ""))
+    return structs.replace(
+        setup,
+        key_count=len(settings.keys.get(setup.name, ())),
+        cooldowns=[] if credentials is None else credentials.list_cooldown_seconds(setup.name),
+        open_seconds=seconds,
+        failure=failure,
+    )
+
+
+def _describe(
+    provider: Provider,
+    state: Literal["ready", "problem", "unset"],
+    address: str,
+    *,
+    detail: str = "",
+    remedy: str = "",
+) -> ProviderSetup:
+    return ProviderSetup(
+        name=provider.name, prefix=provider.prefix, state=state, detail=detail, base_url=address, remedy=remedy
+    )

@@ -1,0 +1,199 @@
+"""Record of a running proxy, from which commands learn where its settings come from.
+
+A server writes the record by `ServerRecord`, and `find_running_proxy` reads it. `load_settings_of` loads the settings.
+The record has the folder of the settings files, digests of these files, and the settings of the environment, without
+credentials. It is in the data directory of the user, one folder per port. The server holds the lock of this folder, so
+that the record of a server that has ended is not used.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.platforms.files import (
+    is_folder_locked,
+    is_written_by_user_only,
+    locked_folder,
+    repeat_while_read,
+)
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import (
+    ErrorList,
+    Secret,
+    Settings,
+    UnknownSecret,
+    find_changed_variables,
+    is_fixed_variable,
+    list_variables,
+    load_settings,
+)
+from anthropic_proxy.gateway.settings.backend_variables import list_backend_variables
+from anthropic_proxy.gateway.settings.env_writer import replace_file
+from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.masking import is_secret_variable, mask_setting
+
+_FILE_NAME = "settings.json"
+_LOCK_SECONDS = 1.0
+"""Maximum seconds for which a server waits for the lock. A command that checks for a server may delay it."""
+_NOT_HERE = "set in the server's environment only"
+"""Source of a setting, for `config show`."""
+_UNKNOWN_FIELDS = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+"""Variable → field with a `Secret`. Only a command that uses the value needs it."""
+_OF_EACH_PROCESS = ("HOST", "PORT")
+"""Settings that a command has for itself: it has found the proxy by them."""
+
+
+class RunningProxy(Struct, frozen=True):
+    """Source of the settings of a proxy that runs on this machine."""
+
+    env_file: str | None
+    """Absolute path of its `.env`, which may not exist. None: it reads no files."""
+    variables: Mapping[str, str]
+    """Settings in its environment whose values have no credential."""
+    keys: Sequence[str]
+    """Names of the other settings in its environment, and of variables to which the configuration file refers."""
+    files: Mapping[str, str]
+    """Path → digest, for the settings files as it has read them."""
+    changed: Sequence[str]
+    """Variables that a reload found changed, and that take effect at its next start."""
+
+
+def describe_source(settings: Settings, changed: Sequence[str] = ()) -> RunningProxy:
+    """Return where settings come from, in the form of the record.
+
+    `changed`: variables whose change takes effect at the next start of the server.
+    """
+    env_file = None if settings.env_file is None else str(Path(settings.env_file).absolute())
+    given = {name: text.reveal() for name, text in settings.raw_values.items() if _is_of_environment(settings, name)}
+    plain = {name: text for name, text in given.items() if mask_setting(name, text) == text}
+    referenced = [name for name, one in settings.referenced_variables.items() if one.origin == "environment"]
+    names = [*(name for name in given if name not in plain), *referenced]
+    return RunningProxy(env_file, plain, names, settings.files, changed)
+
+
+def _is_of_environment(settings: Settings, name: str) -> bool:
+    return settings.origins.get(name) == "environment" and name not in _OF_EACH_PROCESS
+
+
+class ServerRecord:
+    """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record."""
+
+    def __init__(self, port: int | None) -> None:
+        self._port = port
+        self._held = ExitStack()
+        """Owner of the lock and of the file."""
+        self._file: Path | None = None
+        """None: there is no record."""
+        self._started: Settings | None = None
+        """Settings at the start of the server."""
+
+    def open(self, settings: Settings, *, waits: bool = True) -> None:
+        """Write the record. There is none if the data directory cannot be written, or another process has the lock.
+
+        `waits`: wait for a command that checks the lock, at most `_LOCK_SECONDS`.
+        """
+        folder = _find_folder(settings.data_directory, self._port)
+        if folder is None:
+            return
+        with ExitStack() as stack, suppress(OSError, TimeoutError, ConfigurationError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(locked_folder(folder, _LOCK_SECONDS if waits else 0.0))
+            file = folder / _FILE_NAME
+            repeat_while_read(lambda: file.unlink(missing_ok=True))
+            stack.callback(_remove, file)
+            _write(file, describe_source(settings))
+            self._file, self._started, self._held = file, settings, stack.pop_all()
+
+    def update(self, settings: Settings) -> None:
+        """Replace the record after a reload of the settings."""
+        if self._file is not None and self._started is not None:
+            changed = [name for name in find_changed_variables(self._started, settings) if is_fixed_variable(name)]
+            with suppress(ConfigurationError):
+                _write(self._file, describe_source(settings, changed))
+
+    def close(self) -> None:
+        """Remove the record. Called when the server stops."""
+        self._file = None
+        self._held.close()
+
+
+def _write(file: Path, proxy: RunningProxy) -> None:
+    replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        repeat_while_read(lambda: file.unlink(missing_ok=True))  # a command may read it at this moment
+
+
+def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:
+    """Return the record of the proxy that runs on a port of this machine. None: there is none."""
+    folder = _find_folder(data_directory, port)
+    if folder is None or not is_written_by_user_only(file := folder / _FILE_NAME):
+        return None
+    with suppress(OSError, msgspec.MsgspecError):
+        if is_folder_locked(folder):  # else the server has ended
+            return msgspec.json.decode(file.read_bytes(), type=RunningProxy)
+    return None
+
+
+def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:
+    """Return the settings of the running proxy on `port`, as far as they are known here.
+
+    A key that only its environment has is replaced by `UNRESOLVED_KEY`. If the command sends requests
+    (`resolves_keys`), such a provider has no key, with the reason. Another setting whose value is not in the record has
+    no substitute. `ConfigurationError` is raised if the command uses it: at once for a setting of providers and
+    `resolves_keys`, and when an `UnknownSecret` is revealed.
+    """
+    variables = list_variables(PROVIDERS)
+    own = {*variables, *proxy.variables, *proxy.keys} - {*_OF_EACH_PROCESS}
+    kept = {name: text for name, text in environ.items() if name not in own}
+    here = {name: environ[name] for name in proxy.keys if environ.get(name)}
+    missing = [name for name in proxy.keys if name not in here]
+    # a variable that is no setting is one to which a key of the configuration file refers
+    unknown = {name: UNRESOLVED_KEY for name in missing if is_secret_variable(name) or name not in variables}
+    unknown_secrets = {name: UnknownSecret(name, port) for name in {*missing} - {*unknown}}
+    errors = ErrorList()
+    for name in sorted(unknown_secrets.keys() & list_backend_variables(PROVIDERS)) if resolves_keys else ():
+        with errors.collect():
+            unknown_secrets[name].reveal()
+    errors.require_empty()
+    given = {**kept, **proxy.variables, **here, **unknown}
+    settings = load_settings(given, PROVIDERS, env_file=proxy.env_file, resolves_keys=resolves_keys)
+    settings = _hide(settings, unknown_secrets)
+    problems = {
+        provider: f"{keys[0].origin.partition(' ')[0]} is set in the environment of the running proxy only. "
+        "Set it here too."
+        for provider, keys in settings.keys.items()
+        if keys[0].reveal() == UNRESOLVED_KEY
+    }
+    if not resolves_keys or not problems:
+        return settings
+    return structs.replace(
+        settings,
+        preferred_provider=choose_preferred_provider_name(settings, None),
+        keys={name: keys for name, keys in settings.keys.items() if name not in problems},
+        key_problems={**settings.key_problems, **problems},
+    )
+
+
+def _hide(settings: Settings, unknown: Mapping[str, UnknownSecret]) -> Settings:
+    """Return the settings with the unknown values, by name of their variable, which `.env` may set too."""
+    fields: dict[str, object] = {field: unknown[name] for name, field in _UNKNOWN_FIELDS.items() if name in unknown}
+    if "GOOGLE_APPLICATION_CREDENTIALS" in unknown:
+        fields["google_credentials_file"] = UNRESOLVED_KEY
+    return structs.replace(
+        settings,
+        **fields,
+        raw_values={**settings.raw_values, **dict.fromkeys(unknown, Secret("…"))},
+        origins={**settings.origins, **dict.fromkeys(unknown, _NOT_HERE)},
+    )
+
+
+def _find_folder(data_directory: Path | None, port: int | None) -> Path | None:
+    return None if data_directory is None or not port else data_directory / "servers" / str(port)

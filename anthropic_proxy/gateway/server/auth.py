@@ -1,0 +1,251 @@
+"""Authentication of a client request by its headers and address, before the proxy reads its body.
+
+If the proxy has keys for its clients, such as `PROXY_API_KEY`, every request to the API needs one. Otherwise only
+clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set.
+"""
+
+import functools
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    PermissionDenied,
+)
+from anthropic_proxy.gateway.client_keys import find_credentials, find_matching_key
+from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
+from anthropic_proxy.gateway.server.request_body import reject_ambiguous_framing, require_within_limits
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Client, Policy
+
+PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", ERROR_CATALOG_PATH})
+"""URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
+_FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
+"""Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
+"""Values of the header `Sec-Fetch-Site` for requests that no web page of a foreign site made."""
+_FORWARDING_HEADERS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})
+_LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
+
+async def authenticate(
+    scope: Mapping[str, Any],
+    headers: Mapping[str, str],
+    settings: Settings,
+    policies: Sequence[Policy],
+    *,
+    route_checks_key: bool = False,
+) -> Client:
+    """Return the client of a request.
+
+    If `route_checks_key` is True, a request without a key is allowed, because the plugin's route checks keys itself.
+
+    Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the
+    client may not use. If the proxy has no keys, requests from other machines, and from web pages of other sites, also
+    raise `PermissionDenied`.
+    """
+    reject_ambiguous_framing(scope, headers)
+    require_within_limits(scope, headers)
+    if scope["path"] in PUBLIC_PATHS:
+        return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
+    if settings.monitor_api_keys:
+        number = find_matching_key(find_credentials(headers), settings.monitor_api_keys)
+        if number is not None:
+            path = scope["path"]
+            if scope["method"] not in ("GET", "HEAD") or not (path == "/metrics" or path.startswith("/api/")):
+                raise PermissionDenied("A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.")
+            return Client(name=f"monitor key {number}", role="monitor")
+    for policy in policies:
+        if (client := await policy.identify(headers)) is not None:
+            _require_allowed_path(client, scope["path"])
+            return client
+    if settings.requires_client_key():
+        if route_checks_key and not find_credentials(headers):
+            return Client(name="")
+        return _identify_by_key(headers, settings)
+    _require_local_client(scope, headers, settings)
+    return Client(credential_forwardable=True, address_trusted=True)
+
+
+def require_auth_if_exposed(settings: Settings) -> None:
+    """Raise `ConfigurationError` if the proxy would listen for other machines although it requires no key.
+
+    The setting `ALLOW_UNAUTHENTICATED` permits this.
+    """
+    if not (is_loopback(settings.host) or settings.requires_client_key() or settings.allow_unauthenticated):
+        raise ConfigurationError(
+            f"{settings.host} can be reached from other machines, and no key is required. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere."
+        )
+
+
+def claude_code_command(address: str, settings: Settings) -> str:
+    """Return the shell command that starts Claude Code with this proxy. It contains a placeholder for the key."""
+    token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "'your key'" if settings.virtual_keys else "local"
+    return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
+
+
+def exposure_warning(settings: Settings, host: str) -> str:
+    """Return a warning if other machines can reach the proxy and no key is required. "": none, or `host` is unknown."""
+    if not host or is_loopback(host) or settings.requires_client_key():
+        return ""
+    if settings.allow_unauthenticated:
+        return (
+            "NO KEY IS REQUIRED (ALLOW_UNAUTHENTICATED=true): every client that reaches this port uses your "
+            "provider keys at your expense. Set PROXY_API_KEY, unless access is controlled elsewhere."
+        )
+    return (
+        "OTHER MACHINES CAN REACH THIS PORT, and no key is required: only clients on this machine are served. "
+        "Set PROXY_API_KEY to serve others, or listen on 127.0.0.1."
+    )
+
+
+def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
+    presented = find_credentials(headers)
+    if not presented and settings.virtual_keys:
+        raise AuthenticationFailed(
+            "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
+            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+            should_retry=False,
+        )
+    if not presented:
+        raise AuthenticationFailed(
+            "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
+            "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
+            should_retry=False,
+        )
+    number = find_matching_key(presented, settings.proxy_api_keys)
+    if number is None:
+        raise AuthenticationFailed("The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False)
+    return Client(name=f"key {number}")
+
+
+def _require_allowed_path(client: Client, path: str) -> None:
+    is_api = path.startswith("/v1/")
+    if client.role == "member" and not is_api:
+        raise PermissionDenied(
+            f"The key {client.name!r} is for the API below /v1/, not for {path!r}. Use one of PROXY_API_KEY or "
+            "ADMIN_API_KEY there."
+        )
+    if client.role == "admin" and is_api:
+        raise PermissionDenied(
+            "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
+            "anthropic-proxy keys create LABEL"
+        )
+
+
+def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
+    """Raise `PermissionDenied` for a request from another machine, or from a foreign web page in a local browser."""
+    peer = scope.get("client")
+    if not settings.allow_unauthenticated and peer is not None and not is_loopback(peer[0]):
+        raise PermissionDenied(
+            f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
+        )
+    if not settings.allow_unauthenticated and (hop := _find_remote_forwarded_client(headers)):
+        raise PermissionDenied(
+            f"Requests that a proxy forwards for {hop} are not served without a key. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
+        )
+    host = headers.get("host", "")
+    if not _host_allowed(_host_name(host), settings):
+        raise PermissionDenied(
+            f"Host {host!r} is not a name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set "
+            "PROXY_API_KEY."
+        )
+    origin = headers.get("origin")
+    if origin is not None and not _origin_allowed(origin, f"{scope.get('scheme', 'http')}://{host}", settings):
+        raise PermissionDenied(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
+    if headers.get("sec-fetch-site", "none") not in _SAME_SITE_VALUES:  # images and forms of a page send no Origin
+        raise PermissionDenied("Requests from a web page of another site are not served without PROXY_API_KEY.")
+
+
+def _is_trusted_address(
+    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
+) -> bool:
+    """Return True if a client is on this machine, or if `ALLOW_UNAUTHENTICATED` permits clients without a key.
+
+    The setting is ignored if clients need a key, or if a plugin policy identifies clients.
+    """
+    if settings.requires_client_key() or policies:
+        settings = structs.replace(settings, allow_unauthenticated=False)
+    try:
+        _require_local_client(scope, headers, settings)
+    except PermissionDenied:
+        return False
+    return True
+
+
+def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
+    """Return the non-local client address in `Forwarded`, `X-Forwarded-For` or `X-Real-IP`; "" if there is none."""
+    if _FORWARDING_HEADERS.isdisjoint(headers):
+        return ""
+    hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
+    hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
+    names = (hop.strip().strip('"').strip() for hop in hops)
+    for name in filter(None, names):
+        if not is_loopback(name.lower() if _is_address(name) else _host_name(name)):
+            return name
+    return ""
+
+
+def _host_allowed(host: str, settings: Settings) -> bool:
+    if is_loopback(host) or host in settings.allowed_hosts:
+        return True
+    # DNS rebinding needs a host name, so every IP address is accepted if every client is
+    return settings.allow_unauthenticated and _is_address(host)
+
+
+def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
+    """Return True if a web page with this `Origin` header may call the proxy.
+
+    Allowed are pages of this machine, of the names in `ALLOWED_HOSTS`, and of the proxy itself (`own`).
+    """
+    # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
+    _, found, host = origin.partition("://")
+    name = _host_name(host) if found else origin  # `null`
+    return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
+
+
+def _split_origin(origin: str) -> tuple[str, str, str] | None:
+    """Return scheme, host and port of an `Origin` header. None: the origin has no host, for example `null`."""
+    scheme, found, host = origin.lower().partition("://")
+    name = _host_name(host) if found else ""
+    if not name:
+        return None
+    port = host.rpartition(":")[2] if host[-1:] != "]" and ":" in host else ""
+    return scheme, name, port or _DEFAULT_PORTS.get(scheme, "")
+
+
+@functools.lru_cache(maxsize=16)
+def _host_name(host: str) -> str:
+    """Return the name or IP address in a `Host` header in lower case, without port and brackets. "": invalid."""
+    found = _HOST.fullmatch(host)
+    return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
+
+
+@functools.lru_cache(maxsize=256)
+def is_loopback(host: str) -> bool:
+    """Return True if a host name or IP address always means this machine: `localhost`, `127.0.0.1`, `::1`."""
+    if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,456 @@
+"""HTTP endpoints of the proxy, and `serve_request`, which authenticates a client request and passes it to its endpoint.
+
+An endpoint is an async function that serves one method and URL path. `ENDPOINTS` contains those with fixed paths,
+`find_endpoint` also knows the others, and plugins have routes of their own.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from anthropic_proxy import __version__
+from anthropic_proxy.engine.exchange import forwarding
+from anthropic_proxy.engine.exchange.admission import admitted_token_count_request
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
+from anthropic_proxy.engine.exchange.recording import start_recording
+from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
+from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
+from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
+from anthropic_proxy.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    ProxyError,
+    RequestTooLarge,
+    ShuttingDown,
+    UnknownModel,
+)
+from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
+from anthropic_proxy.gateway.route_table import FoundRoute
+from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
+from anthropic_proxy.gateway.server.request_body import decode_headers, pop_complete_body, read_body
+from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
+from anthropic_proxy.gateway.server.responses import json_headers
+from anthropic_proxy.gateway.server.web_page import (
+    SECURITY_HEADERS,
+    build_setup_view,
+    render_error_catalog,
+    render_web_page,
+)
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
+from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, stream_request_events
+from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
+
+Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
+"""Type of an async function that serves one authenticated client request and sends the response to the sink."""
+RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH = "/api/requests/recent", "/api/requests/live"
+PROBE_PATHS = PUBLIC_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
+"""URL paths for health probes, metrics collectors and views of requests. Plugins receive no record of these requests.
+"""
+_DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
+"""URL paths with frequent requests, which are logged only at level debug."""
+DEFAULT_MODELS_PER_PAGE = 20
+"""Number of models in one page of `GET /v1/models` if the query has no `limit`."""
+MAX_MODELS_PER_PAGE = 1000
+"""Maximum of the query parameter `limit` of `GET /v1/models`. A larger `limit` is rejected with 400."""
+_PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
+_CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
+_OTHER_FORMATS = {
+    "OpenAI's API": re.compile(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
+    "Gemini's API": re.compile(r"/v1(?:beta)?/models/[^/]+:\w+"),
+    "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
+}
+"""Name of another API → pattern of its URL paths. The error message for such a path contains the name."""
+_REDIS_FAILURES = {
+    "open": "unavailable, limits are approximated",
+    "closed": "unavailable, requests with limits are rejected",
+}
+"""Value of `REDIS_FAILURE` → text for `/readyz` while Redis is unavailable."""
+
+
+async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
+    """Authenticate the client of a request, read the body and call the endpoint. Exceptions become error responses."""
+    request_id = services.new_id("req_")
+    sink = AsgiSink(receive, send, request_id)
+    receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock(), method=scope["method"])
+    receipt.path = path if (path := scope["path"]) in ENDPOINTS else remove_repeated_v1(path)
+    number = services.in_progress.add_request(request_id, receipt.method, receipt.path)
+    headers, body_read, settings = decode_headers(scope), False, services.settings
+    route = None if receipt.path in ENDPOINTS else services.routes.find(receipt.path)
+    trace = read_trace_context(headers) if TRACEPARENT in headers else None
+    receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
+    try:
+        checks_key, policies = _checks_key_itself(receipt.method, route), services.policies
+        client = receipt.client = await authenticate(scope, headers, settings, policies, route_checks_key=checks_key)
+        endpoint: Endpoint
+        if route is None:
+            endpoint = find_endpoint(receipt.method, receipt.path)
+        elif receipt.method in route.routes:
+            endpoint = partial(_send_plugin_route, route, scope)
+        else:
+            raise _method_not_allowed(receipt.method, scope["path"], route.routes)  # noqa: TRY301
+        body: bytes | None = b""
+        if receipt.method not in ("GET", "HEAD") and (body := pop_complete_body(scope)) is None:
+            body = await read_body(receive)
+        if body is None:
+            raise ClientDisconnected  # noqa: TRY301
+        body_read = True
+        request = ClientRequest(request_id=request_id, client=client, headers=headers, body=body, number=number)
+        request.trace, request.path, request.receipt = receipt.trace, receipt.path, receipt
+        request.query = scope.get("query_string", b"").decode("latin-1")
+        del body  # the exchange frees the body after decoding, if no other reference exists
+        await endpoint(services, request, sink)
+    except ProxyError as error:
+        if not body_read and "expect" in headers:
+            error.closes_connection = True  # after `expect`, the client may or may not send the body
+        await _reject(services, receipt, sink, error, headers)
+    except ClientDisconnected:
+        receipt.outcome = "cancelled"
+        receipt.status = sink.status if sink.started else 0
+        _finish(services, receipt)
+    except asyncio.CancelledError:
+        if not sink.started:
+            await _reject(services, receipt, sink, ShuttingDown(), headers)
+    except Exception as error:  # noqa: BLE001  # every client receives an error body
+        await _reject(services, receipt, sink, log_internal_error(error, services, request_id), headers)
+    else:
+        if endpoint is not post_messages:  # `Exchange` logs its request
+            receipt.status = sink.status
+            _finish(services, receipt)
+    finally:
+        services.in_progress.remove_request(number)
+
+
+async def _reject(
+    services: Services, receipt: Receipt, sink: AsgiSink, error: ProxyError, headers: Mapping[str, str]
+) -> None:
+    record_client(receipt, headers)
+    record_failure(receipt, error, services.settings.reveal_proxy_keys())
+    _finish(services, receipt)
+    await sink.send_error_response(error)
+
+
+def _finish(services: Services, receipt: Receipt) -> None:
+    """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt (record) for plugins."""
+    receipt.duration_seconds = services.clock() - receipt.started_at
+    is_probe = receipt.path in PROBE_PATHS or services.routes.find(receipt.path) is not None
+    services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
+    if not is_probe:
+        services.receipts.queue_request_receipt(receipt, hide_if_successful=receipt.path in _DEBUG_LOGGED_PATHS)
+
+
+def log_rejected_request(
+    error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
+) -> Receipt:
+    """Log a client request that is no valid HTTP, and return its receipt with a new request id.
+
+    `proxy_keys` are the keys to mask in the log.
+    """
+    receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
+    record_failure(receipt, error, proxy_keys)
+    log.write_request(receipt)
+    return receipt
+
+
+def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
+    """Serve `POST /v1/messages`: send a reply of the model, streamed or as one message."""
+    if services.recorders:
+        sink.attach_body_recorder(start_recording(services, request))
+    return Exchange(services, request, sink).run()
+
+
+async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `POST /v1/messages/count_tokens`: send the provider's count of input tokens, or an estimate."""
+    async with admitted_token_count_request(services, request):
+        reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
+    await sink.send_json_reply(reply)
+
+
+async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /v1/models`: send one page of the proxy's own model list.
+
+    If the preferred provider serves Claude models and has a model list, that list is forwarded instead.
+    """
+    if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
+        await sink.send_json_reply(reply)
+        return
+    query = {name: values[-1] for name, values in parse_qs(request.query).items()}
+    models = list_models(services.settings, services.catalog)
+    await sink.send_response(200, msgspec.json.encode(_build_model_list_page(models, query)))
+
+
+async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404."""
+    if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
+        await sink.send_json_reply(reply)
+        return
+    entry = find_model(request.path.removeprefix("/v1/models/"), services.settings, services.catalog)
+    await sink.send_response(200, msgspec.json.encode(entry))
+
+
+def _build_model_list_page(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return one page of the proxy's model list, as the JSON object of Anthropic's `GET /v1/models`.
+
+    Raises `InvalidRequest` for an invalid limit or an unknown id in `query`.
+    """
+    requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
+    limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
+    if not 1 <= limit <= MAX_MODELS_PER_PAGE:
+        raise InvalidRequest(f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_MODELS_PER_PAGE}.")
+    ids = [entry.id for entry in models]
+    start, end = 0, len(ids)
+    if "after_id" in query:
+        start = _position(ids, "after_id", query["after_id"]) + 1
+    if "before_id" in query:
+        end = _position(ids, "before_id", query["before_id"])
+        start = max(start, end - limit)
+        has_more = start > 0
+    else:
+        has_more = start + limit < end
+    page = models[start : min(end, start + limit)]
+    return {
+        "data": page,
+        "has_more": has_more,
+        "first_id": page[0].id if page else None,
+        "last_id": page[-1].id if page else None,
+    }
+
+
+def _position(ids: Sequence[str], name: str, value: str) -> int:
+    if value not in ids:
+        raise InvalidRequest(f"{name}: {value!r} is not an id of this list.")
+    return ids.index(value)
+
+
+async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve batches, files and skills: forward the request to the preferred provider, if it has them."""
+    method = request.receipt.method if request.receipt else "GET"
+    async with admitted_token_count_request(services, request):
+        await forward_resource(services, request, method, sink)
+
+
+async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /api/requests/recent`: the finished and running requests of all workers, as JSON.
+
+    They have neither message content nor keys.
+    """
+    await sink.send_response(200, encode_requests(await services.receipts.feed.collect_snapshot()))
+
+
+async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
+    headers = {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+    }
+    await sink.send_route_response(RouteResponse(headers=headers, body=stream_request_events(services.receipts.feed)))
+
+
+async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /health` and `HEAD /health`: status `ok`, version and start time.
+
+    The response also has the state of the ledger (database of requests) and of Redis, if they are enabled.
+    """
+    body: dict[str, object] = {"status": "ok", **_version(services)}
+    if services.ledger_state is not None:
+        state = services.ledger_state()
+        body["ledger"] = {"condition": state.condition, "queued": state.queued_rows, "dropped": state.dropped_rows}
+    if (store := services.store.state).kind == "redis":
+        body["redis"] = {"available": store.available, "processes": store.processes}
+    await _send(request, sink, 200, body)
+
+
+async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    await _send(request, sink, 200, {"status": "ok"})
+
+
+async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /readyz`: 200 if the process accepts new requests, 503 while it stops.
+
+    A failed database or Redis does not change the status. Otherwise a load balancer would remove all instances of the
+    proxy, because they share the failed service.
+    """
+    draining = services.in_progress.draining
+    checks = {"server": "draining" if draining else "ok"}
+    if services.ledger_state is not None:
+        checks["ledger"] = services.ledger_state().condition
+    if (store := services.store.state).kind == "redis":
+        checks["redis"] = "ok" if store.available else _REDIS_FAILURES[services.settings.redis_failure]
+    status, text = (503, "draining") if draining else (200, "ready")
+    await _send(request, sink, status, {"status": text, "checks": checks})
+
+
+async def get_version(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    await _send(request, sink, 200, {"name": "anthropic-proxy", **_version(services)})
+
+
+async def get_hello(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /api/hello`, a greeting: Claude Code 2.1.330 sends `HEAD /api/hello` at each interactive start."""
+    await _send(request, sink, 200, {"message": "hello"})
+
+
+def _version(services: Services) -> dict[str, object]:
+    return {"version": __version__, "started_at": format_utc_time(services.started_at)}
+
+
+async def _send(request: ClientRequest, sink: AsgiSink, status: int, body: dict[str, object]) -> None:
+    headers = {**json_headers(request.request_id), "cache-control": "no-store"}
+    await sink.send_response(status, msgspec.json.encode(body), headers)
+
+
+async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve `GET /` and `HEAD /`: a web page for browsers, a JSON message for other clients.
+
+    The page shows models and providers only to clients on this machine, or if every client is served without a key.
+    """
+    settings = services.settings
+    scheme = "http" if settings.tls_certificate_file is None else "https"
+    command = claude_code_command(f"{scheme}://{request.headers.get('host', '127.0.0.1:8082')}", settings)
+    if not prefers_html(request.headers.get("accept", "")):
+        text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
+        headers = {"content-type": "application/json", "vary": "accept"}
+        body = msgspec.json.encode({"message": text})
+    else:
+        view = build_setup_view(settings, services.catalog) if request.client.address_trusted else None
+        needs_key = bool(settings.requires_client_key() or services.policies) or view is None
+        public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
+        paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
+        headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
+        body = render_web_page(command, view, paths).encode()
+    await sink.send_route_response(RouteResponse(headers=headers, body=body))
+
+
+async def get_error_catalog(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Serve the page with cause and remedy of each error, which is the same for every client."""
+    headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
+    await sink.send_route_response(RouteResponse(headers=headers, body=render_error_catalog().encode()))
+
+
+_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
+"""Pattern of one element of a comma-separated header. A quoted string without an end quote ends with the header."""
+_MEDIA_RANGE = re.compile(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
+_QUALITY = re.compile(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+_HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)
+
+
+def prefers_html(accept: str) -> bool:
+    """Return True if the request header `Accept` prefers HTML at least as much as JSON, as web browsers do.
+
+    A wildcard such as `*/*` does not count as HTML.
+    """
+    qualities: dict[str, float] = {}
+    for element in _ELEMENT.findall(accept):
+        found = _MEDIA_RANGE.match(element)
+        if found is None:
+            continue
+        weight = _QUALITY.search(element, found.end(1))
+        if weight is None and _HAS_QUALITY.search(element, found.end(1)):
+            continue  # an invalid weight
+        media_range, quality = found[1].lower(), float(weight[1]) if weight else 1.0
+        qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
+    # the most specific media type that includes JSON
+    json_ranges = ("application/json", "application/*", "*/*")
+    json_quality = next((qualities[name] for name in json_ranges if name in qualities), 0.0)
+    html_quality = qualities.get("text/html", 0.0)
+    return html_quality > 0 and html_quality >= json_quality
+
+
+async def _send_plugin_route(
+    found: FoundRoute, scope: Scope, services: Services, request: ClientRequest, sink: AsgiSink
+) -> None:
+    """Send the response of a plugin's route. Raises `RequestTooLarge` for a body above the limit of the route."""
+    route = found.routes[scope["method"]]
+    if len(request.body) > route.max_body_bytes:
+        raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
+    response = await route.respond(_to_route_request(request, scope, found.path_parameters))
+    await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
+
+
+def _checks_key_itself(method: str, found: FoundRoute | None) -> bool:
+    """Return True if the plugin that serves a path checks client keys itself, as for a sign-in page.
+
+    The server then accepts requests without a key.
+    """
+    route = found.routes.get(method) if found else None
+    return route is not None and route.checks_key
+
+
+def _to_route_request(
+    request: ClientRequest, scope: Mapping[str, Any], path_parameters: Mapping[str, str]
+) -> RouteRequest:
+    """Convert a client request to the `RouteRequest` that plugins receive. Headers that contain keys are left out."""
+    return RouteRequest(
+        method=scope["method"],
+        path=request.path,
+        path_parameters=path_parameters,
+        query=parse_qs(request.query, keep_blank_values=True) if request.query else {},
+        headers={name: value for name, value in request.headers.items() if name not in _CREDENTIAL_HEADERS},
+        body=request.body,
+        client=request.client,
+        scheme=scope.get("scheme", "http"),
+        address=(scope.get("client") or ("",))[0],
+        request_id=request.request_id,
+    )
+
+
+ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
+    "/v1/messages": {"POST": post_messages},
+    "/v1/messages/count_tokens": {"POST": post_count_tokens},
+    "/v1/models": {"GET": get_models},
+    "/": {"GET": get_root, "HEAD": get_root},
+    ERROR_CATALOG_PATH: {"GET": get_error_catalog, "HEAD": get_error_catalog},
+    "/health": {"GET": get_health, "HEAD": get_health},
+    "/livez": {"GET": get_livez, "HEAD": get_livez},
+    "/readyz": {"GET": get_readyz, "HEAD": get_readyz},
+    "/version": {"GET": get_version, "HEAD": get_version},
+    "/api/hello": {"GET": get_hello, "HEAD": get_hello},
+    RECENT_REQUESTS_PATH: {"GET": get_recent_requests},
+    LIVE_REQUESTS_PATH: {"GET": get_live_requests},
+}
+"""URL path → HTTP method → function that serves such requests."""
+
+
+def remove_repeated_v1(path: str) -> str:
+    """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged.
+
+    Clients send such a path if their base URL ends in `/v1`, because they append paths such as `/v1/messages` to it.
+    """
+    return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
+
+
+def find_endpoint(method: str, path: str) -> Endpoint:
+    """Return the endpoint of the proxy itself for an HTTP method and URL path.
+
+    Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
+    """
+    methods = ENDPOINTS.get(path)
+    if methods is None and path.startswith("/v1/models/"):
+        methods = {"GET": get_model}
+    elif methods is None and RESOURCE_PATHS.fullmatch(path):
+        methods = dict.fromkeys(("GET", "POST", "DELETE"), send_resource)
+    if methods is None:
+        text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
+        for api, pattern in _OTHER_FORMATS.items():
+            if pattern.fullmatch(path):
+                text += f" This proxy accepts Anthropic's Messages API; the client uses the format of {api}."
+        if path.rstrip("/") == "/dashboard":
+            command = build_extra_install_command("dashboard")
+            text += f" The dashboard is not installed. Install it and start the proxy again: {command}"
+        raise UnknownModel(text)
+    if method not in methods:
+        raise _method_not_allowed(method, path, methods)
+    return methods[method]
+
+
+def _method_not_allowed(method: str, path: str, allowed: Collection[str]) -> MethodNotAllowed:
+    return MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(allowed)}.", allowed)

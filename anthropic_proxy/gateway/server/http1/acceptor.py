@@ -1,0 +1,130 @@
+"""Accepts client connections on the listening socket, up to the number that the limit of open files allows.
+
+Further connections wait in the backlog, the kernel's queue of the socket.
+"""
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.gateway.platforms.processes import max_client_connections
+from anthropic_proxy.gateway.platforms.sockets import SocketEvents
+from anthropic_proxy.gateway.server.http1.lifecycle import ConnectionLifecycle
+
+if TYPE_CHECKING:
+    import ssl
+
+MAX_ACCEPTS_PER_ITERATION = 64
+"""Maximum number of client connections accepted in one iteration of the event loop."""
+MAX_ACCEPTS_AT_SHUTDOWN = 4096
+"""Maximum number of client connections accepted from the backlog when the server stops: more than its maximum size."""
+ACCEPT_PAUSE_SECONDS = 0.1
+"""Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
+HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
+"""Maximum seconds for a client to send its request headers while the number of connections is at its maximum."""
+HANDSHAKE_TIMEOUT_SECONDS = 10.0
+"""Maximum seconds of a TLS handshake with a client. After this time the connection is closed."""
+HANDSHAKE_GRACE_SECONDS = 1.0
+"""Maximum seconds for unfinished TLS handshakes when the server stops."""
+WARNING_INTERVAL_SECONDS = 60.0
+"""Minimum seconds between two logged warnings about the maximum number of connections."""
+_FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Acceptor:
+    """Acceptor of client connections on one listening socket. `find_tls_context` returns None for no TLS."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        new_protocol: Callable[[], ConnectionLifecycle],
+        connections: Collection[ConnectionLifecycle],
+        log_warning: Callable[[str], None],
+        find_tls_context: Callable[[], "ssl.SSLContext | None"] = lambda: None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events = SocketEvents(self._loop)
+        self._listener = listener
+        self._new_protocol = new_protocol
+        self._connections = connections
+        self._log_warning = log_warning
+        self._find_tls_context = find_tls_context
+        self._max_connections = max_client_connections()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._resume_timer: asyncio.TimerHandle | None = None
+        self._warned_at = -WARNING_INTERVAL_SECONDS
+        self._closed = False
+
+    def start(self) -> None:
+        self._resume_timer = None
+        self._events.on_readable(self._listener, self._accept)
+
+    async def close(self) -> None:
+        """Close the socket after the connections in its backlog are accepted. The kernel would reset them."""
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
+        else:
+            self._events.ignore_readable(self._listener)
+        self._closed = True
+        self._accept(MAX_ACCEPTS_AT_SHUTDOWN)
+        self._listener.close()
+        if self._opening:
+            _, unfinished = await asyncio.wait(self._opening, timeout=HANDSHAKE_GRACE_SECONDS)
+            for task in unfinished:
+                task.cancel()
+
+    def _accept(self, limit: int = MAX_ACCEPTS_PER_ITERATION) -> None:
+        for _ in range(limit):
+            if len(self._connections) + len(self._opening) >= self._max_connections:
+                self._pause(f"{self._max_connections:,} clients are connected")
+                return
+            try:
+                client, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno in _FD_ERRORS:
+                    self._pause(describe_os_error(error))
+                return  # also if the backlog is empty or a client has disconnected
+            client.setblocking(False)
+            task = self._loop.create_task(self._open(client))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, client: socket.socket) -> None:
+        try:
+            context = self._find_tls_context()
+            if context is None:
+                await self._loop.connect_accepted_socket(self._new_protocol, client)
+            else:
+                timeout = HANDSHAKE_TIMEOUT_SECONDS
+                await self._loop.connect_accepted_socket(
+                    self._new_protocol, client, ssl=context, ssl_handshake_timeout=timeout
+                )
+        except OSError:
+            client.close()  # the client has disconnected, or the TLS handshake failed
+
+    def _pause(self, reason: str) -> None:
+        """Stop accepting for a while, and close connections that are idle or send their headers slowly."""
+        if self._closed:
+            return
+        self._events.ignore_readable(self._listener)
+        self._resume_timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self.start)
+        for connection in list(self._connections):
+            connection.close_if_idle()
+        slow = [
+            connection
+            for connection in self._connections
+            if connection.elapsed_head_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
+        ]
+        for connection in sorted(slow, key=ConnectionLifecycle.elapsed_head_seconds, reverse=True)[
+            :MAX_ACCEPTS_PER_ITERATION
+        ]:
+            connection.transport.abort()
+        if time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
+            self._warned_at = time.monotonic()
+            self._log_warning(
+                f"No more clients can be served for now: {reason}. A higher limit on open files allows more."
+            )

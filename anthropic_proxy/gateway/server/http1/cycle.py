@@ -1,0 +1,327 @@
+"""One client request and its response on an HTTP/1.1 connection.
+
+Theory of operation. `run_app` calls the ASGI application in a task. The application reads the body with `receive` and
+writes the response with `send`, while the connection adds received pieces of the body with `feed_body` in between. A
+body of tiny pieces must not wake the application for each of them. So the pieces are joined, and `receive` returns when
+the body is complete, after `WAKEUP_DELAY_SECONDS`, or when much has arrived. `_notified` is True if there is something
+to receive, and `_waiting` while the application waits for it. A body that is not read pauses the socket
+(`FlowControl`).
+
+The head of a response waits for the first piece of the body, so that both are one write.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from anthropic_proxy.gateway.server.request_body import COMPLETE_BODY_EXTENSION
+
+
+class FlowControl:
+    __slots__ = ("_body_unread", "_transport", "_writable", "paused_for_unparsed", "read_paused", "write_paused")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._writable = asyncio.Event()
+        self._body_unread = self.read_paused = self.write_paused = False
+        self.paused_for_unparsed = False
+        """True while the socket is not read because too many received bytes are unparsed."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the socket until `resume_reading`, because too much of the request body is buffered."""
+        self._body_unread = True
+        self._update()
+
+    def resume_reading(self) -> None:
+        """End the pause of `pause_reading`. If too many received bytes are unparsed, the socket stays unread."""
+        if self._body_unread:
+            self._body_unread = False
+            self._update()
+
+    def set_paused_for_unparsed(self, paused: bool) -> None:
+        self.paused_for_unparsed = paused
+        self._update()
+
+    def _update(self) -> None:
+        paused = self._body_unread or self.paused_for_unparsed
+        if paused != self.read_paused:
+            self.read_paused = paused
+            (self._transport.pause_reading if paused else self._transport.resume_reading)()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._writable.set()
+
+    async def wait_writable(self) -> None:
+        """Wait until the write buffer accepts bytes. Call this only if `write_paused` is True."""
+        await self._writable.wait()
+
+
+MAX_BUFFERED_BODY_BYTES = 1024 * 1024
+"""Bytes of buffered request body above which the socket is not read until the application calls `receive`."""
+MAX_JOINED_BODY_BYTES = 8 * 1024 * 1024
+"""Size of the buffered part of a request body that the application receives at once, before the rest has arrived."""
+WAKEUP_DELAY_SECONDS = 0.05
+"""Seconds for which pieces of a request body are collected before a waiting application receives them together."""
+HEADER_OVERHEAD_BYTES = 160
+"""Estimated memory of one parsed request header: a tuple and two bytes objects."""
+_SMALL_BYTES = 4096
+"""Size in bytes below which body pieces are joined in one buffer."""
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
+"""HTTP status (100 to 599) → encoded status line of a response: `HTTP/1.1 200 OK`."""
+_HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
+_BODILESS = (204, 304)
+_INTERNAL_ERROR_BODY = b"Internal Server Error"
+
+
+class AsgiApp(Protocol):
+    """Interface of an application that an ASGI server calls for each request."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class RequestResponseCycle:
+    """One client request and its response.
+
+    At the end of the request, `count_freed_bytes` receives the number of its body bytes, so that their memory can be
+    returned to the system. After the complete response, `on_response` is called to start the next request.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_close_connection",
+        "_consumed",
+        "_count_freed_bytes",
+        "_default_headers",
+        "_event",
+        "_flow",
+        "_head",
+        "_held",
+        "_left",
+        "_notified",
+        "_on_response",
+        "_pieces",
+        "_timer",
+        "_transport",
+        "_waiting",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+        "response_started",
+        "scope",
+        "waiting_for_100_continue",
+    )
+
+    def __init__(
+        self,
+        scope: dict[str, Any],
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        *,
+        default_headers: Sequence[tuple[bytes, bytes]],
+        keep_alive: bool,
+        waits_for_continue: bool,
+        count_freed_bytes: Callable[[int], None],
+        on_response: Callable[[], None],
+        close_connection: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._flow = flow
+        self._default_headers = default_headers
+        self._count_freed_bytes = count_freed_bytes
+        self._on_response = on_response
+        self._close_connection = close_connection
+        self.scope = scope
+        self.keep_alive = keep_alive
+        # True while the client waits for the interim response 100 before it sends the body
+        self.waiting_for_100_continue = waits_for_continue
+        self.disconnected = self.response_started = self.response_complete = False
+        self.more_body = True
+        self._pieces: list[bytes | bytearray] = []
+        self._held = self._consumed = 0
+        self._notified = self._waiting = False
+        self._event: asyncio.Event | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._head = b""
+        self._chunked = False
+        self._left: int | None = None
+        """Number of unsent bytes of the response body. None: the response has no `content-length`."""
+
+    def estimate_memory_bytes(self) -> int:
+        return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
+
+    def feed_body(self, piece: bytes) -> None:
+        """Add a piece of the request body. A full buffer pauses reading unless the application waits in `receive`."""
+        pieces = self._pieces
+        self._held += len(piece)
+        if len(piece) >= _SMALL_BYTES or not pieces:
+            pieces.append(piece)
+        elif isinstance(pieces[-1], bytearray):
+            pieces[-1] += piece
+        else:
+            pieces.append(bytearray(piece))
+        if self._held > (MAX_JOINED_BODY_BYTES if self._waiting else MAX_BUFFERED_BODY_BYTES):
+            if not self._waiting:
+                self._flow.pause_reading()
+            self.wake_receiver()
+
+    def finish_body(self) -> None:
+        self.more_body = False
+        self.wake_receiver()
+
+    def schedule_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is None and self._held and not self._notified:
+            self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
+
+    def wake_receiver(self) -> None:
+        """Make the current or next call of `receive` return, because body bytes or a disconnect are available."""
+        self._notified = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._event is not None:
+            self._event.set()
+
+    def mark_disconnected(self) -> None:
+        """Make `receive` return `http.disconnect`, and `send` drop its messages."""
+        self.disconnected = True
+        self.wake_receiver()
+
+    async def run_app(self, app: AsgiApp) -> None:
+        """Run the application for this request, then release the memory of the request.
+
+        If the response is incomplete, status 500 is sent or the connection is closed.
+        """
+        self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
+        try:
+            await app(self.scope, self.receive, self.send)
+        finally:
+            if not (self.response_complete or self.disconnected):
+                await self._end_incomplete()
+            del self.scope["extensions"]
+            self.release_resources()
+
+    def release_resources(self) -> None:
+        """Drop the buffered body and the callbacks to the connection, because the request has ended or is never run."""
+        self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
+        self._pieces = []
+        self._count_freed_bytes(self._consumed + self._held)
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI `receive`. After a disconnect or the complete response, the message is `http.disconnect`."""
+        if self.waiting_for_100_continue and not self._transport.is_closing():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not (self.disconnected or self.response_complete):
+            if self.more_body:
+                self._flow.resume_reading()
+            if not self._notified:
+                event = self._event = self._event or asyncio.Event()
+                event.clear()
+                self._waiting = True
+                try:
+                    await event.wait()
+                finally:
+                    self._waiting = False
+            self._notified = False
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
+
+    async def send(self, message: Any) -> None:
+        """ASGI `send`. Messages after a disconnect are dropped.
+
+        Raises `RuntimeError` for a wrong order or body length.
+        """
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.wait_writable()
+        if self.disconnected:
+            return
+        if self.response_started and not self.response_complete and message["type"] == "http.response.body":
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        elif not self.response_started and message["type"] == "http.response.start":
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self._head = self._encode_head(message["status"], message["headers"])
+        else:
+            raise RuntimeError(f"{message['type']!r} has no place here")
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                data += b"0\r\n\r\n"
+        elif self.scope["method"] == "HEAD":
+            data, self._left = b"", 0
+        else:
+            data = body
+            if self._left is not None:
+                self._left -= len(body)
+        if self._left and (self._left < 0 or not more):
+            raise RuntimeError("the length of the body differs from its content-length")
+        if self._head:
+            data, self._head = self._head + data, b""
+        if data:
+            self._transport.write(data)
+        if not more:
+            self.response_complete = True
+            self._pieces = []  # frees the memory, because the connection may stay idle for a long time
+            self.wake_receiver()
+            if not self.keep_alive:
+                self._close_connection()
+            self._on_response()
+
+    def _encode_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        fields = dict(headers)
+        if b"content-length" in fields:
+            self._left = int(fields[b"content-length"])
+        if fields.get(b"connection") == b"close":
+            self.keep_alive = False  # the line for it follows below
+            headers = [(name, value) for name, value in headers if name != b"connection"]
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in (*self._default_headers, *headers)]
+        encoded = b"".join(lines)
+        if encoded.count(b"\n") != len(lines) or _HEADERS.fullmatch(encoded) is None:
+            raise RuntimeError("a header cannot be sent as it is")
+        if not self.keep_alive:
+            encoded += b"connection: close\r\n"
+        if self._left is None and self.scope["http_version"] != "1.0":  # HTTP/1.0: closing the connection ends the body
+            self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
+        if self._chunked:
+            encoded += b"transfer-encoding: chunked\r\n"
+        return b"%b%b\r\n" % (STATUS_LINES[status], encoded)
+
+    def _pop_complete_body(self) -> bytes | None:
+        """Return the complete request body. None: incomplete, already received, or the client has disconnected."""
+        if self.more_body or self.disconnected or not self._notified:
+            return None
+        self._notified = False
+        return self._pop_pieces()
+
+    def _pop_pieces(self) -> bytes:
+        self._consumed += self._held
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        if len(pieces) == 1:
+            return bytes(pieces[0])
+        return b"".join(pieces)
+
+    async def _end_incomplete(self) -> None:
+        if self.response_started:
+            if self._head:
+                self._transport.write(self._head)
+            self._close_connection()
+            return
+        length = str(len(_INTERNAL_ERROR_BODY)).encode()
+        headers = [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self.send({"type": "http.response.body", "body": _INTERNAL_ERROR_BODY})
+
+
+def _do_nothing() -> None: ...

@@ -1,0 +1,184 @@
+"""Web pages of the server: the page at `/` for browsers, and the error catalog. They have no script and no keys."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from functools import cache
+from hashlib import sha256
+from html import escape
+
+from msgspec import Struct
+
+from anthropic_proxy import __version__
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import TierMapping, find_preferred_provider
+from anthropic_proxy.gateway.error_catalog import load_sections
+from anthropic_proxy.gateway.readiness import Readiness, find_readiness, group_tier_mappings
+from anthropic_proxy.gateway.settings import Settings
+
+_STYLE = """
+:root { color-scheme: light dark; --text: light-dark(#1b1f24, #e6e9ee); --muted: light-dark(#59636e, #9ba5b1);
+  --line: light-dark(#dde1e6, #2a2f38); --sunken: light-dark(#eff1f4, #1d2128); --accent: light-dark(#2453c7, #8fb2ff);
+  --ok: light-dark(#17693f, #5ccb90); --warn: light-dark(#8a5a00, #e5b454); --error: light-dark(#b3261e, #ff8a80); }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 960px; padding: 32px 16px; background: light-dark(#f6f7f9, #0f1216);
+  color: var(--text); font: 14px/20px Inter, system-ui, sans-serif; overflow-wrap: anywhere; }
+main { background: light-dark(#ffffff, #16191f); border: 1px solid var(--line); border-radius: 8px; padding: 24px; }
+header { display: flex; flex-wrap: wrap; gap: 8px 16px; justify-content: space-between; align-items: baseline; }
+h1 { margin: 0; font-size: 20px; line-height: 28px; font-weight: 600; }
+h1 small { font-size: 14px; font-weight: 400; color: var(--muted); }
+header + p { margin: 4px 0 24px; font-size: 16px; line-height: 24px; }
+section { display: grid; grid-template-columns: 96px minmax(0, 1fr); gap: 0 16px; padding: 16px 0;
+  border-top: 1px solid var(--line); }
+h2 { margin: 0; font-size: 14px; line-height: 20px; font-weight: 600; }
+p { margin: 0 0 4px; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { padding: 0 24px 4px 0; text-align: left; vertical-align: top; font-weight: 400; }
+code { font: 13px/20px ui-monospace, monospace; }
+pre { margin: 0 0 8px; padding: 8px 12px; background: var(--sunken); border-radius: 6px; white-space: pre-wrap; }
+ul { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 4px 24px; }
+a { color: var(--accent); } a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { margin: 0 0 20px; scroll-margin-top: 32px; }
+article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
+.catalog section { grid-template-columns: 160px minmax(0, 1fr); }
+.ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .quiet { color: var(--muted); }
+@media (max-width: 640px) { main { padding: 16px; } section, .catalog section { grid-template-columns: 1fr; }
+  td, th { display: block; padding-right: 0; } td.quiet { padding-bottom: 8px; } }
+""".strip()
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+"""Response headers of the web page, such as the security policy, which permits only the style sheet of the page."""
+_LINKS = {
+    "/dashboard": "Dashboard",
+    "/health": "Health as JSON",
+    "/v1/models": "Models as JSON",
+    "/metrics": "Metrics for Prometheus",
+}
+"""URL path → text of the link on the page. A path that the reader of the page may not open is omitted."""
+
+
+class SetupView(Struct, frozen=True):
+    mapping: Sequence[tuple[str, TierMapping]]
+    """Rows of the model mapping: Claude tiers (such as haiku) and their common backend model."""
+    readiness: Readiness
+    """State of the providers: ready, with problems, or not configured."""
+    uses_demo: bool
+    """True if no provider is configured, so that the demo replies."""
+
+    @property
+    def problems(self) -> list[str]:
+        """Error texts, without duplicates, about models, providers and features in use that cannot work."""
+        found = [problem for _, row in self.mapping for problem in row.problems]
+        return list(dict.fromkeys((*found, *self.readiness.obstacles)))
+
+
+def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
+    return SetupView(
+        mapping=group_tier_mappings(settings, catalog),
+        readiness=find_readiness(settings, catalog),
+        uses_demo=find_preferred_provider(settings, catalog).name == "demo",
+    )
+
+
+def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
+    """Return the HTML of the web page at `/`, with the shell `command` that starts Claude Code.
+
+    `view` is None if the client of this request may not see models and providers. The page links only to
+    `accessible_paths`.
+    """
+    return _document("\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths])))
+
+
+@cache
+def render_error_catalog() -> str:
+    """Return the HTML of the page with cause and remedy of each error."""
+    lines = ['<main class="catalog">', f"<header><h1>Errors <small>anthropic-proxy {__version__}</small></h1></header>"]
+    lines.append(
+        "<p>Cause and remedy of each error. Search this page for the first words of your message; … stands for a name, "
+        "a number or an address.</p>"
+    )
+    for section in load_sections():
+        lines.append(f'<section id="{section.slug}"><h2>{escape(section.title)}</h2><div>')
+        lines.append(f'<p class="quiet">{_inline(section.meaning)}</p>')
+        for entry in section.entries:
+            lines.append(f'<article id="{entry.slug}"><h3>{escape(entry.title)}</h3>')
+            lines.append(f"<p><b>Cause.</b> {_inline(entry.cause)}</p><p><b>Remedy.</b> {_inline(entry.remedy)}</p>")
+            lines += [f'<p class="quiet">{escape(text)}</p>' for text in entry.texts]
+            lines.append("</article>")
+        lines.append("</div></section>")
+    return _document("\n".join([*lines, "</main>"]))
+
+
+def _inline(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _document(body: str) -> str:
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<meta name="robots" content="noindex">\n'
+        f"<title>anthropic-proxy</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _body(command: str, view: SetupView | None, paths: Sequence[str]) -> Iterator[str]:
+    yield "<main>"
+    yield f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{_summary(view) if view else ''}</header>"
+    yield "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>"
+    commands = (["anthropic-proxy code"] if view else []) + [command]
+    yield _section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands])
+    if view:
+        yield _section("Mapping", ["<table>", *(_mapping_row(tiers, row) for tiers, row in view.mapping), "</table>"])
+        yield _section("Health", [*_health(view)])
+    links = [f'<li><a href="{path}">{_LINKS[path]}</a></li>' for path in paths]
+    yield _section("Links", ["<ul>", *links, "</ul>"])
+    yield "</main>"
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return f"<section><h2>{title}</h2>\n<div>" + "\n".join(lines) + "</div></section>"
+
+
+def _summary(view: SetupView) -> str:
+    count = len(view.readiness.ready)
+    if view.problems:
+        return _signed("✕", "error", f"{len(view.problems)} problem{'' if len(view.problems) == 1 else 's'}", "span")
+    if view.uses_demo:
+        return _signed("!", "warn", "the demo replies", "span")
+    return _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
+
+
+def _signed(sign: str, role: str, text: str, element: str = "p") -> str:
+    return f'<{element}><span class="{role}">{sign}</span> {escape(text)}</{element}>'
+
+
+def _mapping_row(tiers: str, row: TierMapping) -> str:
+    target = f"→ {escape(row.target)}"
+    if row.fallbacks:
+        target += f"<br>then {escape(', '.join(row.fallbacks))}"
+    return f'<tr><th scope="row">{escape(tiers)}</th><td>{target}</td><td class="quiet">{escape(row.reason)}</td></tr>'
+
+
+def _health(view: SetupView) -> Iterator[str]:
+    if view.uses_demo:
+        text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+        yield _signed("!", "warn", text)
+    yield from (_signed("✕", "error", problem) for problem in view.problems)
+    yield from (_signed("!", "warn", text) for text in view.readiness.advice)
+    ready = [
+        provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
+        for provider in view.readiness.ready
+    ]
+    if ready:
+        yield "<ul>" + "".join(_signed("✓", "ok", text, "li") for text in ready) + "</ul>"
+    if view.readiness.unset:
+        yield f'<p class="quiet">– not set: {escape(" ".join(view.readiness.unset))}</p>'

@@ -1,0 +1,161 @@
+"""Changes of settings files, such as `.env`.
+
+`append_variables` adds lines to a file and changes no others. `update_env_text` replaces the line of one variable in a
+text. `replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change`
+holds a lock against other processes during a change.
+"""
+
+import io
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anthropic_proxy.engine.platforms.files import locked_folder, repeat_while_read
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings.masking import is_secret_variable
+from anthropic_proxy.gateway.settings.text_file import read_bounded_file
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
+
+_NEW_FILE_MODE = 0o600
+"""Permissions of a new file: only its owner may read the keys."""
+_OTHER_USERS = 0o077
+"""Bits of a file mode with the permissions of users other than the owner."""
+_PLAIN_VALUE = re.compile(r"[\w.,:/@%+=~-]*", re.ASCII)
+_EXPORT = re.compile(r"\s*export\s")
+_LINE_END = re.compile(r"\r?\n")
+
+
+def format_env_line(name: str, value: str) -> str:
+    """Return the line of `.env` that sets a variable. A value with special characters is quoted."""
+    if _PLAIN_VALUE.fullmatch(value):
+        return f"{name}={value}"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{name}='{escaped}'"
+
+
+def append_variables(file: Path, values: Mapping[str, str]) -> bool:
+    """Add a line for each variable to a settings file.
+
+    If a variable contains a key, other users of the machine lose the permission to read the file. The result is True if
+    they had this permission before. Raises `ConfigurationError` if the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+    with locked_for_change(file):
+        text = read_text(file)
+        for name, value in values.items():
+            text = _append(text, format_env_line(name, value))
+        return replace_file(file, text, has_keys=any(map(is_secret_variable, values)))
+
+
+@contextmanager
+def locked_for_change(file: Path) -> Iterator[None]:
+    """Hold the lock for a change of a settings file, from reading it to replacing it.
+
+    Raises `ConfigurationError` if another process of the proxy holds the lock too long.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(file.resolve().parent))
+        except TimeoutError:
+            raise ConfigurationError(f"{file} is being changed by another process. Try again.") from None
+        except OSError as error:
+            raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+        yield
+
+
+def update_env_text(text: str, name: str, value: str) -> str:
+    """Return the text of a `.env` file with a new value of one variable.
+
+    If `value` is "", the variable is removed.
+    """
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
+
+    bindings = [binding.original.string for binding in parse_stream(io.StringIO(text, newline=""))]
+    names = [binding.key for binding in parse_stream(io.StringIO(text, newline=""))]
+    places = [index for index, key in enumerate(names) if key == name]
+    if not places:
+        return _append(text, format_env_line(name, value)) if value else text
+    # readers use the last line with the variable
+    for index in places if not value else places[-1:]:
+        old = bindings[index]
+        start = old[: len(old) - len(old.lstrip())]
+        end = "".join(_LINE_END.findall(old[len(old.rstrip()) :])[:1])
+        prefix = "export " if _EXPORT.match(old) else ""
+        bindings[index] = f"{start}{prefix}{format_env_line(name, value)}{end}" if value else start
+    return "".join(bindings)
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a settings file, with its line ends unchanged. "": the file is missing.
+
+    Raises `ConfigurationError` if the file cannot be read.
+    """
+    try:
+        return read_bounded_file(file).decode("utf-8") if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = describe_os_error(error) if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{file} cannot be read: {reason}.") from None
+
+
+def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
+    """Replace a file in one step, so that readers get the old or the new content.
+
+    If `has_keys` is True, other users of the machine lose the permission to read the file (not on Windows). The result
+    is True if they had this permission before. Raises `ConfigurationError` if the file cannot be written.
+    """
+    target = file.resolve()
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _NEW_FILE_MODE)
+        with open(descriptor, "wb") as stream:
+            stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        mode = target.stat().st_mode & 0o7777 if target.exists() else _NEW_FILE_MODE
+        is_open = bool(mode & _OTHER_USERS) and has_keys and sys.platform != "win32"
+        temporary.chmod(mode & ~_OTHER_USERS if is_open else mode)
+        repeat_while_read(lambda: temporary.replace(target))
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+    return is_open
+
+
+def _append(text: str, line: str) -> str:
+    end = "\r\n" if "\r\n" in text else "\n"
+    gap = "" if not text or text.endswith("\n") else end
+    return f"{text}{gap}{line}{end}"
+
+
+def decode_env_text(text: str) -> dict[str, str]:
+    """Return the value of each variable in the text of a `.env` file. Invalid lines are ignored.
+
+    A reference to another variable in a value (`${NAME}`) stays unchanged.
+    """
+    return {line.key: line.value for line in _parse(text) if line.key is not None and line.value is not None}
+
+
+def find_invalid_env_line(text: str) -> int:
+    """Return the number of the first line that is no assignment, comment or empty line. 0: all lines are valid."""
+    invalid = (line.original for line in _parse(text) if line.error or (line.key is not None and line.value is None))
+    # a statement begins with the empty lines before it
+    return next((found.line + len(found.string) - len(found.string.lstrip("\n")) for found in invalid), 0)
+
+
+def _parse(text: str) -> "Iterator[Binding]":
+    # not `dotenv_values`, which logs a warning for each invalid line
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # needed by the command import alone
+
+    return parse_stream(io.StringIO(text))

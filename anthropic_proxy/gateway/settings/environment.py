@@ -1,0 +1,184 @@
+"""Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
+
+`find_color_setting` and `find_proxies` read such variables. `export_to_litellm` copies variables
+of `.env` into the environment, where the library LiteLLM reads them. `find_listen_host_option` and
+`find_listen_port_option` return the listen address on the command line of another server, such as uvicorn.
+
+`python_safe_path_for_workers` sets a variable during the start of a worker process, so that the worker imports no
+modules from the current directory. The worker inherits the variable, and removes it by `remove_python_safe_path`.
+"""
+
+import os
+import threading
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
+from anthropic_proxy.gateway.settings.fields import Secret, Settings
+
+_SCHEMES = ("http", "https")
+_BINDING = ("--host", "--bind", "-b")
+"""Command-line options for the listen address of the servers uvicorn, gunicorn and hypercorn."""
+
+_SAFE_PATH = "PYTHONSAFEPATH"
+"""Name of the variable with which a new interpreter does not search the current directory for modules."""
+_SAFE_PATH_OF_WORKERS = "anthropic-proxy"
+"""Value that the user has not set. Every value except "" has the same effect."""
+
+
+def copy_environment() -> dict[str, str]:
+    """Return a copy of the environment variables of this process."""
+    return dict(os.environ)
+
+
+def keep_absolute_folders_of_path() -> None:
+    """Remove the empty and relative folders from PATH of this process, for a library that searches programs itself."""
+    os.environ["PATH"] = list_absolute_folders(os.environ.get("PATH", os.defpath))
+
+
+@contextmanager
+def python_safe_path_for_workers() -> Iterator[None]:
+    """Set the variable `PYTHONSAFEPATH` during the start of worker processes.
+
+    A worker process inherits the variable, and therefore imports no modules from the current directory. It still finds
+    the proxy's modules, because `multiprocessing` passes it the search path of this process. Each worker must call
+    `remove_python_safe_path`.
+    """
+    if os.environ.get(_SAFE_PATH):
+        yield
+        return
+    os.environ[_SAFE_PATH] = _SAFE_PATH_OF_WORKERS
+    try:
+        yield
+    finally:
+        del os.environ[_SAFE_PATH]
+
+
+def remove_python_safe_path() -> None:
+    """Remove the variable `PYTHONSAFEPATH` if `python_safe_path_for_workers` has set it.
+
+    Otherwise, commands that this worker process runs for users would inherit the variable. A value from the user is
+    kept.
+    """
+    if os.environ.get(_SAFE_PATH) == _SAFE_PATH_OF_WORKERS:
+        del os.environ[_SAFE_PATH]
+
+
+def find_color_setting(environ: Mapping[str, str]) -> bool | None:
+    """Return True if the environment requests a colored log, False if it forbids color. None: it does neither.
+
+    `NO_COLOR` overrides `FORCE_COLOR`, and `FORCE_COLOR` overrides `TERM=dumb`.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if forced := environ.get("FORCE_COLOR", "").strip().lower():
+        return forced not in ("0", "false")
+    return False if environ.get("TERM") == "dumb" else None
+
+
+def find_proxies(environ: Mapping[str, str]) -> dict[str, Secret]:
+    """Return the HTTP proxies that the environment sets: scheme of a base URL (`http`, `https`) → proxy for it.
+
+    Raises `ConfigurationError` for a proxy of another kind, because requests would bypass it.
+    """
+    proxies: dict[str, Secret] = {}
+    for scheme in _SCHEMES:
+        for name in (f"{scheme}_proxy", "all_proxy"):
+            variable, address = _find_variable(environ, name)
+            if not address:
+                continue
+            address = address if "://" in address else f"http://{address}"
+            kind = urlsplit(address).scheme.lower()
+            if kind not in _SCHEMES:
+                raise ConfigurationError(
+                    f"{variable} names a {kind} proxy, which is not supported. Use an http or https proxy, or unset it."
+                )
+            proxies[scheme] = Secret(address, f"{variable} in the environment")
+            break
+    return proxies
+
+
+def find_no_proxy_setting(environ: Mapping[str, str]) -> str:
+    """Return the text of `NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": not set."""
+    return _find_variable(environ, "no_proxy")[1]
+
+
+def find_listen_host_option(arguments: Sequence[str]) -> str:
+    """Return the listen host from the command line of an ASGI server (`--host 127.0.0.1`). "": no such option.
+
+    A bind address without a host (`--bind=:8082`) returns `0.0.0.0`.
+    """
+    option, value = _find_option(arguments, _BINDING)
+    host = value.removeprefix("tcp://")
+    return host if option in ("", "--host") else host.rpartition(":")[0].strip("[]") or "0.0.0.0"
+
+
+def find_listen_port_option(arguments: Sequence[str], environ: Mapping[str, str]) -> int | None:
+    """Return the listen port of an ASGI server from its command line. None: unknown, or it listens on no port.
+
+    uvicorn has a default, and a variable in `environ`.
+    """
+    if _find_option(arguments, ("--uds", "--fd"))[0]:
+        return None
+    value = _find_option(arguments, ("--port", "--bind", "-b"))[1].rpartition(":")[2]
+    program = Path(arguments[0]) if arguments else Path()
+    if not value and "uvicorn" in (program.stem, program.parent.name):  # `uvicorn` or `python -m uvicorn`
+        value = environ.get("UVICORN_PORT") or "8000"
+    return int(value) if value.isascii() and value.isdigit() and 0 < int(value[:6]) < 65_536 else None
+
+
+def _find_option(arguments: Sequence[str], names: Collection[str]) -> tuple[str, str]:
+    """Return the first option of a command line that is one of `names`, and its value. Both are "" if there is none."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        option, _, joined = argument.partition("=")
+        if option in names:
+            return option, joined or following
+    return "", ""
+
+
+def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
+    """Return the name of a variable as it is spelled in the environment, and its value.
+
+    The lower-case name has precedence. If the variable is not set, `name` and "" are returned.
+    """
+    return next(((key, value) for key in (name, name.upper()) if (value := environ.get(key, "").strip())), (name, ""))
+
+
+_FOR_LITELLM = {
+    "LITELLM_MODE": "PRODUCTION",  # otherwise LiteLLM loads a `.env` file itself
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise its import downloads tables
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    # the Chat Completions request has no `cache_control`: LiteLLM must add it for prompt caching of Claude on Bedrock
+    "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING": "true",
+}
+
+
+_exporting = threading.Lock()
+"""Held by the thread that changes `os.environ` for LiteLLM."""
+
+
+def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
+    """Copy the variables in `settings.litellm_variables` to `os.environ`, where LiteLLM reads them.
+
+    Fixed options for LiteLLM, such as `LITELLM_MODE`, are also set. Variables that `os.environ` already has are kept.
+    `exported` contains the variables that the previous call has copied. If they are unchanged, this call
+    first removes them from `os.environ`. It then stores the new ones in `exported`.
+    """
+    with _exporting:
+        _export(settings, exported)
+
+
+def _export(settings: Settings, exported: MutableMapping[str, Secret] | None) -> None:
+    for name, secret in (exported or {}).items():
+        if os.environ.get(name) == secret.reveal():
+            del os.environ[name]
+    for name, value in _FOR_LITELLM.items():
+        os.environ.setdefault(name, value)
+    fresh = {name: secret for name, secret in settings.litellm_variables.items() if name not in os.environ}
+    os.environ.update({name: secret.reveal() for name, secret in fresh.items()})
+    if exported is not None:
+        exported.clear()
+        exported.update(fresh)

@@ -1,0 +1,237 @@
+"""Format of the configuration file `anthropic-proxy.toml`: the structs for its tables.
+
+`FileContents` is the whole file. Structs `*Table` are tables as users write them, and structs `Configured*` are tables
+after the checks. The name of a provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the points in
+which a server deviates from the API that it offers. `format_setting_name` returns the name of a setting for messages:
+`wire of [providers.vllm]`.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from anthropic_proxy.gateway.settings.route_format import RouteTable
+
+DEFAULT_WIRE = "chat"
+"""Wire (API) of a provider table without the field `wire`: Chat Completions, which most compatible servers have."""
+TokenCount = Annotated[int, Meta(ge=1, le=100_000_000)]
+"""Type of a field with a number of tokens, from 1 to 100 million."""
+Dollars = Annotated[float, Meta(ge=0)]
+"""Type of a price field: US dollars per million tokens, 0 or more."""
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""Type of a level of reasoning effort, from no reasoning to the maximum."""
+
+
+class KeyReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Reference to an API key: exactly one of `env`, `file` and `command`. The configuration file contains no key."""
+
+    env: str | None = None
+    """Name of a variable of the environment or of `.env`. Its value may list several keys, separated by commas."""
+    file: str | None = None
+    """Path of a file that contains only the key. `~` is the home folder; other paths start at the folder of `.env`."""
+    command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    """Program with its arguments. It writes the key to standard output. It runs at each start and reload, after the
+    provider has rejected the key with status 401, and after `refresh`."""
+    refresh: str | None = None
+    """Time after which a key of a file or command is read again: `50m`, `30s`, `12h`. Only for providers."""
+
+
+class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits and features of models. A field that is not set keeps the value that the proxy already knows."""
+
+    context_window: TokenCount | None = None
+    """Maximum tokens of input and output together."""
+    max_input: TokenCount | None = None
+    """Maximum tokens of input alone, if it is lower than the context window."""
+    max_output: TokenCount | None = None
+    """Maximum tokens of one reply."""
+    efforts: tuple[Effort, ...] | None = None
+    """Supported levels of reasoning effort. Empty: the model has no levels."""
+    default_effort: Effort | None = None
+    """Reasoning effort that the model uses if a request has no level."""
+    accepts_images: bool | None = None
+    """True if the model accepts images."""
+    accepts_pdf: bool | None = None
+    """True if the model accepts PDF documents."""
+    tools: bool | None = None
+    """True if the model supports tool calls."""
+    dialect: dict[str, object] = {}
+    """Deviations of these models from the API, in addition to the deviations of the server."""
+
+
+class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it."""
+
+    base_url: str
+    """Address of the server, as its documentation states it: `http://localhost:8000/v1`."""
+    api_key: KeyReference | None = None
+    """Place of the API key: a variable, a file or a command. A server on your own machines may need none."""
+    wire: str = DEFAULT_WIRE
+    """API of the server: Chat Completions, Responses, Messages (Anthropic), Gemini or Ollama."""
+    models: list[str] | dict[str, ModelTable] = []
+    """Model names of the server, or a table from name or pattern (`qwen3-*`) to limits and features.
+
+    `/v1/models` lists the names. With PREFERRED_PROVIDER, the first one serves sonnet, opus and fable, the last haiku.
+    """
+    dialect: dict[str, object] = {}
+    """Deviations of the server from the API. Known servers, such as DeepSeek, need none."""
+
+
+class SearchTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Search service for web searches, used if the provider has no search of its own."""
+
+    service: Literal["searxng", "brave", "tavily", "exa"]
+    """SearXNG on your own machines, or Brave Search, Tavily or Exa with an API key."""
+    base_url: str | None = None
+    """Address of the service. Required for SearXNG; the others have a default."""
+    api_key: KeyReference | None = None
+    """Place of the API key: a variable, a file or a command. Required for Brave, Tavily and Exa."""
+
+
+class LongContextPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of requests with many input tokens. Fields that are not set keep the normal price of the model."""
+
+    above: TokenCount
+    """Number of input tokens, cached ones included. For requests with more, these prices apply to all tokens."""
+    input: Dollars | None = None
+    """US dollars per million input tokens."""
+    output: Dollars | None = None
+    """US dollars per million output tokens."""
+    cache_read: Dollars | None = None
+    """US dollars per million input tokens read from the cache of the provider."""
+    cache_write: Dollars | None = None
+    """US dollars per million input tokens written to the cache of the provider."""
+    cache_write_1h: Dollars | None = None
+    """US dollars per million input tokens written to the cache for one hour."""
+
+
+class TokenPriceFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of each kind of token in US dollars per million tokens."""
+
+    input: Dollars
+    """US dollars per million input tokens. 0 for a free model."""
+    output: Dollars
+    """US dollars per million output tokens, thinking included."""
+    cache_read: Dollars | None = None
+    """US dollars per million input tokens read from the cache of the provider. By default the price of input."""
+    cache_write: Dollars | None = None
+    """US dollars per million input tokens written to the cache of the provider. By default the price of input."""
+    cache_write_1h: Dollars | None = None
+    """US dollars per million input tokens written to the cache for one hour. By default the price of cache_write."""
+    long_context: LongContextPrice | None = None
+    """Prices of requests with many input tokens. By default the normal prices."""
+
+
+class PriceFields(TokenPriceFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of a model: tokens, web searches by the provider, and tokens in other service tiers."""
+
+    web_search_per_1000: Dollars | None = None
+    """US dollars per 1,000 web searches that the provider runs. By default unknown. Searches of the proxy are free."""
+    tiers: dict[str, TokenPriceFields] = {}
+    """Prices of tokens by service tier as the provider reports it: `flex`, `priority`. By default unknown."""
+
+
+class EarlierPrice(PriceFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices that a model had in the past."""
+
+    until: date
+    """Last day with these prices, in UTC: `2026-10-31`."""
+
+
+class PriceTable(PriceFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Own prices of a model, instead of those of the package `genai-prices`."""
+
+    earlier: list[EarlierPrice] = []
+    """Prices that were valid in the past, for the costs of requests of that time."""
+
+
+class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Contents of the configuration file `anthropic-proxy.toml`."""
+
+    providers: dict[str, ProviderTable] = {}
+    """Name → server with an API that the proxy supports. The name is the prefix of its model ids: `vllm/qwen3-8b`."""
+    search: SearchTable | None = None
+    """Search service for web searches of models."""
+    prices: dict[str, PriceTable] = {}
+    """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
+    routes: list[RouteTable] = []
+    """Rules that choose the models of a request by its properties. The first matching route is used."""
+
+
+class ConfiguredPrice(Struct, frozen=True, kw_only=True, eq=False):
+    """A valid table `[prices."MODEL"]` of the configuration file."""
+
+    pattern: str
+    """Model id with prefix, or an `fnmatch` pattern of ids. Case is ignored."""
+    table: PriceTable
+    """Prices of the matching models."""
+    origin: str
+    """File and line of the table: `anthropic-proxy.toml line 4`."""
+
+
+class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
+    """Limits, features and API deviations of the models of one configured provider that match a pattern."""
+
+    pattern: str
+    """`fnmatch` pattern of model ids, as in the file. Case is ignored."""
+    capabilities: Mapping[str, object]
+    """Field of `ModelTable` → value, without `dialect` and without fields that are not set."""
+    dialect: Mapping[str, object]
+    """Dialect field → value as in the file. The registry (`routing.providers`) checks the names and types."""
+
+
+class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
+    """A checked `[providers.NAME]` table of the configuration file. Its API keys are in `Settings.keys`.
+
+    Objects are compared and hashed by identity, because the mappings in their fields cannot be hashed for caches.
+    """
+
+    name: str
+    """Name of the provider, from `[providers.NAME]`. It is the prefix of model ids."""
+    base_url: str
+    """Base URL of the server, without a trailing slash."""
+    wire: str
+    """API of the server: `chat`, `responses` and others. `routing.providers` checks the name."""
+    has_key: bool
+    """True if the table of the provider has an `api_key`."""
+    has_key_command: bool = False
+    """True if the output of a command is the key. Such a key may be another one at each start or reload."""
+    known_models: Sequence[str]
+    """Model ids of the table, without patterns, in the order of the file."""
+    models: Sequence[ConfiguredModel]
+    """Limits and deviations by pattern, in the order of the file. A later match overrides an earlier one."""
+    dialect: Mapping[str, object]
+    """Dialect field → value as in the file. The registry (`routing.providers`) checks the names and types."""
+    json_text: str
+    """The table as JSON text, by which a reload finds changes. Contains no key."""
+
+    def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
+        """Return the values in this table for the API (`wire`), the dialect and the models.
+
+        The key of each value is its path within the table, such as `("models", "qwen3-*", "max_output")`. Lists of
+        settings show the values with their lines in the file.
+        """
+        details: dict[tuple[str, ...], object] = {("wire",): self.wire}
+        details |= {("dialect", name): value for name, value in self.dialect.items()}
+        for model in self.models:
+            place = ("models", model.pattern)
+            details |= {(*place, name): value for name, value in model.capabilities.items()}
+            details |= {(*place, "dialect", name): value for name, value in model.dialect.items()}
+        return details
+
+    def format_setting_name(self, field: str) -> str:
+        """Return the full name of a setting of this provider, such as `wire of [providers.vllm]` for `wire`."""
+        # also a key of `Settings.origins`
+        return f"{field} of [providers.{self.name}]"
+
+    @property
+    def base_url_setting(self) -> str:
+        """Full name of the setting `base_url`, for messages and `Settings.origins`: `base_url of [providers.NAME]`."""
+        return self.format_setting_name("base_url")
+
+    @property
+    def api_key_setting(self) -> str:
+        """Full name of the setting `api_key`, for messages and `Settings.origins`: `api_key of [providers.NAME]`."""
+        return self.format_setting_name("api_key")

@@ -1,0 +1,187 @@
+"""API keys that the configuration file refers to: values of variables, contents of files, output of commands.
+
+The file `anthropic-proxy.toml` contains no keys, only these references. `resolve_keys` returns the keys of one
+reference, or the reason why there are none.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.environment import copy_environment
+from anthropic_proxy.gateway.settings.fields import KeySource, Secret
+from anthropic_proxy.gateway.settings.file_format import KeyReference
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+from anthropic_proxy.gateway.settings.text_file import MAX_KEY_BYTES, read_bounded_file
+from anthropic_proxy.gateway.settings.values import decode_keys, redact_and_shorten
+
+KEY_COMMAND_TIMEOUT_SECONDS = 30.0
+"""Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""
+_MAX_QUOTED_CHARACTERS = 200
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_FORM = re.compile(r"(?:gsk|sk|xai|rk|pk|ghp|hf)_|AIza|AKIA|ey[JI]")
+"""Pattern of the beginning of an API key that a user may have written in place of a variable name: `sk_…`."""
+_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_MIN_KEY_CHARACTERS = 16
+_DETAILS = "For details:  anthropic-proxy config check"
+UNRESOLVED_KEY = "not-read"
+"""Stands for a key in a file or from a command while nothing is sent."""
+
+
+class ResolvedKeys(Struct, frozen=True):
+    """The API keys of one reference, or the reason why there are none."""
+
+    keys: Sequence[Secret] = ()
+    problem: str = ""
+    """Reason why there is no key, and remedy, as the end of a sentence for clients. The reference is not quoted.
+
+    "": the keys are known, or the command was not run.
+    """
+    problem_details: str = ""
+    """Longer text of `problem` for the user's terminal. It quotes the reference and the error text of a command."""
+    source: KeySource | None = None
+    """File or command that the keys were read from. None: a variable, or there are no keys."""
+
+
+def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, resolves_keys: bool) -> ResolvedKeys:
+    """Return the API keys for a reference in the configuration file, or the reason why there are none.
+
+    If `resolves_keys` is False, no command is run and no key file is read: their key is `UNRESOLVED_KEY`. Raises
+    `ConfigurationError` for an invalid reference.
+    """
+    reference = file.decode_table(path, KeyReference)
+    where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
+    refresh_seconds = _decode_refresh(reference, path, where)
+    if reference.env is not None:
+        _require_variable_name(reference.env, where)
+        found = sources.find_referenced_key_variable(reference.env)
+        if found is None:
+            return ResolvedKeys(
+                problem=f"the variable of {where}, is not set. {_DETAILS}",
+                problem_details=f"{reference.env} is not set ({where}). Set it in .env or in the environment.",
+            )
+        return ResolvedKeys(decode_keys(found))
+    if not resolves_keys:
+        return ResolvedKeys((Secret(UNRESOLVED_KEY, where),))
+    folder = os.path.dirname(os.path.abspath(file.path))
+    if reference.file is not None:
+        kind, origin = "file", f"the file {redact_and_shorten(reference.file)} ({where})"
+        source = KeySource(origin=origin, folder=folder, file=reference.file, refresh_seconds=refresh_seconds)
+    elif reference.command:
+        kind, origin = "command", f"the command {redact_and_shorten(reference.command[0])} ({where})"
+        source = KeySource(origin=origin, folder=folder, command=reference.command, refresh_seconds=refresh_seconds)
+    else:
+        return ResolvedKeys()
+    text, problem, output = _read(source)
+    if problem:
+        return ResolvedKeys(
+            problem=f"the {kind} of {where}, {problem}. {_DETAILS} --keys",
+            problem_details=f"{origin} {problem}{output}.",
+        )
+    decode_keys(FoundSetting(origin, text, file.describe_origin(path), (text,)))
+    return ResolvedKeys((Secret(text, origin),), source=source)
+
+
+def read_key_again(source: KeySource) -> Secret:
+    """Return the API key that a file or command of the configuration file has now.
+
+    Blocks for at most `KEY_COMMAND_TIMEOUT_SECONDS`. Raises `ConfigurationError` if there is no usable key.
+    """
+    text, problem, output = _read(source)
+    if problem:
+        raise ConfigurationError(f"{source.origin} {problem}{output}.")
+    decode_keys(FoundSetting(source.origin, text, source.origin, (text,)))
+    return Secret(text, source.origin)
+
+
+def _read(source: KeySource) -> tuple[str, str, str]:
+    """Return the key, the problem and the error text of a command. Either the key or the problem is ""."""
+    if source.command:
+        return _run_key_command(source.command, Path(source.folder))
+    return _read_key_file(Path(source.folder), source.file)
+
+
+def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float | None:
+    given = reference.refresh
+    if given is None:
+        return None
+    if reference.env is not None or path[0] != "providers":
+        raise ConfigurationError(
+            f"The field refresh of {where}, has no effect. It is for a file or command with the key of a provider."
+        )
+    found = _DURATION.fullmatch(given)
+    if found is None:
+        raise ConfigurationError(
+            f'The field refresh of {where}, is "{redact_and_shorten(given)}". Use a time such as 30s, 50m or 12h.'
+        )
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def _require_variable_name(name: str, where: str) -> None:
+    """Raise `ConfigurationError` if `name` is no valid variable name, or looks like an API key.
+
+    `where` is the file and line for the message.
+    """
+    is_random = (
+        len(name) >= _MIN_KEY_CHARACTERS
+        and any(character.isdigit() for character in name)
+        and ("_" not in name or not (name.isupper() or name.islower()))
+    )
+    if not _VARIABLE_NAME.fullmatch(name) or _KEY_FORM.match(name) or is_random:
+        raise ConfigurationError(
+            f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a key. "
+            'Put the key into .env as NAME=… and write  api_key = { env = "NAME" }'
+        )
+
+
+def _read_key_file(folder: Path, name: str) -> tuple[str, str, str]:
+    """Return three texts: the key in a file, the problem, and always "". Either the key or the problem is ""."""
+    path = folder / os.path.expanduser(name)
+    try:
+        text = read_bounded_file(path, MAX_KEY_BYTES).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return "", "is not UTF-8 text", ""
+    except OSError as error:
+        return "", f"cannot be read: {describe_os_error(error)}", ""
+    return text, "" if text else "is empty", ""
+
+
+def _run_key_command(command: Sequence[str], folder: Path) -> tuple[str, str, str]:
+    """Run a command that writes an API key, in the folder of the settings files.
+
+    Return three texts: the key, the problem, and the error text of the command. Without a problem, the last two are "".
+    """
+    named = os.path.expanduser(command[0])
+    environ = copy_environment()
+    program = find_program(str(folder / named) if os.path.dirname(named) else named, environ)
+    if program is None:
+        reason = describe_missing_program(named, environ)
+        return "", "was not found", f": {reason}" if reason else ""
+    try:
+        ended = subprocess.run(
+            [program, *command[1:]],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=KEY_COMMAND_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"did not end within {KEY_COMMAND_TIMEOUT_SECONDS:g} s", ""
+    except OSError as error:
+        return "", f"cannot be run: {describe_os_error(error)}", ""
+    if ended.returncode:
+        reason = next(iter(ended.stderr.decode(errors="replace").strip().splitlines()), "")
+        output = f": {redact_and_shorten(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
+        return "", f"ended with status {ended.returncode}", output
+    text = ended.stdout.decode(errors="replace").strip()
+    return text, "" if text else "wrote no key", ""

@@ -1,0 +1,99 @@
+"""Standard variables of OpenTelemetry, by which users enable the export of trace spans.
+
+`load_trace_fields` reads the variables that the proxy uses. `export_to_otel` copies those of `.env` to the environment,
+where the OpenTelemetry SDK reads them. `find_otel_secrets` returns the keys that the log must mask. Source:
+OpenTelemetry specification 1.56, "Environment Variable Specification" (read 2026-11).
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from anthropic_proxy.gateway.settings.fields import Secret, Settings
+from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.gateway.settings.values import decode_path, redact_and_shorten
+
+OTEL_PREFIX = "OTEL_"
+"""Beginning of the names of all variables of OpenTelemetry."""
+OTEL_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+"""Variable with headers for the collector, which usually contain a key: `authorization=Bearer …`."""
+_EXPORTERS = ("otlp", "console", "none")
+_PROTOCOL = "http/protobuf"
+"""The supported value of `OTEL_EXPORTER_OTLP_PROTOCOL`, which is also the default of the specification."""
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PASSED_ON = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG")
+_FILES = tuple(
+    f"OTEL_EXPORTER_OTLP_{signal}{file}"
+    for signal in ("", "TRACES_")
+    for file in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+)
+"""Variables with the path of a file. The SDK would search a relative path in the current directory."""
+_MIN_SECRET_CHARACTERS = 8
+
+
+def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of `Settings` for traces, and warnings.
+
+    An unsupported value is a warning, not an error, because other programs may need it.
+    """
+    exporters, warnings = _find_exporters(sources)
+    endpoints = [sources.find_setting(name) for name in _ENDPOINTS]
+    if exporters is None:
+        exporters = ("otlp",) if any(endpoints) else ()
+    protocol = sources.find_setting("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if "otlp" in exporters and protocol is not None and protocol.text.lower() != _PROTOCOL:
+        warnings.append(
+            f'OTEL_EXPORTER_OTLP_PROTOCOL is "{redact_and_shorten(protocol.text)}", so no traces are sent. '
+            f"Use {_PROTOCOL} and the HTTP port of the collector, usually 4318."
+        )
+        exporters = tuple(name for name in exporters if name != "otlp")
+    disabled = sources.find_setting("OTEL_SDK_DISABLED")
+    if disabled is not None and disabled.text.lower() == "true":
+        exporters = ()
+    sources.find_setting(OTEL_HEADERS, is_list=True)
+    for name in _PASSED_ON:
+        sources.find_setting(name)
+    variables = {
+        name: Secret(given.text, f"{name} in {given.origin}")
+        for name, given in sources.find_variables_only_in_env_file(()).items()
+        if name.startswith(OTEL_PREFIX)
+    }
+    variables |= {found.variable: Secret(decode_path(found)) for found in map(sources.find_foreign, _FILES) if found}
+    return {"trace_exporters": exporters, "otel_variables": variables}, warnings
+
+
+def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
+    """Return the header values in `OTEL_EXPORTER_OTLP_HEADERS`, so that the log can mask the keys in them.
+
+    The headers are for the trace collector. The variable is read from `environ`, else from `otel_variables`, which
+    contains the variables `OTEL_…` that only `.env` sets.
+    """
+    text = environ.get(OTEL_HEADERS) or (
+        otel_variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in otel_variables else ""
+    )
+    values = (pair.partition("=")[2].strip() for pair in text.split(","))
+    return tuple(Secret(value, OTEL_HEADERS) for value in values if len(value) >= _MIN_SECRET_CHARACTERS)
+
+
+def export_to_otel(settings: Settings) -> None:
+    """Copy variables of OpenTelemetry to `os.environ`, where its SDK reads them.
+
+    Those of `.env` do not replace existing ones. Paths of files are made absolute.
+    """
+    for name, secret in settings.otel_variables.items():
+        if name in _FILES:
+            os.environ[name] = secret.reveal()
+        else:
+            os.environ.setdefault(name, secret.reveal())
+
+
+def _find_exporters(sources: Sources) -> tuple[tuple[str, ...] | None, list[str]]:
+    found = sources.find_setting("OTEL_TRACES_EXPORTER", is_list=True)
+    if found is None:
+        return None, []
+    names = tuple(dict.fromkeys(item.lower() for item in found.items))
+    if unknown := [name for name in names if name not in _EXPORTERS]:
+        shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
+        text = f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none."
+        return tuple(name for name in names if name in ("otlp", "console")), [text]
+    return (() if "none" in names else names), []

@@ -1,0 +1,259 @@
+"""Checks of the tables `[providers.NAME]` of the configuration file: servers in addition to the built-in providers.
+
+`load_provider_tables` returns the providers as `ConfiguredProvider` objects. `load_provider_fields` returns the
+`Settings` fields of these providers, such as keys and base URLs.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import values
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
+from anthropic_proxy.gateway.settings.error_list import ErrorList
+from anthropic_proxy.gateway.settings.fields import SearchService, Secret
+from anthropic_proxy.gateway.settings.file_format import (
+    ConfiguredModel,
+    ConfiguredPrice,
+    ConfiguredProvider,
+    FileContents,
+    ModelTable,
+    PriceTable,
+    ProviderTable,
+    SearchTable,
+)
+from anthropic_proxy.gateway.settings.sources import Sources
+
+_NORMAL = frozenset({"", "auto", "default", "on_demand", "standard", "unspecified"})
+"""Names that providers report for their normal service tier: OpenAI `default`, Groq `on_demand`, Anthropic and Google
+`standard`. A server that repeats a requested `auto` does not state its tier."""
+_SERVICE_TIERS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
+"""Pattern of the name of a tier. It becomes part of a stored text, so it has no control characters and no space."""
+_OTHER = "other"
+
+
+def normalize_service_tier(name: str) -> str:
+    """Return the name of a service tier, which a provider reported, in lower case.
+
+    The result is "" for the normal tier, such as `standard` or `default`, and for an empty name. It is `other` for a
+    text that is not a valid name, such as a text with a space.
+    """
+    if name in _NORMAL:
+        return ""
+    lower = name.strip().lower()
+    if lower in _NORMAL:
+        return ""
+    return lower if _SERVICE_TIERS_NAME.fullmatch(lower) else _OTHER
+
+
+_SEARCH_TABLE_PATH = ("search",)
+
+
+def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> SearchService | None:
+    """Return the search service of the configuration file. None: the table `[search]` is missing or invalid.
+
+    Errors are added to those of `sources`.
+    """
+    with sources.errors.collect():
+        if file.find_value(_SEARCH_TABLE_PATH) is not None:
+            return _load(file, file.decode_table(_SEARCH_TABLE_PATH, SearchTable), sources, resolves_keys=resolves_keys)
+    return None
+
+
+def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, resolves_keys: bool) -> SearchService:
+    required = "base_url" if table.service == "searxng" else "api_key"
+    if file.find_value((*_SEARCH_TABLE_PATH, required)) is None:
+        raise ConfigurationError(
+            f"search.{required} is missing: {table.service} requires it. "
+            f"Set it in {file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}."
+        )
+    base_url = None
+    if table.base_url is not None:
+        base_url = values.decode_url(file.build_setting((*_SEARCH_TABLE_PATH, "base_url"), table.base_url))
+    key, resolved = None, None
+    if table.api_key is not None:
+        from anthropic_proxy.gateway.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
+
+        resolved = resolve_keys(file, (*_SEARCH_TABLE_PATH, "api_key"), sources, resolves_keys=resolves_keys)
+        key = next(iter(resolved.keys), None)
+    for field in ("service", "api_key"):
+        if file.find_value((*_SEARCH_TABLE_PATH, field)) is not None:
+            sources.origins[f"{field} of [search]"] = file.describe_origin((*_SEARCH_TABLE_PATH, field))
+    sources.given["search"] = Secret(f"{table} {key.reveal() if key else ''}")
+    return SearchService(
+        service=table.service,
+        base_url=base_url,
+        key=key,
+        problem=resolved.problem if resolved else "",
+        problem_details=resolved.problem_details if resolved else "",
+    )
+
+
+def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:
+    """Return a warning if the table `[search]` is ignored because SEARCH_URL is set. Empty: no warning."""
+    if search is None or "SEARCH_URL" not in sources.origins:
+        return []
+    return [
+        f"[search] ({file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}) is ignored: "
+        f"SEARCH_URL ({sources.origins['SEARCH_URL']}) has the same meaning and takes precedence."
+    ]
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_PATTERN_CHARACTERS = re.compile(r"[*?\[]")
+
+
+def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[ConfiguredProvider, ...]:
+    """Return the providers of the configuration file, in the order of the file.
+
+    Providers with an invalid name, and invalid fields of the others, are left out. `errors` receives a message for each
+    of them.
+    """
+    names, valid = list_provider_table_names(file), []
+    for name in names:
+        with errors.collect():
+            if not _NAME.fullmatch(name):
+                raise _invalid_name(file, name)
+            valid.append(name)
+    with errors.collect():
+        file.require_valid_value((), file.contents, FileContents)
+    return tuple(_load_table(file, name, errors) for name in valid)
+
+
+def list_provider_table_names(file: ConfigFile) -> Sequence[str]:
+    """Return the names of the tables `[providers.NAME]`, also of tables with invalid fields."""
+    tables = file.find_value(("providers",))
+    return list(tables) if isinstance(tables, dict) else []
+
+
+def load_provider_fields(
+    tables: Sequence[ConfiguredProvider], file: ConfigFile, sources: Sources, *, resolves_keys: bool
+) -> dict[str, dict[str, Any]]:
+    """Return fields of `Settings`, such as keys and base URLs, for the providers of the configuration file.
+
+    Each field maps the name of a provider to its value.
+    """
+    keys: dict[str, Any] = {}
+    key_sources: dict[str, Any] = {}
+    problems: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    for table in tables:
+        path = ("providers", table.name)
+        sources.origins[table.base_url_setting] = file.describe_origin((*path, "base_url"))
+        sources.origins[table.format_setting_name("models")] = file.describe_origin((*path, "models"))
+        for keys_below in table.collect_wire_and_model_values():
+            if keys_below != ("wire",) or file.find_value((*path, "wire")) is not None:
+                origin = file.describe_origin((*path, *keys_below))
+                sources.origins[table.format_setting_name(format_key_path(keys_below))] = origin
+        if table.has_key:
+            from anthropic_proxy.gateway.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
+
+            sources.origins[table.api_key_setting] = file.describe_origin((*path, "api_key"))
+            with sources.errors.collect():
+                resolved = resolve_keys(file, (*path, "api_key"), sources, resolves_keys=resolves_keys)
+                if resolved.keys:
+                    keys[table.name] = resolved.keys
+                    if resolved.source is not None:
+                        key_sources[table.name] = resolved.source
+                elif resolved.problem:
+                    problems[table.name], details[table.name] = resolved.problem, resolved.problem_details
+        revealed = [key.reveal() for key in keys.get(table.name, ())]
+        sources.given[f"providers.{table.name}"] = Secret(f"{table.json_text} {revealed}")
+    base_urls = {table.name: table.base_url for table in tables}
+    wires = {table.name: table.wire for table in tables}
+    return {
+        "keys": keys,
+        "key_sources": key_sources,
+        "key_problems": problems,
+        "key_problem_details": details,
+        "base_urls": base_urls,
+        "wires": wires,
+    }
+
+
+def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredProvider:
+    from anthropic_proxy.gateway.settings import type_checks  # noqa: PLC0415  # most installations have no file
+
+    path, base_url = ("providers", name), ""
+    kept = type_checks.drop_invalid_fields(file.find_value(path), ProviderTable)
+    fields = kept if isinstance(kept, dict) else {}
+    table = msgspec.convert({"base_url": "", **fields}, ProviderTable)
+    with errors.collect():
+        if "base_url" in fields:
+            base_url = values.decode_url(file.build_setting((*path, "base_url"), table.base_url))
+    models = table.models if isinstance(table.models, dict) else dict.fromkeys(table.models, ModelTable())
+    for model in models:
+        with errors.collect():
+            values.decode_model(file.build_setting((*path, "models"), model))
+    return ConfiguredProvider(
+        name=name,
+        base_url=base_url,
+        wire=table.wire,
+        has_key=table.api_key is not None,
+        has_key_command=table.api_key is not None and table.api_key.command is not None,
+        known_models=tuple(model for model in models if not _PATTERN_CHARACTERS.search(model)),
+        models=tuple(_load_model(pattern, model) for pattern, model in models.items()),
+        dialect=table.dialect,
+        json_text=msgspec.json.encode(table, enc_hook=str).decode(),
+    )
+
+
+def _load_model(pattern: str, table: ModelTable) -> ConfiguredModel:
+    fields = {name: getattr(table, name) for name in table.__struct_fields__ if name != "dialect"}
+    return ConfiguredModel(
+        pattern=pattern,
+        capabilities={name: value for name, value in fields.items() if value is not None},
+        dialect=table.dialect,
+    )
+
+
+def _invalid_name(file: ConfigFile, name: str) -> ConfigurationError:
+    guess = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
+    hint = f" Did you mean [providers.{guess}]" if guess else ""
+    return ConfigurationError(
+        f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, digits, '
+        f"hyphens and underscores. It is in {file.describe_origin_in_sentence(('providers', name))}.{hint}"
+    )
+
+
+_PATH = ("prices",)
+_ID_WITH_PREFIX = re.compile(r"[^/\s]+/\S+|\*")
+
+
+def load_prices(file: ConfigFile, sources: Sources) -> tuple[ConfiguredPrice, ...]:
+    """Return the valid tables `[prices."MODEL"]` in the order of the configuration file.
+
+    Each invalid field is added to the errors of `sources`, with value, file and line.
+    """
+    tables = file.find_value(_PATH)
+    found = []
+    for name in tables if isinstance(tables, dict) else ():
+        with sources.errors.collect():
+            found.append(_load_price(file, name, sources))
+    if found:
+        sources.given["prices"] = Secret(str(tables))
+    return tuple(found)
+
+
+def _load_price(file: ConfigFile, name: str, sources: Sources) -> ConfiguredPrice:
+    path = (*_PATH, name)
+    table = file.decode_table(path, PriceTable)
+    if not _ID_WITH_PREFIX.fullmatch(name):
+        raise ConfigurationError(
+            f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model id, '
+            f"or a pattern, in quotes. It is in {file.describe_origin_in_sentence(path)}. "
+            f'Did you mean [prices."openai/{name}"]'
+        )
+    for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
+        for tier in fields.tiers:
+            if not normalize_service_tier(tier):
+                raise ConfigurationError(
+                    f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields of the '
+                    f"table itself. It is in {file.describe_origin_in_sentence(place)}."
+                )
+    origin = file.describe_origin(path)
+    sources.origins[f'[prices."{name}"]'] = origin
+    return ConfiguredPrice(pattern=name, table=table, origin=origin)

@@ -1,0 +1,241 @@
+"""Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as not set.
+
+`Sources.find_setting` returns the text of a setting as a `FoundSetting`, with its variable and its origin (environment,
+or file and line) for error messages.
+"""
+
+import io
+import os
+import re
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings.error_list import ErrorList
+from anthropic_proxy.gateway.settings.fields import ReferencedVariable, Secret
+from anthropic_proxy.gateway.settings.text_file import MAX_ENV_BYTES, read_settings_file
+
+_PLACEHOLDER = re.compile(
+    r"""
+    (?:^|[^a-z0-9])your(?:[-_\s.]|$)                             # your-key, sk-your-key-here, https://your-endpoint.com
+    | ^(?:sk-)?your(?:api|key|token|openai|gemini)               # yourapikey
+    | \.\.\. | … | \*{3,} | (?:^|[-_])x{3,}(?:[-_]|$)            # sk-..., AIza…, ****, sk-xxxx
+    | ^(?:sk-(?:ant-|proj-)?|gsk_|xai-|AIza)$                    # a vendor's prefix alone
+    | ^<.*>$ | <[a-z][\w\s-]*> | ^\[[a-z\s_-]+\]$ | ^\{+[\w\s-]+\}+$ | ^\$\{?\w+\}?$    # <key>, [key], {key}, ${KEY}
+    | ^(?:change|replace|fill|set)[-_\s]?(?:me|this|it|in)(?![a-z]) | ^(?:insert|enter|paste|replace)[-_\s]
+    | [-_\s]here$ | ^/path/to/                                   # put-key-here, /path/to/file.json
+    | ^(?:sk-|gsk_|xai-)?(?:example|placeholder)(?:[-_]\w+)?$    # example-key
+    | ^(?:unset|todo|tbd|undefined)$
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_MAX_VALUE_CHARACTERS = 1 << 20
+"""Maximum number of characters of all values of `.env` together. References to other variables can double them."""
+_QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
+_COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
+
+
+class FoundSetting(Struct, frozen=True):
+    """The text of a setting before decoding, with its variable and source."""
+
+    variable: str
+    """Name of the variable with the text: the main name of the setting or an alias."""
+    text: str
+    """Text without surrounding spaces, quotes and comment. Never empty."""
+    origin: str
+    """Source of the text: `environment`, or file and line (`.env line 4`)."""
+    items: tuple[str, ...] = ()
+    """Values of a comma-separated list, without placeholders. A setting with one value has one item."""
+
+    folder: str | None = None
+    """Folder of the settings files, to which a relative path in the text refers. None: there is none."""
+    toml_key: str = ""
+    """Key in the configuration file, such as `base_url`, if the text comes from this file.
+
+    "": it comes from a variable.
+    """
+
+    def format_assignment(self, text: str) -> str:
+        """Return the line that a user would write to set this setting to `text`, such as `BIG_MODEL=gpt-4.1`."""
+        return f'{self.toml_key} = "{text}"' if self.toml_key else f"{self.variable}={text}"
+
+    @property
+    def origin_phrase(self) -> str:
+        """The source of the text as words for a sentence: `in .env, line 4`, `in the environment`."""
+        return (
+            "in the environment" if self.origin == "environment" else "in " + self.origin.replace(" line ", ", line ")
+        )
+
+
+class _Given(Struct, frozen=True):
+    text: str
+    origin: str
+
+
+class Sources:
+    """The environment and the `.env` file, in which settings are searched.
+
+    The attribute `errors` collects the error messages, also that of a `.env` file that cannot be read.
+    """
+
+    def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
+        self._environ = environ
+        self.folder = None if env_file is None else os.path.dirname(os.path.abspath(env_file))
+        """Absolute path of the folder of the settings files. None: no files are read."""
+        self._warnings: list[str] = []
+        self._placeholders: dict[str, list[str]] = {}
+        self.errors = ErrorList()
+        """Error messages about all settings, collected while they are read."""
+        self.origins: dict[str, str] = {}
+        """Found variable → source of its text: `environment`, `.env line 4`."""
+        self.given: dict[str, Secret] = {}
+        """Found variable → its text before decoding, to find the variables changed by a reload."""
+        self.requested_variables: list[str] = []
+        """Names of all variables passed to `find_setting`, set or not, aliases included: the names of all settings."""
+        self.referenced_variables: dict[str, ReferencedVariable] = {}
+        """Name of a variable with API keys that the configuration file refers to → its keys. Such a name is no setting
+        and not reported as misspelled."""
+        self.file: dict[str, _Given] = {}
+        """Variables of the `.env` file with a nonempty value."""
+        if env_file is not None:
+            with self.errors.collect():
+                self.file = {key: given for key, given in self._load_file(env_file) if given.text}
+
+    def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
+        """Return the text of a setting from the environment or `.env`. None: it is not set.
+
+        `variables` are the main name of the setting and its aliases. The environment takes precedence over `.env`. If
+        `is_list` is True, the field `items` of the result has the comma-separated values, without placeholders.
+        """
+        self.requested_variables.extend(variables)
+        for find in (self._find_in_environment, self.file.get):
+            for variable in variables:
+                given = find(variable)
+                found = given and self._keep(variable, given, is_list)
+                if found:
+                    self.origins[variable] = found.origin
+                    self.given[variable] = Secret(found.text)
+                    self._note_ignored(found, [name for name in variables if name != variable])
+                    return found
+        return None
+
+    def find_referenced_key_variable(self, variable: str) -> FoundSetting | None:
+        """Return the text of a variable with API keys, to which the configuration file refers.
+
+        None: the variable is not set, or its text is only a placeholder.
+        """
+        given = self._find_in_environment(variable) or self.file.get(variable)
+        found = None if given is None else self._keep(variable, given, is_list=True)
+        keys, origin = (tuple(map(Secret, found.items)), found.origin) if found else ((), "not set")
+        self.referenced_variables[variable] = ReferencedVariable(keys, origin)
+        return found
+
+    def find_foreign(self, variable: str) -> FoundSetting | None:
+        """Return the text of a variable that a library reads. None: it is not set."""
+        given = self._find_in_environment(variable) or self.file.get(variable)
+        return None if given is None else FoundSetting(variable, given.text, given.origin, folder=self.folder)
+
+    def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
+        """Add a warning for each alias of a setting with another text than the found one, because it is ignored."""
+        for name in others:
+            given = self._find_in_environment(name) or self.file.get(name)
+            if given is not None and given.text != found.text and not _PLACEHOLDER.search(given.text):
+                self._warnings.append(
+                    f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) has the same "
+                    "meaning and takes precedence."
+                )
+
+    def list_variable_sources(self) -> Iterator[tuple[str, str]]:
+        """Yield each variable of the environment and `.env` with its source: `environment`, or `.env line 4`.
+
+        A variable that is set in both is returned once, with its line in `.env` as the source.
+        """
+        yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
+        yield from ((name, given.origin) for name, given in self.file.items())
+
+    def find_variables_only_in_env_file(self, excluded: Collection[str]) -> dict[str, _Given]:
+        """Return the variables that only `.env` sets, for libraries that read the environment, such as LiteLLM.
+
+        Placeholders and the variables in `excluded` are left out.
+        """
+        return {
+            name: given
+            for name, given in self.file.items()
+            if name not in excluded
+            and not self._environ.get(name)
+            # libraries read proxy variables at different times
+            and not name.lower().endswith("_proxy")
+            and not _PLACEHOLDER.search(given.text)
+        }
+
+    def list_warnings(self) -> list[str]:
+        """Return warning texts: ignored aliases and placeholders, removed quotes, invalid lines of `.env`."""
+        placeholders = [
+            f"Still a placeholder, so not set: {', '.join(names)} "
+            f"(in {'the environment' if place == 'environment' else place})."
+            for place, names in self._placeholders.items()
+        ]
+        proxies = [
+            f"{name} ({given.origin}) has no effect. Set it in the environment of the proxy."
+            for name, given in self.file.items()
+            if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") and given.text
+        ]
+        return self._warnings + placeholders + proxies
+
+    def _find_in_environment(self, variable: str) -> _Given | None:
+        literal = self._environ.get(variable, "").strip()
+        if not literal:
+            return None
+        quoted = _QUOTED.fullmatch(literal)
+        text = quoted[2].strip() if quoted else _COMMENT.sub("", literal)
+        if text != literal:
+            self._warnings.append(
+                f"{variable} in the environment contains {'quotes' if quoted else 'a comment'}, as some "
+                "container tools "
+                f"pass them on; {'they were' if quoted else 'it was'} removed."
+            )
+        return _Given(text, "environment") if text else None
+
+    def _keep(self, variable: str, given: _Given, is_list: bool) -> FoundSetting | None:
+        values = [value.strip() for value in given.text.split(",")] if is_list else [given.text]
+        kept = tuple(value for value in values if value and not _PLACEHOLDER.search(value))
+        found = FoundSetting(variable, given.text, given.origin, kept, self.folder)
+        if placeholders := sum(1 for value in values if value) - len(kept):
+            listed = f"{placeholders} of {variable}" if kept else variable
+            self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(listed)
+        return found if kept else None
+
+    def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
+        text = read_settings_file(env_file, self._warnings, MAX_ENV_BYTES)
+        if not text:
+            return
+        from dotenv.parser import parse_stream  # noqa: PLC0415  # imported only if there is a file
+        from dotenv.variables import parse_variables  # noqa: PLC0415
+
+        known: dict[str, str | None] = {}
+        environ: dict[str, str | None] = {**self._environ}
+        scope = ChainMap(environ, known)
+        characters = 0
+        for binding in parse_stream(io.StringIO(text)):
+            line = _first_line(binding.original.string, binding.original.line)
+            if binding.error:
+                self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was ignored.")
+            elif binding.key is not None and binding.value is not None:
+                parts = []
+                for atom in parse_variables(binding.value):
+                    parts.append(atom.resolve(scope))
+                    characters += len(parts[-1])
+                    if characters > _MAX_VALUE_CHARACTERS:
+                        raise ConfigurationError(
+                            f"{env_file}, line {line}: the values have more than {_MAX_VALUE_CHARACTERS:,} characters "
+                            "with the variables that they refer to."
+                        )
+                known[binding.key] = value = "".join(parts).strip()
+                yield binding.key, _Given(value, f"{env_file} line {line}")
+
+
+def _first_line(text: str, line: int) -> int:
+    # the parser includes blank lines before an assignment
+    return line + text[: len(text) - len(text.lstrip())].count("\n")

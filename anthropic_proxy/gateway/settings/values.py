@@ -1,0 +1,265 @@
+"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values.
+
+A `decode_…` function gets a `FoundSetting` (text, variable and origin, such as `.env line 4`). It returns the value of
+a field of `Settings`. Functions such as `redact_and_shorten` and `join_with_or` format texts for error messages.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote_plus, urlsplit
+
+from msgspec import structs
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings.fields import Secret
+from anthropic_proxy.gateway.settings.sources import FoundSetting
+
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),
+    **dict.fromkeys(("false", "0", "no", "off", "n", "f"), False),
+}
+_SECRET_PATTERN = re.compile(
+    r"^(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|^AIza|^AKIA|^ey[JI]|//[^/]*@|[?&]\w*(?:key|token|secret)=|"
+    r"^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$"
+)
+_HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+_QUERY = re.compile(r"(?:api-version=[\w.-]+)?")
+_DURATION = re.compile(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
+_MODEL_NAME = re.compile(r"[^\s\x00-\x1f,\ud800-\udfff]+")
+"""Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
+_HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
+_MAX_SHOWN_CHARACTERS = 60
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_REDIS_PREFIX = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_FILE_PARAMETERS = frozenset(
+    {
+        *("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslkeylogfile", "sslrootcert"),
+        *("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"),
+    }
+)
+"""Parameters of a URL that are the path of a file or folder, for libpq (PostgreSQL 18) and redis-py."""
+_POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+
+
+def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
+    """Return the error for an invalid setting. The caller raises it.
+
+    `allowed` is a sentence about the allowed values. `suggestion` is a similar valid text, or "". Secrets are redacted.
+    """
+    sentences = [f'{found.variable} is "{redact_and_shorten(found.text)}".', allowed, f"Set {found.origin_phrase}."]
+    if suggestion and not _SECRET_PATTERN.search(found.text):
+        sentences.append(f"Did you mean {found.format_assignment(suggestion)}")
+    return ConfigurationError(" ".join(sentences))
+
+
+def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
+    """Return the value in `choices` for the text of a setting. Upper and lower case are equal.
+
+    The keys of `choices` are the allowed texts in lower case. For any other text, the error message lists
+    `shown_choices`.
+    """
+    chosen = choices.get(found.text.lower())
+    if chosen is None:
+        raise invalid_setting_error(
+            found, f"Use {join_with_or(shown_choices)}.", find_similar_choice(found.text.lower(), choices)
+        )
+    return chosen
+
+
+def decode_boolean(found: FoundSetting) -> bool:
+    """Return True for `true`, `1`, `yes`, `on`, `y` and `t`, and False for `false`, `0`, `no`, `off`, `n` and `f`.
+
+    Upper and lower case are equal.
+    """
+    value = _BOOLEANS.get(found.text.lower())
+    if value is None:
+        raise invalid_setting_error(
+            found, "Use true or false.", find_similar_choice(found.text.lower(), ("true", "false"))
+        )
+    return value
+
+
+def decode_seconds(found: FoundSetting) -> float:
+    """Return a setting text as a number of seconds, which must be finite and above 0."""
+    try:
+        seconds = float(found.text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise invalid_setting_error(found, "Use a number of seconds above 0, such as 300.")
+    return seconds
+
+
+def decode_go_duration(found: FoundSetting) -> str:
+    """Return the setting text unchanged, after a check that it is a duration.
+
+    The text has Go's format (`10m`, `1h30m`) or is a number of whole seconds. A negative duration means no limit.
+    """
+    if not _DURATION.fullmatch(found.text):
+        raise invalid_setting_error(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
+    return found.text
+
+
+def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -> int:
+    """Return the setting text as an integer from `minimum` to `maximum`, both included.
+
+    `unit` is the unit for the error text, such as `tokens`; "": no unit.
+    """
+    text = found.text.replace("_", "")
+    if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
+        raise invalid_setting_error(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
+    return int(text)
+
+
+def decode_url(found: FoundSetting) -> str:
+    """Return an http or https URL without a trailing slash. The only accepted query is `api-version` of Azure."""
+    allowed = "Use an address that begins with http:// or https://, without password and query."
+    try:
+        url = urlsplit(found.text)
+        port = url.port
+    except ValueError:
+        raise invalid_setting_error(found, allowed) from None
+    if url.scheme.lower() not in {"http", "https"} or not url.hostname or port == 0:
+        guess = f"http://{found.text}" if re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", found.text) else ""
+        raise invalid_setting_error(found, allowed, guess)
+    is_plain = _QUERY.fullmatch(url.query) and _HEADER_TEXT.fullmatch(found.text)
+    if not is_plain or url.fragment or "@" in url.netloc:
+        raise invalid_setting_error(found, allowed)
+    return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
+
+
+def decode_url_without_path(found: FoundSetting) -> str:
+    """Return an http or https URL of a server, without a path."""
+    url = decode_url(found)
+    if urlsplit(url).path or urlsplit(url).query:
+        raise invalid_setting_error(found, "Use scheme, host and port only, such as https://proxy.example.org.")
+    return url
+
+
+def decode_path(found: FoundSetting) -> str:
+    """Return the absolute path of a file. A relative path refers to the folder of the settings files."""
+    path = os.path.expanduser(found.text)
+    if not os.path.isabs(path) and found.folder is None:
+        raise invalid_setting_error(found, "Use an absolute path, because there is no folder for settings files.")
+    return os.path.normpath(os.path.join(found.folder or "", path))
+
+
+def decode_database_url(found: FoundSetting) -> Secret:
+    """Return the address of a SQLite or PostgreSQL database, or `off`. It may contain a password, so it is a secret."""
+    scheme, separator, place = found.text.partition("://")
+    if found.text.lower() == "off":
+        return Secret("off")
+    is_sqlite = scheme == "sqlite" and place.startswith("/") and len(place) > 1
+    if not separator or not (is_sqlite or (scheme in _POSTGRES_SCHEMES and place)):
+        raise invalid_setting_error(
+            found, "Use sqlite:///path/of/a/file, postgresql://user:password@host/database, or off."
+        )
+    text = found.text
+    if is_sqlite:
+        name, question_mark, options = place.removeprefix("/").partition("?")
+        text = f"sqlite:///{decode_path(structs.replace(found, text=name))}{question_mark}{options}"
+    else:
+        _require_absolute_files(found)
+    return Secret(text, f"{found.variable} {found.origin_phrase}")
+
+
+def decode_redis_url(found: FoundSetting) -> Secret:
+    """Return the address of a Redis or Valkey server. It may contain a password, so it is a secret."""
+    try:
+        url = urlsplit(found.text)
+        is_valid = url.path.startswith("/") if url.scheme == "unix" else bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid or url.scheme not in _REDIS_SCHEMES:
+        raise invalid_setting_error(
+            found, "Use redis://user:password@host:6379/0, rediss://… for TLS, or unix:///path/of/a/socket."
+        )
+    _require_absolute_files(found)
+    return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+
+
+def _require_absolute_files(found: FoundSetting) -> None:
+    # a password may contain `?`, so each one may begin the query
+    for parameter in re.split("[?&]", found.text)[1:]:
+        name, value = map(unquote_plus, parameter.partition("=")[::2])
+        if name not in _FILE_PARAMETERS or not value or os.path.isabs(value):
+            continue
+        if (name, value) == ("sslrootcert", "system"):  # the certificate authorities of the system
+            continue
+        raise ConfigurationError(
+            f'{found.variable} has the parameter {name}="{redact_and_shorten(value)}". Use an absolute path, because '
+            f"the library would search a relative one in the current directory. Set {found.origin_phrase}."
+        )
+
+
+def decode_redis_prefix(found: FoundSetting) -> str:
+    """Return the prefix of all Redis keys of the proxy. Raises `ConfigurationError` for an invalid prefix."""
+    if not _REDIS_PREFIX.fullmatch(found.text):
+        raise invalid_setting_error(found, "Use at most 64 letters, digits and the characters - _ . :")
+    return found.text
+
+
+def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
+    """Return the API keys of a comma-separated list in order, without duplicates."""
+    for item in found.items:
+        if not _HEADER_TEXT.fullmatch(item):
+            raise ConfigurationError(
+                f"{found.variable} contains a character that is invalid in a key: a space, a line break or a "
+                "letter outside ASCII. "
+                f"Use one key, or several separated by commas. Set {found.origin_phrase}."
+            )
+    origin = f"{found.variable} {found.origin_phrase}"
+    return tuple(Secret(item, origin) for item in dict.fromkeys(found.items))
+
+
+def decode_model(found: FoundSetting) -> str:
+    """Return the model id of a setting, with or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
+    return _model(found, found.text)
+
+
+def decode_models(found: FoundSetting) -> tuple[str, ...]:
+    """Return the model ids of a comma-separated list in order, without duplicates."""
+    return tuple(_model(found, item) for item in dict.fromkeys(found.items))
+
+
+def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
+    """Return the host names of a comma-separated list in lower case, without ports and brackets."""
+    names = [_HOST_NAME.fullmatch(item) for item in found.items]
+    if not all(names):
+        raise invalid_setting_error(
+            found, "Use host names separated by commas, such as proxy.example.org, without http:// and path."
+        )
+    return tuple(dict.fromkeys((name["name"] or name["address"]).lower() for name in names if name))
+
+
+def join_with_or(words: Sequence[str]) -> str:
+    """Return the words as one text for a message: `a, b or c`."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:
+    """Return the choice most similar to `text`. "": no choice reaches `min_similarity` (0 to 1)."""
+    from difflib import get_close_matches  # noqa: PLC0415  # imported for errors only
+
+    return next(iter(get_close_matches(text, list(choices), n=1, cutoff=min_similarity)), "")
+
+
+def _model(found: FoundSetting, name: str) -> str:
+    if not _MODEL_NAME.fullmatch(name) or not name.isprintable() or name.startswith("/") or name.endswith("/"):
+        raise invalid_setting_error(
+            found, "Use the name of a model, with or without the prefix of a provider, such as openai/gpt-4.1."
+        )
+    return name
+
+
+def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
+    """Return a text for a message, with secrets masked, unprintable characters escaped, and a long text shortened."""
+    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    if "://" in text and (query := re.search(r"[?#].", text)):  # a query may hold a key under any name
+        text = f"{text[: query.start() + 1]}…"
+    if _SECRET_PATTERN.search(text):
+        return repr(Secret(text.rpartition("@")[2] if "@" in text else text))
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"

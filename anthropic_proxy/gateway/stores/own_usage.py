@@ -1,0 +1,156 @@
+"""`OwnUsage`: the amounts of limits that this process has reserved, for times in which the shared store is unavailable.
+
+The shared store is Redis or a SQLite file.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.gateway.stores.counters import Counter
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.plugins import Limit, Reservation
+
+MAX_LIMITS = 100_000
+"""Maximum number of counters, and of running reservations, that this process remembers."""
+MAX_PENDING = 100_000
+"""Maximum number of settlements that wait for the shared store. Above it, the oldest one is dropped, and its
+reservation ends with its lease (time limit)."""
+
+
+class _Answer(Struct):
+    """Latest result of the shared store for a limit, from which the share of this process is calculated."""
+
+    at: float
+    """Time of the result in monotonic seconds."""
+    left: int
+    """Amount that was left for all processes."""
+    own: int | None
+    """Amount of this process that counted at that time. None: not calculated yet, because it is a sum of slots for the
+    kind `rate`."""
+
+
+class OwnUsage:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.values = MemoryStore(clock=clock)
+        """All reservations of this process, and the values that are stored while the shared store is unavailable."""
+        self.pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
+        """Settlements (reservation, actual amounts) that wait for the shared store, which has made these reservations.
+        """
+        self._unsent = MemoryStore(clock=clock)
+        """Reservations that were made without the shared store, so that it does not have them."""
+        self._unsent_ids: set[str] = set()
+        self._running: dict[str, Reservation] = {}
+        """Id → unsettled reservation of this process, with its slots in `values`."""
+        self._limits: dict[str, Limit] = {}
+        """Key of a counter → latest limit with this key."""
+        self._unsent_limits: dict[str, Limit] = {}
+        self._answers: dict[str, _Answer] = {}
+        """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
+
+    def add_existing_reservation(self, reservation: Reservation) -> None:
+        """Add a reservation that the shared store has made to the amounts of this process.
+
+        If the shared store later loses its data, `collect_all_as_sent` returns these amounts, so that they can be
+        restored. The field `remaining` of the reservation is kept too, because `reserve` calculates the share of this
+        process from it.
+        """
+        for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
+            own = None
+            if limit.kind == "amount":
+                own = self.values.find_counter(limit).total() + (limit.amount if reservation.is_held else 0)
+            if limit.kind != "concurrency":
+                self._answers.pop(limit.key, None)
+                self._answers[limit.key] = _Answer(self.clock(), max(remaining, 0), own)
+        while len(self._answers) > MAX_LIMITS:
+            del self._answers[next(iter(self._answers))]
+        if reservation.is_held:
+            self._add_running(self.values.add_existing_reservation(reservation))
+
+    async def reserve(self, limits: Sequence[Limit], lease_seconds: float, process_count: int) -> Reservation:
+        """Reserve the amounts of all `limits` without the shared store, or none of them if one limit has no room.
+
+        Each limit is divided between `process_count` processes, and only the share of this process is available.
+        Amounts that are neither settled nor renewed are released after `lease_seconds`, except for the kind `rate`.
+        """
+        shares = [structs.replace(limit, maximum=self._find_share(limit, process_count)) for limit in limits]
+        reservation = await self.values.reserve(shares, lease_seconds)
+        if reservation.is_held:
+            self._add_running(reservation)
+            self._unsent.add_existing_reservation(reservation)
+            self._unsent_ids.add(reservation.id)
+            self._unsent_limits.update({limit.key: limit for limit in limits})
+        return structs.replace(reservation, limits=tuple(limits), slots=[0] * len(limits))
+
+    async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
+        """Settle a reservation in this process. False: the caller must settle it in the shared store too."""
+        running = self._running.pop(reservation.id, None)
+        if running is None:
+            return False
+        await self.values.settle(running, amounts)
+        if reservation.id not in self._unsent_ids:
+            return False
+        self._unsent_ids.discard(reservation.id)
+        await self._unsent.settle(running, amounts)
+        return True
+
+    async def renew(self, reservations: Sequence[Reservation]) -> None:
+        running = [self._running[each.id] for each in reservations if each.id in self._running]
+        await self.values.renew(running)
+        await self._unsent.renew([each for each in running if each.id in self._unsent_ids])
+
+    def pop_unsent_amounts(self) -> Mapping[str, tuple[Limit, Counter]]:
+        """Return the amounts that the shared store lacks, by limit key, and count them as sent."""
+        found = {key: (limit, self._unsent.find_counter(limit)) for key, limit in self._unsent_limits.items()}
+        self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
+        return {key: pair for key, pair in found.items() if pair[1].total()}
+
+    def collect_all_as_sent(self) -> Mapping[str, tuple[Limit, Counter]]:
+        """Return copies of all amounts of this process, for a shared store that has lost its data.
+
+        They count as sent.
+        """
+        self.pop_unsent_amounts()
+        found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}
+        return {
+            key: (limit, structs.replace(counter, slots=dict(counter.slots), holds=counter.holds.copy()))
+            for key, (limit, counter) in found.items()
+            if counter.total()
+        }
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._unsent_limits or self.pending)
+
+    def _add_running(self, reservation: Reservation) -> None:
+        if len(self._running) >= MAX_LIMITS:
+            self._running.pop(next(iter(self._running)))
+        self._running[reservation.id] = reservation
+        for limit in reservation.limits:
+            self._limits.pop(limit.key, None)
+            self._limits[limit.key] = limit
+        while len(self._limits) > MAX_LIMITS:
+            del self._limits[next(iter(self._limits))]
+
+    def _find_share(self, limit: Limit, process_count: int) -> int:
+        """Return the maximum amount of `limit` for this process while the shared store is unavailable.
+
+        It is the own amount and an equal share of the amount left at the latest result of the store, so the shares of
+        all `process_count` processes add up to the maximum. For the kind `rate`, equal shares of the maximum follow
+        after two periods. In the second period, the smaller of both shares applies, because the window still contains
+        amounts of the first. A single request that fits the limit also fits the share.
+        """
+        answer = self._answers.get(limit.key)
+        equal = max(limit.maximum // process_count, min(limit.amount, limit.maximum))
+        if answer is None or limit.kind == "concurrency":
+            return equal
+        if answer.own is None:
+            answer.own = self.values.find_counter(limit).total()
+        share = answer.own + max(answer.left // process_count, min(limit.amount, answer.left))
+        periods = (self.clock() - answer.at) / limit.seconds if limit.kind == "rate" else 0.0
+        if periods < 1:
+            return share
+        return min(share, equal) if periods < 2 else equal

@@ -1,0 +1,336 @@
+"""`RedisStore`: store in Redis or Valkey for values, counters of limits, and observations about providers.
+
+The methods raise the errors of redis-py. All errors of one command mean that Redis is unavailable, unless
+`is_data_error` finds that they concern only the keys of the command.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    DataError,
+    InvalidResponse,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS, SLOT_COUNT, Counter
+from anthropic_proxy.gateway.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS, CommandPipeline
+from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
+
+MAX_CONNECTIONS = 8
+"""Maximum number of connections of one process: one for values and limits, one for messages, and few for others."""
+PROCESS_SECONDS = 30
+"""Time in seconds after its last heartbeat during which a process counts as running."""
+MAX_RENEWED = 100
+"""Maximum number of reservations of one `RedisStore.renew`, a script during which Redis runs no other command."""
+
+
+_OBSERVATION = re.compile(r"\d+(\.\d+)? ")
+"""Matches the beginning of a stored observation: the time of its expiry."""
+
+
+class StoredObservation(NamedTuple):
+    """One observation (fact about a provider) in Redis that has not expired."""
+
+    lifetime_seconds: float
+    """Time until its expiry, in seconds."""
+    text: str
+    """The observation as JSON text."""
+
+
+class LostStateError(Exception):
+    """Error: Redis has lost the data that this process used, because it started empty or the data were deleted."""
+
+
+class HeartbeatReply(Struct, frozen=True):
+    """Reply of Redis to a heartbeat, the regular message by which a process counts as running."""
+
+    processes: int
+    """Number of running processes that use this Redis."""
+    recent: int
+    """Number of processes that sent a heartbeat after the time `since`, an argument of `RedisStore.send_heartbeat`."""
+    generation: str
+    """Id of the data in Redis. After a loss of the data, Redis has another id."""
+    time: str
+    """Time of the Redis server at this heartbeat, as text in seconds.
+
+    The next `RedisStore.send_heartbeat` accepts it as `since`.
+    """
+
+
+class RedisStore:
+    """It implements `plugins.Store`. `prefix` is the beginning of all keys."""
+
+    def __init__(self, url: str, prefix: str, *, clock: Callable[[], float] | None = None) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=None,  # `CommandPipeline` and the other users limit each wait
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            encoding_errors="replace",
+            client_name="anthropic-proxy",
+        )
+        self.client: Redis = Redis.from_pool(self._pool)
+        """Redis client for commands outside the pipeline, such as publish and subscribe."""
+        # with the prefix in braces, a cluster keeps all keys on one node
+        self._prefix, self._clock = f"{{{prefix}}}", clock
+        self._pipeline = CommandPipeline(self.client)
+        self.process_id = os.urandom(16).hex()
+        """Random name of this process among the processes that use the same Redis."""
+        self.generation = ""
+        """Id of the data in Redis that this process expects. "": not checked."""
+
+    @property
+    def state(self) -> StoreState:
+        return StoreState(kind="redis")
+
+    def _name_key(self, kind: str, name: str) -> str:
+        """Return the Redis key for `name`: the prefix, the kind, and the name.
+
+        `kind`: `value`, `counter`, `holds`, `settled`, `restored`, `channel` and others.
+        """
+        return f"{self._prefix}:{kind}:{name}"
+
+    async def get(self, key: str) -> str | None:
+        found = await self._pipeline.run_command("GET", self._name_key("value", key))
+        return None if found is None else str(found)
+
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
+        await self._pipeline.run_command("SET", self._name_key("value", key), value, "PX", milliseconds)
+
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
+        milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
+        return float(
+            await self._pipeline.run_script("add", [self._name_key("value", key)], [repr(amount), milliseconds])
+        )
+
+    async def delete(self, key: str) -> None:
+        await self._pipeline.run_command("DEL", *(self._name_key(kind, key) for kind in ("value", "counter", "holds")))
+
+    async def reserve(
+        self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
+    ) -> Reservation:
+        """Raises `LostStateError` if Redis has lost the data that this process used before.
+
+        `reservation_id` "": random.
+        """
+        id_ = reservation_id or os.urandom(16).hex()
+        words: list[object] = [self._now(), id_, lease_seconds, self.generation]
+        for limit in limits:
+            words += (limit.kind, limit.amount, limit.maximum, limit.seconds)
+        found = await self._pipeline.run_script("reserve", self._reservation_keys(id_, limits), words)
+        if not found:
+            raise LostStateError
+        refused = int(found[0])
+        return Reservation(
+            id=id_ if refused < 0 and any(limit.amount for limit in limits) else "",
+            limits=tuple(limits),
+            refused=None if refused < 0 else refused,
+            retry_after_seconds=float(found[1]),
+            remaining=[int(each) for each in found[2::3]],
+            reset_seconds=[float(each) for each in found[3::3]],
+            slots=[int(each) for each in found[4::3]],
+            lease_seconds=lease_seconds,
+        )
+
+    async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+        """Raises `LostStateError` if Redis has lost the data that this process expects."""
+        if not reservation.is_held:
+            return
+        words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS, self.generation]
+        for limit, slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
+            words += (limit.kind, limit.amount, amount, limit.seconds, slot)
+        keys = self._reservation_keys(reservation.id, reservation.limits)
+        if int(await self._pipeline.run_script("settle", keys, words)) < 0:
+            raise LostStateError
+
+    async def renew(self, reservations: Sequence[Reservation]) -> None:
+        """The caller passes at most `MAX_RENEWED` reservations."""
+        keys: list[str] = []
+        words: list[object] = [self._now()]
+        for each in reservations:
+            for limit in each.limits if each.is_held else ():
+                if limit.kind != "rate" and limit.amount:
+                    keys += (self._name_key("settled", each.id), *self._counter_keys([limit]))
+                    words += (each.id, limit.kind, limit.amount, limit.seconds, each.lease_seconds)
+        if keys:
+            await self._pipeline.run_script("renew", keys, words)
+
+    async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, idempotency_key: str) -> None:
+        """Add the amounts of a counter of this process to the one in Redis.
+
+        `now` is the present time by the clock of `counter`. A repeated call with the same `idempotency_key` has no
+        effect.
+        """
+        # `now` is by the clock of `counter`, and `self._now()` by that of the store
+        words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
+        holds = list(counter.holds.items())
+        words.append(len(holds))
+        for name, (end, amount) in holds:
+            words += (name, amount, max(end - now, 0.0))
+        if limit.kind == "rate":
+            present = math.floor(now / (limit.seconds / SLOT_COUNT))
+            for slot, amount in counter.slots.items():
+                words += (present - slot, amount)
+        keys = [*self._counter_keys([limit]), self._name_key("restored", f"{idempotency_key}:{key}")]
+        await self._pipeline.run_script("restore", keys, words)
+
+    @property
+    def observation_channel(self) -> str:
+        """Name of the Redis channel on which observations are published."""
+        return self._name_key("channel", "observations")
+
+    async def publish_observation(self, observation_key: str, text: str, lifetime_seconds: float) -> None:
+        """Send an observation (a fact about a provider) to all processes that use this Redis, and store it.
+
+        If `lifetime_seconds` is 0, the observation with the same key is deleted from Redis instead of stored.
+        """
+        words = [self.observation_channel, observation_key, text, lifetime_seconds, self.process_id]
+        await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
+
+    async def list_observations(self) -> Sequence[StoredObservation]:
+        """Return the stored observations (facts about providers) that have not expired, and delete the expired ones."""
+        key = self._name_key("observations", "")
+        async with self.client.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("TIME")
+            pipeline.execute_command("HGETALL", key)
+            (seconds, microseconds), rows = await pipeline.execute()
+        now = int(seconds) + int(microseconds) / 1_000_000
+        found = {name: row.split(" ", 1) for name, row in rows.items() if _OBSERVATION.match(row)}
+        if expired := [name for name, (expires_at, _) in found.items() if float(expires_at) <= now]:
+            await self.client.hdel(key, *expired)
+        return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
+
+    @property
+    def heartbeat_keys(self) -> list[str]:
+        return [self._name_key("processes", ""), self._name_key("generation", "")]
+
+    async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
+        """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
+
+        If `is_recorded` is False, Redis replies without recording the heartbeat. `since` is the `time` of an earlier
+        reply. The reply then states, as `recent`, the number of processes that sent a heartbeat after that time.
+        """
+        words = [self.process_id if is_recorded else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
+        return HeartbeatReply(*await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words))
+
+    async def close(self) -> None:
+        await self._pipeline.close()
+        await self.client.aclose()
+        await self._pool.aclose()
+
+    def _now(self) -> str:
+        return "" if self._clock is None else f"{self._clock():.6f}"
+
+    def _reservation_keys(self, id_: str, limits: Sequence[Limit]) -> list[str]:
+        return [self._name_key("generation", ""), self._name_key("settled", id_), *self._counter_keys(limits)]
+
+    def _counter_keys(self, limits: Sequence[Limit]) -> list[str]:
+        return [self._name_key(kind, limit.key) for limit in limits for kind in ("counter", "holds")]
+
+
+_CONNECTING = re.compile(r"^Error -?\d+ connecting to \S+ ")
+"""Matches the beginning of a message of redis-py about a failed connection. Its number differs between systems."""
+FAILURES = (RedisError, OSError, TimeoutError, LostStateError)
+"""Exceptions that calls of Redis raise."""
+_SCRIPT_END = re.compile(r" script:(?: \w+,)? on @\S+$")
+"""Matches the end of an error message about a script: of Redis with the digest of the script, of Valkey without it."""
+_MAX_NAMED_KEYS = 10
+"""Maximum number of keys in a message about wrong data."""
+_DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would overflow|user_script:\d+: attempt to ")
+"""Matches error messages about the data of one key. Other errors, such as a full memory, concern all keys."""
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Return True if `error` was caused by the data of single keys, such as a value of the wrong type.
+
+    Redis itself is then available, and commands for other keys can succeed.
+    """
+    found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
+    return isinstance(error, DataError) or bool(found)
+
+
+def describe_data_error(error: BaseException, address: str, keys: Sequence[str]) -> str:
+    """Return a message for the operator about `error`, which was caused by the data of some keys.
+
+    `address` is the host and port of Redis.
+    """
+    text = _SCRIPT_END.sub("", " ".join(str(error).split())).rstrip(".")
+    others = f" and {len(keys) - _MAX_NAMED_KEYS} others" if len(keys) > _MAX_NAMED_KEYS else ""
+    named = ("one of " if len(keys) > 1 else "") + ", ".join(keys[:_MAX_NAMED_KEYS]) + others
+    return f"Redis at {address} has wrong data for {named}: {text}. Delete the wrong data, or change REDIS_PREFIX."
+
+
+def format_redis_address(url: str) -> str:
+    """Return host and port, or the path of a Unix socket, in the value of `REDIS_URL`, without the password."""
+    found = urlsplit(url)
+    return found.path if found.scheme == "unix" else f"{found.hostname or 'localhost'}:{found.port or 6379}"
+
+
+def describe_failure(error: BaseException, address: str) -> str:
+    subject = f"Redis at {address}"
+    text = _SCRIPT_END.sub("", _CONNECTING.sub("", " ".join(str(error).split()))).rstrip(".")
+    match error:
+        case LostStateError():
+            return f"{subject} has lost its data."
+        case AuthenticationError():
+            return _describe_password(subject)
+        case NoPermissionError():
+            return _describe_permission(subject, text)
+        case ReadOnlyError():
+            return f"{subject} is a read-only replica. Set REDIS_URL to the primary server."
+        case OutOfMemoryError():
+            return f"{subject} has no memory left. Increase its setting maxmemory."
+        case BusyLoadingError():
+            return f"{subject} is still loading its data."
+        case TimeoutError():
+            return f"{subject} did not answer within {REPLY_TIMEOUT_SECONDS:g} s."
+        case MovedError():
+            return f"{subject} is a node of a cluster without these keys. Set REDIS_URL to {error.host}:{error.port}."
+        case InvalidResponse():
+            return f"{subject} sent a reply that cannot be decoded: {text}."
+        case ResponseError():
+            return _describe_response(subject, text)
+        case _ if "timeout" in text.lower() or not text:
+            return f"{subject} did not answer within {REPLY_TIMEOUT_SECONDS:g} s."
+        case _:
+            return f"{subject} cannot be reached: {text}. Start it, or correct REDIS_URL."
+
+
+def _describe_response(subject: str, text: str) -> str:
+    if "NOAUTH" in text or "WRONGPASS" in text or "without any password" in text or "Authentication" in text:
+        return _describe_password(subject)
+    if "OOM" in text:
+        return f"{subject} has no memory left. Increase its setting maxmemory."
+    if "READONLY" in text:
+        return f"{subject} is a read-only replica. Set REDIS_URL to the primary server."
+    if "can't run this command" in text or "has no permissions" in text:  # within a script
+        return _describe_permission(subject, text)
+    return f"{subject} reports an error: {text}."
+
+
+def _describe_permission(subject: str, text: str) -> str:
+    return f"{subject} rejects the user: {text}. Permit all commands for the keys, publish and subscribe."
+
+
+def _describe_password(subject: str) -> str:
+    return f"{subject} rejects the user or password. Correct them in REDIS_URL: redis://user:password@host:6379/0."

@@ -1,0 +1,1 @@
+"""Receipts of finished requests, and the log, metrics and traces that are made of them."""

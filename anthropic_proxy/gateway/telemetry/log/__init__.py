@@ -1,0 +1,9 @@
+"""Log of the proxy on standard error.
+
+`Log` writes an entry for each client request, without API keys and message content.
+"""
+
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.log import Log, LogLevel
+
+__all__ = ["Log", "LogLevel", "escape_unprintable"]

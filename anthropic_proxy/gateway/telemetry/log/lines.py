@@ -1,0 +1,222 @@
+"""Lines of the log about client requests, and functions that make texts from clients safe for the log."""
+
+import functools
+import json
+import re
+import textwrap
+import time
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from msgspec import structs
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.secrets import redact_secrets
+
+FIRST_COLUMN, SECOND_COLUMN = 49, 34
+"""Widths in characters of the first and second column of a log line with columns."""
+MAX_PATH_CHARACTERS = 120
+"""Maximum characters of a URL path in a request line. A longer path is cut."""
+MAX_INLINE_ERROR_CHARACTERS = 100
+"""Maximum length of an error in the request line if the log is no terminal. A longer error has a line of its own."""
+MIN_WRAP_COLUMNS = 40
+"""Minimum width, in columns, to which the text of an error is wrapped on a narrow terminal."""
+INDENT = " " * 10
+"""Indentation of the second and further lines of an entry."""
+
+_INDEX = re.compile(r"\d+")
+_PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
+_WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
+
+_CLIENT_FIELDS = (
+    *("path", "requested_model", "model", "route_reason", "error"),
+    *("user_agent", "session", "agent", "project"),
+)
+"""Fields of a receipt with text that a client may have chosen, from which API keys must be removed."""
+
+_LAYOUT = "\n\t\u200c\u200d"
+"""Unprintable characters that ordinary text contains: line break, tab, zero-width non-joiner and joiner."""
+
+Paint = Callable[[str, str], str]
+"""Function that returns a text in the terminal color of a role: (text, role) → colored text."""
+
+
+def escape_unprintable(text: str) -> str:
+    """Return `text` with escape sequences for unprintable characters, so that it is safe in a log line."""
+    # otherwise a client could add log lines, or reverse the direction of text on a terminal
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def escape_terminal_controls(text: str) -> str:
+    """Return a text of several lines with escape sequences for control characters, safe for a terminal.
+
+    Line breaks, tabs and all kinds of spaces are kept.
+    """
+    return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
+
+
+def escape_unprintable_json(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
+    """Return the receipt with API keys masked in texts that clients may have chosen."""
+    words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
+    names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project)
+    calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
+    masked = _without_keys((*words, *names, *calls), secrets)
+    if masked is None:
+        return receipt
+    count = len(_CLIENT_FIELDS)
+    attempts = [
+        structs.replace(attempt, model=model, error=error)
+        for attempt, model, error in zip(receipt.attempts, masked[count::2], masked[count + 1 :: 2], strict=True)
+    ]
+    fields = dict(zip(_CLIENT_FIELDS, masked, strict=False))
+    return structs.replace(receipt, attempts=attempts, **fields)
+
+
+@functools.lru_cache(maxsize=64)
+def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the words with API keys masked. None: the words contain no keys.
+
+    Results are cached, because most requests have the same words.
+    """
+    masked = tuple(redact_secrets(word, secrets) for word in words)
+    return None if masked == words else masked
+
+
+def _is_layout(character: str) -> bool:
+    return character in _LAYOUT or unicodedata.category(character) == "Zs"
+
+
+def _escape(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def to_ascii_symbols(text: str) -> str:
+    return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
+
+
+def format_local_time(seconds: float) -> str:
+    """Return the local time of day as `HH:MM:SS`. `seconds`: since the epoch."""
+    return _format_time_cached(int(seconds))
+
+
+@functools.lru_cache(maxsize=4)
+def _format_time_cached(seconds: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+@functools.lru_cache(maxsize=4)
+def _iso_time_cached(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def format_utc_time(seconds: float) -> str:
+    """Return date and time in UTC, such as `2026-11-20T21:04:32.120Z`. `seconds`: since the epoch."""
+    return _iso_time_cached(int(seconds * 1000))
+
+
+def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
+    """Return the first log line of a request: time, method and path, status, incident, request id.
+
+    An incident is, for example, an error or a failed attempt. If the incident is too long for the line, it follows in
+    further lines.
+    """
+    path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
+    clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
+    head = f"{receipt.method} {escape_unprintable(path)} "
+    text = escape_unprintable(incident) if (incident := _describe_incident(receipt)) else ""
+    if paint is None and width is None and len(text) <= MAX_INLINE_ERROR_CHARACTERS:  # the usual case of a service
+        start = f"{clock}  {head}{shown}"
+        return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
+    used = len(INDENT) + len(head) + len(shown)
+    gap, further = max(FIRST_COLUMN - used, 2), []
+    if len(text) > (MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - gap):
+        text, further = "", _wrap(text, width)
+    line, last = _paint_request(receipt, paint or _without_color, f"  {head}", shown)
+    end = used + gap + max(len(text), SECOND_COLUMN)
+    if width is None or end + 2 + len(receipt.request_id) <= width:
+        line += f"{' ' * gap}{text:<{SECOND_COLUMN}}  {last}"
+    elif text:
+        line += f"{' ' * gap}{text}"
+    return [line.rstrip(), *further]
+
+
+def _paint_request(receipt: Receipt, paint: Paint, head: str, shown: str) -> tuple[str, str]:
+    status = receipt.status
+    role = "ok" if status < 400 else "warn" if status < 500 else "error"
+    start = f"{paint(format_local_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
+    return start, paint(receipt.request_id, "quiet")
+
+
+def _without_color(text: str, _: str) -> str:
+    return text
+
+
+def _wrap(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [INDENT + text]
+    columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
+    return [INDENT + line for line in textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)]
+
+
+def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
+    """Return the second log line of an exchange (`POST /v1/messages`): models, tools, messages, tokens, times, route.
+
+    Columns that do not fit into `width` are left out.
+    """
+    requested = receipt.requested_model or "–"
+    target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
+    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    first = "–" if receipt.first_token_seconds is None else f"{receipt.first_token_seconds:.2f}s"
+    columns = (
+        f"{receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}",
+        f"in {_count(context)} out {_count(receipt.output_tokens)}",
+        f"first {first} total {receipt.duration_seconds:.1f}s",
+        *([f"route {receipt.route}"] if receipt.route else []),
+    )
+    if paint is None and width is None:
+        models = escape_unprintable(f"{requested} → {target}" if target else requested)
+        return f"{INDENT}{models}  {'  '.join(columns)}"
+    requested, target = escape_unprintable(requested), escape_unprintable(target)
+    used = len(INDENT) + len(requested) + (len(target) + 3 if target else 0)
+    painted = (paint or _without_color)(target, "type")
+    line = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
+    for column in columns:
+        used += 2 + len(column)
+        if width is not None and used > width:
+            break
+        line += f"  {column}"
+    return line
+
+
+def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
+    """Return a key that is equal for notes which differ only in the name of a tool or the index of a field."""
+    # fields of tools contain tool names; the reason is the same for all of them
+    field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
+    return provider, field, note.handling
+
+
+def format_note_line(note: FidelityNote, provider: str) -> str:
+    """Return the log line about a changed or dropped request field, such as `✕ groq: top_k dropped: …`."""
+    sign = "✕" if note.handling == "dropped" else "~"
+    return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
+
+
+def _describe_incident(receipt: Receipt) -> str:
+    failed = ", ".join(receipt.failed_attempts) if receipt.failed_attempts else ""
+    if receipt.error:
+        return (f"↻ {failed}; " if failed else "") + f"✕ {receipt.error}"
+    if receipt.outcome == "cancelled":
+        return "– client left" if receipt.status else "– client left before the reply"
+    if failed:
+        return f"↻ {failed}, then {receipt.prefix}"
+    return {"max_tokens": "! truncated (max_tokens)", "refusal": "! refused"}.get(receipt.outcome, "")
+
+
+def _count(tokens: int) -> str:
+    return f"{tokens / 1000:.1f}k" if tokens >= 10_000 else str(tokens)

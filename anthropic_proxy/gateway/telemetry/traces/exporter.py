@@ -1,0 +1,365 @@
+"""Export of traces with the OpenTelemetry SDK, to a collector (`otlp`) or to the console.
+
+The proxy calls `start_trace` at the beginning of a request. Its spans (the request, and a child for each call to a
+provider) are built at its end from the receipt, and a thread of the SDK sends them. Providers received the ids already
+during the request, so `PresetIds` passes them to the SDK.
+"""
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    TraceState,
+    set_span_in_context,
+)
+
+from anthropic_proxy import __version__
+from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log.lines import redact_receipt
+from anthropic_proxy.plugins import Gateway, Receipt, UpstreamAttempt
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+SERVICE_NAME = "anthropic-proxy"
+"""Attribute `service.name` of all spans, unless `OTEL_SERVICE_NAME` is set."""
+STOP_SECONDS = 2.0
+"""Maximum seconds to send spans to the collector at the end of the process. Spans not sent by then are lost."""
+_EXPORT_LOGGERS = "opentelemetry.exporter"
+_CONNECTION_ERROR = re.compile(r"\[(?:Errno|WinError) -?\d+\] ([^'\")]+)")
+"""Pattern of the reason of the operating system in the text of a connection error: `Connection refused`."""
+MIN_SECONDS_BETWEEN_WARNINGS = 60.0
+"""Minimum time between two log lines about the same problem of the SDK."""
+
+
+class TraceExporter:
+    """Exporter of the traces of this process, which implements the interfaces `plugins.Tracer` and `plugins.Observer`.
+
+    The proxy therefore calls `start_trace` at the beginning of a request, and `record` at its end. `names` are the
+    destinations of the traces: `otlp` (a collector), `console`, or both.
+    """
+
+    def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
+        self._names = names
+        self._open_exporter = open_exporter or _open_exporter
+        self._provider: TracerProvider | None = None
+        self._recorder: SpanRecorder | None = None
+        self._gateway: Gateway | None = None
+        self._settings: Settings | None = None
+        """Settings from which `_secrets` was computed. After a reload, the gateway has other settings."""
+        self._secrets: tuple[str, ...] = ()
+        """API keys in `_settings`, which are masked in attributes of spans."""
+
+    async def start(self, gateway: Gateway) -> None:
+        """Start the OpenTelemetry SDK with its threads. Problems of the SDK are logged by `gateway`."""
+        loop, self._gateway = asyncio.get_running_loop(), gateway
+
+        def report(text: str) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(gateway.log_warning_once, text)
+
+        _forward_log_records(report)
+        ids = PresetIds()
+        provider = self._provider = TracerProvider(id_generator=ids, resource=_resource(), shutdown_on_exit=False)
+        for name in self._names:
+            provider.add_span_processor(BatchSpanProcessor(self._open_exporter(name)))
+        tracer = provider.get_tracer("anthropic_proxy", __version__, schema_url=CONVENTIONS_URL)
+        self._recorder = SpanRecorder(tracer, ids)
+
+    def start_trace(self, parent: TraceContext | None) -> TraceContext:
+        """Return the trace ids for a new request, and decide by the sampler of the SDK if the request is traced.
+
+        The decision is in the field `flags` of the result.
+
+        `parent` has the trace ids that the client sent. None: the client sent none, so the trace begins here.
+        """
+        trace_id = new_trace_id() if parent is None else parent.trace_id
+        parent_id, state = ("", "") if parent is None else (parent.parent_id, parent.state)
+        flags = "00"
+        if self._provider is not None:
+            context = None if parent is None else build_parent_context(parent)
+            # the sampler of the SDK, which `OTEL_TRACES_SAMPLER` selects
+            sampler = self._provider.sampler
+            result = sampler.should_sample(context, int(trace_id, 16), "POST", SpanKind.SERVER)
+            flags = "01" if result.decision is Decision.RECORD_AND_SAMPLE else "00"
+        return TraceContext(trace_id=trace_id, span_id=new_span_id(), parent_id=parent_id, flags=flags, state=state)
+
+    async def record(self, receipt: Receipt) -> None:
+        """Build the spans of a finished request, if it is traced. A thread of the SDK sends them."""
+        if self._recorder is not None and receipt.trace is not None and receipt.trace.is_sampled:
+            self._recorder.record_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
+
+    def _find_secrets(self) -> tuple[str, ...]:
+        """Return the API keys in the current settings, which are removed from texts of spans."""
+        if self._gateway is not None and self._gateway.settings is not self._settings:
+            self._settings = self._gateway.settings
+            self._secrets = tuple(self._settings.reveal_all_secrets())
+        return self._secrets
+
+    async def stop(self) -> None:
+        """Send the remaining spans, for at most `STOP_SECONDS`."""
+        if self._provider is None:
+            return
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        provider, self._provider, self._recorder = self._provider, None, None
+
+        def shut_down() -> None:
+            provider.shutdown()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(done.set)
+
+        # a daemon thread, because the process must not wait for a collector that does not answer
+        threading.Thread(target=shut_down, name="traces", daemon=True).start()
+        try:
+            await asyncio.wait_for(done.wait(), STOP_SECONDS)
+        except TimeoutError:
+            return
+
+
+def _open_exporter(name: str) -> SpanExporter:
+    return OTLPSpanExporter() if name == "otlp" else ConsoleSpanExporter()
+
+
+def _resource() -> Resource:
+    """Return the attributes of all spans: service name and version, and `OTEL_RESOURCE_ATTRIBUTES`."""
+    own = {"service.name": SERVICE_NAME, "service.version": __version__}
+    return Resource.create({**own, **OTELResourceDetector().detect().attributes})
+
+
+class _Records(logging.Handler):
+    """Log handler that reports warnings of the SDK, at most one line per minute for each kind of warning."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._report = report
+        self._reported_at: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if now - self._reported_at.get(record.msg, -MIN_SECONDS_BETWEEN_WARNINGS) >= MIN_SECONDS_BETWEEN_WARNINGS:
+            self._reported_at[record.msg] = now
+            self._report(_describe(record))
+
+
+def _describe(record: logging.LogRecord) -> str:
+    """Return a log record of the SDK as text for users.
+
+    After a failed export, the text has only the reason and a remedy.
+    """
+    text = record.getMessage()
+    if not record.name.startswith(_EXPORT_LOGGERS):
+        return f"Traces: {text}"
+    cause = _CONNECTION_ERROR.search(text)
+    reason = cause[1] if cause else text
+    remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector."
+    return f"Traces cannot be sent: {reason}. {remedy}"
+
+
+def _forward_log_records(report: Callable[[str], None]) -> None:
+    """Send log records of the SDK to `report` instead of standard error."""
+    logger = logging.getLogger("opentelemetry")
+    logger.handlers = [_Records(report)]
+    logger.propagate = False
+
+
+# names: conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev
+# (repository semantic-conventions-genai, read 2026-11)
+CONVENTIONS_URL = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
+"""Schema URL: name and version of the GenAI conventions, sent with the spans."""
+PROVIDER_NAMES = {
+    "azure": "azure.ai.openai",
+    "gemini": "gcp.gemini",
+    "google": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "vertex": "gcp.vertex_ai",
+    "xai": "x_ai",
+}
+"""Provider of the proxy → value of `gen_ai.provider.name`, where the conventions define another name."""
+_ROUTES = ("/v1/messages", "/v1/messages/count_tokens", "/v1/models")
+_CHAT, _COUNT_TOKENS = "chat", "count_tokens"
+"""Values of `gen_ai.operation.name`. The conventions define the first one, and permit others."""
+_MODEL_ROUTE = "/v1/models/"
+_SERVER_ERROR = 500
+Attributes = dict[str, "AttributeValue"]
+
+
+class PresetIds(IdGenerator):
+    """Id generator that returns preset ids, because spans are built after their ids were sent to the provider."""
+
+    def __init__(self) -> None:
+        self.trace_id = self.span_id = 0
+
+    def generate_trace_id(self) -> int:
+        return self.trace_id
+
+    def generate_span_id(self) -> int:
+        return self.span_id
+
+
+class SpanRecorder:
+    """`ids` is the id generator of `tracer`, which gets the ids of a span before the span is built."""
+
+    def __init__(self, tracer: Tracer, ids: PresetIds) -> None:
+        self._tracer = tracer
+        self._ids = ids
+
+    def record_spans(self, receipt: Receipt, trace: TraceContext) -> None:
+        self._ids.trace_id = int(trace.trace_id, 16)
+        context = build_parent_context(trace) if trace.parent_id else Context()
+        route = _find_route(receipt.path)
+        name = f"{receipt.method} {route}" if route else receipt.method
+        attributes = _request_attributes(receipt, route)
+        span = self._start(name, trace.span_id, SpanKind.SERVER, attributes, context=context, at=receipt.started_at)
+        inside = set_span_in_context(span)
+        for attempt in receipt.attempts:
+            self._record_attempt(receipt, attempt, inside)
+        if receipt.outcome == "error" and receipt.status >= _SERVER_ERROR:
+            span.set_status(Status(StatusCode.ERROR, receipt.error))
+        span.end(_nanoseconds(receipt.started_at + receipt.duration_seconds))
+
+    def _record_attempt(self, receipt: Receipt, attempt: UpstreamAttempt, context: Context) -> None:
+        attributes = dict(_attempt_attributes(receipt, attempt))
+        started_at = receipt.started_at + attempt.offset_seconds
+        operation = _find_operation(receipt)
+        name = f"{operation} {attempt.model}" if operation else f"{receipt.method} {_find_route(receipt.path)}"
+        span = self._start(name, attempt.span_id, SpanKind.CLIENT, attributes, context=context, at=started_at)
+        if attempt.error_type:
+            span.set_status(Status(StatusCode.ERROR, attempt.error))
+        span.end(_nanoseconds(started_at + attempt.duration_seconds))
+
+    def _start(
+        self, name: str, span_id: str, kind: SpanKind, attributes: Attributes, *, context: Context, at: float
+    ) -> Span:
+        self._ids.span_id = int(span_id, 16)
+        return self._tracer.start_span(name, context, kind, attributes, start_time=_nanoseconds(at))
+
+
+def build_parent_context(trace: TraceContext) -> Context:
+    """Return the OpenTelemetry context that makes the span of the client the parent of the request's span.
+
+    `trace` has the ids of the trace and of the client's span.
+    """
+    parent = SpanContext(
+        int(trace.trace_id, 16),
+        int(trace.parent_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(trace.flags, 16)),
+        trace_state=TraceState.from_header([trace.state] if trace.state else []),
+    )
+    return set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def _request_attributes(receipt: Receipt, route: str) -> Attributes:
+    """Return the attributes of the request's span: HTTP, the session, and facts of the proxy."""
+    attributes: Attributes = {
+        "http.request.method": receipt.method,
+        "url.path": receipt.path,
+        "url.scheme": "http",
+        "anthropic_proxy.request_id": receipt.request_id,
+        "anthropic_proxy.client": receipt.client.name,
+    }
+    optional: Attributes = {
+        "http.route": route,
+        "http.response.status_code": receipt.status,
+        "user_agent.original": receipt.user_agent,
+        "session.id": receipt.session,
+        "error.type": receipt.error_type,
+        "anthropic_proxy.agent": receipt.agent,
+        "anthropic_proxy.project": receipt.project,
+        "anthropic_proxy.requested_model": receipt.requested_model,
+        "anthropic_proxy.provider": receipt.provider,
+        "anthropic_proxy.model": receipt.model,
+        "anthropic_proxy.route_reason": receipt.route_reason,
+        "anthropic_proxy.outcome": receipt.outcome,
+        "anthropic_proxy.failed_attempts": receipt.failed_attempts,
+        "anthropic_proxy.fidelity_notes": len(receipt.notes),
+    }
+    return attributes | {name: value for name, value in optional.items() if value}
+
+
+def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator[tuple[str, AttributeValue]]":
+    """Yield the attributes of the span of a provider call, as the GenAI conventions define them.
+
+    A call for a model list has neither operation nor model.
+    """
+    operation = _find_operation(receipt)
+    yield "gen_ai.provider.name", PROVIDER_NAMES.get(attempt.provider, attempt.provider)
+    if operation:
+        yield "gen_ai.operation.name", operation
+        yield "gen_ai.request.model", attempt.model
+    else:
+        yield "http.request.method", receipt.method
+    if receipt.session:
+        yield "gen_ai.conversation.id", receipt.session
+    if receipt.stream:
+        yield "gen_ai.request.stream", True
+    if attempt.host:
+        yield "server.address", attempt.host
+        yield "server.port", attempt.port
+    if attempt.status:
+        yield "http.response.status_code", attempt.status
+    is_last = attempt is receipt.attempts[-1]
+    if attempt.error_type:
+        yield "error.type", attempt.error_type
+        if operation == _CHAT:
+            yield "gen_ai.response.finish_reasons", ["error"]
+    elif is_last and receipt.outcome:
+        yield "gen_ai.response.finish_reasons", ["error" if receipt.outcome == "cancelled" else receipt.outcome]
+    if is_last and receipt.first_token_seconds is not None:
+        yield "gen_ai.response.time_to_first_chunk", receipt.first_token_seconds - attempt.offset_seconds
+    if operation == _CHAT and not attempt.error_type:
+        yield from _usage_attributes(attempt)
+
+
+def _usage_attributes(attempt: UpstreamAttempt) -> "Iterator[tuple[str, AttributeValue]]":
+    """Yield the token counts. Unlike in Anthropic's API, `input_tokens` includes cached tokens."""
+    cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
+    yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written
+    yield "gen_ai.usage.output_tokens", attempt.output_tokens
+    if cached:
+        yield "gen_ai.usage.cache_read.input_tokens", cached
+    if written:
+        yield "gen_ai.usage.cache_write.input_tokens", written
+        yield "gen_ai.usage.cache_creation.input_tokens", written  # its name until 1.41, which viewers still expect
+    if attempt.thinking_tokens:
+        yield "gen_ai.usage.reasoning.output_tokens", attempt.thinking_tokens
+
+
+def _find_operation(receipt: Receipt) -> str:
+    """Return the attribute `gen_ai.operation.name` for the provider calls of a request. "": a call of a model list."""
+    if receipt.path.endswith("/count_tokens"):
+        return _COUNT_TOKENS
+    return "" if receipt.path.startswith(_ROUTES[-1]) else _CHAT
+
+
+def _find_route(path: str) -> str:
+    """Return the path pattern of an endpoint of the proxy, for the span. "": an unknown path, or a path of a plugin."""
+    if path in _ROUTES:
+        return path
+    return f"{_MODEL_ROUTE}{{model_id}}" if path.startswith(_MODEL_ROUTE) else ""
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

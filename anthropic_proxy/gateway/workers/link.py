@@ -1,0 +1,395 @@
+"""Statistics of one server process, and its exchange of messages with the other processes of the server.
+
+Theory of operation. `WorkerPeer` is what the application sees, whether or not there are other processes. Under a
+supervisor it has a `WorkerLink`, the connection to the hub, and with Redis an `InstanceSharing` too. The link sends
+changed statistics once a second, so that a killed worker loses little, and answers requests of the hub for fresh ones.
+Facts about models, keys and provider addresses (observations) wait a moment, because only the latest fact about an
+object matters. Client requests are sent only while a user of another worker watches them (`RequestSharing`): each
+`RequestsWatch` extends the time, so that nothing has to be ended if the watching worker dies.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from anthropic_proxy.engine.services import Services
+from anthropic_proxy.errors import InternalError, UpstreamError
+from anthropic_proxy.gateway.platforms.processes import read_process_stats
+from anthropic_proxy.gateway.platforms.sockets import SocketEvents
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
+from anthropic_proxy.gateway.telemetry.log.request_feed import (
+    MAX_QUEUED_REQUESTS,
+    LoggedRequest,
+    RequestFeed,
+    RequestSnapshot,
+    encode_requests,
+)
+from anthropic_proxy.gateway.telemetry.metrics import (
+    Gauges,
+    MetricsSnapshot,
+    MetricsTotals,
+    decode_snapshot,
+    encode_snapshot,
+    sum_snapshots,
+)
+from anthropic_proxy.gateway.workers.ipc import (
+    IpcChannel,
+    ReloadRequest,
+    RequestsUpdate,
+    RequestsWatch,
+    SharedObservation,
+    StatsQuery,
+    StatsReport,
+    StatsRequest,
+    StatsTotal,
+)
+from anthropic_proxy.plugins import Store
+
+if TYPE_CHECKING:
+    from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing
+
+REPORT_INTERVAL_SECONDS = 1.0
+"""Interval at which a worker reports changed statistics to the hub. A killed worker loses its unreported statistics."""
+PUBLISH_DELAY_SECONDS = 0.1
+"""Delay before a worker sends facts (observations) to the hub. Only the last one about the same object is sent."""
+HUB_TIMEOUT_SECONDS = 5.0
+"""Maximum seconds of a worker's wait for statistics from the hub. The hub itself waits up to 1 s for other workers."""
+CLOSE_TIMEOUT_SECONDS = 1.0
+"""Maximum seconds to send the last messages to the hub when the worker ends."""
+
+
+class WorkerPeer:
+    """`link` is the connection to the hub. None: this process is the supervisor, or the only process."""
+
+    def __init__(
+        self,
+        contains_secret: Callable[[str], bool],
+        collect_gauges: Callable[[Gauges], None],
+        apply_observation: Callable[[SharedObservation], None],
+        link: "WorkerLink | None" = None,
+        secrets: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self.totals = MetricsTotals(contains_secret)
+        """Metrics of this process: counters of finished exchanges and of errors."""
+        self.in_progress = SharedRequestTable()
+        """Client requests in progress, and the heartbeat of this process. The supervisor can read both."""
+        self.requests = RequestFeed(secrets)
+        """Recent and running client requests of all processes."""
+        self.apply_observation = apply_observation
+        """Function that applies an observation of another worker to the services of this process."""
+        self._collect_gauges = collect_gauges
+        self._started = time.time()
+        self._link = link
+        self._instances: InstanceSharing | None = None
+        if link is not None:
+            self.in_progress.use_shared_memory(link.board)
+
+    def open(self) -> None:
+        if self._link is not None:
+            self._link.open(self)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+
+    def end_live_request_streams(self) -> None:
+        self.requests.end_live_request_streams()
+
+    @property
+    def worker_index_and_count(self) -> tuple[int, int]:
+        """Index of this worker, from 0, and the number of all workers. `(0, 1)`: no other workers."""
+        return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
+
+    def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
+        """Return the function that sends an observed fact to all other processes. None: there are none."""
+        if store.state.kind == "redis" and self._instances is None:
+            from anthropic_proxy.gateway.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
+            from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing  # noqa: PLC0415
+
+            if isinstance(store, FallbackStore):
+                self._instances = InstanceSharing(store, self.apply_observation)
+        senders = [each.publish for each in (self._link, self._instances) if each is not None]
+        if not senders:
+            return None
+
+        def publish(observation: SharedObservation) -> None:
+            for send in senders:
+                send(observation)
+
+        return publish
+
+    def start_instance_sharing(self) -> None:
+        if self._instances is not None:
+            self._instances.start()
+
+    async def stop_instance_sharing(self) -> None:
+        if self._instances is not None:
+            await self._instances.close()
+
+    def request_reload(self) -> bool:
+        """Make the supervisor reload the settings of all workers. Return False if there is no supervisor."""
+        if self._link is None:
+            return False
+        self._link.request_reload()
+        return True
+
+    def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
+        """Return the statistics of this process, encoded by `metrics.encode_snapshot`.
+
+        `refresh_gauges`: True to measure memory use and open descriptors now, False for the last measured values.
+        """
+        snapshot = self.totals.snapshot
+        snapshot.cpu_seconds = time.process_time()
+        if refresh_gauges or snapshot.gauges is None:
+            resident_bytes, open_fds, max_fds = read_process_stats()
+            snapshot.gauges = Gauges(self._started, resident_bytes=resident_bytes, open_fds=open_fds, max_fds=max_fds)
+            self._collect_gauges(snapshot.gauges)
+        return encode_snapshot(snapshot)
+
+    def finished_exchange_count(self) -> int:
+        return sum(row.requests for row in self.totals.snapshot.counters.values())
+
+    def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
+        """Return the sum of encoded statistics. Of ended processes, only the counters are added, not the gauges."""
+        return encode_snapshot(sum_snapshots(running_stats, ended_stats))
+
+    async def query_totals(self) -> tuple[MetricsSnapshot, int]:
+        """Return the sum of the statistics of all workers, and the number of workers that did not report.
+
+        Raises `InternalError` if the hub does not answer.
+        """
+        if self._link is None:
+            encoded, unresponsive_count = self.collect_stats(), 0
+        else:
+            total = await self._link.query_totals()
+            encoded, unresponsive_count = total.stats, total.unresponsive_count
+        snapshot = decode_snapshot(encoded)
+        if snapshot.gauges is not None:
+            snapshot.gauges.requests_in_flight -= 1  # the request for the metrics page itself
+        return snapshot, unresponsive_count
+
+
+class WorkerLink:
+    def __init__(self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int) -> None:
+        self.board = board
+        """Memory shared with the supervisor, for heartbeats and requests in progress."""
+        self.worker_index, self.worker_count = worker_index, worker_count
+        """Index of this worker, from 0, and number of all workers. A process that replaces a worker has its index."""
+        self._channel = channel
+        self._observations: dict[tuple[str, str, str], SharedObservation] = {}
+        """Kind, scope and name → observation that is not yet sent to the hub."""
+        self._query_number = 0
+        self._pending_query: asyncio.Future[StatsTotal] | None = None
+        self._reported_count = -1
+        self._waits_writable = False
+        """True if the event loop waits until the socket is writable."""
+
+    def open(self, peer: WorkerPeer) -> None:
+        self._peer, self._loop = peer, asyncio.get_running_loop()
+        self._socket_events = SocketEvents(self._loop)
+        self._sharing = RequestSharing(peer.requests, self.worker_index, self.worker_count, self._send)
+        self._socket_events.on_readable(self._channel.socket, self._receive)
+        self._report_stats()
+
+    def publish(self, observation: SharedObservation) -> None:
+        """Queue an observed fact. A newer fact about the same object replaces one that is not sent yet."""
+        if not self._observations:
+            self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
+        self._observations[observation.kind, observation.settings_digest, observation.name] = observation
+
+    def request_reload(self) -> None:
+        self._channel.send(ReloadRequest())
+
+    async def query_totals(self) -> StatsTotal:
+        """Return the hub's sum of the statistics of all workers. Concurrent callers share one query.
+
+        Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`.
+        """
+        if self._pending_query is None:
+            self._publish_pending()
+            self._query_number += 1
+            self._pending_query = self._loop.create_future()
+            self._send(StatsQuery(self._query_number, self._peer.collect_stats()))
+            self._loop.call_later(HUB_TIMEOUT_SECONDS, self._expire_query, self._pending_query)
+        return await asyncio.shield(self._pending_query)
+
+    def close(self) -> None:
+        """Send the unsent observed facts and the final statistics to the hub, then close the connection."""
+        self._socket_events.ignore_readable(self._channel.socket)
+        self._socket_events.ignore_writable(self._channel.socket)
+        self._sharing.close()
+        self._publish_pending()
+        self._channel.send(StatsReport(self._peer.collect_stats(refresh_gauges=False)))
+        self._channel.close(CLOSE_TIMEOUT_SECONDS)
+
+    def _receive(self) -> None:
+        for message in self._channel.receive():
+            if isinstance(message, StatsRequest):
+                self._publish_pending()
+                self._send(StatsReport(self._peer.collect_stats(), message.query_number))
+            elif isinstance(message, SharedObservation):
+                self._peer.apply_observation(message)
+            elif isinstance(message, RequestsWatch | RequestsUpdate):
+                self._sharing.apply_message(message)
+            elif isinstance(message, StatsTotal) and message.query_number == self._query_number and self._pending_query:
+                self._pending_query.set_result(message)
+                self._pending_query = None
+        if self._channel.ended:
+            self._socket_events.ignore_readable(self._channel.socket)
+
+    def _report_stats(self) -> None:
+        if (finished_exchange_count := self._peer.finished_exchange_count()) != self._reported_count:
+            self._reported_count = finished_exchange_count
+            self._send(StatsReport(self._peer.collect_stats(refresh_gauges=False)))
+        self._loop.call_later(REPORT_INTERVAL_SECONDS, self._report_stats)
+
+    def _publish_pending(self) -> None:
+        observations, self._observations = self._observations, {}
+        for observation in observations.values():
+            self._send(observation)
+
+    def _expire_query(self, query: "asyncio.Future[StatsTotal]") -> None:
+        if not query.done():
+            query.set_exception(InternalError("The supervisor did not return the counters of the workers in time."))
+            self._pending_query = None
+
+    def _send(self, message: StatsReport | StatsQuery | SharedObservation | RequestsWatch | RequestsUpdate) -> None:
+        self._channel.send(message)
+        if self._channel.has_unsent and not self._waits_writable:
+            self._waits_writable = True
+            self._socket_events.on_writable(self._channel.socket, self._flush)
+
+    def _flush(self) -> None:
+        self._channel.flush()
+        if not self._channel.has_unsent:
+            self._waits_writable = False
+            self._socket_events.ignore_writable(self._channel.socket)
+
+
+WATCH_SECONDS = 5.0
+"""Seconds for which the other workers send their requests after one `RequestsWatch` message."""
+UPDATE_INTERVAL_SECONDS = 0.25
+"""Seconds between two `RequestsUpdate` messages of a worker while a view of requests is open."""
+_decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
+
+
+class RequestSharing:
+    def __init__(
+        self, feed: RequestFeed, worker: int, worker_count: int, send: Callable[[RequestsWatch | RequestsUpdate], None]
+    ) -> None:
+        self._feed = feed
+        self._worker = worker
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
+        """Finished requests of this worker since its last message to the others."""
+        self._watched_until = 0.0
+        """Time on the loop clock until which this worker sends its requests to the others."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Timer of the next update. None: this worker is not watched."""
+        self._sent_running = False
+        """True if the last update contained running exchanges."""
+        feed.peer_count = worker_count - 1
+        feed.watch_peers = lambda needs_recent: send(RequestsWatch(WATCH_SECONDS, needs_recent))
+
+    def apply_message(self, message: RequestsWatch | RequestsUpdate) -> None:
+        if isinstance(message, RequestsUpdate):
+            snapshot = _decode_snapshot(message.requests)
+            self._feed.apply_worker_update(message.worker, snapshot, contains_recent=message.contains_recent)
+            return
+        self._watched_until = max(self._watched_until, self._loop.time() + message.duration_seconds)
+        if message.needs_recent:
+            self._send_snapshot(self._feed.build_own_snapshot(), complete=True)
+        if self._timer is None:
+            self._feed.on_finish = self._pending.append
+            self._timer = self._loop.call_later(UPDATE_INTERVAL_SECONDS, self._update)
+
+    def close(self) -> None:
+        self._feed.on_finish = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _update(self) -> None:
+        """Send the changed requests since the last update. Each call schedules the next, until no view is open."""
+        finished, running = list(self._pending), self._feed.list_own_running()
+        self._pending.clear()
+        if finished or running or self._sent_running:
+            self._sent_running = bool(running)
+            self._send_snapshot(self._feed.redact(RequestSnapshot(finished, running)), complete=False)
+        if self._loop.time() < self._watched_until:
+            self._timer = self._loop.call_later(UPDATE_INTERVAL_SECONDS, self._update)
+        else:
+            self._timer, self._feed.on_finish = None, None
+
+    def _send_snapshot(self, snapshot: RequestSnapshot, *, complete: bool) -> None:
+        self._send(RequestsUpdate(self._worker, encode_requests(snapshot), complete))
+
+
+MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
+"""Values of `SharedObservation.kind`: a learned fact about a model, a provider API key in cooldown (skipped for a
+time), and a circuit that blocks or permits calls to a provider address."""
+
+
+def register_publisher(services: Services, publish: Callable[[SharedObservation], None]) -> None:
+    """Make `services` call `publish` for observed facts, such as key cooldowns and changes of circuits.
+
+    The messages contain digests of API keys, not the keys.
+    """
+    addresses, upstreams = _settings_digests(services.settings)
+    # A shared store needs no messages.
+    if isinstance(store := services.observations.store, MemoryStore):
+        store.on_put = lambda key, value, seconds: publish(
+            SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
+        )
+    services.credentials.on_cooldown = lambda key, seconds: publish(
+        SharedObservation(KEY_COOLDOWN, "", _digest(key), "", seconds)
+    )
+    services.circuit_breakers.on_change = lambda upstream, failure, seconds: publish(
+        SharedObservation(CIRCUIT_STATE, upstreams, upstream, failure, seconds)
+    )
+
+
+def apply_observation(services: Services, observation: SharedObservation) -> None:
+    """Apply a fact that another worker has observed. It is ignored if it was observed with other provider settings."""
+    addresses, upstreams = _settings_digests(services.settings)
+    if (
+        observation.kind == MODEL_OBSERVATION
+        and observation.settings_digest == addresses
+        and isinstance(store := services.observations.store, MemoryStore)
+    ):
+        store.put_from_peer(observation.name, observation.value, observation.lifetime_seconds)
+    elif observation.kind == KEY_COOLDOWN:
+        for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
+            if _digest(key) == observation.name:
+                services.credentials.start_cooldown(key, observation.lifetime_seconds)
+    elif observation.kind == CIRCUIT_STATE and observation.settings_digest == upstreams:
+        if observation.lifetime_seconds <= 0:
+            services.circuit_breakers.close_circuit_from_peer(observation.name)
+        else:
+            # workers do not share the provider's own message, because it may contain an API key
+            provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
+            text = f"{provider} failed with status {status}."
+            failure = UpstreamError(text, provider=provider, status=int(status), kind=kind)
+            services.circuit_breakers.open_circuit_from_peer(observation.name, failure, observation.lifetime_seconds)
+
+
+def _settings_digests(settings: Settings) -> Sequence[str]:
+    """Return the `settings_digest` of model observations, and that of circuit states.
+
+    The first is a digest of the provider addresses and wires. The second is a digest of addresses, wires and API keys.
+    """
+    tables = [table.json_text for table in settings.configured_providers]
+    addresses = sorted(settings.base_urls.items()), sorted(settings.wires.items()), tables
+    keys = sorted((name, [key.reveal() for key in keys]) for name, keys in settings.keys.items())
+    return _digest(repr(addresses)), _digest(repr((addresses, keys)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,9 +1,0 @@
-"""Log of the proxy on standard error.
-
-`Log` writes an entry for each client request, without API keys and message content.
-"""
-
-from anthropic_proxy.log.lines import escape_unprintable
-from anthropic_proxy.log.log import Log, LogLevel
-
-__all__ = ["Log", "LogLevel", "escape_unprintable"]
