@@ -62,7 +62,7 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
         ),
     ),
     "doctor": Command(
-        "doctor:doctor",
+        "doctor.command:doctor",
         """Probe the configured backends: address, key, tools, images, thinking, limits and more.
 
 The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
