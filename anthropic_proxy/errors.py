@@ -3,7 +3,7 @@
 ProxyError                            base class
 ├─ ClientError                       the client, or the user of the proxy, can remove the cause
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
-│  │  ├─ WorkLimitExceeded                       400: JSON Schemas cause too much work (`messages/work_budget.py`)
+│  │  ├─ WorkLimitExceeded                       400: JSON Schemas cost too much (`engine/messages/work_budget.py`)
 │  │  └─ MethodNotAllowed, UnsupportedEncoding, RequestTimeout, MalformedHttp   405, 415, 408, 400: the same type
 │  ├─ AuthenticationFailed                 401 authentication_error
 │  ├─ PermissionDenied                     403 permission_error
@@ -19,8 +19,8 @@ ProxyError                            base class
 │  ├─ UpstreamOverloaded                   529 overloaded_error
 │  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
 ├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full, or a subclass
-│  ├─ KeysUnavailable                      the database of the virtual keys is not available (`access/errors.py`)
-│  └─ StoreUnavailable                     Redis, which counts limits, is not available (`plugins/storage.py`)
+│  ├─ KeysUnavailable                      the database of virtual keys is not available (`console/keys/key_table.py`)
+│  └─ StoreUnavailable                     Redis, which counts limits, is not available (`plugins.py`)
 ├─ ServerToolFailed                  a web search or web fetch of the proxy failed; the request continues
 │  └─ WebFetchFailed, WebSearchFailed      a page or link could not be fetched; a search failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed
@@ -147,21 +147,21 @@ class UnknownModel(ClientError):
 
 
 class RequestTooLarge(ClientError):
-    """The body of the client request has more than 32 MiB (`server/request_body.py`)."""
+    """The body of the client request has more than 32 MiB (`gateway/server/request_body.py`)."""
 
     status = 413
     error_type = "request_too_large"
 
 
 class UriTooLong(RequestTooLarge):
-    """Path and query of the client request exceed their limit in bytes (`server/request_limits.py`)."""
+    """Path and query of the client request exceed their limit in bytes (`gateway/server/request_body.py`)."""
 
     status = 414
     closes_connection = True
 
 
 class HeadersTooLarge(RequestTooLarge):
-    """The headers of the client request exceed their limit in bytes (`server/request_limits.py`)."""
+    """The headers of the client request exceed their limit in bytes (`gateway/server/request_body.py`)."""
 
     status = 431
     closes_connection = True

@@ -82,23 +82,27 @@ STEPS = (
     Step("event loop", r"^Runner\.run", (4, 2, 0.05)),
     Step(
         "server: HTTP of the client, request limits, sending the reply",
-        r"\(anthropic_proxy/(?:server|app)|uvicorn/",
+        r"\(anthropic_proxy/(?:gateway/server|app)|uvicorn/",
         (84, 64, 0.45),
     ),
     Step("decoding the request", r"\(anthropic_proxy/engine/messages/models|^read_client_request ", (89, 12, 0.04)),
-    Step("routing, credentials, observations", r"\(anthropic_proxy/engine/routing", (7, 6, 0.02)),
-    Step("preparing the request", r"\(anthropic_proxy/(?:messages/preparation|exchange/call_building)", (25, 12, 0.03)),
+    Step("routing, credentials, observations", r"\(anthropic_proxy/engine/(?:routing|providers)", (7, 6, 0.02)),
+    Step(
+        "preparing the request",
+        r"\(anthropic_proxy/engine/(?:messages/preparation|exchange/call_building)",
+        (25, 12, 0.03),
+    ),
     Step("estimating tokens for `message_start`", r"\(anthropic_proxy/engine/messages/tokens", (0, 9, 0.02)),
     Step("HTTP of the provider", r"\(anthropic_proxy/engine/upstream", (46, 32, 0.6)),
     Step(
         "decoding the response",
-        r"\(anthropic_proxy/(?:wire/(?:\w+/(?:stream|frames)|framing|tool_call_repair|thinking)"
+        r"\(anthropic_proxy/engine/(?:wires/(?:\w+/(?:stream|frames)|framing|tool_call_repair|thinking)"
         r"|exchange/upstream_stream)",
         (16, 28, 0.9),
     ),
     Step("encoding the request", r"\(anthropic_proxy/engine/wires", (45, 10, 0.04)),
     Step("writing the reply", r"\(anthropic_proxy/engine/messages", (14, 8, 0.12)),
-    Step("the log", r"\(anthropic_proxy/(?:log|redaction)", (11, 7, 0.03)),
+    Step("the log", r"\(anthropic_proxy/(?:gateway/telemetry|secrets)", (11, 7, 0.03)),
     Step("exchange: the nine steps, watchdog, transports", r"\(anthropic_proxy/", (34, 26, 0.15)),
     Step("asyncio and the standard library", "", (15, 9, 0.05)),
 )

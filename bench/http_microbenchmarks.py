@@ -124,7 +124,7 @@ def _clients(origin: str, opened: AsyncExitStack) -> Iterator[tuple[str, Ask]]:
         yield "httpx", _ask_with_httpx(origin, body_for, opened)
     with suppress(ImportError):
         yield "aiohttp", _ask_with_aiohttp(origin, body_for, opened)
-    yield "our own (`upstream/http/`)", _ask_with_our_own(origin, body_for, opened)
+    yield "our own (`engine/upstream/http/`)", _ask_with_our_own(origin, body_for, opened)
     yield "asyncio's streams, HTTP read by hand", _ask_by_hand(origin, body_for)
 
 

@@ -1,6 +1,6 @@
 """`python -m bench.microbenchmarks`: the cost of single parts of a proxy, as tables in Markdown.
 
-docs/contributing/decisions/0030-cost-of-the-parts.md compares them with the expectations. Missing packages are left
+The design is based on these figures (docs/contributing/performance.md). Missing packages are left
 out: `pip install orjson starlette granian hypercorn httpx aiohttp pycurl`.
 """
 

@@ -50,7 +50,7 @@ class ClientRequest(Struct, kw_only=True):
 
 
 class ResponseSink(Protocol):
-    """Interface to send the HTTP response to one client request. `server/response_sink.py` implements it."""
+    """Interface to send the HTTP response to one client request. `gateway/server/response_sink.py` implements it."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
         """Set the record of the exchange, from which response headers are built. Call this before any other method."""

@@ -28,7 +28,7 @@ _READ_TIMEOUT_SECONDS = 35.0
 
 
 class TokenSource(Protocol):
-    """Interface of a source of access tokens, which expire. `upstream/google_auth.py` implements it."""
+    """Interface of a source of access tokens, which expire. `engine/upstream/google_auth.py` implements it."""
 
     async def acquire_token(self) -> tuple[Credential, str | None]:
         """Return the header with a valid access token, and its Google Cloud project (None if unknown).

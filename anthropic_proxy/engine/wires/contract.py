@@ -1,4 +1,4 @@
-"""Interface between wires (`wire/*`) and the exchange, the code that serves one client request.
+"""Interface between wires (`engine/wires/*`) and the exchange, the code that serves one client request.
 
 A `Wire` encodes requests and decodes responses of one provider API. A `RelayWire` forwards requests and responses of
 the Messages API with few edits. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the
@@ -222,7 +222,7 @@ class Decoder(ABC):
     """
 
     default_signature: str = ""
-    """Signature for thinking blocks of replies in which the provider sent none. `wire/thinking.py` describes its
+    """Signature for thinking blocks of replies in which the provider sent none. `engine/wires/thinking.py` has its
     format."""
     finished: bool = False
     """True if the last event of the reply was read (`[DONE]`, `response.completed`). The caller then stops reading."""

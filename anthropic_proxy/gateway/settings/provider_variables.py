@@ -17,7 +17,7 @@ from anthropic_proxy.gateway.settings.file_format import ConfiguredProvider
 class ProviderVariables(Struct, frozen=True, kw_only=True):
     """Facts about a provider that are needed to read the settings: its names, its variables and its default models.
 
-    The subclass `Provider` in `routing.providers` adds the facts that are needed for calls to the provider.
+    The subclass `Provider` in `engine.providers` adds the facts that are needed for calls to the provider.
     """
 
     name: str
@@ -54,7 +54,7 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
 
 
 class BuiltInProviders(Protocol):
-    """Interface of the list of built-in providers, which `routing.providers` implements.
+    """Interface of the list of built-in providers, which `engine.providers` implements.
 
     `with_configured_providers` adds the providers of the configuration file.
     """

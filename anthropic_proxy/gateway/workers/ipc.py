@@ -63,7 +63,7 @@ class SharedObservation(Struct, tag="observation", frozen=True):
     """Message with a fact that one worker has observed for the others, such as a key in cooldown."""
 
     kind: str
-    """Type of the fact: `MODEL_OBSERVATION`, `KEY_COOLDOWN` or `CIRCUIT_STATE` of `workers/shared_state.py`."""
+    """Type of the fact: `MODEL_OBSERVATION`, `KEY_COOLDOWN` or `CIRCUIT_STATE` of `gateway/workers/link.py`."""
     settings_digest: str
     """Digest of the settings for which the fact is valid. Workers with other settings ignore the message.
     "": valid for all settings."""

@@ -187,7 +187,7 @@ UNPREPARED = PreparedRequest(system=[], messages=[])
 
 
 class ProxyTool(Struct, frozen=True):
-    """A server tool that the proxy runs itself (`exchange/tool_loop`). The upstream model calls it as a function."""
+    """A server tool that the proxy runs itself (`engine/exchange/tool_loop`). The model calls it as a function."""
 
     kind: ServerToolKind
     """Kind of the tool: `web_search`, `web_fetch` or `tool_search`."""

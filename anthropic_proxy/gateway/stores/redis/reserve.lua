@@ -1,4 +1,4 @@
--- Reserve the amounts of all limits, or none. The Python code of the other stores: stores/counters.py.
+-- Reserve the amounts of all limits, or none. The Python code of the other stores: gateway/stores/counters.py.
 -- KEYS: generation, marker of the settlement; then for each limit its counter (hash) and its holds (sorted set:
 -- "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds, expected generation ("": any); then kind, amount,
 -- maximum, seconds of each limit.
