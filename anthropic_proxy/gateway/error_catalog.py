@@ -43,7 +43,7 @@ class _Catalog(Struct, frozen=True):
 @cache
 def load_sections() -> Sequence[Section]:
     """Return the sections of the catalog, in the order of the page."""
-    text = files("anthropic_proxy").joinpath("error_catalog.json").read_bytes()
+    text = files("anthropic_proxy.gateway").joinpath("error_catalog.json").read_bytes()
     return msgspec.json.decode(text, type=_Catalog).sections
 
 
