@@ -18,6 +18,8 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.engine.hooks import Policy, Recorder, Tracer
+from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.heap import HeapTrimmer
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource, load_learned_models
@@ -37,13 +39,13 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.route_table import RouteTable
-from anthropic_proxy.gateway.settings import TIERS, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores import open_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
 from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
-from anthropic_proxy.plugins import LedgerState, Plugin, Policy, Recorder, Store, Tracer
+from anthropic_proxy.plugins import LedgerState, Plugin, Store
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")

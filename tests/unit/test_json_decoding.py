@@ -23,8 +23,9 @@ from anthropic_proxy.engine.providers.provider_models import query_chat_models
 from anthropic_proxy.engine.upstream.local_server import get_json, stream_message
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.secrets import Secret
 from tests.support.harness import FakeResponse
 from tests.support.messages import exactly
 

@@ -6,16 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.options import Timeouts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import (
-    Secret,
-    Settings,
-    Timeouts,
-    export_to_litellm,
-    list_variables,
-    load_settings,
-)
+from anthropic_proxy.gateway.settings import Settings, export_to_litellm, list_variables, load_settings
+from anthropic_proxy.secrets import Secret
 from tests.support.messages import exactly
 from tests.support.paths import ROOT
 from tests.support.provider_lists import name_choices

@@ -12,11 +12,11 @@ from functools import partial
 
 from anthropic_proxy.engine.exchange.call_building import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Receipt, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import Route, Target, find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.engine.services import Services
-from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Receipt, Settle
 
 
 class Admissions:

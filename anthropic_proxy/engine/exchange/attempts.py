@@ -56,6 +56,7 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Thinking,
@@ -91,7 +92,6 @@ from anthropic_proxy.errors import (
     UnsupportedFeature,
     UpstreamError,
 )
-from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import redact_error
 
 MAX_RETRIES_PER_TARGET = 1

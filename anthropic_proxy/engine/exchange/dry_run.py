@@ -15,6 +15,7 @@ from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.route_choice import build_request_facts, choose_route, read_client_request
+from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesRequest, MessagesResponse
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
@@ -28,7 +29,6 @@ from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, WebFetchFailed, WebSearchFailed
-from anthropic_proxy.plugins import Client, Receipt
 
 CLIENT_CREDENTIAL = "(credential of the client)"
 """Value in place of a credential that the client would send, if the proxy forwards it."""

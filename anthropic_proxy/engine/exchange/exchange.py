@@ -31,6 +31,7 @@ from anthropic_proxy.engine.exchange.route_choice import choose_route, read_clie
 from anthropic_proxy.engine.exchange.tool_loop import SchemaCheckedStream, open_reply
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage, clamp_count, sum_usages
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -42,7 +43,6 @@ from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Route
 from anthropic_proxy.engine.services import Services
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
-from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_error
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0

@@ -31,6 +31,7 @@ from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import choose_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
@@ -43,7 +44,6 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_error
 
 COUNT_TIMEOUT_SECONDS = 10.0

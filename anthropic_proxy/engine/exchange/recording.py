@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.hooks import Recorder, RecordPoint
 from anthropic_proxy.engine.services import Services
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.plugins import Recorder, RecordPoint
 
 
 def start_recording(services: Services, request: ClientRequest) -> Callable[[bytes], None]:

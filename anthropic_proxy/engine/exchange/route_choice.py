@@ -23,6 +23,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.options.routes import ConfiguredRoute
 from anthropic_proxy.engine.routing.router import (
     Route,
     RoutingQuery,
@@ -33,7 +34,6 @@ from anthropic_proxy.engine.routing.router import (
 from anthropic_proxy.engine.routing.rules import SESSION_HEADER, RequestFacts, RouteBalancer, RouteRules
 from anthropic_proxy.engine.services import Services
 from anthropic_proxy.errors import ClientError, UpstreamError
-from anthropic_proxy.gateway.settings import ConfiguredRoute
 
 _KEY_ERRORS = (401, 429)
 """HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""

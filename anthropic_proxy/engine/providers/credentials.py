@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.engine.routing.router import describe_missing_key, find_server_override
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
-from anthropic_proxy.gateway.settings import KeySource, Secret, Settings
+from anthropic_proxy.secrets import Secret
 
 REJECTED_KEY_COOLDOWN_SECONDS = 600.0
 """Seconds for which a rejected API key is skipped. Not forever: a new key may become valid only after some minutes."""
@@ -50,7 +51,7 @@ class Credentials:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EngineOptions,
         tokens: Mapping[str, TokenSource] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -22,6 +22,7 @@ from operator import attrgetter
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.hooks import StoreUnavailable
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.models import (
     DocumentBlock,
@@ -31,11 +32,10 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds
+from anthropic_proxy.engine.options.routes import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
 from anthropic_proxy.engine.routing.router import Target
-from anthropic_proxy.errors import ClientError
-from anthropic_proxy.gateway.settings import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
-from anthropic_proxy.gateway.settings.values import join_with_or
-from anthropic_proxy.plugins import Store, StoreUnavailable
+from anthropic_proxy.errors import ClientError, join_with_or
+from anthropic_proxy.plugins import Store
 
 SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
 _CLAUDE_CODE = "claude-cli/"

@@ -31,6 +31,7 @@ from anthropic_proxy.errors import (
     RequestTooLarge,
     ShuttingDown,
     UnknownModel,
+    build_extra_install_command,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.route_table import FoundRoute
@@ -47,7 +48,6 @@ from anthropic_proxy.gateway.server.web_page import (
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, stream_request_events
-from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]

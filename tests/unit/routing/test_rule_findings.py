@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.engine.options.routes import list_condition_texts
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_rule_problems_and_warnings
 from anthropic_proxy.engine.services import require_route_prices
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import list_condition_texts
 from tests.support.paths import ROOT
 from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or
 from tests.support.routes import load_routes
