@@ -167,6 +167,9 @@ def wires_name_no_provider_and_no_model(module: Module) -> Breaches:
         compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             compared = [node.func.value] if node.func.attr in ("startswith", "endswith", "find", "count") else []
+        compared = [part for side in compared for part in (side.elts if isinstance(side, ast.Tuple) else [side])]
+        if isinstance(node, ast.Compare) and all(ast.unparse(side).endswith((".model", "None")) for side in compared):
+            continue  # one model is compared with another
         for side in compared:
             if isinstance(side, ast.Attribute) and side.attr in ("model", "provider"):
                 yield node.lineno, f"compares {ast.unparse(side)}"

@@ -69,6 +69,7 @@ GOOD = [
     ("wires_name_no_provider_and_no_model", "wire.chat", '"""Groq says otherwise."""\nx = "tool_calls"'),
     ("wires_name_no_provider_and_no_model", "wire.chat", "class D:\n    quirk: bool = False\n    '''True for groq.'''"),
     ("wires_name_no_provider_and_no_model", "routing.providers", "name = 'groq'"),
+    ("wires_name_no_provider_and_no_model", "wire.chat", "x = state.model in (None, call.model)"),
     ("messages_and_wires_are_deterministic", "exchange.exchange", "from time import monotonic"),
     ("libraries_are_loaded_before_their_parts", "dashboard.pages", "from sqlalchemy import exc"),
     (
