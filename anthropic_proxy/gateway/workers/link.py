@@ -375,8 +375,9 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
         else:
             # workers do not share the provider's own message, because it may contain an API key
             provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
-            text = f"{provider} failed with status {status}."
-            failure = UpstreamError(text, provider=provider, status=int(status), kind=kind)
+            failure = UpstreamError(
+                f"{provider} failed with status {status}.", provider=provider, status=int(status), kind=kind
+            )
             services.circuit_breakers.open_circuit_from_peer(observation.name, failure, observation.lifetime_seconds)
 
 
