@@ -29,9 +29,9 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import query_chat_models
 from anthropic_proxy.engine.routing.router import TierMapping, list_tier_mappings
-from anthropic_proxy.engine.services import open_services
 from anthropic_proxy.errors import ConfigurationError, UpstreamError, find_similar_choice
 from anthropic_proxy.gateway.readiness import find_google_project
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.env_writer import append_variables, format_env_line
 from anthropic_proxy.gateway.settings.masking import mask_env_lines, mask_setting

@@ -336,3 +336,37 @@ class Tracer(Protocol):
         `parent` is the trace that the client sent. None: the client sent none, so a new trace begins.
         """
         ...
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+"""Importance of a log entry, in ascending order. An entry below the level of the log (`LOG_LEVEL`) is not written."""
+
+
+class EngineLog(Protocol):
+    """Log for what an engineer should know. It masks API keys."""
+
+    def write_once(self, text: str, level: LogLevel = "info") -> None:
+        """Write a text, unless it was written before."""
+        ...
+
+    def write_warning(self, text: str) -> None: ...
+
+    def write_traceback(self, request_id: str) -> None:
+        """Write the exception that is being handled."""
+        ...
+
+
+class Monitor:
+    """Receives what happens in exchanges. This one ignores it; the server's writes the log and fills the ledger."""
+
+    def start_exchange(self, receipt: Receipt) -> None:
+        """An exchange has begun. The fields of the receipt still change."""
+
+    def name_model(self, number: int, model: str) -> None:
+        """The body of the client request `number` was read, and requests `model`."""
+
+    def count_freed_bytes(self, size: int) -> None:
+        """A client request of `size` bytes was released."""
+
+    def end_exchange(self, receipt: Receipt) -> None:
+        """An exchange has ended, and its receipt is complete."""

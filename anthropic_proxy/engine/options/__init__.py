@@ -162,3 +162,9 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     def reveal_proxy_keys(self) -> Sequence[str]:
         """Return the unredacted keys that clients send. The engine masks them in what it relays."""
         return ()
+
+    def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
+        """Set the environment variables from which LiteLLM reads keys. A program without the server sets its own.
+
+        `exported` contains the variables that the previous call has set.
+        """

@@ -54,9 +54,12 @@ class Credentials:
         settings: EngineOptions,
         tokens: Mapping[str, TokenSource] | None = None,
         *,
+        read_key: Callable[[KeySource], Secret] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._read_key = read_key
+        """Function that reads the key of a file or command again, and blocks meanwhile. None: there are none."""
         self._tokens = tokens or {}
         self._clock = clock
         self._next_positions: dict[str, int] = {}
@@ -176,12 +179,11 @@ class Credentials:
         return task
 
     async def _read(self, name: str, source: KeySource) -> None:
-        from anthropic_proxy.gateway.settings.key_references import read_key_again  # noqa: PLC0415  # imports subprocess
-
+        assert self._read_key is not None
         self._read_at[name] = self._unchanged_at[name] = self._clock()
         try:
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
-                key = await asyncio.to_thread(read_key_again, source)
+                key = await asyncio.to_thread(self._read_key, source)
         except ConfigurationError as error:
             self._report(f"{name}: the key is unchanged, because it could not be read again: {error}")
             return

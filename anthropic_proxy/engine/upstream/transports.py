@@ -20,7 +20,6 @@ from anthropic_proxy.engine.upstream.web_search import (
     TavilyClient,
 )
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
-from anthropic_proxy.gateway.settings import export_to_litellm
 from anthropic_proxy.secrets import Secret
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ class Transports:
         return await self._litellm.send(base_url, request, credential)
 
     def _export_litellm_variables(self) -> None:
-        export_to_litellm(self._settings, self._litellm_variables)
+        self._settings.export_to_litellm(self._litellm_variables)
 
 
 def _new_search(send: Transport, service: SearchService) -> WebSearch:

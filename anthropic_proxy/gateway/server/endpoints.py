@@ -22,7 +22,6 @@ from anthropic_proxy.engine.exchange.recording import start_recording
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,
@@ -45,6 +44,7 @@ from anthropic_proxy.gateway.server.web_page import (
     render_error_catalog,
     render_web_page,
 )
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, stream_request_events

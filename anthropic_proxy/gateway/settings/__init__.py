@@ -7,7 +7,6 @@ builds the `Settings` object, and `reader` does so at start and at each reload.
 from anthropic_proxy.gateway.settings.config_file import ConfigFile
 from anthropic_proxy.gateway.settings.environment import (
     copy_environment,
-    export_to_litellm,
     find_listen_host_option,
     find_listen_port_option,
     keep_absolute_folders_of_path,
@@ -48,7 +47,6 @@ __all__ = [
     "SettingsReader",
     "TokenPriceFields",
     "copy_environment",
-    "export_to_litellm",
     "export_to_otel",
     "find_changed_variables",
     "find_env_file",

@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.gateway.settings.environment import export_to_litellm
 from anthropic_proxy.gateway.settings.file_format import ConfiguredPrice
 from anthropic_proxy.gateway.settings.oidc_variables import OidcSettings
 from anthropic_proxy.secrets import Secret
@@ -165,3 +166,6 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
         client = [self.oidc.client_secret] if self.oidc is not None and self.oidc.client_secret is not None else []
         found = (*own, *searching, *client, *self.other_secrets)
         return [key.reveal() for key in found] + [*self.reveal_proxy_keys()]
+
+    def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
+        export_to_litellm(self.litellm_variables, exported)

@@ -18,7 +18,7 @@ from anthropic_proxy.engine.options import TIERS, Timeouts
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.registry import Provider
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings import provider_tables, values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.gateway.settings.environment import (
@@ -26,7 +26,7 @@ from anthropic_proxy.gateway.settings.environment import (
     find_no_proxy_setting,
     find_proxies,
 )
-from anthropic_proxy.gateway.settings.fields import FIXED_VARIABLES, Secret, Settings
+from anthropic_proxy.gateway.settings.fields import FIXED_VARIABLES, Settings
 from anthropic_proxy.gateway.settings.oidc_variables import load_oidc
 from anthropic_proxy.gateway.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
@@ -38,6 +38,7 @@ from anthropic_proxy.gateway.settings.provider_tables import (
 )
 from anthropic_proxy.gateway.settings.route_tables import load_routes
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+from anthropic_proxy.secrets import Secret
 
 SettingT = TypeVar("SettingT")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
@@ -255,7 +256,7 @@ def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequ
     named = fields["tier_models"] or fields.keys() & {"big_model", "middle_model", "small_model"}
     if preferred is None or preferred.has_default_models or named:
         return
-    listed = values.join_with_or([row.name for row in providers if row.offered_to_users])
+    listed = join_with_or([row.name for row in providers if row.offered_to_users])
     found = sources.find_setting("PREFERRED_PROVIDER")
     assert found is not None
     raise values.invalid_setting_error(
@@ -411,7 +412,7 @@ def _find_misspellings(sources: Sources, providers: Sequence[Provider]) -> Itera
         if in_environment and (name.startswith(_FOREIGN_BEGINNINGS) or "_" not in name):
             continue
         min_similarity = _FOREIGN_FROM if in_environment else _MIN_SIMILARITY
-        meant = values.find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
+        meant = find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is not a setting. Did you mean {meant}"
 

@@ -27,8 +27,8 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.error_list import ErrorList
-from anthropic_proxy.gateway.settings.fields import Secret
 from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.secrets import Secret
 
 _PERIOD = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")

@@ -13,8 +13,8 @@ from urllib.parse import unquote_plus, urlsplit
 from msgspec import structs
 
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
-from anthropic_proxy.gateway.settings.fields import Secret
 from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.secrets import Secret
 
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.errors import InternalError, UpstreamError
 from anthropic_proxy.gateway.platforms.processes import read_process_stats
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable

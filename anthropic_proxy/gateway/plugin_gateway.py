@@ -26,10 +26,10 @@ from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamTimeout
 from anthropic_proxy.gateway.readiness import describe_setup
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.request_feed import stream_request_events
 from anthropic_proxy.plugins import Cost, HttpReply, LedgerState, ModelFeatures, Setup, Store
