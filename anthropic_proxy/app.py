@@ -18,22 +18,14 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy import __version__
-from anthropic_proxy.engine.exchange.gateway import ExchangeGateway
-from anthropic_proxy.engine.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.engine.engine import new_id
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.health import slots_per_worker
 from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
-from anthropic_proxy.engine.services import (
-    Services,
-    new_id,
-    new_log,
-    new_transports,
-    open_services,
-    prefetch_tier_model_limits,
-    require_route_prices,
-)
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.readiness import (
     Readiness,
@@ -53,6 +45,14 @@ from anthropic_proxy.gateway.server.auth import (
 )
 from anthropic_proxy.gateway.server.endpoints import log_rejected_request, serve_request
 from anthropic_proxy.gateway.server.response_sink import Receive, Scope, Send
+from anthropic_proxy.gateway.services import (
+    Services,
+    new_log,
+    new_transports,
+    open_services,
+    prefetch_tier_model_limits,
+    require_route_prices,
+)
 from anthropic_proxy.gateway.settings import (
     Settings,
     SettingsReader,

@@ -4,18 +4,69 @@ A package returns a `Plugin`. A `Policy` identifies clients, and admits or rejec
 receives a `Receipt`, the record of one client request without message content. A `Recorder` receives the content. A
 `Tracer` starts traces, and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the
 proxy that a plugin may call. Its method `describe_setup` returns a `Setup`, the state of all providers and the models
-to which Claude models are mapped.
+to which Claude models are mapped. What the engine itself calls is defined in `engine.hooks`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.trace_context import TraceContext
-from anthropic_proxy.errors import ProxyBusy
+from anthropic_proxy.engine.hooks import (
+    AdmissionRequest,
+    AdmissionTarget,
+    BlockMark,
+    Client,
+    Headers,
+    Observer,
+    Policy,
+    Receipt,
+    Recorder,
+    RecordPoint,
+    Settle,
+    StoreUnavailable,
+    Tracer,
+    UpstreamAttempt,
+    ValueStore,
+)
 from anthropic_proxy.gateway.settings import Settings
+
+__all__ = [
+    "LEASE_SECONDS",
+    "AdmissionRequest",
+    "AdmissionTarget",
+    "BlockMark",
+    "Client",
+    "Cost",
+    "Gateway",
+    "Headers",
+    "HttpReply",
+    "LedgerCondition",
+    "LedgerState",
+    "Limit",
+    "LimitKind",
+    "ModelFeatures",
+    "ModelMapping",
+    "Observer",
+    "Plugin",
+    "Policy",
+    "ProviderSetup",
+    "Receipt",
+    "RecordPoint",
+    "Recorder",
+    "Reservation",
+    "Route",
+    "RouteRequest",
+    "RouteResponse",
+    "Settle",
+    "Setup",
+    "Store",
+    "StoreState",
+    "StoreUnavailable",
+    "Tracer",
+    "UpstreamAttempt",
+    "ValueStore",
+]
 
 
 class ProviderSetup(Struct, frozen=True, kw_only=True):
@@ -103,26 +154,6 @@ class ModelFeatures(Struct, frozen=True, kw_only=True):
     """Changes that the proxy makes to requests because the provider rejected a parameter: `drop top_k`."""
 
 
-RecordPoint = Literal["client request", "upstream request", "client response"]
-"""Kind of recorded bytes: body of a client request, body of a request to a provider, or a piece of the response body
-for the client."""
-
-
-class Recorder(Protocol):
-    """Receives the content of requests to `POST /v1/messages` and of their responses.
-
-    API keys in the content are not redacted, so a recorder must redact them.
-    """
-
-    def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
-        """Record bytes of one request: a request body, or a piece of the response.
-
-        Must not block, because it runs on the event loop.
-        """
-        # a recorder that raises an exception for a piece of a response receives no more pieces of it
-        ...
-
-
 LimitKind = Literal["rate", "concurrency", "amount"]
 """Kind of a limit.
 
@@ -179,16 +210,6 @@ class Reservation(Struct, frozen=True):
         return bool(self.id)
 
 
-class StoreUnavailable(ProxyBusy):
-    """Error: Redis is unavailable, and `REDIS_FAILURE=closed` rejects requests with limits. The client may retry."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The proxy cannot check limits, because its Redis server is unavailable. Try again in a moment.",
-            retry_after=2,
-        )
-
-
 class StoreState(Struct, frozen=True, kw_only=True):
     """Condition of a store, shown in `/health`, `/readyz` and `/metrics`."""
 
@@ -205,7 +226,7 @@ class StoreState(Struct, frozen=True, kw_only=True):
     """Settled reservations that are not yet in the store."""
 
 
-class Store(Protocol):
+class Store(ValueStore, Protocol):
     """Storage for values that expire and for counters of limits, which the workers share.
 
     Durations are in seconds. Methods may raise `StoreUnavailable`.
@@ -214,25 +235,6 @@ class Store(Protocol):
     @property
     def state(self) -> StoreState:
         """Current condition of the store. Reading the property needs no I/O."""
-        ...
-
-    async def get(self, key: str) -> str | None:
-        """Return the text that is stored under `key`. None: it is missing or has expired."""
-        ...
-
-    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store the text `value` under `key` for `lifetime_seconds`. A previous value is replaced."""
-        ...
-
-    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        """Add `amount` to the number that is stored under `key`, and return the sum.
-
-        A missing number starts at 0, and is deleted `lifetime_seconds` after the first addition.
-        """
-        ...
-
-    async def delete(self, key: str) -> None:
-        """Delete the value and the counter that are stored under `key`. A missing one is ignored."""
         ...
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
@@ -264,222 +266,6 @@ class Store(Protocol):
         The writing ends after at most two seconds, so that it does not delay the stop of the server.
         """
         ...
-
-
-class Client(Struct, frozen=True):
-    """The client of a request, after authentication."""
-
-    name: str = "local"
-    """Label for the log and metrics: `local`, or the label of the client's key. Never the key itself."""
-    credential_forwardable: bool = False
-    """True if the proxy requires no key. The key in the client request is then meant for the provider, and is
-    forwarded."""
-    role: Literal["owner", "member", "admin", "monitor"] = "owner"
-    """Access of the client.
-
-    `member`: a virtual key, only for the API below `/v1/`. `admin`: an admin key, for all other URL paths. `monitor`: a
-    monitor key, which only reads `/metrics` and the paths below `/api/`. `owner`: any other client, for all paths
-    except those of the administration.
-    """
-    key_id: str = ""
-    """Id of the virtual key: `key_…`. "": another client."""
-    team: str = ""
-    """Team of the virtual key. "": none, or another client."""
-    address_trusted: bool = False
-    """True if the client is on this machine, or if no client needs a key. Only a trusted client sees the provider
-    setup."""
-
-
-class AdmissionTarget(Struct, frozen=True, kw_only=True):
-    """A provider and model that may serve the request."""
-
-    prefix: str
-    """Prefix of the provider: `gemini`."""
-    model: str
-    """Model id at the provider, without a prefix."""
-    max_output_tokens: int
-    """Maximum output tokens of this request at the model."""
-
-
-class AdmissionRequest(Struct, frozen=True, kw_only=True):
-    """Facts about a client request from which a policy decides to admit or reject it."""
-
-    client: Client
-    """Client that sent the request."""
-    model: str
-    """Model id in the client request."""
-    normalized_model: str = ""
-    """Model id without the alias `claude-<prefix>/` and the suffix `[1m]`: `openai/gpt-4.1`. Routes compare this id."""
-    body_bytes: int
-    """Size of the client request body."""
-    route: str = ""
-    """Name of the matching route of the configuration file. "": no route matches, so the model mapping chose the
-    targets."""
-    request_id: str = ""
-    """Id of the request in the response header `request-id`."""
-    has_reply: bool = True
-    """True if the request produces a reply of a model. False: a token count, which has limits of its own."""
-    targets: Sequence[AdmissionTarget] = ()
-    """Models that may serve the request: the first choice, then its fallbacks."""
-    estimate_input_tokens: Callable[[], int] = lambda: 0
-    """Returns the estimated input tokens. It reads the whole request, so call it only if the number is needed."""
-    response_headers: dict[str, str] = field(default_factory=dict)
-    """Headers that a policy adds to the response, also to an error response. Names are in lower case."""
-
-
-BlockMark = tuple[str, str, float, int]
-"""Block or end of a reply: kind, name of the called tool, time in seconds since the epoch, characters before it.
-
-Kinds are `text`, `thinking`, `tool call`, and `server tool` for any other block. "" is the end of the reply. A block
-ends where the next one begins.
-"""
-
-
-class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
-    """Facts about one call to a provider, which is part of a `Receipt`. It has no message content."""
-
-    provider: str
-    """Name of the provider."""
-    model: str
-    """Model id at the provider, without a prefix."""
-    host: str = ""
-    """Host name or address of the provider. "": the provider has no URL."""
-    port: int = 0
-    """Port of the provider. 0: the provider has no URL."""
-    offset_seconds: float
-    """Seconds from the start of the client request to the start of this attempt."""
-    duration_seconds: float = 0.0
-    """Seconds from the start of the attempt to its failure, or to the last byte of its part of the reply."""
-    status: int = 0
-    """HTTP status of the provider's response. 0: no response."""
-    error_type: str = ""
-    """Type of the failure in Anthropic's format: `rate_limit_error`. "": the attempt did not fail."""
-    error: str = ""
-    """Error message of the failure, with API keys masked. "": the attempt did not fail."""
-    input_tokens: int = 0
-    """Input tokens without cached ones. All token counts of a failed attempt are 0."""
-    cache_read_tokens: int = 0
-    """Input tokens read from the provider's cache."""
-    cache_write_tokens: int = 0
-    """Input tokens written to the provider's cache."""
-    cache_write_1h_tokens: int = 0
-    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
-    output_tokens: int = 0
-    """Output tokens, thinking included."""
-    thinking_tokens: int = 0
-    """Output tokens of thinking; 0 if the provider does not count them."""
-    billed_searches: int = 0
-    """Web searches that the provider ran and bills. Searches of the proxy itself do not count."""
-    service_tier: str = ""
-    """Service tier that the provider reported, in its own words: `default`, `flex`, `fast`. "": none."""
-    span_id: str = ""
-    """Span id sent to the provider in `traceparent`. "": traces are off."""
-
-
-class Receipt(Struct, kw_only=True):
-    """Record of one client request: ids, names, counts and times, without message content.
-
-    The record is complete when the request has finished.
-    """
-
-    request_id: str
-    """Id of the request in the response header `request-id`: `req_…`."""
-    client: Client
-    """Client that sent the request."""
-    started_at: float
-    """Time of the start of the request, in seconds since the epoch."""
-    method: str = "POST"
-    """HTTP method of the client request."""
-    path: str = "/v1/messages"
-    """URL path without the query."""
-    user_agent: str = ""
-    """Request header `user-agent`: the program of the client. "": not sent."""
-    session: str = ""
-    """Session id of the client: header `x-claude-code-session-id`, else the one in `metadata.user_id`."""
-    agent: str = ""
-    """Header `x-claude-code-agent-id`: id of a subagent of Claude Code. "": the main agent."""
-    project: str = ""
-    """Header `x-project`, which a user sets to group requests."""
-    requested_model: str = ""
-    """Model id in the client request. "": the request has no model."""
-    provider: str = ""
-    """Name of the provider that replied or failed last. "": no provider was called."""
-    prefix: str = ""
-    """Prefix by which a client requests a model of the provider: `gemini`."""
-    model: str = ""
-    """Model id at the provider, without a prefix."""
-    base_url: str = ""
-    """URL of the provider, by which a price is found. "": no provider was called."""
-    route: str = ""
-    """Name of the matching route of the configuration file. "": none matches."""
-    route_reason: str = ""
-    """Text for the log: the rule or setting that chose the target (provider and model)."""
-    tool_count: int = 0
-    """Number of tool definitions in the client request."""
-    message_count: int = 0
-    """Number of messages in the client request."""
-    tool_results: int = 0
-    """Number of results of client tools that the client sent after the last assistant message."""
-    tool_errors: int = 0
-    """Number of these results that have `is_error`: the tool failed."""
-    stream: bool = False
-    """True if the client requested a streamed reply."""
-    input_tokens: int = 0
-    """Input tokens without cached ones, as the client received them."""
-    cache_read_tokens: int = 0
-    """Input tokens read from the provider's cache."""
-    cache_write_tokens: int = 0
-    """Input tokens written to the provider's cache."""
-    cache_write_1h_tokens: int = 0
-    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
-    output_tokens: int = 0
-    """Output tokens, thinking included."""
-    thinking_tokens: int = 0
-    """Output tokens of thinking; 0 if the provider does not count them."""
-    billed_searches: int = 0
-    """Web searches that providers ran and bill. Searches of the proxy itself do not count."""
-    service_tier: str = ""
-    """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
-    first_token_seconds: float | None = None
-    """Seconds from the start of the request to the first content of the reply. None: the reply has no content."""
-    duration_seconds: float = 0.0
-    """Seconds from the start of the request to the last byte of the response."""
-    status: int = 0
-    """HTTP status of the response, or of the error that ended a stream. 0: the client disconnected before the response.
-    """
-    outcome: str = ""
-    """Stop reason of the reply, `error`, or `cancelled` (the client disconnected)."""
-    error_type: str = ""
-    """Type of the error in Anthropic's format: `rate_limit_error`. "": no error."""
-    error: str = ""
-    """Error message that the client received, with API keys masked. "": no error."""
-    upstream_excerpt: str = ""
-    """Beginning of an upstream error body that is no error object, such as the page of a gateway; keys are redacted."""
-    failed_attempts: list[str] = field(default_factory=list)
-    """Failed upstream attempts before the last one: `groq 429`."""
-    limit_headers: dict[str, str] = field(default_factory=dict)
-    """Response headers with limits of the client and the remaining amounts:
-    `anthropic-ratelimit-requests-remaining`."""
-    adaptations: list[str] = field(default_factory=list)
-    """Changes of the upstream request after the provider rejected a parameter: `drop top_k`."""
-    fidelity: FidelityReport = field(default_factory=FidelityReport)
-    """Fidelity mode, and notes about fields of request and reply that were changed, emulated, kept or dropped."""
-    attempts: list[UpstreamAttempt] = field(default_factory=list)
-    """All upstream attempts in order: failed attempts, and several successful ones if the proxy runs tools."""
-    blocks: list[BlockMark] = []
-    """Start of each content block, and end of the reply: kind, name of the called tool, seconds since the epoch,
-    characters before it. Empty: there are none, or the reply was relayed."""
-    trace: TraceContext | None = None
-    """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
-
-    @property
-    def notes(self) -> list[FidelityNote]:
-        """Fidelity notes, which record that a field of the request or reply was changed, emulated, kept or dropped."""
-        return self.fidelity.notes
-
-
-Headers = Mapping[str, str]
-"""Headers of a client request: name in lower case → value."""
 
 
 class RouteRequest(Struct, frozen=True, kw_only=True):
@@ -595,62 +381,6 @@ class Cost(Struct, frozen=True):
     Service tier and number of searches follow: `genai-prices 0.2.3, tier flex, 2 web searches`. If only a part of the
     price is unknown, the text names it: `genai-prices 0.2.3, no price of web searches`. "": the model has no price.
     """
-
-
-Settle = Callable[[Receipt], None]
-"""Function that a policy returns for an admitted request.
-
-The proxy calls it with the receipt at the end of the request, also after a failure. It must not block.
-"""
-
-
-class Policy(Protocol):
-    """Access rules of a plugin. Each method may raise a `ClientError`, which rejects the client request."""
-
-    async def identify(self, headers: Headers) -> Client | None:
-        """Return the client of a request from its headers. None: this policy does not know the client.
-
-        The proxy calls this before it reads the body.
-        """
-        ...
-
-    async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check a client request before any call to a provider. Raise a `ClientError` to reject it.
-
-        When the request has ended, also after a failure, the proxy calls the returned function with the receipt
-        (record) of the request. None: there is no such function to call.
-        """
-        ...
-
-
-class Observer(Protocol):
-    """Receives the receipt (record) of each finished client request, also of rejected ones.
-
-    Health checks (`/`, `/health`, `/readyz` …) and requests to routes of plugins have no receipt.
-    """
-
-    def record(self, receipt: Receipt) -> Awaitable[None] | None:
-        """Process the receipt of a finished request.
-
-        If the method is `async`, the proxy runs it in a task. The method receives the next receipt only after it has
-        processed this one.
-        """
-        # called after the last byte of the response; a plain method runs at once, which needs less CPU time
-        ...
-
-
-class Tracer(Protocol):
-    """Creates the trace ids of each client request.
-
-    It does not export the trace: an observer builds the trace later, from the receipt (record) of the request.
-    """
-
-    def start_trace(self, parent: TraceContext | None) -> TraceContext:
-        """Return the trace ids for a new client request. Must not block.
-
-        `parent` is the trace that the client sent. None: the client sent none, so a new trace begins.
-        """
-        ...
 
 
 class Gateway(Protocol):

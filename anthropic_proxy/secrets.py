@@ -10,12 +10,12 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import msgspec
 
-from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
 
 _FRAGMENT_CHARACTERS = 12
 """Length of a fragment of a key that is redacted. Texts are truncated, and keys partly masked, at any place."""
@@ -182,3 +182,57 @@ def _replace_runs(text: str, starts: Sequence[int], size: int, mark: str) -> str
             texts += [text[end:start], mark]
             last, end = start, start + size
     return "".join((*texts, text[end:])) if texts else text
+
+
+_MIN_LENGTH_SHOWN = 16
+"""Minimum number of characters of a secret of which the last four are shown. A shorter secret is shown as `…`."""
+
+
+class Secret:
+    """A key or other text kept out of logs. `str`, `repr` and formatting show at most its last four characters."""
+
+    __slots__ = ("_value", "origin")
+
+    def __init__(self, value: str, origin: str = "") -> None:
+        self._value = value
+        self.origin = origin
+        """Source of the secret, for messages: `OPENAI_API_KEY in .env, line 1`."""
+
+    def reveal(self) -> str:
+        """Return the unredacted text. Log only the `Secret` object."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"…{self._value[-4:]}" if len(self._value) >= _MIN_LENGTH_SHOWN else "…"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __format__(self, specification: str) -> str:
+        return format(repr(self), specification)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not written anywhere")
+
+
+class UnknownSecret(Secret):
+    """A secret that only the proxy on `port` knows. `reveal` raises `ConfigurationError`."""
+
+    __slots__ = ("_name", "_port")
+
+    def __init__(self, name: str, port: int) -> None:
+        super().__init__("")
+        self._name, self._port = name, port
+
+    def reveal(self) -> NoReturn:
+        """Raise `ConfigurationError`."""
+        raise ConfigurationError(
+            f"{self._name} is set in the environment of the running proxy (port {self._port}) only. Commands do not "
+            "know its value, because it contains a credential. Set it in the environment of this command too."
+        )

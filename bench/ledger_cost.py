@@ -22,8 +22,9 @@ from msgspec import Struct
 
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.writer import LedgerWriter
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.secrets import Secret
 from bench.ledger_rows import make_receipts
 from bench.measures import SIZES, Running
 from bench.processes import free_port

@@ -27,8 +27,9 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_stored_requests,
 )
 from anthropic_proxy.console.ledger.writer import LedgerWriter
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.secrets import Secret
 
 DAYS = 90
 MAX_WAITING_RECEIPTS = 8_000

@@ -10,7 +10,7 @@ from bench.flame import draw as draw_flame
 from bench.key_limits import TITLE as LIMITS_TITLE
 from bench.load import BenchError
 from bench.report import cell, in_digits, list_differences, list_ratios
-from bench.results import Fit, Results, ResultTable, StoredRequest
+from bench.results import Fit, Results, ResultTable, Row
 from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_nginx_configuration
 from bench.svg import draw_bars, draw_lines
 from bench.targets import GOALS, REASONS, RELAY_GOAL, Goal
@@ -77,7 +77,7 @@ def _write_goals_of(sheet: ResultTable) -> str:
     return _table(rows) + note + "\n".join(reasons)
 
 
-def _goal_row(row: StoredRequest, other_gateways: Sequence[str]) -> list[str]:
+def _goal_row(row: Row, other_gateways: Sequence[str]) -> list[str]:
     targets = [goal for goal in GOALS[row.key] if row.against(goal, PROXY.name) is not None]
     measured = [
         _format_goal(goal, row.against(goal, PROXY.name), row.unit) for goal in targets if goal.against != "value"
@@ -98,7 +98,7 @@ def _goal_row(row: StoredRequest, other_gateways: Sequence[str]) -> list[str]:
     ]
 
 
-def _is_added(row: StoredRequest) -> bool:
+def _is_added(row: Row) -> bool:
     return row.key in _ADDED
 
 
@@ -106,7 +106,7 @@ def _is_peer(name: str) -> bool:
     return name not in {DIRECT.name, NGINX.name, NGINX_KEEPING.name, PROXY.name}
 
 
-def _own(row: StoredRequest, name: str) -> str:
+def _own(row: Row, name: str) -> str:
     """Return a subject's value and its spread; of waiting, the time added to the direct call of the same round."""
     if not _is_added(row) or not row.values.get(name):
         return cell(row, name)
@@ -124,7 +124,7 @@ def _format_goal(goal: Goal, value: float | None, unit: str) -> str:
     return f"{value:.3g} × {goal.against}"
 
 
-def _judge(row: StoredRequest, targets: Sequence[Goal]) -> str:
+def _judge(row: Row, targets: Sequence[Goal]) -> str:
     found = [(goal, value) for goal in targets if (value := row.against(goal, PROXY.name)) is not None]
     if all(value <= goal.aim for goal, value in found):
         return "aim"
@@ -171,7 +171,7 @@ def _write_wires(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def _cell_of_wire(row: StoredRequest | None, key: str) -> str:
+def _cell_of_wire(row: Row | None, key: str) -> str:
     if row is None or not row.values.get(PROXY.name):
         return "–"
     ratios = (

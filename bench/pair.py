@@ -16,7 +16,7 @@ from msgspec import structs
 
 from bench.load import BenchError
 from bench.report import align, cell
-from bench.results import ResultTable, StoredRequest
+from bench.results import ResultTable, Row
 from bench.subjects import CHECKOUT, DIRECT, PROXY, Subject, start_proxy
 
 TITLE = "Before and now"
@@ -71,7 +71,7 @@ def write_pair(sheet: ResultTable, commit: str) -> str:
     return f"{align(rows)}\n\n* all rounds agree on the direction."
 
 
-def _values(row: StoredRequest, commit: str) -> list[str]:
+def _values(row: Row, commit: str) -> list[str]:
     return [f"{row.title}, {row.unit}", cell(row, commit), cell(row, PROXY.name)]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.features import TITLE as FEATURES_TITLE
 from bench.key_limits import TITLE as LIMITS_TITLE
-from bench.results import Results, ResultTable, StoredRequest
+from bench.results import Results, ResultTable, Row
 from bench.subjects import DIRECT, NGINX, PROXY
 from bench.targets import GOALS
 
@@ -64,7 +64,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "─" * len(max(lines, key=len)), *lines[1:]])
 
 
-def cell(row: StoredRequest, name: str) -> str:
+def cell(row: Row, name: str) -> str:
     """Return a median and its spread, or a dash."""
     median = row.median(name)
     if median is None:
@@ -80,7 +80,7 @@ def in_digits(value: float, like: float | None = None) -> str:
     return f"{value:,.{3 if size < 1 else 2 if size < 10 else 1 if size < 1000 else 0}f}"
 
 
-def compare(row: StoredRequest, name: str = PROXY.name) -> str:
+def compare(row: Row, name: str = PROXY.name) -> str:
     """Return the proxy's value relative to the direct call, or to nginx where no direct call has such a value."""
     if (added := row.added(name, DIRECT.name)) is not None:
         return f"{added:+.2f} {row.unit} to direct"
@@ -89,7 +89,7 @@ def compare(row: StoredRequest, name: str = PROXY.name) -> str:
     return ""
 
 
-def _judge(row: StoredRequest) -> str:
+def _judge(row: Row) -> str:
     measured = [(goal, row.against(goal, PROXY.name)) for goal in GOALS.get(row.key, ())]
     found = [(goal, value) for goal, value in measured if value is not None]
     if not found:

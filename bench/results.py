@@ -18,7 +18,7 @@ from bench.subjects import CHECKOUT, nginx_is_here
 from bench.targets import Goal
 
 
-class StoredRequest(Struct, kw_only=True):
+class Row(Struct, kw_only=True):
     """One measure."""
 
     key: str
@@ -76,9 +76,9 @@ class ResultTable(Struct, kw_only=True):
     names: list[str]
     rounds: int
     """Number of rounds measured."""
-    rows: list[StoredRequest]
+    rows: list[Row]
 
-    def row(self, key: str) -> StoredRequest | None:
+    def row(self, key: str) -> Row | None:
         """Return the row of that key."""
         return next((row for row in self.rows if row.key == key), None)
 
@@ -160,7 +160,7 @@ def _sheet(table: Table) -> ResultTable:
     dashes = {step: table.dashes.get(step, {}) for step in STEPS}
     steps_of = {"p50": "alone", "p99": "alone", "stream": "burst", "idle": "start", "filled": "start"}
     rows = [
-        StoredRequest(
+        Row(
             key=key,
             title=title,
             unit=unit,

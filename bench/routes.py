@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.options.routes import ConfiguredRoute, RouteConditions
 from anthropic_proxy.engine.routing.rules import RequestFacts, RouteRules
-from anthropic_proxy.gateway.settings import ConfiguredRoute, RouteConditions
 
 COUNT = 10_000
 _ROUNDS = 51

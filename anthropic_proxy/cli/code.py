@@ -27,12 +27,11 @@ from anthropic_proxy.cli.local_proxy import (
     require_accepted_credential,
 )
 from anthropic_proxy.cli.output import Output, shorten_home
-from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths
+from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program, run_in_foreground
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.settings import copy_environment
-from anthropic_proxy.gateway.settings.text_file import read_bounded_file
 from anthropic_proxy.gateway.telemetry.log import escape_unprintable
 
 MAIN_MODELS = ("opus", "sonnet")

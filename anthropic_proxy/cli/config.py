@@ -17,11 +17,11 @@ from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
-from anthropic_proxy.engine.services import open_services, require_route_prices
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import require_installed_plugins
 from anthropic_proxy.gateway.readiness import list_problems_and_warnings
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
+from anthropic_proxy.gateway.services import open_services, require_route_prices
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files

@@ -32,11 +32,11 @@ from anthropic_proxy.engine.exchange.dry_run import (
     DryRunClient,
     run_dry,
 )
-from anthropic_proxy.engine.services import new_transports, open_services
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, apply_edits, find_members
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.gateway.services import new_transports, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable

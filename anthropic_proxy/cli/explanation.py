@@ -23,9 +23,9 @@ from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import escape_unprintable
-from anthropic_proxy.secrets import redact_secrets
+from anthropic_proxy.secrets import Secret, redact_secrets
 
 MAX_VALUE_CHARACTERS = 20
 """Maximum length of a field value in the output. A longer value is omitted."""

@@ -8,12 +8,12 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.importing.detection import read_configuration
 from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, prepare_files
 from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.masking import mask_env_lines
 from anthropic_proxy.gateway.settings.place import require_settings_folder
-from anthropic_proxy.gateway.settings.text_file import MAX_CONFIG_BYTES
 
 
 def import_settings(

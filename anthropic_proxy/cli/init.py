@@ -23,27 +23,22 @@ from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, ServerTable, prepare_files
 from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.engine.options.providers import ConfiguredProvider
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import query_chat_models
 from anthropic_proxy.engine.routing.router import TierMapping, list_tier_mappings
-from anthropic_proxy.engine.services import open_services
-from anthropic_proxy.errors import ConfigurationError, UpstreamError
+from anthropic_proxy.errors import ConfigurationError, UpstreamError, find_similar_choice
 from anthropic_proxy.gateway.readiness import find_google_project
-from anthropic_proxy.gateway.settings import (
-    ENV_FILE,
-    ConfiguredProvider,
-    Secret,
-    Settings,
-    copy_environment,
-    load_settings,
-)
+from anthropic_proxy.gateway.services import open_services
+from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.env_writer import append_variables, format_env_line
 from anthropic_proxy.gateway.settings.masking import mask_env_lines, mask_setting
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import FoundSetting
-from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url, find_similar_choice
+from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url
+from anthropic_proxy.secrets import Secret
 
 TEST_TIMEOUT_SECONDS = 10.0
 """Maximum time in seconds for the test of a key, which queries the provider for its models."""

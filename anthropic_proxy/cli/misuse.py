@@ -78,7 +78,7 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
 
 def _find_similar(text: str, choices: Sequence[str]) -> str:
     """Return the one of `choices` that is most similar to `text`. "": none is similar."""
-    from anthropic_proxy.gateway.settings.values import find_similar_choice  # noqa: PLC0415  # imported for errors only
+    from anthropic_proxy.errors import find_similar_choice  # noqa: PLC0415
 
     return find_similar_choice(text, choices)
 
@@ -116,7 +116,7 @@ def _choices(hint: Any) -> list[str]:
 
 def _describe_form(hint: Any) -> str:
     """Return the allowed values of an option with the type `hint` as text, for a message that begins with "Use"."""
-    from anthropic_proxy.gateway.settings.values import join_with_or  # noqa: PLC0415  # imported for errors only
+    from anthropic_proxy.errors import join_with_or  # noqa: PLC0415
 
     if choices := _choices(hint):
         return join_with_or(choices)

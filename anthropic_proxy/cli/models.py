@@ -16,23 +16,17 @@ from msgspec import Struct, structs
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.output import Column, Output
-from anthropic_proxy.console.ledger.price_updates import describe_price_list, find_price_source, has_price_package
-from anthropic_proxy.console.ledger.prices import PriceList, Rates
 from anthropic_proxy.engine.exchange.not_found import describe_base_url_setting
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
-from anthropic_proxy.engine.routing.router import (
-    describe_missing_key,
-    find_capabilities,
-    find_preferred_provider,
-    list_tier_mappings,
-)
-from anthropic_proxy.engine.services import Services, open_services
-from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.routing.router import find_capabilities, find_preferred_provider, list_tier_mappings
+from anthropic_proxy.errors import ConfigurationError, ProxyError, build_extra_install_command, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
+from anthropic_proxy.gateway.prices.price_list import PriceList, Rates
+from anthropic_proxy.gateway.prices.updates import describe_price_list, find_price_source, has_price_package
+from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.values import find_similar_choice
-from anthropic_proxy.installation import build_extra_install_command
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
 _PRICES_TITLE = "$/M in / cached / out"

@@ -18,7 +18,10 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.models import ModelPrice, describe_price, find_model_price
 from anthropic_proxy.cli.output import Column, Output
-from anthropic_proxy.console.ledger.price_updates import (
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_route, list_tier_mappings
+from anthropic_proxy.errors import ClientError, UpstreamError
+from anthropic_proxy.gateway.plugin_gateway import send_http
+from anthropic_proxy.gateway.prices.updates import (
     MAX_PRICE_BYTES,
     InvalidPrices,
     OlderPrices,
@@ -33,10 +36,7 @@ from anthropic_proxy.console.ledger.price_updates import (
     require_price_directory,
     store_new_prices,
 )
-from anthropic_proxy.engine.exchange.gateway import send_http
-from anthropic_proxy.engine.routing.router import RoutingQuery, build_route, list_tier_mappings
-from anthropic_proxy.engine.services import Services, open_services
-from anthropic_proxy.errors import ClientError, UpstreamError
+from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 
 prices = Commands(name="prices", help_epilogue=COMMANDS["prices"].show_examples())

@@ -17,10 +17,11 @@ from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.cli.explanation import describe_checks, encode_checks
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRun, DryRunClient
+from anthropic_proxy.engine.options.routes import BALANCE_TEXTS, ConfiguredRoute
 from anthropic_proxy.engine.routing.rules import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
-from anthropic_proxy.gateway.settings import BALANCE_TEXTS, CONFIG_FILE, ConfiguredRoute
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 routes = Commands(name="routes", help_epilogue=COMMANDS["routes"].show_examples())

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from anthropic_proxy.app import load_app
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.engine.services import require_route_prices
 from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import raise_fd_limit, stop_process_when_stdin_ends
@@ -22,6 +21,7 @@ from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.server.listener import MAX_PORT, build_tls_context, format_url, open_listener
 from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
+from anthropic_proxy.gateway.services import require_route_prices
 from anthropic_proxy.gateway.settings import Settings, python_safe_path_for_workers
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
 from anthropic_proxy.gateway.workers.supervisor import Supervisor

@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Mapping, Sequence
 
-from anthropic_proxy.gateway.settings import Secret
+from anthropic_proxy.secrets import Secret
 
 
 def find_credentials(headers: Mapping[str, str]) -> list[bytes]:

@@ -13,26 +13,27 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.router import (
     TierMapping,
     choose_models,
-    describe_missing_key,
     find_preferred_provider,
     list_rule_choices,
     list_rule_problems_and_warnings,
     list_tier_mappings,
     should_query_ollama,
 )
-from anthropic_proxy.gateway.settings import TIERS, Settings
+from anthropic_proxy.errors import build_extra_install_command
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.masking import mask_setting
-from anthropic_proxy.gateway.settings.text_file import read_bounded_file
-from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
 
 _MAX_KEYS = 3

@@ -24,9 +24,7 @@ from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import (
     ErrorList,
-    Secret,
     Settings,
-    UnknownSecret,
     find_changed_variables,
     is_fixed_variable,
     list_variables,
@@ -36,6 +34,7 @@ from anthropic_proxy.gateway.settings.backend_variables import list_backend_vari
 from anthropic_proxy.gateway.settings.env_writer import replace_file
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.masking import is_secret_variable, mask_setting
+from anthropic_proxy.secrets import Secret, UnknownSecret
 
 _FILE_NAME = "settings.json"
 _LOCK_SECONDS = 1.0

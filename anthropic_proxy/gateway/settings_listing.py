@@ -12,12 +12,13 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name, list_tier_mappings
 from anthropic_proxy.gateway.money import format_price
-from anthropic_proxy.gateway.settings import Secret, Settings, list_variables
+from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.config_file import format_key_path
 from anthropic_proxy.gateway.settings.defaults import list_defaults
 from anthropic_proxy.gateway.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.masking import mask_setting
+from anthropic_proxy.secrets import Secret
 
 _MODEL_VARIABLES = {"BIG_MODEL": "sonnet", "SMALL_MODEL": "haiku"}
 """Variable → Claude tier. The default of the variable is the provider's default model for the tier."""

@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.tables import hourly, requests
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 from tests.fleet.clients import Result
 from tests.support.fakes.server import Exchange
 

@@ -36,16 +36,17 @@ def test_the_page_states_the_limits_of_the_code() -> None:
 
 
 def interface_names() -> set[str]:
-    """Return the names of classes, functions, parameters, attributes and fields in `anthropic_proxy/plugins.py`."""
+    """Return the names of classes, functions, parameters, attributes and fields in the modules of the interface."""
     names = set()
-    for node in ast.walk(ast.parse((ROOT / "anthropic_proxy/plugins.py").read_text("utf-8"))):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif isinstance(node, ast.AnnAssign | ast.Assign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    for path in (ROOT / "anthropic_proxy/plugins.py", ROOT / "anthropic_proxy/engine/hooks.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.arg):
+                names.add(node.arg)
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
     return {name for name in names if not name.startswith("_")}
 
 

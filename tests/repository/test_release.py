@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from anthropic_proxy import __version__
-from anthropic_proxy.installation import build_extra_install_command, build_uv_install_command, list_start_commands
+from anthropic_proxy.errors import build_extra_install_command, build_uv_install_command, list_start_commands
 from tests.release.__main__ import find_problems
 from tests.release.manifests import write_formula, write_winget_manifest
 
@@ -26,9 +26,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-NOT_PUBLISHED = (
-    "Texts name commands of a checkout. Set PUBLISHED in anthropic_proxy/installation.py, run scripts/fix.py"
-)
+NOT_PUBLISHED = "Texts name commands of a checkout. Set PUBLISHED in anthropic_proxy/errors.py, run scripts/fix.py"
 
 
 def test_a_clean_checkout_of_the_version_is_accepted(checkout: Path) -> None:

@@ -6,8 +6,8 @@ The documentation has one copy, the package another one, because an installed pa
 import json
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.file_schema import build_file_schema
 from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE
+from anthropic_proxy.gateway.settings.file_schema import build_file_schema
 from tests.site.pages import DOCS
 
 SCHEMA = DOCS / "reference/anthropic-proxy.schema.json"

@@ -1,6 +1,6 @@
 """The generated tables of the installation page: commands to install the proxy, and its extras."""
 
-from anthropic_proxy.installation import build_extra_install_command, build_uv_install_command, list_start_commands
+from anthropic_proxy.errors import build_extra_install_command, build_uv_install_command, list_start_commands
 from tests.site.pages import DOCS
 from tests.site.readme import replace_section
 

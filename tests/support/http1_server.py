@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from anthropic_proxy.engine.platforms.heap import HeapTrimmer
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection
 from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
 from tests.support.waiting import WAIT_SECONDS

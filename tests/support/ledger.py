@@ -16,8 +16,9 @@ from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.tables import hourly, requests
 from anthropic_proxy.console.ledger.writer import CalculateCost, LedgerWriter
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, Receipt
+from anthropic_proxy.secrets import Secret
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 DATABASE_VARIABLE = "LEDGER_TEST_DATABASE"

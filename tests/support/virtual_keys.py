@@ -19,9 +19,10 @@ from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.gateway.settings import Secret, Settings, load_settings
+from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Receipt, Settle
+from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
 
 OWN_KEYS = {"proxy_api_keys": (Secret("pk-one"), Secret("pk-two")), "admin_api_keys": (Secret("admin-secret"),)}

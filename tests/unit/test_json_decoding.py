@@ -15,7 +15,6 @@ from anthropic_proxy.console.dashboard.browser_sessions import BrowserSessions
 from anthropic_proxy.console.dashboard.oidc_client import decode_key_set, verify_id_token
 from anthropic_proxy.console.dashboard.oidc_roles import OidcError
 from anthropic_proxy.console.dashboard.saved_views import decode_views_cookie
-from anthropic_proxy.console.ledger.price_updates import InvalidPrices, read_prices
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
@@ -23,8 +22,10 @@ from anthropic_proxy.engine.providers.provider_models import query_chat_models
 from anthropic_proxy.engine.upstream.local_server import get_json, stream_message
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.prices.updates import InvalidPrices, read_prices
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.secrets import Secret
 from tests.support.harness import FakeResponse
 from tests.support.messages import exactly
 

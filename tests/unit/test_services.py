@@ -4,7 +4,7 @@ import asyncio
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.model_listing import list_models
-from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 
 MODELS = b'{"models":[{"name":"qwen3:4b","model":"qwen3:4b"},{"name":"gemma3:latest","model":"gemma3:latest"}]}'

@@ -6,16 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.options import Timeouts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import (
-    Secret,
-    Settings,
-    Timeouts,
-    export_to_litellm,
-    list_variables,
-    load_settings,
-)
+from anthropic_proxy.gateway.settings import Settings, list_variables, load_settings
+from anthropic_proxy.secrets import Secret
 from tests.support.messages import exactly
 from tests.support.paths import ROOT
 from tests.support.provider_lists import name_choices
@@ -467,7 +462,7 @@ def test_other_variables_of_the_file_are_kept_for_libraries_that_read_the_enviro
 def test_variables_of_the_environment_are_never_overwritten(tmp_path, monkeypatch):
     settings = load({}, "MISTRAL_API_KEY=m-key\nCOHERE_API_KEY=c-key", tmp_path)
     monkeypatch.setattr(os, "environ", {"COHERE_API_KEY": "of the environment", "LITELLM_MODE": "DEV"})
-    export_to_litellm(settings)
+    settings.export_to_litellm()
     assert os.environ["MISTRAL_API_KEY"] == "m-key"
     assert os.environ["COHERE_API_KEY"] == "of the environment"
     assert os.environ["LITELLM_MODE"] == "DEV"

@@ -40,10 +40,10 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.catalog import store_learned_models
-from anthropic_proxy.engine.services import Services, open_services
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
+from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.secrets import redact_secrets

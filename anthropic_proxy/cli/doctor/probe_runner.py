@@ -18,6 +18,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.cli.doctor.findings import ProbeTotals
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.hooks import Monitor
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
@@ -27,10 +28,10 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import FixedRouteCache, Route, Target
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from anthropic_proxy.gateway.server.responses import encode_events
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client, Receipt
@@ -136,7 +137,7 @@ class ProbeRunner:
     """
 
     def __init__(self, services: Services, totals: ProbeTotals) -> None:
-        self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
+        self._services = structs.replace(services, log=Log(io.StringIO()), monitor=Monitor(), policies=())
         self.totals = totals
 
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:

@@ -15,20 +15,14 @@ from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.cli.doctor.probes import PROBES
 from anthropic_proxy.cli.doctor.report import Report, find_total_price, list_fixes
-from anthropic_proxy.console.ledger.prices import PriceList
+from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.routing.router import (
-    RoutingQuery,
-    Target,
-    build_route,
-    describe_missing_key,
-    find_server_override,
-    find_tier,
-)
-from anthropic_proxy.engine.services import Services
-from anthropic_proxy.errors import ClientError, ConfigurationError
-from anthropic_proxy.gateway.settings import TIERS, Settings
-from anthropic_proxy.gateway.settings.values import find_similar_choice
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_tier
+from anthropic_proxy.errors import ClientError, ConfigurationError, find_similar_choice
+from anthropic_proxy.gateway.prices.price_list import PriceList
+from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.gateway.settings import Settings
 
 __all__ = [
     "Backend",

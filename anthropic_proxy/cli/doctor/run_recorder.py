@@ -15,7 +15,7 @@ from anthropic_proxy.cli.doctor.report import ROWS, Cell, Report, list_explanati
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.providers.catalog import LearnedModel
-from anthropic_proxy.engine.routing.router import build_server_name
+from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import redact_json_value
 

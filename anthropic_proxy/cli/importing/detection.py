@@ -10,12 +10,10 @@ from typing import Any
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
 from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
 from anthropic_proxy.cli.importing.router_config import read_router_config
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import TIERS
+from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
 from anthropic_proxy.gateway.settings.env_writer import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.load import list_variables
-from anthropic_proxy.gateway.settings.values import join_with_or
-from anthropic_proxy.installation import build_extra_install_command
 
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
 _SUPPORTED = (

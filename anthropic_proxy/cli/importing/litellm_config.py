@@ -17,8 +17,8 @@ from anthropic_proxy.cli.importing.plan import (
     find_built_in_registry,
     find_referenced_variable,
 )
+from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.routing.router import find_tier
-from anthropic_proxy.gateway.settings import TIERS
 
 _PREFIXES = {"ollama_chat": "ollama", "vertex_ai_beta": "vertex_ai"}
 """Provider prefix in model ids of LiteLLM → prefix of this proxy, for prefixes that differ."""

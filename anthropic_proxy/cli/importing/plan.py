@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
+from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, TIERS, Settings, load_settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.env_writer import decode_env_text
 from anthropic_proxy.gateway.settings.text_file import decode_toml, read_settings_file
 

@@ -13,7 +13,7 @@ from anthropic_proxy.cli.importing.plan import (
     find_built_in_provider,
     find_referenced_variable,
 )
-from anthropic_proxy.gateway.settings import TIERS
+from anthropic_proxy.engine.options import TIERS
 
 _SUFFIXES = (("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages"))
 _RESPONSES_SUFFIX = "/responses"

@@ -15,11 +15,11 @@ from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageCont
 from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
-from anthropic_proxy.console.ledger.price_updates import describe_price_list, find_price_source
-from anthropic_proxy.console.ledger.prices import Price, Rates
 from anthropic_proxy.console.ledger.queries import NOT_SENT, ModelPeriod, ModelSums, PeriodSums, count_facets
 from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_up, find_percentile
 from anthropic_proxy.gateway.money import format_price
+from anthropic_proxy.gateway.prices.price_list import Price, Rates
+from anthropic_proxy.gateway.prices.updates import describe_price_list, find_price_source
 
 _MAX_DURATION_HOURS = 31 * 24
 """Maximum length in hours of a time range for which times to the last byte are shown. Reading them from each hour would

@@ -19,9 +19,9 @@ from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
 
 _MAX_MODELS = 8

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.options.routes import NAME_PATTERN
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
-from anthropic_proxy.gateway.settings.route_format import NAME_PATTERN
 
 Unit = Literal["usd", "tokens"]
 """Unit of a budget: US dollars, or tokens."""

@@ -13,8 +13,9 @@ from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.price_updates import LoadedPrices, find_price_source
-from anthropic_proxy.console.ledger.prices import (
+from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
     MAX_CACHED_PRICES,
     Price,
@@ -22,8 +23,7 @@ from anthropic_proxy.console.ledger.prices import (
     TokenCounts,
     count_tokens,
 )
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_source
 from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
 from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
 

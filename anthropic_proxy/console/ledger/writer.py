@@ -52,7 +52,6 @@ from anthropic_proxy.console.ledger.database import (
     is_value_failure,
     open_for_writing,
 )
-from anthropic_proxy.console.ledger.price_updates import find_price_source
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQueue
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.rows import RowBuilder, decode_attempt_times, is_rejected_by_limit
@@ -77,6 +76,7 @@ from anthropic_proxy.console.ledger.tables import (
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.prices.updates import find_price_source
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, Receipt
 

@@ -11,11 +11,11 @@ from datetime import date
 
 from msgspec import structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.loop_or_thread import run_on_loop_or_in_thread
 from anthropic_proxy.engine.exchange.not_found import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call
 from anthropic_proxy.engine.wires.failures import rejects_tool_result_images
 from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamError, UpstreamErrorCause
@@ -27,8 +27,8 @@ class Adaptations:
     The name of each change is added to the list `used_names`.
     """
 
-    def __init__(self, services: Services, used_names: list[str]) -> None:
-        self._services = services
+    def __init__(self, engine: Engine, used_names: list[str]) -> None:
+        self._engine = engine
         self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
@@ -43,18 +43,18 @@ class Adaptations:
         None: no known change fits the error.
         """
         adaptations = await run_on_loop_or_in_thread(
-            self._services, lambda call: _find_adaptations(target, call, error), call
+            self._engine, lambda call: _find_adaptations(target, call, error), call
         )
-        if not adaptations and rejects_configured_model(error, target, self._services.settings):
-            successor = _find_successor(self._services, target)
+        if not adaptations and rejects_configured_model(error, target, self._engine.settings):
+            successor = _find_successor(self._engine, target)
             adaptations = () if successor is None else (Adaptation(f"model {successor.model}"),)
         adapted: Target | None = target if adaptations else None
         for adaptation in adaptations:
-            adapted = adapted and _apply_adaptation(self._services, adapted, adaptation.name)
+            adapted = adapted and _apply_adaptation(self._engine, adapted, adaptation.name)
         if adapted is None:
             return None
         names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
-        self._services.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
+        self._engine.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
         fields = dict.fromkeys(error.parameter or _name_field(adaptation.name) for adaptation in adaptations)
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
@@ -63,7 +63,7 @@ class Adaptations:
         self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
         if adapted.model != target.model:
             self._used[:] = [adaptation.name for adaptation in adaptations]
-            return await _apply_stored(self._services, adapted, self._used)
+            return await _apply_stored(self._engine, adapted, self._used)
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
@@ -73,37 +73,37 @@ class Adaptations:
         after the changed request has succeeded.
         """
         for model, name in self._lasting:
-            await self._services.observations.store_adaptation(target.upstream, model, name)
+            await self._engine.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
-        self._services.observations.remember_refused_signatures(self._refused)
+        self._engine.observations.remember_refused_signatures(self._refused)
         self._refused.clear()
 
 
-async def apply_stored_adaptations(services: Services, target: Target, used_names: list[str]) -> Target:
+async def apply_stored_adaptations(engine: Engine, target: Target, used_names: list[str]) -> Target:
     """Return `target` with the request changes that earlier requests have stored for its model.
 
     The list `used_names` is cleared and receives the names of these changes.
     """
     used_names.clear()
-    return await _apply_stored(services, target, used_names)
+    return await _apply_stored(engine, target, used_names)
 
 
-async def _apply_stored(services: Services, target: Target, used_names: list[str]) -> Target:
-    for name in await services.observations.find_adaptations(target.upstream, target.model):
-        adapted = _apply_adaptation(services, target, name)
+async def _apply_stored(engine: Engine, target: Target, used_names: list[str]) -> Target:
+    for name in await engine.observations.find_adaptations(target.upstream, target.model):
+        adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
             continue
         if adapted.model != target.model:  # a new target, without the changes for the earlier model
             used_names[:] = [name]
-            return await _apply_stored(services, adapted, used_names)
+            return await _apply_stored(engine, adapted, used_names)
         used_names.append(name)
         target = adapted
     return target
 
 
-def _find_successor(services: Services, target: Target) -> Target | None:
-    today = date.fromtimestamp(services.clock())
-    return find_successor(target, services.settings, services.catalog, today)
+def _find_successor(engine: Engine, target: Target) -> Target | None:
+    today = date.fromtimestamp(engine.clock())
+    return find_successor(target, engine.settings, engine.catalog, today)
 
 
 _FIELDS = {
@@ -161,13 +161,13 @@ NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
 """Names of two adaptations: later requests to the model contain no images, or no documents."""
 
 
-def _apply_adaptation(services: Services, target: Target, name: str) -> Target | None:
+def _apply_adaptation(engine: Engine, target: Target, name: str) -> Target | None:
     """Return a copy of `target` with the adaptation called `name`. None: it cannot be applied to this target."""
     verb, _, value = name.partition(" ")
     if verb == "wire":
-        return switch_wire(target, value, services.settings)
+        return switch_wire(target, value, engine.settings)
     if verb == "model":
-        successor = _find_successor(services, target)
+        successor = _find_successor(engine, target)
         return successor if successor is not None and successor.model == value else None
     facts = target.capabilities
     if verb == "limit" and value.isdecimal():

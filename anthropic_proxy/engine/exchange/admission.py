@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.call_building import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Receipt, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import Route, Target, find_preferred_provider, resolve_model_name_and_tier
-from anthropic_proxy.engine.services import Services
-from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Receipt, Settle
 
 
 class Admissions:
@@ -25,8 +25,8 @@ class Admissions:
     Without policies, every request is admitted.
     """
 
-    def __init__(self, services: Services, receipt: Receipt) -> None:
-        self._services = services
+    def __init__(self, engine: Engine, receipt: Receipt) -> None:
+        self._engine = engine
         self._receipt = receipt
         self._settles: list[Settle] = []
 
@@ -37,11 +37,11 @@ class Admissions:
 
         Raises the `ClientError` of the first policy that rejects it.
         """
-        if not self._services.policies:
+        if not self._engine.policies:
             return
-        settings, target = self._services.settings, route.targets[0]
-        preferred = find_preferred_provider(settings, self._services.catalog)
-        scale = await self._services.observations.find_token_scale(target.provider.name, target.model)
+        settings, target = self._engine.settings, route.targets[0]
+        preferred = find_preferred_provider(settings, self._engine.catalog)
+        scale = await self._engine.observations.find_token_scale(target.provider.name, target.model)
         described = AdmissionRequest(
             client=incoming.client,
             model=request.model,
@@ -60,7 +60,7 @@ class Admissions:
 
         Raises the `ClientError` of the first policy that rejects the request.
         """
-        if not self._services.policies:
+        if not self._engine.policies:
             return
         described = AdmissionRequest(
             client=incoming.client,
@@ -73,7 +73,7 @@ class Admissions:
         await self._ask_policies(described)
 
     async def _ask_policies(self, described: AdmissionRequest) -> None:
-        for policy in self._services.policies:
+        for policy in self._engine.policies:
             if (settle := await policy.admit(described)) is not None:
                 self._settles.append(settle)
 
@@ -87,15 +87,15 @@ class Admissions:
 
 
 @asynccontextmanager
-async def admitted_token_count_request(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
+async def admitted_token_count_request(engine: Engine, incoming: ClientRequest) -> AsyncIterator[None]:
     """Admit a `count_tokens` request at the start of an `async with` block, and settle the admission at its end.
 
     Raises the `ClientError` of a policy (plugin code) that rejects the request.
     """
     receipt = incoming.receipt or Receipt(
-        request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path
+        request_id=incoming.request_id, client=incoming.client, started_at=engine.clock(), path=incoming.path
     )
-    admissions = Admissions(services, receipt)
+    admissions = Admissions(engine, receipt)
     try:
         await admissions.admit_token_count(incoming)
         yield

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.call_building import (
     build_call,
@@ -56,6 +57,7 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Thinking,
@@ -72,7 +74,6 @@ from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import Route, Target
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
@@ -91,7 +92,6 @@ from anthropic_proxy.errors import (
     UnsupportedFeature,
     UpstreamError,
 )
-from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import redact_error
 
 MAX_RETRIES_PER_TARGET = 1
@@ -158,7 +158,7 @@ class Attempts:
 
     def __init__(
         self,
-        services: Services,
+        engine: Engine,
         incoming: ClientRequest,
         request: MessagesRequest,
         receipt: Receipt,
@@ -166,11 +166,11 @@ class Attempts:
         *,
         estimates: EstimateCache,
     ) -> None:
-        self._services, self._incoming, self._request = services, incoming, request
+        self._engine, self._incoming, self._request = engine, incoming, request
         self._receipt, self._watchdog, self._estimates = receipt, watchdog, estimates
         self._is_large = is_large_request(incoming, receipt.tool_count)
-        self._inliner = new_media_inliner(services, incoming)
-        self.records = AttemptRecords(receipt, services)
+        self._inliner = new_media_inliner(engine, incoming)
+        self.records = AttemptRecords(receipt, engine)
         self.latest: Attempt | None = None
         """The attempt that was encoded last. None: no request was encoded."""
 
@@ -180,14 +180,14 @@ class Attempts:
         Raises the error of the last called target if none replies.
         """
         failure: ProxyError | None = None
-        services, receipt, rule = self._services, self._receipt, route.rule
+        engine, receipt, rule = self._engine, self._receipt, route.rule
         for target in route.targets:
-            started_at = services.clock()
+            started_at = engine.clock()
             try:
                 attempt = await self._try_target(request, target, is_last=target is route.targets[-1])
             except UpstreamError as error:
                 failure = error
-                record_failed_call(services, self._incoming, rule, target, error)
+                record_failed_call(engine, self._incoming, rule, target, error)
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break
@@ -195,7 +195,7 @@ class Attempts:
             except (ClientError, MissingExtra) as refusal:
                 failure = failure or refusal
             else:
-                record_response_time(services, rule, target, receipt.session, services.clock() - started_at)
+                record_response_time(engine, rule, target, receipt.session, engine.clock() - started_at)
                 return attempt
         if failure is None:
             raise InternalError("a route has no target")
@@ -220,7 +220,7 @@ class Attempts:
 
         `usage` is the token usage of the failed call. `error` is raised if the target has no retry left.
         """
-        self._services.circuit_breakers.record_failure(failed.target.upstream, error)
+        self._engine.circuit_breakers.record_failure(failed.target.upstream, error)
         return await self._call_with_retries(await self._prepare_retry(failed, error, usage), failed.run)
 
     def add_note(self, note: FidelityNote) -> None:
@@ -236,34 +236,34 @@ class Attempts:
         if (attempt := self.latest) is not None:
             self._redact_keys(error, attempt)
             prefix_provider(error, self._receipt.prefix)
-            add_not_found_cause(error, attempt.target, attempt.upstream_path, self._services.settings)
+            add_not_found_cause(error, attempt.target, attempt.upstream_path, self._engine.settings)
 
     def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
         secrets = [attempt.credential.secret] if attempt.credential is not None else []
         secrets += [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
-            secrets += [key.reveal() for key in self._services.settings.other_secrets]
+            secrets += [key.reveal() for key in self._engine.settings.other_secrets]
         redact_error(error, secrets)
 
     async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> Attempt:
-        catalog, provider, model = self._services.catalog, target.provider.name, target.model
+        catalog, provider, model = self._engine.catalog, target.provider.name, target.model
         if catalog.can_query_provider(provider):
             target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
-        scale = await self._services.observations.find_token_scale(provider, model)
-        target = await apply_stored_adaptations(self._services, target, self._receipt.adaptations)
+        scale = await self._engine.observations.find_token_scale(provider, model)
+        target = await apply_stored_adaptations(self._engine, target, self._receipt.adaptations)
         run = self._new_run(request, target, scale, adaptations=MAX_ADAPTATIONS)
         run.skips_open_circuit = not is_last
         return await self._call_with_retries(target, run)
 
     def _new_run(self, request: MessagesRequest, target: Target, token_scale: float, *, adaptations: int) -> TargetRun:
-        self._services.retry_budget.record_first_call(target.upstream)
-        key_changes = self._services.credentials.max_key_changes(target.provider)
+        self._engine.retry_budget.record_first_call(target.upstream)
+        key_changes = self._engine.credentials.max_key_changes(target.provider)
         return TargetRun(request, token_scale, adaptations_left=adaptations, key_changes_left=key_changes)
 
     async def _call_with_retries(self, target: Target, run: TargetRun) -> Attempt:
-        pool, receipt = self._services.credentials, self._receipt
+        pool, receipt = self._engine.credentials, self._receipt
         while True:
-            forwarded = find_client_credential(self._services, self._incoming, target.provider)
+            forwarded = find_client_credential(self._engine, self._incoming, target.provider)
             attempt = await self._prepare(target, forwarded or pool.next_credential(target.provider), run)
             try:
                 if target.provider.key_source != "settings":
@@ -282,9 +282,9 @@ class Attempts:
 
         Raises `error` if no retry is left.
         """
-        services, pool, run, failed = (
-            self._services,
-            self._services.credentials,
+        engine, pool, run, failed = (
+            self._engine,
+            self._engine.credentials,
             attempt.run,
             self._receipt.failed_attempts,
         )
@@ -294,7 +294,7 @@ class Attempts:
         add_key_setting(error, target, credential)
         self.records.fail_attempt(error, usage)
         if run.adaptations_left:
-            run.adaptations = run.adaptations or Adaptations(services, self._receipt.adaptations)
+            run.adaptations = run.adaptations or Adaptations(engine, self._receipt.adaptations)
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
                 failed.append(describe_attempt(target, error))
@@ -306,39 +306,39 @@ class Attempts:
             run.key_changes_left -= 1
             failed.append(describe_attempt(target, error))
             if key := pool.describe_key(provider, credential):
-                services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
+                engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
         elif run.retries_left and self._may_retry(target, error):
             run.retries_left -= 1
             failed.append(describe_attempt(target, error))
-            await services.sleep(error.retry_after or RETRY_DELAY_SECONDS)
+            await engine.sleep(error.retry_after or RETRY_DELAY_SECONDS)
         else:
             raise error
         return target
 
     def _may_retry(self, target: Target, error: UpstreamError) -> bool:
         delay = error.retry_after or RETRY_DELAY_SECONDS
-        if not error.retryable or delay > self._services.settings.timeouts.first_byte_seconds:
+        if not error.retryable or delay > self._engine.settings.timeouts.first_byte_seconds:
             return False
-        return self._services.retry_budget.try_spend_retry(target.upstream)
+        return self._engine.retry_budget.try_spend_retry(target.upstream)
 
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt, with the request adapted to the limits of the target.
 
         Raises the decoding error of an invalid request, unless the target receives the body unchanged (relay).
         """
-        services, request, report = self._services, run.request, self._receipt.fidelity
+        engine, request, report = self._engine, run.request, self._receipt.fidelity
         if target.is_relayed:
             report.clear_notes()
-            refused = services.observations.refused_signatures
-            call = build_relay_call(self._incoming, request, target, services.new_id, refused)
+            refused = engine.observations.refused_signatures
+            call = build_relay_call(self._incoming, request, target, engine.new_id, refused)
             return Attempt(target=target, run=run, call=call, credential=credential)
         if request.decode_error is not None:
             raise request.decode_error
-        limits, inliner = resolve_target_limits(services, target), self._inliner
+        limits, inliner = resolve_target_limits(engine, target), self._inliner
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
         inputs = request, limits, partial(estimate_scaled_tokens, self._estimates, run.token_scale)
-        prepared = await services.background.run_in_thread(prepare, *inputs) if self._is_large else prepare(*inputs)
+        prepared = await engine.background.run_in_thread(prepare, *inputs) if self._is_large else prepare(*inputs)
         is_further_call = run.continuation is not None
         if not is_further_call:
             report.clear_notes()
@@ -352,7 +352,7 @@ class Attempts:
             limits,
             continuation=run.continuation or "",
             estimate=partial(estimate_scaled_tokens, self._estimates, run.token_scale, request),
-            new_id=services.new_id,
+            new_id=engine.new_id,
         )
         return Attempt(
             target=target,
@@ -365,12 +365,12 @@ class Attempts:
 
     async def _send(self, attempt: Attempt) -> None:
         """Encode and send the request of an attempt, and open its reply. Raises `UpstreamError`."""
-        services, receipt, target = self._services, self._receipt, attempt.target
+        engine, receipt, target = self._engine, self._receipt, attempt.target
         upstream_request = await self._encode(attempt)
         receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
         receipt.model, receipt.base_url = target.model, target.base_url
         self.latest = attempt
-        breakers, upstream, adaptations = services.circuit_breakers, target.upstream, attempt.run.adaptations
+        breakers, upstream, adaptations = engine.circuit_breakers, target.upstream, attempt.run.adaptations
         if attempt.run.skips_open_circuit:
             breakers.require_closed(upstream)
         opening = self._open(attempt, self.records.begin_attempt(target, upstream_request))
@@ -393,7 +393,7 @@ class Attempts:
         """Return the encoded request. In fidelity mode `strict`, raises `UnsupportedFeature` if it drops fields."""
         target, call, run, report = attempt.target, attempt.call, attempt.run, self._receipt.fidelity
         encode, is_first = target.wire.encode_request, run.continuation is None
-        upstream_request = await run_on_loop_or_in_thread(self._services, encode, call, is_large=self._is_large)
+        upstream_request = await run_on_loop_or_in_thread(self._engine, encode, call, is_large=self._is_large)
         if upstream_request.notes:
             report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:
@@ -402,7 +402,7 @@ class Attempts:
             _require_lossless(report, target)
         attempt.upstream_path = upstream_request.path
         if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
-            attempt.reply_schema = await decode_reply_schema(self._services, schema)
+            attempt.reply_schema = await decode_reply_schema(self._engine, schema)
         return upstream_request
 
     async def _open(self, attempt: Attempt, upstream_request: UpstreamRequest) -> UpstreamStream | RelayStream:
@@ -410,7 +410,7 @@ class Attempts:
         target = attempt.target
         self._watchdog.begin_upstream_call()
         try:
-            send = self._services.transports[target.provider.transport]
+            send = self._engine.transports[target.provider.transport]
             response = await send(target.base_url, upstream_request, attempt.credential)
             del upstream_request
             try:
@@ -425,14 +425,14 @@ class Attempts:
 
     async def _read_beginning(self, attempt: Attempt, response: UpstreamResponse) -> UpstreamStream | RelayStream:
         target, wire, call, watchdog = attempt.target, attempt.target.wire, _without_body(attempt.call), self._watchdog
-        background, status = self._services.background, response.status
+        background, status = self._engine.background, response.status
         self.records.set_status(status)
         require_api_response(response, target)
         deltas: list[Delta] | None = None
         if not 200 <= status < 300:
             body = await read_error_body(response, watchdog)
             headers, is_large = (
-                add_missing_date(response.headers, self._services.clock),
+                add_missing_date(response.headers, self._engine.clock),
                 len(body) > MAX_REPLY_BYTES_ON_LOOP,
             )
             decode = partial(decode_error_response, target, call, status, headers)
@@ -484,10 +484,10 @@ class AttemptRecords:
     At most one attempt is open (without a recorded end) at a time.
     """
 
-    def __init__(self, receipt: Receipt, services: Services) -> None:
+    def __init__(self, receipt: Receipt, engine: Engine) -> None:
         self._receipt = receipt
-        self._services = services
-        self._clock = services.clock
+        self._engine = engine
+        self._clock = engine.clock
         self._open: UpstreamAttempt | None = None
         self._uncounted: UpstreamAttempt | None = None
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
@@ -507,8 +507,8 @@ class AttemptRecords:
             provider=target.provider.name, model=target.model, host=host, port=port, offset_seconds=offset
         )
         receipt.attempts.append(attempt)
-        if self._services.recorders:
-            record_upstream_request(self._services, receipt.request_id, request.body)
+        if self._engine.recorders:
+            record_upstream_request(self._engine, receipt.request_id, request.body)
         if receipt.trace is None or not receipt.trace.span_id:
             return request
         attempt.span_id = new_span_id()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection
 
 from msgspec import structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.loop_or_thread import MAX_STEPS_ON_LOOP
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
@@ -32,7 +33,6 @@ from anthropic_proxy.engine.messages.preparation import (
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.routing.router import Target
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential
 from anthropic_proxy.errors import ClientError
 
@@ -79,7 +79,7 @@ def build_target_limits(
     )
 
 
-def resolve_target_limits(services: Services, target: Target) -> TargetLimits:
+def resolve_target_limits(engine: Engine, target: Target) -> TargetLimits:
     """Return the limits to which client requests for `target` are adapted, with the settings in use.
 
     `target` is a provider and model. Settings such as `SEARCH_URL` and `FETCH_URLS` decide which tools the proxy itself
@@ -87,9 +87,9 @@ def resolve_target_limits(services: Services, target: Target) -> TargetLimits:
     """
     return build_target_limits(
         target,
-        rejects_overflow=services.settings.check_context_window,
-        has_web_search=services.web_search is not None,
-        has_web_fetch=services.web_fetch is not None,
+        rejects_overflow=engine.settings.check_context_window,
+        has_web_search=engine.web_search is not None,
+        has_web_fetch=engine.web_fetch is not None,
     )
 
 
@@ -182,14 +182,14 @@ def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request
     return round(estimates.get_or_estimate(request) * token_scale)
 
 
-def find_client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
+def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:
     """Return the client's own API key if it is to be sent to the provider, else None.
 
     It is sent only if the provider accepts keys of clients, and the settings have no key for this provider.
     """
-    if not (
-        provider.accepts_client_credential and incoming.client.credential_forwardable
-    ) or services.settings.keys.get(provider.name):
+    if not (provider.accepts_client_credential and incoming.client.credential_forwardable) or engine.settings.keys.get(
+        provider.name
+    ):
         return None
     for header in ("x-api-key", "authorization"):
         if value := incoming.headers.get(header):

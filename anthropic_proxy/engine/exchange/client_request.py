@@ -10,11 +10,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.plugins import Client, Receipt
 
 
 class ClientRequest(Struct, kw_only=True):

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.route_choice import build_request_facts, choose_route, read_client_request
+from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesRequest, MessagesResponse
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
@@ -24,11 +26,9 @@ from anthropic_proxy.engine.providers.credentials import Credentials, TokenSourc
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.engine.routing.router import FixedRouteCache, Route
 from anthropic_proxy.engine.routing.rules import RouteCheck
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, WebFetchFailed, WebSearchFailed
-from anthropic_proxy.plugins import Client, Receipt
 
 CLIENT_CREDENTIAL = "(credential of the client)"
 """Value in place of a credential that the client would send, if the proxy forwards it."""
@@ -97,25 +97,21 @@ class DryRun(Struct, kw_only=True):
 
 
 async def run_dry(
-    services: Services, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
+    engine: Engine, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
 ) -> DryRun:
     """Process a client request up to its first upstream request, and return the result without sending it."""
-    receipt = Receipt(request_id=services.new_id("req_"), client=Client(), started_at=services.clock(), path=path)
+    receipt = Receipt(request_id=engine.new_id("req_"), client=Client(), started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
-    dry = _without_network(services, result)
-    client = Client(
-        name=sender.key, team=sender.team, credential_forwardable=not services.settings.requires_client_key()
-    )
+    dry = _without_network(engine, result)
+    client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key())
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
     incoming = ClientRequest(request_id=receipt.request_id, client=client, headers=headers, body=body, path=path)
     try:
-        request, choice = read_client_request(services, incoming)
+        request, choice = read_client_request(engine, incoming)
         estimates = EstimateCache()
-        if services.route_rules is not None:
-            result.checks = services.route_rules.check_routes(
-                build_request_facts(services, incoming, request, estimates)
-            )
-        route = result.route = await choose_route(services, incoming, request, estimates, choice)
+        if engine.route_rules is not None:
+            result.checks = engine.route_rules.check_routes(build_request_facts(engine, incoming, request, estimates))
+        route = result.route = await choose_route(engine, incoming, request, estimates, choice)
         dry = structs.replace(dry, route_rules=None, route_cache=FixedRouteCache(route))  # a random choice stays
         if path == COUNT_TOKENS_PATH:
             await _count_tokens(dry, incoming, result)
@@ -132,36 +128,36 @@ async def run_dry(
     return result
 
 
-async def _count_tokens(services: Services, incoming: ClientRequest, result: DryRun) -> None:
+async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun) -> None:
     assert result.route is not None
     target = result.route.targets[0]
     result.receipt.route_reason = result.route.reason
     result.receipt.provider, result.receipt.prefix = target.provider.name, target.provider.prefix
     result.receipt.model = target.model
     try:
-        reply = await forwarding.count_tokens(services, incoming, _DryRunSink(result.receipt).wait_disconnected)
+        reply = await forwarding.count_tokens(engine, incoming, _DryRunSink(result.receipt).wait_disconnected)
     except NotSent:
         return
     if result.recorded is None:
         result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
 
 
-def _without_network(services: Services, result: DryRun) -> Services:
-    """Return the services with transports, access tokens and web tools that send nothing and record into `result`."""
+def _without_network(engine: Engine, result: DryRun) -> Engine:
+    """Return the engine with transports, access tokens and web tools that send nothing and record into `result`."""
 
     def new_transport(name: str) -> "_RecordingTransport":
         return _RecordingTransport(name, result)
 
     tokens: dict[str, TokenSource] = {
-        row.key_source: _PlaceholderTokens() for row in find_registry(services.settings) if row.key_source != "settings"
+        row.key_source: _PlaceholderTokens() for row in find_registry(engine.settings) if row.key_source != "settings"
     }
     web = _SkippedWebTools(result.skipped)
     return structs.replace(
-        services,
-        transports={name: new_transport(name) for name in services.transports},
-        credentials=Credentials(services.settings, tokens),
-        web_fetch=web.fetch if services.web_fetch is not None else None,
-        web_search=web.search if services.web_search is not None else None,
+        engine,
+        transports={name: new_transport(name) for name in engine.transports},
+        credentials=Credentials(engine.settings, tokens),
+        web_fetch=web.fetch if engine.web_fetch is not None else None,
+        web_search=web.search if engine.web_search is not None else None,
     )
 
 

@@ -21,6 +21,7 @@ The receipt is the record of the exchange for log, metrics and ledger. It is cre
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.admission import Admissions
 from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
@@ -31,6 +32,7 @@ from anthropic_proxy.engine.exchange.route_choice import choose_route, read_clie
 from anthropic_proxy.engine.exchange.tool_loop import SchemaCheckedStream, open_reply
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage, clamp_count, sum_usages
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -40,9 +42,7 @@ from anthropic_proxy.engine.messages.preparation import find_session_id
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Route
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
-from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_error
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
@@ -61,10 +61,10 @@ class Exchange:
     _watchdog: Watchdog
     _attempts: Attempts
 
-    def __init__(self, services: Services, incoming: ClientRequest, sink: ResponseSink) -> None:
-        self._services, self._incoming, self._sink = services, incoming, sink
+    def __init__(self, engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
+        self._engine, self._incoming, self._sink = engine, incoming, sink
         self._receipt = Receipt(
-            request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path
+            request_id=incoming.request_id, client=incoming.client, started_at=engine.clock(), path=incoming.path
         )
         self._estimates = EstimateCache()
         """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
@@ -83,12 +83,12 @@ class Exchange:
 
     async def run(self) -> None:
         """Serve the request. Raises only the cancellation of this task, after the client got an error."""
-        services, incoming, receipt = self._services, self._incoming, self._receipt
+        engine, incoming, receipt = self._engine, self._incoming, self._receipt
         receipt.trace = incoming.trace
         record_client(receipt, incoming.headers)
         self._sink.attach_receipt(receipt)
-        services.receipts.feed.add_running(receipt)
-        admissions = Admissions(services, receipt)
+        engine.monitor.start_exchange(receipt)
+        admissions = Admissions(engine, receipt)
         try:
             await self._read_and_plan()
             await admissions.admit(incoming, self._request, self._route, self._estimates)
@@ -96,11 +96,11 @@ class Exchange:
             if self._request.max_tokens == 0 and not self._route.targets[0].is_relayed:
                 await self._warm_up()
             else:
-                await services.queue.acquire(incoming.queue_key)
+                await engine.queue.acquire(incoming.queue_key)
                 try:
                     await self._call_and_deliver()
                 finally:
-                    services.queue.release()
+                    engine.queue.release()
         except ProxyError as error:
             await self._fail(error)
         except asyncio.CancelledError:
@@ -115,57 +115,56 @@ class Exchange:
                 await self._fail(ShuttingDown())
                 raise
         except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
-            await self._fail(log_internal_error(error, services, incoming.request_id))
+            await self._fail(log_internal_error(error, engine, incoming.request_id))
         finally:
             if self._is_admitted:
                 self._watchdog.stop()
                 self._fill_receipt()
                 self._attempts.records.finish_last_attempt()
-            receipt.duration_seconds = services.clock() - receipt.started_at
+            receipt.duration_seconds = engine.clock() - receipt.started_at
             admissions.settle()
-            services.log.write_exchange(receipt)
-            services.receipts.queue_exchange_receipt(receipt)
+            engine.monitor.end_exchange(receipt)
 
     async def _read_and_plan(self) -> None:
         """Decode the body, and choose the route. Raises the `ClientError` of an invalid request."""
-        services, incoming, receipt = self._services, self._incoming, self._receipt
+        engine, incoming, receipt = self._engine, self._incoming, self._receipt
         if len(incoming.body) <= MAX_BYTES_ON_LOOP:
-            request, choice = read_client_request(services, incoming)
+            request, choice = read_client_request(engine, incoming)
         else:
-            request, choice = await services.background.run_in_thread(read_client_request, services, incoming)
+            request, choice = await engine.background.run_in_thread(read_client_request, engine, incoming)
         self._request = request
         receipt.requested_model, receipt.stream = request.model, request.stream
         receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
         receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
         if not receipt.session and request.metadata is not None and request.metadata.user_id:
             receipt.session = find_session_id(request.metadata.user_id) or ""
-        services.in_progress.set_model(incoming.number, request.model)
-        route = self._route = await choose_route(services, incoming, request, self._estimates, choice)
+        engine.monitor.name_model(incoming.number, request.model)
+        route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
         receipt.route = route.rule.name if route.rule is not None else ""
         receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
         if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
             raise request.decode_error
         for note in route.notes:
-            services.log.write_once(note)
+            engine.log.write_once(note)
 
     def _begin_delivery(self) -> None:
-        services, request, timeouts = self._services, self._request, self._services.settings.timeouts
-        self._writer = MessageWriter(message_id=services.new_id("msg_"), model=request.model, signature="")
-        self._writer.clock, self._receipt.blocks = services.clock, self._writer.marks
+        engine, request, timeouts = self._engine, self._request, self._engine.settings.timeouts
+        self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
+        self._writer.clock, self._receipt.blocks = engine.clock, self._writer.marks
         watchdog = self._watchdog = Watchdog(
             wait_disconnected=self._sink.wait_disconnected,
             on_idle=self._keep_alive if request.stream else None,
             first_byte_seconds=timeouts.first_byte_seconds,
             idle_seconds=timeouts.idle_seconds,
         )
-        self._attempts = Attempts(services, self._incoming, request, self._receipt, watchdog, estimates=self._estimates)
+        self._attempts = Attempts(engine, self._incoming, request, self._receipt, watchdog, estimates=self._estimates)
         self._is_admitted = True
 
     async def _call_and_deliver(self) -> None:
         self._is_queued = False
-        answer = await open_reply(self._services, self._attempts, self._request, self._route)
+        answer = await open_reply(self._engine, self._attempts, self._request, self._route)
         try:
-            self._receipt.first_token_seconds = self._services.clock() - self._receipt.started_at
+            self._receipt.first_token_seconds = self._engine.clock() - self._receipt.started_at
             if isinstance(answer, RelayStream):
                 await self._relay(answer)
             elif self._request.stream:
@@ -206,7 +205,7 @@ class Exchange:
 
     def _release_request(self, answer: DeltaStream | RelayStream) -> None:
         """Free the memory of the client request, as soon as no retry is possible."""
-        self._services.heap_trimmer.count_freed_bytes(len(self._incoming.body))
+        self._engine.monitor.count_freed_bytes(len(self._incoming.body))
         self._incoming.body = b""
         self._request.release_body()
         if isinstance(answer, RepeatableStream):
@@ -243,7 +242,7 @@ class Exchange:
             self._receipt.outcome = answer.stop_reason or ""
         if answer.failure is not None:
             self._attempts.annotate_error(answer.failure)
-            record_failure(self._receipt, answer.failure, self._services.settings.reveal_proxy_keys())
+            record_failure(self._receipt, answer.failure, self._engine.settings.reveal_proxy_keys())
         if not last:
             watchdog.writing = True
             await sink.send_events([answer.ending] if answer.ending else [], is_last=True)
@@ -254,7 +253,7 @@ class Exchange:
         if attempt is not None and writer.usage.input_tokens is not None:
             totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale)
             counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
-            await self._services.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
+            await self._engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
 
     async def _warm_up(self) -> None:
         """Reply to a request with `max_tokens: 0`, which asks the API to fill its cache.
@@ -307,7 +306,7 @@ class Exchange:
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError) and self._is_admitted:
             self._attempts.annotate_error(error)
-        record_failure(self._receipt, error, self._services.settings.reveal_proxy_keys())
+        record_failure(self._receipt, error, self._engine.settings.reveal_proxy_keys())
         if self._opened:
             await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], is_last=True)
         elif self._relayed:
@@ -371,10 +370,10 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
     receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
 
 
-def log_internal_error(error: Exception, services: Services, request_id: str) -> InternalError:
+def log_internal_error(error: Exception, engine: Engine, request_id: str) -> InternalError:
     """Log the traceback of an unexpected exception, which is a defect of the proxy.
 
     Return an `InternalError` for the client, which has only the class name of the exception.
     """
-    services.log.write_traceback(request_id)
+    engine.log.write_traceback(request_id)
     return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct, structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import AttemptRecords
 from anthropic_proxy.engine.exchange.call_building import build_relay_call, find_client_credential
@@ -31,10 +32,10 @@ from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import choose_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
 from anthropic_proxy.errors import (
     InternalError,
@@ -43,7 +44,6 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_error
 
 COUNT_TIMEOUT_SECONDS = 10.0
@@ -71,63 +71,61 @@ class JsonReply(Struct, frozen=True):
     """Provider headers for the client. Empty if the proxy produced the body itself."""
 
 
-async def count_tokens(services: Services, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply:
+async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply:
     """Return the response to `POST /v1/messages/count_tokens`.
 
     The provider counts the tokens if it has this endpoint. Otherwise, or if the provider fails, the proxy returns an
     estimate. Raises `ClientDisconnected`.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
-    request = await services.background.run_in_thread_if_large(
+    request = await engine.background.run_in_thread_if_large(
         large, partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
     estimates = EstimateCache()
-    target = (await choose_route(services, incoming, request, estimates)).targets[0]
-    target = await apply_stored_adaptations(services, target, [])
+    target = (await choose_route(engine, incoming, request, estimates)).targets[0]
+    target = await apply_stored_adaptations(engine, target, [])
     if target.dialect.has_count_tokens:
         try:
             return await _request_json(
-                services, incoming, request, target, wait_disconnected, seconds=COUNT_TIMEOUT_SECONDS
+                engine, incoming, request, target, wait_disconnected, seconds=COUNT_TIMEOUT_SECONDS
             )
         except ProxyError as error:
             if request.decode_error is not None:
                 raise
-            services.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
+            engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     if request.decode_error is not None:
         raise request.decode_error
-    scale = await services.observations.find_token_scale(target.provider.name, target.model)
-    count = await services.background.run_in_thread_if_large(
+    scale = await engine.observations.find_token_scale(target.provider.name, target.model)
+    count = await engine.background.run_in_thread_if_large(
         is_large_request(incoming, len(request.tools)), estimates.get_or_estimate, request
     )
     return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
 
 
-async def list_models(
-    services: Services, incoming: ClientRequest, wait_disconnected: WaitDisconnected
-) -> JsonReply | None:
+async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
 
     None: the provider has no list of Claude models, or its response is an error. The caller then sends the proxy's own
     list. Raises `ClientDisconnected`.
     """
-    preferred = find_preferred_provider(services.settings, services.catalog)
+    preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
         return None
     request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
-    target = build_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
+    target = build_route(RoutingQuery(request.model), engine.settings, engine.catalog).targets[0]
     if not target.dialect.has_model_list:
         return None
     incoming = structs.replace(incoming, body=b"")
     try:
-        return await _request_json(services, incoming, request, target, wait_disconnected, seconds=LIST_TIMEOUT_SECONDS)
+        return await _request_json(engine, incoming, request, target, wait_disconnected, seconds=LIST_TIMEOUT_SECONDS)
     except ProxyError as error:
         if error.status != 404:
-            services.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
+            engine.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
         return None
 
 
 async def _request_json(
-    services: Services,
+    engine: Engine,
     incoming: ClientRequest,
     request: MessagesRequest,
     target: Target,
@@ -135,7 +133,7 @@ async def _request_json(
     *,
     seconds: float,
 ) -> JsonReply:
-    call = build_relay_call(incoming, request, target, services.new_id)
+    call = build_relay_call(incoming, request, target, engine.new_id)
 
     async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
         require_api_response(response, target)
@@ -145,15 +143,15 @@ async def _request_json(
 
     try:
         return await call_provider(
-            services, incoming, call, target, read, wait_disconnected=wait_disconnected, total_seconds=seconds
+            engine, incoming, call, target, read, wait_disconnected=wait_disconnected, total_seconds=seconds
         )
     except UpstreamError as error:
-        add_not_found_cause(error, target, call.client_path, services.settings)
+        add_not_found_cause(error, target, call.client_path, engine.settings)
         raise
 
 
 async def call_provider(
-    services: Services,
+    engine: Engine,
     incoming: ClientRequest,
     call: Call[BaseDialect],
     target: Target,
@@ -170,14 +168,14 @@ async def call_provider(
     watchdog after each read. `method` replaces the HTTP method of the wire. If a key is rejected that can be read
     again, the request is sent once more. Raises `UpstreamError` and `ClientDisconnected`.
     """
-    provider, pool, timeouts = target.provider, services.credentials, services.settings.timeouts
+    provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
     is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
-    request = await run_on_loop_or_in_thread(services, target.wire.encode_request, call, is_large=is_large)
+    request = await run_on_loop_or_in_thread(engine, target.wire.encode_request, call, is_large=is_large)
     request = structs.replace(request, method=method or request.method)
     receipt = incoming.receipt or Receipt(
-        request_id=incoming.request_id, client=incoming.client, started_at=services.clock()
+        request_id=incoming.request_id, client=incoming.client, started_at=engine.clock()
     )
-    records = AttemptRecords(receipt, services)
+    records = AttemptRecords(receipt, engine)
     watchdog = Watchdog(
         wait_disconnected=wait_disconnected,
         on_idle=None,
@@ -185,7 +183,7 @@ async def call_provider(
         first_byte_seconds=2 * total_seconds if total_seconds else timeouts.first_byte_seconds,
         idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
     )
-    send = services.transports[provider.transport]
+    send = engine.transports[provider.transport]
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
 
     async def send_once(credential: Credential | None) -> _Result:
@@ -216,7 +214,7 @@ async def call_provider(
     may_replace_key = True
     try:
         while True:
-            own = find_client_credential(services, incoming, provider)
+            own = find_client_credential(engine, incoming, provider)
             credential = own or pool.next_credential(provider, is_first=uses_first_key)
             try:
                 return await send_once(credential)

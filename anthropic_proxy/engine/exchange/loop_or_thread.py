@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from msgspec import structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
 
 MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
@@ -41,7 +41,7 @@ def is_large_request(incoming: ClientRequest, tool_count: int) -> bool:
 
 
 async def run_on_loop_or_in_thread(
-    services: Services,
+    engine: Engine,
     function: Callable[[Call[BaseDialect]], _Result],
     call: Call[BaseDialect],
     *,
@@ -52,14 +52,14 @@ async def run_on_loop_or_in_thread(
     Long work runs in a thread, short work on the event loop.
     """
     if is_large:
-        return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
+        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
     try:
         return function(call)
     except WorkPostponed:
-        return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
+        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
 
 
-async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
+async def decode_reply_schema(engine: Engine, schema: bytes) -> ReplySchema:
     """Decode the JSON Schema that the client requests for the reply. A large schema is decoded in a thread.
 
     Raises `InvalidRequest` for an invalid schema.
@@ -67,4 +67,4 @@ async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
     try:
         return ReplySchema(schema, max_steps_here=_MAX_READING_STEPS_ON_LOOP)
     except WorkPostponed:
-        return await services.background.run_in_thread(ReplySchema, schema)
+        return await engine.background.run_in_thread(ReplySchema, schema)

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterator, Sequence
 import msgspec
 from msgspec import Raw, structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import (
@@ -28,7 +29,6 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.routing.router import Target
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.upstream.contract import (
     DEFAULT_MEDIA_TYPES,
     IMAGE_MEDIA_TYPES,
@@ -55,14 +55,14 @@ _Key = tuple[str, str]
 """Key of a fetched file: the kind of its block (`image` or `document`) and its URL."""
 
 
-def new_media_inliner(services: Services, incoming: ClientRequest) -> "MediaInliner | None":
+def new_media_inliner(engine: Engine, incoming: ClientRequest) -> "MediaInliner | None":
     """Return a downloader for the images and documents that one client request links to.
 
     None: the request has no URLs of files, or the setting `FETCH_URLS` is off.
     """
-    if services.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
+    if engine.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
         return None
-    return MediaInliner(services.web_fetch)
+    return MediaInliner(engine.web_fetch)
 
 
 class MediaInliner:

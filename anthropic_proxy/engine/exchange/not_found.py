@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.options.routes import TARGETS_SETTING
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.gateway.settings import TARGETS_SETTING, Settings
 
 _UNKNOWN_MODEL = re.compile(
     r"model_not_found|access to (?:the )?model\b|(?:invalid|unknown|no such|unsupported) model\b|not a valid model"
@@ -49,7 +50,7 @@ only the provider's own text is examined."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
-def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
+def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: EngineOptions) -> None:
     """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model.
 
     A 404 caused by a setting becomes a 400.
@@ -66,7 +67,7 @@ def add_not_found_cause(error: UpstreamError, target: Target, path: str, setting
         error.body = None
 
 
-def rejects_configured_model(error: UpstreamError, target: Target, settings: Settings) -> bool:
+def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     """Return True if the provider does not know, or no longer serves, a model that the proxy or a setting chose."""
     if not target.model_setting:
         return False
@@ -86,7 +87,7 @@ def _words_of(error: UpstreamError, target: Target) -> str:
     return "" if re.fullmatch(rf"{target.provider.prefix} returned HTTP 40[45]", text) else text
 
 
-def _is_about_address(error: UpstreamError, target: Target, settings: Settings) -> bool:
+def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     """Return True if an error indicates a wrong base URL: its text is about the path and does not name the model."""
     provider = target.provider
     if provider.transport != "http" or (
@@ -101,7 +102,7 @@ def _is_about_address(error: UpstreamError, target: Target, settings: Settings) 
     )
 
 
-def _describe_address(error: UpstreamError, target: Target, path: str, settings: Settings, status: int) -> str:
+def _describe_address(error: UpstreamError, target: Target, path: str, settings: EngineOptions, status: int) -> str:
     provider = target.provider
     base = target.base_url.partition("?")[0].rstrip("/")
     address = f"{base}/{path.partition('?')[0].lstrip('/')}"
@@ -117,7 +118,7 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
     return f"{message}{describe_base_url_setting(provider, settings, adds_remedy=True)}"
 
 
-def describe_base_url_setting(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
+def describe_base_url_setting(provider: Provider, settings: EngineOptions, *, adds_remedy: bool) -> str:
     """Return a sentence for an error message that names the setting of a provider's base URL.
 
     The sentence also names the place of the setting, such as a line of `.env`. With `adds_remedy`, it is followed by a
@@ -132,7 +133,7 @@ def describe_base_url_setting(provider: Provider, settings: Settings, *, adds_re
     )
 
 
-def _suggest(provider: Provider, variable: str, settings: Settings) -> str:
+def _suggest(provider: Provider, variable: str, settings: EngineOptions) -> str:
     """Return a question about a base URL, as a remedy: whether `/v1` is missing, or must be removed."""
     given = settings.base_urls[provider.name].partition("?")[0]
     path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.reference_url or provider.base_url).path
@@ -165,7 +166,7 @@ def _describe_setting(target: Target) -> str:
     return f"{origin} Remedy: {remedy}"
 
 
-def _find_address_variable(provider: Provider, settings: Settings) -> str | None:
+def _find_address_variable(provider: Provider, settings: EngineOptions) -> str | None:
     """Return the variable that sets the base URL of a provider. None: the default base URL is used."""
     if provider.name not in settings.base_urls:
         return None

@@ -10,6 +10,7 @@ from functools import partial
 
 from msgspec import structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.call_building import build_relay_call
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import require_api_response
@@ -22,7 +23,6 @@ from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied, UnknownModel
@@ -37,13 +37,13 @@ _SAFE_HEADERS = {
 """Headers that keep a browser from running a downloaded file as a page of the proxy."""
 
 
-async def forward_resource(services: Services, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
+async def forward_resource(engine: Engine, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
     """Forward a request for a batch, file or skill, and send the response to the client.
 
     Raises an error with the status of the provider, or of the proxy if it does not forward the request, and
     `ClientDisconnected`.
     """
-    preferred = find_preferred_provider(services.settings, services.catalog)
+    preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude:
         raise UnknownModel(
             f"{incoming.path!r} is served only if Anthropic is the preferred provider, because no other provider has "
@@ -54,13 +54,13 @@ async def forward_resource(services: Services, incoming: ClientRequest, method: 
             f"{incoming.path!r} is not served for virtual keys: batches, files and skills belong to the API key of "
             "the provider, so that every virtual key would see and delete those of the others."
         )
-    target = build_route(RoutingQuery(f"{preferred.prefix}/x"), services.settings, services.catalog).targets[0]
+    target = build_route(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
     wire = target.wire
     assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
     if method == "POST" and incoming.path == BATCHES_PATH:
-        incoming = await _with_mapped_models(services, incoming, target, wire)
+        incoming = await _with_mapped_models(engine, incoming, target, wire)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False)
-    call = build_relay_call(incoming, request, target, services.new_id)
+    call = build_relay_call(incoming, request, target, engine.new_id)
     is_download = incoming.path.endswith("/content")
 
     async def send(response: UpstreamResponse, watchdog: Watchdog) -> None:
@@ -82,13 +82,13 @@ async def forward_resource(services: Services, incoming: ClientRequest, method: 
             watchdog.end_upstream_call()
             if incoming.path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
-                body = await services.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
+                body = await engine.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
             watchdog.writing = True
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
 
     await call_provider(
-        services,
+        engine,
         incoming,
         call,
         target,
@@ -100,10 +100,10 @@ async def forward_resource(services: Services, incoming: ClientRequest, method: 
 
 
 async def _with_mapped_models(
-    services: Services, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
+    engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
     """Return the request for a new batch with the model of each of its requests mapped to a model of the target."""
-    rules, known = services.route_rules, dict[str, str]()
+    rules, known = engine.route_rules, dict[str, str]()
 
     def resolve(path: str, model: str, params: bytes) -> str:
         if model in known:
@@ -115,8 +115,8 @@ async def _with_mapped_models(
             except ClientError as error:
                 raise InvalidRequest(f"{path}.{error.message}") from None
             query = build_routing_query(request)
-            rule = choose_rule(services, rules, incoming, request, EstimateCache()).rule
-        found = find_rule_route(services, query, rule).targets[0]
+            rule = choose_rule(engine, rules, incoming, request, EstimateCache()).rule
+        found = find_rule_route(engine, query, rule).targets[0]
         if found.provider is not target.provider:
             field, mapped = f"{path}.model", f"{found.provider.prefix}/{found.model}"
             mapped += f" by the route {rule.name!r}" if rule is not None else ""
@@ -129,7 +129,7 @@ async def _with_mapped_models(
         return found.model
 
     try:  # always in a thread: a small body may have many requests, and each may need a comparison with all routes
-        body = await services.background.run_in_thread(wire.encode_batch, incoming.body, target.dialect, resolve)
+        body = await engine.background.run_in_thread(wire.encode_batch, incoming.body, target.dialect, resolve)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     return structs.replace(incoming, body=body)

@@ -12,6 +12,7 @@ targets, for routes with `balance = "latency"`.
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.call_building import find_client_credential
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
@@ -23,6 +24,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.options.routes import ConfiguredRoute
 from anthropic_proxy.engine.routing.router import (
     Route,
     RoutingQuery,
@@ -31,9 +33,7 @@ from anthropic_proxy.engine.routing.router import (
     resolve_model_name_and_tier,
 )
 from anthropic_proxy.engine.routing.rules import SESSION_HEADER, RequestFacts, RouteBalancer, RouteRules
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.errors import ClientError, UpstreamError
-from anthropic_proxy.gateway.settings import ConfiguredRoute
 
 _KEY_ERRORS = (401, 429)
 """HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""
@@ -51,60 +51,60 @@ class RuleChoice(Struct, frozen=True):
     """First matching route. None: no route matches."""
 
 
-def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
+def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
     """Return the decoded request, and its matching route of the configuration file if it was already determined.
 
     None in place of the route: the caller must choose it. Raises `InvalidRequest` if the request has no valid model.
     Any other decoding error is stored in the field `decode_error` of the request.
     """
     choice = None
-    if _may_be_relayed(services, incoming):
+    if _may_be_relayed(engine, incoming):
         scanned = scan_request(incoming.body)
         if scanned is not None:
-            choice = _choose_scanned(services, incoming, scanned)
-            if _is_relayed(services, scanned, choice):
+            choice = _choose_scanned(engine, incoming, scanned)
+            if _is_relayed(engine, scanned, choice):
                 return scanned, choice
     return decode_request_or_envelope(incoming.body), choice
 
 
-def _may_be_relayed(services: Services, incoming: ClientRequest) -> bool:
+def _may_be_relayed(engine: Engine, incoming: ClientRequest) -> bool:
     """Return True if all providers that may serve the request can be relays, so that a scan of the body suffices."""
-    rules = services.route_rules
+    rules = engine.route_rules
     if rules is not None:
         needs_session = rules.uses_session and SESSION_HEADER not in incoming.headers  # it may be in the body
-        return services.route_cache.some_relayed and not rules.reads_body and not needs_session
+        return engine.route_cache.some_relayed and not rules.reads_body and not needs_session
     model = guess_model(incoming.body)
     if not model:
-        return services.route_cache.some_relayed
+        return engine.route_cache.some_relayed
     try:
-        return find_rule_route(services, RoutingQuery(model), None).is_relayed
+        return find_rule_route(engine, RoutingQuery(model), None).is_relayed
     except ClientError:
         return False
 
 
-def _choose_scanned(services: Services, incoming: ClientRequest, scanned: MessagesRequest) -> RuleChoice | None:
+def _choose_scanned(engine: Engine, incoming: ClientRequest, scanned: MessagesRequest) -> RuleChoice | None:
     """Return the result of the routes of the configuration file for a request with scanned top-level fields.
 
     None: no routes are configured, or the model is invalid.
     """
-    if services.route_rules is None:
+    if engine.route_rules is None:
         return None
     try:
-        return choose_rule(services, services.route_rules, incoming, scanned, EstimateCache())
+        return choose_rule(engine, engine.route_rules, incoming, scanned, EstimateCache())
     except ClientError:
         return None
 
 
-def _is_relayed(services: Services, scanned: MessagesRequest, choice: RuleChoice | None) -> bool:
+def _is_relayed(engine: Engine, scanned: MessagesRequest, choice: RuleChoice | None) -> bool:
     rule = None if choice is None else choice.rule
     try:
-        return find_rule_route(services, build_routing_query(scanned), rule).is_relayed
+        return find_rule_route(engine, build_routing_query(scanned), rule).is_relayed
     except ClientError:
         return False
 
 
 async def choose_route(
-    services: Services,
+    engine: Engine,
     incoming: ClientRequest,
     request: MessagesRequest,
     estimates: EstimateCache,
@@ -116,50 +116,50 @@ async def choose_route(
     the request.
     """
     query = build_routing_query(request)
-    rules = services.route_rules
+    rules = engine.route_rules
     if rules is None:
-        return services.route_cache.find_route(query, services.settings, services.catalog)
+        return engine.route_cache.find_route(query, engine.settings, engine.catalog)
     if choice is None:
         large = rules.reads_body and len(incoming.body) > MAX_BYTES_ON_LOOP
-        choice = await services.background.run_in_thread_if_large(
-            large, choose_rule, services, rules, incoming, request, estimates
+        choice = await engine.background.run_in_thread_if_large(
+            large, choose_rule, engine, rules, incoming, request, estimates
         )
     rule = choice.rule
-    route = find_rule_route(services, query, rule)
+    route = find_rule_route(engine, query, rule)
     if rule is None or rule.balance == "order":
         return route
-    balancer = RouteBalancer(services.store, services.route_prices)
+    balancer = RouteBalancer(engine.store, engine.route_prices)
     return structs.replace(route, targets=await balancer.order_targets(route.targets, rule, choice.facts))
 
 
 def choose_rule(
-    services: Services, rules: RouteRules, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
+    engine: Engine, rules: RouteRules, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RuleChoice:
     """Find the first route of the configuration file that matches a request.
 
     Return the route, or None if no route matches, together with the facts of the request that were compared.
     """
-    facts = build_request_facts(services, incoming, request, estimates)
+    facts = build_request_facts(engine, incoming, request, estimates)
     return RuleChoice(facts, rules.find_matching_route(facts))
 
 
-def find_rule_route(services: Services, query: RoutingQuery, rule: ConfiguredRoute | None) -> Route:
+def find_rule_route(engine: Engine, query: RoutingQuery, rule: ConfiguredRoute | None) -> Route:
     """Return the targets (provider and model) that the route `rule` of the configuration file names.
 
     If `rule` is None, the targets follow from the model mapping of the settings.
     """
     if rule is not None:
         query = structs.replace(query, rule=rule)
-    return services.route_cache.find_route(query, services.settings, services.catalog)
+    return engine.route_cache.find_route(query, engine.settings, engine.catalog)
 
 
 def build_request_facts(
-    services: Services, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
+    engine: Engine, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RequestFacts:
     """Return the facts about a client request, such as model and headers, that conditions of routes compare."""
-    settings = services.settings
+    settings = engine.settings
     model, tier = resolve_model_name_and_tier(
-        request.model, find_preferred_provider(settings, services.catalog), settings
+        request.model, find_preferred_provider(settings, engine.catalog), settings
     )
     return RequestFacts(
         request,
@@ -168,7 +168,7 @@ def build_request_facts(
         headers=incoming.headers,
         key=incoming.client.name,
         team=incoming.client.team,
-        now=services.clock(),
+        now=engine.clock(),
         count_tokens=estimates.get_or_estimate,
         request_id=incoming.request_id,
     )
@@ -180,24 +180,24 @@ def build_routing_query(request: MessagesRequest) -> RoutingQuery:
 
 
 def record_response_time(
-    services: Services, rule: ConfiguredRoute | None, target: Target, session: str, seconds: float
+    engine: Engine, rule: ConfiguredRoute | None, target: Target, session: str, seconds: float
 ) -> None:
     """Store the response time of a target (provider and model), for a route with `balance = "latency"`.
 
     `seconds` is the time until the first content.
     """
     if rule is not None and rule.balance == "latency":
-        services.background.start_task(_store_reply(services, rule, target, session, seconds))
+        engine.background.start_task(_store_reply(engine, rule, target, session, seconds))
 
 
-async def _store_reply(services: Services, rule: ConfiguredRoute, target: Target, session: str, seconds: float) -> None:
-    balancer = RouteBalancer(services.store, services.route_prices)
+async def _store_reply(engine: Engine, rule: ConfiguredRoute, target: Target, session: str, seconds: float) -> None:
+    balancer = RouteBalancer(engine.store, engine.route_prices)
     await balancer.record_latency(target, seconds)
     await balancer.store_session_target(rule, session, target)
 
 
 def record_failed_call(
-    services: Services, incoming: ClientRequest, rule: ConfiguredRoute | None, target: Target, error: UpstreamError
+    engine: Engine, incoming: ClientRequest, rule: ConfiguredRoute | None, target: Target, error: UpstreamError
 ) -> None:
     """Store that a call to `target` failed, if its route `rule` has `balance = "latency"`.
 
@@ -206,7 +206,7 @@ def record_failed_call(
     """
     if rule is None or rule.balance != "latency":
         return
-    concerns_key = error.status in _KEY_ERRORS and find_client_credential(services, incoming, target.provider) is None
+    concerns_key = error.status in _KEY_ERRORS and find_client_credential(engine, incoming, target.provider) is None
     if error.status >= 500 or concerns_key:
-        balancer = RouteBalancer(services.store, services.route_prices)
-        services.background.start_task(balancer.record_failure(target))
+        balancer = RouteBalancer(engine.store, engine.route_prices)
+        engine.background.start_task(balancer.record_failure(target))

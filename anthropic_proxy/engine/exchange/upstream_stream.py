@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from typing import Protocol
 
+from anthropic_proxy.engine.engine import BackgroundWork
 from anthropic_proxy.engine.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import (
@@ -31,7 +32,6 @@ from anthropic_proxy.engine.messages.deltas import (
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
-from anthropic_proxy.engine.services import BackgroundWork
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
 from anthropic_proxy.engine.wires.framing import FrameReader, new_frame_reader
 from anthropic_proxy.errors import UnreadableReply, UpstreamError

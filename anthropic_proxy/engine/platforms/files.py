@@ -7,11 +7,15 @@ crash.
 
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+"""Maximum size of any other settings file, such as a configuration file with 10,000 routes."""
 
 LOCK_SECONDS = 5.0
 """Maximum seconds of the wait for a lock."""
@@ -170,3 +174,19 @@ def managed_claude_settings_paths(environ: Mapping[str, str]) -> list[Path]:
         for root in roots
         for file in (root / "managed-settings.json", *sorted((root / "managed-settings.d").glob("*.json")))
     ]
+
+
+class UnsuitableFileError(OSError):
+    """Error: a file is too large for its purpose, or a device or pipe, which may have no end."""
+
+
+def read_bounded_file(path: str | Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
+    """Return the contents of a regular file. Raises `OSError`, also for a device, a pipe or a larger file."""
+    # checked before it is opened: opening a pipe waits for a writer
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise UnsuitableFileError("it is no regular file")
+    with open(path, "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise UnsuitableFileError(f"it has more than {max_bytes:,} bytes")
+    return content

@@ -4,6 +4,7 @@
 configuration file defines.
 """
 
+from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import openai_chat
 from anthropic_proxy.engine.providers.anthropic import ANTHROPIC
 from anthropic_proxy.engine.providers.gemini import GOOGLE, VERTEX
@@ -12,7 +13,6 @@ from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.ollama import OLLAMA
 from anthropic_proxy.engine.providers.openai import OPENAI
 from anthropic_proxy.engine.providers.registry import AnyWireConfig, Provider, ServerOverride
-from anthropic_proxy.gateway.settings import Settings
 
 __all__ = ["PROVIDERS", "AnyWireConfig", "Provider", "ProviderRegistry", "ServerOverride", "find_registry"]
 
@@ -26,6 +26,6 @@ PROVIDERS = ProviderRegistry(
 """All built-in providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""
 
 
-def find_registry(settings: Settings) -> ProviderRegistry:
+def find_registry(settings: EngineOptions) -> ProviderRegistry:
     """Return the registry for these settings: the built-in providers, then those of the configuration file."""
     return PROVIDERS.extend(settings.configured_providers)

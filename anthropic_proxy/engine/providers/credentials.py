@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.engine.routing.router import describe_missing_key, find_server_override
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
-from anthropic_proxy.gateway.settings import KeySource, Secret, Settings
+from anthropic_proxy.secrets import Secret
 
 REJECTED_KEY_COOLDOWN_SECONDS = 600.0
 """Seconds for which a rejected API key is skipped. Not forever: a new key may become valid only after some minutes."""
@@ -50,12 +51,15 @@ class Credentials:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EngineOptions,
         tokens: Mapping[str, TokenSource] | None = None,
         *,
+        read_key: Callable[[KeySource], Secret] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._read_key = read_key
+        """Function that reads the key of a file or command again, and blocks meanwhile. None: there are none."""
         self._tokens = tokens or {}
         self._clock = clock
         self._next_positions: dict[str, int] = {}
@@ -175,12 +179,11 @@ class Credentials:
         return task
 
     async def _read(self, name: str, source: KeySource) -> None:
-        from anthropic_proxy.gateway.settings.key_references import read_key_again  # noqa: PLC0415  # imports subprocess
-
+        assert self._read_key is not None
         self._read_at[name] = self._unchanged_at[name] = self._clock()
         try:
             async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
-                key = await asyncio.to_thread(read_key_again, source)
+                key = await asyncio.to_thread(self._read_key, source)
         except ConfigurationError as error:
             self._report(f"{name}: the key is unchanged, because it could not be read again: {error}")
             return

@@ -1,8 +1,8 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
 A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
-such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `with_configured_providers` and `extend`
-add the providers of the configuration file. `list_setup_variables` returns the environment variables that enable
+such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `extend` adds the providers of the
+configuration file. `list_setup_variables` returns the environment variables that enable
 providers.
 """
 
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.options.providers import ConfiguredProvider
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     ModelRule,
@@ -24,9 +25,6 @@ from anthropic_proxy.engine.providers.registry import (
     WireConfig,
 )
 from anthropic_proxy.engine.wires.contract import BaseDialect
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import ConfigFile, ConfiguredProvider, ErrorList
-from anthropic_proxy.gateway.settings.config_file import format_key_path
 
 
 class ProviderRegistry(Sequence[Provider]):
@@ -85,24 +83,10 @@ class ProviderRegistry(Sequence[Provider]):
         """
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 
-    def with_configured_providers(
-        self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
-    ) -> "ProviderRegistry":
-        """Return a copy of this registry with the providers of all valid `tables` of the configuration file.
-
-        `errors` receives messages about invalid tables.
-        """
-        valid = []
-        for table in tables:
-            with errors.collect():
-                require_valid_provider_table(table, self._rows, file)
-                valid.append(table)
-        return self.extend(tuple(valid))
-
     def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
         """Return a copy of this registry with the providers of `tables` of the configuration file.
 
-        The tables must be valid, because they are not checked again. `with_configured_providers` checks them.
+        The tables must be valid, because they are not checked again.
         """
         return _extend(self, tables) if tables else self
 
@@ -114,11 +98,9 @@ def _extend(registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...]) 
 
 _UNKNOWN_SERVERS = ("local", "other")
 """Names of the `ServerOverride` entries that match servers of no known vendor. Such servers may need no key."""
-_OTHER_WIRE_NAMES = {"anthropic": "messages", "openai": "chat", "completions": "chat", "google": "gemini"}
-"""Wrong wire name that a user may write → right name, for the suggestion in an error text."""
 
 
-class _Origin(Struct, frozen=True):
+class Origin(Struct, frozen=True):
     """Registry entries from which a provider of the configuration file inherits fields."""
 
     row: Provider
@@ -130,24 +112,12 @@ class _Origin(Struct, frozen=True):
     config: AnyWireConfig
 
 
-def require_valid_provider_table(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
-    """Raise `ConfigurationError` if a table `[providers.NAME]` of the configuration file is invalid."""
-    errors = ErrorList()
-    with errors.collect():
-        _require_free_name(table, built_in, file)
-    with errors.collect():
-        _require_wire(table, built_in, file)
-        dialect_type = _find_origin(table, built_in).config.wire.dialect_type
-        _check_dialects(table, dialect_type, built_in, file)
-    errors.require_empty()
-
-
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:
     """Return the registry entry of a provider that the configuration file defines by a valid table.
 
     Omitted fields are copied from a similar provider in `built_in`.
     """
-    origin = _find_origin(table, built_in)
+    origin = find_origin(table, built_in)
     row, server = origin.row, origin.server
     serves_installed = row.uses_installed_models and table.wire == "ollama"
     defaults = table.known_models or ("" if serves_installed else None,)
@@ -176,26 +146,26 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     )
 
 
-def _find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> _Origin:
+def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Origin:
     """Return the registry entries to inherit from: the built-in provider with the same address, else a known server.
 
     If no known server has the address, the entry of an unknown server is returned.
     """
     url = urlsplit(table.base_url)
-    candidates = [row for row in built_in if table.wire in row.wires and _is_template(row)]
+    candidates = [row for row in built_in if table.wire in row.wires and is_template(row)]
     for row in candidates:
         if urlsplit(row.base_url).netloc == url.netloc:
-            return _Origin(row, None, row.key_required != "never", row.wires[table.wire])
+            return Origin(row, None, row.key_required != "never", row.wires[table.wire])
     location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
     for row in candidates:
         for server in row.servers:
             if any(fnmatchcase(location, pattern) for pattern in server.url_patterns):
                 config = server.wires.get(table.wire) or row.wires[table.wire]
-                return _Origin(row, server, server.name not in _UNKNOWN_SERVERS, config)
-    return _Origin(candidates[0], None, False, candidates[0].wires[table.wire])
+                return Origin(row, server, server.name not in _UNKNOWN_SERVERS, config)
+    return Origin(candidates[0], None, False, candidates[0].wires[table.wire])
 
 
-def _is_template(row: Provider) -> bool:
+def is_template(row: Provider) -> bool:
     """Return True if a configured provider can inherit from this provider: HTTP calls, with an API key.
 
     Providers with access tokens or without HTTP (demo, LiteLLM) cannot be inherited from.
@@ -228,7 +198,7 @@ def _decode_dialect(fields: Mapping[str, object], dialect_type: type[BaseDialect
     return {name: decoded[name] for name in fields}
 
 
-def _find_retired_models(origin: _Origin) -> Mapping[str, RetiredModel]:
+def _find_retired_models(origin: Origin) -> Mapping[str, RetiredModel]:
     if origin.server is not None:
         return origin.server.retired_models
     return origin.row.retired_models if origin.is_vendor else {}
@@ -249,45 +219,3 @@ def _list_capability_rules(
             known = {"known": True} if "context_window" in model.capabilities else {}
             rules.append((model.pattern.lower(), {**model.capabilities, **known}))
     return rules
-
-
-def _require_free_name(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
-    existing = next((row for row in built_in if table.name in (row.name, row.prefix)), None)
-    if existing is not None:
-        raise ConfigurationError(
-            f"[providers.{table.name}] cannot be used: {table.name}/ is the prefix of a built-in provider, "
-            f"{existing.title}. It is in {file.describe_origin_in_sentence(('providers', table.name))}. "
-            f"Use another name, for example [providers.my-{table.name}]"
-        )
-
-
-def _require_wire(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
-    names = dict.fromkeys(name for row in built_in if _is_template(row) for name in row.wires)
-    if table.wire not in names:
-        path = ("providers", table.name, "wire")
-        raise file.invalid_choice_error(path, table.wire, list(names), _OTHER_WIRE_NAMES.get(table.wire, ""))
-
-
-def _check_dialects(
-    table: ConfiguredProvider, dialect_type: type[BaseDialect], built_in: Sequence[Provider], file: ConfigFile
-) -> None:
-    path = ("providers", table.name)
-    dialects: dict[tuple[str, ...], Mapping[str, object]] = {(*path, "dialect"): table.dialect}
-    dialects |= {(*path, "models", model.pattern, "dialect"): model.dialect for model in table.models}
-    other_types = {wire: config.wire.dialect_type for row in built_in for wire, config in row.wires.items()}
-    errors = ErrorList()
-    for place, fields in dialects.items():
-        own = dict(fields)
-        for name in fields:
-            wires = [wire for wire, other in other_types.items() if name in other.__struct_fields__]
-            with errors.collect():
-                if wires and table.wire not in wires:
-                    del own[name]
-                    raise ConfigurationError(
-                        f"{format_key_path((*place, name))} is a setting of the wire {' and '.join(wires)}, but this "
-                        f"provider has the wire {table.wire}. "
-                        f"It is in {file.describe_origin_in_sentence((*place, name))}."
-                    )
-        with errors.collect():
-            file.require_valid_value(place, own, dialect_type)
-    errors.require_empty()

@@ -7,8 +7,8 @@ the ratio of real to estimated tokens, which corrects estimates. Both expire aft
 
 from collections.abc import Iterable
 
+from anthropic_proxy.engine.hooks import ValueStore
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.plugins import Store
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
@@ -32,7 +32,7 @@ _SMOOTHING_FACTOR = 0.25
 class ModelObservations:
     """Facts learned from upstream replies: request changes (adaptations) and token scales, by provider and model."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ValueStore) -> None:
         self.store = store
         self.refused_signatures: dict[bytes, None] = {}
         """Digests of thinking signatures that a provider has rejected, oldest first. The conversations that contain
@@ -50,7 +50,7 @@ class ModelObservations:
         return tuple(known.split("\n")) if known else ()
 
     async def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
-        """Store the name of a request change that a model requires, such as `drop temperature`.
+        """ValueStore the name of a request change that a model requires, such as `drop temperature`.
 
         The name expires after `RETENTION_SECONDS`. Storing a known name again does not extend its time.
         """

@@ -12,11 +12,11 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
-from anthropic_proxy.engine.routing.router import find_base_url
+from anthropic_proxy.engine.providers.servers import find_base_url
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
-from anthropic_proxy.gateway.settings import Settings
 
 _PATHS: Mapping[str, str] = {
     "chat": "/models",
@@ -61,7 +61,7 @@ def has_model_list(provider: Provider) -> bool:
 
 
 async def query_chat_models(
-    provider: Provider, settings: Settings, send: Transport, credential: Credential | None, timeout_seconds: float
+    provider: Provider, settings: EngineOptions, send: Transport, credential: Credential | None, timeout_seconds: float
 ) -> list[ListedModel]:
     """Query the model list of a provider, and return its chat models in the same order.
 

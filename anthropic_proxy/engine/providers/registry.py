@@ -5,14 +5,13 @@ A wire is the code for one API. A `WireConfig` has a wire and its dialect, the d
 select. A `RetiredModel` has the date on which a provider stops serving a model, and the successor.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Generic, Literal
 
 from msgspec import Struct
 
 from anthropic_proxy.engine.wires.contract import DialectT, Wire
-from anthropic_proxy.gateway.settings import ProviderVariables
 
 UNKNOWN_PROJECT = "{project}"
 """Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""
@@ -139,9 +138,33 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """URL of the vendor's API documentation. "": none."""
 
 
-class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
+class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Registry entry of one provider, a company or server with models: its addresses, keys, models and APIs."""
 
+    name: str
+    """Name of the provider, as key of the mappings in `Settings`: `google`."""
+    prefix: str
+    """Prefix of model ids, without the slash: `gemini` in `gemini/gemini-pro-latest`. Also a `PREFERRED_PROVIDER`."""
+    extra_prefixes: Collection[str] = ()
+    """Further prefixes that select the provider and stay in the model id: `bedrock` of `bedrock/…` for LiteLLM.
+
+    Key variables of companies with one of the prefixes are never reported as misspelled.
+    """
+    env_prefix: str = ""
+    """Beginning of the provider's variables: `GEMINI` of `GEMINI_WIRE`, `GEMINI_KNOWN_MODELS`. "": no variables."""
+    base_url_variable: str | None = None
+    """Variable of the base URL. It takes precedence over `<env_prefix>_BASE_URL`. None: only the latter exists."""
+    key_variable: str | None = None
+    """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
+    offered_to_users: bool = True
+    """True if error texts list the provider as a choice for a setting. False: demo and LiteLLM."""
+    default_big_model: str | None = None
+    """Default model for sonnet, opus and fable, without prefix. None: no default."""
+    default_small_model: str | None = None
+    """Default model for haiku, without prefix. None: no default."""
+    serves_claude: bool = False
+    """True if the provider serves Claude models. Requested Claude ids then stay unchanged, and BIG_MODEL and
+    SMALL_MODEL are ignored."""
     title: str
     """Name of the provider in texts for the user: `Google Gemini`."""
     wires: Mapping[str, AnyWireConfig]
@@ -204,6 +227,11 @@ class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
     """Base URL of the built-in provider with the same API, for advice about a wrong path. "": `base_url`."""
     is_configured: bool = False
     """True if a `[providers.NAME]` table of the configuration file defines the provider. False: it is built in."""
+
+    @property
+    def has_default_models(self) -> bool:
+        """True if every Claude tier has a model of the provider, even if BIG_MODEL and SMALL_MODEL are not set."""
+        return self.serves_claude or (self.default_big_model is not None and self.default_small_model is not None)
 
     @property
     def setup_variable(self) -> str | None:

@@ -10,14 +10,15 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.options import TIERS, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.router import (
     DEFAULT_MODEL_SUFFIX,
     RoutingQuery,
     build_route,
     choose_models,
-    describe_missing_key,
     find_capabilities,
     find_preferred_provider,
     find_retirement,
@@ -26,7 +27,6 @@ from anthropic_proxy.engine.routing.router import (
     list_tier_mappings,
 )
 from anthropic_proxy.errors import UnknownModel
-from anthropic_proxy.gateway.settings import TIERS, Settings
 
 _RELEASED = "2026-01-01T00:00:00Z"
 """Placeholder release date. The Messages API requires a date, and the model lists of the providers have none."""
@@ -58,7 +58,7 @@ class ModelEntry(Struct, kw_only=True):
     """Output limit of the target model, in tokens."""
 
 
-def list_models(settings: Settings, catalog: Catalog, today: date | None = None) -> list[ModelEntry]:
+def list_models(settings: EngineOptions, catalog: Catalog, today: date | None = None) -> list[ModelEntry]:
     """Return the models of the response to `GET /v1/models` without duplicates, Claude ids first.
 
     A model whose date of retirement is `today` or earlier is listed as retired. None: the current date.
@@ -68,7 +68,7 @@ def list_models(settings: Settings, catalog: Catalog, today: date | None = None)
     return list({entry.id: entry for entry in entries}.values())
 
 
-def find_model(requested: str, settings: Settings, catalog: Catalog, today: date | None = None) -> ModelEntry:
+def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today: date | None = None) -> ModelEntry:
     """Return the entry of one model, for `GET /v1/models/<id>`.
 
     Raises `UnknownModel` if no provider is known to have the model, and the errors of `build_route`.
@@ -88,7 +88,7 @@ def find_model(requested: str, settings: Settings, catalog: Catalog, today: date
     return entry if has_successor else _with_retirement(entry, target.provider, target.model, settings, today)
 
 
-def _list_tiers(settings: Settings, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
+def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
     preferred = find_preferred_provider(settings, catalog)
     mapped = {row.tier: row for row in list_tier_mappings(settings, catalog)}
     registry = find_registry(settings)
@@ -106,7 +106,7 @@ def _list_tiers(settings: Settings, catalog: Catalog, today: date) -> Iterator[M
         yield entry if has_successor else _with_retirement(entry, provider, model, settings, today)
 
 
-def _list_others(settings: Settings, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
+def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
     for row in find_registry(settings):
         listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
         if not listable or row.serves_claude or describe_missing_key(row, settings):
@@ -122,7 +122,7 @@ def _list_others(settings: Settings, catalog: Catalog, today: date) -> Iterator[
 
 
 def _entry(
-    names: tuple[str, str], provider: Provider, model: str, capabilities: ModelCapabilities, settings: Settings
+    names: tuple[str, str], provider: Provider, model: str, capabilities: ModelCapabilities, settings: EngineOptions
 ) -> ModelEntry:
     server_tools = find_server_tools(provider, model, settings)
     return ModelEntry(
@@ -134,7 +134,9 @@ def _entry(
     )
 
 
-def _with_retirement(entry: ModelEntry, provider: Provider, model: str, settings: Settings, today: date) -> ModelEntry:
+def _with_retirement(
+    entry: ModelEntry, provider: Provider, model: str, settings: EngineOptions, today: date
+) -> ModelEntry:
     retirement = find_retirement(provider, model, settings)
     if retirement is None:
         return entry
@@ -146,7 +148,7 @@ def _with_retirement(entry: ModelEntry, provider: Provider, model: str, settings
     )
 
 
-def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], settings: Settings) -> dict[str, Any]:
+def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions) -> dict[str, Any]:
     """Return the features of a model in the format of `ModelCapabilities` of the Messages API.
 
     A feature is supported if a request with it is served, by the provider or by the proxy.

@@ -20,25 +20,30 @@ from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.messages.fidelity import Fidelity
+from anthropic_proxy.engine.options import TIERS, EngineOptions
+from anthropic_proxy.engine.options.routes import BALANCE_TEXTS, DEFAULT_TARGET, TARGETS_SETTING, ConfiguredRoute
 from anthropic_proxy.engine.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT, RetiredModel
-from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
-from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, UnsupportedFeature
-from anthropic_proxy.gateway.settings import (
-    BALANCE_TEXTS,
-    DEFAULT_TARGET,
-    TARGETS_SETTING,
-    TIERS,
-    ConfiguredRoute,
-    Fidelity,
-    Settings,
+from anthropic_proxy.engine.providers.registry import RetiredModel
+from anthropic_proxy.engine.providers.servers import (
+    build_server_name,
+    describe_missing_key,
+    find_base_url,
+    find_server_override,
 )
-from anthropic_proxy.gateway.settings.values import find_similar_choice, join_with_or
+from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
+from anthropic_proxy.errors import (
+    ClientError,
+    InvalidRequest,
+    UnknownModel,
+    UnsupportedFeature,
+    find_similar_choice,
+    join_with_or,
+)
 
 
 class RoutingQuery(Struct, frozen=True):
@@ -109,7 +114,7 @@ class Route(Struct, frozen=True):
     """Route of the configuration file that chose the targets. None: the model mapping of the settings."""
 
 
-def build_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+def build_route(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Route:
     """Return the route of a client request. Raises `ClientError` with a remedy if no target can serve it."""
     preferred_provider = find_preferred_provider(settings, catalog)
     rule = query.rule
@@ -145,13 +150,13 @@ class RouteCache:
     """Cache of the results of `build_route`."""
 
     def __init__(self) -> None:
-        self._cached: tuple[Settings, Catalog, int, dict[RoutingQuery, Route]] | None = None
-        """Settings, catalog and its edition, with the routes for them. A change replaces the tuple: a thread that still
+        self._cached: tuple[EngineOptions, Catalog, int, dict[RoutingQuery, Route]] | None = None
+        """Options, catalog and its edition, with the routes for them. A change replaces the tuple: a thread that still
         computes a route for the earlier contents adds it to the earlier dict."""
         self.some_relayed = False
         """True if any route returned by this cache is relayed."""
 
-    def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+    def find_route(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Route:
         """Return the route of a client request. Raises the `ClientError` of `build_route`."""
         cached = self._cached
         if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
@@ -173,11 +178,11 @@ class FixedRouteCache(RouteCache):
         super().__init__()
         self._route = route
 
-    def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+    def find_route(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Route:
         return self._route
 
 
-def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
+def choose_preferred_provider_name(settings: EngineOptions, ollama_models: Sequence[str] | None) -> str:
     """Return the name of the preferred provider. `ollama_models` is None if Ollama has not replied."""
     if settings.preferred_provider is not None:
         return settings.preferred_provider
@@ -191,7 +196,7 @@ def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[s
     return next((row.name for row in registry if row.is_configured), registry.demo.name)
 
 
-def _is_preferable(provider: Provider, settings: Settings) -> bool:
+def _is_preferable(provider: Provider, settings: EngineOptions) -> bool:
     """Return True if a provider can be the preferred one without a setting that names it."""
     if provider.is_configured:
         has_model = provider.has_default_models or settings.big_model is not None
@@ -201,13 +206,13 @@ def _is_preferable(provider: Provider, settings: Settings) -> bool:
     return provider.key_required != "never" and bool(settings.keys.get(provider.name))
 
 
-def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
+def find_preferred_provider(settings: EngineOptions, catalog: Catalog) -> Provider:
     """Return the provider that serves Claude models, and ids without a prefix that no provider lists."""
     registry = find_registry(settings)
     return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 
 
-def should_query_ollama(settings: Settings) -> bool:
+def should_query_ollama(settings: EngineOptions) -> bool:
     """Return True if the proxy must query Ollama at its start: Ollama is, or may become, the preferred provider."""
     return choose_preferred_provider_name(settings, ()) == find_registry(settings).local.name
 
@@ -248,7 +253,7 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
         return f"{self.provider.prefix}/{self.model}"
 
 
-def choose_models(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
+def choose_models(requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog) -> list[ModelChoice]:
     """Return the models that may serve the model id `requested`: the first choice, then its fallbacks.
 
     1. `claude-<prefix>/<name>`, as listed by `/v1/models`, stands for `<prefix>/<name>`. A suffix `[1m]` is ignored.
@@ -278,7 +283,7 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
 
 
 def choose_models_for_rule(
-    rule: ConfiguredRoute, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
+    rule: ConfiguredRoute, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
 ) -> list[ModelChoice]:
     """Return the models that the route `rule` of the configuration file names as targets, without duplicates."""
     choices: dict[str, ModelChoice] = {}
@@ -299,7 +304,7 @@ def choose_models_for_rule(
 
 
 def choose_models_for_tier(
-    tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
+    tier: str, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
 ) -> list[ModelChoice]:
     """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks."""
     if tier in settings.tier_models:
@@ -346,7 +351,7 @@ def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
 
 
 def _resolve_bare_name(
-    name: str, preferred: Provider, settings: Settings, catalog: Catalog, *, allow_other_provider: bool
+    name: str, preferred: Provider, settings: EngineOptions, catalog: Catalog, *, allow_other_provider: bool
 ) -> ModelChoice:
     """Return the choice for a model name without a provider prefix and without a Claude tier.
 
@@ -378,14 +383,14 @@ def _resolve_bare_name(
     return _through_vertex(preferred, name, reason, settings, note=f"{name}: {reason}")
 
 
-def _through_vertex(row: Provider, model: str, reason: str, settings: Settings, *, note: str = "") -> ModelChoice:
+def _through_vertex(row: Provider, model: str, reason: str, settings: EngineOptions, *, note: str = "") -> ModelChoice:
     if row.vertex_provider and settings.use_vertex_auth:
         row = find_registry(settings).find(row.vertex_provider)
         reason = f"{reason}; USE_VERTEX_AUTH sends Google's models to {row.prefix}"
     return ModelChoice(provider=row, model=model, reason=reason, note=note)
 
 
-def _list_of(row: Provider, settings: Settings) -> Sequence[str]:
+def _list_of(row: Provider, settings: EngineOptions) -> Sequence[str]:
     extra = settings.extra_models.get(row.name)
     return (*row.known_models, *extra) if extra else row.known_models
 
@@ -394,7 +399,7 @@ def _is_listed(name: str, listing: Sequence[str] | None) -> bool:
     return listing is not None and (name in listing or f"{name}:latest" in listing)
 
 
-def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
+def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: EngineOptions) -> tuple[str, str]:
     """Return the requested model id without alias and suffix `[1m]`, and its Claude tier ("" if none).
 
     Raises `InvalidRequest` if the id is empty or too long.
@@ -441,7 +446,7 @@ def _split_prefix(name: str, registry: ProviderRegistry) -> tuple[Provider | Non
     return row, name if row is None else model_name
 
 
-def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> Target:
+def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> Target:
     """Return the target for a chosen model. Raises `ClientError` if it is not served, cannot chat or has no wire."""
     row, model = choice.provider, choice.model
     if row.transport == "demo":
@@ -486,7 +491,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     )
 
 
-def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
+def _pick_wire(row: Provider, model: str, settings: EngineOptions) -> str:
     requested = settings.wires.get(row.name)
     if requested is not None:
         return requested
@@ -510,14 +515,14 @@ def _merge_dialect(config: AnyWireConfig, model: str) -> BaseDialect:
     return structs.replace(dialect, **changes) if changes else dialect
 
 
-def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Settings) -> BaseDialect:
+def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: EngineOptions) -> BaseDialect:
     changes = {
         key: value for key, name in config.setting_overrides.items() if (value := getattr(settings, name)) is not None
     }
     return structs.replace(dialect, **changes) if changes else dialect
 
 
-def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
+def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Target | None:
     """Return a copy of a target (provider and model) that uses the wire (API) `wire_name` instead.
 
     None: the provider does not offer this wire, or a setting fixes another one.
@@ -537,7 +542,7 @@ def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | 
     )
 
 
-def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
+def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: EngineOptions) -> Target:
     """Return the target with the wire (API) on which the provider runs most of the `wanted` server tools.
 
     The wire is kept if a base URL setting selects another server, because its server tools are unknown.
@@ -549,7 +554,7 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
     return max(candidates, key=lambda candidate: len(wanted.intersection(candidate.dialect.server_tools)))
 
 
-def find_server_tools(provider: Provider, model: str, settings: Settings) -> frozenset[str]:
+def find_server_tools(provider: Provider, model: str, settings: EngineOptions) -> frozenset[str]:
     """Return the kinds of the server tools that the provider itself runs for a model, over any of its APIs."""
     server = find_server_override(provider, settings)
     if server is not None or provider.name in settings.wires:
@@ -559,63 +564,7 @@ def find_server_tools(provider: Provider, model: str, settings: Settings) -> fro
     return frozenset(kind for config in configs for kind in _merge_dialect(config, model).server_tools)
 
 
-def find_server_override(provider: Provider, settings: Settings) -> ServerOverride | None:
-    """Return the registry entry of the server that the base URL setting of a provider selects.
-
-    None: no setting, the provider's own server, or a server without an entry.
-    """
-    base_url = settings.base_urls.get(provider.name)
-    return None if base_url is None or not provider.servers else _match_server(provider, base_url)
-
-
-@lru_cache(maxsize=64)
-def _match_server(provider: Provider, base_url: str) -> ServerOverride | None:
-    url = urlsplit(base_url)
-    if url.hostname == urlsplit(provider.base_url).hostname:
-        return None
-    location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
-    return next(
-        (
-            server
-            for server in provider.servers
-            if any(fnmatchcase(location, pattern) for pattern in server.url_patterns)
-        ),
-        None,
-    )
-
-
-def find_base_url(provider: Provider, config: AnyWireConfig, settings: Settings) -> str:
-    """Return the base URL at which a provider offers the API that `config` describes, without a trailing slash.
-
-    If no setting names the Google Cloud project, the URL contains the placeholder `UNKNOWN_PROJECT` instead.
-    """
-    base_url = settings.base_urls.get(provider.name)
-    if base_url is None:
-        location = settings.vertex_location
-        regional = (url for pattern, url in provider.regional_urls if fnmatchcase(location, pattern))
-        base_url = next(regional, provider.base_url)
-    elif provider.default_url_path and not urlsplit(base_url).path:
-        base_url += provider.default_url_path
-    if provider.project_url_path:
-        if "/projects/" not in base_url:
-            base_url += provider.project_url_path
-        project = settings.vertex_project or UNKNOWN_PROJECT
-        base_url = base_url.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
-    for suffix, replacement in config.url_suffixes:
-        if base_url.endswith(suffix):
-            return base_url.removesuffix(suffix) + replacement
-    return base_url
-
-
-def build_server_name(provider: Provider, base_url: str) -> str:
-    """Return the provider and the host as one text, such as `openai api.openai.com`.
-
-    Facts about the models of a server are stored under this text.
-    """
-    return f"{provider.name} {urlsplit(base_url).netloc.rpartition('@')[2]}"
-
-
-def find_capabilities(provider: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
+def find_capabilities(provider: Provider, model: str, settings: EngineOptions, catalog: Catalog) -> ModelCapabilities:
     """Return the limits and features of a provider's model at the server that is called."""
     server = find_server_override(provider, settings)
     learned = None
@@ -642,7 +591,7 @@ def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCa
     return structs.replace(capabilities, **changes) if changes else capabilities
 
 
-def find_retirement(provider: Provider, model: str, settings: Settings) -> RetiredModel | None:
+def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> RetiredModel | None:
     """Return the retirement of a model, past or announced, at the server that is called. None: none is known there."""
     server = find_server_override(provider, settings)
     if server is not None and server.wires:
@@ -650,7 +599,7 @@ def find_retirement(provider: Provider, model: str, settings: Settings) -> Retir
     return provider.retired_models.get(model)
 
 
-def find_successor(target: Target, settings: Settings, catalog: Catalog, today: date) -> Target | None:
+def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, today: date) -> Target | None:
     """Return the target with the successor of a retired default model.
 
     None: the model is in use until after `today`, or a setting or the client names it.
@@ -688,7 +637,7 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     """One error text per target or fallback that cannot serve requests, for example without a key."""
 
 
-def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:
+def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
     """Return the model mapping of each Claude tier, in the order haiku, sonnet, opus, fable."""
     preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
@@ -716,7 +665,7 @@ _ANY_MODEL = "claude-sonnet"
 this model are reported with the model mapping."""
 
 
-def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
+def list_rule_choices(settings: EngineOptions, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
     """Return the models that routes of the configuration file name by id, each with the first route that names it.
 
     Targets that are a Claude tier, or `default`, are not included.
@@ -730,7 +679,7 @@ def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[Config
     return list(found.values())
 
 
-def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
+def list_rule_problems_and_warnings(settings: EngineOptions, catalog: Catalog) -> tuple[list[str], list[str]]:
     """Return two lists of texts about models in routes: problems that prevent replies, and warnings."""
     problems, warnings = [], []
     for rule, choice in list_rule_choices(settings, catalog):
@@ -745,7 +694,7 @@ def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tup
     return problems, warnings
 
 
-def _describe_choice_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
+def _describe_choice_problem(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> str:
     """Return the reason why a chosen model cannot serve requests, with a remedy. "": no problem."""
     try:
         _build_target(choice, settings, catalog)
@@ -757,7 +706,7 @@ def _describe_choice_problem(choice: ModelChoice, settings: Settings, catalog: C
 _MIN_SIMILARITY = 0.7
 
 
-def _describe_unknown_prefix(choice: ModelChoice, settings: Settings) -> str:
+def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> str:
     """Return an error text if the model of a setting has an unknown provider prefix. "": no such error."""
     prefix, slash, model = choice.model.partition("/")
     is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider
@@ -783,38 +732,9 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: Settings) -> str:
     )
 
 
-def _has_ids_with_slash(row: Provider, settings: Settings) -> bool:
+def _has_ids_with_slash(row: Provider, settings: EngineOptions) -> bool:
     """Return True if model ids of a provider may contain a slash that does not end a provider prefix."""
     is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
     if is_own_server or row.key_source == "google" or row.transport != "http":
         return True
     return any("/" in model for model in row.known_models)
-
-
-def describe_missing_key(provider: Provider, settings: Settings) -> str:
-    """Return an error text with a remedy if a provider has no key but requires one. "": no key is missing."""
-    if provider.key_source == "google":
-        chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
-        if chosen or settings.vertex_project or settings.google_credentials_file:
-            return ""
-        return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. Set it in .env or in the environment."
-    if problem := settings.key_problems.get(provider.name):
-        return f"{provider.prefix} has no key: {problem}"
-    own_server = provider.key_required == "own_address" and provider.name in settings.base_urls
-    if provider.key_variable is None or provider.key_required == "never" or own_server:
-        return ""
-    if provider.accepts_client_credential and not settings.requires_client_key():
-        return ""  # the credential of the client is forwarded
-    if settings.keys.get(provider.name):
-        return ""
-    if provider.is_configured:
-        origin = settings.origins.get(provider.base_url_variable or "", "").replace(" line ", ", line ")
-        variable = f"{provider.name.upper().replace('-', '_')}_API_KEY"
-        return (
-            f"{provider.prefix} has no key: {provider.title} requires one. "
-            f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'
-        )
-    return (
-        f"{provider.prefix} has no key: {provider.key_variable} is not set. "
-        "Set it in .env or in the environment and start the proxy again."
-    )

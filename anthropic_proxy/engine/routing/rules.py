@@ -22,6 +22,7 @@ from operator import attrgetter
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.hooks import StoreUnavailable, ValueStore
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.models import (
     DocumentBlock,
@@ -31,11 +32,9 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds
+from anthropic_proxy.engine.options.routes import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
 from anthropic_proxy.engine.routing.router import Target
-from anthropic_proxy.errors import ClientError
-from anthropic_proxy.gateway.settings import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
-from anthropic_proxy.gateway.settings.values import join_with_or
-from anthropic_proxy.plugins import Store, StoreUnavailable
+from anthropic_proxy.errors import ClientError, join_with_or
 
 SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
 _CLAUDE_CODE = "claude-cli/"
@@ -437,7 +436,7 @@ class RouteBalancer:
     """
 
     def __init__(
-        self, store: Store, prices: Mapping[str, float], *, random: Callable[[], float] = random.random
+        self, store: ValueStore, prices: Mapping[str, float], *, random: Callable[[], float] = random.random
     ) -> None:
         self._store = store
         self._prices = prices
@@ -484,7 +483,7 @@ class RouteBalancer:
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
     async def store_session_target(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
-        """Store the target that served a session, if the route is sticky."""
+        """ValueStore the target that served a session, if the route is sticky."""
         if rule.sticky and session:
             await self._put(_session_key(rule, session), target.prefixed_id, SESSION_SECONDS)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import (
@@ -26,7 +27,6 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from anthropic_proxy.gateway.settings.text_file import read_bounded_file
 
 RENEW_BEFORE_EXPIRY_SECONDS = 225.0
 """Time before expiry at which a token is renewed in the background (value of google-auth). Google's metadata server

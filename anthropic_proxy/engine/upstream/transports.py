@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from anthropic_proxy.engine.options import EngineOptions, SearchService
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
@@ -19,7 +20,7 @@ from anthropic_proxy.engine.upstream.web_search import (
     TavilyClient,
 )
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
-from anthropic_proxy.gateway.settings import SearchService, Secret, Settings, export_to_litellm
+from anthropic_proxy.secrets import Secret
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 
 class Transports:
     def __init__(
-        self, settings: Settings, *, setup_variables: Sequence[str], litellm_variables: dict[str, Secret] | None = None
+        self,
+        settings: EngineOptions,
+        *,
+        setup_variables: Sequence[str],
+        litellm_variables: dict[str, Secret] | None = None,
     ) -> None:
         self._settings = settings
         self._setup_variables = setup_variables
@@ -73,7 +78,7 @@ class Transports:
             return SearxngClient(self._http.send, url).search
         return None if service is None else _new_search(self._http.send, service)
 
-    def reuse_or_replace(self, settings: Settings) -> "Transports":
+    def reuse_or_replace(self, settings: EngineOptions) -> "Transports":
         """Return this object if its connections can be kept with the new settings, or else a new one."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
@@ -143,7 +148,7 @@ class Transports:
         return await self._litellm.send(base_url, request, credential)
 
     def _export_litellm_variables(self) -> None:
-        export_to_litellm(self._settings, self._litellm_variables)
+        self._settings.export_to_litellm(self._litellm_variables)
 
 
 def _new_search(send: Transport, service: SearchService) -> WebSearch:
@@ -162,11 +167,11 @@ def _new_search(send: Transport, service: SearchService) -> WebSearch:
     return client(send, service.base_url or address, credential=credential, setting="[search]").search
 
 
-def _connection_settings(settings: Settings) -> tuple[object, ...]:
+def _connection_settings(settings: EngineOptions) -> tuple[object, ...]:
     return settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
 
 
-def _token_settings(settings: Settings) -> tuple[object, ...]:
+def _token_settings(settings: EngineOptions) -> tuple[object, ...]:
     timeouts = settings.timeouts
     return (
         settings.google_credentials_file,
@@ -176,7 +181,7 @@ def _token_settings(settings: Settings) -> tuple[object, ...]:
     )
 
 
-def _new_google_tokens(settings: Settings) -> GoogleTokenCache:
+def _new_google_tokens(settings: EngineOptions) -> GoogleTokenCache:
     needs_project = settings.vertex_project is None
     connect_timeout = settings.timeouts.connect_seconds
     file = settings.google_credentials_file

@@ -35,8 +35,7 @@ from anthropic_proxy.engine.upstream.http.dialer import (
 from anthropic_proxy.engine.upstream.http.response import Decompressor, HttpResponse
 from anthropic_proxy.engine.upstream.http.url import Origin, find_proxy, parse_url
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
-from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
-from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed, build_extra_install_command
 
 __all__ = ["PageFetcher"]
 

@@ -22,7 +22,6 @@ from anthropic_proxy.engine.exchange.recording import start_recording
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,
@@ -31,6 +30,7 @@ from anthropic_proxy.errors import (
     RequestTooLarge,
     ShuttingDown,
     UnknownModel,
+    build_extra_install_command,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.route_table import FoundRoute
@@ -44,10 +44,10 @@ from anthropic_proxy.gateway.server.web_page import (
     render_error_catalog,
     render_web_page,
 )
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, stream_request_events
-from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]

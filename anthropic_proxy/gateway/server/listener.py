@@ -5,11 +5,10 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from anthropic_proxy.engine.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch
+from anthropic_proxy.engine.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.sockets import reserve_address
-from anthropic_proxy.gateway.settings.text_file import read_bounded_file
 
 MAX_BACKLOG_CONNECTIONS = 2048
 """Maximum number of client connections that the kernel queues until the server accepts them."""

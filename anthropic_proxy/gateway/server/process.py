@@ -22,7 +22,7 @@ from functools import partial
 from typing import Protocol
 
 from anthropic_proxy.engine.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch
-from anthropic_proxy.engine.platforms.heap import HeapTrimmer, retain_freed_memory
+from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, retain_freed_memory
 from anthropic_proxy.gateway.platforms.signals import (
     INTERACTIVE_SIGNALS,
     RELOAD_SIGNAL,

@@ -5,9 +5,9 @@ By these settings, the proxy recognizes results of the command `doctor` that may
 
 from collections.abc import Sequence
 
-from anthropic_proxy.gateway.settings.fields import TIERS
+from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.gateway.settings.load import FIELD_VARIABLES, list_variables
-from anthropic_proxy.gateway.settings.provider_variables import ProviderVariables
 
 _FIELDS = frozenset(
     {
@@ -25,7 +25,7 @@ _FIELDS = frozenset(
 """Fields of `Settings` that select models, or servers and credentials for them."""
 
 
-def list_backend_variables(providers: Sequence[ProviderVariables]) -> frozenset[str]:
+def list_backend_variables(providers: Sequence[Provider]) -> frozenset[str]:
     """Return the names of the variables that select models, their providers, addresses, keys and APIs.
 
     Aliases are included.

@@ -18,18 +18,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.error_list import ErrorList
 from anthropic_proxy.gateway.settings.file_format import ModelTable
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.gateway.settings.text_file import decode_toml, read_settings_file
-from anthropic_proxy.gateway.settings.values import (
-    find_similar_choice,
-    invalid_setting_error,
-    join_with_or,
-    redact_and_shorten,
-)
+from anthropic_proxy.gateway.settings.values import invalid_setting_error, redact_and_shorten
 
 _MAX_LISTED_NAMES = 12
 SCHEMA_FILE = Path(__file__).with_name("anthropic-proxy.schema.json")

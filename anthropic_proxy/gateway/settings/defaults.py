@@ -5,14 +5,15 @@
 
 from collections.abc import Sequence
 
-from anthropic_proxy.gateway.settings.fields import Settings, Timeouts
+from anthropic_proxy.engine.options import Timeouts
+from anthropic_proxy.engine.providers.registry import Provider
+from anthropic_proxy.gateway.settings.fields import Settings
 from anthropic_proxy.gateway.settings.load import FIELD_VARIABLES
-from anthropic_proxy.gateway.settings.provider_variables import ProviderVariables
 
 _FIRST_BYTE, _IDLE, _CONNECT = "UPSTREAM_FIRST_BYTE_TIMEOUT", "UPSTREAM_IDLE_TIMEOUT", "UPSTREAM_CONNECT_TIMEOUT"
 
 
-def list_defaults(providers: Sequence[ProviderVariables]) -> dict[str, str]:
+def list_defaults(providers: Sequence[Provider]) -> dict[str, str]:
     """Return the default of each setting as text, by variable. Variables without a default are absent."""
     # default models and base URLs are absent, because they depend on other settings
     plain, timeouts = Settings(), Timeouts()

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
-from anthropic_proxy.gateway.settings.fields import Secret, Settings
+from anthropic_proxy.secrets import Secret
 
 _SCHEMES = ("http", "https")
 _BINDING = ("--host", "--bind", "-b")
@@ -160,25 +160,21 @@ _exporting = threading.Lock()
 """Held by the thread that changes `os.environ` for LiteLLM."""
 
 
-def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
-    """Copy the variables in `settings.litellm_variables` to `os.environ`, where LiteLLM reads them.
+def export_to_litellm(variables: Mapping[str, Secret], exported: MutableMapping[str, Secret] | None = None) -> None:
+    """Copy `variables` to `os.environ`, where LiteLLM reads them. Those that `os.environ` already has are kept.
 
-    Fixed options for LiteLLM, such as `LITELLM_MODE`, are also set. Variables that `os.environ` already has are kept.
-    `exported` contains the variables that the previous call has copied. If they are unchanged, this call
-    first removes them from `os.environ`. It then stores the new ones in `exported`.
+    Fixed options for LiteLLM, such as `LITELLM_MODE`, are also set. `exported` contains the variables that the previous
+    call has copied. If they are unchanged, this call first removes them from `os.environ`. It then stores the new ones
+    in `exported`.
     """
     with _exporting:
-        _export(settings, exported)
-
-
-def _export(settings: Settings, exported: MutableMapping[str, Secret] | None) -> None:
-    for name, secret in (exported or {}).items():
-        if os.environ.get(name) == secret.reveal():
-            del os.environ[name]
-    for name, value in _FOR_LITELLM.items():
-        os.environ.setdefault(name, value)
-    fresh = {name: secret for name, secret in settings.litellm_variables.items() if name not in os.environ}
-    os.environ.update({name: secret.reveal() for name, secret in fresh.items()})
-    if exported is not None:
-        exported.clear()
-        exported.update(fresh)
+        for name, secret in (exported or {}).items():
+            if os.environ.get(name) == secret.reveal():
+                del os.environ[name]
+        for name, value in _FOR_LITELLM.items():
+            os.environ.setdefault(name, value)
+        fresh = {name: secret for name, secret in variables.items() if name not in os.environ}
+        os.environ.update({name: secret.reveal() for name, secret in fresh.items()})
+        if exported is not None:
+            exported.clear()
+            exported.update(fresh)

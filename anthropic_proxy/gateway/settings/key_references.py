@@ -12,16 +12,18 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.options import KeySource
+from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.environment import copy_environment
-from anthropic_proxy.gateway.settings.fields import KeySource, Secret
 from anthropic_proxy.gateway.settings.file_format import KeyReference
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
-from anthropic_proxy.gateway.settings.text_file import MAX_KEY_BYTES, read_bounded_file
+from anthropic_proxy.gateway.settings.text_file import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.values import decode_keys, redact_and_shorten
+from anthropic_proxy.secrets import Secret
 
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0
 """Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""

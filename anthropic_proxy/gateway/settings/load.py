@@ -14,7 +14,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.engine.options import TIERS, Timeouts
+from anthropic_proxy.engine.platforms.files import read_bounded_file
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry
+from anthropic_proxy.engine.providers.registry import Provider
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings import provider_tables, values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.gateway.settings.environment import (
@@ -22,19 +26,19 @@ from anthropic_proxy.gateway.settings.environment import (
     find_no_proxy_setting,
     find_proxies,
 )
-from anthropic_proxy.gateway.settings.fields import FIXED_VARIABLES, TIERS, Secret, Settings, Timeouts
+from anthropic_proxy.gateway.settings.fields import FIXED_VARIABLES, Settings
 from anthropic_proxy.gateway.settings.oidc_variables import load_oidc
 from anthropic_proxy.gateway.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
+from anthropic_proxy.gateway.settings.provider_checks import add_configured_providers
 from anthropic_proxy.gateway.settings.provider_tables import (
     list_ignored_table_warnings,
     load_prices,
     load_search_service,
 )
-from anthropic_proxy.gateway.settings.provider_variables import BuiltInProviders, ProviderVariables
 from anthropic_proxy.gateway.settings.route_tables import load_routes
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
-from anthropic_proxy.gateway.settings.text_file import read_bounded_file
+from anthropic_proxy.secrets import Secret
 
 SettingT = TypeVar("SettingT")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
@@ -54,7 +58,7 @@ _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", 
 
 
 def load_settings(
-    environ: Mapping[str, str], built_in: BuiltInProviders, *, env_file: str | None = None, resolves_keys: bool = False
+    environ: Mapping[str, str], built_in: ProviderRegistry, *, env_file: str | None = None, resolves_keys: bool = False
 ) -> Settings:
     """Return the settings from the environment, which takes precedence, `.env` and the configuration file.
 
@@ -66,7 +70,7 @@ def load_settings(
     sources = Sources(environ, env_file)
     file = ConfigFile(config_file, sources.errors)
     tables = provider_tables.load_provider_tables(file, sources.errors)
-    providers = built_in.with_configured_providers(tables, file, sources.errors)
+    providers = add_configured_providers(built_in, tables, file, sources.errors)
     fields = _load_fields(sources, providers, provider_tables.list_provider_table_names(file))
     traces, trace_warnings = load_trace_fields(sources)
     resolves_now = resolves_keys and not sources.errors
@@ -134,7 +138,7 @@ def _find_other_secrets(
     return (*found, *find_otel_secrets(environ, otel))
 
 
-def list_variables(providers: Sequence[ProviderVariables]) -> tuple[str, ...]:
+def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
     """Return the names of all variables that `load_settings` reads, with aliases, in the order of reading."""
     sources = Sources({}, None)
     _load_fields(sources, providers, ())
@@ -142,9 +146,7 @@ def list_variables(providers: Sequence[ProviderVariables]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sources.requested_variables))
 
 
-def _load_fields(
-    sources: Sources, providers: Sequence[ProviderVariables], table_names: Sequence[str]
-) -> dict[str, Any]:
+def _load_fields(sources: Sources, providers: Sequence[Provider], table_names: Sequence[str]) -> dict[str, Any]:
     """Return the values of the fields of `Settings` that come from variables.
 
     `table_names` has the names of all tables `[providers.NAME]` of the configuration file, also of invalid ones.
@@ -210,7 +212,7 @@ def _load_timeouts(sources: Sources) -> Timeouts:
     )
 
 
-def _load_of_providers(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, dict[str, Any]]:
+def _load_of_providers(sources: Sources, providers: Sequence[Provider]) -> dict[str, dict[str, Any]]:
     keys: dict[str, Any] = {}
     base_urls: dict[str, Any] = {}
     wires: dict[str, Any] = {}
@@ -232,7 +234,7 @@ def _load_of_providers(sources: Sources, providers: Sequence[ProviderVariables])
     }
 
 
-def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, Secret]:
+def _load_others(sources: Sources, providers: Sequence[Provider]) -> dict[str, Secret]:
     """Return the variables of `.env` that LiteLLM may read: unknown variables, keys and base URLs of providers.
 
     Of several comma-separated keys of a provider, only the first is returned.
@@ -248,13 +250,13 @@ def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> di
     }
 
 
-def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequence[ProviderVariables]) -> None:
+def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequence[Provider]) -> None:
     """Raise `ConfigurationError` if the preferred provider has no default models and no setting names one."""
     preferred = next((row for row in providers if row.name == fields["preferred_provider"]), None)
     named = fields["tier_models"] or fields.keys() & {"big_model", "middle_model", "small_model"}
     if preferred is None or preferred.has_default_models or named:
         return
-    listed = values.join_with_or([row.name for row in providers if row.offered_to_users])
+    listed = join_with_or([row.name for row in providers if row.offered_to_users])
     found = sources.find_setting("PREFERRED_PROVIDER")
     assert found is not None
     raise values.invalid_setting_error(
@@ -263,13 +265,13 @@ def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequ
     )
 
 
-def _preferred(providers: Sequence[ProviderVariables], table_names: Sequence[str], found: FoundSetting) -> str:
+def _preferred(providers: Sequence[Provider], table_names: Sequence[str], found: FoundSetting) -> str:
     choices = {row.prefix: row.name for row in providers} | {row.name: row.name for row in providers}
     listed = dict.fromkeys((*(row.name for row in providers if row.offered_to_users), *table_names))
     return values.decode_choice(found, {name: name for name in table_names} | choices, list(listed))
 
 
-def _wire(row: ProviderVariables, found: FoundSetting) -> str | None:
+def _wire(row: Provider, found: FoundSetting) -> str | None:
     words = ("auto", *row.wires)
     wire = values.decode_choice(found, {word: word for word in words}, words)
     return None if wire == "auto" else wire
@@ -395,7 +397,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
 its aliases."""
 
 
-def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables]) -> Iterator[str]:
+def _find_misspellings(sources: Sources, providers: Sequence[Provider]) -> Iterator[str]:
     foreign = [prefix for row in providers for prefix in row.extra_prefixes]
     known = {*sources.requested_variables, *sources.referenced_variables}
     for name, origin in sources.list_variable_sources():
@@ -410,7 +412,7 @@ def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables])
         if in_environment and (name.startswith(_FOREIGN_BEGINNINGS) or "_" not in name):
             continue
         min_similarity = _FOREIGN_FROM if in_environment else _MIN_SIMILARITY
-        meant = values.find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
+        meant = find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is not a setting. Did you mean {meant}"
 
@@ -421,7 +423,7 @@ class SettingsReader:
     `overrides` are fields of `Settings` from the command line, which take precedence.
     """
 
-    def __init__(self, providers: BuiltInProviders, overrides: Mapping[str, object] | None = None) -> None:
+    def __init__(self, providers: ProviderRegistry, overrides: Mapping[str, object] | None = None) -> None:
         # a copy: otherwise values that `export_to_litellm` adds would override an edited `.env` at a reload
         self._environ = dict(os.environ)
         self._env_file = find_env_file(self._environ)

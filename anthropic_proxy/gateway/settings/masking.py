@@ -5,7 +5,7 @@
 
 import re
 
-from anthropic_proxy.gateway.settings.fields import Secret
+from anthropic_proxy.secrets import Secret
 
 _SECRET_NAME = re.compile(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS)$")
 _USER_INFO = re.compile(r"(?<=://)[^/?#\s]*(?=@)")

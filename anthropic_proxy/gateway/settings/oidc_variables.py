@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.secrets import Secret
 
 if TYPE_CHECKING:
-    from anthropic_proxy.gateway.settings.fields import Secret
     from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 
 DEFAULT_SCOPES = ("openid", "email", "profile")
@@ -52,7 +52,6 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
 
 def load_oidc(sources: "Sources") -> OidcSettings | None:
     """Return the settings of the identity provider. None: `OIDC_ISSUER` is not set. Raises `ConfigurationError`."""
-    from anthropic_proxy.gateway.settings.fields import Secret  # noqa: PLC0415  # it imports this module
     from anthropic_proxy.gateway.settings.values import decode_url  # noqa: PLC0415
 
     issuer, client_id = sources.find_setting("OIDC_ISSUER"), sources.find_setting("OIDC_CLIENT_ID")

@@ -9,9 +9,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from anthropic_proxy.gateway.settings.fields import Secret, Settings
+from anthropic_proxy.gateway.settings.fields import Settings
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import decode_path, redact_and_shorten
+from anthropic_proxy.secrets import Secret
 
 OTEL_PREFIX = "OTEL_"
 """Beginning of the names of all variables of OpenTelemetry."""

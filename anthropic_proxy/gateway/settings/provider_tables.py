@@ -10,15 +10,14 @@ from typing import Any
 
 import msgspec
 
+from anthropic_proxy.engine.options import SearchService
+from anthropic_proxy.engine.options.providers import ConfiguredModel, ConfiguredProvider
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.error_list import ErrorList
-from anthropic_proxy.gateway.settings.fields import SearchService, Secret
 from anthropic_proxy.gateway.settings.file_format import (
-    ConfiguredModel,
     ConfiguredPrice,
-    ConfiguredProvider,
     FileContents,
     ModelTable,
     PriceTable,
@@ -26,6 +25,7 @@ from anthropic_proxy.gateway.settings.file_format import (
     SearchTable,
 )
 from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.secrets import Secret
 
 _NORMAL = frozenset({"", "auto", "default", "on_demand", "standard", "unspecified"})
 """Names that providers report for their normal service tier: OpenAI `default`, Groq `on_demand`, Anthropic and Google

@@ -6,30 +6,30 @@ A route is a rule that chooses the models (targets) of matching requests. `load_
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import tzinfo
 from fnmatch import fnmatchcase
 from itertools import islice
 
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import values
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
-from anthropic_proxy.gateway.settings.error_list import ErrorList
-from anthropic_proxy.gateway.settings.fields import TIERS, Secret
-from anthropic_proxy.gateway.settings.route_format import (
+from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.options.routes import (
+    DEFAULT_TARGET,
     NAME_PATTERN,
     ConfiguredRoute,
     RouteConditions,
     RouteTable,
     TimePeriod,
     list_condition_texts,
+    load_time_zone,
 )
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import values
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.error_list import ErrorList
 from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.secrets import Secret
 
-DEFAULT_TARGET = "default"
-"""Target of a route that stands for the models that a request would have without routes."""
 _PERIOD = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 """Names of headers with the key of the client. Conditions cannot use them, because routes do not receive keys."""
@@ -57,18 +57,6 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
     routes = tuple(found.values())
     file.warnings += _warn_of_unused_routes(routes)
     return routes
-
-
-def load_time_zone(name: str | None) -> tzinfo | None:
-    """Return the time zone with this name, such as `Europe/Berlin`. None: the time zone of the server.
-
-    Raises `KeyError`, `ValueError` or `OSError` for an unknown name.
-    """
-    if name is None:
-        return None
-    from zoneinfo import ZoneInfo  # noqa: PLC0415  # most installations have no routes
-
-    return ZoneInfo(name)
 
 
 def _warn_of_unused_routes(routes: Sequence[ConfiguredRoute]) -> list[str]:

@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.error_list import ErrorList
-from anthropic_proxy.gateway.settings.fields import ReferencedVariable, Secret
+from anthropic_proxy.gateway.settings.fields import ReferencedVariable
 from anthropic_proxy.gateway.settings.text_file import MAX_ENV_BYTES, read_settings_file
+from anthropic_proxy.secrets import Secret
 
 _PLACEHOLDER = re.compile(
     r"""

@@ -2,18 +2,15 @@
 
 import os
 import re
-import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 
 MAX_ENV_BYTES = 256 * 1024
 """Maximum size of `.env`."""
-MAX_CONFIG_BYTES = 4 * 1024 * 1024
-"""Maximum size of any other settings file, such as a configuration file with 10,000 routes."""
 MAX_KEY_BYTES = 64 * 1024
 """Maximum size of a file with an API key."""
 _MAX_NESTING = 50
@@ -21,22 +18,6 @@ _NESTED_KEY = re.compile(
     r"""(?<![\w."'/:@-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}""" % _MAX_NESTING  # noqa: UP031
 )
 """Pattern of a dotted key above `_MAX_NESTING`, for which the parser takes time in proportion to the square."""
-
-
-class UnsuitableFileError(OSError):
-    """Error: a file is too large for its purpose, or a device or pipe, which may have no end."""
-
-
-def read_bounded_file(path: str | Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
-    """Return the contents of a regular file. Raises `OSError`, also for a device, a pipe or a larger file."""
-    # checked before it is opened: opening a pipe waits for a writer
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise UnsuitableFileError("it is no regular file")
-    with open(path, "rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise UnsuitableFileError(f"it has more than {max_bytes:,} bytes")
-    return content
 
 
 def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONFIG_BYTES) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import inspect
 from msgspec.inspect import DictType, StructType
 
-from anthropic_proxy.gateway.settings.values import join_with_or
+from anthropic_proxy.errors import join_with_or
 
 __all__ = [
     "DictType",

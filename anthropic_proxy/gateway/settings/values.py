@@ -12,9 +12,9 @@ from urllib.parse import unquote_plus, urlsplit
 
 from msgspec import structs
 
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings.fields import Secret
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.secrets import Secret
 
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),
@@ -232,19 +232,6 @@ def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
             found, "Use host names separated by commas, such as proxy.example.org, without http:// and path."
         )
     return tuple(dict.fromkeys((name["name"] or name["address"]).lower() for name in names if name))
-
-
-def join_with_or(words: Sequence[str]) -> str:
-    """Return the words as one text for a message: `a, b or c`."""
-    *first, last = words
-    return f"{', '.join(first)} or {last}" if first else last
-
-
-def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:
-    """Return the choice most similar to `text`. "": no choice reaches `min_similarity` (0 to 1)."""
-    from difflib import get_close_matches  # noqa: PLC0415  # imported for errors only
-
-    return next(iter(get_close_matches(text, list(choices), n=1, cutoff=min_similarity)), "")
 
 
 def _model(found: FoundSetting, name: str) -> str:

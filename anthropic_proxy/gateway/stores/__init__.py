@@ -5,9 +5,10 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
-from anthropic_proxy.gateway.settings import Settings, UnknownSecret
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Store
+from anthropic_proxy.secrets import UnknownSecret
 
 
 def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.errors import InternalError, UpstreamError
 from anthropic_proxy.gateway.platforms.processes import read_process_stats
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
@@ -375,8 +375,9 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
         else:
             # workers do not share the provider's own message, because it may contain an API key
             provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
-            text = f"{provider} failed with status {status}."
-            failure = UpstreamError(text, provider=provider, status=int(status), kind=kind)
+            failure = UpstreamError(
+                f"{provider} failed with status {status}.", provider=provider, status=int(status), kind=kind
+            )
             services.circuit_breakers.open_circuit_from_peer(observation.name, failure, observation.lifetime_seconds)
 
 

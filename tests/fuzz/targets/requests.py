@@ -18,9 +18,9 @@ from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client

@@ -18,7 +18,7 @@ from anthropic_proxy.cli.doctor.run import Diagnosis, estimate_price, estimate_t
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
-from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory
 from anthropic_proxy.gateway.telemetry.log import Log

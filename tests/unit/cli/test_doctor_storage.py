@@ -11,7 +11,7 @@ from anthropic_proxy.cli.doctor.run_recorder import RunRecorder
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
-from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 

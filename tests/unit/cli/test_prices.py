@@ -3,7 +3,7 @@
 from datetime import date
 from pathlib import Path
 
-from anthropic_proxy.console.ledger.price_updates import format_date
+from anthropic_proxy.gateway.prices.updates import format_date
 from tests.support.command_line import OPENAI, run_command
 from tests.support.price_list import build_price_list, list_providers
 

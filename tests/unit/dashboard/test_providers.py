@@ -28,8 +28,8 @@ from anthropic_proxy.console.doctor_run import (
     RunTomlTable,
     digest_backend_settings,
 )
+from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context

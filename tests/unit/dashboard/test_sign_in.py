@@ -11,9 +11,10 @@ from anthropic_proxy.console.dashboard.browser_sessions import (
     BrowserSessions,
     SignInLimit,
 )
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import StoreState
+from anthropic_proxy.secrets import Secret
 
 
 class Setup:

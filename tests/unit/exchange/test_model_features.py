@@ -3,10 +3,10 @@
 import asyncio
 from datetime import date
 
-from anthropic_proxy.engine.exchange.gateway import describe_models
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LearnedModel
-from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.plugin_gateway import describe_models
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import ModelFeatures
 

@@ -15,7 +15,7 @@ from anthropic_proxy.cli.doctor.run import Diagnosis, Report, run_doctor, select
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.services import open_services
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client

@@ -13,9 +13,9 @@ from anthropic_proxy.console.ledger.costs import (
     find_request_usage,
     read_search_count,
 )
-from anthropic_proxy.console.ledger.price_updates import find_price_package_version
-from anthropic_proxy.console.ledger.prices import TokenCounts, find_price
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.prices.price_list import TokenCounts, find_price
+from anthropic_proxy.gateway.prices.updates import find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 

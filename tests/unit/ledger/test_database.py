@@ -30,7 +30,8 @@ from anthropic_proxy.console.ledger.request_queries import sum_session
 from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.console.ledger.tables import COMMON_VALUES, FACETS, metadata
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 from tests.support.ledger import count_rows, new_receipt, read_hourly, read_rows, reading, running_ledger
 
 

@@ -14,7 +14,8 @@ from msgspec import structs
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.ledger.costs import CostCalculator, CurrentCosts
-from anthropic_proxy.console.ledger.price_updates import (
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.prices.updates import (
     FILE_NAME,
     InvalidPrices,
     OlderPrices,
@@ -27,7 +28,6 @@ from anthropic_proxy.console.ledger.price_updates import (
     open_plugin,
     store_new_prices,
 )
-from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import ConfiguredPrice, Settings
 from anthropic_proxy.gateway.settings.file_format import PriceTable
 from anthropic_proxy.plugins import Gateway, Plugin

@@ -37,8 +37,9 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.tables import contents, requests, virtual_keys
 from anthropic_proxy.console.ledger.units import MICROSECONDS
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
+from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 
 ALL = RequestSelection(start=int(NOON - 86_400) * MICROSECONDS, end=int(NOON + 86_400) * MICROSECONDS)

@@ -12,7 +12,8 @@ from sqlalchemy import make_url
 from anthropic_proxy.console.ledger.spool import Block, Spool
 from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import to_microseconds
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     NOON,
     count_rows,

@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import delete, text
 
 from anthropic_proxy.console.ledger.database import find_database_problems, open_for_writing
-from anthropic_proxy.console.ledger.price_updates import find_price_package_version
 from anthropic_proxy.console.ledger.rows import CHOSEN_BY_PROXY, RowBuilder
 from anthropic_proxy.console.ledger.sums import decode_histogram, find_percentile
 from anthropic_proxy.console.ledger.tables import HOURLY_KEYS, SESSION_KEYS, requests, session_hours
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.prices.updates import find_price_package_version
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
+from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     NOON,
     UNKNOWN_COST,

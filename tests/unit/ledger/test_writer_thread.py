@@ -14,7 +14,8 @@ from anthropic_proxy.console.ledger.migrations import needs_migration
 from anthropic_proxy.console.ledger.plugin import open_plugin, run_writer
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQueue
 from anthropic_proxy.console.ledger.writer import LedgerWriter
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, count_rows, new_receipt
 from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS, wait_for, wait_for_async

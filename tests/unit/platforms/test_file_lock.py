@@ -10,7 +10,8 @@ import pytest
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.doctor_run import DoctorRun
 from anthropic_proxy.gateway.running_proxy import ServerRecord, find_running_proxy
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 
 fcntl = pytest.importorskip("fcntl", reason="platform: no flock")
 

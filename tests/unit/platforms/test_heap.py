@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from anthropic_proxy.engine.platforms.heap import (
+from anthropic_proxy.gateway.platforms.heap import (
     RETAINED_FREE_BYTES,
     TRIM_AFTER_IDLE_SECONDS,
     HeapTrimmer,
@@ -26,8 +26,8 @@ PROGRAM = f"""
 import resource
 from pathlib import Path
 from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES as LARGEST
-from anthropic_proxy.engine.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
-from anthropic_proxy.engine.platforms.heap import measure_unallocated_heap_bytes, retain_freed_memory
+from anthropic_proxy.gateway.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
+from anthropic_proxy.gateway.platforms.heap import measure_unallocated_heap_bytes, retain_freed_memory
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]

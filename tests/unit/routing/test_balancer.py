@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from anthropic_proxy.engine.options.routes import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.engine.routing.rules import RouteBalancer
-from anthropic_proxy.gateway.settings import ConfiguredRoute
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.routes import load_routes, new_facts
 

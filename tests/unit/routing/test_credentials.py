@@ -10,7 +10,7 @@ from anthropic_proxy.engine.providers.credentials import (
     UNCHANGED_KEY_RETRY_SECONDS,
     Credentials,
 )
-from anthropic_proxy.engine.routing.router import describe_missing_key
+from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.gateway.settings import load_settings
 

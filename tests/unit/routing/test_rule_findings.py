@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.engine.options.routes import list_condition_texts
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_rule_problems_and_warnings
-from anthropic_proxy.engine.services import require_route_prices
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import list_condition_texts
+from anthropic_proxy.gateway.services import require_route_prices
 from tests.support.paths import ROOT
 from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or
 from tests.support.routes import load_routes
@@ -55,7 +55,7 @@ def test_a_target_without_a_price_is_reported_with_both_remedies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load_routes(tmp_path, COST)
-    monkeypatch.setattr("anthropic_proxy.console.ledger.route_prices.has_price_package", lambda: False)
+    monkeypatch.setattr("anthropic_proxy.gateway.prices.routes.has_price_package", lambda: False)
     with pytest.raises(ConfigurationError) as caught:
         require_route_prices(settings)
     assert [text.replace(f"{tmp_path}/", "") for text in caught.value.messages] == [

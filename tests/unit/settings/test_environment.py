@@ -12,13 +12,8 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError, ShuttingDown
-from anthropic_proxy.gateway.settings import (
-    Secret,
-    Settings,
-    export_to_litellm,
-    find_listen_port_option,
-    load_settings,
-)
+from anthropic_proxy.gateway.settings import Settings, find_listen_port_option, load_settings
+from anthropic_proxy.secrets import Secret
 from tests.support.interleaving import interleave
 
 PROXY = "http://user:secret-of-the-proxy@127.0.0.1:3128"
@@ -144,14 +139,14 @@ def test_a_key_for_litellm_that_two_threads_export_is_replaced_by_the_next_reloa
         exported: dict[str, Secret] = {}
         monkeypatch.setattr(os, "environ", environ)
         runs.append((environ, exported))
-        return lambda: export_to_litellm(before, exported), lambda: export_to_litellm(before, exported)
+        return lambda: before.export_to_litellm(exported), lambda: before.export_to_litellm(exported)
 
     before, after = load_key("before-0123456789"), load_key("after-0123456789")
     runs: list[tuple[dict[str, str], dict[str, Secret]]] = []
     assert len(interleave(build, blocked_seconds=0.01)) > 10
     for environ, exported in runs:
         monkeypatch.setattr(os, "environ", environ)
-        export_to_litellm(after, exported)
+        after.export_to_litellm(exported)
         assert environ["MISTRAL_API_KEY"] == "after-0123456789"
 
 

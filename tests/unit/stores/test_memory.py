@@ -1,6 +1,7 @@
 """`MemoryStore` with more values than it keeps."""
 
-from anthropic_proxy.gateway.stores.memory import MAX_KEYS, MemoryStore
+from anthropic_proxy.engine.memory_values import MAX_KEYS
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 
 
 async def test_many_values_with_one_lifetime_replace_no_values_with_another() -> None:

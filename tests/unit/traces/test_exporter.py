@@ -5,9 +5,10 @@ from typing import cast
 from msgspec import Struct
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.traces.exporter import TraceExporter
 from anthropic_proxy.plugins import Client, Gateway, Receipt
+from anthropic_proxy.secrets import Secret
 
 
 class _Gateway(Struct):

@@ -25,7 +25,7 @@ from anthropic_proxy.engine.upstream.litellm import (
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
-from anthropic_proxy.gateway.settings import export_to_litellm, load_settings
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm
@@ -293,7 +293,7 @@ async def upstream(openai: Running) -> AsyncIterator[LiteLLMTransport]:
     settings = load_settings({}, PROVIDERS, env_file=None)
     own = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "NO_PROXY": "127.0.0.1"}
     with patch.dict(os.environ, own):
-        upstream = LiteLLMTransport(LiteLLMThread(lambda: export_to_litellm(settings)), 60)
+        upstream = LiteLLMTransport(LiteLLMThread(settings.export_to_litellm), 60)
         yield upstream
         await upstream.close()
 

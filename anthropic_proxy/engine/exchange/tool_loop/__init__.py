@@ -5,6 +5,7 @@ it and calls the model again with the result. The proxy also makes another call 
 a reply violates its JSON Schema. `open_reply` returns the stream of the complete reply.
 """
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
@@ -15,13 +16,12 @@ from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply
 from anthropic_proxy.engine.routing.router import Route
-from anthropic_proxy.engine.services import Services
 
 __all__ = ["SchemaCheckedStream", "ToolLoop", "open_reply"]
 
 
 async def open_reply(
-    services: Services, attempts: Attempts, request: MessagesRequest, route: Route
+    engine: Engine, attempts: Attempts, request: MessagesRequest, route: Route
 ) -> DeltaStream | RelayStream:
     """Call the targets (provider and model) of the route, and return the first reply that sends content.
 
@@ -30,8 +30,8 @@ async def open_reply(
     runner: ProxyToolRunner | None = None
     ahead: list[Delta] = []
     if ends_with_paused_reply(request.messages):
-        runner = ProxyToolRunner(services)
-        request, ahead = await run_pending_calls(services, runner, request, route)
+        runner = ProxyToolRunner(engine)
+        request, ahead = await run_pending_calls(engine, runner, request, route)
     attempt = await attempts.open_reply(request, route)
     if isinstance(attempt.stream, RelayStream):
         return attempt.stream
@@ -41,5 +41,5 @@ async def open_reply(
         return stream
     if is_one_call:
         return RepeatableStream(attempts, attempt)
-    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, attempt, ahead)
-    return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, services.background)
+    reply = ToolLoop(attempts, runner or ProxyToolRunner(engine), request, attempt, ahead)
+    return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, RepeatableStream
 from anthropic_proxy.engine.exchange.call_building import resolve_target_limits
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
@@ -38,7 +39,6 @@ from anthropic_proxy.engine.messages.server_blocks import SERVER_TOOL_ID_PREFIX,
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Route
-from anthropic_proxy.engine.services import Services
 
 
 class _IncompleteCall(Struct):
@@ -393,7 +393,7 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 
 
 async def run_pending_calls(
-    services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
+    engine: Engine, runner: ProxyToolRunner, request: MessagesRequest, route: Route
 ) -> tuple[MessagesRequest, list[Delta]]:
     """Run those calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
 
@@ -403,7 +403,7 @@ async def run_pending_calls(
     target = route.targets[0]
     if target.is_relayed:
         return request, []
-    limits = resolve_target_limits(services, target)
+    limits = resolve_target_limits(engine, target)
     tools = {tool.name: tool for tool in resolve_proxy_tools(request, limits).values()}
     if not tools:
         return request, []

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import (
     InvalidPattern,
     RegexTimeout,
@@ -50,7 +51,6 @@ from anthropic_proxy.engine.messages.server_blocks import (
     web_search_content,
 )
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.services import Services
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 
@@ -243,8 +243,8 @@ class _ToolQuery(Struct, frozen=True):
 class ProxyToolRunner:
     """Runner of the proxy's tools (web search …) for one reply. It counts the calls of the reply, for limits."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._uses: dict[str, int] = {}
         """Tool name → number of calls in this reply, for the limits."""
@@ -317,10 +317,10 @@ class ProxyToolRunner:
         query = arguments.get("query")
         if not isinstance(query, str) or not query.strip():
             return error_content("web_search", "invalid_tool_input")
-        if self._services.web_search is None:
+        if self._engine.web_search is None:
             return error_content("web_search", "unavailable")
         try:
-            results = await self._services.web_search(
+            results = await self._engine.web_search(
                 query,
                 allowed_domains=tool.allowed_domains or (),
                 blocked_domains=tool.blocked_domains or (),
@@ -328,7 +328,7 @@ class ProxyToolRunner:
             )
         except WebSearchFailed as error:
             if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
-                self._services.log.write_once(f"web_search failed: {error.message}", "warning")
+                self._engine.log.write_once(f"web_search failed: {error.message}", "warning")
             return error_content("web_search", error.error_code)
         return web_search_content(
             SearchResultPage(result.url, result.title, result.snippet, result.page_age) for result in results
@@ -338,12 +338,12 @@ class ProxyToolRunner:
         url = arguments.get("url")
         if not isinstance(url, str) or not url.strip():
             return error_content("web_fetch", "invalid_tool_input")
-        if self._services.web_fetch is None:
+        if self._engine.web_fetch is None:
             return error_content("web_fetch", "unavailable")
         if not known.contains(url):
             return error_content("web_fetch", "url_not_in_prior_context")
         try:
-            fetched = await self._services.web_fetch(
+            fetched = await self._engine.web_fetch(
                 url,
                 media_types=DEFAULT_MEDIA_TYPES if accepts_pdf else TEXT_MEDIA_TYPES,
                 allowed_domains=tool.allowed_domains or (),
@@ -353,7 +353,7 @@ class ProxyToolRunner:
             return error_content("web_fetch", error.error_code)
         max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
         citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
-        now = datetime.fromtimestamp(self._services.clock(), UTC).isoformat(timespec="seconds")
+        now = datetime.fromtimestamp(self._engine.clock(), UTC).isoformat(timespec="seconds")
         if fetched.media_type == _PDF:
             source = {"type": "base64", "media_type": _PDF, "data": fetched.body_base64}
         else:

@@ -6,6 +6,7 @@ returns buffered deltas after an early end. `usage` is the token usage of all ca
 the model may be called again. `default_signature` is the value for thinking blocks without a signature of the provider.
 """
 
+from anthropic_proxy.engine.engine import BackgroundWork
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop
 from anthropic_proxy.engine.messages.deltas import (
     Block,
@@ -19,7 +20,6 @@ from anthropic_proxy.engine.messages.deltas import (
     merge_stops,
 )
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
-from anthropic_proxy.engine.services import BackgroundWork
 from anthropic_proxy.errors import UpstreamProtocolError
 
 _COMPLETE = "end_turn"

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from anthropic_proxy.engine.platforms.heap import HeapTrimmer
 from anthropic_proxy.errors import ProxyError, RequestTimeout, ShuttingDown
+from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.server.http1.cycle import STATUS_LINES, AsgiApp, FlowControl, RequestResponseCycle
 from anthropic_proxy.gateway.server.responses import encode_error, error_headers, error_help_headers
 

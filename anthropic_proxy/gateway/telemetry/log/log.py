@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
+from anthropic_proxy.engine.hooks import LogLevel
 from anthropic_proxy.gateway.telemetry.log.lines import (
     INDENT,
     escape_unprintable,
@@ -153,8 +154,6 @@ class BackgroundWriter:
                 return  # a closed terminal must not fail requests
 
 
-LogLevel = Literal["debug", "info", "warning", "error"]
-"""Importance of a log entry, in ascending order. An entry below the level of the log (`LOG_LEVEL`) is not written."""
 _WEIGHTS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1", "bar": "34"}
 _MAX_ONCE_KEYS = 10_000

@@ -10,8 +10,8 @@ from aiohttp import web
 from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.cli.doctor.run import ProbeTotals, select_backends
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.services import open_services
 from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.fakes.server import RequestLog, new_application, serving

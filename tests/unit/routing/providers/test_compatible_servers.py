@@ -10,7 +10,8 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import build_catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_server_override
+from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires import openai_chat, openai_responses
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest

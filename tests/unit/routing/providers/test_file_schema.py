@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.file_schema import build_file_schema
+from anthropic_proxy.gateway.settings.file_schema import build_file_schema
 from tests.support.paths import ROOT
 
 SCHEMA = build_file_schema(PROVIDERS)

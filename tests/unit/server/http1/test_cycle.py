@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
+from anthropic_proxy.gateway.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
 from anthropic_proxy.gateway.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
 from anthropic_proxy.gateway.server.request_body import pop_complete_body
 from tests.support.http1_server import CLOSE, GET, Echo, serving, talk

@@ -6,6 +6,7 @@ sonnet, opus, fable). Patterns are those of `fnmatch`: `*` stands for any charac
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -26,6 +27,8 @@ Percent = Annotated[float, Meta(gt=0, le=100)]
 TARGETS_SETTING = "targets of route"
 """Beginning of the name of a route's setting `targets` in messages, before the name of the route: `targets of route
 "night"`."""
+DEFAULT_TARGET = "default"
+"""Target of a route that stands for the models that a request would have without routes."""
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$"
 """Regular expression of valid route names. A name is also the value of a response header."""
 Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
@@ -156,3 +159,15 @@ def list_condition_texts(value: str | Sequence[str] | None) -> Sequence[str]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else value
+
+
+def load_time_zone(name: str | None) -> tzinfo | None:
+    """Return the time zone with this name, such as `Europe/Berlin`. None: the time zone of the server.
+
+    Raises `KeyError`, `ValueError` or `OSError` for an unknown name.
+    """
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  # most installations have no routes
+
+    return ZoneInfo(name)

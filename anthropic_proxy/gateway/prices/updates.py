@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console.ledger.units import DAY_SECONDS
 from anthropic_proxy.engine.platforms.files import locked_folder
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError, MissingExtra, UpstreamError
@@ -42,6 +41,7 @@ MAX_PRICE_BYTES = 16 * 1024 * 1024
 _VERSION = 1
 _DATE = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])\b")
 """Matches a date, up to the 28th of a month."""
+_DAY_SECONDS = 86_400.0
 
 
 class InvalidPrices(Exception):
@@ -158,7 +158,7 @@ class PriceSource:
     def _load(self) -> None:
         from genai_prices import data_snapshot  # noqa: PLC0415  # see `load`
 
-        from anthropic_proxy.console.ledger.price_check import decode_providers  # noqa: PLC0415
+        from anthropic_proxy.gateway.prices.check import decode_providers  # noqa: PLC0415
 
         self._identity, self.problem = _identify(self._file), ""
         try:
@@ -328,7 +328,7 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
     older than the list in use, and `ConfigurationError` if it cannot be stored. After an error, the proxy continues to
     use the present list.
     """
-    from anthropic_proxy.console.ledger.price_check import decode_providers  # noqa: PLC0415  # see `PriceSource.load`
+    from anthropic_proxy.gateway.prices.check import decode_providers  # noqa: PLC0415  # see `PriceSource.load`
 
     providers = decode_providers(content)
     dated_on = find_newest_date(content.decode(), today)
@@ -391,7 +391,7 @@ def _is_due(file: Path, days: int, now: float) -> bool:
         age, is_done = now - file.stat().st_mtime, file.read_text(encoding="utf-8") == "done"
     except FileNotFoundError:
         return True
-    pause = days * DAY_SECONDS
+    pause = days * _DAY_SECONDS
     return age < 0 or age >= (pause if is_done else min(pause, RETRY_SECONDS))
 
 

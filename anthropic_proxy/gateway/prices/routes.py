@@ -6,13 +6,13 @@ The prices come from `[prices]` in the configuration file or from the package `g
 
 from collections.abc import Iterator, Mapping
 
-from anthropic_proxy.console.ledger.price_updates import find_price_source, has_price_package
-from anthropic_proxy.console.ledger.prices import PriceList, TokenCounts
+from anthropic_proxy.engine.options.routes import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
-from anthropic_proxy.errors import ClientError, ConfigurationError
-from anthropic_proxy.gateway.settings import ConfiguredRoute, Settings
-from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
+from anthropic_proxy.gateway.prices.price_list import PriceList, TokenCounts
+from anthropic_proxy.gateway.prices.updates import find_price_source, has_price_package
+from anthropic_proxy.gateway.settings import Settings
 
 EXTRA = "prices"
 """Name of the optional dependency group that installs the package `genai-prices`."""

@@ -19,18 +19,20 @@ from anthropic_proxy.engine.exchange.call_building import resolve_target_limits
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.recording import start_recording
+from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
+from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_models
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, build_server_name
-from anthropic_proxy.engine.services import Services
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamTimeout
 from anthropic_proxy.gateway.readiness import describe_setup
+from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.request_feed import stream_request_events
-from anthropic_proxy.plugins import Client, Cost, HttpReply, LedgerState, ModelFeatures, Receipt, Setup, Store
+from anthropic_proxy.plugins import Cost, HttpReply, LedgerState, ModelFeatures, Setup, Store
 
 MAX_REPLY_BYTES = 1024 * 1024
 """Maximum bytes of a reply body by default. A larger reply raises `UpstreamError`."""

@@ -1,139 +1,84 @@
-"""`Services`: the objects that outlive one client request, such as connections, keys, the log and the model catalog.
+"""`Services`: the engine of a server process, with what the server and its plugins add.
 
 Each worker process has its own services. `open_services` builds them at the start and at each reload of the settings.
 It adds the objects of plugins, and at a reload also the state of the previous services. `build_services` builds
-services without plugins, and opens no connection. Functions `new_*` build one object each. `BackgroundWork` runs long
-computations in a thread, so that they do not block the event loop. `prefetch_tier_model_limits` queries the limits of
-the models for Claude tiers (opus …). Receipts are the records of finished requests.
+services without plugins, and opens no connection.
 """
 
-import asyncio
-import random
-import string
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any
 
-from msgspec import Struct, field, structs
+from msgspec import field, structs
 
-from anthropic_proxy.engine.platforms.heap import HeapTrimmer
+from anthropic_proxy.engine.engine import Engine, new_id
+from anthropic_proxy.engine.hooks import Monitor, Receipt
+from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource, load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
-from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
+from anthropic_proxy.engine.routing.health import FairQueue, slots_per_worker
 from anthropic_proxy.engine.routing.router import (
-    RouteCache,
     RoutingQuery,
     apply_capability_rules,
     build_route,
     should_query_ollama,
 )
 from anthropic_proxy.engine.routing.rules import RouteRules
-from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError
+from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.route_table import RouteTable
-from anthropic_proxy.gateway.settings import TIERS, Settings
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_references import read_key_again
 from anthropic_proxy.gateway.stores import open_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
 from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
-from anthropic_proxy.plugins import LedgerState, Plugin, Policy, Recorder, Store, Tracer
-
-_Arguments = TypeVarTuple("_Arguments")
-_Result = TypeVar("_Result")
-_BASE_62 = (string.digits + string.ascii_letters).encode()
-_ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
+from anthropic_proxy.plugins import LedgerState, Plugin, Store
 
 
-class BackgroundWork:
-    """Runner of long computations in a thread, one at a time, and of event-loop tasks that no request waits for."""
+class ServerMonitor(Monitor):
+    """Passes what the engine reports to the log, the queues of receipts, and the list of running requests."""
 
-    def __init__(self) -> None:
-        # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
-        self._free = asyncio.Semaphore(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(
+        self, log: Log, receipts: ReceiptQueues, in_progress: SharedRequestTable, heap_trimmer: HeapTrimmer
+    ) -> None:
+        self._log, self._receipts, self._in_progress, self._heap_trimmer = log, receipts, in_progress, heap_trimmer
 
-    def start_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task on the event loop, and keep a reference to it, because asyncio itself keeps only a weak one."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def start_exchange(self, receipt: Receipt) -> None:
+        self._receipts.feed.add_running(receipt)
 
-    async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
-        """Return the result of a function, computed in a thread after earlier computations have ended.
+    def name_model(self, number: int, model: str) -> None:
+        self._in_progress.set_model(number, model)
 
-        A cancelled computation still occupies the thread until it ends, because threads cannot be stopped.
-        """
-        await self._free.acquire()
-        computation = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-        computation.add_done_callback(lambda _: self._free.release())
-        return await asyncio.shield(computation)
+    def count_freed_bytes(self, size: int) -> None:
+        self._heap_trimmer.count_freed_bytes(size)
 
-    async def run_in_thread_if_large(
-        self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
-    ) -> _Result:
-        """Return the result of a function, computed in the thread if `is_large` is True, else at once."""
-        return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
+    def end_exchange(self, receipt: Receipt) -> None:
+        self._log.write_exchange(receipt)
+        self._receipts.queue_exchange_receipt(receipt)
 
 
-class Services(Struct, frozen=True, kw_only=True):
-    """All objects that outlive one request. A reload of the settings builds new ones.
+class Services(Engine, frozen=True, kw_only=True):
+    """All objects of one server process that outlive one request. A reload of the settings builds new ones.
 
     Requests that are running at a reload keep the old ones.
     """
 
     settings: Settings
     """Settings for which these services were built."""
-    catalog: Catalog
-    """Catalog of models: their limits and features, and the model lists of providers."""
-    credentials: Credentials
-    """API keys and tokens of the providers. Rejected keys are skipped for a time."""
-    observations: ModelObservations
-    """Facts about models learned from replies: changes that requests need, and corrections of token estimates."""
-    route_cache: RouteCache = field(default_factory=RouteCache)
-    """Cache of routes (targets by requested model) of recent requests."""
-    route_rules: RouteRules | None = None
-    """Compiled routes of the configuration file, which come before the model mapping. None: there are none."""
-    route_prices: Mapping[str, float] = {}
-    """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
-    circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
-    """One circuit breaker per upstream host. An open circuit breaker blocks calls after repeated failures."""
-    retry_budget: RetryBudget = field(default_factory=RetryBudget)
-    """Limit on the share of retries among upstream calls."""
-    queue: FairQueue
-    """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
-    background: BackgroundWork = field(default_factory=BackgroundWork)
-    """Thread for long computations, such as decoding a large request, and owner of background tasks."""
     owned_transports: Transports | None = None
     """Owner of `transports`, which is closed with the services. None: another object closes the transports."""
-    transports: Mapping[str, Transport]
-    """Name of a transport (`http`, `demo`) → transport: the object that sends requests to providers."""
     log: Log
     """Log of the proxy, in which keys are masked."""
-    web_fetch: WebFetch | None = None
-    """Function that fetches web pages and URLs for a model. None: `FETCH_URLS` is off."""
-    web_search: WebSearch | None = None
-    """Function that runs web searches for a model. None: `SEARCH_URL` is not set."""
-    new_id: Callable[[str], str]
-    """Function that returns a new identifier with the given beginning: `new_id("msg_")`."""
-    clock: Callable[[], float]
-    """Function that returns the time in seconds since the epoch."""
     started_at: float = field(default_factory=time.time)
     """Time at which this server process started, in seconds since the epoch. A reload keeps it."""
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    """Function that waits the given number of seconds, before a retry."""
-    policies: Sequence[Policy] = ()
-    """Access rules of plugins, which identify clients and reject requests."""
-    recorders: Sequence[Recorder] = ()
-    """Receivers of the bytes of exchanges, from plugins. Empty: no bytes are recorded."""
-    tracer: Tracer | None = None
-    """Source of trace ids for requests, from a plugin. None: traces are off."""
     receipts: ReceiptQueues
     """Queues by which observers of plugins receive the records of finished requests."""
     routes: RouteTable = field(default_factory=RouteTable)
@@ -142,9 +87,9 @@ class Services(Struct, frozen=True, kw_only=True):
     """Function that returns the state of the ledger, the database of requests. None: requests are not stored."""
     store: Store = field(default_factory=MemoryStore)
     """Limits, budgets and values that workers or instances share."""
-    heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
+    heap_trimmer: HeapTrimmer
     """Object that returns freed memory of this process to the system. A reload keeps it."""
-    in_progress: SharedRequestTable = field(default_factory=SharedRequestTable)
+    in_progress: SharedRequestTable
     """List of the running client requests, which is logged if this process stops responding."""
 
     async def close(self) -> None:
@@ -189,7 +134,8 @@ async def open_services(
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         in_progress=in_progress or services.in_progress,
     )
-    services = _restore_state(services, previous)
+    monitor = ServerMonitor(log, services.receipts, services.in_progress, services.heap_trimmer)
+    services = _restore_state(structs.replace(services, monitor=monitor), previous)
     if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
         await services.catalog.refresh_listing(find_registry(settings).local.name)
     return services
@@ -240,15 +186,6 @@ def new_log(settings: Settings) -> Log:
     )
 
 
-def new_id(prefix: str) -> str:
-    """Return a new unique identifier: the prefix, then 24 random letters and digits.
-
-    Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`. Do not use an id as
-    a secret, because its random numbers can be predicted.
-    """
-    return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
-
-
 def prefetch_tier_model_limits(services: Services) -> None:
     """Query the limits of the models for Claude tiers (opus …) in the background, before a request needs them."""
     for tier in TIERS:
@@ -274,7 +211,7 @@ def build_services(
 
     Their store is in memory, and they contain no objects of plugins.
     """
-    credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls
+    credentials, limit = Credentials(settings, tokens, read_key=read_key_again), settings.max_upstream_calls
     credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
     listings = {
         row.name: OllamaModelSource(
@@ -287,6 +224,7 @@ def build_services(
         for row in find_registry(settings)
         if row.uses_installed_models
     }
+    receipts, in_progress, heap_trimmer = receipts or ReceiptQueues(log), SharedRequestTable(), HeapTrimmer()
     return Services(
         settings=settings,
         catalog=Catalog(sources=listings),
@@ -298,7 +236,10 @@ def build_services(
         log=log,
         new_id=new_id,
         clock=time.time,
-        receipts=receipts or ReceiptQueues(log),
+        receipts=receipts,
+        in_progress=in_progress,
+        heap_trimmer=heap_trimmer,
+        monitor=ServerMonitor(log, receipts, in_progress, heap_trimmer),
     )
 
 
@@ -308,7 +249,7 @@ def require_route_prices(settings: Settings) -> Settings:
     Raises `ConfigurationError` otherwise.
     """
     if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.console.ledger.route_prices import require_known_prices  # noqa: PLC0415  # imports the price list
+        from anthropic_proxy.gateway.prices.routes import require_known_prices  # noqa: PLC0415  # imports the price list
 
         require_known_prices(settings)
     return settings
@@ -320,7 +261,7 @@ def _build_routing(settings: Settings) -> dict[str, Any]:
         return {}
     prices: Mapping[str, float] = {}
     if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.console.ledger.route_prices import find_typical_request_prices  # noqa: PLC0415  # imports the price list
+        from anthropic_proxy.gateway.prices.routes import find_typical_request_prices  # noqa: PLC0415  # imports the price list
 
         prices = find_typical_request_prices(settings)
     return {"route_rules": RouteRules(settings.routes), "route_prices": prices}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from anthropic_proxy.console.ledger.price_updates import LoadedPrices, find_price_source
 from anthropic_proxy.engine.providers import Provider
-from anthropic_proxy.engine.routing.router import find_base_url
+from anthropic_proxy.engine.providers.servers import find_base_url
 from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_source
 from anthropic_proxy.gateway.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_service_tier
 
 if TYPE_CHECKING:

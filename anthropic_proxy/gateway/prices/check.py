@@ -16,7 +16,7 @@ from genai_prices import types
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import _providers_from_raw
 
-from anthropic_proxy.console.ledger.price_updates import MAX_PRICE_BYTES, InvalidPrices
+from anthropic_proxy.gateway.prices.updates import MAX_PRICE_BYTES, InvalidPrices
 
 MAX_DOLLARS = Decimal(1_000_000)
 """Highest plausible price of a unit of tokens or requests, in US dollars."""

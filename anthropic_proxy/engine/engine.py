@@ -1,0 +1,141 @@
+"""`Engine`: the objects that outlive one request, such as options, keys, the model catalog and connections.
+
+The server builds a subclass at its start and at each reload of the settings (`gateway.services`). `build_engine` builds
+one for a program that has no server.
+"""
+
+import asyncio
+import logging
+import random
+import string
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar, TypeVarTuple
+
+from msgspec import Struct, field
+
+from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Monitor, Policy, Recorder, Tracer, ValueStore
+from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget
+from anthropic_proxy.engine.routing.router import RouteCache
+from anthropic_proxy.engine.routing.rules import RouteRules
+from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
+from anthropic_proxy.engine.wires.contract import Transport
+
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
+_BASE_62 = (string.digits + string.ascii_letters).encode()
+_ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
+
+
+class BackgroundWork:
+    """Runner of long computations in a thread, one at a time, and of event-loop tasks that no request waits for."""
+
+    def __init__(self) -> None:
+        # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
+        self._free = asyncio.Semaphore(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task on the event loop, and keep a reference to it, because asyncio itself keeps only a weak one."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+        """Return the result of a function, computed in a thread after earlier computations have ended.
+
+        A cancelled computation still occupies the thread until it ends, because threads cannot be stopped.
+        """
+        await self._free.acquire()
+        computation = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        computation.add_done_callback(lambda _: self._free.release())
+        return await asyncio.shield(computation)
+
+    async def run_in_thread_if_large(
+        self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
+    ) -> _Result:
+        """Return the result of a function, computed in the thread if `is_large` is True, else at once."""
+        return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
+
+
+class LibraryLog:
+    """Log of an engine without a server: the logger `anthropic_proxy` of the module `logging`."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("anthropic_proxy")
+        self._written: set[str] = set()
+
+    def write_once(self, text: str, level: LogLevel = "info") -> None:
+        if text not in self._written:
+            self._written.add(text)
+            self._logger.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text)
+
+    def write_warning(self, text: str) -> None:
+        self._logger.warning("%s", text)
+
+    def write_traceback(self, request_id: str) -> None:
+        self._logger.exception("request %s failed", request_id)
+
+
+class Engine(Struct, frozen=True, kw_only=True):
+    """All objects that outlive one request. Changed options need a new engine; running requests keep the old one."""
+
+    settings: EngineOptions
+    """Options for which this engine was built."""
+    catalog: Catalog
+    """Catalog of models: their limits and features, and the model lists of providers."""
+    credentials: Credentials
+    """API keys and tokens of the providers. Rejected keys are skipped for a time."""
+    observations: ModelObservations
+    """Facts about models learned from replies: changes that requests need, and corrections of token estimates."""
+    route_cache: RouteCache = field(default_factory=RouteCache)
+    """Cache of routes (targets by requested model) of recent requests."""
+    route_rules: RouteRules | None = None
+    """Compiled routes of the configuration file, which come before the model mapping. None: there are none."""
+    route_prices: Mapping[str, float] = {}
+    """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
+    circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
+    """One circuit breaker per upstream host. An open circuit breaker blocks calls after repeated failures."""
+    retry_budget: RetryBudget = field(default_factory=RetryBudget)
+    """Limit on the share of retries among upstream calls."""
+    queue: FairQueue
+    """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
+    background: BackgroundWork = field(default_factory=BackgroundWork)
+    """Thread for long computations, such as decoding a large request, and owner of background tasks."""
+    transports: Mapping[str, Transport]
+    """Name of a transport (`http`, `demo`) → transport: the object that sends requests to providers."""
+    web_fetch: WebFetch | None = None
+    """Function that fetches web pages and URLs for a model. None: `FETCH_URLS` is off."""
+    web_search: WebSearch | None = None
+    """Function that runs web searches for a model. None: `SEARCH_URL` is not set."""
+    new_id: Callable[[str], str]
+    """Function that returns a new identifier with the given beginning: `new_id("msg_")`."""
+    clock: Callable[[], float]
+    """Function that returns the time in seconds since the epoch."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Function that waits the given number of seconds, before a retry."""
+    policies: Sequence[Policy] = ()
+    """Access rules of plugins, which identify clients and reject requests."""
+    recorders: Sequence[Recorder] = ()
+    """Receivers of the bytes of exchanges, from plugins. Empty: no bytes are recorded."""
+    tracer: Tracer | None = None
+    """Source of trace ids for requests, from a plugin. None: traces are off."""
+    store: ValueStore = field(default_factory=MemoryValues)
+    """Values that expire, such as sticky targets of routes."""
+    log: EngineLog = field(default_factory=LibraryLog)
+    """Log for what an engineer should know. It masks the keys of the options."""
+    monitor: Monitor = Monitor()
+    """Receives the receipts of exchanges."""
+
+
+def new_id(prefix: str) -> str:
+    """Return a new unique identifier: the prefix, then 24 random letters and digits.
+
+    Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`. Do not use an id as
+    a secret, because its random numbers can be predicted.
+    """
+    return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()

@@ -1,0 +1,71 @@
+"""Providers of the configuration file, after its checks: tables `[providers.NAME]`."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+
+class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
+    """Limits, features and API deviations of the models of one configured provider that match a pattern."""
+
+    pattern: str
+    """`fnmatch` pattern of model ids, as in the file. Case is ignored."""
+    capabilities: Mapping[str, object]
+    """Field of `ModelTable` → value, without `dialect` and without fields that are not set."""
+    dialect: Mapping[str, object]
+    """Dialect field → value as in the file. The registry (`engine.providers`) checks the names and types."""
+
+
+class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
+    """A checked `[providers.NAME]` table of the configuration file. Its API keys are in `Settings.keys`.
+
+    Objects are compared and hashed by identity, because the mappings in their fields cannot be hashed for caches.
+    """
+
+    name: str
+    """Name of the provider, from `[providers.NAME]`. It is the prefix of model ids."""
+    base_url: str
+    """Base URL of the server, without a trailing slash."""
+    wire: str
+    """API of the server: `chat`, `responses` and others. `engine.providers` checks the name."""
+    has_key: bool
+    """True if the table of the provider has an `api_key`."""
+    has_key_command: bool = False
+    """True if the output of a command is the key. Such a key may be another one at each start or reload."""
+    known_models: Sequence[str]
+    """Model ids of the table, without patterns, in the order of the file."""
+    models: Sequence[ConfiguredModel]
+    """Limits and deviations by pattern, in the order of the file. A later match overrides an earlier one."""
+    dialect: Mapping[str, object]
+    """Dialect field → value as in the file. The registry (`engine.providers`) checks the names and types."""
+    json_text: str
+    """The table as JSON text, by which a reload finds changes. Contains no key."""
+
+    def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
+        """Return the values in this table for the API (`wire`), the dialect and the models.
+
+        The key of each value is its path within the table, such as `("models", "qwen3-*", "max_output")`. Lists of
+        settings show the values with their lines in the file.
+        """
+        details: dict[tuple[str, ...], object] = {("wire",): self.wire}
+        details |= {("dialect", name): value for name, value in self.dialect.items()}
+        for model in self.models:
+            place = ("models", model.pattern)
+            details |= {(*place, name): value for name, value in model.capabilities.items()}
+            details |= {(*place, "dialect", name): value for name, value in model.dialect.items()}
+        return details
+
+    def format_setting_name(self, field: str) -> str:
+        """Return the full name of a setting of this provider, such as `wire of [providers.vllm]` for `wire`."""
+        # also a key of `Settings.origins`
+        return f"{field} of [providers.{self.name}]"
+
+    @property
+    def base_url_setting(self) -> str:
+        """Full name of the setting `base_url`, for messages and `Settings.origins`: `base_url of [providers.NAME]`."""
+        return self.format_setting_name("base_url")
+
+    @property
+    def api_key_setting(self) -> str:
+        """Full name of the setting `api_key`, for messages and `Settings.origins`: `api_key of [providers.NAME]`."""
+        return self.format_setting_name("api_key")

@@ -1,0 +1,93 @@
+"""The server, the base URL and the key of a provider with the present options."""
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT, AnyWireConfig, Provider, ServerOverride
+
+
+def find_server_override(provider: Provider, settings: EngineOptions) -> ServerOverride | None:
+    """Return the registry entry of the server that the base URL setting of a provider selects.
+
+    None: no setting, the provider's own server, or a server without an entry.
+    """
+    base_url = settings.base_urls.get(provider.name)
+    return None if base_url is None or not provider.servers else _match_server(provider, base_url)
+
+
+@lru_cache(maxsize=64)
+def _match_server(provider: Provider, base_url: str) -> ServerOverride | None:
+    url = urlsplit(base_url)
+    if url.hostname == urlsplit(provider.base_url).hostname:
+        return None
+    location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
+    return next(
+        (
+            server
+            for server in provider.servers
+            if any(fnmatchcase(location, pattern) for pattern in server.url_patterns)
+        ),
+        None,
+    )
+
+
+def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions) -> str:
+    """Return the base URL at which a provider offers the API that `config` describes, without a trailing slash.
+
+    If no setting names the Google Cloud project, the URL contains the placeholder `UNKNOWN_PROJECT` instead.
+    """
+    base_url = settings.base_urls.get(provider.name)
+    if base_url is None:
+        location = settings.vertex_location
+        regional = (url for pattern, url in provider.regional_urls if fnmatchcase(location, pattern))
+        base_url = next(regional, provider.base_url)
+    elif provider.default_url_path and not urlsplit(base_url).path:
+        base_url += provider.default_url_path
+    if provider.project_url_path:
+        if "/projects/" not in base_url:
+            base_url += provider.project_url_path
+        project = settings.vertex_project or UNKNOWN_PROJECT
+        base_url = base_url.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
+    for suffix, replacement in config.url_suffixes:
+        if base_url.endswith(suffix):
+            return base_url.removesuffix(suffix) + replacement
+    return base_url
+
+
+def build_server_name(provider: Provider, base_url: str) -> str:
+    """Return the provider and the host as one text, such as `openai api.openai.com`.
+
+    Facts about the models of a server are stored under this text.
+    """
+    return f"{provider.name} {urlsplit(base_url).netloc.rpartition('@')[2]}"
+
+
+def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
+    """Return an error text with a remedy if a provider has no key but requires one. "": no key is missing."""
+    if provider.key_source == "google":
+        chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
+        if chosen or settings.vertex_project or settings.google_credentials_file:
+            return ""
+        return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. Set it in .env or in the environment."
+    if problem := settings.key_problems.get(provider.name):
+        return f"{provider.prefix} has no key: {problem}"
+    own_server = provider.key_required == "own_address" and provider.name in settings.base_urls
+    if provider.key_variable is None or provider.key_required == "never" or own_server:
+        return ""
+    if provider.accepts_client_credential and not settings.requires_client_key():
+        return ""  # the credential of the client is forwarded
+    if settings.keys.get(provider.name):
+        return ""
+    if provider.is_configured:
+        origin = settings.origins.get(provider.base_url_variable or "", "").replace(" line ", ", line ")
+        variable = f"{provider.name.upper().replace('-', '_')}_API_KEY"
+        return (
+            f"{provider.prefix} has no key: {provider.title} requires one. "
+            f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'
+        )
+    return (
+        f"{provider.prefix} has no key: {provider.key_variable} is not set. "
+        "Set it in .env or in the environment and start the proxy again."
+    )

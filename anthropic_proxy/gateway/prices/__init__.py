@@ -1,0 +1,1 @@
+"""Prices of models: from the package `genai-prices`, its updates, and the tables `[prices]`."""
