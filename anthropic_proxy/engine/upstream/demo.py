@@ -30,13 +30,10 @@ CHUNK_INTERVAL_SECONDS = 0.01
 
 
 class DemoResponse:
-    """Response of the demo, which is produced while it is read.
-
-    `chunk_interval_seconds` is the pause before each chunk.
-    """
+    """It is produced while it is read."""
 
     body_received = False
-    """Always False: whether the body has ended is not known before `DemoResponse.read` returns its end."""
+    """Not known before `read` returns the end."""
 
     def __init__(
         self, status: int, content_type: str, chunks: Iterable[bytes], chunk_interval_seconds: float = 0.0
@@ -63,11 +60,7 @@ def new_demo_transport(
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
-    """Return the function that passes a request to the demo and returns its reply.
-
-    Some replies mention `setup_variables`, the settings that configure a real provider. `chunk_interval_seconds` is the
-    pause before each chunk of a stream. `new_id` returns a new id that begins with its argument.
-    """
+    """Texts mention `setup_variables`, which configure a real provider. `new_id` gets the beginning of an id."""
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
         return _respond(request, setup_variables, chunk_interval_seconds, new_id, int(clock()))
@@ -109,11 +102,8 @@ _REMINDER_TAGS = ("system-reminder", "local-command-caveat", "local-command-stdo
 
 
 class OfferedTool(Struct, frozen=True):
-    """A function tool that the Chat Completions request offers to the model."""
-
     name: str
     input_schema: Mapping[str, Any]
-    """JSON Schema of the arguments, decoded."""
 
 
 class ToolCall(Struct, frozen=True):
@@ -121,29 +111,25 @@ class ToolCall(Struct, frozen=True):
 
     name: str
     arguments: Any
-    """Decoded JSON value of the arguments."""
 
 
 class DemoRequest(Struct, kw_only=True):
-    """A decoded Chat Completions request, with only the fields on which the demo's replies depend."""
-
     model: str
     tools: Sequence[OfferedTool]
     tool_choice: str
     """Choice of the client: `auto`, `none`, `required`, or one tool as `tool:<name>`."""
     max_reply_tokens: int | None
-    """Maximum size of the demo reply in tokens. None: no limit."""
+    """None: no limit."""
     stream: bool
     includes_usage: bool
     """True if a stream ends with a chunk of token counts."""
     requires_json: bool
-    """True if the reply must be JSON."""
     reply_schema: Any
-    """JSON Schema of the reply, decoded. None: no schema."""
+    """None: no schema."""
     last_user_text: str = ""
     """Last text of the user, without sections that the client adds."""
     working_directory: str = ""
-    """Working directory of the client, as the client's messages state it. "": not stated."""
+    """Empty: the client's messages state none."""
     tool_calls: list[ToolCall] = field(default_factory=list)
     """Tool calls of the model since its last message without a tool call, in order."""
     tool_results: list[tuple[str, str]] = field(default_factory=list)
@@ -155,7 +141,7 @@ class DemoRequest(Struct, kw_only=True):
 
 
 def decode_request(body: bytes) -> DemoRequest:
-    """Decode the body of a Chat Completions request. Raises `msgspec.DecodeError` if it is not a JSON object."""
+    """Raises `msgspec.DecodeError` if the body is not a JSON object."""
     fields = msgspec.json.decode(body, type=dict[str, Any])
     functions = [entry["function"] for entry in fields.get("tools") or () if "function" in entry]
     choice = fields.get("tool_choice") or "auto"
@@ -207,10 +193,7 @@ def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
 
 
 def remove_tagged_sections(text: str) -> str:
-    """Return a user text without the sections that Claude Code adds in tags, such as `<system-reminder>`.
-
-    A tag without an end tag is kept.
-    """
+    """A tag without an end tag is kept."""
     for tag in _REMINDER_TAGS:
         first, *others = text.split(f"<{tag}>")
         kept = [first]
@@ -222,9 +205,7 @@ def remove_tagged_sections(text: str) -> str:
 
 
 MAX_REPEATED_TOOL_RESULTS = 8
-"""Maximum number of tool results that one demo reply repeats."""
 MAX_TOOL_RESULT_CHARACTERS = 1_500
-"""Maximum characters of each repeated tool result. A longer result is cut."""
 _ERROR_MARK = "[tool error]"
 _FINAL_TOOL = "StructuredOutput"
 """Tool by which Claude Code requests structured output. Claude Code treats a reply without this call as an error."""
@@ -236,11 +217,7 @@ class DemoReply(Struct, frozen=True):
 
 
 def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
-    """Return the content of the demo's reply to a request.
-
-    Texts about the demo mention `setup_variables`, the settings that configure a real provider. Raises
-    `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large.
-    """
+    """Raises `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large."""
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
         forced = _force(request, call)
@@ -312,10 +289,7 @@ MAX_STREAM_FRAGMENTS = 300
 def encode_reply(
     reply: DemoReply, request: DemoRequest, shared_fields: Mapping[str, Any], call_id: str
 ) -> Iterator[bytes]:
-    """Return the response body in chunks: the events of a stream, or one JSON object.
-
-    `shared_fields` has fields that every chunk contains.
-    """
+    """The events of a stream, or one JSON object. Every chunk contains `shared_fields`."""
     limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)
     call: dict[str, Any] | None = None
@@ -377,36 +351,25 @@ def _encode_event(chunk: dict[str, Any]) -> bytes:
 MAX_DEFAULT_VALUE_NODES = 1_000
 """Maximum size of the default values for one JSON Schema, in nodes. A node is a key, a value or 64 characters."""
 MAX_DEFAULT_VALUE_STEPS = 20_000
-"""Maximum work on the default values for one JSON Schema, in steps: one for each node that is examined."""
 MAX_SCHEMA_DEPTH = 32
-"""Maximum nesting depth of a schema with default values. A deeper schema raises `WorkLimitExceeded`."""
+"""A deeper schema raises `WorkLimitExceeded`."""
 _TEXT = "demo"
 _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
 
 def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
-    """Return a call of `tool` with the arguments `given`. Other required arguments get default values.
-
-    Raises `WorkLimitExceeded` if the default values are too large.
-    """
+    """Other required arguments get default values. Raises `WorkLimitExceeded` if these are too large."""
     value = _Defaults(f"tools.{tool.name}.input_schema", tool.input_schema).fill(tool.input_schema, 0, given)
     return ToolCall(tool.name, {**value, **given} if isinstance(value, dict) else given)
 
 
 def build_default_value(field: str, schema: Any) -> Any:
-    """Return a default value of the type that a JSON Schema requires.
-
-    `field` is the path of the schema for errors. Raises `WorkLimitExceeded` if the value is too large.
-    """
+    """`field` is the path of the schema for errors. Raises `WorkLimitExceeded`."""
     return _Defaults(field, schema).fill(schema, 0)
 
 
 class _Defaults:
-    """Builder of default values for a JSON Schema (`root`), for required arguments that the user's text does not
-    contain.
-
-    A value has the stated type and is not below a stated minimum. Patterns, formats and other keywords are ignored.
-    """
+    """A value has the stated type and is not below a stated minimum. Patterns, formats and the like are ignored."""
 
     def __init__(self, field: str, root: Any) -> None:
         self._budget = WorkBudget(
@@ -419,7 +382,7 @@ class _Defaults:
         self._root = root
 
     def fill(self, schema: Any, depth: int, given: Mapping[str, Any] | None = None) -> Any:
-        """Return the default value for a subschema. `given`: properties that the value does not need to contain."""
+        """`given`: properties that the value does not need to contain."""
         self._budget.require_allowed_depth(depth)
         self._budget.count_nodes(1)
         if not isinstance(schema, Mapping):
@@ -462,7 +425,7 @@ class _Defaults:
         return value
 
     def _follow(self, reference: str) -> Any:
-        """Return the schema at a JSON pointer into the root schema (`#/$defs/place`). None: no schema at that place."""
+        """Schema at a JSON pointer into the root schema (`#/$defs/place`). None: no schema at that place."""
         self._budget.count_steps(1 + len(reference))
         target = self._root
         for key in filter(None, reference.removeprefix("#").split("/")):
@@ -472,10 +435,7 @@ class _Defaults:
 
 
 def _stated(schema: Mapping[str, Any]) -> list[Any]:
-    """Return the value that a schema states by `const`, `default` or the first member of `enum`, in a list.
-
-    Empty list: the schema has none of the keywords.
-    """
+    """By `const`, `default` or the first member of `enum`, in a list. Empty: none of the keywords."""
     values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
     enum = schema.get("enum")
     return (values + enum[:1] if isinstance(enum, list) else values)[:1]
@@ -499,7 +459,7 @@ def _lower_bound(*limits: Any) -> Any:
 
 
 MAX_PROMPT_CHARACTERS = 300
-"""Maximum number of characters of a user text that is compared with the patterns. A longer text gets no tool call."""
+"""A longer text gets no tool call."""
 _START = (
     r"\s*(?:(?:please|now|then)\s+|(?:can|could|would) you\s+(?:please\s+)?)?"
     r"(?:use\s+(?:the\s+)?(?P<tool>\w+)(?:\s+tool)?\s+(?:to|and)\s+)?"
@@ -566,10 +526,7 @@ DEMO_TOOL_RULES = (
 
 
 def find_requested_call(request: DemoRequest) -> ToolCall | None:
-    """Return the tool call that the user's last text requests. None: no rule of the demo matches the text.
-
-    Also None if the client offers no suitable tool.
-    """
+    """None: no rule matches the user's last text, or the client offers no suitable tool."""
     prompt = request.last_user_text
     if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
         return None
@@ -588,17 +545,13 @@ def find_requested_call(request: DemoRequest) -> ToolCall | None:
 
 
 def _fill(template: str, text: str, directory: str) -> str:
-    """Return the value of an argument: `text` in the form that `template` requires.
-
-    The forms are unchanged text, text quoted for a shell, a path below `directory`, and a glob pattern.
-    """
+    """Unchanged text, text quoted for a shell, a path below `directory`, or a glob pattern, as `template` requires."""
     path = posixpath.normpath(posixpath.join(directory if directory.startswith("/") else "", text or "."))
     quoted, pattern = shlex.quote(text) if text else "", f"{text}/*" if text else "*"
     return template.format(text=text, quoted=quoted, path=text if text[:1] == "~" else path, pattern=pattern).strip()
 
 
 def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
-    """Return the name of the first string property of a tool that `arguments` contains. "": no such property."""
     properties = tool.input_schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")

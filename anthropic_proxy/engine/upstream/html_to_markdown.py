@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 MAX_HTML_CHARACTERS = 2 * 1024 * 1024
-"""Maximum characters of HTML that are converted. The remainder is cut, and the text ends with a note."""
+"""The remainder is cut, and the text ends with a note."""
 _CHUNK_CHARACTERS = 64 * 1024
 _TRUNCATION_NOTE = "[the page goes on]"
 _MIN_MAIN_CHARACTERS = 200
-"""Minimum number of characters in the HTML element `main`. A page with a shorter `main` is converted completely."""
+"""A page with a shorter `main` is converted completely."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -35,25 +35,18 @@ _SPACES = re.compile(r"[ \t\r\n\f\v]+")
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _LINKED = ("http", "https", "mailto")
 _MAX_INDENTATION = 6
-"""Maximum number of indentation levels of lists and quotes in the Markdown text."""
 _MAX_URL_CHARACTERS = 1024 * 1024
 """Maximum characters of all URLs in one page. A long `base` lengthens every relative link."""
 
 
 class PageText(NamedTuple):
-    """Title of an HTML page, and its visible text as Markdown."""
-
     title: str
-    """Title of the HTML page. "": no title."""
+    """Empty: no title."""
     markdown: str
-    """Visible text of the page as Markdown."""
 
 
 def main(input_value: dict[str, str]) -> PageText | None:
-    """Convert one HTML page to Markdown, as the entry point of a separate process.
-
-    `input_value` has the page as `html`, and its `url`. Return None if lxml is not installed.
-    """
+    """`input_value` has the page as `html`, and its `url`. Return None if lxml is not installed."""
     try:
         return convert_html(input_value["html"], input_value["url"])
     except ModuleNotFoundError:
@@ -61,7 +54,7 @@ def main(input_value: dict[str, str]) -> PageText | None:
 
 
 def convert_html(html: str, url: str) -> PageText:
-    """Return the title and the Markdown text of an HTML page. Relative links are completed with its `url`."""
+    """Relative links are completed with `url`."""
     if not html.strip():
         return PageText("", "")
     from lxml import etree  # type: ignore[import-untyped]  # noqa: PLC0415  # only required by the program
@@ -98,7 +91,6 @@ class _Page:
         """URL of the open link, and the index in the current line at which the link text begins. None: no link is
         open."""
         self._url_characters = 0
-        """Number of characters of all URLs in the page so far."""
         self._main: list[int] = []
         """Index of the first Markdown line of the HTML element `main`, and of the line after its end. []: no `main` so
         far."""
@@ -286,7 +278,7 @@ class _Page:
         return "> " * min(self._quotes, _MAX_INDENTATION)
 
     def _break(self, *, loose: bool = True) -> None:
-        """End the current line of Markdown. `loose`: True to append an empty line."""
+        """`loose`: True to append an empty line."""
         if self._verbatim:
             return
         if self._link:

@@ -27,9 +27,8 @@ Result = TypeVar("Result")
 
 class LiteLLMLibrary(Struct, frozen=True):
     acompletion: Callable[..., Coroutine[Any, Any, Any]]
-    """Async function of LiteLLM that sends a Chat Completions request."""
     base_exception: type[Exception]
-    """Base class of LiteLLM's exceptions. LiteLLM inherits it from the OpenAI SDK."""
+    """LiteLLM inherits it from the OpenAI SDK."""
 
 
 class LiteLLMThread:
@@ -41,10 +40,7 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the thread. If the caller is cancelled, so is the coroutine.
-
-        Raises `RuntimeError` if the system has no thread left.
-        """
+        """If the caller is cancelled, so is the coroutine. Raises `RuntimeError` if the system has no thread left."""
         if self._loop is None:
             try:
                 self._loop = _start_loop()
@@ -54,17 +50,14 @@ class LiteLLMThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a coroutine without waiting for it. Coroutines start in the order of the calls."""
+        """Coroutines start in the order of the calls."""
         if self._loop is None:
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_library(self, model: str) -> LiteLLMLibrary:
-        """Import LiteLLM and return its functions. Call this in the LiteLLM thread.
-
-        Raises `MissingExtra` if LiteLLM is not installed.
-        """
+        """Call this in the LiteLLM thread. Raises `MissingExtra` if LiteLLM is not installed."""
         if self._library is None:
             self._export_variables()
             try:
@@ -98,7 +91,6 @@ def _start_loop() -> asyncio.AbstractEventLoop:
 
 
 def _set_options(library: Any) -> None:
-    """Set the global options of LiteLLM: no telemetry, callbacks, cache or printed advice."""
     library.telemetry = False
     library.callbacks, library.success_callback, library.failure_callback = [], [], []
     library.cache = None
@@ -127,10 +119,7 @@ _ALWAYS: dict[str, Any] = {
 
 
 def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
-    """Return the arguments of LiteLLM's function `acompletion` for a Chat Completions request body.
-
-    `timeout` is the maximum time without data from the provider, in seconds.
-    """
+    """`timeout` is the maximum time without data from the provider, in seconds."""
     arguments: dict[str, Any] = msgspec.json.decode(body)
     for message in arguments["messages"]:
         details = message.pop("reasoning_details", None)
@@ -142,17 +131,13 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
 
 
 class ReplyConverter:
-    """Converts the Python objects that LiteLLM returns for one reply to JSON of Chat Completions.
-
-    LiteLLM returns one object for a complete reply, or one object for each chunk of a stream.
-    """
+    """LiteLLM returns one object for a complete reply, or one for each chunk of a stream."""
 
     def __init__(self) -> None:
         self._blocks = 0
         """Number of thinking blocks that are complete. It is the index of the current thinking block."""
 
     def convert_to_chat_completion(self, reply: Any) -> dict[str, Any]:
-        """Return a reply of LiteLLM, or a chunk of a stream, as decoded JSON of the Chat Completions format."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = reply.model_dump(mode="json", exclude_none=True, warnings=False)
         for choice in fields.get("choices", ()):
@@ -209,7 +194,7 @@ class LiteLLMResponse:
     """Call `start_call` in the LiteLLM thread, the other methods in the caller's event loop."""
 
     body_received = False
-    """Always False: LiteLLM does not report the end of a body before `read` returns it."""
+    """LiteLLM does not report the end of a body before `read` returns it."""
 
     def __init__(self, engine: LiteLLMThread) -> None:
         self.status = 200
@@ -222,10 +207,7 @@ class LiteLLMResponse:
         self._ended = False
 
     async def start_call(self, arguments: dict[str, Any]) -> None:
-        """Call LiteLLM, and wait until the first chunk or the complete body of the reply has arrived.
-
-        Raises `UpstreamUnreachable` if no provider replied.
-        """
+        """Wait for the first chunk or the complete body. Raises `UpstreamUnreachable` if no provider replied."""
         library = self._library = self._engine.load_library(arguments["model"])
         try:
             reply = await library.acompletion(**arguments)
@@ -272,10 +254,7 @@ class LiteLLMResponse:
         return b"data: " + msgspec.json.encode(self._converter.convert_to_chat_completion(chunk)) + b"\n\n"
 
     def _has_invented_finish_reason(self, chunk: Any) -> bool:
-        """Return True if the finish reason of a chunk comes from LiteLLM and not from the provider.
-
-        The provider then ended its stream early: LiteLLM ends every stream with a finish reason, by default `stop`.
-        """
+        """LiteLLM ends every stream with a finish reason, by default `stop`, also if the provider ended it early."""
         if not any(choice.finish_reason for choice in chunk.choices):
             return False
         names = ("received_finish_reason", "intermittent_finish_reason")
@@ -305,23 +284,15 @@ _ADVICE = re.compile(
 
 
 class LiteLLMFailure(Struct, frozen=True, kw_only=True):
-    """A failed call through LiteLLM: HTTP status, error object and headers of the provider's response."""
-
     status: int
-    """HTTP status of the provider's response, as LiteLLM reports it."""
     error_object: dict[str, Any]
     """Error of the provider, with the fields `message`, `type`, `param` and `code` of OpenAI's errors."""
     headers: Mapping[str, str] = {}
-    """Response headers of the provider, names in lower case."""
     connection_error: UpstreamUnreachable | None = None
     """Error to raise if the connection failed. None: the provider replied."""
 
 
 def decode_exception(error: Exception) -> LiteLLMFailure:
-    """Return the provider's error that caused a LiteLLM exception: its status, error object and headers.
-
-    If the connection to the provider failed, `connection_error` is set too.
-    """
     inner = getattr(error, "original_exception", None)  # errors within a stream are wrapped
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
         error = inner
@@ -352,10 +323,7 @@ def _unreachable(text: str) -> UpstreamUnreachable:
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
-    """Return the error of a failed call as a JSON body in OpenAI's format.
-
-    The additional field `status_code` has the HTTP status.
-    """
+    """The additional field `status_code` has the HTTP status."""
     return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
 
 

@@ -32,7 +32,6 @@ class Transports:
     ) -> None:
         self._settings = settings
         self._setup_variables = setup_variables
-        """Names of settings that configure a provider. Replies of the demo mention these settings."""
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
@@ -43,17 +42,12 @@ class Transports:
         self._engine: LiteLLMThread | None = None
         self._litellm: LiteLLMTransport | None = None
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
-        """Environment variables that were set for LiteLLM. Objects for later versions of the settings share this
-        dictionary."""
+        """Set for LiteLLM. Objects for later versions of the settings share this dictionary."""
         self.running_exchanges = 0
-        """Number of client requests that run with these transports."""
         self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
-        """Return the functions that send a request to a provider, by name: `http`, `litellm` and `demo`.
-
-        `Provider.transport` has the name for a provider.
-        """
+        """`http`, `litellm` and `demo`, the values of `Provider.transport`."""
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
@@ -62,12 +56,12 @@ class Transports:
 
     @property
     def web_fetch(self) -> WebFetch | None:
-        """Function that fetches a web page for a model. None: the settings disable web fetch."""
+        """None: the settings disable web fetch."""
         return self._fetch_url if self._settings.fetch_urls else None
 
     @property
     def web_search(self) -> WebSearch | None:
-        """Function that runs a web search for a model. None: the settings name no search service."""
+        """None: the settings name no search service."""
         url, service = self._settings.search_url, self._settings.search
         if url is not None:
             return SearxngClient(self._http.send, url).search
@@ -147,7 +141,7 @@ class Transports:
 
 
 def _new_search(send: Transport, service: SearchService) -> WebSearch:
-    """Return the search function of a service of the configuration file. Without its key, each search fails."""
+    """Without its key, each search fails."""
     if service.base_url is not None and service.service == "searxng":
         return SearxngClient(send, service.base_url, setting="base_url of [search]").search
     if service.key is None:

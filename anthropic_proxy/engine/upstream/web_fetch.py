@@ -44,15 +44,11 @@ __all__ = ["PageFetcher"]
 NameLookup = Callable[..., Sequence[AddressInfo]]
 """Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
 _LOOKUP_THREADS = 4
-"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay those of
-providers."""
+"""Separate, so that slow lookups do not delay those of providers."""
 
 
 class GuardedDialer:
-    """Opens TCP connections to public addresses only, for URLs that clients or models choose.
-
-    Addresses in `allowed_networks` are permitted too. `lookup` looks up host names.
-    """
+    """For URLs that clients or models choose. Addresses in `allowed_networks` are permitted too."""
 
     def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
@@ -72,10 +68,7 @@ class GuardedDialer:
         return opened
 
     async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Look up a host and return its addresses, if all are public or in an allowed network.
-
-        Raises `WebFetchFailed` for a private address, `OSError` for an unknown host.
-        """
+        """Raises `WebFetchFailed` for a private address, `OSError` for an unknown host."""
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM
         if origin.has_host_name:
@@ -89,7 +82,7 @@ class GuardedDialer:
         return infos
 
     def close(self) -> None:
-        """End the threads for name lookups, without waiting for running lookups."""
+        """Running lookups are not awaited."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
@@ -102,7 +95,6 @@ class GuardedDialer:
 
 
 def private_address_error(host: str) -> WebFetchFailed:
-    """Return the error for a web fetch that is rejected because the host has a private address."""
     return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
 
 
@@ -111,13 +103,12 @@ def _new_socket(info: AddressInfo) -> socket.socket:
 
 
 FETCH_TIMEOUT_SECONDS = 5.0
-"""Maximum number of seconds for one fetch: name lookups, connections, redirects and the body."""
+"""Name lookups, connections, redirects and the body."""
 MAX_PAGE_BYTES = 20 * 1024 * 1024
-"""Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
+"""After decompression. A larger page is rejected with `content_too_large`."""
 MAX_REDIRECTS = 5
-"""Maximum number of redirects of one fetch."""
 MAX_CONCURRENT_FETCHES = 16
-"""Maximum number of concurrent fetches of one process. Further fetches wait."""
+"""Further fetches wait."""
 _TEXT_THREADS = 2
 HTML_CONVERTER = SandboxedProgram(
     path=html_to_markdown.__file__,
@@ -126,8 +117,7 @@ HTML_CONVERTER = SandboxedProgram(
     memory_bytes=512 * 1024 * 1024,
     imports_packages=True,
 )
-"""Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page. It is
-not included in `FETCH_TIMEOUT_SECONDS`."""
+"""Its time limit, twice that of the slowest benign page, is not included in `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
 """Maximum number of characters of a normalized URL: the URL of the caller, or the target of a redirect."""
@@ -144,18 +134,13 @@ _HEADERS = {
 
 
 class _FetchOptions(NamedTuple):
-    """Accepted media types and domains of a fetch."""
-
     media_types: Collection[str]
     allowed_domains: Sequence[str]
     blocked_domains: Sequence[str]
 
 
 class PageFetcher:
-    """Client that fetches web pages for a model, from public networks and from `allowed_networks`.
-
-    `html_converter` is the program that converts HTML to Markdown.
-    """
+    """From public networks and from `allowed_networks`. `html_converter` converts HTML to Markdown."""
 
     def __init__(
         self,
@@ -272,8 +257,6 @@ class PageFetcher:
 
 
 class _Found(NamedTuple):
-    """Response of a fetched page: its body with URL, declared media type and charset."""
-
     url: str
     media_type: str
     charset: str | None
@@ -291,7 +274,7 @@ def _require_allowed(url: str, options: _FetchOptions) -> None:
 
 
 def _accept(media_types: Collection[str]) -> str:
-    """Return the value of the header `Accept` for the accepted media types. It prefers Markdown, then HTML."""
+    """It prefers Markdown, then HTML."""
     if "text/*" not in media_types:
         return ", ".join((*sorted(media_types), "*/*;q=0.1"))
     others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")
@@ -382,16 +365,12 @@ _PARAMETER = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE
 _MAX_CHARSET_OFFSET_BYTES = 1024
 """Bytes at the start of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
 _TEXT_CODECS = re.compile(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
-"""Pattern of the names of Python codecs that decode text. Other codecs are not used; some of them are slow
-(punycode)."""
+"""Names of Python codecs that decode text. Some of the others are slow (punycode)."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
-    """Return True if a body with the media type `declared` may have one of the `wanted` types.
-
-    Generic types are accepted too, because declarations are often wrong.
-    """
+    """Generic types are accepted too, because declarations are often wrong."""
     if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
     return any(
@@ -402,16 +381,12 @@ def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
 
 
 def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
-    """Return True if a media type is one of the `wanted` types. The wanted type `text/*` stands for all text types."""
+    """The wanted type `text/*` stands for all text types."""
     return media_type in wanted or (media_type.startswith("text/") and "text/*" in wanted)
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type of a fetched body. The type that the server declared may be wrong.
-
-    Images (PNG, JPEG, GIF, WebP) and PDFs are recognized by their first bytes. Any other body has the type `declared`.
-    If `declared` is nevertheless one of these image types or PDF, it is wrong, and the result is "".
-    """
+    """Images and PDFs are recognized by their first bytes. Empty: `declared` is one of these types, and wrong."""
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
         return found or declared
@@ -428,11 +403,7 @@ def find_charset_parameter(content_type: str) -> str | None:
 
 
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Return the body of a web page as text.
-
-    The charset comes from the first of these sources: a byte order mark, `charset`, or a `<meta>` tag of an HTML page.
-    The default is UTF-8. `charset` is the parameter of the `Content-Type` header.
-    """
+    """Charset: byte order mark, `charset` of the `Content-Type` header, `<meta>` tag of an HTML page, else UTF-8."""
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
     if (
         mark_charset is None

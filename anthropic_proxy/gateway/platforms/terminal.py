@@ -74,7 +74,7 @@ _VIRTUAL_TERMINAL_PROCESSING = 4
 
 
 def open_missing_streams() -> None:
-    """Open the null device in place of each closed standard stream. Call this before any other file is opened."""
+    """Call this before any other file is opened."""
     # otherwise the next socket gets descriptor 0, 1 or 2, and C code that prints to stderr writes to a client
     for number in range(3):
         try:

@@ -55,7 +55,6 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
-"""Response headers of the web page, such as the security policy, which permits only the style sheet of the page."""
 _LINKS = {
     "/dashboard": "Dashboard",
     "/health": "Health as JSON",
@@ -67,15 +66,12 @@ _LINKS = {
 
 class SetupView(Struct, frozen=True):
     mapping: Sequence[tuple[str, TierMapping]]
-    """Rows of the model mapping: Claude tiers (such as haiku) and their common backend model."""
     readiness: Readiness
-    """State of the providers: ready, with problems, or not configured."""
     uses_demo: bool
     """True if no provider is configured, so that the demo replies."""
 
     @property
     def problems(self) -> list[str]:
-        """Error texts, without duplicates, about models, providers and features in use that cannot work."""
         found = [problem for _, row in self.mapping for problem in row.problems]
         return list(dict.fromkeys((*found, *self.readiness.obstacles)))
 
@@ -89,17 +85,12 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 
 
 def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
-    """Return the HTML of the web page at `/`, with the shell `command` that starts Claude Code.
-
-    `view` is None if the client of this request may not see models and providers. The page links only to
-    `accessible_paths`.
-    """
+    """`view` is None if the client may not see models and providers. Only `accessible_paths` are linked."""
     return _document("\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths])))
 
 
 @cache
 def render_error_catalog() -> str:
-    """Return the HTML of the page with cause and remedy of each error."""
     lines = ['<main class="catalog">', f"<header><h1>Errors <small>anthropic-proxy {__version__}</small></h1></header>"]
     lines.append(
         "<p>Cause and remedy of each error. Search this page for the first words of your message; … stands for a name, "

@@ -48,7 +48,6 @@ _CLOSE_SECONDS = 2.0
 _UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
 """Exceptions after which it is unknown whether Redis has executed the command."""
 _VALUES_EFFECT = {True: "each process keeps its own values", False: "such values are not stored"}
-"""Setting `fails_open` → effect of a rejected command for values, as a text for the log."""
 _Result = TypeVar("_Result")
 
 
@@ -70,11 +69,9 @@ class FallbackStore:
         self._restoring: dict[str, tuple[Limit, Counter]] = {}
         """Key → limit and counter with the amounts of an interruption, which are being added to Redis."""
         self._restoring_id = ""
-        """Id of the interruption of these counters, so that no amount is added twice."""
         self._problem = ""
         """Message of the failure. "": Redis is available."""
         self._data_problem = ""
-        """Latest message about the data of some keys, which is logged once."""
         self._failed_at = 0.0
         self._processes = 1
         self._task: asyncio.Task[None] | None = None
@@ -91,7 +88,7 @@ class FallbackStore:
         )
 
     def start(self) -> None:
-        """Start the task that sends heartbeats. The first use of the store starts it too."""
+        """The first use of the store starts it too."""
         if self._task is None:
             self._task = asyncio.create_task(self._run_heartbeats())
 
@@ -152,7 +149,6 @@ class FallbackStore:
                 await self._try(partial(self.redis.renew, chosen), _keys(chosen))
 
     async def close(self) -> None:
-        """Send the amounts that Redis does not have yet, within two seconds, and close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -173,10 +169,8 @@ class FallbackStore:
         *,
         has_limits: bool = True,
     ) -> _Result:
-        """Return the result of `function`, which uses Redis, or of `replacement` if Redis cannot be used.
-
-        `keys` are those of the command. `has_limits`: False for values, so that a heartbeat decides after a failure if
-        limits can be used.
+        """`keys` are those of the command. Without `has_limits`, a heartbeat decides after a failure if limits can be
+        used.
         """
         self.start()
         if not self._problem:
@@ -201,10 +195,7 @@ class FallbackStore:
         return await replacement()
 
     async def _try(self, function: Callable[[], Awaitable[None]], keys: Sequence[str]) -> bool:
-        """Run `function`, one step in Redis. Return False if Redis is unavailable.
-
-        True: the step has succeeded, or Redis rejects the data of `keys` for ever, so that a repetition is useless.
-        """
+        """False: Redis is unavailable. True: success, or Redis rejects the data of `keys` for ever."""
         self.start()
         try:
             await function()

@@ -13,12 +13,11 @@ from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreStat
 MAX_KEYS = 10_000
 """Maximum number of values. Above it, a new value replaces an old one."""
 MAX_COUNTERS = 100_000
-"""Maximum number of counters. Above it, expired counters are deleted, then the half of the counters that expires first.
-"""
+"""Above it, expired counters are deleted, then the half of the counters that expires first."""
 
 
 class MemoryStore:
-    """Store in the memory of one worker process. It implements `plugins.Store`."""
+    """It implements `plugins.Store`."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,8 +31,7 @@ class MemoryStore:
         self._settled: dict[str, float] = {}
         """Id of a settled reservation → time until which the id is remembered, the oldest first."""
         self.on_put: Callable[[str, str, float], None] | None = None
-        """Function that sends each new or changed value of `put` to the other workers. Its arguments are key, value and
-        seconds until expiry. None: no other worker."""
+        """Sends each changed value to the other workers: key, value and seconds until expiry. None: no other worker."""
 
     @property
     def state(self) -> StoreState:
@@ -51,7 +49,7 @@ class MemoryStore:
         self.put_from_peer(key, value, lifetime_seconds)
 
     def put_from_peer(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store a value that another worker has sent. `on_put` is not called."""
+        """`on_put` is not called."""
         self._store(key, value, self._clock() + lifetime_seconds)
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
@@ -76,11 +74,7 @@ class MemoryStore:
         return reservation
 
     def add_existing_reservation(self, reservation: Reservation) -> Reservation:
-        """Add the amounts of `reservation`, which another store has made, to the counters of this store.
-
-        Pass the returned reservation to `settle`, not the original one. Its slots are time intervals by the clock of
-        this store, which can differ from the clock of the other store.
-        """
+        """Pass the returned reservation to `settle`: its slots are time intervals by the clock of this store."""
         now = self._clock()
         found = {limit.key: self._find(limit.key) for limit in reservation.limits}
         for limit in reservation.limits:
@@ -94,7 +88,7 @@ class MemoryStore:
         return structs.replace(reservation, slots=slots)
 
     def find_counter(self, limit: Limit) -> Counter:
-        """Return the counter of `limit` without its expired amounts. A missing counter is returned empty."""
+        """Without expired amounts. A missing counter is returned empty."""
         counter = self._find(limit.key)
         counter.remove_expired(limit, self._clock())
         return counter

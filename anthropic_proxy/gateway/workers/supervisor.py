@@ -38,10 +38,8 @@ from anthropic_proxy.gateway.workers.ipc import IpcChannel
 from anthropic_proxy.gateway.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
-"""Minimum seconds between two starts of one worker."""
 MAX_MISSED_HEARTBEATS = 3
-"""Number of successive missed heartbeats (one is due each second) after which a worker is killed while the server
-stops."""
+"""While the server stops. One heartbeat is due each second."""
 _spawning = get_context("spawn")
 
 
@@ -57,12 +55,9 @@ class _Worker:
     ready: bool = False
     """True if the worker has begun to serve, or a start-up error of the worker was already handled."""
     beats: int = 0
-    """Number of heartbeats of the worker at the last check of the supervisor."""
     missed: int = 0
-    """Number of checks (one each second) since the last heartbeat. Not a time, because clocks advance while a machine
-    is suspended."""
+    """Checks (one each second) since the last heartbeat. Not a time: clocks advance while a machine is suspended."""
     killed: bool = False
-    """True if the supervisor has killed the process."""
 
 
 class Supervisor:
@@ -91,9 +86,7 @@ class Supervisor:
         self._stop_at = 0.0
         """Monotonic time from which `MAX_MISSED_HEARTBEATS` applies, while the server stops."""
         self._next_check = 0.0
-        """Monotonic time of the next check of heartbeats."""
         self._next_start = 0.0
-        """Monotonic time from which the next missing worker may be started."""
         self._status = 0
         self._terminal = Terminal()
         self._terminal_checks = 0
@@ -102,10 +95,7 @@ class Supervisor:
         self._polled_at = 0.0
 
     def run(self) -> int:
-        """Run the workers until SIGTERM or SIGINT stops the server, and return the exit status.
-
-        `EXIT_STARTUP_FAILED` means that a worker ended before any worker began to serve.
-        """
+        """`EXIT_STARTUP_FAILED`: a worker ended before any worker began to serve."""
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)
         outbox.setblocking(False)

@@ -16,15 +16,11 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
-"""Widths in characters of the first and second column of a log line with columns."""
 MAX_PATH_CHARACTERS = 120
-"""Maximum characters of a URL path in a request line. A longer path is cut."""
 MAX_INLINE_ERROR_CHARACTERS = 100
 """Maximum length of an error in the request line if the log is no terminal. A longer error has a line of its own."""
 MIN_WRAP_COLUMNS = 40
-"""Minimum width, in columns, to which the text of an error is wrapped on a narrow terminal."""
 INDENT = " " * 10
-"""Indentation of the second and further lines of an entry."""
 
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
@@ -44,16 +40,12 @@ Paint = Callable[[str, str], str]
 
 
 def escape_unprintable(text: str) -> str:
-    """Return `text` with escape sequences for unprintable characters, so that it is safe in a log line."""
     # otherwise a client could add log lines, or reverse the direction of text on a terminal
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def escape_terminal_controls(text: str) -> str:
-    """Return a text of several lines with escape sequences for control characters, safe for a terminal.
-
-    Line breaks, tabs and all kinds of spaces are kept.
-    """
+    """Line breaks, tabs and all kinds of spaces are kept."""
     return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
 
 
@@ -80,10 +72,7 @@ def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
 
 @functools.lru_cache(maxsize=64)
 def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the words with API keys masked. None: the words contain no keys.
-
-    Results are cached, because most requests have the same words.
-    """
+    """None: the words contain no keys. Most requests have the same words."""
     masked = tuple(redact_secrets(word, secrets) for word in words)
     return None if masked == words else masked
 
@@ -101,7 +90,7 @@ def to_ascii_symbols(text: str) -> str:
 
 
 def format_local_time(seconds: float) -> str:
-    """Return the local time of day as `HH:MM:SS`. `seconds`: since the epoch."""
+    """`HH:MM:SS`. `seconds`: since the epoch."""
     return _format_time_cached(int(seconds))
 
 
@@ -116,16 +105,12 @@ def _iso_time_cached(milliseconds: int) -> str:
 
 
 def format_utc_time(seconds: float) -> str:
-    """Return date and time in UTC, such as `2026-11-20T21:04:32.120Z`. `seconds`: since the epoch."""
+    """`2026-11-20T21:04:32.120Z`. `seconds`: since the epoch."""
     return _iso_time_cached(int(seconds * 1000))
 
 
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
-    """Return the first log line of a request: time, method and path, status, incident, request id.
-
-    An incident is, for example, an error or a failed attempt. If the incident is too long for the line, it follows in
-    further lines.
-    """
+    """Time, method and path, status, incident, request id. An incident that is too long follows in further lines."""
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
     head = f"{receipt.method} {escape_unprintable(path)} "
@@ -165,10 +150,7 @@ def _wrap(text: str, width: int | None) -> list[str]:
 
 
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Return the second log line of an exchange (`POST /v1/messages`): models, tools, messages, tokens, times, route.
-
-    Columns that do not fit into `width` are left out.
-    """
+    """Columns that do not fit into `width` are left out."""
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens

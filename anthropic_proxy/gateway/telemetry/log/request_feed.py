@@ -15,26 +15,21 @@ from anthropic_proxy.gateway.telemetry.log.lines import redact_receipt
 from anthropic_proxy.plugins import Receipt
 
 MAX_RECENT_REQUESTS = 200
-"""Maximum number of finished requests that a process keeps."""
 MAX_RUNNING_REQUESTS = 1_000
 """Maximum number of running requests that a process lists in its views. Further requests run but are not listed."""
 MAX_QUEUED_REQUESTS = 1_000
-"""Maximum number of finished requests queued for one view. If the queue is full, the oldest one is dropped."""
+"""If the queue of a view is full, the oldest request is dropped."""
 COLLECT_TIMEOUT_SECONDS = 1.0
 """Maximum seconds for the other workers to send their requests. Slower workers are counted as unresponsive."""
 
 
 class LoggedRequest(Struct, frozen=True):
-    """A finished client request, as views show it."""
-
     receipt: Receipt
     is_exchange: bool = True
     """True for an accepted `POST /v1/messages`, which has two log lines. False: a request with one log line."""
 
 
 class RequestSnapshot(Struct):
-    """Recent and running requests of one process, or of all processes. They have no message content."""
-
     finished: list[LoggedRequest] = field(default_factory=list)
     """Finished requests, the latest last."""
     running: list[Receipt] = field(default_factory=list)
@@ -44,8 +39,6 @@ class RequestSnapshot(Struct):
 
 
 class RequestView:
-    """Queue of newly finished requests for one reader."""
-
     def __init__(self) -> None:
         self._waiting: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
         self._changed = asyncio.Event()
@@ -61,7 +54,7 @@ class RequestView:
         self._changed.set()
 
     async def read(self, timeout_seconds: float) -> Sequence[LoggedRequest]:
-        """Return and remove the queued requests. Waits at most `timeout_seconds` for a first one."""
+        """Waits at most `timeout_seconds` for a first one."""
         if not self._changed.is_set():
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -76,7 +69,7 @@ class RequestView:
 
 
 class _Collection:
-    """Requests that other workers send for one snapshot. `missing`: number of workers that have not sent theirs yet."""
+    """`missing`: number of workers that have not sent theirs yet."""
 
     def __init__(self, missing: int) -> None:
         self.missing = missing
@@ -92,21 +85,17 @@ class RequestFeed:
         self._finished: deque[LoggedRequest] = deque(maxlen=MAX_RECENT_REQUESTS)
         self._running: dict[str, Receipt] = {}
         self._running_elsewhere: dict[int, Sequence[Receipt]] = {}
-        """Worker index → running exchanges of that worker, as last sent."""
         self._views: set[RequestView] = set()
         self._collections: list[_Collection] = []
         self.on_finish: Callable[[LoggedRequest], None] | None = None
         """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
         self.watch_peers: Callable[[bool], None] | None = None
-        """Function with which the other workers send their requests for some seconds.
-
-        Argument True: all recent requests first. None: there are no other workers.
+        """Makes the others send their requests for some seconds; True: all recent ones first. None: no other workers.
         """
         self.peer_count = 0
-        """Number of other worker processes."""
 
     def add_running(self, receipt: Receipt) -> None:
-        """Add an exchange that has begun, unless `MAX_RUNNING_REQUESTS` are listed. Its fields may still change."""
+        """Not listed above `MAX_RUNNING_REQUESTS`. Its fields may still change."""
         if len(self._running) < MAX_RUNNING_REQUESTS:
             self._running[receipt.request_id] = receipt
 
@@ -126,16 +115,12 @@ class RequestFeed:
         return list(self._running.values())
 
     def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
-        """Return the requests with API keys masked in texts that clients may have chosen."""
         secrets = tuple(self._secrets())
         finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]
         return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
 
     async def collect_snapshot(self) -> RequestSnapshot:
-        """Return the recent and running requests of all server processes, the latest last.
-
-        The recent requests of a worker that does not answer in `COLLECT_TIMEOUT_SECONDS` are missing.
-        """
+        """The latest last. Workers that do not answer within `COLLECT_TIMEOUT_SECONDS` are missing."""
         own = self.build_own_snapshot()
         if self.watch_peers is None or not self.peer_count:
             return own
@@ -160,10 +145,7 @@ class RequestFeed:
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
-        """Add the requests that another worker has sent: all running ones, and finished ones since the last update.
-
-        If `contains_recent` is True, they are all recent finished requests instead.
-        """
+        """`contains_recent`: all recent finished requests. False: those since the last update."""
         self._running_elsewhere[worker] = snapshot.running
         if not contains_recent:
             for request in snapshot.finished:
@@ -176,7 +158,6 @@ class RequestFeed:
                 collection.complete.set()
 
     def open_view(self) -> RequestView:
-        """Return a queue that receives each request that finishes from now on. Close it with `close_view`."""
         view = RequestView()
         self._views.add(view)
         return view
@@ -201,10 +182,7 @@ class RequestFeed:
 
 
 def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:
-    """Return requests as JSON in one line.
-
-    Characters that JSON cannot contain (lone surrogates from provider headers) become `?`.
-    """
+    """Characters that JSON cannot contain (lone surrogates from provider headers) become `?`."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -219,20 +197,15 @@ def _finished_at(request: LoggedRequest) -> float:
 REFRESH_SECONDS = 1.0
 """Seconds between two checks of the running requests. A live view sends them if they have changed."""
 PING_SECONDS = 10.0
-"""Seconds without an event after which a live view sends an SSE comment, so that both sides detect a broken
-connection."""
+"""After so long without an event, an SSE comment is sent, so that both sides detect a broken connection."""
 MAX_LIVE_SECONDS = 60.0
-"""Maximum seconds of one live response. Clients connect again after the end. The limit exists because some servers wait
-for open responses before they stop."""
+"""Clients connect again after the end. Some servers wait for open responses before they stop."""
 
 
 async def stream_request_events(
     feed: RequestFeed, client_names: Collection[str] | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events of a live view as SSE bytes, for at most `MAX_LIVE_SECONDS`.
-
-    Only requests of the clients in `client_names` are included; None: those of all clients.
-    """
+    """SSE bytes, for at most `MAX_LIVE_SECONDS`. `client_names`: only requests of these clients; None: of all."""
     view = feed.open_view()
     try:
         async for data in _encode_view(feed, view, lambda one: client_names is None or one.client.name in client_names):
