@@ -14,8 +14,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -87,35 +87,26 @@ def stop_process_when_stdin_ends() -> None:
 
 def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> int:
     """Return the exit status. Raises `OSError` if the program cannot be started."""
-    with subprocess.Popen(command, env=environment) as process, _forwarded_signals(process.send_signal):
-        status = process.wait()
+    with subprocess.Popen(command, env=environment) as process:
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            process.send_signal(number)
+
+        def ignore(number: int, frame: FrameType | None) -> None:  # the terminal sends it to both processes
+            return
+
+        handlers = {signal.SIGINT: ignore, signal.SIGTERM: forward}
+        if sys.platform == "win32":
+            handlers[signal.SIGBREAK] = ignore
+        else:
+            handlers[signal.SIGHUP] = forward
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            status = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return status if status >= 0 else _EXIT_BY_SIGNAL - status
-
-
-@contextmanager
-def _forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """Forward stop signals by `send` within a `with` statement, and restore the handlers afterwards.
-
-    Signals that the terminal sends to both processes are ignored in this process.
-    """
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        send(number)
-
-    def ignore(number: int, frame: FrameType | None) -> None:
-        return
-
-    handlers = {signal.SIGINT: ignore, signal.SIGTERM: forward}
-    if sys.platform == "win32":
-        handlers[signal.SIGBREAK] = ignore
-    else:
-        handlers[signal.SIGHUP] = forward
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:

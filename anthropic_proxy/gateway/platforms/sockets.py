@@ -9,7 +9,7 @@ import selectors
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -156,19 +156,7 @@ class PortOwner(Struct, frozen=True):
 
 def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
     """None: unknown, for example on macOS and Windows, or for a process of another user."""
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc_directory)}
-    if not sockets:
-        return None
-    for directory in proc_directory.glob("[0-9]*"):
-        try:
-            if any(str(entry.readlink()) in sockets for entry in (directory / "fd").iterdir()):
-                return PortOwner(int(directory.name), (directory / "comm").read_text().strip())
-        except OSError:  # another user's process, or one that has ended
-            continue
-    return None
-
-
-def _listening_inodes(port: int, proc_directory: Path) -> Iterator[str]:
+    sockets = set()
     for table in ("tcp", "tcp6"):
         try:
             lines = (proc_directory / "net" / table).read_text().splitlines()[1:]
@@ -178,4 +166,13 @@ def _listening_inodes(port: int, proc_directory: Path) -> Iterator[str]:
             # column `st` of a listening socket: 0A (proc_pid_net(5))
             local, state, inode = columns[1], columns[3], columns[9]
             if state == "0A" and int(local.rpartition(":")[2], 16) == port:
-                yield inode
+                sockets.add(f"socket:[{inode}]")
+    if not sockets:
+        return None
+    for directory in proc_directory.glob("[0-9]*"):
+        try:
+            if any(str(entry.readlink()) in sockets for entry in (directory / "fd").iterdir()):
+                return PortOwner(int(directory.name), (directory / "comm").read_text().strip())
+        except OSError:  # another user's process, or one that has ended
+            continue
+    return None

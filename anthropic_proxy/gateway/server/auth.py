@@ -59,7 +59,17 @@ async def authenticate(
             return Client(name=f"monitor key {number}", role="monitor")
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
-            _require_allowed_path(client, scope["path"])
+            is_api = scope["path"].startswith("/v1/")
+            if client.role == "member" and not is_api:
+                raise PermissionDenied(
+                    f"The key {client.name!r} is for the API below /v1/, not for {scope['path']!r}. "
+                    "Use one of PROXY_API_KEY or ADMIN_API_KEY there."
+                )
+            if client.role == "admin" and is_api:
+                raise PermissionDenied(
+                    "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
+                    "anthropic-proxy keys create LABEL"
+                )
             return client
     if settings.requires_client_key():
         if route_checks_key and not find_credentials(headers):
@@ -70,7 +80,7 @@ async def authenticate(
 
 
 def require_auth_if_exposed(settings: Settings) -> None:
-    """Raise `ConfigurationError` if the proxy would listen for other machines without a key or `ALLOW_UNAUTHENTICATED`."""
+    """Raise `ConfigurationError` if the proxy listens for other machines without a key or `ALLOW_UNAUTHENTICATED`."""
     if not (is_loopback(settings.host) or settings.requires_client_key() or settings.allow_unauthenticated):
         raise ConfigurationError(
             f"{settings.host} can be reached from other machines, and no key is required. "
@@ -119,20 +129,6 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
     return Client(name=f"key {number}")
 
 
-def _require_allowed_path(client: Client, path: str) -> None:
-    is_api = path.startswith("/v1/")
-    if client.role == "member" and not is_api:
-        raise PermissionDenied(
-            f"The key {client.name!r} is for the API below /v1/, not for {path!r}. Use one of PROXY_API_KEY or "
-            "ADMIN_API_KEY there."
-        )
-    if client.role == "admin" and is_api:
-        raise PermissionDenied(
-            "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
-            "anthropic-proxy keys create LABEL"
-        )
-
-
 def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
     """Raise `PermissionDenied` for a request from another machine, or from a foreign web page in a local browser."""
     peer = scope.get("client")
@@ -146,7 +142,10 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
         )
     host = headers.get("host", "")
-    if not _host_allowed(_host_name(host), settings):
+    name = _host_name(host)
+    # DNS rebinding needs a host name, so every IP address is accepted if every client is
+    has_known_name = is_loopback(name) or name in settings.allowed_hosts
+    if not (has_known_name or (settings.allow_unauthenticated and _is_address(name))):
         raise PermissionDenied(
             f"Host {host!r} is not a name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set "
             "PROXY_API_KEY."
@@ -181,13 +180,6 @@ def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
         if not is_loopback(name.lower() if _is_address(name) else _host_name(name)):
             return name
     return ""
-
-
-def _host_allowed(host: str, settings: Settings) -> bool:
-    if is_loopback(host) or host in settings.allowed_hosts:
-        return True
-    # DNS rebinding needs a host name, so every IP address is accepted if every client is
-    return settings.allow_unauthenticated and _is_address(host)
 
 
 def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:

@@ -246,7 +246,7 @@ async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) 
 
 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """503 while the process stops. A failed database or Redis, which all instances share, does not change the status."""
+    """503 while the process stops. A failed database or Redis, shared by all instances, does not change the status."""
     draining = services.in_progress.draining
     checks = {"server": "draining" if draining else "ok"}
     if services.ledger_state is not None:
@@ -332,24 +332,10 @@ async def _send_plugin_route(
     route = found.routes[scope["method"]]
     if len(request.body) > route.max_body_bytes:
         raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
-    response = await route.respond(_to_route_request(request, scope, found.path_parameters))
-    await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
-
-
-def _checks_key_itself(method: str, found: FoundRoute | None) -> bool:
-    """As for a sign-in page. The server then accepts requests without a key."""
-    route = found.routes.get(method) if found else None
-    return route is not None and route.checks_key
-
-
-def _to_route_request(
-    request: ClientRequest, scope: Mapping[str, Any], path_parameters: Mapping[str, str]
-) -> RouteRequest:
-    """Headers that contain keys are left out."""
-    return RouteRequest(
+    route_request = RouteRequest(
         method=scope["method"],
         path=request.path,
-        path_parameters=path_parameters,
+        path_parameters=found.path_parameters,
         query=parse_qs(request.query, keep_blank_values=True) if request.query else {},
         headers={name: value for name, value in request.headers.items() if name not in _CREDENTIAL_HEADERS},
         body=request.body,
@@ -358,6 +344,14 @@ def _to_route_request(
         address=(scope.get("client") or ("",))[0],
         request_id=request.request_id,
     )
+    response = await route.respond(route_request)
+    await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
+
+
+def _checks_key_itself(method: str, found: FoundRoute | None) -> bool:
+    """As for a sign-in page. The server then accepts requests without a key."""
+    route = found.routes.get(method) if found else None
+    return route is not None and route.checks_key
 
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
@@ -377,7 +371,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
 
 
 def remove_repeated_v1(path: str) -> str:
-    """Clients send `/v1/v1/…` if their base URL ends in `/v1`, because they append paths such as `/v1/messages` to it."""
+    """Clients send `/v1/v1/…` if their base URL ends in `/v1`, because they append `/v1/messages` to it."""
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 

@@ -184,7 +184,14 @@ class ServerProcess:
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
         self._install_signal_handlers(loop)
         self._tick(loop)
-        await self._start_application()
+        starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            exit_immediately()
+        stopping.cancel()
+        if (error := starting.exception()) is not None:
+            traceback.print_exception(error)
+            sys.exit(EXIT_STARTUP_FAILED)
         self._listener.setblocking(False)
         new_protocol = partial(Http1Connection, self._state)
         acceptor = Acceptor(
@@ -227,17 +234,6 @@ class ServerProcess:
         timer = threading.Timer(EXIT_TIMEOUT_SECONDS, os._exit, [0])
         timer.daemon = True
         timer.start()
-
-    async def _start_application(self) -> None:
-        """A stop signal ends the process at once, an exception exits with `EXIT_STARTUP_FAILED`."""
-        starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            exit_immediately()
-        stopping.cancel()
-        if (error := starting.exception()) is not None:
-            traceback.print_exception(error)
-            sys.exit(EXIT_STARTUP_FAILED)
 
     def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
         stop, numbers = self._stop, STOP_SIGNALS

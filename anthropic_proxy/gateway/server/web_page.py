@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -86,7 +86,50 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 
 def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
     """`view` is None if the client may not see models and providers. Only `accessible_paths` are linked."""
-    return _document("\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths])))
+    summary, commands, sections = "", [command], []
+    if view:
+        commands = ["anthropic-proxy code", command]
+        count, problem_count = len(view.readiness.ready), len(view.problems)
+        if problem_count:
+            summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")
+        elif view.uses_demo:
+            summary = _signed("!", "warn", "the demo replies", "span")
+        else:
+            summary = _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
+        rows = []
+        for tiers, row in view.mapping:
+            target = f"→ {escape(row.target)}"
+            if row.fallbacks:
+                target += f"<br>then {escape(', '.join(row.fallbacks))}"
+            head = f'<tr><th scope="row">{escape(tiers)}</th>'
+            rows.append(f'{head}<td>{target}</td><td class="quiet">{escape(row.reason)}</td></tr>')
+        sections.append(_section("Mapping", ["<table>", *rows, "</table>"]))
+        health = []
+        if view.uses_demo:
+            text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+            health.append(_signed("!", "warn", text))
+        health += [_signed("✕", "error", problem) for problem in view.problems]
+        health += [_signed("!", "warn", text) for text in view.readiness.advice]
+        ready = [
+            provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
+            for provider in view.readiness.ready
+        ]
+        if ready:
+            health.append("<ul>" + "".join(_signed("✓", "ok", text, "li") for text in ready) + "</ul>")
+        if view.readiness.unset:
+            health.append(f'<p class="quiet">– not set: {escape(" ".join(view.readiness.unset))}</p>')
+        sections.append(_section("Health", health))
+    links = [f'<li><a href="{path}">{text}</a></li>' for path, text in _LINKS.items() if path in accessible_paths]
+    lines = [
+        "<main>",
+        f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{summary}</header>",
+        "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>",
+        _section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands]),
+        *sections,
+        _section("Links", ["<ul>", *links, "</ul>"]),
+        "</main>",
+    ]
+    return _document("\n".join(lines))
 
 
 @cache
@@ -121,55 +164,9 @@ def _document(body: str) -> str:
     )
 
 
-def _body(command: str, view: SetupView | None, paths: Sequence[str]) -> Iterator[str]:
-    yield "<main>"
-    yield f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{_summary(view) if view else ''}</header>"
-    yield "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>"
-    commands = (["anthropic-proxy code"] if view else []) + [command]
-    yield _section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands])
-    if view:
-        yield _section("Mapping", ["<table>", *(_mapping_row(tiers, row) for tiers, row in view.mapping), "</table>"])
-        yield _section("Health", [*_health(view)])
-    links = [f'<li><a href="{path}">{_LINKS[path]}</a></li>' for path in paths]
-    yield _section("Links", ["<ul>", *links, "</ul>"])
-    yield "</main>"
-
-
 def _section(title: str, lines: Sequence[str]) -> str:
     return f"<section><h2>{title}</h2>\n<div>" + "\n".join(lines) + "</div></section>"
 
 
-def _summary(view: SetupView) -> str:
-    count = len(view.readiness.ready)
-    if view.problems:
-        return _signed("✕", "error", f"{len(view.problems)} problem{'' if len(view.problems) == 1 else 's'}", "span")
-    if view.uses_demo:
-        return _signed("!", "warn", "the demo replies", "span")
-    return _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
-
-
 def _signed(sign: str, role: str, text: str, element: str = "p") -> str:
     return f'<{element}><span class="{role}">{sign}</span> {escape(text)}</{element}>'
-
-
-def _mapping_row(tiers: str, row: TierMapping) -> str:
-    target = f"→ {escape(row.target)}"
-    if row.fallbacks:
-        target += f"<br>then {escape(', '.join(row.fallbacks))}"
-    return f'<tr><th scope="row">{escape(tiers)}</th><td>{target}</td><td class="quiet">{escape(row.reason)}</td></tr>'
-
-
-def _health(view: SetupView) -> Iterator[str]:
-    if view.uses_demo:
-        text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
-        yield _signed("!", "warn", text)
-    yield from (_signed("✕", "error", problem) for problem in view.problems)
-    yield from (_signed("!", "warn", text) for text in view.readiness.advice)
-    ready = [
-        provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
-        for provider in view.readiness.ready
-    ]
-    if ready:
-        yield "<ul>" + "".join(_signed("✓", "ok", text, "li") for text in ready) + "</ul>"
-    if view.readiness.unset:
-        yield f'<p class="quiet">– not set: {escape(" ".join(view.readiness.unset))}</p>'

@@ -102,7 +102,7 @@ class Counter(Struct):
             self.expires_at = max(self.expires_at, other.expires_at)
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
-        """Seconds until the counter has decreased by `excess`. `UNKNOWN_WAIT_SECONDS`: running requests must end first."""
+        """Seconds until the counter has decreased by `excess`. `UNKNOWN_WAIT_SECONDS`: a request must end first."""
         if limit.kind == "rate":
             for slot in sorted(self.slots):
                 excess -= self.slots[slot]

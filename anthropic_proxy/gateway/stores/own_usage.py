@@ -42,7 +42,7 @@ class OwnUsage:
         """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
 
     def add_existing_reservation(self, reservation: Reservation) -> None:
-        """Add a reservation of the shared store, for `collect_all_as_sent`, and its `remaining` amounts, for `reserve`."""
+        """Add a reservation of the shared store, for `collect_all_as_sent`, and its `remaining`, for `reserve`."""
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
             if limit.kind == "amount":

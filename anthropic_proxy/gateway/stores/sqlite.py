@@ -158,17 +158,14 @@ class SqliteStore:
             try:
                 result = await self._execute(function)
             except _FAILURES as error:
-                self._fail(error)
+                if not self._problem:
+                    self._problem = f"The limits in {self._file} cannot be used: {error}. Correct the cause."
+                    self._warn(f"{self._problem} Until then, each process counts limits by itself.")
+                    self._recovering = asyncio.create_task(self._recover())
             else:
                 on_success(result)
                 return result
         return await replacement()
-
-    def _fail(self, error: BaseException) -> None:
-        if not self._problem:
-            self._problem = f"The limits in {self._file} cannot be used: {error}. Correct the cause."
-            self._warn(f"{self._problem} Until then, each process counts limits by itself.")
-            self._recovering = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
         while self._problem:
@@ -218,7 +215,11 @@ class SqliteStore:
             database = self._connection = self._connection or _open(self._file)
             database.execute("BEGIN IMMEDIATE")
             result = function(database)
-            self._delete_expired(database)
+            if (now := self._clock()) >= self._next_deletion:
+                self._next_deletion = now + DELETE_INTERVAL_SECONDS
+                for name in _NAMES:
+                    database.execute(f"DELETE FROM {name} WHERE expires_at <= ?", (now,))
+                delete_expired_counters(database, now)
             database.execute("COMMIT")
         except BaseException as error:
             self._failure = error if isinstance(error, _FAILURES) else None
@@ -226,13 +227,6 @@ class SqliteStore:
             raise
         self._failure = None
         return result
-
-    def _delete_expired(self, database: sqlite3.Connection) -> None:
-        if (now := self._clock()) >= self._next_deletion:
-            self._next_deletion = now + DELETE_INTERVAL_SECONDS
-            for name in _NAMES:
-                database.execute(f"DELETE FROM {name} WHERE expires_at <= ?", (now,))
-            delete_expired_counters(database, now)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

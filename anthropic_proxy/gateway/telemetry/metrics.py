@@ -195,7 +195,13 @@ class MetricsTotals:
 
     def count_exchange(self, receipt: Receipt) -> None:
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
-        row = self.snapshot.counters.get(key) or self._find_row(receipt)
+        row = self.snapshot.counters.get(key)
+        if row is None:
+            provider, outcome = receipt.provider or NONE_LABEL, NONE_LABEL
+            if receipt.outcome:
+                outcome = self._name(receipt.outcome)
+            labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
+            row = self.snapshot.find_or_add_counters(labels)
         row.requests += 1
         row.input_tokens += receipt.input_tokens
         row.output_tokens += receipt.output_tokens
@@ -214,13 +220,6 @@ class MetricsTotals:
             row.dropped_fields += report.dropped
         for attempt in receipt.failed_attempts:
             self.snapshot.count_failed_attempt(attempt)
-
-    def _find_row(self, receipt: Receipt) -> ExchangeCounters:
-        provider = receipt.provider or NONE_LABEL
-        outcome = self._name(receipt.outcome) if receipt.outcome else NONE_LABEL
-        return self.snapshot.find_or_add_counters(
-            (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
-        )
 
     def _name_model(self, receipt: Receipt) -> str:
         """Clients choose model names, so the number of labels is limited."""
@@ -428,28 +427,23 @@ def collect_samples(
     samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
     samples[LEDGER_ROWS] = {(result,): count for result, count in snapshot.ledger_rows.items()}
-    if snapshot.gauges is not None:
-        for family, value in _gauge_values(snapshot.gauges):
-            samples[family][()] = value
-        samples[BUDGET_USED_RATIO].update(snapshot.gauges.budget_uses.items())
+    if (gauges := snapshot.gauges) is not None:
+        samples[REQUESTS_IN_FLIGHT][()] = gauges.requests_in_flight
+        samples[OPEN_CIRCUITS][()] = gauges.open_circuits
+        samples[KEYS_IN_COOLDOWN][()] = gauges.keys_in_cooldown
+        samples[WORKERS][()] = gauges.serving_processes
+        samples[START_TIME][()] = gauges.started_at
+        samples[RESIDENT_MEMORY][()] = gauges.resident_bytes
+        samples[OPEN_FDS][()] = gauges.open_fds
+        samples[MAX_FDS][()] = gauges.max_fds
+        if gauges.ledger_failures is not None:
+            samples[LEDGER_UP][()] = int(gauges.ledger_failures == 0)
+            samples[LEDGER_QUEUED_ROWS][()] = gauges.ledger_queued_rows
+        if gauges.redis_failures is not None:
+            samples[REDIS_UP][()] = int(gauges.redis_failures == 0)
+            samples[REDIS_PENDING_SETTLEMENTS][()] = gauges.pending_settlements
+        samples[BUDGET_USED_RATIO].update(gauges.budget_uses.items())
     return samples
-
-
-def _gauge_values(gauges: Gauges) -> Iterator[tuple[MetricFamily, float]]:
-    yield REQUESTS_IN_FLIGHT, gauges.requests_in_flight
-    yield OPEN_CIRCUITS, gauges.open_circuits
-    yield KEYS_IN_COOLDOWN, gauges.keys_in_cooldown
-    yield WORKERS, gauges.serving_processes
-    yield START_TIME, gauges.started_at
-    yield RESIDENT_MEMORY, gauges.resident_bytes
-    yield OPEN_FDS, gauges.open_fds
-    yield MAX_FDS, gauges.max_fds
-    if gauges.ledger_failures is not None:
-        yield LEDGER_UP, int(gauges.ledger_failures == 0)
-        yield LEDGER_QUEUED_ROWS, gauges.ledger_queued_rows
-    if gauges.redis_failures is not None:
-        yield REDIS_UP, int(gauges.redis_failures == 0)
-        yield REDIS_PENDING_SETTLEMENTS, gauges.pending_settlements
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
@@ -494,7 +488,7 @@ class MetricsPage:
 def encode_page(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels, accept: str
 ) -> tuple[bytes, str]:
-    """`unresponsive_workers` did not report in time. `versions`: of the proxy and Python. `accept`: the request header."""
+    """`unresponsive_workers` did not report in time. `versions`: of the proxy and Python. `accept`: request header."""
     # loaded with the first page, because most processes never serve one
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415
     from prometheus_client.exposition import choose_encoder  # noqa: PLC0415

@@ -94,7 +94,13 @@ class Hub:
                 self._queries.append(_Query(channel, message, self._number, deadline, missing))
                 self.answer_due_queries()
             elif isinstance(message, SharedObservation):
-                self._broadcast(channel, message)
+                key = message.kind, message.settings_digest, message.name
+                self._observations.pop(key, None)
+                if message.lifetime_seconds > 0:
+                    if len(self._observations) >= MAX_OBSERVATIONS:
+                        del self._observations[next(iter(self._observations))]
+                    self._observations[key] = self._clock() + message.lifetime_seconds, message
+                self._forward(channel, message, self.channels)
             elif isinstance(message, ReloadRequest):
                 self.reload_requested = True
             elif isinstance(message, RequestsWatch):
@@ -134,15 +140,6 @@ class Hub:
         for query in self._queries:
             query.missing.discard(channel)
         self.answer_due_queries()
-
-    def _broadcast(self, sender: IpcChannel, observation: SharedObservation) -> None:
-        key = observation.kind, observation.settings_digest, observation.name
-        self._observations.pop(key, None)
-        if observation.lifetime_seconds > 0:
-            if len(self._observations) >= MAX_OBSERVATIONS:
-                del self._observations[next(iter(self._observations))]
-            self._observations[key] = self._clock() + observation.lifetime_seconds, observation
-        self._forward(sender, observation, self.channels)
 
     def _forward(
         self,

@@ -160,17 +160,6 @@ class IpcChannel:
             self.ended = not data
             if len(self._incoming) > MAX_MESSAGE_BYTES:
                 break
-        return self._pop_complete()
-
-    def close(self, flush_timeout_seconds: float = 0.0) -> None:
-        """`flush_timeout_seconds`: maximum time to send the unsent bytes first. 0: they are lost."""
-        if flush_timeout_seconds and self._outgoing:
-            self._end.settimeout(flush_timeout_seconds)
-            with suppress(OSError):  # the peer does not read any more
-                self._end.sendall(self._outgoing)
-        self._end.close()
-
-    def _pop_complete(self) -> list[Message]:
         messages: list[Message] = []
         start, incoming = 0, self._incoming
         while len(incoming) >= start + _LENGTH_BYTES:
@@ -189,6 +178,14 @@ class IpcChannel:
             start = end
         del incoming[:start]
         return messages
+
+    def close(self, flush_timeout_seconds: float = 0.0) -> None:
+        """`flush_timeout_seconds`: maximum time to send the unsent bytes first. 0: they are lost."""
+        if flush_timeout_seconds and self._outgoing:
+            self._end.settimeout(flush_timeout_seconds)
+            with suppress(OSError):  # the peer does not read any more
+                self._end.sendall(self._outgoing)
+        self._end.close()
 
     def _stop_reading(self) -> None:
         self.ended = True

@@ -26,10 +26,11 @@ def test_modules_of_the_current_directory_are_not_imported(tmp_path: Path) -> No
 
 def test_a_checkout_without_installation_runs_itself(tmp_path: Path) -> None:
     checkout = tmp_path / "check out" / "anthropic_proxy"
-    (checkout / "platforms").mkdir(parents=True)
-    for name in ("__init__.py", "platforms/__init__.py"):
-        (checkout / name).touch()
-    shutil.copy(processes.__file__, checkout / "platforms")
+    folder = checkout / "gateway" / "platforms"
+    folder.mkdir(parents=True)
+    for package in (checkout, checkout / "gateway", folder):
+        (package / "__init__.py").touch()
+    shutil.copy(processes.__file__, folder)
     (checkout / "__main__.py").write_text("import json, sys; print(json.dumps([__name__, *sys.argv]))")
     other = tmp_path / "installed" / "anthropic_proxy"
     other.mkdir(parents=True)

@@ -84,7 +84,7 @@ class AsgiApp(Protocol):
 
 
 class RequestResponseCycle:
-    """`count_freed_bytes` gets the number of body bytes at the end of the request, `on_response` starts the next one."""
+    """`count_freed_bytes` gets the number of body bytes at its end, `on_response` starts the next one."""
 
     __slots__ = (
         "_chunked",

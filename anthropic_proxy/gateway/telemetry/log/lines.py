@@ -46,7 +46,9 @@ def escape_unprintable(text: str) -> str:
 
 def escape_terminal_controls(text: str) -> str:
     """Line breaks, tabs and all kinds of spaces are kept."""
-    return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c in _LAYOUT or unicodedata.category(c) == "Zs" else _escape(c) for c in text)
 
 
 def escape_unprintable_json(text: str) -> str:
@@ -75,10 +77,6 @@ def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str
     """None: the words contain no keys. Most requests have the same words."""
     masked = tuple(redact_secrets(word, secrets) for word in words)
     return None if masked == words else masked
-
-
-def _is_layout(character: str) -> bool:
-    return character in _LAYOUT or unicodedata.category(character) == "Zs"
 
 
 def _escape(character: str) -> str:
@@ -121,8 +119,15 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
     used = len(INDENT) + len(head) + len(shown)
     gap, further = max(FIRST_COLUMN - used, 2), []
     if len(text) > (MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - gap):
-        text, further = "", _wrap(text, width)
-    line, last = _paint_request(receipt, paint or _without_color, f"  {head}", shown)
+        rows = [text]
+        if width is not None:
+            columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
+            rows = textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)
+        text, further = "", [INDENT + row for row in rows]
+    paint = paint or _without_color
+    role = "ok" if receipt.status < 400 else "warn" if receipt.status < 500 else "error"
+    line = f"{paint(clock, 'quiet')}  {head}{paint(shown, role) if receipt.status else shown}"
+    last = paint(receipt.request_id, "quiet")
     end = used + gap + max(len(text), SECOND_COLUMN)
     if width is None or end + 2 + len(receipt.request_id) <= width:
         line += f"{' ' * gap}{text:<{SECOND_COLUMN}}  {last}"
@@ -131,22 +136,8 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
     return [line.rstrip(), *further]
 
 
-def _paint_request(receipt: Receipt, paint: Paint, head: str, shown: str) -> tuple[str, str]:
-    status = receipt.status
-    role = "ok" if status < 400 else "warn" if status < 500 else "error"
-    start = f"{paint(format_local_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
-    return start, paint(receipt.request_id, "quiet")
-
-
 def _without_color(text: str, _: str) -> str:
     return text
-
-
-def _wrap(text: str, width: int | None) -> list[str]:
-    if width is None:
-        return [INDENT + text]
-    columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
-    return [INDENT + line for line in textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)]
 
 
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:

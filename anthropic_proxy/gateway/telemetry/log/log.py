@@ -46,7 +46,7 @@ a pipe. A longer entry is written by itself."""
 
 
 class BackgroundWriter:
-    """Above `max_queued` entries, new ones are dropped; `describe_dropped` returns the entry that reports their number."""
+    """Above `max_queued` entries, new ones are dropped; `describe_dropped` returns the entry about their number."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ A `RequestFeed` has the requests of its own process. Other workers send theirs o
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
 import msgspec
 from msgspec import Struct, field
@@ -134,7 +134,9 @@ class RequestFeed:
             own.unresponsive_workers = collection.missing
         finally:
             self._collections.remove(collection)
-        own.finished = sorted([*own.finished, *collection.finished], key=_finished_at)
+        own.finished = sorted(
+            [*own.finished, *collection.finished], key=lambda one: one.receipt.started_at + one.receipt.duration_seconds
+        )
         own.running = self.list_running()
         return own
 
@@ -190,10 +192,6 @@ def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) 
         return text.encode(errors="replace")
 
 
-def _finished_at(request: LoggedRequest) -> float:
-    return request.receipt.started_at + request.receipt.duration_seconds
-
-
 REFRESH_SECONDS = 1.0
 """Seconds between two checks of the running requests. A live view sends them if they have changed."""
 PING_SECONDS = 10.0
@@ -206,46 +204,43 @@ async def stream_request_events(
     feed: RequestFeed, client_names: Collection[str] | None = None
 ) -> AsyncGenerator[bytes, None]:
     """SSE bytes, for at most `MAX_LIVE_SECONDS`. `client_names`: only requests of these clients; None: of all."""
+
+    def is_shown(receipt: Receipt) -> bool:
+        return client_names is None or receipt.client.name in client_names
+
     view = feed.open_view()
     try:
-        async for data in _encode_view(feed, view, lambda one: client_names is None or one.client.name in client_names):
-            yield data
+        loop = asyncio.get_running_loop()
+        snapshot = await feed.collect_snapshot()
+        snapshot.finished = [request for request in snapshot.finished if is_shown(request.receipt)]
+        snapshot.running = list(filter(is_shown, snapshot.running))
+        yield _event("snapshot", encode_requests(snapshot))
+        known = {request.receipt.request_id for request in snapshot.finished}  # an update may repeat them
+        running, sent_at = _running_key(snapshot.running), loop.time()
+        end = sent_at + MAX_LIVE_SECONDS
+        refresh_at = sent_at + REFRESH_SECONDS
+        while not view.ended and loop.time() < end:
+            requests = await view.read(max(refresh_at - loop.time(), 0.0))
+            events = [
+                _event("request", encode_requests(request))
+                for request in feed.redact(RequestSnapshot(list(requests))).finished
+                if request.receipt.request_id not in known and is_shown(request.receipt)
+            ]
+            if loop.time() >= refresh_at:
+                refresh_at = loop.time() + REFRESH_SECONDS
+                if feed.watch_peers is not None:
+                    feed.watch_peers(False)
+                receipts = list(filter(is_shown, feed.list_running()))
+                if (key := _running_key(receipts)) != running:
+                    running = key
+                    events.append(_event("running", encode_requests(receipts)))
+            if not events and loop.time() - sent_at >= PING_SECONDS:
+                events = [b": ping\n\n"]
+            if events:
+                sent_at = loop.time()
+                yield b"".join(events)
     finally:
         feed.close_view(view)
-
-
-async def _encode_view(
-    feed: RequestFeed, view: RequestView, is_shown: Callable[[Receipt], bool]
-) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    snapshot = await feed.collect_snapshot()
-    snapshot.finished = [request for request in snapshot.finished if is_shown(request.receipt)]
-    snapshot.running = list(filter(is_shown, snapshot.running))
-    yield _event("snapshot", encode_requests(snapshot))
-    known = {request.receipt.request_id for request in snapshot.finished}  # an update may repeat them
-    running, sent_at = _running_key(snapshot.running), loop.time()
-    end = sent_at + MAX_LIVE_SECONDS
-    refresh_at = sent_at + REFRESH_SECONDS
-    while not view.ended and loop.time() < end:
-        requests = await view.read(max(refresh_at - loop.time(), 0.0))
-        events = [
-            _event("request", encode_requests(request))
-            for request in feed.redact(RequestSnapshot(list(requests))).finished
-            if request.receipt.request_id not in known and is_shown(request.receipt)
-        ]
-        if loop.time() >= refresh_at:
-            refresh_at = loop.time() + REFRESH_SECONDS
-            if feed.watch_peers is not None:
-                feed.watch_peers(False)
-            receipts = list(filter(is_shown, feed.list_running()))
-            if (key := _running_key(receipts)) != running:
-                running = key
-                events.append(_event("running", encode_requests(receipts)))
-        if not events and loop.time() - sent_at >= PING_SECONDS:
-            events = [b": ping\n\n"]
-        if events:
-            sent_at = loop.time()
-            yield b"".join(events)
 
 
 def _event(name: str, data: bytes) -> bytes:

@@ -72,9 +72,13 @@ class TraceExporter:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(gateway.log_warning_once, text)
 
-        _forward_log_records(report)
+        logger = logging.getLogger("opentelemetry")
+        logger.handlers = [_Records(report)]
+        logger.propagate = False
         ids = PresetIds()
-        provider = self._provider = TracerProvider(id_generator=ids, resource=_resource(), shutdown_on_exit=False)
+        own = {"service.name": SERVICE_NAME, "service.version": __version__}
+        resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+        provider = self._provider = TracerProvider(id_generator=ids, resource=resource, shutdown_on_exit=False)
         for name in self._names:
             provider.add_span_processor(BatchSpanProcessor(self._open_exporter(name)))
         tracer = provider.get_tracer("anthropic_proxy", __version__, schema_url=CONVENTIONS_URL)
@@ -96,13 +100,10 @@ class TraceExporter:
     async def record(self, receipt: Receipt) -> None:
         """A thread of the SDK sends the spans."""
         if self._recorder is not None and receipt.trace is not None and receipt.trace.is_sampled:
-            self._recorder.record_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
-
-    def _find_secrets(self) -> tuple[str, ...]:
-        if self._gateway is not None and self._gateway.settings is not self._settings:
-            self._settings = self._gateway.settings
-            self._secrets = tuple(self._settings.reveal_all_secrets())
-        return self._secrets
+            if self._gateway is not None and self._gateway.settings is not self._settings:
+                self._settings = self._gateway.settings
+                self._secrets = tuple(self._settings.reveal_all_secrets())
+            self._recorder.record_spans(redact_receipt(receipt, self._secrets), receipt.trace)
 
     async def stop(self) -> None:
         if self._provider is None:
@@ -127,11 +128,6 @@ def _open_exporter(name: str) -> SpanExporter:
     return OTLPSpanExporter() if name == "otlp" else ConsoleSpanExporter()
 
 
-def _resource() -> Resource:
-    own = {"service.name": SERVICE_NAME, "service.version": __version__}
-    return Resource.create({**own, **OTELResourceDetector().detect().attributes})
-
-
 class _Records(logging.Handler):
     """Log handler that reports warnings of the SDK, at most one line per minute for each kind of warning."""
 
@@ -144,25 +140,14 @@ class _Records(logging.Handler):
         now = time.monotonic()
         if now - self._reported_at.get(record.msg, -MIN_SECONDS_BETWEEN_WARNINGS) >= MIN_SECONDS_BETWEEN_WARNINGS:
             self._reported_at[record.msg] = now
-            self._report(_describe(record))
-
-
-def _describe(record: logging.LogRecord) -> str:
-    """After a failed export, the text has only the reason and a remedy."""
-    text = record.getMessage()
-    if not record.name.startswith(_EXPORT_LOGGERS):
-        return f"Traces: {text}"
-    cause = _CONNECTION_ERROR.search(text)
-    reason = cause[1] if cause else text
-    remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector."
-    return f"Traces cannot be sent: {reason}. {remedy}"
-
-
-def _forward_log_records(report: Callable[[str], None]) -> None:
-    """Send log records of the SDK to `report` instead of standard error."""
-    logger = logging.getLogger("opentelemetry")
-    logger.handlers = [_Records(report)]
-    logger.propagate = False
+            text = record.getMessage()
+            if not record.name.startswith(_EXPORT_LOGGERS):
+                self._report(f"Traces: {text}")
+                return
+            cause = _CONNECTION_ERROR.search(text)
+            reason = cause[1] if cause else text
+            remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector."
+            self._report(f"Traces cannot be sent: {reason}. {remedy}")
 
 
 # names: conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev
@@ -305,21 +290,16 @@ def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator
     if is_last and receipt.first_token_seconds is not None:
         yield "gen_ai.response.time_to_first_chunk", receipt.first_token_seconds - attempt.offset_seconds
     if operation == _CHAT and not attempt.error_type:
-        yield from _usage_attributes(attempt)
-
-
-def _usage_attributes(attempt: UpstreamAttempt) -> "Iterator[tuple[str, AttributeValue]]":
-    """Unlike in Anthropic's API, `input_tokens` includes cached tokens."""
-    cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
-    yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written
-    yield "gen_ai.usage.output_tokens", attempt.output_tokens
-    if cached:
-        yield "gen_ai.usage.cache_read.input_tokens", cached
-    if written:
-        yield "gen_ai.usage.cache_write.input_tokens", written
-        yield "gen_ai.usage.cache_creation.input_tokens", written  # its name until 1.41, which viewers still expect
-    if attempt.thinking_tokens:
-        yield "gen_ai.usage.reasoning.output_tokens", attempt.thinking_tokens
+        cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
+        yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written  # in Anthropic's API without these
+        yield "gen_ai.usage.output_tokens", attempt.output_tokens
+        if cached:
+            yield "gen_ai.usage.cache_read.input_tokens", cached
+        if written:
+            yield "gen_ai.usage.cache_write.input_tokens", written
+            yield "gen_ai.usage.cache_creation.input_tokens", written  # its name until 1.41, which viewers still expect
+        if attempt.thinking_tokens:
+            yield "gen_ai.usage.reasoning.output_tokens", attempt.thinking_tokens
 
 
 def _find_operation(receipt: Receipt) -> str:
