@@ -63,32 +63,22 @@ def new_demo_transport(
     """Texts mention `setup_variables`, which configure a real provider. `new_id` gets the beginning of an id."""
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
-        return _respond(request, setup_variables, chunk_interval_seconds, new_id, int(clock()))
+        if request.path.partition("?")[0] != "/chat/completions":
+            return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
+        try:
+            demo_request = decode_request(request.body)
+            demo_reply = build_reply(demo_request, setup_variables)
+        except msgspec.DecodeError:
+            return _refuse(400, "We could not parse the JSON body of your request.")
+        except WorkLimitExceeded as error:
+            return _refuse(400, error.message)
+        head = {"id": new_id("chatcmpl-"), "created": int(clock()), "model": demo_request.model}
+        chunks = encode_reply(demo_reply, demo_request, head, new_id("call_"))
+        if demo_request.stream:
+            return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, chunk_interval_seconds)
+        return DemoResponse(200, "application/json", chunks)
 
     return send
-
-
-def _respond(
-    request: UpstreamRequest,
-    setup_variables: Sequence[str],
-    chunk_interval_seconds: float,
-    new_id: Callable[[str], str],
-    created: int,
-) -> DemoResponse:
-    if request.path.partition("?")[0] != "/chat/completions":
-        return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
-    try:
-        demo_request = decode_request(request.body)
-        demo_reply = build_reply(demo_request, setup_variables)
-    except msgspec.DecodeError:
-        return _refuse(400, "We could not parse the JSON body of your request.")
-    except WorkLimitExceeded as error:
-        return _refuse(400, error.message)
-    head = {"id": new_id("chatcmpl-"), "created": created, "model": demo_request.model}
-    chunks = encode_reply(demo_reply, demo_request, head, new_id("call_"))
-    if demo_request.stream:
-        return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, chunk_interval_seconds)
-    return DemoResponse(200, "application/json", chunks)
 
 
 def _refuse(status: int, message: str) -> DemoResponse:
@@ -159,37 +149,30 @@ def decode_request(body: bytes) -> DemoRequest:
         input_characters=len(msgspec.json.encode(fields.get("tools"))),
     )
     for message in fields.get("messages") or ():
-        _read_message(request, message)
+        role, content = message.get("role"), message.get("content") or ""
+        if not isinstance(content, str):
+            content = "\n".join(block["text"] for block in content if block.get("type") == "text")
+        request.input_characters += len(content)
+        if role == "assistant":
+            request.tool_results, request.tool_names = [], {}
+            calls = message.get("tool_calls") or ()
+            if not calls:
+                request.tool_calls = []
+            for call in calls:
+                function = call.get("function") or {}
+                name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
+                with contextlib.suppress(msgspec.DecodeError):
+                    request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
+                request.tool_names[str(call.get("id"))] = name
+                request.input_characters += len(arguments)
+        elif role == "tool":
+            request.tool_results.append((request.tool_names.get(str(message.get("tool_call_id")), "The tool"), content))
+        else:
+            for directory in _DIRECTORY.findall(content):
+                request.working_directory = directory.strip().rstrip(".,")
+            if role == "user":
+                request.last_user_text = remove_tagged_sections(content).strip() or request.last_user_text
     return request
-
-
-def _read_message(request: DemoRequest, message: dict[str, Any]) -> None:
-    role, content = message.get("role"), message.get("content") or ""
-    if not isinstance(content, str):
-        content = "\n".join(block["text"] for block in content if block.get("type") == "text")
-    request.input_characters += len(content)
-    if role == "assistant":
-        _read_reply(request, message.get("tool_calls") or ())
-    elif role == "tool":
-        request.tool_results.append((request.tool_names.get(str(message.get("tool_call_id")), "The tool"), content))
-    else:
-        for directory in _DIRECTORY.findall(content):
-            request.working_directory = directory.strip().rstrip(".,")
-        if role == "user":
-            request.last_user_text = remove_tagged_sections(content).strip() or request.last_user_text
-
-
-def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
-    request.tool_results, request.tool_names = [], {}
-    if not calls:
-        request.tool_calls = []
-    for call in calls:
-        function = call.get("function") or {}
-        name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
-        with contextlib.suppress(msgspec.DecodeError):
-            request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
-        request.tool_names[str(call.get("id"))] = name
-        request.input_characters += len(arguments)
 
 
 def remove_tagged_sections(text: str) -> str:
@@ -220,8 +203,10 @@ def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoRep
     """Raises `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large."""
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
-        forced = _force(request, call)
-        return DemoReply(tool_call=forced) if forced else DemoReply(_introduce(request, setup_variables))
+        allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
+        if call is None or all(tool.name != call.name for tool in allowed):
+            call = next((build_tool_call(tool, {}) for tool in allowed), None)
+        return DemoReply(tool_call=call) if call else DemoReply(_introduce(request, setup_variables))
     if call is not None and call not in request.tool_calls:
         return DemoReply(f"The demonstration calls {call.name}.", call)
     final = next((tool for tool in request.tools if tool.name == _FINAL_TOOL), None)
@@ -231,24 +216,10 @@ def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoRep
         schema = {"type": "object"} if request.reply_schema is None else request.reply_schema
         return DemoReply(msgspec.json.encode(build_default_value("output_config.format.schema", schema)).decode())
     if request.tool_results:
-        return DemoReply(_repeat(request.tool_results, setup_variables))
+        texts = [_quote(name, text) for name, text in request.tool_results[:MAX_REPEATED_TOOL_RESULTS]]
+        texts.append(f"(The demonstration repeats tool results. {_explain(setup_variables)})")
+        return DemoReply("\n\n".join(texts))
     return DemoReply(_introduce(request, setup_variables))
-
-
-def _force(request: DemoRequest, call: ToolCall | None) -> ToolCall | None:
-    """Return the call that the client's `tool_choice` requires. None: the reply has no call.
-
-    `call`: call that the user's text requests, used if `tool_choice` permits it. A required call has default arguments.
-    """
-    allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
-    if call and any(tool.name == call.name for tool in allowed):
-        return call
-    return next((build_tool_call(tool, {}) for tool in allowed), None)
-
-
-def _repeat(results: Sequence[tuple[str, str]], setup_variables: Sequence[str]) -> str:
-    texts = [_quote(name, text) for name, text in results[:MAX_REPEATED_TOOL_RESULTS]]
-    return "\n\n".join([*texts, f"(The demonstration repeats tool results. {_explain(setup_variables)})"])
 
 
 def _quote(name: str, result: str) -> str:
@@ -303,7 +274,11 @@ def encode_reply(
     usage = {"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent}
     reason = "length" if cut or (reply.tool_call and not call) else "tool_calls" if call else "stop"
     if request.stream:
-        deltas = _list_deltas(texts, call, arguments)
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if texts else None, "refusal": None}]
+        deltas += [{"content": text} for text in texts]
+        if call:
+            deltas.append({"tool_calls": [{"index": 0, **call}]})
+            deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in arguments]
         return _encode_events(shared_fields, deltas, reason, usage if request.includes_usage else None)
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None, "refusal": None}
     if call:
@@ -322,14 +297,6 @@ def _split(text: str, limit: int) -> tuple[list[str], int, bool]:
     step = 1 + len(kept) // MAX_STREAM_FRAGMENTS
     fragments = ["".join(kept[place : place + step]) for place in range(0, len(kept), step)]
     return fragments, len(kept), len(kept) < len(tokens)
-
-
-def _list_deltas(texts: list[str], call: dict[str, Any] | None, arguments: list[str]) -> Iterator[dict[str, Any]]:
-    yield {"role": "assistant", "content": "" if texts else None, "refusal": None}
-    yield from ({"content": text} for text in texts)
-    if call:
-        yield {"tool_calls": [{"index": 0, **call}]}
-        yield from ({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in arguments)
 
 
 def _encode_events(
@@ -553,13 +520,13 @@ def _fill(template: str, text: str, directory: str) -> str:
 
 def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
     properties = tool.input_schema.get("properties")
-    known = properties if isinstance(properties, dict) else {}
-    return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")
-
-
-def _is_text(schema: object) -> bool:
-    kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
-    return kind == "string" or (isinstance(kind, list) and "string" in kind)
+    known: dict[str, Any] = properties if isinstance(properties, dict) else {}
+    for name, schema in known.items():
+        kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
+        is_text = kind == "string" or (isinstance(kind, list) and "string" in kind)
+        if is_text and _normalize(name) in arguments:
+            return name
+    return ""
 
 
 def _normalize(name: str) -> str:

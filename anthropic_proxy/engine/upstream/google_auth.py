@@ -83,7 +83,7 @@ class GoogleTokenCache:
         return token.credential, token.project_id
 
     def invalidate_token(self, credential: Credential) -> bool:
-        """False: another token was discarded within `MIN_RENEWAL_INTERVAL_SECONDS`, so that a retry has no other token."""
+        """False: another token was discarded within `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one."""
         if self._token is None or self._token.credential.value != credential.value:
             return True
         if self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS:
@@ -166,7 +166,9 @@ class GoogleCredentials:
             credentials, project = self._loaded
             credentials.refresh(request)
         except exceptions.GoogleAuthError as error:
-            raise self._failure(error) from error
+            if isinstance(error, exceptions.TransportError) or error.retryable:
+                raise UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})") from error
+            raise self._refusal(error) from error
         except (
             OSError,
             ValueError,
@@ -197,13 +199,6 @@ class GoogleCredentials:
         if project is None and self._needs_project and hasattr(credentials, "get_project_id"):
             project = credentials.get_project_id(request)
         return credentials, project
-
-    def _failure(self, error: Any) -> ProxyError:
-        from google.auth import exceptions  # noqa: PLC0415
-
-        if isinstance(error, exceptions.TransportError) or error.retryable:
-            return UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})")
-        return self._refusal(error)
 
     def _refusal(self, error: Exception) -> AuthenticationFailed:
         return AuthenticationFailed(

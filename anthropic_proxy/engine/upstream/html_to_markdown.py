@@ -159,19 +159,24 @@ class _Page:
         elif tag == "a":
             self._link = (self._absolute(attributes.get("href")), len(self._line))
         elif tag == "img":
-            self._add_image(attributes)
+            words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
+            url = self._absolute(attributes.get("src"))
+            if words and self._may_add_url(url):
+                self._line.append(f"![{words}]({url})")
         elif tag == "br":
             self._line.append("\n")
         elif tag == "base":
             self._base = urljoin(self._base, attributes.get("href") or "")
-        else:
-            self._open_structure(tag)
-
-    def _open_structure(self, tag: str) -> None:
-        if tag in ("ul", "ol"):
+        elif tag in ("ul", "ol"):
             self._lists.append(0 if tag == "ol" else -1)
         elif tag == "li":
-            self._begin_item()
+            if not self._lists:
+                self._lists.append(-1)
+            sign = "- "
+            if self._lists[-1] >= 0:
+                self._lists[-1] += 1
+                sign = f"{self._lists[-1]}. "
+            self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
         elif tag == "blockquote":
             self._quotes += 1
         elif tag == "pre":
@@ -189,13 +194,30 @@ class _Page:
 
     def _close(self, tag: str) -> None:
         if tag in _MARKS and not self._verbatim:
-            self._close_mark(_MARKS[tag])
+            if self._line and self._line[-1] == _MARKS[tag]:
+                self._line.pop()
+            else:
+                self._line.append(_MARKS[tag])
         elif tag == "a" and self._link:
-            self._close_link(*self._link)
+            (url, start), self._link = self._link, None
+            text = "".join(self._line[start:])
+            label = text.strip()
+            if label and self._may_add_url(url):
+                before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+                self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
         elif tag == "pre":
-            self._close_verbatim()
+            self._verbatim = max(self._verbatim - 1, 0)
+            margin = self._margin()
+            self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
+            self._lines += [margin + "```", ""]
+            self._line = []
         elif tag == "tr":
-            self._close_row()
+            cells, is_first = self._cells, self._is_first_row
+            self._break(loose=False)
+            if cells and is_first:
+                self._lines.append(" | ".join(["---"] * cells))
+                self._is_first_row = False
+            self._cells = 0
         elif tag == "li" or tag in _HEADINGS:
             self._break(loose=tag != "li")
             self._prefix = ""
@@ -213,51 +235,6 @@ class _Page:
             self._break()
         if tag == "main" and len(self._main) == 1:
             self._main.append(len(self._lines))
-
-    def _begin_item(self) -> None:
-        if not self._lists:
-            self._lists.append(-1)
-        sign = "- "
-        if self._lists[-1] >= 0:
-            self._lists[-1] += 1
-            sign = f"{self._lists[-1]}. "
-        self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
-
-    def _close_row(self) -> None:
-        cells, first = self._cells, self._is_first_row
-        self._break(loose=False)
-        if cells and first:
-            self._lines.append(" | ".join(["---"] * cells))
-            self._is_first_row = False
-        self._cells = 0
-
-    def _close_mark(self, mark: str) -> None:
-        if self._line and self._line[-1] == mark:
-            self._line.pop()
-        else:
-            self._line.append(mark)
-
-    def _close_link(self, url: str, start: int) -> None:
-        self._link = None
-        text = "".join(self._line[start:])
-        label = text.strip()
-        if not label or not self._may_add_url(url):
-            return
-        before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-        self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
-
-    def _close_verbatim(self) -> None:
-        self._verbatim = max(self._verbatim - 1, 0)
-        margin = self._margin()
-        self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
-        self._lines += [margin + "```", ""]
-        self._line = []
-
-    def _add_image(self, attributes: Any) -> None:
-        words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
-        url = self._absolute(attributes.get("src"))
-        if words and self._may_add_url(url):
-            self._line.append(f"![{words}]({url})")
 
     def _absolute(self, href: str | None) -> str:
         """Return the absolute URL of a link. "": the link leads to no other page, such as `#top` or `javascript:`."""

@@ -42,11 +42,14 @@ class LiteLLMThread:
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
         """If the caller is cancelled, so is the coroutine. Raises `RuntimeError` if the system has no thread left."""
         if self._loop is None:
+            loop = asyncio.new_event_loop()
             try:
-                self._loop = _start_loop()
+                threading.Thread(target=loop.run_forever, name="litellm", daemon=True).start()
             except RuntimeError:
+                loop.close()
                 work.close()
                 raise
+            self._loop = loop
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
@@ -77,17 +80,6 @@ class LiteLLMThread:
             await self.run_coroutine(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
-
-
-def _start_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop that runs in a new thread."""
-    loop = asyncio.new_event_loop()
-    try:
-        threading.Thread(target=loop.run_forever, name="litellm", daemon=True).start()
-    except RuntimeError:
-        loop.close()
-        raise
-    return loop
 
 
 def _set_options(library: Any) -> None:
@@ -301,10 +293,18 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
     error_object = _find_body(error, text)
     unsupported = _UNSUPPORTED.search(text)
     code = next((code for name, code in _CODES.items() if name in classes), None)
-    headers = _find_headers(error)
-    unreachable = not headers and bool(classes & _CONNECTION_ERRORS)
+    status = getattr(error, "status_code", None)
+    response = getattr(error, "response", None)
+    found = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None) or {}
+    headers = {str(name).lower(): str(value) for name, value in dict(found).items()}
+    connection_error = None
+    if not headers and classes & _CONNECTION_ERRORS:
+        cause = clean_error_text(text)
+        refused = _REFUSED_BY.search(cause)
+        should_retry = False if refused and not is_public_address(refused[1]) else None
+        connection_error = UpstreamUnreachable(cause, should_retry=should_retry)
     return LiteLLMFailure(
-        status=_status_of(error),
+        status=status if isinstance(status, int) and 400 <= status < 600 else 500,
         error_object={
             "message": "" if text.startswith("<") else error_object.get("message") or text,  # an HTML page of a gateway
             "type": error_object.get("type"),
@@ -312,30 +312,13 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
             "code": code or error_object.get("code"),
         },
         headers=headers,
-        connection_error=_unreachable(text) if unreachable else None,
+        connection_error=connection_error,
     )
-
-
-def _unreachable(text: str) -> UpstreamUnreachable:
-    text = clean_error_text(text)
-    refused = _REFUSED_BY.search(text)
-    return UpstreamUnreachable(text, should_retry=False if refused and not is_public_address(refused[1]) else None)
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
     """The additional field `status_code` has the HTTP status."""
     return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
-
-
-def _status_of(error: Exception) -> int:
-    status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and 400 <= status < 600 else 500
-
-
-def _find_headers(error: Exception) -> dict[str, str]:
-    response = getattr(error, "response", None)
-    headers = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None) or {}
-    return {str(name).lower(): str(value) for name, value in dict(headers).items()}
 
 
 def _find_body(error: Exception, text: str) -> dict[str, Any]:

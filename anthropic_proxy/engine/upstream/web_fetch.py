@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -58,10 +59,15 @@ class GuardedDialer:
     async def dial(self, origin: Origin) -> socket.socket:
         """Raises `WebFetchFailed` for a host with a private address, and `OSError` if no address accepts."""
         opened = await connect_first(
-            await self.resolve_public_addresses(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
+            await self.resolve_public_addresses(origin),
+            lambda info: socket.socket(info[0], info[1], info[2]),
+            delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS,
         )
         try:
-            self._require_public_peer(origin, opened.getpeername()[0], opened.getsockname()[0])
+            peer, local = opened.getpeername()[0], opened.getsockname()[0]
+            # this machine may have a public address
+            if not is_public_address(peer, self._allowed) or (peer == local and is_public_address(peer)):
+                raise private_address_error(origin.host)  # noqa: TRY301
         except BaseException:
             opened.close()
             raise
@@ -85,21 +91,9 @@ class GuardedDialer:
         """Running lookups are not awaited."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
-        """Raise `WebFetchFailed` if a connected peer is not public, or is this machine under its own public address.
-
-        `peer`: IP address of the peer. `local`: IP address of this end of the connection.
-        """
-        if not is_public_address(peer, self._allowed) or (peer == local and is_public_address(peer)):
-            raise private_address_error(origin.host)
-
 
 def private_address_error(host: str) -> WebFetchFailed:
     return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
-
-
-def _new_socket(info: AddressInfo) -> socket.socket:
-    return socket.socket(info[0], info[1], info[2])
 
 
 FETCH_TIMEOUT_SECONDS = 5.0
@@ -232,28 +226,24 @@ class PageFetcher:
             raise _unwanted(found.url, kind or f"not the {found.media_type} that it says", options)
         if not is_text_media_type(kind):
             return FetchedPage(url=found.url, media_type=kind, body=found.body)
-        loop = asyncio.get_running_loop()
-        text = await loop.run_in_executor(self._text_threads, _decode_found, found, kind)
+        decode = partial(decode_text, found.body, found.charset, is_html=kind in HTML_MEDIA_TYPES)
+        text = await asyncio.get_running_loop().run_in_executor(self._text_threads, decode)
         if kind not in HTML_MEDIA_TYPES or not text.strip():
             return FetchedPage(url=found.url, media_type=kind, text=text)
-        page_text = await self._read_html(text, found.url)
-        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.markdown)
-
-    async def _read_html(self, html: str, url: str) -> PageText:
         async with self._conversion_slots:
             try:
                 # one more character, so that the program detects the truncation
                 output = await sandbox.run_sandboxed(
-                    self._reader, {"html": html[: MAX_HTML_CHARACTERS + 1], "url": url}
+                    self._reader, {"html": text[: MAX_HTML_CHARACTERS + 1], "url": found.url}
                 )
             except (TimeoutError, SandboxFailed, OSError):
-                raise _fetch_error(url, "takes too much time or memory to be read as HTML") from None
+                raise _fetch_error(found.url, "takes too much time or memory to be read as HTML") from None
         page_text = msgspec.json.decode(output, type=PageText | None)
         if page_text is None:
             install = build_extra_install_command("fetch")
             reason = f"is HTML; lxml, which reads it, is not installed. Install it with: {install}"
-            raise _fetch_error(url, reason, "unavailable")
-        return page_text
+            raise _fetch_error(found.url, reason, "unavailable")
+        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.markdown)
 
 
 class _Found(NamedTuple):
@@ -324,10 +314,6 @@ async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Fo
         if len(body) > MAX_PAGE_BYTES:
             raise _too_large(url)
     return _Found(url, declared, find_charset_parameter(content_type), bytes(body))
-
-
-def _decode_found(found: _Found, kind: str) -> str:
-    return decode_text(found.body, found.charset, is_html=kind in HTML_MEDIA_TYPES)
 
 
 def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessible") -> WebFetchFailed:

@@ -58,7 +58,7 @@ class SearchClient(ABC):
     async def search(
         self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        """The best results first, never from `blocked_domains`. `allowed_domains` empty: all. Raises `WebSearchFailed`."""
+        """The best first, never from `blocked_domains`. `allowed_domains` empty: all. Raises `WebSearchFailed`."""
         words = " ".join(query.split())
         if not words or not words.isprintable():
             raise WebSearchFailed("a query is text that can be printed", "invalid_tool_input")
@@ -73,7 +73,14 @@ class SearchClient(ABC):
             raise WebSearchFailed(str(error), "invalid_tool_input") from None
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
-                body = await self._send_query(self.encode_query(words, sites, excluded_sites, limit))
+                request = self.encode_query(words, sites, excluded_sites, limit)
+                response = await self._send(self._url, request, self._credential)
+                try:
+                    body = await read_body(response, _MAX_BYTES)
+                    if response.status != 200:
+                        raise self._refusal(response, body)
+                finally:
+                    await response.close()
         except TimeoutError:
             raise WebSearchFailed(
                 f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s", "unavailable"
@@ -81,16 +88,6 @@ class SearchClient(ABC):
         except UpstreamError as error:
             raise WebSearchFailed(f"{self._setting}: {error.message}", "unavailable") from error
         return list(self._choose(body, allowed_domains, blocked_domains, limit))
-
-    async def _send_query(self, request: UpstreamRequest) -> bytes:
-        response = await self._send(self._url, request, self._credential)
-        try:
-            body = await read_body(response, _MAX_BYTES)
-            if response.status != 200:
-                raise self._refusal(response, body)
-            return body
-        finally:
-            await response.close()
 
     def _refusal(self, response: UpstreamResponse, body: bytes) -> WebSearchFailed:
         status = response.status
@@ -154,7 +151,9 @@ class SearxngClient(SearchClient):
         self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
     ) -> UpstreamRequest:
         """SearXNG's limiter treats a request without these headers as a bot."""
-        parameters = urlencode({"q": _without_commands(query + build_site_filter(sites)), "format": "json"})
+        # SearXNG would execute such words: `!!g` redirects, `<3` sets a timeout, `:de` a language
+        words = (word.lstrip("!<:") for word in (query + build_site_filter(sites)).split())
+        parameters = urlencode({"q": " ".join(filter(None, words)), "format": "json"})
         headers = {
             "accept": "application/json, text/html;q=0.5",
             "accept-encoding": "gzip, deflate",
@@ -205,11 +204,6 @@ class _Response(Struct):
 
 
 _decode_response = msgspec.json.Decoder(_Response).decode
-
-
-def _without_commands(query: str) -> str:
-    """Words that SearXNG would execute: `!!g` redirects, `<3` sets a timeout, `:de` a language."""
-    return " ".join(filter(None, (word.lstrip("!<:") for word in query.split())))
 
 
 # Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"

@@ -131,7 +131,17 @@ class HttpTransport:
         try:
             target_url = parse_url(url)
             proxy = find_proxy(url, self._proxies, self._no_proxy_hosts) if self._proxies else None
-            header_bytes = _encode_head(target_url, proxy, request, credential)
+            headers, target = dict(request.headers), target_url.request_target
+            if credential is not None:
+                headers[credential.header] = credential.value
+                headers.update(credential.extra_headers)
+            if target_url.authorization:
+                headers.setdefault("authorization", target_url.authorization)
+            if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
+                target = f"{target_url.origin}{target}"
+                if proxy_credentials := parse_url(proxy).authorization:
+                    headers["proxy-authorization"] = proxy_credentials
+            header_bytes = encode_request_head(request.method, target, target_url.origin.host_header, headers)
         except ValueError as error:
             raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
         head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
@@ -140,20 +150,6 @@ class HttpTransport:
                 self._heads.clear()
             self._heads[base_url, request.path] = head
         return head
-
-
-def _encode_head(target_url: Url, proxy: str | None, request: UpstreamRequest, credential: Credential | None) -> bytes:
-    headers, target = dict(request.headers), target_url.request_target
-    if credential is not None:
-        headers[credential.header] = credential.value
-        headers.update(credential.extra_headers)
-    if target_url.authorization:
-        headers.setdefault("authorization", target_url.authorization)
-    if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
-        target = f"{target_url.origin}{target}"
-        if proxy_credentials := parse_url(proxy).authorization:
-            headers["proxy-authorization"] = proxy_credentials
-    return encode_request_head(request.method, target, target_url.origin.host_header, headers)
 
 
 def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:
@@ -260,7 +256,7 @@ class _Tunnel(asyncio.Protocol):
         self._parser = new_response_parser(self)
 
     async def request(self, origin: Origin, credentials: str) -> None:
-        """`credentials`: of the header `proxy-authorization`. Raises `ConnectionError` if the proxy rejects the tunnel."""
+        """`credentials`: for `proxy-authorization`. Raises `ConnectionError` if the proxy rejects the tunnel."""
         authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
         head = f"CONNECT {origin.host_and_port} HTTP/1.1\r\nhost: {origin.host_and_port}\r\n{authorization}\r\n"
         self._transport.write(head.encode())

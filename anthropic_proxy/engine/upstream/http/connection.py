@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._can_reuse = False
 
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
-        """Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if the connection ends before its headers."""
+        """Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if it ends before the headers."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionLost
@@ -111,7 +111,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or (self._response is None and self._pending is None):
-            self._buffer_early_data(data)
+            if self._early is None or self._transport is None:
+                self.abort()
+            else:
+                self._early += data
+                self._transport.pause_reading()
             return
         self._head_bytes += len(data)
         try:
@@ -186,13 +190,6 @@ class Connection(asyncio.Protocol):
         self._can_reuse = self._parser.should_keep_alive()
         self._response.end_body()
         self._response = None
-
-    def _buffer_early_data(self, data: bytes) -> None:
-        if self._early is None or self._transport is None:
-            self.abort()
-        else:
-            self._early += data
-            self._transport.pause_reading()
 
     def _fail(self, error: InvalidHttp) -> None:
         response, self._response = self._response, None

@@ -44,7 +44,9 @@ async def connect_first(
         for attempt in running:
             attempt.cancel()
             attempt.add_done_callback(_close_result)
-    raise _combine(errors)
+    if not errors:
+        raise OSError("the host name has no address")
+    raise errors[0] if len({error.errno for error in errors}) == 1 else OSError(", ".join(map(str, errors)))
 
 
 async def _connect(info: AddressInfo, new_socket: SocketFactory) -> socket.socket:
@@ -69,15 +71,6 @@ def _interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
 def _close_result(attempt: "asyncio.Task[socket.socket]") -> None:
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
-
-
-def _combine(errors: Sequence[OSError]) -> OSError:
-    """Return one error for all failed connection attempts. If all have the same error number: the first error."""
-    if not errors:
-        return OSError("the host name has no address")
-    if len({error.errno for error in errors}) == 1:
-        return errors[0]
-    return OSError(", ".join(map(str, errors)))
 
 
 DNS_CACHE_SECONDS = 300.0

@@ -29,7 +29,8 @@ class Decompressor:
         stream, full = self._stream, False
         while data or full:
             if stream is None or (stream.eof and data.strip(b"\0")):
-                stream = self._stream = zlib.decompressobj(_RAW if self._is_raw(data) else _GZIP_OR_ZLIB)
+                is_raw = self._encoding == "deflate" and data[0] & 0x0F != zlib.DEFLATED
+                stream = self._stream = zlib.decompressobj(_RAW if is_raw else _GZIP_OR_ZLIB)
             if stream.eof:  # zero padding may follow a complete body
                 return
             chunk = stream.decompress(data, _CHUNK_BYTES)
@@ -37,9 +38,6 @@ class Decompressor:
             full = len(chunk) == _CHUNK_BYTES and not stream.eof
             if chunk:
                 yield chunk
-
-    def _is_raw(self, data: bytes) -> bool:
-        return self._encoding == "deflate" and data[0] & 0x0F != zlib.DEFLATED
 
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
