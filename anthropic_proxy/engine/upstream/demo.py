@@ -216,18 +216,16 @@ def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoRep
         schema = {"type": "object"} if request.reply_schema is None else request.reply_schema
         return DemoReply(msgspec.json.encode(build_default_value("output_config.format.schema", schema)).decode())
     if request.tool_results:
-        texts = [_quote(name, text) for name, text in request.tool_results[:MAX_REPEATED_TOOL_RESULTS]]
+        texts = []
+        for name, result in request.tool_results[:MAX_REPEATED_TOOL_RESULTS]:
+            text = remove_tagged_sections(result.removeprefix(_ERROR_MARK)).strip()
+            if len(text) > MAX_TOOL_RESULT_CHARACTERS:
+                text = f"{text[:MAX_TOOL_RESULT_CHARACTERS].rstrip()} … ({len(text):,} characters in total)"
+            outcome = "failed" if result.startswith(_ERROR_MARK) else "returned"
+            texts.append(f"{name} {outcome}:\n\n{text or '(no text)'}")
         texts.append(f"(The demonstration repeats tool results. {_explain(setup_variables)})")
         return DemoReply("\n\n".join(texts))
     return DemoReply(_introduce(request, setup_variables))
-
-
-def _quote(name: str, result: str) -> str:
-    failed = result.startswith(_ERROR_MARK)
-    text = remove_tagged_sections(result.removeprefix(_ERROR_MARK)).strip()
-    if len(text) > MAX_TOOL_RESULT_CHARACTERS:
-        text = f"{text[:MAX_TOOL_RESULT_CHARACTERS].rstrip()} … ({len(text):,} characters in total)"
-    return f"{name} {'failed' if failed else 'returned'}:\n\n{text or '(no text)'}"
 
 
 def _introduce(request: DemoRequest, setup_variables: Sequence[str]) -> str:
@@ -358,10 +356,23 @@ class _Defaults:
             self._budget.count_nodes(count_json_nodes(value))
             return value
         if isinstance(reference := schema.get("$ref"), str):
-            return self.fill(self._follow(reference), depth + 1, given)
+            # a JSON pointer into the root schema, such as `#/$defs/place`
+            self._budget.count_steps(1 + len(reference))
+            target = self._root
+            for key in filter(None, reference.removeprefix("#").split("/")):
+                name = key.replace("~1", "/").replace("~0", "~")
+                target = target.get(name) if isinstance(target, Mapping) else None
+            return self.fill(target, depth + 1, given)
         kind = _type_of(schema)
         if kind == "object":
-            return self._fill_object(schema, depth, given or {})
+            properties, required = schema.get("properties"), schema.get("required")
+            known = properties if isinstance(properties, Mapping) else {}
+            filled: dict[str, Any] = {}
+            for name in required if isinstance(required, list) else ():
+                if isinstance(name, str) and name not in (given or ()) and name not in filled:
+                    self._budget.count_nodes(count_json_nodes(name))
+                    filled[name] = self.fill(known.get(name), depth + 1)
+            return filled
         if kind == "array":
             count = int(_lower_bound(schema.get("minItems")))
             self._budget.count_nodes(count)
@@ -380,25 +391,6 @@ class _Defaults:
         unions = (schema[keyword] for keyword in _UNION_KEYWORDS if isinstance(schema.get(keyword), list))
         union = next(filter(None, unions), None)
         return _TEXT if union is None else self.fill(union[0], depth + 1, given)
-
-    def _fill_object(self, schema: Mapping[str, Any], depth: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        properties, required = schema.get("properties"), schema.get("required")
-        known = properties if isinstance(properties, Mapping) else {}
-        value: dict[str, Any] = {}
-        for name in required if isinstance(required, list) else ():
-            if isinstance(name, str) and name not in given and name not in value:
-                self._budget.count_nodes(count_json_nodes(name))
-                value[name] = self.fill(known.get(name), depth + 1)
-        return value
-
-    def _follow(self, reference: str) -> Any:
-        """Schema at a JSON pointer into the root schema (`#/$defs/place`). None: no schema at that place."""
-        self._budget.count_steps(1 + len(reference))
-        target = self._root
-        for key in filter(None, reference.removeprefix("#").split("/")):
-            name = key.replace("~1", "/").replace("~0", "~")
-            target = target.get(name) if isinstance(target, Mapping) else None
-        return target
 
 
 def _stated(schema: Mapping[str, Any]) -> list[Any]:

@@ -112,41 +112,16 @@ class _Page:
         if self._invisible:
             if tag not in _VOID:
                 self._invisible.append(tag)
-        elif tag == "title" and not self._title:
+            return
+        if tag == "title" and not self._title:
             self._in_title = True
-        elif tag in _INVISIBLE or _is_hidden(attributes):
+            return
+        style = attributes.get("style")
+        is_hidden = "hidden" in attributes or attributes.get("aria-hidden") == "true" or tag in _INVISIBLE
+        if is_hidden or (style and _HIDDEN.search(style)):
             if tag not in _VOID:
                 self._invisible.append(tag)
-        else:
-            self._open(tag, attributes)
-
-    def end(self, tag: str) -> None:
-        if tag == "title":
-            self._in_title = False
-        elif not self._invisible:
-            self._close(tag)
-        elif tag not in _VOID:
-            self._invisible.pop()
-
-    def data(self, text: str) -> None:
-        if self._in_title:
-            self._title.append(text)
-        elif self._invisible:
             return
-        elif self._verbatim:
-            self._line.append(text)
-        else:
-            self._line.append(_SPACES.sub(" ", text))
-
-    def comment(self, text: str) -> None:
-        """Ignore an HTML comment (callback of lxml)."""
-
-    def close(self) -> None:
-        """Ignore the end of the page (callback that lxml requires)."""
-
-    # Elements.
-
-    def _open(self, tag: str, attributes: Any) -> None:
         if tag in _BLOCKS or tag in _HEADINGS or tag in ("ul", "ol", "blockquote", "table", "tr", "li", "pre"):
             self._break(loose=tag not in ("li", "tr") and not (self._lists and tag in ("ul", "ol")))
         if tag in _HEADINGS:
@@ -192,7 +167,14 @@ class _Page:
         elif tag == "main" and not self._main:
             self._main.append(len(self._lines))
 
-    def _close(self, tag: str) -> None:
+    def end(self, tag: str) -> None:
+        if tag == "title":
+            self._in_title = False
+            return
+        if self._invisible:
+            if tag not in _VOID:
+                self._invisible.pop()
+            return
         if tag in _MARKS and not self._verbatim:
             if self._line and self._line[-1] == _MARKS[tag]:
                 self._line.pop()
@@ -236,6 +218,22 @@ class _Page:
         if tag == "main" and len(self._main) == 1:
             self._main.append(len(self._lines))
 
+    def data(self, text: str) -> None:
+        if self._in_title:
+            self._title.append(text)
+        elif self._invisible:
+            return
+        elif self._verbatim:
+            self._line.append(text)
+        else:
+            self._line.append(_SPACES.sub(" ", text))
+
+    def comment(self, text: str) -> None:
+        """Ignore an HTML comment (callback of lxml)."""
+
+    def close(self) -> None:
+        """Ignore the end of the page (callback that lxml requires)."""
+
     def _absolute(self, href: str | None) -> str:
         """Return the absolute URL of a link. "": the link leads to no other page, such as `#top` or `javascript:`."""
         href = (href or "").strip()
@@ -268,10 +266,3 @@ class _Page:
             self._prefix = ""
         if loose and not self._prefix and self._lines and self._lines[-1].strip("> "):
             self._lines.append(self._margin().rstrip())
-
-
-def _is_hidden(attributes: Any) -> bool:
-    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
-        return True
-    style = attributes.get("style")
-    return bool(style) and _HIDDEN.search(style) is not None

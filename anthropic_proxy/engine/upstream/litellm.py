@@ -114,10 +114,13 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
     """`timeout` is the maximum time without data from the provider, in seconds."""
     arguments: dict[str, Any] = msgspec.json.decode(body)
     for message in arguments["messages"]:
-        details = message.pop("reasoning_details", None)
-        if details and (
-            blocks := [_to_thinking_block(each) for each in details if each.get("signature") or each.get("data")]
-        ):
+        blocks = []
+        for detail in message.pop("reasoning_details", None) or ():
+            if "data" in detail and (detail["data"] or detail.get("signature")):
+                blocks.append({"type": "redacted_thinking", "data": detail["data"]})
+            elif signature := detail.get("signature"):
+                blocks.append({"type": "thinking", "thinking": detail.get("text", ""), "signature": signature})
+        if blocks:
             message["thinking_blocks"] = blocks
     return {**arguments, **_ALWAYS, "timeout": timeout}
 
@@ -150,12 +153,6 @@ class ReplyConverter:
         if data or block.get("signature"):
             self._blocks += 1
         return detail
-
-
-def _to_thinking_block(detail: dict[str, Any]) -> dict[str, Any]:
-    if "data" in detail:
-        return {"type": "redacted_thinking", "data": detail["data"]}
-    return {"type": "thinking", "thinking": detail.get("text", ""), "signature": detail["signature"]}
 
 
 _DONE = b"data: [DONE]\n\n"

@@ -19,7 +19,7 @@ from anthropic_proxy.engine.upstream.web_search import (
     TavilyClient,
 )
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
-from anthropic_proxy.gateway.settings import SearchService, Secret, Settings, export_to_litellm
+from anthropic_proxy.gateway.settings import Secret, Settings, export_to_litellm
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport
@@ -65,7 +65,20 @@ class Transports:
         url, service = self._settings.search_url, self._settings.search
         if url is not None:
             return SearxngClient(self._http.send, url).search
-        return None if service is None else _new_search(self._http.send, service)
+        if service is None:
+            return None
+        if service.base_url is not None and service.service == "searxng":
+            return SearxngClient(self._http.send, service.base_url, setting="base_url of [search]").search
+        if service.key is None:
+            return MissingKeyClient(service.problem or "[search] has no key.").search
+        clients = {
+            "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
+            "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
+            "exa": (ExaClient, "https://api.exa.ai", "x-api-key", ""),
+        }
+        client, address, header, scheme = clients[service.service]
+        credential = Credential(header, scheme + service.key.reveal(), service.key.origin)
+        return client(self._http.send, service.base_url or address, credential=credential, setting="[search]").search
 
     def reuse_or_replace(self, settings: Settings) -> "Transports":
         """Return this object if its connections can be kept with the new settings, or else a new one."""
@@ -138,22 +151,6 @@ class Transports:
 
     def _export_litellm_variables(self) -> None:
         export_to_litellm(self._settings, self._litellm_variables)
-
-
-def _new_search(send: Transport, service: SearchService) -> WebSearch:
-    """Without its key, each search fails."""
-    if service.base_url is not None and service.service == "searxng":
-        return SearxngClient(send, service.base_url, setting="base_url of [search]").search
-    if service.key is None:
-        return MissingKeyClient(service.problem or "[search] has no key.").search
-    clients = {
-        "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
-        "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
-        "exa": (ExaClient, "https://api.exa.ai", "x-api-key", ""),
-    }
-    client, address, header, scheme = clients[service.service]
-    credential = Credential(header, scheme + service.key.reveal(), service.key.origin)
-    return client(send, service.base_url or address, credential=credential, setting="[search]").search
 
 
 def _connection_settings(settings: Settings) -> tuple[object, ...]:

@@ -216,7 +216,12 @@ class PageFetcher:
             # the HTTP proxy looks up the name itself, so a private address is only found here
             with suppress(OSError):  # a name that is unknown here may be known to the proxy
                 await self._dialer.resolve_public_addresses(address.origin)
-        headers = _HEADERS | {"accept": _accept(options.media_types)}
+        kinds = sorted(options.media_types)
+        accepted = [*kinds, "*/*;q=0.1"]
+        if "text/*" in kinds:  # prefer Markdown, then HTML
+            others = (f"{kind};q=0.8" for kind in kinds if kind != "text/*")
+            accepted = ["text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"]
+        headers = _HEADERS | {"accept": ", ".join(accepted)}
         request = UpstreamRequest(method="GET", path=address.request_target, headers=headers, body=b"")
         return await self._http.send(str(address.origin), request, None)
 
@@ -261,14 +266,6 @@ def _require_allowed(url: str, options: _FetchOptions) -> None:
     if not allowed:
         host = parse_url(url).origin.host
         raise WebFetchFailed(f"{host} is not among the domains that the request lets pass", "url_not_allowed")
-
-
-def _accept(media_types: Collection[str]) -> str:
-    """It prefers Markdown, then HTML."""
-    if "text/*" not in media_types:
-        return ", ".join((*sorted(media_types), "*/*;q=0.1"))
-    others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")
-    return ", ".join(("text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"))
 
 
 def _normalize_url(url: str) -> str:

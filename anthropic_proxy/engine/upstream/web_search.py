@@ -87,7 +87,20 @@ class SearchClient(ABC):
             ) from None
         except UpstreamError as error:
             raise WebSearchFailed(f"{self._setting}: {error.message}", "unavailable") from error
-        return list(self._choose(body, allowed_domains, blocked_domains, limit))
+        try:
+            results = self.decode_results(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise WebSearchFailed(
+                f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
+            ) from None
+        chosen: dict[str, SearchResult] = {}
+        for result in results:
+            if len(chosen) >= limit:
+                break
+            url = result.url
+            if url not in chosen and _is_web_url(url) and is_url_allowed(url, allowed_domains, blocked_domains):
+                chosen[url] = result
+        return list(chosen.values())
 
     def _refusal(self, response: UpstreamResponse, body: bytes) -> WebSearchFailed:
         status = response.status
@@ -100,23 +113,6 @@ class SearchClient(ABC):
         if self._credential is not None:
             message = message.replace(self._credential.secret, "…")
         return WebSearchFailed(message, "too_many_requests" if status == 429 else "unavailable")
-
-    def _choose(
-        self, body: bytes, allowed: Sequence[str], blocked: Sequence[str], limit: int
-    ) -> Iterable[SearchResult]:
-        try:
-            results = self.decode_results(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise WebSearchFailed(
-                f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
-            ) from None
-        seen: set[str] = set()
-        for result in results:
-            if len(seen) >= limit:
-                return
-            if result.url not in seen and _is_web_url(result.url) and is_url_allowed(result.url, allowed, blocked):
-                seen.add(result.url)
-                yield result
 
 
 def build_site_filter(sites: Sequence[str]) -> str:

@@ -86,32 +86,29 @@ class AsgiSink:
         chunks = response.body
         if isinstance(chunks, bytes):
             lines["content-length"] = [str(len(chunks))]
-            await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
+        await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
+        if isinstance(chunks, bytes):
             await self._send({"type": "http.response.body", "body": chunks})
             return
-        await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
         if has_body:
-            await self._send_chunks(chunks)
+            disconnected = asyncio.ensure_future(self.wait_disconnected())
+            following: asyncio.Future[bytes] | None = None
+            try:
+                while True:
+                    following = asyncio.ensure_future(_next_chunk(chunks))
+                    await asyncio.wait({following, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+                    if disconnected.done() or not (chunk := following.result()):
+                        break
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            finally:
+                for task in (disconnected, following):
+                    if task is not None:
+                        task.cancel()
+                if following is not None:
+                    await asyncio.wait({following})
+                if isinstance(chunks, AsyncGenerator):
+                    await chunks.aclose()
         await self._send({"type": "http.response.body", "body": b""})
-
-    async def _send_chunks(self, chunks: AsyncIterator[bytes]) -> None:
-        disconnected = asyncio.ensure_future(self.wait_disconnected())
-        following: asyncio.Future[bytes] | None = None
-        try:
-            while True:
-                following = asyncio.ensure_future(_next_chunk(chunks))
-                await asyncio.wait({following, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-                if disconnected.done() or not (chunk := following.result()):
-                    return
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        finally:
-            for task in (disconnected, following):
-                if task is not None:
-                    task.cancel()
-            if following is not None:
-                await asyncio.wait({following})
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
 
     async def send_error_response(self, error: ProxyError) -> None:
         """Does nothing if the response has started."""

@@ -66,33 +66,31 @@ class InstanceSharing:
                 await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
 
     async def _receive_all(self) -> None:
+        redis = self._store.redis
         while True:
             try:
-                await self._receive()
+                async with redis.client.pubsub() as messages:
+                    async with asyncio.timeout(IDLE_SECONDS_BEFORE_PING):
+                        await messages.subscribe(redis.observation_channel)
+                        stored = await redis.list_observations()
+                    for seconds, text in stored:
+                        self._apply_text(text, seconds)
+                    is_checked = False
+                    while True:
+                        message = await messages.get_message(
+                            ignore_subscribe_messages=True, timeout=IDLE_SECONDS_BEFORE_PING
+                        )
+                        if message is None:
+                            if is_checked:
+                                raise TimeoutError  # noqa: TRY301
+                            await messages.ping()
+                        is_checked = message is None
+                        if message is not None and message["type"] == "message":
+                            sender, _, text = str(message["data"]).partition(" ")
+                            if sender != redis.process_id:
+                                self._apply_text(text)
             except Exception:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
                 await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
-
-    async def _receive(self) -> None:
-        """Apply the observations stored in Redis, then each new one, until the connection fails."""
-        redis = self._store.redis
-        async with redis.client.pubsub() as messages:
-            async with asyncio.timeout(IDLE_SECONDS_BEFORE_PING):
-                await messages.subscribe(redis.observation_channel)
-                stored = await redis.list_observations()
-            for seconds, text in stored:
-                self._apply_text(text, seconds)
-            is_checked = False
-            while True:
-                message = await messages.get_message(ignore_subscribe_messages=True, timeout=IDLE_SECONDS_BEFORE_PING)
-                if message is None:
-                    if is_checked:
-                        raise TimeoutError
-                    await messages.ping()
-                is_checked = message is None
-                if message is not None and message["type"] == "message":
-                    sender, _, text = str(message["data"]).partition(" ")
-                    if sender != redis.process_id:
-                        self._apply_text(text)
 
     def _apply_text(self, text: str, lifetime_seconds: float | None = None) -> None:
         try:
