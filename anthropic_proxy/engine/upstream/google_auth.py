@@ -72,9 +72,7 @@ class GoogleTokenCache:
         self._invalidated_at = -math.inf
 
     async def acquire_token(self) -> tuple[Credential, str | None]:
-        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout`, or `MissingExtra` without
-        google-auth.
-        """
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout` or `MissingExtra` (google-auth)."""
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
             token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal

@@ -1,7 +1,4 @@
-"""HTTP client with which commands of this program call a running proxy on this machine.
-
-Only the standard library is imported, so that commands start quickly. `token` is the credential for the proxy.
-"""
+"""HTTP client of commands for a running proxy, with the standard library only, so that commands start quickly."""
 
 import http.client
 import ssl

@@ -131,9 +131,7 @@ def stream_headers(request_id: str) -> dict[str, str]:
 
 
 def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str], route: str = "") -> dict[str, str]:
-    """Return response headers about changed request fields (fidelity), failed calls to providers, and the route.
-
-    `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
+    """`x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
     """

@@ -172,9 +172,7 @@ class FallbackStore:
         *,
         has_limits: bool = True,
     ) -> _Result:
-        """`keys` are those of the command. Without `has_limits`, a heartbeat decides after a failure if limits can be
-        used.
-        """
+        """`keys` are those of the command. Without `has_limits`, a heartbeat decides if limits can be used."""
         self.start()
         if not self._problem:
             try:

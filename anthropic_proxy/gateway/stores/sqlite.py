@@ -1,7 +1,4 @@
-"""`SqliteStore`: values and counters of limits in a SQLite file, which the workers of one machine share.
-
-While the file cannot be used, each process counts limits by itself. Later it adds its amounts to the file.
-"""
+"""`SqliteStore`: values and limits in a SQLite file that the workers share, or in memory while it cannot be used."""
 
 import asyncio
 import os

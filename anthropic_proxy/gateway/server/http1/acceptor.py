@@ -1,7 +1,4 @@
-"""Accepts client connections on the listening socket, up to the number that the limit of open files allows.
-
-Further connections wait in the backlog, the kernel's queue of the socket.
-"""
+"""Accepts clients up to the number that the limit of open files allows. Further ones wait in the kernel's backlog."""
 
 import asyncio
 import errno

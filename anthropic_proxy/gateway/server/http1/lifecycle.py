@@ -234,9 +234,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._close_gracefully()
 
     def _close_gracefully(self) -> None:
-        """If the client may still send, end only the sending direction, and discard data for the time of the drain
-        timer.
-        """
+        """If the client may still send, end only the sending direction, and discard data until the drain timer ends."""
         self._head_timer.stop()
         self._drop_pipeline()
         if not self._is_mid_request() or self.transport.is_closing():
@@ -383,9 +381,7 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
-        """Return the length of a complete head that needs neither `append` nor `pop_piece`. 0: the caller must use
-        them.
-        """
+        """Length of a complete head that needs neither `append` nor `pop_piece`. 0: the caller must use them."""
         if self._request_line is None or self._request_line:
             return 0
         if not data.startswith(self._last_request_line):  # a client repeats its request line, which is checked once

@@ -1,7 +1,4 @@
-"""Running client requests of a worker process, in memory that the supervisor of the workers can read.
-
-A blocked worker cannot send its requests to the supervisor, so each request is written into shared memory at its start.
-"""
+"""Running requests in memory that the supervisor can read, because a blocked worker could not send them to it."""
 
 from struct import Struct
 

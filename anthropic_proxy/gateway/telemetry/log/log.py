@@ -1,7 +1,4 @@
-"""`Log`: the log of the proxy, colored on a terminal, plain elsewhere, or JSON with `LOG_FORMAT=json`.
-
-A thread writes the entries, because the program that reads the log may be slow or blocked.
-"""
+"""`Log`: the log of the proxy. A thread writes the entries, because the program that reads the log may be blocked."""
 
 import atexit
 import io

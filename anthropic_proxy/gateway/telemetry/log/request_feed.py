@@ -1,7 +1,4 @@
-"""Recent and running client requests of all server processes, for views such as the command `logs`.
-
-A `RequestFeed` has the requests of its own process. Other workers send theirs only while a view is open.
-"""
+"""Recent and running requests of all processes, for views such as `logs`. Workers send theirs while a view is open."""
 
 import asyncio
 import json
