@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, TextIO
 from urllib.parse import quote
 
@@ -16,9 +18,12 @@ import pytest
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.gateway.telemetry.log import Log, LogLevel
+from anthropic_proxy.gateway.telemetry.log.log import BackgroundWriter
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.interleaving import interleave
 from tests.support.paths import ROOT
+from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS
 
 LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
@@ -250,6 +255,40 @@ def test_the_last_lines_of_a_program_are_written_although_its_output_was_never_r
     assert ended.stderr == "last words\n"
     with subprocess.Popen([sys.executable, "-c", program.format(20_000)], stderr=subprocess.PIPE, cwd=ROOT) as unread:
         assert unread.wait(WAIT_SECONDS) == 0
+
+
+def test_two_first_entries_of_different_threads_start_one_thread() -> None:
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+
+    def build() -> tuple[Callable[[], None], Callable[[], None]]:
+        writer = _new_writer(descriptor)
+        return lambda: writer.enqueue("one\n"), lambda: writer.enqueue("two\n")
+
+    before = _count_log_threads()
+    runs = len(interleave(build)) + 1
+    assert runs > 10
+    assert _count_log_threads() - before == runs
+
+
+def test_entries_wait_while_the_system_has_no_thread_left(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+    writer = _new_writer(descriptor)
+    with no_new_threads():
+        writer.enqueue("one\n")
+    assert file.read_text() == ""
+    writer.enqueue("two\n")
+    writer.flush()
+    os.close(descriptor)
+    assert file.read_text() == "one\ntwo\n"
+
+
+def _new_writer(descriptor: int) -> BackgroundWriter:
+    return BackgroundWriter(descriptor, str.encode, str)
+
+
+def _count_log_threads() -> int:
+    return [thread.name for thread in threading.enumerate()].count("log")
 
 
 # The width of a terminal

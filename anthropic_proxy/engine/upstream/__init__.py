@@ -1,4 +1,1 @@
-"""All outgoing connections of the proxy: to providers, for web fetch and for web search.
-
-No other package opens such connections.
-"""
+"""All outgoing connections of the proxy. No other package opens any."""

@@ -7,28 +7,24 @@ from typing import Protocol
 from msgspec import Struct
 
 IMAGE_MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-"""Media types of the images that the Messages API accepts."""
 TEXT_MEDIA_TYPES = frozenset(
     {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
 )
-"""Media types of which a fetch returns text. `text/*`: all text types."""
+"""`text/*`: all text types."""
 PDF_MEDIA_TYPE = "application/pdf"
 DEFAULT_MEDIA_TYPES = TEXT_MEDIA_TYPES | {PDF_MEDIA_TYPE}
-"""Media types that a web fetch accepts if the caller passes none: text and PDF."""
+"""Text and PDF."""
 MAX_URL_CHARACTERS = 250
-"""Maximum number of characters of a URL of the web fetch tool. A longer URL is rejected with `url_too_long`
-(Anthropic's page on the tool)."""
+"""A longer URL is rejected with `url_too_long` (Anthropic's page on the tool)."""
 
 
 class FetchedPage(Struct, frozen=True, kw_only=True):
-    """A web page that was fetched for a model: its text, or the bytes of a PDF or an image."""
-
     url: str
-    """URL of the fetched page, after redirects."""
+    """After redirects."""
     media_type: str
     """Media type of the page in lower case, without parameters: `text/html`, `application/pdf`, `image/png`."""
     title: str = ""
-    """Title of an HTML page. "": no title."""
+    """Empty: no title."""
     text: str | None = None
     """Content of the page as text; HTML is converted to Markdown. None: binary content, in `body`."""
     body: bytes = b""
@@ -40,8 +36,6 @@ class FetchedPage(Struct, frozen=True, kw_only=True):
 
 
 class SearchResult(Struct, frozen=True, kw_only=True):
-    """One web page in the results of a web search."""
-
     url: str
     title: str
     """Title of the page as plain text. "": unknown."""
@@ -52,7 +46,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
 
 class WebFetch(Protocol):
-    """Interface of a function that fetches one URL for a model. It rejects URLs of private addresses."""
+    """It rejects URLs of private addresses."""
 
     async def __call__(
         self,
@@ -72,13 +66,8 @@ class WebFetch(Protocol):
 
 
 class WebSearch(Protocol):
-    """Interface of a function that runs a web search for a model, with the search service of the settings."""
-
     async def __call__(
         self, query: str, *, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
-
-        `allowed_domains`, `blocked_domains`: as in the web tools of the Messages API; empty: all domains are allowed.
-        """
+        """The best results first. Raises `WebSearchFailed`. Empty domains: all domains are allowed."""
         ...

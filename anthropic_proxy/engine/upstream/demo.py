@@ -30,13 +30,10 @@ CHUNK_INTERVAL_SECONDS = 0.01
 
 
 class DemoResponse:
-    """Response of the demo, which is produced while it is read.
-
-    `chunk_interval_seconds` is the pause before each chunk.
-    """
+    """It is produced while it is read."""
 
     body_received = False
-    """Always False: whether the body has ended is not known before `DemoResponse.read` returns its end."""
+    """Not known before `read` returns the end."""
 
     def __init__(
         self, status: int, content_type: str, chunks: Iterable[bytes], chunk_interval_seconds: float = 0.0
@@ -63,39 +60,25 @@ def new_demo_transport(
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
-    """Return the function that passes a request to the demo and returns its reply.
-
-    Some replies mention `setup_variables`, the settings that configure a real provider. `chunk_interval_seconds` is the
-    pause before each chunk of a stream. `new_id` returns a new id that begins with its argument.
-    """
+    """Texts mention `setup_variables`, which configure a real provider. `new_id` gets the beginning of an id."""
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
-        return _respond(request, setup_variables, chunk_interval_seconds, new_id, int(clock()))
+        if request.path.partition("?")[0] != "/chat/completions":
+            return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
+        try:
+            demo_request = decode_request(request.body)
+            demo_reply = build_reply(demo_request, setup_variables)
+        except msgspec.DecodeError:
+            return _refuse(400, "We could not parse the JSON body of your request.")
+        except WorkLimitExceeded as error:
+            return _refuse(400, error.message)
+        head = {"id": new_id("chatcmpl-"), "created": int(clock()), "model": demo_request.model}
+        chunks = encode_reply(demo_reply, demo_request, head, new_id("call_"))
+        if demo_request.stream:
+            return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, chunk_interval_seconds)
+        return DemoResponse(200, "application/json", chunks)
 
     return send
-
-
-def _respond(
-    request: UpstreamRequest,
-    setup_variables: Sequence[str],
-    chunk_interval_seconds: float,
-    new_id: Callable[[str], str],
-    created: int,
-) -> DemoResponse:
-    if request.path.partition("?")[0] != "/chat/completions":
-        return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
-    try:
-        demo_request = decode_request(request.body)
-        demo_reply = build_reply(demo_request, setup_variables)
-    except msgspec.DecodeError:
-        return _refuse(400, "We could not parse the JSON body of your request.")
-    except WorkLimitExceeded as error:
-        return _refuse(400, error.message)
-    head = {"id": new_id("chatcmpl-"), "created": created, "model": demo_request.model}
-    chunks = encode_reply(demo_reply, demo_request, head, new_id("call_"))
-    if demo_request.stream:
-        return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, chunk_interval_seconds)
-    return DemoResponse(200, "application/json", chunks)
 
 
 def _refuse(status: int, message: str) -> DemoResponse:
@@ -109,11 +92,8 @@ _REMINDER_TAGS = ("system-reminder", "local-command-caveat", "local-command-stdo
 
 
 class OfferedTool(Struct, frozen=True):
-    """A function tool that the Chat Completions request offers to the model."""
-
     name: str
     input_schema: Mapping[str, Any]
-    """JSON Schema of the arguments, decoded."""
 
 
 class ToolCall(Struct, frozen=True):
@@ -121,29 +101,25 @@ class ToolCall(Struct, frozen=True):
 
     name: str
     arguments: Any
-    """Decoded JSON value of the arguments."""
 
 
 class DemoRequest(Struct, kw_only=True):
-    """A decoded Chat Completions request, with only the fields on which the demo's replies depend."""
-
     model: str
     tools: Sequence[OfferedTool]
     tool_choice: str
     """Choice of the client: `auto`, `none`, `required`, or one tool as `tool:<name>`."""
     max_reply_tokens: int | None
-    """Maximum size of the demo reply in tokens. None: no limit."""
+    """None: no limit."""
     stream: bool
     includes_usage: bool
     """True if a stream ends with a chunk of token counts."""
     requires_json: bool
-    """True if the reply must be JSON."""
     reply_schema: Any
-    """JSON Schema of the reply, decoded. None: no schema."""
+    """None: no schema."""
     last_user_text: str = ""
     """Last text of the user, without sections that the client adds."""
     working_directory: str = ""
-    """Working directory of the client, as the client's messages state it. "": not stated."""
+    """Empty: the client's messages state none."""
     tool_calls: list[ToolCall] = field(default_factory=list)
     """Tool calls of the model since its last message without a tool call, in order."""
     tool_results: list[tuple[str, str]] = field(default_factory=list)
@@ -155,7 +131,7 @@ class DemoRequest(Struct, kw_only=True):
 
 
 def decode_request(body: bytes) -> DemoRequest:
-    """Decode the body of a Chat Completions request. Raises `msgspec.DecodeError` if it is not a JSON object."""
+    """Raises `msgspec.DecodeError` if the body is not a JSON object."""
     fields = msgspec.json.decode(body, type=dict[str, Any])
     functions = [entry["function"] for entry in fields.get("tools") or () if "function" in entry]
     choice = fields.get("tool_choice") or "auto"
@@ -173,44 +149,34 @@ def decode_request(body: bytes) -> DemoRequest:
         input_characters=len(msgspec.json.encode(fields.get("tools"))),
     )
     for message in fields.get("messages") or ():
-        _read_message(request, message)
+        role, content = message.get("role"), message.get("content") or ""
+        if not isinstance(content, str):
+            content = "\n".join(block["text"] for block in content if block.get("type") == "text")
+        request.input_characters += len(content)
+        if role == "assistant":
+            request.tool_results, request.tool_names = [], {}
+            calls = message.get("tool_calls") or ()
+            if not calls:
+                request.tool_calls = []
+            for call in calls:
+                function = call.get("function") or {}
+                name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
+                with contextlib.suppress(msgspec.DecodeError):
+                    request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
+                request.tool_names[str(call.get("id"))] = name
+                request.input_characters += len(arguments)
+        elif role == "tool":
+            request.tool_results.append((request.tool_names.get(str(message.get("tool_call_id")), "The tool"), content))
+        else:
+            for directory in _DIRECTORY.findall(content):
+                request.working_directory = directory.strip().rstrip(".,")
+            if role == "user":
+                request.last_user_text = remove_tagged_sections(content).strip() or request.last_user_text
     return request
 
 
-def _read_message(request: DemoRequest, message: dict[str, Any]) -> None:
-    role, content = message.get("role"), message.get("content") or ""
-    if not isinstance(content, str):
-        content = "\n".join(block["text"] for block in content if block.get("type") == "text")
-    request.input_characters += len(content)
-    if role == "assistant":
-        _read_reply(request, message.get("tool_calls") or ())
-    elif role == "tool":
-        request.tool_results.append((request.tool_names.get(str(message.get("tool_call_id")), "The tool"), content))
-    else:
-        for directory in _DIRECTORY.findall(content):
-            request.working_directory = directory.strip().rstrip(".,")
-        if role == "user":
-            request.last_user_text = remove_tagged_sections(content).strip() or request.last_user_text
-
-
-def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
-    request.tool_results, request.tool_names = [], {}
-    if not calls:
-        request.tool_calls = []
-    for call in calls:
-        function = call.get("function") or {}
-        name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
-        with contextlib.suppress(msgspec.DecodeError):
-            request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
-        request.tool_names[str(call.get("id"))] = name
-        request.input_characters += len(arguments)
-
-
 def remove_tagged_sections(text: str) -> str:
-    """Return a user text without the sections that Claude Code adds in tags, such as `<system-reminder>`.
-
-    A tag without an end tag is kept.
-    """
+    """A tag without an end tag is kept."""
     for tag in _REMINDER_TAGS:
         first, *others = text.split(f"<{tag}>")
         kept = [first]
@@ -222,9 +188,7 @@ def remove_tagged_sections(text: str) -> str:
 
 
 MAX_REPEATED_TOOL_RESULTS = 8
-"""Maximum number of tool results that one demo reply repeats."""
 MAX_TOOL_RESULT_CHARACTERS = 1_500
-"""Maximum characters of each repeated tool result. A longer result is cut."""
 _ERROR_MARK = "[tool error]"
 _FINAL_TOOL = "StructuredOutput"
 """Tool by which Claude Code requests structured output. Claude Code treats a reply without this call as an error."""
@@ -236,15 +200,13 @@ class DemoReply(Struct, frozen=True):
 
 
 def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
-    """Return the content of the demo's reply to a request.
-
-    Texts about the demo mention `setup_variables`, the settings that configure a real provider. Raises
-    `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large.
-    """
+    """Raises `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large."""
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
-        forced = _force(request, call)
-        return DemoReply(tool_call=forced) if forced else DemoReply(_introduce(request, setup_variables))
+        allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
+        if call is None or all(tool.name != call.name for tool in allowed):
+            call = next((build_tool_call(tool, {}) for tool in allowed), None)
+        return DemoReply(tool_call=call) if call else DemoReply(_introduce(request, setup_variables))
     if call is not None and call not in request.tool_calls:
         return DemoReply(f"The demonstration calls {call.name}.", call)
     final = next((tool for tool in request.tools if tool.name == _FINAL_TOOL), None)
@@ -254,32 +216,16 @@ def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoRep
         schema = {"type": "object"} if request.reply_schema is None else request.reply_schema
         return DemoReply(msgspec.json.encode(build_default_value("output_config.format.schema", schema)).decode())
     if request.tool_results:
-        return DemoReply(_repeat(request.tool_results, setup_variables))
+        texts = []
+        for name, result in request.tool_results[:MAX_REPEATED_TOOL_RESULTS]:
+            text = remove_tagged_sections(result.removeprefix(_ERROR_MARK)).strip()
+            if len(text) > MAX_TOOL_RESULT_CHARACTERS:
+                text = f"{text[:MAX_TOOL_RESULT_CHARACTERS].rstrip()} … ({len(text):,} characters in total)"
+            outcome = "failed" if result.startswith(_ERROR_MARK) else "returned"
+            texts.append(f"{name} {outcome}:\n\n{text or '(no text)'}")
+        texts.append(f"(The demonstration repeats tool results. {_explain(setup_variables)})")
+        return DemoReply("\n\n".join(texts))
     return DemoReply(_introduce(request, setup_variables))
-
-
-def _force(request: DemoRequest, call: ToolCall | None) -> ToolCall | None:
-    """Return the call that the client's `tool_choice` requires. None: the reply has no call.
-
-    `call`: call that the user's text requests, used if `tool_choice` permits it. A required call has default arguments.
-    """
-    allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
-    if call and any(tool.name == call.name for tool in allowed):
-        return call
-    return next((build_tool_call(tool, {}) for tool in allowed), None)
-
-
-def _repeat(results: Sequence[tuple[str, str]], setup_variables: Sequence[str]) -> str:
-    texts = [_quote(name, text) for name, text in results[:MAX_REPEATED_TOOL_RESULTS]]
-    return "\n\n".join([*texts, f"(The demonstration repeats tool results. {_explain(setup_variables)})"])
-
-
-def _quote(name: str, result: str) -> str:
-    failed = result.startswith(_ERROR_MARK)
-    text = remove_tagged_sections(result.removeprefix(_ERROR_MARK)).strip()
-    if len(text) > MAX_TOOL_RESULT_CHARACTERS:
-        text = f"{text[:MAX_TOOL_RESULT_CHARACTERS].rstrip()} … ({len(text):,} characters in total)"
-    return f"{name} {'failed' if failed else 'returned'}:\n\n{text or '(no text)'}"
 
 
 def _introduce(request: DemoRequest, setup_variables: Sequence[str]) -> str:
@@ -312,10 +258,7 @@ MAX_STREAM_FRAGMENTS = 300
 def encode_reply(
     reply: DemoReply, request: DemoRequest, shared_fields: Mapping[str, Any], call_id: str
 ) -> Iterator[bytes]:
-    """Return the response body in chunks: the events of a stream, or one JSON object.
-
-    `shared_fields` has fields that every chunk contains.
-    """
+    """The events of a stream, or one JSON object. Every chunk contains `shared_fields`."""
     limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)
     call: dict[str, Any] | None = None
@@ -329,7 +272,11 @@ def encode_reply(
     usage = {"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent}
     reason = "length" if cut or (reply.tool_call and not call) else "tool_calls" if call else "stop"
     if request.stream:
-        deltas = _list_deltas(texts, call, arguments)
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if texts else None, "refusal": None}]
+        deltas += [{"content": text} for text in texts]
+        if call:
+            deltas.append({"tool_calls": [{"index": 0, **call}]})
+            deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in arguments]
         return _encode_events(shared_fields, deltas, reason, usage if request.includes_usage else None)
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None, "refusal": None}
     if call:
@@ -348,14 +295,6 @@ def _split(text: str, limit: int) -> tuple[list[str], int, bool]:
     step = 1 + len(kept) // MAX_STREAM_FRAGMENTS
     fragments = ["".join(kept[place : place + step]) for place in range(0, len(kept), step)]
     return fragments, len(kept), len(kept) < len(tokens)
-
-
-def _list_deltas(texts: list[str], call: dict[str, Any] | None, arguments: list[str]) -> Iterator[dict[str, Any]]:
-    yield {"role": "assistant", "content": "" if texts else None, "refusal": None}
-    yield from ({"content": text} for text in texts)
-    if call:
-        yield {"tool_calls": [{"index": 0, **call}]}
-        yield from ({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in arguments)
 
 
 def _encode_events(
@@ -377,36 +316,25 @@ def _encode_event(chunk: dict[str, Any]) -> bytes:
 MAX_DEFAULT_VALUE_NODES = 1_000
 """Maximum size of the default values for one JSON Schema, in nodes. A node is a key, a value or 64 characters."""
 MAX_DEFAULT_VALUE_STEPS = 20_000
-"""Maximum work on the default values for one JSON Schema, in steps: one for each node that is examined."""
 MAX_SCHEMA_DEPTH = 32
-"""Maximum nesting depth of a schema with default values. A deeper schema raises `WorkLimitExceeded`."""
+"""A deeper schema raises `WorkLimitExceeded`."""
 _TEXT = "demo"
 _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
 
 def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
-    """Return a call of `tool` with the arguments `given`. Other required arguments get default values.
-
-    Raises `WorkLimitExceeded` if the default values are too large.
-    """
+    """Other required arguments get default values. Raises `WorkLimitExceeded` if these are too large."""
     value = _Defaults(f"tools.{tool.name}.input_schema", tool.input_schema).fill(tool.input_schema, 0, given)
     return ToolCall(tool.name, {**value, **given} if isinstance(value, dict) else given)
 
 
 def build_default_value(field: str, schema: Any) -> Any:
-    """Return a default value of the type that a JSON Schema requires.
-
-    `field` is the path of the schema for errors. Raises `WorkLimitExceeded` if the value is too large.
-    """
+    """`field` is the path of the schema for errors. Raises `WorkLimitExceeded`."""
     return _Defaults(field, schema).fill(schema, 0)
 
 
 class _Defaults:
-    """Builder of default values for a JSON Schema (`root`), for required arguments that the user's text does not
-    contain.
-
-    A value has the stated type and is not below a stated minimum. Patterns, formats and other keywords are ignored.
-    """
+    """A value has the stated type and is not below a stated minimum. Patterns, formats and the like are ignored."""
 
     def __init__(self, field: str, root: Any) -> None:
         self._budget = WorkBudget(
@@ -419,7 +347,7 @@ class _Defaults:
         self._root = root
 
     def fill(self, schema: Any, depth: int, given: Mapping[str, Any] | None = None) -> Any:
-        """Return the default value for a subschema. `given`: properties that the value does not need to contain."""
+        """`given`: properties that the value does not need to contain."""
         self._budget.require_allowed_depth(depth)
         self._budget.count_nodes(1)
         if not isinstance(schema, Mapping):
@@ -428,10 +356,23 @@ class _Defaults:
             self._budget.count_nodes(count_json_nodes(value))
             return value
         if isinstance(reference := schema.get("$ref"), str):
-            return self.fill(self._follow(reference), depth + 1, given)
+            # a JSON pointer into the root schema, such as `#/$defs/place`
+            self._budget.count_steps(1 + len(reference))
+            target = self._root
+            for key in filter(None, reference.removeprefix("#").split("/")):
+                name = key.replace("~1", "/").replace("~0", "~")
+                target = target.get(name) if isinstance(target, Mapping) else None
+            return self.fill(target, depth + 1, given)
         kind = _type_of(schema)
         if kind == "object":
-            return self._fill_object(schema, depth, given or {})
+            properties, required = schema.get("properties"), schema.get("required")
+            known = properties if isinstance(properties, Mapping) else {}
+            filled: dict[str, Any] = {}
+            for name in required if isinstance(required, list) else ():
+                if isinstance(name, str) and name not in (given or ()) and name not in filled:
+                    self._budget.count_nodes(count_json_nodes(name))
+                    filled[name] = self.fill(known.get(name), depth + 1)
+            return filled
         if kind == "array":
             count = int(_lower_bound(schema.get("minItems")))
             self._budget.count_nodes(count)
@@ -451,31 +392,9 @@ class _Defaults:
         union = next(filter(None, unions), None)
         return _TEXT if union is None else self.fill(union[0], depth + 1, given)
 
-    def _fill_object(self, schema: Mapping[str, Any], depth: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        properties, required = schema.get("properties"), schema.get("required")
-        known = properties if isinstance(properties, Mapping) else {}
-        value: dict[str, Any] = {}
-        for name in required if isinstance(required, list) else ():
-            if isinstance(name, str) and name not in given and name not in value:
-                self._budget.count_nodes(count_json_nodes(name))
-                value[name] = self.fill(known.get(name), depth + 1)
-        return value
-
-    def _follow(self, reference: str) -> Any:
-        """Return the schema at a JSON pointer into the root schema (`#/$defs/place`). None: no schema at that place."""
-        self._budget.count_steps(1 + len(reference))
-        target = self._root
-        for key in filter(None, reference.removeprefix("#").split("/")):
-            name = key.replace("~1", "/").replace("~0", "~")
-            target = target.get(name) if isinstance(target, Mapping) else None
-        return target
-
 
 def _stated(schema: Mapping[str, Any]) -> list[Any]:
-    """Return the value that a schema states by `const`, `default` or the first member of `enum`, in a list.
-
-    Empty list: the schema has none of the keywords.
-    """
+    """By `const`, `default` or the first member of `enum`, in a list. Empty: none of the keywords."""
     values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
     enum = schema.get("enum")
     return (values + enum[:1] if isinstance(enum, list) else values)[:1]
@@ -499,7 +418,7 @@ def _lower_bound(*limits: Any) -> Any:
 
 
 MAX_PROMPT_CHARACTERS = 300
-"""Maximum number of characters of a user text that is compared with the patterns. A longer text gets no tool call."""
+"""A longer text gets no tool call."""
 _START = (
     r"\s*(?:(?:please|now|then)\s+|(?:can|could|would) you\s+(?:please\s+)?)?"
     r"(?:use\s+(?:the\s+)?(?P<tool>\w+)(?:\s+tool)?\s+(?:to|and)\s+)?"
@@ -566,10 +485,7 @@ DEMO_TOOL_RULES = (
 
 
 def find_requested_call(request: DemoRequest) -> ToolCall | None:
-    """Return the tool call that the user's last text requests. None: no rule of the demo matches the text.
-
-    Also None if the client offers no suitable tool.
-    """
+    """None: no rule matches the user's last text, or the client offers no suitable tool."""
     prompt = request.last_user_text
     if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
         return None
@@ -588,25 +504,21 @@ def find_requested_call(request: DemoRequest) -> ToolCall | None:
 
 
 def _fill(template: str, text: str, directory: str) -> str:
-    """Return the value of an argument: `text` in the form that `template` requires.
-
-    The forms are unchanged text, text quoted for a shell, a path below `directory`, and a glob pattern.
-    """
+    """Unchanged text, text quoted for a shell, a path below `directory`, or a glob pattern, as `template` requires."""
     path = posixpath.normpath(posixpath.join(directory if directory.startswith("/") else "", text or "."))
     quoted, pattern = shlex.quote(text) if text else "", f"{text}/*" if text else "*"
     return template.format(text=text, quoted=quoted, path=text if text[:1] == "~" else path, pattern=pattern).strip()
 
 
 def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
-    """Return the name of the first string property of a tool that `arguments` contains. "": no such property."""
     properties = tool.input_schema.get("properties")
-    known = properties if isinstance(properties, dict) else {}
-    return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")
-
-
-def _is_text(schema: object) -> bool:
-    kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
-    return kind == "string" or (isinstance(kind, list) and "string" in kind)
+    known: dict[str, Any] = properties if isinstance(properties, dict) else {}
+    for name, schema in known.items():
+        kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
+        is_text = kind == "string" or (isinstance(kind, list) and "string" in kind)
+        if is_text and _normalize(name) in arguments:
+            return name
+    return ""
 
 
 def _normalize(name: str) -> str:

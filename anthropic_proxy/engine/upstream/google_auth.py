@@ -32,22 +32,20 @@ RENEW_BEFORE_EXPIRY_SECONDS = 225.0
 """Time before expiry at which a token is renewed in the background (value of google-auth). Google's metadata server
 returns the old token until five minutes before its expiry."""
 EXPIRY_MARGIN_SECONDS = 15.0
-"""Number of seconds before expiry from which a token is no longer sent, because it could expire before the server
-checks it."""
+"""A token could expire before the server checks it."""
 MIN_RENEWAL_INTERVAL_SECONDS = 30.0
 """Minimum time between two background renewals, and between two replacements of a rejected token."""
 RENEWAL_TIMEOUT_SECONDS = 30.0
 """Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
 MAX_ABANDONED_THREADS = 16
-"""Maximum number of abandoned threads. Above it, no renewal starts and requests fail. A thread ends when Google's
-server replies or closes the connection."""
+"""Above it, requests fail. A thread ends when Google's server replies or closes the connection."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class AccessToken(Struct, frozen=True):
     credential: Credential
     project_id: str | None
-    """Google Cloud project of the credentials. None: unknown."""
+    """None: unknown."""
     expires_at: float
     """In seconds since the epoch."""
 
@@ -66,7 +64,7 @@ class GoogleTokenCache:
         self._clock = clock
         self._seconds = seconds
         self._abandoned = 0
-        """Number of threads that still run an abandoned renewal (a renewal that exceeded its time limit)."""
+        """Threads that still run a renewal which exceeded its time limit."""
         self._token: AccessToken | None = None
         self._renewal: asyncio.Task[AccessToken] | None = None
         self._renew_after = -math.inf
@@ -74,10 +72,7 @@ class GoogleTokenCache:
         self._invalidated_at = -math.inf
 
     async def acquire_token(self) -> tuple[Credential, str | None]:
-        """Return the header with a valid access token, and its Google Cloud project (None if unknown).
-
-        Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout`, or `MissingExtra` without google-auth.
-        """
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout` or `MissingExtra` (google-auth)."""
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
             token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal
@@ -86,11 +81,7 @@ class GoogleTokenCache:
         return token.credential, token.project_id
 
     def invalidate_token(self, credential: Credential) -> bool:
-        """Discard the cached access token, which the provider has rejected.
-
-        Return True if a retry can use another token. False: another token was already discarded within the last
-        `MIN_RENEWAL_INTERVAL_SECONDS`.
-        """
+        """False: another token was discarded within `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one."""
         if self._token is None or self._token.credential.value != credential.value:
             return True
         if self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS:
@@ -160,10 +151,7 @@ class GoogleCredentials:
         self._loaded: tuple[Any, str | None] | None = None
 
     def request_token(self) -> AccessToken:
-        """Request a new access token from Google and return it.
-
-        Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without google-auth.
-        """
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without google-auth."""
         try:
             from google.auth import exceptions  # noqa: PLC0415  # not in the default path
             from google.auth.transport import requests  # noqa: PLC0415
@@ -176,7 +164,9 @@ class GoogleCredentials:
             credentials, project = self._loaded
             credentials.refresh(request)
         except exceptions.GoogleAuthError as error:
-            raise self._failure(error) from error
+            if isinstance(error, exceptions.TransportError) or error.retryable:
+                raise UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})") from error
+            raise self._refusal(error) from error
         except (
             OSError,
             ValueError,
@@ -208,13 +198,6 @@ class GoogleCredentials:
             project = credentials.get_project_id(request)
         return credentials, project
 
-    def _failure(self, error: Any) -> ProxyError:
-        from google.auth import exceptions  # noqa: PLC0415
-
-        if isinstance(error, exceptions.TransportError) or error.retryable:
-            return UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})")
-        return self._refusal(error)
-
     def _refusal(self, error: Exception) -> AuthenticationFailed:
         return AuthenticationFailed(
             f"vertex has no access token: {_describe(error)} The credentials come from {self.origin}. "
@@ -224,10 +207,7 @@ class GoogleCredentials:
 
 
 def _with_limits(base: Any, limits: tuple[float, float]) -> Any:
-    """Return the HTTP client of google-auth with other time limits, because its default is two minutes.
-
-    `limits`: seconds for connecting and for waiting for data.
-    """
+    """`limits`: seconds for connecting and for waiting for data. The default of google-auth is two minutes."""
 
     class Request(base):  # type: ignore[misc]  # known only when google-auth is loaded
         def __call__(self, *arguments: Any, timeout: Any = None, **others: Any) -> Any:

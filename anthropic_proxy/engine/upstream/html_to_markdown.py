@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 MAX_HTML_CHARACTERS = 2 * 1024 * 1024
-"""Maximum characters of HTML that are converted. The remainder is cut, and the text ends with a note."""
+"""The remainder is cut, and the text ends with a note."""
 _CHUNK_CHARACTERS = 64 * 1024
 _TRUNCATION_NOTE = "[the page goes on]"
 _MIN_MAIN_CHARACTERS = 200
-"""Minimum number of characters in the HTML element `main`. A page with a shorter `main` is converted completely."""
+"""A page with a shorter `main` is converted completely."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -35,25 +35,18 @@ _SPACES = re.compile(r"[ \t\r\n\f\v]+")
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _LINKED = ("http", "https", "mailto")
 _MAX_INDENTATION = 6
-"""Maximum number of indentation levels of lists and quotes in the Markdown text."""
 _MAX_URL_CHARACTERS = 1024 * 1024
 """Maximum characters of all URLs in one page. A long `base` lengthens every relative link."""
 
 
 class PageText(NamedTuple):
-    """Title of an HTML page, and its visible text as Markdown."""
-
     title: str
-    """Title of the HTML page. "": no title."""
+    """Empty: no title."""
     markdown: str
-    """Visible text of the page as Markdown."""
 
 
 def main(input_value: dict[str, str]) -> PageText | None:
-    """Convert one HTML page to Markdown, as the entry point of a separate process.
-
-    `input_value` has the page as `html`, and its `url`. Return None if lxml is not installed.
-    """
+    """`input_value` has the page as `html`, and its `url`. Return None if lxml is not installed."""
     try:
         return convert_html(input_value["html"], input_value["url"])
     except ModuleNotFoundError:
@@ -61,7 +54,7 @@ def main(input_value: dict[str, str]) -> PageText | None:
 
 
 def convert_html(html: str, url: str) -> PageText:
-    """Return the title and the Markdown text of an HTML page. Relative links are completed with its `url`."""
+    """Relative links are completed with `url`."""
     if not html.strip():
         return PageText("", "")
     from lxml import etree  # type: ignore[import-untyped]  # noqa: PLC0415  # only required by the program
@@ -98,7 +91,6 @@ class _Page:
         """URL of the open link, and the index in the current line at which the link text begins. None: no link is
         open."""
         self._url_characters = 0
-        """Number of characters of all URLs in the page so far."""
         self._main: list[int] = []
         """Index of the first Markdown line of the HTML element `main`, and of the line after its end. []: no `main` so
         far."""
@@ -120,41 +112,16 @@ class _Page:
         if self._invisible:
             if tag not in _VOID:
                 self._invisible.append(tag)
-        elif tag == "title" and not self._title:
+            return
+        if tag == "title" and not self._title:
             self._in_title = True
-        elif tag in _INVISIBLE or _is_hidden(attributes):
+            return
+        style = attributes.get("style")
+        is_hidden = "hidden" in attributes or attributes.get("aria-hidden") == "true" or tag in _INVISIBLE
+        if is_hidden or (style and _HIDDEN.search(style)):
             if tag not in _VOID:
                 self._invisible.append(tag)
-        else:
-            self._open(tag, attributes)
-
-    def end(self, tag: str) -> None:
-        if tag == "title":
-            self._in_title = False
-        elif not self._invisible:
-            self._close(tag)
-        elif tag not in _VOID:
-            self._invisible.pop()
-
-    def data(self, text: str) -> None:
-        if self._in_title:
-            self._title.append(text)
-        elif self._invisible:
             return
-        elif self._verbatim:
-            self._line.append(text)
-        else:
-            self._line.append(_SPACES.sub(" ", text))
-
-    def comment(self, text: str) -> None:
-        """Ignore an HTML comment (callback of lxml)."""
-
-    def close(self) -> None:
-        """Ignore the end of the page (callback that lxml requires)."""
-
-    # Elements.
-
-    def _open(self, tag: str, attributes: Any) -> None:
         if tag in _BLOCKS or tag in _HEADINGS or tag in ("ul", "ol", "blockquote", "table", "tr", "li", "pre"):
             self._break(loose=tag not in ("li", "tr") and not (self._lists and tag in ("ul", "ol")))
         if tag in _HEADINGS:
@@ -167,19 +134,24 @@ class _Page:
         elif tag == "a":
             self._link = (self._absolute(attributes.get("href")), len(self._line))
         elif tag == "img":
-            self._add_image(attributes)
+            words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
+            url = self._absolute(attributes.get("src"))
+            if words and self._may_add_url(url):
+                self._line.append(f"![{words}]({url})")
         elif tag == "br":
             self._line.append("\n")
         elif tag == "base":
             self._base = urljoin(self._base, attributes.get("href") or "")
-        else:
-            self._open_structure(tag)
-
-    def _open_structure(self, tag: str) -> None:
-        if tag in ("ul", "ol"):
+        elif tag in ("ul", "ol"):
             self._lists.append(0 if tag == "ol" else -1)
         elif tag == "li":
-            self._begin_item()
+            if not self._lists:
+                self._lists.append(-1)
+            sign = "- "
+            if self._lists[-1] >= 0:
+                self._lists[-1] += 1
+                sign = f"{self._lists[-1]}. "
+            self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
         elif tag == "blockquote":
             self._quotes += 1
         elif tag == "pre":
@@ -195,15 +167,39 @@ class _Page:
         elif tag == "main" and not self._main:
             self._main.append(len(self._lines))
 
-    def _close(self, tag: str) -> None:
+    def end(self, tag: str) -> None:
+        if tag == "title":
+            self._in_title = False
+            return
+        if self._invisible:
+            if tag not in _VOID:
+                self._invisible.pop()
+            return
         if tag in _MARKS and not self._verbatim:
-            self._close_mark(_MARKS[tag])
+            if self._line and self._line[-1] == _MARKS[tag]:
+                self._line.pop()
+            else:
+                self._line.append(_MARKS[tag])
         elif tag == "a" and self._link:
-            self._close_link(*self._link)
+            (url, start), self._link = self._link, None
+            text = "".join(self._line[start:])
+            label = text.strip()
+            if label and self._may_add_url(url):
+                before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+                self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
         elif tag == "pre":
-            self._close_verbatim()
+            self._verbatim = max(self._verbatim - 1, 0)
+            margin = self._margin()
+            self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
+            self._lines += [margin + "```", ""]
+            self._line = []
         elif tag == "tr":
-            self._close_row()
+            cells, is_first = self._cells, self._is_first_row
+            self._break(loose=False)
+            if cells and is_first:
+                self._lines.append(" | ".join(["---"] * cells))
+                self._is_first_row = False
+            self._cells = 0
         elif tag == "li" or tag in _HEADINGS:
             self._break(loose=tag != "li")
             self._prefix = ""
@@ -222,50 +218,21 @@ class _Page:
         if tag == "main" and len(self._main) == 1:
             self._main.append(len(self._lines))
 
-    def _begin_item(self) -> None:
-        if not self._lists:
-            self._lists.append(-1)
-        sign = "- "
-        if self._lists[-1] >= 0:
-            self._lists[-1] += 1
-            sign = f"{self._lists[-1]}. "
-        self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
-
-    def _close_row(self) -> None:
-        cells, first = self._cells, self._is_first_row
-        self._break(loose=False)
-        if cells and first:
-            self._lines.append(" | ".join(["---"] * cells))
-            self._is_first_row = False
-        self._cells = 0
-
-    def _close_mark(self, mark: str) -> None:
-        if self._line and self._line[-1] == mark:
-            self._line.pop()
-        else:
-            self._line.append(mark)
-
-    def _close_link(self, url: str, start: int) -> None:
-        self._link = None
-        text = "".join(self._line[start:])
-        label = text.strip()
-        if not label or not self._may_add_url(url):
+    def data(self, text: str) -> None:
+        if self._in_title:
+            self._title.append(text)
+        elif self._invisible:
             return
-        before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-        self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
+        elif self._verbatim:
+            self._line.append(text)
+        else:
+            self._line.append(_SPACES.sub(" ", text))
 
-    def _close_verbatim(self) -> None:
-        self._verbatim = max(self._verbatim - 1, 0)
-        margin = self._margin()
-        self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
-        self._lines += [margin + "```", ""]
-        self._line = []
+    def comment(self, text: str) -> None:
+        """Ignore an HTML comment (callback of lxml)."""
 
-    def _add_image(self, attributes: Any) -> None:
-        words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
-        url = self._absolute(attributes.get("src"))
-        if words and self._may_add_url(url):
-            self._line.append(f"![{words}]({url})")
+    def close(self) -> None:
+        """Ignore the end of the page (callback that lxml requires)."""
 
     def _absolute(self, href: str | None) -> str:
         """Return the absolute URL of a link. "": the link leads to no other page, such as `#top` or `javascript:`."""
@@ -286,7 +253,7 @@ class _Page:
         return "> " * min(self._quotes, _MAX_INDENTATION)
 
     def _break(self, *, loose: bool = True) -> None:
-        """End the current line of Markdown. `loose`: True to append an empty line."""
+        """`loose`: True to append an empty line."""
         if self._verbatim:
             return
         if self._link:
@@ -299,10 +266,3 @@ class _Page:
             self._prefix = ""
         if loose and not self._prefix and self._lines and self._lines[-1].strip("> "):
             self._lines.append(self._margin().rstrip())
-
-
-def _is_hidden(attributes: Any) -> bool:
-    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
-        return True
-    style = attributes.get("style")
-    return bool(style) and _HIDDEN.search(style) is not None

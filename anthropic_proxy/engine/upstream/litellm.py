@@ -27,9 +27,8 @@ Result = TypeVar("Result")
 
 class LiteLLMLibrary(Struct, frozen=True):
     acompletion: Callable[..., Coroutine[Any, Any, Any]]
-    """Async function of LiteLLM that sends a Chat Completions request."""
     base_exception: type[Exception]
-    """Base class of LiteLLM's exceptions. LiteLLM inherits it from the OpenAI SDK."""
+    """LiteLLM inherits it from the OpenAI SDK."""
 
 
 class LiteLLMThread:
@@ -41,30 +40,27 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the thread. If the caller is cancelled, so is the coroutine.
-
-        Raises `RuntimeError` if the system has no thread left.
-        """
+        """If the caller is cancelled, so is the coroutine. Raises `RuntimeError` if the system has no thread left."""
         if self._loop is None:
+            loop = asyncio.new_event_loop()
             try:
-                self._loop = _start_loop()
+                threading.Thread(target=loop.run_forever, name="litellm", daemon=True).start()
             except RuntimeError:
+                loop.close()
                 work.close()
                 raise
+            self._loop = loop
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a coroutine without waiting for it. Coroutines start in the order of the calls."""
+        """Coroutines start in the order of the calls."""
         if self._loop is None:
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_library(self, model: str) -> LiteLLMLibrary:
-        """Import LiteLLM and return its functions. Call this in the LiteLLM thread.
-
-        Raises `MissingExtra` if LiteLLM is not installed.
-        """
+        """Call this in the LiteLLM thread. Raises `MissingExtra` if LiteLLM is not installed."""
         if self._library is None:
             self._export_variables()
             try:
@@ -86,19 +82,7 @@ class LiteLLMThread:
             self._loop = None
 
 
-def _start_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop that runs in a new thread."""
-    loop = asyncio.new_event_loop()
-    try:
-        threading.Thread(target=loop.run_forever, name="litellm", daemon=True).start()
-    except RuntimeError:
-        loop.close()
-        raise
-    return loop
-
-
 def _set_options(library: Any) -> None:
-    """Set the global options of LiteLLM: no telemetry, callbacks, cache or printed advice."""
     library.telemetry = False
     library.callbacks, library.success_callback, library.failure_callback = [], [], []
     library.cache = None
@@ -127,32 +111,28 @@ _ALWAYS: dict[str, Any] = {
 
 
 def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
-    """Return the arguments of LiteLLM's function `acompletion` for a Chat Completions request body.
-
-    `timeout` is the maximum time without data from the provider, in seconds.
-    """
+    """`timeout` is the maximum time without data from the provider, in seconds."""
     arguments: dict[str, Any] = msgspec.json.decode(body)
     for message in arguments["messages"]:
-        details = message.pop("reasoning_details", None)
-        if details and (
-            blocks := [_to_thinking_block(each) for each in details if each.get("signature") or each.get("data")]
-        ):
+        blocks = []
+        for detail in message.pop("reasoning_details", None) or ():
+            if "data" in detail and (detail["data"] or detail.get("signature")):
+                blocks.append({"type": "redacted_thinking", "data": detail["data"]})
+            elif signature := detail.get("signature"):
+                blocks.append({"type": "thinking", "thinking": detail.get("text", ""), "signature": signature})
+        if blocks:
             message["thinking_blocks"] = blocks
     return {**arguments, **_ALWAYS, "timeout": timeout}
 
 
 class ReplyConverter:
-    """Converts the Python objects that LiteLLM returns for one reply to JSON of Chat Completions.
-
-    LiteLLM returns one object for a complete reply, or one object for each chunk of a stream.
-    """
+    """LiteLLM returns one object for a complete reply, or one for each chunk of a stream."""
 
     def __init__(self) -> None:
         self._blocks = 0
         """Number of thinking blocks that are complete. It is the index of the current thinking block."""
 
     def convert_to_chat_completion(self, reply: Any) -> dict[str, Any]:
-        """Return a reply of LiteLLM, or a chunk of a stream, as decoded JSON of the Chat Completions format."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = reply.model_dump(mode="json", exclude_none=True, warnings=False)
         for choice in fields.get("choices", ()):
@@ -173,12 +153,6 @@ class ReplyConverter:
         if data or block.get("signature"):
             self._blocks += 1
         return detail
-
-
-def _to_thinking_block(detail: dict[str, Any]) -> dict[str, Any]:
-    if "data" in detail:
-        return {"type": "redacted_thinking", "data": detail["data"]}
-    return {"type": "thinking", "thinking": detail.get("text", ""), "signature": detail["signature"]}
 
 
 _DONE = b"data: [DONE]\n\n"
@@ -209,7 +183,7 @@ class LiteLLMResponse:
     """Call `start_call` in the LiteLLM thread, the other methods in the caller's event loop."""
 
     body_received = False
-    """Always False: LiteLLM does not report the end of a body before `read` returns it."""
+    """LiteLLM does not report the end of a body before `read` returns it."""
 
     def __init__(self, engine: LiteLLMThread) -> None:
         self.status = 200
@@ -222,10 +196,7 @@ class LiteLLMResponse:
         self._ended = False
 
     async def start_call(self, arguments: dict[str, Any]) -> None:
-        """Call LiteLLM, and wait until the first chunk or the complete body of the reply has arrived.
-
-        Raises `UpstreamUnreachable` if no provider replied.
-        """
+        """Wait for the first chunk or the complete body. Raises `UpstreamUnreachable` if no provider replied."""
         library = self._library = self._engine.load_library(arguments["model"])
         try:
             reply = await library.acompletion(**arguments)
@@ -272,10 +243,7 @@ class LiteLLMResponse:
         return b"data: " + msgspec.json.encode(self._converter.convert_to_chat_completion(chunk)) + b"\n\n"
 
     def _has_invented_finish_reason(self, chunk: Any) -> bool:
-        """Return True if the finish reason of a chunk comes from LiteLLM and not from the provider.
-
-        The provider then ended its stream early: LiteLLM ends every stream with a finish reason, by default `stop`.
-        """
+        """LiteLLM ends every stream with a finish reason, by default `stop`, also if the provider ended it early."""
         if not any(choice.finish_reason for choice in chunk.choices):
             return False
         names = ("received_finish_reason", "intermittent_finish_reason")
@@ -305,23 +273,15 @@ _ADVICE = re.compile(
 
 
 class LiteLLMFailure(Struct, frozen=True, kw_only=True):
-    """A failed call through LiteLLM: HTTP status, error object and headers of the provider's response."""
-
     status: int
-    """HTTP status of the provider's response, as LiteLLM reports it."""
     error_object: dict[str, Any]
     """Error of the provider, with the fields `message`, `type`, `param` and `code` of OpenAI's errors."""
     headers: Mapping[str, str] = {}
-    """Response headers of the provider, names in lower case."""
     connection_error: UpstreamUnreachable | None = None
     """Error to raise if the connection failed. None: the provider replied."""
 
 
 def decode_exception(error: Exception) -> LiteLLMFailure:
-    """Return the provider's error that caused a LiteLLM exception: its status, error object and headers.
-
-    If the connection to the provider failed, `connection_error` is set too.
-    """
     inner = getattr(error, "original_exception", None)  # errors within a stream are wrapped
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
         error = inner
@@ -330,10 +290,18 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
     error_object = _find_body(error, text)
     unsupported = _UNSUPPORTED.search(text)
     code = next((code for name, code in _CODES.items() if name in classes), None)
-    headers = _find_headers(error)
-    unreachable = not headers and bool(classes & _CONNECTION_ERRORS)
+    status = getattr(error, "status_code", None)
+    response = getattr(error, "response", None)
+    found = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None) or {}
+    headers = {str(name).lower(): str(value) for name, value in dict(found).items()}
+    connection_error = None
+    if not headers and classes & _CONNECTION_ERRORS:
+        cause = clean_error_text(text)
+        refused = _REFUSED_BY.search(cause)
+        should_retry = False if refused and not is_public_address(refused[1]) else None
+        connection_error = UpstreamUnreachable(cause, should_retry=should_retry)
     return LiteLLMFailure(
-        status=_status_of(error),
+        status=status if isinstance(status, int) and 400 <= status < 600 else 500,
         error_object={
             "message": "" if text.startswith("<") else error_object.get("message") or text,  # an HTML page of a gateway
             "type": error_object.get("type"),
@@ -341,33 +309,13 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
             "code": code or error_object.get("code"),
         },
         headers=headers,
-        connection_error=_unreachable(text) if unreachable else None,
+        connection_error=connection_error,
     )
 
 
-def _unreachable(text: str) -> UpstreamUnreachable:
-    text = clean_error_text(text)
-    refused = _REFUSED_BY.search(text)
-    return UpstreamUnreachable(text, should_retry=False if refused and not is_public_address(refused[1]) else None)
-
-
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
-    """Return the error of a failed call as a JSON body in OpenAI's format.
-
-    The additional field `status_code` has the HTTP status.
-    """
+    """The additional field `status_code` has the HTTP status."""
     return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
-
-
-def _status_of(error: Exception) -> int:
-    status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and 400 <= status < 600 else 500
-
-
-def _find_headers(error: Exception) -> dict[str, str]:
-    response = getattr(error, "response", None)
-    headers = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None) or {}
-    return {str(name).lower(): str(value) for name, value in dict(headers).items()}
 
 
 def _find_body(error: Exception, text: str) -> dict[str, Any]:

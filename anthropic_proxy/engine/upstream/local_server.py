@@ -1,7 +1,4 @@
-"""HTTP client with which commands of this program call a running proxy on this machine.
-
-Only the standard library is imported, so that commands start quickly. `token` is the credential for the proxy.
-"""
+"""HTTP client of commands for a running proxy, with the standard library only, so that commands start quickly."""
 
 import http.client
 import ssl
@@ -13,13 +10,12 @@ from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 
 PROBE_TIMEOUT_SECONDS = 2.0
-"""Maximum number of seconds for a request by `get_json` or `is_credential_rejected`."""
 STREAM_TIMEOUT_SECONDS = 30.0
-"""Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
+"""The proxy sends a comment every 10 seconds."""
 
 
 def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
-    """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON."""
+    """None: no response in time, a status other than 200, or no JSON."""
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
@@ -30,7 +26,6 @@ def get_json(host: str, port: int, path: str, token: str = "", certificate_file:
 
 
 def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
-    """Return True if the proxy answers a `GET` of the path with status 401. False: another status, or no response."""
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
@@ -42,10 +37,7 @@ def is_credential_rejected(host: str, port: int, path: str, token: str, certific
 def stream_message(
     host: str, port: int, body: bytes, token: str, certificate_file: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Send a streaming request to the proxy and yield the events of the reply.
-
-    Raises `UpstreamError` for an error of the proxy, `UpstreamUnreachable` for a broken connection.
-    """
+    """Raises `UpstreamError` for an error of the proxy, `UpstreamUnreachable` for a broken connection."""
     with closing(_connect(host, port, certificate_file)) as connection:
         try:
             headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", **_headers(token)}
@@ -66,10 +58,7 @@ def stream_message(
 def stream_events(
     host: str, port: int, path: str, token: str, certificate_file: str = ""
 ) -> Iterator[tuple[str, bytes]]:
-    """Send `GET` for an event stream of the proxy, and yield each event's name and data.
-
-    Raises `UpstreamError`, or `UpstreamUnreachable` if the connection breaks or is idle.
-    """
+    """Name and data of each event. Raises `UpstreamError`, or `UpstreamUnreachable` for a broken or idle connection."""
     with closing(_connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
@@ -87,10 +76,7 @@ def stream_events(
 
 
 def _connect(host: str, port: int, certificate_file: str, timeout: float | None = None) -> http.client.HTTPConnection:
-    """Return a connection to the proxy.
-
-    With TLS, only the certificate in `certificate_file` is trusted, for any host name.
-    """
+    """With TLS, only the certificate in `certificate_file` is trusted, for any host name."""
     if not certificate_file:
         return http.client.HTTPConnection(host, port, timeout=timeout)
     context = ssl.create_default_context(cafile=certificate_file)

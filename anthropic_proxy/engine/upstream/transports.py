@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anthropic_proxy.engine.options import EngineOptions, SearchService
+from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
@@ -37,7 +37,6 @@ class Transports:
     ) -> None:
         self._settings = settings
         self._setup_variables = setup_variables
-        """Names of settings that configure a provider. Replies of the demo mention these settings."""
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
@@ -48,17 +47,12 @@ class Transports:
         self._engine: LiteLLMThread | None = None
         self._litellm: LiteLLMTransport | None = None
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
-        """Environment variables that were set for LiteLLM. Objects for later versions of the settings share this
-        dictionary."""
+        """Set for LiteLLM. Objects for later versions of the settings share this dictionary."""
         self.running_exchanges = 0
-        """Number of client requests that run with these transports."""
         self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
-        """Return the functions that send a request to a provider, by name: `http`, `litellm` and `demo`.
-
-        `Provider.transport` has the name for a provider.
-        """
+        """`http`, `litellm` and `demo`, the values of `Provider.transport`."""
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
@@ -67,16 +61,29 @@ class Transports:
 
     @property
     def web_fetch(self) -> WebFetch | None:
-        """Function that fetches a web page for a model. None: the settings disable web fetch."""
+        """None: the settings disable web fetch."""
         return self._fetch_url if self._settings.fetch_urls else None
 
     @property
     def web_search(self) -> WebSearch | None:
-        """Function that runs a web search for a model. None: the settings name no search service."""
+        """None: the settings name no search service."""
         url, service = self._settings.search_url, self._settings.search
         if url is not None:
             return SearxngClient(self._http.send, url).search
-        return None if service is None else _new_search(self._http.send, service)
+        if service is None:
+            return None
+        if service.base_url is not None and service.service == "searxng":
+            return SearxngClient(self._http.send, service.base_url, setting="base_url of [search]").search
+        if service.key is None:
+            return MissingKeyClient(service.problem or "[search] has no key.").search
+        clients = {
+            "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
+            "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
+            "exa": (ExaClient, "https://api.exa.ai", "x-api-key", ""),
+        }
+        client, address, header, scheme = clients[service.service]
+        credential = Credential(header, scheme + service.key.reveal(), service.key.origin)
+        return client(self._http.send, service.base_url or address, credential=credential, setting="[search]").search
 
     def reuse_or_replace(self, settings: EngineOptions) -> "Transports":
         """Return this object if its connections can be kept with the new settings, or else a new one."""
@@ -149,22 +156,6 @@ class Transports:
 
     def _export_litellm_variables(self) -> None:
         self._settings.export_to_litellm(self._litellm_variables)
-
-
-def _new_search(send: Transport, service: SearchService) -> WebSearch:
-    """Return the search function of a service of the configuration file. Without its key, each search fails."""
-    if service.base_url is not None and service.service == "searxng":
-        return SearxngClient(send, service.base_url, setting="base_url of [search]").search
-    if service.key is None:
-        return MissingKeyClient(service.problem or "[search] has no key.").search
-    clients = {
-        "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
-        "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
-        "exa": (ExaClient, "https://api.exa.ai", "x-api-key", ""),
-    }
-    client, address, header, scheme = clients[service.service]
-    credential = Credential(header, scheme + service.key.reveal(), service.key.origin)
-    return client(send, service.base_url or address, credential=credential, setting="[search]").search
 
 
 def _connection_settings(settings: EngineOptions) -> tuple[object, ...]:

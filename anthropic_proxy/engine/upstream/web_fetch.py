@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -43,15 +44,11 @@ __all__ = ["PageFetcher"]
 NameLookup = Callable[..., Sequence[AddressInfo]]
 """Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
 _LOOKUP_THREADS = 4
-"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay those of
-providers."""
+"""Separate, so that slow lookups do not delay those of providers."""
 
 
 class GuardedDialer:
-    """Opens TCP connections to public addresses only, for URLs that clients or models choose.
-
-    Addresses in `allowed_networks` are permitted too. `lookup` looks up host names.
-    """
+    """For URLs that clients or models choose. Addresses in `allowed_networks` are permitted too."""
 
     def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
@@ -61,20 +58,22 @@ class GuardedDialer:
     async def dial(self, origin: Origin) -> socket.socket:
         """Raises `WebFetchFailed` for a host with a private address, and `OSError` if no address accepts."""
         opened = await connect_first(
-            await self.resolve_public_addresses(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
+            await self.resolve_public_addresses(origin),
+            lambda info: socket.socket(info[0], info[1], info[2]),
+            delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS,
         )
         try:
-            self._require_public_peer(origin, opened.getpeername()[0], opened.getsockname()[0])
+            peer, local = opened.getpeername()[0], opened.getsockname()[0]
+            # this machine may have a public address
+            if not is_public_address(peer, self._allowed) or (peer == local and is_public_address(peer)):
+                raise private_address_error(origin.host)  # noqa: TRY301
         except BaseException:
             opened.close()
             raise
         return opened
 
     async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Look up a host and return its addresses, if all are public or in an allowed network.
-
-        Raises `WebFetchFailed` for a private address, `OSError` for an unknown host.
-        """
+        """Raises `WebFetchFailed` for a private address, `OSError` for an unknown host."""
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM
         if origin.has_host_name:
@@ -88,35 +87,21 @@ class GuardedDialer:
         return infos
 
     def close(self) -> None:
-        """End the threads for name lookups, without waiting for running lookups."""
+        """Running lookups are not awaited."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
-        """Raise `WebFetchFailed` if a connected peer is not public, or is this machine under its own public address.
-
-        `peer`: IP address of the peer. `local`: IP address of this end of the connection.
-        """
-        if not is_public_address(peer, self._allowed) or (peer == local and is_public_address(peer)):
-            raise private_address_error(origin.host)
 
 
 def private_address_error(host: str) -> WebFetchFailed:
-    """Return the error for a web fetch that is rejected because the host has a private address."""
     return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
 
 
-def _new_socket(info: AddressInfo) -> socket.socket:
-    return socket.socket(info[0], info[1], info[2])
-
-
 FETCH_TIMEOUT_SECONDS = 5.0
-"""Maximum number of seconds for one fetch: name lookups, connections, redirects and the body."""
+"""Name lookups, connections, redirects and the body."""
 MAX_PAGE_BYTES = 20 * 1024 * 1024
-"""Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
+"""After decompression. A larger page is rejected with `content_too_large`."""
 MAX_REDIRECTS = 5
-"""Maximum number of redirects of one fetch."""
 MAX_CONCURRENT_FETCHES = 16
-"""Maximum number of concurrent fetches of one process. Further fetches wait."""
+"""Further fetches wait."""
 _TEXT_THREADS = 2
 HTML_CONVERTER = SandboxedProgram(
     path=html_to_markdown.__file__,
@@ -125,8 +110,7 @@ HTML_CONVERTER = SandboxedProgram(
     memory_bytes=512 * 1024 * 1024,
     imports_packages=True,
 )
-"""Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page. It is
-not included in `FETCH_TIMEOUT_SECONDS`."""
+"""Its time limit, twice that of the slowest benign page, is not included in `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
 """Maximum number of characters of a normalized URL: the URL of the caller, or the target of a redirect."""
@@ -143,18 +127,13 @@ _HEADERS = {
 
 
 class _FetchOptions(NamedTuple):
-    """Accepted media types and domains of a fetch."""
-
     media_types: Collection[str]
     allowed_domains: Sequence[str]
     blocked_domains: Sequence[str]
 
 
 class PageFetcher:
-    """Client that fetches web pages for a model, from public networks and from `allowed_networks`.
-
-    `html_converter` is the program that converts HTML to Markdown.
-    """
+    """From public networks and from `allowed_networks`. `html_converter` converts HTML to Markdown."""
 
     def __init__(
         self,
@@ -236,7 +215,12 @@ class PageFetcher:
             # the HTTP proxy looks up the name itself, so a private address is only found here
             with suppress(OSError):  # a name that is unknown here may be known to the proxy
                 await self._dialer.resolve_public_addresses(address.origin)
-        headers = _HEADERS | {"accept": _accept(options.media_types)}
+        kinds = sorted(options.media_types)
+        accepted = [*kinds, "*/*;q=0.1"]
+        if "text/*" in kinds:  # prefer Markdown, then HTML
+            others = (f"{kind};q=0.8" for kind in kinds if kind != "text/*")
+            accepted = ["text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"]
+        headers = _HEADERS | {"accept": ", ".join(accepted)}
         request = UpstreamRequest(method="GET", path=address.request_target, headers=headers, body=b"")
         return await self._http.send(str(address.origin), request, None)
 
@@ -246,33 +230,27 @@ class PageFetcher:
             raise _unwanted(found.url, kind or f"not the {found.media_type} that it says", options)
         if not is_text_media_type(kind):
             return FetchedPage(url=found.url, media_type=kind, body=found.body)
-        loop = asyncio.get_running_loop()
-        text = await loop.run_in_executor(self._text_threads, _decode_found, found, kind)
+        decode = partial(decode_text, found.body, found.charset, is_html=kind in HTML_MEDIA_TYPES)
+        text = await asyncio.get_running_loop().run_in_executor(self._text_threads, decode)
         if kind not in HTML_MEDIA_TYPES or not text.strip():
             return FetchedPage(url=found.url, media_type=kind, text=text)
-        page_text = await self._read_html(text, found.url)
-        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.markdown)
-
-    async def _read_html(self, html: str, url: str) -> PageText:
         async with self._conversion_slots:
             try:
                 # one more character, so that the program detects the truncation
                 output = await sandbox.run_sandboxed(
-                    self._reader, {"html": html[: MAX_HTML_CHARACTERS + 1], "url": url}
+                    self._reader, {"html": text[: MAX_HTML_CHARACTERS + 1], "url": found.url}
                 )
             except (TimeoutError, SandboxFailed, OSError):
-                raise _fetch_error(url, "takes too much time or memory to be read as HTML") from None
+                raise _fetch_error(found.url, "takes too much time or memory to be read as HTML") from None
         page_text = msgspec.json.decode(output, type=PageText | None)
         if page_text is None:
             install = build_extra_install_command("fetch")
             reason = f"is HTML; lxml, which reads it, is not installed. Install it with: {install}"
-            raise _fetch_error(url, reason, "unavailable")
-        return page_text
+            raise _fetch_error(found.url, reason, "unavailable")
+        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.markdown)
 
 
 class _Found(NamedTuple):
-    """Response of a fetched page: its body with URL, declared media type and charset."""
-
     url: str
     media_type: str
     charset: str | None
@@ -287,14 +265,6 @@ def _require_allowed(url: str, options: _FetchOptions) -> None:
     if not allowed:
         host = parse_url(url).origin.host
         raise WebFetchFailed(f"{host} is not among the domains that the request lets pass", "url_not_allowed")
-
-
-def _accept(media_types: Collection[str]) -> str:
-    """Return the value of the header `Accept` for the accepted media types. It prefers Markdown, then HTML."""
-    if "text/*" not in media_types:
-        return ", ".join((*sorted(media_types), "*/*;q=0.1"))
-    others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")
-    return ", ".join(("text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"))
 
 
 def _normalize_url(url: str) -> str:
@@ -342,10 +312,6 @@ async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Fo
     return _Found(url, declared, find_charset_parameter(content_type), bytes(body))
 
 
-def _decode_found(found: _Found, kind: str) -> str:
-    return decode_text(found.body, found.charset, is_html=kind in HTML_MEDIA_TYPES)
-
-
 def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessible") -> WebFetchFailed:
     return WebFetchFailed(f"{_shortened(url)} {reason}", code)
 
@@ -381,16 +347,12 @@ _PARAMETER = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE
 _MAX_CHARSET_OFFSET_BYTES = 1024
 """Bytes at the start of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
 _TEXT_CODECS = re.compile(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
-"""Pattern of the names of Python codecs that decode text. Other codecs are not used; some of them are slow
-(punycode)."""
+"""Names of Python codecs that decode text. Some of the others are slow (punycode)."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
-    """Return True if a body with the media type `declared` may have one of the `wanted` types.
-
-    Generic types are accepted too, because declarations are often wrong.
-    """
+    """Generic types are accepted too, because declarations are often wrong."""
     if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
     return any(
@@ -401,16 +363,12 @@ def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
 
 
 def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
-    """Return True if a media type is one of the `wanted` types. The wanted type `text/*` stands for all text types."""
+    """The wanted type `text/*` stands for all text types."""
     return media_type in wanted or (media_type.startswith("text/") and "text/*" in wanted)
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type of a fetched body. The type that the server declared may be wrong.
-
-    Images (PNG, JPEG, GIF, WebP) and PDFs are recognized by their first bytes. Any other body has the type `declared`.
-    If `declared` is nevertheless one of these image types or PDF, it is wrong, and the result is "".
-    """
+    """Images and PDFs are recognized by their first bytes. Empty: `declared` is one of these types, and wrong."""
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
         return found or declared
@@ -427,11 +385,7 @@ def find_charset_parameter(content_type: str) -> str | None:
 
 
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Return the body of a web page as text.
-
-    The charset comes from the first of these sources: a byte order mark, `charset`, or a `<meta>` tag of an HTML page.
-    The default is UTF-8. `charset` is the parameter of the `Content-Type` header.
-    """
+    """Charset: byte order mark, `charset` of the `Content-Type` header, `<meta>` tag of an HTML page, else UTF-8."""
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
     if (
         mark_charset is None

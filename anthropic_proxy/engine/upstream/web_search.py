@@ -1,7 +1,4 @@
-"""Web search for models, by a search service that the user chooses: SearXNG, Brave, Tavily or Exa.
-
-`client` sends a query and chooses the results. `searxng` and `keyed_services` encode requests and decode responses.
-"""
+"""Web search for models, by a search service that the user chooses: SearXNG, Brave, Tavily or Exa."""
 
 import asyncio
 import html
@@ -22,24 +19,19 @@ __all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]
 
 
 SEARCH_TIMEOUT_SECONDS = 20.0
-"""Maximum time for one search. SearXNG waits for the slowest of its search engines."""
+"""SearXNG waits for the slowest of its search engines."""
 MAX_QUOTED_CHARACTERS = 200
 """Maximum number of characters that an error message quotes from a response of the search service."""
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_SITES = 5
-"""Maximum number of domains in a query. With more domains, the query contains none, because they would displace its
-words; only the results are filtered."""
+"""With more domains, only the results are filtered: the domains would displace the words of the query."""
 
 
 class SearchClient(ABC):
-    """Client of a search service, with a subclass for each service.
-
-    `setting` is the name of the setting that configures the service. Error messages for the user contain this name.
-    """
+    """`setting` is the name of the setting that configures the service, for error messages."""
 
     max_query_characters: int
-    """Maximum characters of a query. A longer query is rejected with `query_too_long`, because services cut or reject
-    it."""
+    """A longer query is rejected with `query_too_long`, because services cut or reject it."""
 
     def __init__(
         self, send: Transport, url: str, *, credential: Credential | None = None, setting: str = "SEARCH_URL"
@@ -53,34 +45,20 @@ class SearchClient(ABC):
     def encode_query(
         self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
     ) -> UpstreamRequest:
-        """Return the HTTP request for a search with at most `limit` results.
-
-        If the service supports it, the request restricts the search to the domains `sites`, and excludes the domains
-        `excluded_sites` from the search.
-        """
+        """`sites`, `excluded_sites`: domains, if the service can restrict a search."""
 
     @abstractmethod
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the search results in the response body of the service.
-
-        Raises `msgspec.DecodeError` or `WebSearchFailed`.
-        """
+        """Raises `msgspec.DecodeError` or `WebSearchFailed`."""
 
     @abstractmethod
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the cause of an error response of the search service, or a remedy. "": unknown.
-
-        `status` is an HTTP status other than 200. `body` may contain an error message.
-        """
+        """Cause of a response other than 200, or a remedy. "": unknown."""
 
     async def search(
         self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
-
-        If `allowed_domains` is not empty, only results from these domains are returned. Results from `blocked_domains`
-        are never returned.
-        """
+        """The best first, never from `blocked_domains`. `allowed_domains` empty: all. Raises `WebSearchFailed`."""
         words = " ".join(query.split())
         if not words or not words.isprintable():
             raise WebSearchFailed("a query is text that can be printed", "invalid_tool_input")
@@ -95,24 +73,34 @@ class SearchClient(ABC):
             raise WebSearchFailed(str(error), "invalid_tool_input") from None
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
-                body = await self._send_query(self.encode_query(words, sites, excluded_sites, limit))
+                request = self.encode_query(words, sites, excluded_sites, limit)
+                response = await self._send(self._url, request, self._credential)
+                try:
+                    body = await read_body(response, _MAX_BYTES)
+                    if response.status != 200:
+                        raise self._refusal(response, body)
+                finally:
+                    await response.close()
         except TimeoutError:
             raise WebSearchFailed(
                 f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s", "unavailable"
             ) from None
         except UpstreamError as error:
             raise WebSearchFailed(f"{self._setting}: {error.message}", "unavailable") from error
-        return list(self._choose(body, allowed_domains, blocked_domains, limit))
-
-    async def _send_query(self, request: UpstreamRequest) -> bytes:
-        response = await self._send(self._url, request, self._credential)
         try:
-            body = await read_body(response, _MAX_BYTES)
-            if response.status != 200:
-                raise self._refusal(response, body)
-            return body
-        finally:
-            await response.close()
+            results = self.decode_results(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise WebSearchFailed(
+                f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
+            ) from None
+        chosen: dict[str, SearchResult] = {}
+        for result in results:
+            if len(chosen) >= limit:
+                break
+            url = result.url
+            if url not in chosen and _is_web_url(url) and is_url_allowed(url, allowed_domains, blocked_domains):
+                chosen[url] = result
+        return list(chosen.values())
 
     def _refusal(self, response: UpstreamResponse, body: bytes) -> WebSearchFailed:
         status = response.status
@@ -126,29 +114,9 @@ class SearchClient(ABC):
             message = message.replace(self._credential.secret, "…")
         return WebSearchFailed(message, "too_many_requests" if status == 429 else "unavailable")
 
-    def _choose(
-        self, body: bytes, allowed: Sequence[str], blocked: Sequence[str], limit: int
-    ) -> Iterable[SearchResult]:
-        try:
-            results = self.decode_results(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise WebSearchFailed(
-                f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})", "unavailable"
-            ) from None
-        seen: set[str] = set()
-        for result in results:
-            if len(seen) >= limit:
-                return
-            if result.url not in seen and _is_web_url(result.url) and is_url_allowed(result.url, allowed, blocked):
-                seen.add(result.url)
-                yield result
-
 
 def build_site_filter(sites: Sequence[str]) -> str:
-    """Return a text that, added to a query, restricts the search to the domains `sites`.
-
-    "": there are no domains, or too many for a query.
-    """
+    """Text to add to a query. "": there are no domains, or too many for a query."""
     if not 0 < len(sites) <= _MAX_SITES:
         return ""
     condition = " OR ".join(f"site:{site}" for site in sites)
@@ -164,11 +132,11 @@ def _is_web_url(url: str) -> bool:
 
 
 MAX_QUERY_CHARACTERS = 1_000
-"""Maximum characters of a query to SearXNG. The search engines behind SearXNG cut or reject longer queries."""
+"""The search engines behind SearXNG cut or reject longer queries."""
 
 
 class SearxngClient(SearchClient):
-    """Client of a SearXNG server with the base URL `url`. Its `settings.yml` must enable the JSON format."""
+    """The `settings.yml` of the server must enable the JSON format."""
 
     max_query_characters = MAX_QUERY_CHARACTERS
 
@@ -178,11 +146,10 @@ class SearxngClient(SearchClient):
     def encode_query(
         self, query: str, sites: Sequence[str], excluded_sites: Sequence[str], limit: int
     ) -> UpstreamRequest:
-        """SearXNG's limiter treats a request without certain headers as a bot.
-
-        The request therefore has these headers.
-        """
-        parameters = urlencode({"q": _without_commands(query + build_site_filter(sites)), "format": "json"})
+        """SearXNG's limiter treats a request without these headers as a bot."""
+        # SearXNG would execute such words: `!!g` redirects, `<3` sets a timeout, `:de` a language
+        words = (word.lstrip("!<:") for word in (query + build_site_filter(sites)).split())
+        parameters = urlencode({"q": " ".join(filter(None, words)), "format": "json"})
         headers = {
             "accept": "application/json, text/html;q=0.5",
             "accept-encoding": "gzip, deflate",
@@ -191,10 +158,7 @@ class SearxngClient(SearchClient):
         return UpstreamRequest(path=f"/search?{parameters}", body=b"", headers=headers, method="GET")
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the results in a response of SearXNG.
-
-        Raises `WebSearchFailed` if there are no results, and SearXNG reports search engines that failed.
-        """
+        """Raises `WebSearchFailed` if there are no results, and SearXNG reports search engines that failed."""
         reply = _decode_response(body)
         if not reply.results and reply.unresponsive:
             reasons = ", ".join(f"{engine}: {reason}" for engine, reason in reply.unresponsive)
@@ -223,8 +187,6 @@ class SearxngClient(SearchClient):
 
 
 class _Result(Struct):
-    """A search result of SearXNG: the fields that all kinds of results have."""
-
     url: str | None = None
     title: str | None = None
     content: str | None = None
@@ -235,18 +197,9 @@ class _Result(Struct):
 class _Response(Struct):
     results: list[_Result]
     unresponsive: list[tuple[str, str]] = msgspec.field(default_factory=list, name="unresponsive_engines")
-    """Pairs of a search engine that failed and the reason."""
 
 
 _decode_response = msgspec.json.Decoder(_Response).decode
-
-
-def _without_commands(query: str) -> str:
-    """Return a query without the words that SearXNG would execute:
-
-    `!!g` redirects, `<3` sets a timeout, `:de` a language.
-    """
-    return " ".join(filter(None, (word.lstrip("!<:") for word in query.split())))
 
 
 # Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
@@ -264,7 +217,6 @@ class _BraveResult(Struct):
     title: str = ""
     description: str = ""
     page_age: str | None = None
-    """Date and time of publication (ISO 8601)."""
 
 
 class _BraveResults(Struct):
@@ -273,12 +225,9 @@ class _BraveResults(Struct):
 
 class _BraveResponse(Struct):
     web: _BraveResults | None = None
-    """Results of the web search. None: no results."""
 
 
 class BraveClient(SearchClient):
-    """Client of the Brave Search API."""
-
     max_query_characters = 400
 
     def encode_query(
@@ -323,8 +272,6 @@ class _TavilyResponse(Struct):
 
 
 class TavilyClient(SearchClient):
-    """Client of the search service Tavily."""
-
     max_query_characters = 400
 
     def encode_query(
@@ -363,8 +310,6 @@ class _ExaResponse(Struct):
 
 
 class ExaClient(SearchClient):
-    """Client of the search service Exa."""
-
     max_query_characters = 1_000
 
     def encode_query(

@@ -14,8 +14,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -39,23 +39,20 @@ This folder is the first in the search only for the package itself, of which ano
 
 
 def proxy_command(*words: str) -> list[str]:
-    """Return the command line that runs `anthropic-proxy` with the arguments `words`, in this Python interpreter.
-
-    The new process imports no modules from the current directory, which may belong to other users.
-    """
+    """The new process imports no modules from the current directory, which may belong to other users."""
     # `-m` searches the current directory first; `-P` omits it, so the folder of a checkout is appended
     return [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[3]), *words]
 
 
 def background_popen_options() -> dict[str, Any]:
-    """Return the arguments of `subprocess.Popen` for a child process that Ctrl+C in the terminal does not stop."""
+    """Ctrl+C in the terminal does not stop the child."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
 
 
 def exit_handles(process: BaseProcess) -> list[int]:
-    """Return handles that become ready for a selector when `process` has ended. Windows: none; callers poll there."""
+    """Ready for a selector when `process` has ended. Windows: none; callers poll there."""
     # the handle of a process on Windows is no socket, and only sockets can be selected
     return [] if sys.platform == "win32" else [process.sentinel]
 
@@ -75,10 +72,7 @@ def end_process(process: "subprocess.Popen[Any]", kill_after_seconds: float) -> 
 
 
 def stop_process_when_stdin_ends() -> None:
-    """Start a thread that stops this process (SIGTERM) when its standard input ends.
-
-    If standard input is a pipe from the parent process, this process thus stops when the parent ends.
-    """
+    """If standard input is a pipe from the parent process, this process thus stops when the parent ends."""
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -92,48 +86,35 @@ def stop_process_when_stdin_ends() -> None:
 
 
 def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a program in this terminal and return its exit status. Raises `OSError` if it cannot be started."""
-    with subprocess.Popen(command, env=environment) as process, _forwarded_signals(process.send_signal):
-        status = process.wait()
+    """Return the exit status. Raises `OSError` if the program cannot be started."""
+    with subprocess.Popen(command, env=environment) as process:
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            process.send_signal(number)
+
+        def ignore(number: int, frame: FrameType | None) -> None:  # the terminal sends it to both processes
+            return
+
+        handlers = {signal.SIGINT: ignore, signal.SIGTERM: forward}
+        if sys.platform == "win32":
+            handlers[signal.SIGBREAK] = ignore
+        else:
+            handlers[signal.SIGHUP] = forward
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            status = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return status if status >= 0 else _EXIT_BY_SIGNAL - status
 
 
-@contextmanager
-def _forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """Forward stop signals by `send` within a `with` statement, and restore the handlers afterwards.
-
-    Signals that the terminal sends to both processes are ignored in this process.
-    """
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        send(number)
-
-    def ignore(number: int, frame: FrameType | None) -> None:
-        return
-
-    handlers = {signal.SIGINT: ignore, signal.SIGTERM: forward}
-    if sys.platform == "win32":
-        handlers[signal.SIGBREAK] = ignore
-    else:
-        handlers[signal.SIGHUP] = forward
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return the path of the program `name`. None: there is no such program.
-
-    A name with a folder is a path, relative to the current directory.
-    """
+    """A name with a folder is a path, relative to the current directory."""
     return next((path for path in list_program_paths(name, environ, sys.platform) if _is_program(path)), None)
 
 
 def list_absolute_folders(path: str) -> str:
-    """Return a value of the variable PATH without its empty and relative folders."""
     is_windows = sys.platform == "win32"
     return os.pathsep.join(folder for folder in path.split(os.pathsep) if _is_absolute(folder, is_windows=is_windows))
 
@@ -150,7 +131,7 @@ def describe_missing_program(name: str, environ: Mapping[str, str]) -> str:
 
 
 def list_program_paths(name: str, environ: Mapping[str, str], platform: str) -> Iterator[str]:
-    """Yield the paths that can be the program `name` on `platform` (a value of `sys.platform`)."""
+    """`platform`: a value of `sys.platform`."""
     paths = ntpath if platform == "win32" else posixpath
     for folder, path in _list_candidates(name, environ, platform):
         if paths.dirname(name) or _is_absolute(folder, is_windows=platform == "win32"):
@@ -199,8 +180,6 @@ def _is_program(path: str) -> bool:
 
 
 class ProcessStats(NamedTuple):
-    """Memory and file descriptors of this process at one moment."""
-
     resident_bytes: int
     """Physical memory in bytes. 0: unknown (macOS)."""
     open_fds: int
@@ -234,7 +213,7 @@ class _MemoryCounters(ctypes.Structure):
 
 
 def _working_set_bytes() -> int:
-    """Return the physical memory of this process on Windows in bytes. 0: unknown."""
+    """0: unknown."""
     if sys.platform != "win32":
         return 0
     counters = _MemoryCounters(size=ctypes.sizeof(_MemoryCounters))
@@ -250,10 +229,7 @@ def _working_set_bytes() -> int:
 
 
 def user_account(environ: Mapping[str, str]) -> str:
-    """Return the account of the current user: the numeric user id, or on Windows domain and name (`HOST\\user`).
-
-    `environ` has the environment variables of the user, which contain domain and name.
-    """
+    """The numeric user id, or on Windows domain and name (`HOST\\user`) from `environ`."""
     if sys.platform == "win32":
         return f"{environ.get('USERDOMAIN', '.')}\\{environ.get('USERNAME', '')}"
     return str(os.getuid())
@@ -275,10 +251,7 @@ def raise_fd_limit() -> None:
 
 
 def max_client_connections() -> int:
-    """Return the number of client connections for which the limit of open file descriptors suffices.
-
-    Each reply in progress uses two: one to the client and one to the provider. Without a limit: 1,048,576.
-    """
+    """Each reply uses two descriptors, to the client and to the provider. Without a limit: 1,048,576."""
     if sys.platform != "win32":
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY:

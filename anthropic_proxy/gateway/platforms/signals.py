@@ -1,7 +1,4 @@
-"""Signals of the server process: their names on each operating system, and functions that block or handle them.
-
-Windows has no SIGHUP, but SIGBREAK (Ctrl+Break).
-"""
+"""Signals of the server process. Windows has no SIGHUP, but SIGBREAK (Ctrl+Break)."""
 
 import asyncio
 import faulthandler
@@ -30,11 +27,7 @@ SUPERVISOR_SIGNALS = STOP_SIGNALS if RELOAD_SIGNAL is None else STOP_SIGNALS | {
 
 
 def defer_sighup() -> None:
-    """Block SIGHUP until `restore_sighup` is called, and make stop signals end the process at once.
-
-    Call this at the beginning of the start-up. SIGHUP has no handler yet, so it would end the process. No request is
-    served yet, so a stop needs no cleanup.
-    """
+    """Call this at the start: SIGHUP has no handler yet and would end the process. A stop needs no cleanup yet."""
     for number in STOP_SIGNALS:
         signal.signal(number, exit_immediately)
     if RELOAD_SIGNAL is not None:
@@ -47,24 +40,21 @@ def restore_sighup() -> None:
 
 
 def restore_default_signals() -> None:
-    """Restore the usual signal handling of Python programs, for a command that is not a server.
-
-    Ctrl+C then raises `KeyboardInterrupt`, and SIGTERM and SIGHUP end the process.
-    """
+    """For a command that is not a server: Ctrl+C raises `KeyboardInterrupt`, SIGTERM and SIGHUP end the process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     restore_sighup()
 
 
 def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
-    """End the process at once with status 0, without cleanup. Usable as a signal handler."""
+    """Status 0, without cleanup. Usable as a signal handler."""
     # an exception (`SystemExit`) would not be safe, because other code may catch it
     os._exit(0)
 
 
 @contextmanager
 def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Delay signals until the end of a `with` statement. No effect on Windows."""
+    """No effect on Windows."""
     # a child process that is started inside inherits the blocked signals
     signals = frozenset(signals)
     _block(signals)
@@ -98,8 +88,6 @@ _STDERR = 2
 if sys.platform == "win32":
 
     class _Timer:
-        """Timer that calls a function in a thread of its own."""
-
         def __init__(self, expire: Callable[[], None]) -> None:
             self._expire = expire
             self._thread: threading.Timer | None = None
@@ -132,7 +120,6 @@ else:
 
 
 def add_signal_callback(number: signal.Signals, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Handle a signal by a callback in the event loop."""
 
     def schedule(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(callback)
@@ -141,10 +128,7 @@ def add_signal_callback(number: signal.Signals, loop: asyncio.AbstractEventLoop,
 
 
 class StopSignals:
-    """Handlers of stop signals, which call `stop`, and timers that end a process that does not stop.
-
-    Before a timer ends the process, `report` is called to log the requests in progress.
-    """
+    """They call `stop`. Before a timer ends a process that does not stop, `report` logs the requests in progress."""
 
     # The process ends with status 1 if the event loop does not respond within `loop_timeout` seconds, or if
     # `cancel_timers` is not called within `exit_timeout` seconds after the response.
@@ -159,14 +143,13 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Install a handler for each of these stop signals."""
         self._loop = loop
         self._timer = _Timer(self._end)
         for number in signals:
             signal.signal(number, self._receive)
 
     def cancel_timers(self) -> None:
-        """Cancel the timers. Call this when the server has stopped completely. The handlers remain installed."""
+        """Call this when the server has stopped completely. The handlers remain installed."""
         self._timer.stop()
         faulthandler.cancel_dump_traceback_later()
 

@@ -9,7 +9,7 @@ import selectors
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,25 +20,19 @@ Callback = Callable[[], object]
 if sys.platform == "win32":
 
     class SocketEvents:
-        """Callbacks in one event loop for events of several sockets, found by a thread that calls `select`.
-
-        The thread starts with the first callback and ends after the last one, or with the process.
-        """
+        """The thread starts with the first callback and ends after the last one, or with the process."""
 
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             self._loop = loop
             self._callbacks: dict[tuple[socket.socket, int], Callback] = {}
-            """Socket and event (`EVENT_READ` or `EVENT_WRITE`) → callback.
-
-            The dict is replaced as a whole, never changed.
-            """
+            """Socket and event (`EVENT_READ` or `EVENT_WRITE`) → callback. Replaced as a whole, never changed."""
             self._lock = threading.Lock()
             self._wake: socket.socket | None = None
             """Socket by which the thread is notified of a change of `_callbacks`. None: the thread does not run."""
             self._handled = threading.Event()
 
         def on_readable(self, source: socket.socket, callback: Callback) -> None:
-            """Call `callback` in the event loop whenever the socket is readable, until `ignore_readable`."""
+            """`callback` is called in the event loop, until `ignore_readable`."""
             self._set(source, selectors.EVENT_READ, callback)
 
         def ignore_readable(self, source: socket.socket) -> None:
@@ -156,32 +150,13 @@ _PROC = Path("/proc")
 
 
 class PortOwner(Struct, frozen=True):
-    """Process that listens on a TCP port, named in the error about an occupied port."""
-
     pid: int
     name: str
-    """Name of the program: `node`."""
 
 
 def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
-    """Return the process that listens on a TCP port.
-
-    None: unknown, for example on macOS and Windows, or for a process of another user.
-    """
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc_directory)}
-    if not sockets:
-        return None
-    for directory in proc_directory.glob("[0-9]*"):
-        try:
-            if any(str(entry.readlink()) in sockets for entry in (directory / "fd").iterdir()):
-                return PortOwner(int(directory.name), (directory / "comm").read_text().strip())
-        except OSError:  # another user's process, or one that has ended
-            continue
-    return None
-
-
-def _listening_inodes(port: int, proc_directory: Path) -> Iterator[str]:
-    """Yield the inode numbers of the sockets that listen on a port, over IPv4 and IPv6."""
+    """None: unknown, for example on macOS and Windows, or for a process of another user."""
+    sockets = set()
     for table in ("tcp", "tcp6"):
         try:
             lines = (proc_directory / "net" / table).read_text().splitlines()[1:]
@@ -191,4 +166,13 @@ def _listening_inodes(port: int, proc_directory: Path) -> Iterator[str]:
             # column `st` of a listening socket: 0A (proc_pid_net(5))
             local, state, inode = columns[1], columns[3], columns[9]
             if state == "0A" and int(local.rpartition(":")[2], 16) == port:
-                yield inode
+                sockets.add(f"socket:[{inode}]")
+    if not sockets:
+        return None
+    for directory in proc_directory.glob("[0-9]*"):
+        try:
+            if any(str(entry.readlink()) in sockets for entry in (directory / "fd").iterdir()):
+                return PortOwner(int(directory.name), (directory / "comm").read_text().strip())
+        except OSError:  # another user's process, or one that has ended
+            continue
+    return None

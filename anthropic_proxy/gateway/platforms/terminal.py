@@ -74,7 +74,7 @@ _VIRTUAL_TERMINAL_PROCESSING = 4
 
 
 def open_missing_streams() -> None:
-    """Open the null device in place of each closed standard stream. Call this before any other file is opened."""
+    """Call this before any other file is opened."""
     # otherwise the next socket gets descriptor 0, 1 or 2, and C code that prints to stderr writes to a client
     for number in range(3):
         try:
@@ -86,19 +86,13 @@ def open_missing_streams() -> None:
                 os.close(opened)
             os.set_inheritable(number, True)
     if sys.platform == "win32":
-        _prepare_console()
+        with suppress(OSError):
+            kernel = ctypes.WinDLL("kernel32")
+            kernel.SetConsoleOutputCP(_UTF_8_OUTPUT)
+            for number in (_STDOUT_HANDLE, _STDERR_HANDLE):
+                handle, mode = ctypes.c_void_p(kernel.GetStdHandle(number)), ctypes.c_uint32()
+                if kernel.GetConsoleMode(handle, ctypes.byref(mode)):
+                    kernel.SetConsoleMode(handle, mode.value | _VIRTUAL_TERMINAL_PROCESSING)
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-
-
-def _prepare_console() -> None:
-    if sys.platform != "win32":
-        return
-    with suppress(OSError):
-        kernel = ctypes.WinDLL("kernel32")
-        kernel.SetConsoleOutputCP(_UTF_8_OUTPUT)
-        for number in (_STDOUT_HANDLE, _STDERR_HANDLE):
-            handle, mode = ctypes.c_void_p(kernel.GetStdHandle(number)), ctypes.c_uint32()
-            if kernel.GetConsoleMode(handle, ctypes.byref(mode)):
-                kernel.SetConsoleMode(handle, mode.value | _VIRTUAL_TERMINAL_PROCESSING)

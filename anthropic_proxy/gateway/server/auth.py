@@ -30,7 +30,6 @@ _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
-"""Values of the header `Sec-Fetch-Site` for requests that no web page of a foreign site made."""
 _FORWARDING_HEADERS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
@@ -43,13 +42,9 @@ async def authenticate(
     *,
     route_checks_key: bool = False,
 ) -> Client:
-    """Return the client of a request.
-
-    If `route_checks_key` is True, a request without a key is allowed, because the plugin's route checks keys itself.
-
-    Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the
-    client may not use. If the proxy has no keys, requests from other machines, and from web pages of other sites, also
-    raise `PermissionDenied`.
+    """`route_checks_key`: a request without a key is allowed, because the plugin's route checks keys itself. Raises
+    `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the client may
+    not use. If the proxy has no keys, requests from other machines and from web pages of other sites are denied too.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)
@@ -64,7 +59,17 @@ async def authenticate(
             return Client(name=f"monitor key {number}", role="monitor")
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
-            _require_allowed_path(client, scope["path"])
+            is_api = scope["path"].startswith("/v1/")
+            if client.role == "member" and not is_api:
+                raise PermissionDenied(
+                    f"The key {client.name!r} is for the API below /v1/, not for {scope['path']!r}. "
+                    "Use one of PROXY_API_KEY or ADMIN_API_KEY there."
+                )
+            if client.role == "admin" and is_api:
+                raise PermissionDenied(
+                    "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
+                    "anthropic-proxy keys create LABEL"
+                )
             return client
     if settings.requires_client_key():
         if route_checks_key and not find_credentials(headers):
@@ -75,10 +80,7 @@ async def authenticate(
 
 
 def require_auth_if_exposed(settings: Settings) -> None:
-    """Raise `ConfigurationError` if the proxy would listen for other machines although it requires no key.
-
-    The setting `ALLOW_UNAUTHENTICATED` permits this.
-    """
+    """Raise `ConfigurationError` if the proxy listens for other machines without a key or `ALLOW_UNAUTHENTICATED`."""
     if not (is_loopback(settings.host) or settings.requires_client_key() or settings.allow_unauthenticated):
         raise ConfigurationError(
             f"{settings.host} can be reached from other machines, and no key is required. "
@@ -127,20 +129,6 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
     return Client(name=f"key {number}")
 
 
-def _require_allowed_path(client: Client, path: str) -> None:
-    is_api = path.startswith("/v1/")
-    if client.role == "member" and not is_api:
-        raise PermissionDenied(
-            f"The key {client.name!r} is for the API below /v1/, not for {path!r}. Use one of PROXY_API_KEY or "
-            "ADMIN_API_KEY there."
-        )
-    if client.role == "admin" and is_api:
-        raise PermissionDenied(
-            "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
-            "anthropic-proxy keys create LABEL"
-        )
-
-
 def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
     """Raise `PermissionDenied` for a request from another machine, or from a foreign web page in a local browser."""
     peer = scope.get("client")
@@ -154,7 +142,10 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
         )
     host = headers.get("host", "")
-    if not _host_allowed(_host_name(host), settings):
+    name = _host_name(host)
+    # DNS rebinding needs a host name, so every IP address is accepted if every client is
+    has_known_name = is_loopback(name) or name in settings.allowed_hosts
+    if not (has_known_name or (settings.allow_unauthenticated and _is_address(name))):
         raise PermissionDenied(
             f"Host {host!r} is not a name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set "
             "PROXY_API_KEY."
@@ -169,10 +160,7 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
 def _is_trusted_address(
     scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
 ) -> bool:
-    """Return True if a client is on this machine, or if `ALLOW_UNAUTHENTICATED` permits clients without a key.
-
-    The setting is ignored if clients need a key, or if a plugin policy identifies clients.
-    """
+    """`ALLOW_UNAUTHENTICATED` is ignored if clients need a key, or if a plugin policy identifies clients."""
     if settings.requires_client_key() or policies:
         settings = structs.replace(settings, allow_unauthenticated=False)
     try:
@@ -183,7 +171,6 @@ def _is_trusted_address(
 
 
 def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
-    """Return the non-local client address in `Forwarded`, `X-Forwarded-For` or `X-Real-IP`; "" if there is none."""
     if _FORWARDING_HEADERS.isdisjoint(headers):
         return ""
     hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
@@ -195,18 +182,8 @@ def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
     return ""
 
 
-def _host_allowed(host: str, settings: Settings) -> bool:
-    if is_loopback(host) or host in settings.allowed_hosts:
-        return True
-    # DNS rebinding needs a host name, so every IP address is accepted if every client is
-    return settings.allow_unauthenticated and _is_address(host)
-
-
 def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
-    """Return True if a web page with this `Origin` header may call the proxy.
-
-    Allowed are pages of this machine, of the names in `ALLOWED_HOSTS`, and of the proxy itself (`own`).
-    """
+    """Allowed are pages of this machine, of the names in `ALLOWED_HOSTS`, and of the proxy itself (`own`)."""
     # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
     _, found, host = origin.partition("://")
     name = _host_name(host) if found else origin  # `null`
@@ -214,7 +191,7 @@ def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
 
 
 def _split_origin(origin: str) -> tuple[str, str, str] | None:
-    """Return scheme, host and port of an `Origin` header. None: the origin has no host, for example `null`."""
+    """None: the origin has no host, for example `null`."""
     scheme, found, host = origin.lower().partition("://")
     name = _host_name(host) if found else ""
     if not name:
@@ -225,7 +202,7 @@ def _split_origin(origin: str) -> tuple[str, str, str] | None:
 
 @functools.lru_cache(maxsize=16)
 def _host_name(host: str) -> str:
-    """Return the name or IP address in a `Host` header in lower case, without port and brackets. "": invalid."""
+    """In lower case, without port and brackets. "": invalid."""
     found = _HOST.fullmatch(host)
     return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
 

@@ -1,8 +1,4 @@
-"""HTTP endpoints of the proxy, and `serve_request`, which authenticates a client request and passes it to its endpoint.
-
-An endpoint is an async function that serves one method and URL path. `ENDPOINTS` contains those with fixed paths,
-`find_endpoint` also knows the others, and plugins have routes of their own.
-"""
+"""HTTP endpoints: async functions, each for one method and URL path. `serve_request` authenticates and calls them."""
 
 import asyncio
 import re
@@ -51,17 +47,13 @@ from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, 
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
-"""Type of an async function that serves one authenticated client request and sends the response to the sink."""
 RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH = "/api/requests/recent", "/api/requests/live"
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
-"""URL paths for health probes, metrics collectors and views of requests. Plugins receive no record of these requests.
-"""
+"""Probes, metrics and views of requests. Plugins receive no record of these requests."""
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
-"""URL paths with frequent requests, which are logged only at level debug."""
 DEFAULT_MODELS_PER_PAGE = 20
-"""Number of models in one page of `GET /v1/models` if the query has no `limit`."""
 MAX_MODELS_PER_PAGE = 1000
-"""Maximum of the query parameter `limit` of `GET /v1/models`. A larger `limit` is rejected with 400."""
+"""A larger `limit` is rejected with 400."""
 _PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
 _OTHER_FORMATS = {
@@ -74,11 +66,9 @@ _REDIS_FAILURES = {
     "open": "unavailable, limits are approximated",
     "closed": "unavailable, requests with limits are rejected",
 }
-"""Value of `REDIS_FAILURE` → text for `/readyz` while Redis is unavailable."""
 
 
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
-    """Authenticate the client of a request, read the body and call the endpoint. Exceptions become error responses."""
     request_id = services.new_id("req_")
     sink = AsgiSink(receive, send, request_id)
     receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock(), method=scope["method"])
@@ -151,10 +141,7 @@ def _finish(services: Services, receipt: Receipt) -> None:
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """Log a client request that is no valid HTTP, and return its receipt with a new request id.
-
-    `proxy_keys` are the keys to mask in the log.
-    """
+    """`proxy_keys` are the keys to mask in the log."""
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
     log.write_request(receipt)
@@ -162,24 +149,19 @@ def log_rejected_request(
 
 
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
-    """Serve `POST /v1/messages`: send a reply of the model, streamed or as one message."""
     if services.recorders:
         sink.attach_body_recorder(start_recording(services, request))
     return Exchange(services, request, sink).run()
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `POST /v1/messages/count_tokens`: send the provider's count of input tokens, or an estimate."""
     async with admitted_token_count_request(services, request):
         reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
     await sink.send_json_reply(reply)
 
 
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /v1/models`: send one page of the proxy's own model list.
-
-    If the preferred provider serves Claude models and has a model list, that list is forwarded instead.
-    """
+    """If the preferred provider serves Claude models and has a model list, that list is forwarded instead."""
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await sink.send_json_reply(reply)
         return
@@ -189,7 +171,6 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
 
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404."""
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await sink.send_json_reply(reply)
         return
@@ -198,10 +179,7 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
 
 
 def _build_model_list_page(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
-    """Return one page of the proxy's model list, as the JSON object of Anthropic's `GET /v1/models`.
-
-    Raises `InvalidRequest` for an invalid limit or an unknown id in `query`.
-    """
+    """Raises `InvalidRequest` for an invalid limit or an unknown id in `query`."""
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
     if not 1 <= limit <= MAX_MODELS_PER_PAGE:
@@ -232,17 +210,13 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
 
 
 async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve batches, files and skills: forward the request to the preferred provider, if it has them."""
     method = request.receipt.method if request.receipt else "GET"
     async with admitted_token_count_request(services, request):
         await forward_resource(services, request, method, sink)
 
 
 async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /api/requests/recent`: the finished and running requests of all workers, as JSON.
-
-    They have neither message content nor keys.
-    """
+    """Requests of all workers, without message content and keys."""
     await sink.send_response(200, encode_requests(await services.receipts.feed.collect_snapshot()))
 
 
@@ -257,10 +231,7 @@ async def get_live_requests(services: Services, request: ClientRequest, sink: As
 
 
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /health` and `HEAD /health`: status `ok`, version and start time.
-
-    The response also has the state of the ledger (database of requests) and of Redis, if they are enabled.
-    """
+    """Also the state of the ledger (database of requests) and of Redis, if they are enabled."""
     body: dict[str, object] = {"status": "ok", **_version(services)}
     if services.ledger_state is not None:
         state = services.ledger_state()
@@ -275,11 +246,7 @@ async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) 
 
 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /readyz`: 200 if the process accepts new requests, 503 while it stops.
-
-    A failed database or Redis does not change the status. Otherwise a load balancer would remove all instances of the
-    proxy, because they share the failed service.
-    """
+    """503 while the process stops. A failed database or Redis, shared by all instances, does not change the status."""
     draining = services.in_progress.draining
     checks = {"server": "draining" if draining else "ok"}
     if services.ledger_state is not None:
@@ -309,10 +276,7 @@ async def _send(request: ClientRequest, sink: AsgiSink, status: int, body: dict[
 
 
 async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /` and `HEAD /`: a web page for browsers, a JSON message for other clients.
-
-    The page shows models and providers only to clients on this machine, or if every client is served without a key.
-    """
+    """Models and providers are shown only to clients on this machine, or if every client is served without a key."""
     settings = services.settings
     scheme = "http" if settings.tls_certificate_file is None else "https"
     command = claude_code_command(f"{scheme}://{request.headers.get('host', '127.0.0.1:8082')}", settings)
@@ -331,7 +295,6 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
 
 
 async def get_error_catalog(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve the page with cause and remedy of each error, which is the same for every client."""
     headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
     await sink.send_route_response(RouteResponse(headers=headers, body=render_error_catalog().encode()))
 
@@ -344,10 +307,7 @@ _HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)
 
 
 def prefers_html(accept: str) -> bool:
-    """Return True if the request header `Accept` prefers HTML at least as much as JSON, as web browsers do.
-
-    A wildcard such as `*/*` does not count as HTML.
-    """
+    """True for web browsers. A wildcard such as `*/*` does not count as HTML."""
     qualities: dict[str, float] = {}
     for element in _ELEMENT.findall(accept):
         found = _MEDIA_RANGE.match(element)
@@ -368,31 +328,14 @@ def prefers_html(accept: str) -> bool:
 async def _send_plugin_route(
     found: FoundRoute, scope: Scope, services: Services, request: ClientRequest, sink: AsgiSink
 ) -> None:
-    """Send the response of a plugin's route. Raises `RequestTooLarge` for a body above the limit of the route."""
+    """Raises `RequestTooLarge` for a body above the limit of the route."""
     route = found.routes[scope["method"]]
     if len(request.body) > route.max_body_bytes:
         raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
-    response = await route.respond(_to_route_request(request, scope, found.path_parameters))
-    await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
-
-
-def _checks_key_itself(method: str, found: FoundRoute | None) -> bool:
-    """Return True if the plugin that serves a path checks client keys itself, as for a sign-in page.
-
-    The server then accepts requests without a key.
-    """
-    route = found.routes.get(method) if found else None
-    return route is not None and route.checks_key
-
-
-def _to_route_request(
-    request: ClientRequest, scope: Mapping[str, Any], path_parameters: Mapping[str, str]
-) -> RouteRequest:
-    """Convert a client request to the `RouteRequest` that plugins receive. Headers that contain keys are left out."""
-    return RouteRequest(
+    route_request = RouteRequest(
         method=scope["method"],
         path=request.path,
-        path_parameters=path_parameters,
+        path_parameters=found.path_parameters,
         query=parse_qs(request.query, keep_blank_values=True) if request.query else {},
         headers={name: value for name, value in request.headers.items() if name not in _CREDENTIAL_HEADERS},
         body=request.body,
@@ -401,6 +344,14 @@ def _to_route_request(
         address=(scope.get("client") or ("",))[0],
         request_id=request.request_id,
     )
+    response = await route.respond(route_request)
+    await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
+
+
+def _checks_key_itself(method: str, found: FoundRoute | None) -> bool:
+    """As for a sign-in page. The server then accepts requests without a key."""
+    route = found.routes.get(method) if found else None
+    return route is not None and route.checks_key
 
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
@@ -417,22 +368,15 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     RECENT_REQUESTS_PATH: {"GET": get_recent_requests},
     LIVE_REQUESTS_PATH: {"GET": get_live_requests},
 }
-"""URL path → HTTP method → function that serves such requests."""
 
 
 def remove_repeated_v1(path: str) -> str:
-    """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged.
-
-    Clients send such a path if their base URL ends in `/v1`, because they append paths such as `/v1/messages` to it.
-    """
+    """Clients send `/v1/v1/…` if their base URL ends in `/v1`, because they append `/v1/messages` to it."""
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 
 def find_endpoint(method: str, path: str) -> Endpoint:
-    """Return the endpoint of the proxy itself for an HTTP method and URL path.
-
-    Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
-    """
+    """Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method."""
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = {"GET": get_model}

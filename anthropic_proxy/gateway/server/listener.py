@@ -11,18 +11,13 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.sockets import reserve_address
 
 MAX_BACKLOG_CONNECTIONS = 2048
-"""Maximum number of client connections that the kernel queues until the server accepts them."""
 SOCKET_SEND_BUFFER_BYTES = 64 * 1024
 """Size of the kernel's send buffer of each client connection. The system default can be several MiB."""
 MAX_PORT = 65_535
-"""Highest valid TCP port number."""
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Open a TCP socket that listens on an address, and return the socket. `port` 0 selects any free port.
-
-    Raises `ConfigurationError` if the address cannot be used.
-    """
+    """`port` 0 selects any free port. Raises `ConfigurationError` if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     reserve_address(listener)
@@ -41,7 +36,7 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def format_url(host: str, port: int, *, uses_tls: bool = False) -> str:
-    """Return the URL `http://host:port` of the server. A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
+    """A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
     if host in ("", "0.0.0.0", "::"):
         host = "localhost"
     scheme = "https" if uses_tls else "http"
@@ -49,11 +44,7 @@ def format_url(host: str, port: int, *, uses_tls: bool = False) -> str:
 
 
 class ServerTls:
-    """TLS context for new connections, built again when a certificate or key file changes.
-
-    Open connections keep the context with which they began. Raises `ConfigurationError` if the files cannot be used at
-    the start.
-    """
+    """Open connections keep the context with which they began. Raises `ConfigurationError` for unusable files."""
 
     def __init__(
         self,
@@ -74,10 +65,7 @@ class ServerTls:
                 self.reload()
 
     def reload(self) -> None:
-        """Read certificate and key again for new connections, and log the result.
-
-        If they are invalid, the old ones stay in use.
-        """
+        """If the files are invalid, the old ones stay in use."""
         try:
             self.context = build_tls_context(*self._files)
         except ConfigurationError as error:
@@ -89,10 +77,7 @@ class ServerTls:
 
 
 def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
-    """Return the TLS context for PEM files of a certificate and its key.
-
-    If `key_file` is empty, `certificate_file` contains both. Raises `ConfigurationError` for an unusable file.
-    """
+    """If `key_file` is empty, `certificate_file` contains both. Raises `ConfigurationError` for an unusable file."""
     _require_mark(certificate_file, "TLS_CERT_FILE", b"-----BEGIN CERTIFICATE-----", "certificate")
     variable = "TLS_KEY_FILE" if key_file else "TLS_CERT_FILE"
     _require_mark(key_file or certificate_file, variable, b"PRIVATE KEY-----", "private key")
@@ -131,7 +116,6 @@ def _refuse_passphrase() -> str:
 
 
 def _require_mark(name: str, variable: str, mark: bytes, content: str) -> None:
-    """Raise `ConfigurationError` if the file `name`, the value of the setting `variable`, does not contain `mark`."""
     try:
         text = read_bounded_file(name)
     except OSError as error:

@@ -54,22 +54,14 @@ STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_TIMEOUT_SECONDS + EXIT_TIMEOUT_
 EXIT_STARTUP_FAILED = 3
 """Exit status of a process that failed before the beginning of serving. uvicorn uses the same value."""
 STOP_COMMAND, STOP_NOW_COMMAND, RELOAD_COMMAND, READY_REPLY = b"s", b"h", b"r", b"+"
-"""Bytes on the socket between supervisor and worker.
-
-The supervisor sends commands: stop after the running replies, stop now, reload the settings. The worker sends the reply
-when it has begun to serve.
-"""
+"""Bytes on the socket: three commands of the supervisor, and the reply of a worker that has begun to serve."""
 _POLL_SECONDS = 0.02
 
 
 class Peer(Protocol):
-    """Interface by which one server process exchanges statistics and observed facts with the others.
-
-    A fact is, for example, that an API key is in cooldown.
-    """
+    """Exchange of statistics and observed facts, such as an API key in cooldown, with the other server processes."""
 
     in_progress: SharedRequestTable
-    """Client requests in progress in this process, and the heartbeat of this process."""
 
     @property
     def worker_index_and_count(self) -> tuple[int, int]:
@@ -77,33 +69,31 @@ class Peer(Protocol):
         ...
 
     def open(self) -> None:
-        """Start the exchange. Called when this process begins to serve."""
+        """Called when this process begins to serve."""
         ...
 
     def end_live_request_streams(self) -> None:
         """End the streams in which users watch live requests. They would delay the stop of the server."""
         ...
 
-    def close(self) -> None:
-        """Send the last statistics of this process to the others, and end the exchange."""
-        ...
+    def close(self) -> None: ...
 
 
 class Application(HttpApplication, Protocol):
-    """Interface of the ASGI application of the proxy, as the server uses it. `app.App` implements it."""
+    """`app.App` implements it."""
 
     async def start(self) -> None:
-        """Open the services and connections that requests use. Called before the first request."""
+        """Called before the first request."""
         ...
 
     async def close(self) -> None: ...
 
     def log_warning(self, text: str) -> None:
-        """Log a warning of the server. Keys in `text` are redacted."""
+        """Keys in `text` are redacted."""
         ...
 
     def log_line_and_flush(self, text: str) -> None:
-        """Log `text`, such as `Stopped.`, then wait until all log lines are written, at most one second."""
+        """Wait at most one second until all log lines are written."""
         ...
 
     def flush_log(self) -> None: ...
@@ -115,24 +105,21 @@ class Application(HttpApplication, Protocol):
     def peer(self) -> Peer: ...
 
     async def reload_settings(self) -> None:
-        """Read the settings again and use them for new requests. If they are invalid, the current settings are kept."""
+        """If the settings are invalid, the current ones are kept."""
         ...
 
 
 class LoadApp(Protocol):
-    """Function that builds the application. Each server process calls it once.
-
-    The function must be picklable, because a new worker process receives it from the supervisor.
-    """
+    """Builds the application, once in each server process. Picklable, for new worker processes."""
 
     def __call__(self, *, address: str, logs_startup: bool = True) -> Application:
-        """Return the application. `address`: URL of the server. `logs_startup`: log the start-up summary."""
+        """`address`: URL of the server. `logs_startup`: log the start-up summary."""
         ...
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Configuration that all processes of a server share. Picklable, so that a worker can receive it."""
+    """Picklable, so that a worker can receive it."""
 
     address: str
     """URL of the server: `http://127.0.0.1:8082`."""
@@ -154,10 +141,7 @@ class ServerConfig:
 
 
 class ServerProcess:
-    """HTTP server in this process, which serves one listening socket until a signal or the supervisor stops it.
-
-    `control` is the socket to the supervisor process. None: this process is the whole server and has no supervisor.
-    """
+    """`control` is the socket to the supervisor process. None: this process is the whole server."""
 
     def __init__(
         self,
@@ -178,10 +162,7 @@ class ServerProcess:
         self._reload_again = self._serving = False
 
     def run(self) -> None:
-        """Serve client requests until a signal or the supervisor stops the process, then return.
-
-        A failed start-up exits with `EXIT_STARTUP_FAILED` or raises `ConfigurationError`.
-        """
+        """A failed start-up exits with `EXIT_STARTUP_FAILED` or raises `ConfigurationError`."""
         signal.signal(signal.SIGTERM, exit_immediately)  # until the event loop handles signals
         if self._control is not None:  # a terminal signals all of its processes; the supervisor forwards the signal
             for number in INTERACTIVE_SIGNALS:
@@ -203,7 +184,14 @@ class ServerProcess:
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
         self._install_signal_handlers(loop)
         self._tick(loop)
-        await self._start_application()
+        starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            exit_immediately()
+        stopping.cancel()
+        if (error := starting.exception()) is not None:
+            traceback.print_exception(error)
+            sys.exit(EXIT_STARTUP_FAILED)
         self._listener.setblocking(False)
         new_protocol = partial(Http1Connection, self._state)
         acceptor = Acceptor(
@@ -247,22 +235,7 @@ class ServerProcess:
         timer.daemon = True
         timer.start()
 
-    async def _start_application(self) -> None:
-        """Start the application.
-
-        A stop signal ends the process at once, an exception exits with `EXIT_STARTUP_FAILED`.
-        """
-        starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            exit_immediately()
-        stopping.cancel()
-        if (error := starting.exception()) is not None:
-            traceback.print_exception(error)
-            sys.exit(EXIT_STARTUP_FAILED)
-
     def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Install handlers of stop signals and SIGHUP. Under a supervisor: of its commands and SIGTERM instead."""
         stop, numbers = self._stop, STOP_SIGNALS
         if self._control is not None:
             stop, numbers = self._stopping.set, STOP_SIGNALS - INTERACTIVE_SIGNALS
@@ -346,10 +319,7 @@ class ServerProcess:
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Update the header `date`, free memory if due, and write a heartbeat (sign that the event loop runs).
-
-        Each call schedules the next, once a second.
-        """
+        """Each second: update the header `date`, free memory if due, and write a heartbeat."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
         self._state.heap_trimmer.trim_if_due(loop.time())
         self._app.peer.in_progress.write_heartbeat()
@@ -359,10 +329,7 @@ class ServerProcess:
 async def end_connections(
     state: ServerState, seconds: float, stop_now: asyncio.Event, log_warning: Callable[[str], None]
 ) -> None:
-    """Wait up to `seconds` for running replies, cancel the remaining ones, and close all client connections.
-
-    The event `stop_now` ends the wait early.
-    """
+    """Wait up to `seconds` for running replies, then cancel the remaining ones. `stop_now` ends the wait early."""
     for connection in list(state.connections):
         connection.close_after_responses()
     await _wait_idle(state, seconds, stop_now)

@@ -1,7 +1,4 @@
-"""Reading of the bodies of client requests, with limits of size and time.
-
-`read_body` waits for the complete body. `pop_complete_body` returns a body that has already arrived.
-"""
+"""Reading of the bodies of client requests, with limits of size and time, and checks of the headers."""
 
 import asyncio
 import itertools
@@ -24,17 +21,12 @@ READ_TIMEOUT_SECONDS = 30.0
 BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
-"""Key in the ASGI `scope["extensions"]` of a function that returns the complete body, or None if it is incomplete.
-
-Only the proxy's own server sets the key.
+"""Key in the ASGI `scope["extensions"]` of the function for `pop_complete_body`. Only the proxy's own server sets it.
 """
 
 
 def pop_complete_body(scope: Mapping[str, Any]) -> bytes | None:
-    """Return the request body without waiting if the server has received all of it.
-
-    If the result is None, call `read_body` instead.
-    """
+    """None: the server has not received all of the body; call `read_body` instead."""
     pop = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
     return None if pop is None else pop()
 
@@ -45,10 +37,7 @@ async def read_body(
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes | None:
-    """Return the request body from ASGI `receive`, or None if the client disconnected.
-
-    Raises `RequestTimeout` for a slow client, and `RequestTooLarge` above `MAX_BODY_BYTES`.
-    """
+    """None: the client disconnected. Raises `RequestTimeout`, and `RequestTooLarge` above `MAX_BODY_BYTES`."""
     pieces: list[bytes] = []
     size = 0
     try:
@@ -77,14 +66,10 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 16 * 1024
 """Maximum size of the URL path and query of a client request. A larger one is rejected with 414."""
 _MAX_CONTENT_LENGTH_DIGITS = 15
-"""Maximum number of digits of the header `Content-Length`. A longer number is rejected with 413."""
 
 
 def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers of a client request as a dictionary, with names in lower case.
-
-    The values of a repeated header are joined with commas (RFC 9110, 5.3).
-    """
+    """Names are in lower case. The values of a repeated header are joined with commas (RFC 9110, 5.3)."""
     received = scope["headers"]
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in received}
     if len(headers) == len(received):
@@ -96,10 +81,7 @@ def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise `MalformedHttp` for a request with an unclear end or host (RFC 9112, 3.2 and 6.1).
-
-    Two HTTP programs could otherwise find different ends (request smuggling).
-    """
+    """Raise `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1)."""
     host = headers.get("host")
     if host is None:
         if scope.get("http_version") == "1.1":
@@ -112,10 +94,7 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
 
 
 def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise an error for a client request that is too large or has a compressed body.
-
-    The errors are `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge` and `UnsupportedEncoding`.
-    """
+    """Raises `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body."""
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")

@@ -26,7 +26,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AsgiSink:
-    """The response to one client request. It implements `ResponseSink` of the package `exchange`."""
+    """It implements `ResponseSink` of the package `exchange`."""
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self._receive = receive
@@ -40,7 +40,7 @@ class AsgiSink:
         self._receipt = receipt
 
     def attach_body_recorder(self, record: Callable[[bytes], None]) -> None:
-        """Pass each piece of the response body to `record` too. Call this before the first piece is sent."""
+        """Call this before the first piece is sent."""
         send = self._send
 
         async def record_and_send(message: MutableMapping[str, Any]) -> None:
@@ -73,48 +73,45 @@ class AsgiSink:
         await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send a complete response. Without `headers`, those of a JSON response are sent."""
+        """Without `headers`, those of a JSON response are sent."""
         headers = headers or json_headers(self._request_id)
         length = {} if status == 204 else {"content-length": str(len(body))}  # RFC 9110, 8.6: a 204 has no length
         await self._open(status, {**headers, **length})
         await self._send({"type": "http.response.body", "body": body})
 
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
-        """Send the response of a plugin's route or a page. Without `has_body` (HEAD), a stream is not read."""
+        """Without `has_body` (HEAD), a stream is not read."""
         lines = {"request-id": [self._request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
         chunks = response.body
         if isinstance(chunks, bytes):
             lines["content-length"] = [str(len(chunks))]
-            await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
+        await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
+        if isinstance(chunks, bytes):
             await self._send({"type": "http.response.body", "body": chunks})
             return
-        await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
         if has_body:
-            await self._send_chunks(chunks)
+            disconnected = asyncio.ensure_future(self.wait_disconnected())
+            following: asyncio.Future[bytes] | None = None
+            try:
+                while True:
+                    following = asyncio.ensure_future(_next_chunk(chunks))
+                    await asyncio.wait({following, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+                    if disconnected.done() or not (chunk := following.result()):
+                        break
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            finally:
+                for task in (disconnected, following):
+                    if task is not None:
+                        task.cancel()
+                if following is not None:
+                    await asyncio.wait({following})
+                if isinstance(chunks, AsyncGenerator):
+                    await chunks.aclose()
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _send_chunks(self, chunks: AsyncIterator[bytes]) -> None:
-        disconnected = asyncio.ensure_future(self.wait_disconnected())
-        following: asyncio.Future[bytes] | None = None
-        try:
-            while True:
-                following = asyncio.ensure_future(_next_chunk(chunks))
-                await asyncio.wait({following, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-                if disconnected.done() or not (chunk := following.result()):
-                    return
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        finally:
-            for task in (disconnected, following):
-                if task is not None:
-                    task.cancel()
-            if following is not None:
-                await asyncio.wait({following})
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
-
     async def send_error_response(self, error: ProxyError) -> None:
-        """Send an error in Anthropic's format. Does nothing if the response has started."""
+        """Does nothing if the response has started."""
         if self._started:
             return
         headers = {**error_headers(error, self._request_id), **error_help_headers(error)}
@@ -133,11 +130,11 @@ class AsgiSink:
 
     @property
     def status(self) -> int:
-        """HTTP status of the response. 200 before it has started."""
+        """200 before the response has started."""
         return self._status
 
     async def wait_disconnected(self) -> None:
-        """Wait until the client disconnects. Call this only after the request body was read."""
+        """Call this only after the request body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 

@@ -36,7 +36,7 @@ from anthropic_proxy.errors import ProxyError, UpstreamError
 from anthropic_proxy.gateway.error_catalog import PAGE, find_entry
 
 MAX_RETRY_AFTER_SECONDS = 3600
-"""Maximum value of the response header `retry-after`, in seconds. A longer delay is lowered to this maximum."""
+"""A longer delay is lowered to this maximum."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -107,10 +107,7 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
 
 
 def error_help_headers(error: ProxyError) -> dict[str, str]:
-    """Return the header `x-proxy-help`: the entry about an error on the page that the proxy serves, else its section.
-
-    `x-proxy-help: /help/errors#rate-limit`
-    """
+    """`x-proxy-help: /help/errors#rate-limit`"""
     provider = isinstance(error, UpstreamError)
     if entry := find_entry(error.status, error.error_type, error.message, is_of_provider=provider):
         return {"x-proxy-help": f"{PAGE}#{entry}"}
@@ -134,9 +131,7 @@ def stream_headers(request_id: str) -> dict[str, str]:
 
 
 def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str], route: str = "") -> dict[str, str]:
-    """Return response headers about changed request fields (fidelity), failed calls to providers, and the route.
-
-    `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
+    """`x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
     """

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -55,7 +55,6 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
-"""Response headers of the web page, such as the security policy, which permits only the style sheet of the page."""
 _LINKS = {
     "/dashboard": "Dashboard",
     "/health": "Health as JSON",
@@ -67,15 +66,12 @@ _LINKS = {
 
 class SetupView(Struct, frozen=True):
     mapping: Sequence[tuple[str, TierMapping]]
-    """Rows of the model mapping: Claude tiers (such as haiku) and their common backend model."""
     readiness: Readiness
-    """State of the providers: ready, with problems, or not configured."""
     uses_demo: bool
     """True if no provider is configured, so that the demo replies."""
 
     @property
     def problems(self) -> list[str]:
-        """Error texts, without duplicates, about models, providers and features in use that cannot work."""
         found = [problem for _, row in self.mapping for problem in row.problems]
         return list(dict.fromkeys((*found, *self.readiness.obstacles)))
 
@@ -89,17 +85,55 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 
 
 def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
-    """Return the HTML of the web page at `/`, with the shell `command` that starts Claude Code.
-
-    `view` is None if the client of this request may not see models and providers. The page links only to
-    `accessible_paths`.
-    """
-    return _document("\n".join(_body(command, view, [path for path in _LINKS if path in accessible_paths])))
+    """`view` is None if the client may not see models and providers. Only `accessible_paths` are linked."""
+    summary, commands, sections = "", [command], []
+    if view:
+        commands = ["anthropic-proxy code", command]
+        count, problem_count = len(view.readiness.ready), len(view.problems)
+        if problem_count:
+            summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")
+        elif view.uses_demo:
+            summary = _signed("!", "warn", "the demo replies", "span")
+        else:
+            summary = _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
+        rows = []
+        for tiers, row in view.mapping:
+            target = f"→ {escape(row.target)}"
+            if row.fallbacks:
+                target += f"<br>then {escape(', '.join(row.fallbacks))}"
+            head = f'<tr><th scope="row">{escape(tiers)}</th>'
+            rows.append(f'{head}<td>{target}</td><td class="quiet">{escape(row.reason)}</td></tr>')
+        sections.append(_section("Mapping", ["<table>", *rows, "</table>"]))
+        health = []
+        if view.uses_demo:
+            text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+            health.append(_signed("!", "warn", text))
+        health += [_signed("✕", "error", problem) for problem in view.problems]
+        health += [_signed("!", "warn", text) for text in view.readiness.advice]
+        ready = [
+            provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
+            for provider in view.readiness.ready
+        ]
+        if ready:
+            health.append("<ul>" + "".join(_signed("✓", "ok", text, "li") for text in ready) + "</ul>")
+        if view.readiness.unset:
+            health.append(f'<p class="quiet">– not set: {escape(" ".join(view.readiness.unset))}</p>')
+        sections.append(_section("Health", health))
+    links = [f'<li><a href="{path}">{text}</a></li>' for path, text in _LINKS.items() if path in accessible_paths]
+    lines = [
+        "<main>",
+        f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{summary}</header>",
+        "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>",
+        _section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands]),
+        *sections,
+        _section("Links", ["<ul>", *links, "</ul>"]),
+        "</main>",
+    ]
+    return _document("\n".join(lines))
 
 
 @cache
 def render_error_catalog() -> str:
-    """Return the HTML of the page with cause and remedy of each error."""
     lines = ['<main class="catalog">', f"<header><h1>Errors <small>anthropic-proxy {__version__}</small></h1></header>"]
     lines.append(
         "<p>Cause and remedy of each error. Search this page for the first words of your message; … stands for a name, "
@@ -130,55 +164,9 @@ def _document(body: str) -> str:
     )
 
 
-def _body(command: str, view: SetupView | None, paths: Sequence[str]) -> Iterator[str]:
-    yield "<main>"
-    yield f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{_summary(view) if view else ''}</header>"
-    yield "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>"
-    commands = (["anthropic-proxy code"] if view else []) + [command]
-    yield _section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands])
-    if view:
-        yield _section("Mapping", ["<table>", *(_mapping_row(tiers, row) for tiers, row in view.mapping), "</table>"])
-        yield _section("Health", [*_health(view)])
-    links = [f'<li><a href="{path}">{_LINKS[path]}</a></li>' for path in paths]
-    yield _section("Links", ["<ul>", *links, "</ul>"])
-    yield "</main>"
-
-
 def _section(title: str, lines: Sequence[str]) -> str:
     return f"<section><h2>{title}</h2>\n<div>" + "\n".join(lines) + "</div></section>"
 
 
-def _summary(view: SetupView) -> str:
-    count = len(view.readiness.ready)
-    if view.problems:
-        return _signed("✕", "error", f"{len(view.problems)} problem{'' if len(view.problems) == 1 else 's'}", "span")
-    if view.uses_demo:
-        return _signed("!", "warn", "the demo replies", "span")
-    return _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
-
-
 def _signed(sign: str, role: str, text: str, element: str = "p") -> str:
     return f'<{element}><span class="{role}">{sign}</span> {escape(text)}</{element}>'
-
-
-def _mapping_row(tiers: str, row: TierMapping) -> str:
-    target = f"→ {escape(row.target)}"
-    if row.fallbacks:
-        target += f"<br>then {escape(', '.join(row.fallbacks))}"
-    return f'<tr><th scope="row">{escape(tiers)}</th><td>{target}</td><td class="quiet">{escape(row.reason)}</td></tr>'
-
-
-def _health(view: SetupView) -> Iterator[str]:
-    if view.uses_demo:
-        text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
-        yield _signed("!", "warn", text)
-    yield from (_signed("✕", "error", problem) for problem in view.problems)
-    yield from (_signed("!", "warn", text) for text in view.readiness.advice)
-    ready = [
-        provider.name if provider.model_count is None else f"{provider.name}, {provider.state}"
-        for provider in view.readiness.ready
-    ]
-    if ready:
-        yield "<ul>" + "".join(_signed("✓", "ok", text, "li") for text in ready) + "</ul>"
-    if view.readiness.unset:
-        yield f'<p class="quiet">– not set: {escape(" ".join(view.readiness.unset))}</p>'

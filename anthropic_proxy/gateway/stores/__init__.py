@@ -12,10 +12,7 @@ from anthropic_proxy.secrets import UnknownSecret
 
 
 def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
-    """Return the store that `settings` select, in Redis, a SQLite file or memory.
-
-    No file or connection is opened. Raises `ConfigurationError` if the package for Redis is missing.
-    """
+    """No file or connection is opened. Raises `ConfigurationError` if the package for Redis is missing."""
     if isinstance(settings.redis_url, UnknownSecret):
         return _UnknownStore(settings.redis_url)
     if settings.redis_url is not None:

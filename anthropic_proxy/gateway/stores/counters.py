@@ -17,7 +17,6 @@ from msgspec import Struct, field
 from anthropic_proxy.plugins import Limit, Reservation
 
 _MIN_COMPACTED = 64
-"""Number of heap entries below which outdated entries are not removed."""
 
 
 class Holds:
@@ -25,13 +24,12 @@ class Holds:
 
     def __init__(self) -> None:
         self.total = 0
-        """Sum of the amounts of all holds."""
         self._found: dict[str, tuple[float, int]] = {}
         self._ends: list[tuple[float, str]] = []
         """Heap of the ends of leases, with outdated entries of renewed and settled reservations."""
 
     def put(self, reservation_id: str, lease_ends_at: float, amount: int) -> None:
-        """Add a hold, or replace the earlier hold of the reservation. `lease_ends_at`: time in seconds."""
+        """`lease_ends_at`: time in seconds."""
         self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
         self._found[reservation_id] = lease_ends_at, amount
         heappush(self._ends, (lease_ends_at, reservation_id))
@@ -43,14 +41,13 @@ class Holds:
         self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
 
     def remove_expired(self, now: float) -> None:
-        """Remove the holds with a lease that has ended at the time `now` (seconds)."""
         while self._ends and self._ends[0][0] <= now:
             _, reservation_id = heappop(self._ends)
             if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
                 self.remove(reservation_id)
 
     def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
-        """Return pairs of a reservation id and its hold: end of the lease in seconds, and amount."""
+        """Pairs of id and hold: end of the lease in seconds, and amount."""
         return self._found.items()
 
     def copy(self) -> "Holds":
@@ -63,36 +60,27 @@ class Holds:
 SLOT_COUNT = 256
 """Number of slots into which the period of a `rate` limit is divided."""
 SETTLED_SECONDS = 300.0
-"""Time in seconds for which the id of a settled reservation is remembered, so that a repeated settlement has no effect.
-"""
+"""For so long, a repeated settlement has no effect."""
 UNKNOWN_WAIT_SECONDS = 1.0
-"""Value of `Reservation.retry_after_seconds` if a limit has room only when a running request ends, at an unknown time.
-"""
+"""For a limit that has room only when a running request ends, at an unknown time."""
 
 
 class Counter(Struct):
-    """State of one limit, such as tokens per minute: the amounts that are in use."""
-
     expires_at: float = 0.0
-    """Time in seconds after which the counter is deleted."""
     used: int = 0
     """Sum of the settled amounts (kind `amount`)."""
     slot_seconds: float = 0.0
     """Length in seconds of a slot of the sliding window (kind `rate`)."""
     slots: dict[int, int] = field(default_factory=dict)
-    """Number of a slot (a 256th of the period) → sum of its amounts, for the kind `rate`.
-
-    The number is the time divided by `slot_seconds`.
-    """
+    """Number of a slot (time divided by `slot_seconds`) → sum of its amounts (kind `rate`)."""
     holds: Holds = field(default_factory=Holds)
     """Amounts of running requests (kinds `concurrency` and `amount`)."""
 
     def total(self) -> int:
-        """Return the amount in use, settled and reserved, which is compared with the maximum of the limit."""
+        """Settled and reserved; compared with the maximum of the limit."""
         return self.used + sum(self.slots.values()) + self.holds.total
 
     def remove_expired(self, limit: Limit, now: float) -> None:
-        """Remove the amounts that no longer count at the time `now` (seconds): old slots and ended reservations."""
         if limit.kind == "rate":
             # a change of the period removes all slots
             if self.slot_seconds != limit.seconds / SLOT_COUNT:
@@ -103,10 +91,7 @@ class Counter(Struct):
             self.holds.remove_expired(now)
 
     def add(self, other: "Counter", limit: Limit, now: float) -> None:
-        """Add the amounts of `other`, a counter of the same limit by the same clock.
-
-        `now`: its present time in seconds.
-        """
+        """`other` is a counter of the same limit by the same clock. `now`: its present time in seconds."""
         self.remove_expired(limit, now)
         self.used += other.used
         for slot, amount in other.slots.items():
@@ -117,10 +102,7 @@ class Counter(Struct):
             self.expires_at = max(self.expires_at, other.expires_at)
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
-        """Return the seconds until the counter has decreased by `excess`.
-
-        The result is `UNKNOWN_WAIT_SECONDS` if running requests must end first.
-        """
+        """Seconds until the counter has decreased by `excess`. `UNKNOWN_WAIT_SECONDS`: a request must end first."""
         if limit.kind == "rate":
             for slot in sorted(self.slots):
                 excess -= self.slots[slot]
@@ -178,11 +160,7 @@ def reserve_counters(
 def add_reservation_amounts(
     counters: Mapping[str, Counter], limits: Sequence[Limit], reservation_id: str, now: float, lease_seconds: float
 ) -> Sequence[int]:
-    """Add the amount of each of `limits` to its counter, and return a slot number for each limit.
-
-    For the kind `rate`, this is the slot (time interval) to which the amount was added. `settle_counters` needs the
-    number to reduce the amount later. For other kinds, the number is 0.
-    """
+    """Return the slot number of each amount, which `settle_counters` needs to reduce it. 0: not of the kind `rate`."""
     slots = []
     for limit in limits:
         counter, slot = counters[limit.key], 0
@@ -201,10 +179,7 @@ def add_reservation_amounts(
 def settle_counters(
     find_counter: Callable[[str], Counter], reservation: Reservation, amounts: Sequence[int], now: float
 ) -> dict[str, Counter]:
-    """Replace the estimated amounts of `reservation` with the actual ones, and return the changed counters to store.
-
-    The caller settles a reservation only once.
-    """
+    """Return the changed counters to store. The caller settles a reservation only once."""
     changed: dict[str, Counter] = {}
     for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
         counter = changed.get(limit.key) or find_counter(limit.key)
@@ -224,10 +199,7 @@ def settle_counters(
 def renew_counters(
     find_counter: Callable[[str], Counter], reservations: Sequence[Reservation], now: float
 ) -> dict[str, Counter]:
-    """Extend the leases of `reservations`, and return the changed counters to store.
-
-    If a lease has already ended, the amounts of its reservation are added again.
-    """
+    """Return the changed counters to store. Amounts with an ended lease are added again."""
     changed: dict[str, Counter] = {}
     for reservation in reservations:
         for limit in reservation.limits:
@@ -240,10 +212,7 @@ def renew_counters(
 
 
 def _extend(counter: Counter, limit: Limit, now: float, lease_seconds: float) -> None:
-    """Set the time after which `counter` is deleted.
-
-    For the kind `amount`, it is set only once: the budget ends then.
-    """
+    """For the kind `amount`, the expiry is set only once: the budget ends then."""
     match limit.kind:
         case "rate":
             counter.expires_at = now + limit.seconds + counter.slot_seconds

@@ -48,7 +48,6 @@ _CLOSE_SECONDS = 2.0
 _UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
 """Exceptions after which it is unknown whether Redis has executed the command."""
 _VALUES_EFFECT = {True: "each process keeps its own values", False: "such values are not stored"}
-"""Setting `fails_open` → effect of a rejected command for values, as a text for the log."""
 _Result = TypeVar("_Result")
 
 
@@ -70,11 +69,9 @@ class FallbackStore:
         self._restoring: dict[str, tuple[Limit, Counter]] = {}
         """Key → limit and counter with the amounts of an interruption, which are being added to Redis."""
         self._restoring_id = ""
-        """Id of the interruption of these counters, so that no amount is added twice."""
         self._problem = ""
         """Message of the failure. "": Redis is available."""
         self._data_problem = ""
-        """Latest message about the data of some keys, which is logged once."""
         self._failed_at = 0.0
         self._processes = 1
         self._task: asyncio.Task[None] | None = None
@@ -91,7 +88,7 @@ class FallbackStore:
         )
 
     def start(self) -> None:
-        """Start the task that sends heartbeats. The first use of the store starts it too."""
+        """The first use of the store starts it too."""
         if self._task is None:
             self._task = asyncio.create_task(self._run_heartbeats())
 
@@ -126,7 +123,10 @@ class FallbackStore:
             try:
                 reservation = await self.redis.reserve(limits, lease_seconds, id_)
             except _UNKNOWN_RESULT:
-                self._usage.pending.append(_release(limits, lease_seconds, id_))
+                slots = [0] * len(limits)
+                reservation = Reservation(id=id_, limits=tuple(limits), slots=slots, lease_seconds=lease_seconds)
+                settled = [limit.amount if limit.kind == "rate" else 0 for limit in limits]
+                self._usage.pending.append((reservation, settled))
                 raise
             self._usage.add_existing_reservation(reservation)
             return reservation
@@ -152,7 +152,6 @@ class FallbackStore:
                 await self._try(partial(self.redis.renew, chosen), _keys(chosen))
 
     async def close(self) -> None:
-        """Send the amounts that Redis does not have yet, within two seconds, and close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -173,11 +172,7 @@ class FallbackStore:
         *,
         has_limits: bool = True,
     ) -> _Result:
-        """Return the result of `function`, which uses Redis, or of `replacement` if Redis cannot be used.
-
-        `keys` are those of the command. `has_limits`: False for values, so that a heartbeat decides after a failure if
-        limits can be used.
-        """
+        """`keys` are those of the command. Without `has_limits`, a heartbeat decides if limits can be used."""
         self.start()
         if not self._problem:
             try:
@@ -195,16 +190,16 @@ class FallbackStore:
                 if has_limits or is_data_error(error):
                     self._fail(error, keys)
                 else:
-                    self._fail_values(error)
+                    self._wake.set()
+                    if isinstance(error, ResponseError):
+                        effect = _VALUES_EFFECT[self._fails_open]
+                        self._warn_of_data(f"{describe_failure(error, self._address)} Until then, {effect}.")
         if not self._fails_open:
             raise StoreUnavailable
         return await replacement()
 
     async def _try(self, function: Callable[[], Awaitable[None]], keys: Sequence[str]) -> bool:
-        """Run `function`, one step in Redis. Return False if Redis is unavailable.
-
-        True: the step has succeeded, or Redis rejects the data of `keys` for ever, so that a repetition is useless.
-        """
+        """False: Redis is unavailable. True: success, or Redis rejects the data of `keys` for ever."""
         self.start()
         try:
             await function()
@@ -215,10 +210,7 @@ class FallbackStore:
 
     def _fail(self, error: BaseException, keys: Sequence[str] = (), effect: str = "its amounts are dropped") -> None:
         if is_data_error(error):
-            message = f"{describe_data_error(error, self._address, keys)} Until then, {effect}."
-            if message != self._data_problem:
-                self._data_problem = message
-                self._warn(message)
+            self._warn_of_data(f"{describe_data_error(error, self._address, keys)} Until then, {effect}.")
             return
         problem = describe_failure(error, self._address)
         if not self._problem:
@@ -234,11 +226,7 @@ class FallbackStore:
             self._wake.set()
         self._problem = problem
 
-    def _fail_values(self, error: BaseException) -> None:
-        self._wake.set()
-        if not isinstance(error, ResponseError):
-            return
-        message = f"{describe_failure(error, self._address)} Until then, {_VALUES_EFFECT[self._fails_open]}."
+    def _warn_of_data(self, message: str) -> None:
         if message != self._data_problem:
             self._data_problem = message
             self._warn(message)
@@ -275,7 +263,14 @@ class FallbackStore:
             self._restoring, self._restoring_id = dict(self._usage.collect_all_as_sent()), os.urandom(16).hex()
         await self._add_missing()
         if has_lost_data or (self._fails_open and self._problem):
-            await self._wait_for_others()
+            # until all known processes have added their amounts; some may have ended
+            end, since = self._usage.clock() + OTHERS_SECONDS, ""
+            while self._usage.clock() < end:
+                heartbeat = await self.redis.send_heartbeat(is_recorded=True, since=since)
+                if heartbeat.recent >= self._processes:
+                    break
+                since = since or heartbeat.time
+                await asyncio.sleep(random.uniform(0.1, 0.5))
         if self._problem:
             seconds = self._usage.clock() - self._failed_at if self._failed_at else 0.0
             restored = " It had lost its data; each process adds its own amounts again." if has_lost_data else ""
@@ -283,16 +278,6 @@ class FallbackStore:
         self._problem, self._failed_at = "", 0.0
         self._recovered.set()
         await self._add_missing()  # what this process reserved by itself meanwhile
-
-    async def _wait_for_others(self) -> None:
-        """Wait until all known processes have added their amounts to Redis. Some may have ended."""
-        end, since = self._usage.clock() + OTHERS_SECONDS, ""
-        while self._usage.clock() < end:
-            heartbeat = await self.redis.send_heartbeat(is_recorded=True, since=since)
-            if heartbeat.recent >= self._processes:
-                return
-            since = since or heartbeat.time
-            await asyncio.sleep(random.uniform(0.1, 0.5))
 
     async def _add_missing(self) -> None:
         if not self._restoring:
@@ -315,12 +300,6 @@ class FallbackStore:
             if not is_data_error(error):
                 raise
             self._fail(error, keys)
-
-
-def _release(limits: Sequence[Limit], lease_seconds: float, id_: str) -> tuple[Reservation, Sequence[int]]:
-    """Return a reservation for which Redis sent no reply, and the amounts that settle it: rates stay, others are 0."""
-    reservation = Reservation(id=id_, limits=tuple(limits), slots=[0] * len(limits), lease_seconds=lease_seconds)
-    return reservation, [limit.amount if limit.kind == "rate" else 0 for limit in limits]
 
 
 def _keys(reservations: Sequence[Reservation]) -> Sequence[str]:

@@ -12,8 +12,7 @@ from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS, Counter
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_COUNTERS = 100_000
-"""Maximum number of counters. Above it, expired counters are deleted, then the half of the counters that expires first.
-"""
+"""Above it, expired counters are deleted, then the half of the counters that expires first."""
 
 
 class MemoryStore(MemoryValues):
@@ -43,11 +42,7 @@ class MemoryStore(MemoryValues):
         return reservation
 
     def add_existing_reservation(self, reservation: Reservation) -> Reservation:
-        """Add the amounts of `reservation`, which another store has made, to the counters of this store.
-
-        Pass the returned reservation to `settle`, not the original one. Its slots are time intervals by the clock of
-        this store, which can differ from the clock of the other store.
-        """
+        """Pass the returned reservation to `settle`: its slots are time intervals by the clock of this store."""
         now = self._clock()
         found = {limit.key: self._find(limit.key) for limit in reservation.limits}
         for limit in reservation.limits:
@@ -61,7 +56,7 @@ class MemoryStore(MemoryValues):
         return structs.replace(reservation, slots=slots)
 
     def find_counter(self, limit: Limit) -> Counter:
-        """Return the counter of `limit` without its expired amounts. A missing counter is returned empty."""
+        """Without expired amounts. A missing counter is returned empty."""
         counter = self._find(limit.key)
         counter.remove_expired(limit, self._clock())
         return counter

@@ -1,7 +1,4 @@
-"""`OwnUsage`: the amounts of limits that this process has reserved, for times in which the shared store is unavailable.
-
-The shared store is Redis or a SQLite file.
-"""
+"""Amounts of limits that this process has reserved, for times without the shared store (Redis or a SQLite file)."""
 
 import time
 from collections import deque
@@ -14,22 +11,17 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Limit, Reservation
 
 MAX_LIMITS = 100_000
-"""Maximum number of counters, and of running reservations, that this process remembers."""
 MAX_PENDING = 100_000
-"""Maximum number of settlements that wait for the shared store. Above it, the oldest one is dropped, and its
-reservation ends with its lease (time limit)."""
+"""Above it, the oldest settlement is dropped, and its reservation ends with its lease (time limit)."""
 
 
 class _Answer(Struct):
     """Latest result of the shared store for a limit, from which the share of this process is calculated."""
 
     at: float
-    """Time of the result in monotonic seconds."""
     left: int
-    """Amount that was left for all processes."""
     own: int | None
-    """Amount of this process that counted at that time. None: not calculated yet, because it is a sum of slots for the
-    kind `rate`."""
+    """Amount of this process at that time. None: not calculated yet, because it is a sum of slots (kind `rate`)."""
 
 
 class OwnUsage:
@@ -38,26 +30,19 @@ class OwnUsage:
         self.values = MemoryStore(clock=clock)
         """All reservations of this process, and the values that are stored while the shared store is unavailable."""
         self.pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
-        """Settlements (reservation, actual amounts) that wait for the shared store, which has made these reservations.
-        """
+        """Settlements that wait for the shared store, which has made the reservations."""
         self._unsent = MemoryStore(clock=clock)
         """Reservations that were made without the shared store, so that it does not have them."""
         self._unsent_ids: set[str] = set()
         self._running: dict[str, Reservation] = {}
         """Id → unsettled reservation of this process, with its slots in `values`."""
         self._limits: dict[str, Limit] = {}
-        """Key of a counter → latest limit with this key."""
         self._unsent_limits: dict[str, Limit] = {}
         self._answers: dict[str, _Answer] = {}
         """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
 
     def add_existing_reservation(self, reservation: Reservation) -> None:
-        """Add a reservation that the shared store has made to the amounts of this process.
-
-        If the shared store later loses its data, `collect_all_as_sent` returns these amounts, so that they can be
-        restored. The field `remaining` of the reservation is kept too, because `reserve` calculates the share of this
-        process from it.
-        """
+        """Add a reservation of the shared store, for `collect_all_as_sent`, and its `remaining`, for `reserve`."""
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
             if limit.kind == "amount":
@@ -71,10 +56,8 @@ class OwnUsage:
             self._add_running(self.values.add_existing_reservation(reservation))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, process_count: int) -> Reservation:
-        """Reserve the amounts of all `limits` without the shared store, or none of them if one limit has no room.
-
-        Each limit is divided between `process_count` processes, and only the share of this process is available.
-        Amounts that are neither settled nor renewed are released after `lease_seconds`, except for the kind `rate`.
+        """Reserve without the shared store. Only the share of one of `process_count` processes is available. Amounts
+        that are neither settled nor renewed are released after `lease_seconds`, except for the kind `rate`.
         """
         shares = [structs.replace(limit, maximum=self._find_share(limit, process_count)) for limit in limits]
         reservation = await self.values.reserve(shares, lease_seconds)
@@ -86,7 +69,7 @@ class OwnUsage:
         return structs.replace(reservation, limits=tuple(limits), slots=[0] * len(limits))
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
-        """Settle a reservation in this process. False: the caller must settle it in the shared store too."""
+        """False: the caller must settle it in the shared store too."""
         running = self._running.pop(reservation.id, None)
         if running is None:
             return False
@@ -109,10 +92,7 @@ class OwnUsage:
         return {key: pair for key, pair in found.items() if pair[1].total()}
 
     def collect_all_as_sent(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Return copies of all amounts of this process, for a shared store that has lost its data.
-
-        They count as sent.
-        """
+        """For a shared store that has lost its data. The returned copies count as sent."""
         self.pop_unsent_amounts()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}
         return {

@@ -1,7 +1,4 @@
-"""`SqliteStore`: values and counters of limits in a SQLite file, which the workers of one machine share.
-
-While the file cannot be used, each process counts limits by itself. Later it adds its amounts to the file.
-"""
+"""`SqliteStore`: values and limits in a SQLite file that the workers share, or in memory while it cannot be used."""
 
 import asyncio
 import os
@@ -21,19 +18,15 @@ from anthropic_proxy.gateway.stores.own_usage import OwnUsage
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 FILE_NAME = "limits.sqlite3"
-"""Name of the file in the data directory."""
 LOCK_TIMEOUT_SECONDS = 2.0
 """Maximum time in seconds for which a transaction waits for the end of another worker's transaction."""
 RETRY_SECONDS = 0.5
-"""Time in seconds between two attempts to use the file again after a failure."""
 DELETE_INTERVAL_SECONDS = 60.0
-"""Time in seconds between two deletions of expired rows."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS stored_value (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS settled (id TEXT PRIMARY KEY, expires_at REAL NOT NULL);
 """
 _FAILURES = (sqlite3.Error, OSError)
-"""Exceptions after which the file counts as unusable, so that this process counts alone."""
 _SETTLED_AT_ONCE = 1000
 """Maximum number of waiting settlements in one transaction, so that other workers do not wait too long."""
 _NAMES = ("stored_value", "settled")
@@ -41,10 +34,7 @@ _Result = TypeVar("_Result")
 
 
 class SqliteStore:
-    """Store in the SQLite file `file`, which is opened at the first use. It implements `plugins.Store`.
-
-    `clock` returns seconds since the epoch.
-    """
+    """Implements `plugins.Store`. The file is opened at the first use. `clock`: seconds since the epoch."""
 
     def __init__(
         self, file: Path, warn: Callable[[str], None] = lambda _: None, *, clock: Callable[[], float] = time.time
@@ -55,7 +45,7 @@ class SqliteStore:
         self._restoring: dict[str, tuple[Limit, Counter]] = {}
         """Key → limit and counter with the amounts of an interruption, which are being added to the file."""
         self._problem = ""
-        """Message about the failure of the file. "": the file is used."""
+        """Failure of the file. "": the file is used."""
         self._failure: BaseException | None = None
         """Latest failure in the thread. Transactions that wait for the thread then fail at once. None: the latest
         transaction succeeded."""
@@ -160,25 +150,21 @@ class SqliteStore:
         replacement: Callable[[], Awaitable[_Result]],
         on_success: Callable[[_Result], None] = lambda _: None,
     ) -> _Result:
-        """Run `function` in a transaction. If the file cannot be used, return the result of `replacement`."""
+        """If the file cannot be used, return the result of `replacement`."""
         if not self._problem:
             try:
                 result = await self._execute(function)
             except _FAILURES as error:
-                self._fail(error)
+                if not self._problem:
+                    self._problem = f"The limits in {self._file} cannot be used: {error}. Correct the cause."
+                    self._warn(f"{self._problem} Until then, each process counts limits by itself.")
+                    self._recovering = asyncio.create_task(self._recover())
             else:
                 on_success(result)
                 return result
         return await replacement()
 
-    def _fail(self, error: BaseException) -> None:
-        if not self._problem:
-            self._problem = f"The limits in {self._file} cannot be used: {error}. Correct the cause."
-            self._warn(f"{self._problem} Until then, each process counts limits by itself.")
-            self._recovering = asyncio.create_task(self._recover())
-
     async def _recover(self) -> None:
-        """Try to add the amounts of an interruption to the file, every `RETRY_SECONDS`, until the file can be used."""
         while self._problem:
             await asyncio.sleep(RETRY_SECONDS)
             try:
@@ -188,7 +174,6 @@ class SqliteStore:
         self._warn(f"The limits in {self._file} are used again.")
 
     async def _add_missing(self) -> None:
-        """Add all amounts of this process that the file does not have, then use the file again."""
         async with self._adding:
             while self._problem:
                 self._restoring = self._restoring or dict(self._usage.pop_unsent_amounts())
@@ -216,10 +201,7 @@ class SqliteStore:
             write_counters(database, counters.settle_counters(self._reader(database), reservation, amounts, now))
 
     async def _execute(self, function: Callable[[sqlite3.Connection], _Result], *, is_retry: bool = False) -> _Result:
-        """Run `function` in one transaction, in the thread of the store, and return its result.
-
-        `is_retry`: True: the file is tried although the latest transaction failed.
-        """
+        """`is_retry`: the file is tried although the latest transaction failed."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._run_transaction, function, is_retry)
 
@@ -230,7 +212,11 @@ class SqliteStore:
             database = self._connection = self._connection or _open(self._file)
             database.execute("BEGIN IMMEDIATE")
             result = function(database)
-            self._delete_expired(database)
+            if (now := self._clock()) >= self._next_deletion:
+                self._next_deletion = now + DELETE_INTERVAL_SECONDS
+                for name in _NAMES:
+                    database.execute(f"DELETE FROM {name} WHERE expires_at <= ?", (now,))
+                delete_expired_counters(database, now)
             database.execute("COMMIT")
         except BaseException as error:
             self._failure = error if isinstance(error, _FAILURES) else None
@@ -238,13 +224,6 @@ class SqliteStore:
             raise
         self._failure = None
         return result
-
-    def _delete_expired(self, database: sqlite3.Connection) -> None:
-        if (now := self._clock()) >= self._next_deletion:
-            self._next_deletion = now + DELETE_INTERVAL_SECONDS
-            for name in _NAMES:
-                database.execute(f"DELETE FROM {name} WHERE expires_at <= ?", (now,))
-            delete_expired_counters(database, now)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -298,10 +277,7 @@ _decode = msgspec.msgpack.Decoder(_State).decode
 
 
 class _StoredHolds(Holds):
-    """Holds of a stored counter. Changes are collected, and `write` stores them in the table.
-
-    `total`: sum of the holds; None for a counter that starts empty.
-    """
+    """Changes are collected until `write`. `total`: sum of the holds; None for a counter that starts empty."""
 
     def __init__(self, database: sqlite3.Connection, key: str, total: int | None) -> None:
         super().__init__()
@@ -309,7 +285,6 @@ class _StoredHolds(Holds):
         self._database, self._key = database, key
         self._starts_empty = total is None
         self._removed_until = 0.0
-        """Time in seconds until which holds with ended leases are removed by `write`."""
         self._changed: dict[str, tuple[float, int] | None] = {}
 
     def put(self, reservation_id: str, end: float, amount: int) -> None:
@@ -362,7 +337,7 @@ class _StoredHolds(Holds):
 
 
 def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
-    """Return a stored counter. A missing or expired counter is returned empty."""
+    """A missing or expired counter is returned empty."""
     row = database.execute("SELECT state FROM counter WHERE key = ? AND expires_at > ?", (key, now)).fetchone()
     if row is None:
         return Counter(holds=_StoredHolds(database, key, None))
@@ -377,7 +352,7 @@ def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
 
 
 def write_counters(database: sqlite3.Connection, changed: Mapping[str, Counter]) -> None:
-    """Write counters, which `read_counter` must have returned in the same transaction."""
+    """`read_counter` must have returned the counters in the same transaction."""
     for key, counter in changed.items():
         if isinstance(counter.holds, _StoredHolds):
             counter.holds.write()

@@ -1,8 +1,4 @@
-"""Metrics of all server processes for Prometheus.
-
-The metrics are counters and durations of requests, and gauges of the current state. `MetricsPage` serves them at
-`/metrics`.
-"""
+"""Metrics of all server processes for Prometheus, which `MetricsPage` serves at `/metrics`."""
 
 import asyncio
 import platform
@@ -20,18 +16,15 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Upper limits of the buckets of all duration histograms. A last bucket counts longer durations."""
+"""A last bucket counts longer durations."""
 MAX_MODEL_LABELS = 100
-"""Maximum number of model labels, because clients choose model names. Further models are counted as `other`."""
+"""Clients choose model names, so further models are counted as `other`."""
 MAX_LABEL_SETS = 2_000
-"""Maximum number of different label combinations (`LabelSet`).
-
-Further combinations are counted as `other`, because labels contain texts from providers.
-"""
+"""Labels contain texts from providers, so further combinations are counted as `other`."""
 MAX_FAILED_ATTEMPT_LABELS = 500
-"""Maximum number of pairs of provider and status of failed attempts. Further pairs are counted as `other`."""
+"""Further pairs of provider and status are counted as `other`."""
 MAX_LABEL_CHARACTERS = 100
-"""Maximum characters of a label. A longer name is counted as `other`."""
+"""A longer name is counted as `other`."""
 OTHER_LABEL, NONE_LABEL = "other", "none"
 """Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
@@ -46,39 +39,23 @@ def _no_times() -> list[int]:
 
 
 class ExchangeCounters(Struct, array_like=True):
-    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome).
-
-    Tokens are counted as in Anthropic's API: input excludes cached tokens, and output includes thinking.
-    """
+    """Tokens are counted as in Anthropic's API: input excludes cached tokens, and output includes thinking."""
 
     # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
     # encoder accepts.
     requests: int = 0
-    """Number of finished exchanges."""
     input_tokens: float = 0.0
-    """Sum of input tokens, cached tokens excluded."""
     output_tokens: float = 0.0
-    """Sum of output tokens, thinking included."""
     thinking_tokens: float = 0.0
-    """Sum of output tokens of thinking."""
     cache_read_tokens: float = 0.0
-    """Sum of input tokens read from prompt caches."""
     cache_write_tokens: float = 0.0
-    """Sum of input tokens written to prompt caches."""
     approximated_fields: int = 0
-    """Number of fields of client requests that were sent to the provider in a similar form."""
     emulated_fields: int = 0
-    """Number of fields of client requests that the provider lacks and the proxy emulated."""
     dropped_fields: int = 0
-    """Number of fields of client requests that were not sent to the provider."""
     duration_sum_seconds: float = 0.0
-    """Sum of the durations of the exchanges, in seconds."""
     duration_buckets: list[int] = field(default_factory=_no_times)
-    """Number of exchanges by duration, for each bucket of `BUCKET_LIMITS_SECONDS`."""
     first_token_sum_seconds: float = 0.0
-    """Sum of the times from request to first token, in seconds."""
     first_token_buckets: list[int] = field(default_factory=_no_times)
-    """Number of exchanges by time to the first token, for each bucket of `BUCKET_LIMITS_SECONDS`."""
 
     def add_counters(self, other: "ExchangeCounters") -> None:
         self.requests += other.requests
@@ -101,31 +78,21 @@ class ExchangeCounters(Struct, array_like=True):
 
 
 class Gauges(Struct, array_like=True):
-    """Current state of one process or of several together, such as memory and running requests.
-
-    A number that the system does not report is 0.
-    """
+    """A number that the system does not report is 0."""
 
     started_at: float
     """Start of the process in seconds since the epoch. For several processes: the earliest start."""
     serving_processes: int = 1
     """Number of processes that serve client requests. The supervisor of workers serves none."""
     requests_in_flight: int = 0
-    """Number of client requests in progress."""
     open_circuits: int = 0
-    """Number of provider addresses to which calls are blocked after repeated failures (open circuit breakers)."""
     keys_in_cooldown: int = 0
-    """Number of provider keys that are skipped after a failure."""
     resident_bytes: int = 0
-    """Memory of the process in bytes."""
     open_fds: int = 0
-    """Number of open file descriptors of the process."""
     max_fds: int = 0
-    """Maximum number of open file descriptors of the process."""
     ledger_failures: int | None = None
     """Number of processes that cannot store requests. None: the ledger is disabled."""
     ledger_queued_rows: int = 0
-    """Number of finished requests that wait to be stored in the ledger."""
     redis_failures: int | None = None
     """Number of processes that cannot use Redis. None: `REDIS_URL` is not set."""
     pending_settlements: int = 0
@@ -134,10 +101,7 @@ class Gauges(Struct, array_like=True):
     """Budgets that are nearly used up: `key` or `team`, its name, unit and period of the budget → used share."""
 
     def add_gauges(self, other: "Gauges") -> None:
-        """Add the gauges of another process to these.
-
-        The open circuits and key cooldowns are shared by all processes, so the larger number is kept, not the sum.
-        """
+        """Open circuits and key cooldowns are shared by all processes, so the larger number is kept."""
         self.started_at = min(self.started_at, other.started_at)
         self.open_circuits = max(self.open_circuits, other.open_circuits)
         self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
@@ -157,17 +121,12 @@ class Gauges(Struct, array_like=True):
 
 
 class MetricsSnapshot(Struct):
-    """Metrics of one process since its start, or their sum over several processes.
-
-    `encode_snapshot` encodes it for another process.
-    """
+    """Metrics of one process since its start, or their sum over several processes."""
 
     counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
-    """Label set → counters of its exchanges."""
     failed_attempts: dict[str, int] = field(default_factory=dict)
     """Provider and status (`groq 429`) → number of failed upstream attempts that another attempt followed."""
     cpu_seconds: float = 0.0
-    """CPU time of the process since its start, in seconds."""
     rejected_requests: dict[int, int] = field(default_factory=dict)
     """HTTP status → number of client requests that got an error without an exchange."""
     dropped_receipts: dict[str, int] = field(default_factory=dict)
@@ -178,10 +137,7 @@ class MetricsSnapshot(Struct):
     """Current state of the process. None: not yet measured, or the process has ended."""
 
     def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
-        """Return the counters for the labels `key`. Missing counters are added.
-
-        Above `MAX_LABEL_SETS` combinations of labels, all new combinations share the counters with the labels `other`.
-        """
+        """Above `MAX_LABEL_SETS`, new combinations share the counters with the labels `other`."""
         row = self.counters.get(key)
         if row is None:
             if len(self.counters) >= MAX_LABEL_SETS:
@@ -190,16 +146,12 @@ class MetricsSnapshot(Struct):
         return row
 
     def count_failed_attempt(self, provider_and_status: str, times: int = 1) -> None:
-        """Add failed calls to the count of `provider_and_status`, such as `groq 429`.
-
-        Above `MAX_FAILED_ATTEMPT_LABELS` pairs, a new pair counts as `other`.
-        """
+        """`provider_and_status`: such as `groq 429`."""
         if provider_and_status not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
             provider_and_status = f"{OTHER_LABEL} {OTHER_LABEL}"
         self.failed_attempts[provider_and_status] = self.failed_attempts.get(provider_and_status, 0) + times
 
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
-        """Add the metrics of another process to this snapshot, which becomes the sum."""
         for key, row in other.counters.items():
             self.find_or_add_counters(key).add_counters(row)
         for attempt, times in other.failed_attempts.items():
@@ -218,17 +170,12 @@ class MetricsSnapshot(Struct):
 
 
 class MetricsTotals:
-    """Metrics of this process, to which each finished request is added.
-
-    Clients choose model names, which become labels of the metrics. `contains_secret` returns True if a name contains a
-    secret, such as an API key. The label is then `other`.
-    """
+    """`contains_secret` finds names with a secret, such as an API key. Their label is `other`."""
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:
         self.snapshot = MetricsSnapshot()
         self._contains_secret = contains_secret
         self._models: set[tuple[str, str]] = set()
-        """Provider and model pairs with a label of their own."""
 
     def count_rejected_request(self, receipt: Receipt) -> None:
         self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
@@ -248,7 +195,13 @@ class MetricsTotals:
 
     def count_exchange(self, receipt: Receipt) -> None:
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
-        row = self.snapshot.counters.get(key) or self._find_row(receipt)
+        row = self.snapshot.counters.get(key)
+        if row is None:
+            provider, outcome = receipt.provider or NONE_LABEL, NONE_LABEL
+            if receipt.outcome:
+                outcome = self._name(receipt.outcome)
+            labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
+            row = self.snapshot.find_or_add_counters(labels)
         row.requests += 1
         row.input_tokens += receipt.input_tokens
         row.output_tokens += receipt.output_tokens
@@ -268,18 +221,8 @@ class MetricsTotals:
         for attempt in receipt.failed_attempts:
             self.snapshot.count_failed_attempt(attempt)
 
-    def _find_row(self, receipt: Receipt) -> ExchangeCounters:
-        provider = receipt.provider or NONE_LABEL
-        outcome = self._name(receipt.outcome) if receipt.outcome else NONE_LABEL
-        return self.snapshot.find_or_add_counters(
-            (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
-        )
-
     def _name_model(self, receipt: Receipt) -> str:
-        """Return the model label for a receipt.
-
-        Clients choose model names, so the number of labels is limited, and a name with a secret becomes `other`.
-        """
+        """Clients choose model names, so the number of labels is limited."""
         if not receipt.model:
             return NONE_LABEL
         known = (receipt.provider, receipt.model)
@@ -298,20 +241,14 @@ class MetricsTotals:
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_snapshot = msgspec.msgpack.Decoder(MetricsSnapshot).decode
-"""Function that decodes the bytes of `encode_snapshot` from another process."""
 
 
 def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
-    """Return a `MetricsSnapshot` as MessagePack bytes, for another process."""
     return _encode(snapshot)
 
 
 def sum_snapshots(snapshots: Iterable[bytes], ended_snapshots: Sequence[bytes] = ()) -> MetricsSnapshot:
-    """Return the sum of the metrics of several processes.
-
-    `ended_snapshots` has the last snapshots of ended processes. Their gauges are left out, because gauges describe the
-    current state of running processes.
-    """
+    """The gauges of `ended_snapshots` are left out, because they describe the state of running processes."""
     total = MetricsSnapshot()
     for encoded in ended_snapshots:
         snapshot = decode_snapshot(encoded)
@@ -334,24 +271,18 @@ __all__ = [
 
 
 MetricKind = Literal["counter", "gauge", "histogram"]
-"""Type of a metric, as Prometheus defines it."""
 Labels = tuple[str, ...]
 """Label names of a metric, or label values of one sample in the same order."""
 Samples = dict[Labels, float]
-"""Values of one counter or gauge, by the values of its labels."""
 
 
 class MetricFamily(Struct, frozen=True):
-    """Definition of one Prometheus metric: its name, type, labels and description. Units are seconds and bytes."""
+    """Units are seconds and bytes."""
 
     name: str
-    """Name of the metric on the page `/metrics`."""
     kind: MetricKind
-    """Type of the metric: counter, gauge or histogram."""
     label_names: Labels
-    """Names of the labels, in the order of the label values in samples."""
     help: str
-    """Description of the metric, for the line `# HELP` of the page."""
 
 
 REQUESTS = MetricFamily(
@@ -450,26 +381,20 @@ OPEN_FDS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors 
 MAX_FDS = MetricFamily("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
-"""Definitions of all metrics, in the order of the page `/metrics`."""
+"""In the order of the page `/metrics`."""
 
 
 class Histogram(Struct):
-    """Durations with the same labels: their number in each bucket, and their sum."""
-
     bucket_counts: list[int]
     """Number of durations in each bucket of `BUCKET_LIMITS_SECONDS`, not cumulative."""
     sum_seconds: float
-    """Sum of the durations in seconds."""
 
     def add_counts(self, counts: list[int], sum_seconds: float) -> None:
         self.bucket_counts = [ours + theirs for ours, theirs in zip(self.bucket_counts, counts, strict=True)]
         self.sum_seconds += sum_seconds
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
-        """Return for each bucket its upper limit and the number of durations up to this limit.
-
-        Prometheus requires these cumulative counts. The last limit is `+Inf`, so its count includes all durations.
-        """
+        """Upper limit and number of durations up to it, for each bucket. Prometheus requires cumulative counts."""
         total, found = 0, []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
@@ -480,7 +405,7 @@ class Histogram(Struct):
 def collect_samples(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels
 ) -> dict[MetricFamily, Samples]:
-    """Return the values of all counters and gauges by metric and labels. A counter without values has none."""
+    """A counter without values has none."""
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream), str(status), outcome)
@@ -502,32 +427,26 @@ def collect_samples(
     samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
     samples[LEDGER_ROWS] = {(result,): count for result, count in snapshot.ledger_rows.items()}
-    if snapshot.gauges is not None:
-        for family, value in _gauge_values(snapshot.gauges):
-            samples[family][()] = value
-        samples[BUDGET_USED_RATIO].update(snapshot.gauges.budget_uses.items())
+    if (gauges := snapshot.gauges) is not None:
+        samples[REQUESTS_IN_FLIGHT][()] = gauges.requests_in_flight
+        samples[OPEN_CIRCUITS][()] = gauges.open_circuits
+        samples[KEYS_IN_COOLDOWN][()] = gauges.keys_in_cooldown
+        samples[WORKERS][()] = gauges.serving_processes
+        samples[START_TIME][()] = gauges.started_at
+        samples[RESIDENT_MEMORY][()] = gauges.resident_bytes
+        samples[OPEN_FDS][()] = gauges.open_fds
+        samples[MAX_FDS][()] = gauges.max_fds
+        if gauges.ledger_failures is not None:
+            samples[LEDGER_UP][()] = int(gauges.ledger_failures == 0)
+            samples[LEDGER_QUEUED_ROWS][()] = gauges.ledger_queued_rows
+        if gauges.redis_failures is not None:
+            samples[REDIS_UP][()] = int(gauges.redis_failures == 0)
+            samples[REDIS_PENDING_SETTLEMENTS][()] = gauges.pending_settlements
+        samples[BUDGET_USED_RATIO].update(gauges.budget_uses.items())
     return samples
 
 
-def _gauge_values(gauges: Gauges) -> Iterator[tuple[MetricFamily, float]]:
-    yield REQUESTS_IN_FLIGHT, gauges.requests_in_flight
-    yield OPEN_CIRCUITS, gauges.open_circuits
-    yield KEYS_IN_COOLDOWN, gauges.keys_in_cooldown
-    yield WORKERS, gauges.serving_processes
-    yield START_TIME, gauges.started_at
-    yield RESIDENT_MEMORY, gauges.resident_bytes
-    yield OPEN_FDS, gauges.open_fds
-    yield MAX_FDS, gauges.max_fds
-    if gauges.ledger_failures is not None:
-        yield LEDGER_UP, int(gauges.ledger_failures == 0)
-        yield LEDGER_QUEUED_ROWS, gauges.ledger_queued_rows
-    if gauges.redis_failures is not None:
-        yield REDIS_UP, int(gauges.redis_failures == 0)
-        yield REDIS_PENDING_SETTLEMENTS, gauges.pending_settlements
-
-
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
-    """Return the histograms of durations by metric and labels (provider, model, streaming)."""
     found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream))
@@ -569,10 +488,7 @@ class MetricsPage:
 def encode_page(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels, accept: str
 ) -> tuple[bytes, str]:
-    """`unresponsive_workers` did not report in time.
-
-    `versions`: of the proxy and Python. `accept`: the request header.
-    """
+    """`unresponsive_workers` did not report in time. `versions`: of the proxy and Python. `accept`: request header."""
     # loaded with the first page, because most processes never serve one
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415
     from prometheus_client.exposition import choose_encoder  # noqa: PLC0415

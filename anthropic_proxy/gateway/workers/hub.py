@@ -33,10 +33,7 @@ from anthropic_proxy.gateway.workers.link import WorkerPeer
 WORKER_TIMEOUT_SECONDS = 1.0
 """Seconds for a worker to report its statistics to the hub. Then the hub uses the worker's previous report."""
 MAX_OBSERVATIONS = 10_000
-"""Maximum number of observations (facts about models, keys or addresses) stored for workers that start later.
-
-A further one replaces the oldest.
-"""
+"""Observations are facts about models, keys or addresses. A further one replaces the oldest."""
 
 
 @dataclass
@@ -44,11 +41,8 @@ class _Query:
     sender: IpcChannel
     message: StatsQuery
     number: int
-    """Number in the `StatsRequest` messages that the hub sent to the other workers for this query."""
     deadline: float
-    """Time, in seconds of the hub's clock, at which the hub answers even if workers are missing."""
     missing: set[IpcChannel]
-    """Channels of the workers that have not yet reported."""
 
 
 class Hub:
@@ -59,7 +53,6 @@ class Hub:
         self._clock = clock
         self._channels: list[IpcChannel] = []
         self._latest: dict[IpcChannel, bytes] = {}
-        """Latest encoded statistics of each serving worker. A worker sends its first report when it begins to serve."""
         self._ended: list[bytes] = []
         """At most one element: the encoded sum of the counters of all ended workers. Empty: no worker has ended."""
         self._queries: list[_Query] = []
@@ -77,7 +70,6 @@ class Hub:
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
-        """Add a new worker, and send it the facts of other workers that are still valid."""
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -85,7 +77,6 @@ class Hub:
                 channel.send(replace(observation, lifetime_seconds=until - now))
 
     def receive_from(self, channel: IpcChannel) -> None:
-        """Process all messages that a worker has sent so far, without waiting for more."""
         for message in channel.receive():
             if isinstance(message, StatsReport):
                 self._latest[channel] = message.stats
@@ -103,7 +94,13 @@ class Hub:
                 self._queries.append(_Query(channel, message, self._number, deadline, missing))
                 self.answer_due_queries()
             elif isinstance(message, SharedObservation):
-                self._broadcast(channel, message)
+                key = message.kind, message.settings_digest, message.name
+                self._observations.pop(key, None)
+                if message.lifetime_seconds > 0:
+                    if len(self._observations) >= MAX_OBSERVATIONS:
+                        del self._observations[next(iter(self._observations))]
+                    self._observations[key] = self._clock() + message.lifetime_seconds, message
+                self._forward(channel, message, self.channels)
             elif isinstance(message, ReloadRequest):
                 self.reload_requested = True
             elif isinstance(message, RequestsWatch):
@@ -116,7 +113,7 @@ class Hub:
             self._note_end(channel)
 
     def remove_worker(self, channel: IpcChannel) -> None:
-        """Remove and close the channel of an ended worker. Its counters stay part of the statistics of all workers."""
+        """Its counters stay part of the statistics of all workers."""
         self.receive_from(channel)
         self._channels.remove(channel)
         self._watch_ends.pop(channel, None)
@@ -124,11 +121,10 @@ class Hub:
         self._note_end(channel)
 
     def next_query_deadline(self) -> float | None:
-        """Return the time of the clock at which `answer_due_queries` must be called next. None: no query waits."""
+        """None: no query waits."""
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
-        """Answer the queries for which all workers have reported, or for which the deadline has passed."""
         now = self._clock()
         for query in list(self._queries):
             if not query.missing or now >= query.deadline:
@@ -144,15 +140,6 @@ class Hub:
         for query in self._queries:
             query.missing.discard(channel)
         self.answer_due_queries()
-
-    def _broadcast(self, sender: IpcChannel, observation: SharedObservation) -> None:
-        key = observation.kind, observation.settings_digest, observation.name
-        self._observations.pop(key, None)
-        if observation.lifetime_seconds > 0:
-            if len(self._observations) >= MAX_OBSERVATIONS:
-                del self._observations[next(iter(self._observations))]
-            self._observations[key] = self._clock() + observation.lifetime_seconds, observation
-        self._forward(sender, observation, self.channels)
 
     def _forward(
         self,

@@ -1,7 +1,4 @@
-"""Exchange of observed facts between all server processes (instances) that use the same Redis, on any machine.
-
-A fact is, for example, that an API key is in cooldown. Redis also stores it for instances that start later.
-"""
+"""Exchange of observed facts, such as an API key in cooldown, between all processes that use the same Redis."""
 
 import asyncio
 import random
@@ -16,17 +13,13 @@ from anthropic_proxy.gateway.stores.redis import FAILURES
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 
 SEND_DELAY_SECONDS = 0.5
-"""Seconds for which observations are collected before they are sent. A newer one with the same name replaces an older
-one."""
+"""Until then, a newer observation with the same name replaces an older one."""
 IDLE_SECONDS_BEFORE_PING = 10.0
-"""Seconds without a message from Redis after which the connection is checked.
-
-After twice this time, the process connects again.
-"""
+"""The connection is then checked. After twice this time, the process connects again."""
 MAX_RECONNECT_DELAY_SECONDS = 5.0
 """Maximum pause before the next attempt to connect. The pause is random."""
 MAX_UNSENT_OBSERVATIONS = 10_000
-"""Maximum number of observations that wait for Redis. Above it, new ones are dropped."""
+"""Above it, new observations are dropped."""
 
 
 class InstanceSharing:
@@ -44,7 +37,6 @@ class InstanceSharing:
             self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._receive_all())]
 
     def publish(self, observation: SharedObservation) -> None:
-        """Queue a fact for the other processes. A newer fact about the same object replaces a queued one."""
         name = f"{observation.kind} {observation.settings_digest} {observation.name}"
         if name in self._unsent or len(self._unsent) < MAX_UNSENT_OBSERVATIONS:
             self._unsent[name] = observation
@@ -74,33 +66,31 @@ class InstanceSharing:
                 await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
 
     async def _receive_all(self) -> None:
+        redis = self._store.redis
         while True:
             try:
-                await self._receive()
+                async with redis.client.pubsub() as messages:
+                    async with asyncio.timeout(IDLE_SECONDS_BEFORE_PING):
+                        await messages.subscribe(redis.observation_channel)
+                        stored = await redis.list_observations()
+                    for seconds, text in stored:
+                        self._apply_text(text, seconds)
+                    is_checked = False
+                    while True:
+                        message = await messages.get_message(
+                            ignore_subscribe_messages=True, timeout=IDLE_SECONDS_BEFORE_PING
+                        )
+                        if message is None:
+                            if is_checked:
+                                raise TimeoutError  # noqa: TRY301
+                            await messages.ping()
+                        is_checked = message is None
+                        if message is not None and message["type"] == "message":
+                            sender, _, text = str(message["data"]).partition(" ")
+                            if sender != redis.process_id:
+                                self._apply_text(text)
             except Exception:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
                 await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
-
-    async def _receive(self) -> None:
-        """Apply the observations stored in Redis, then each new one, until the connection fails."""
-        redis = self._store.redis
-        async with redis.client.pubsub() as messages:
-            async with asyncio.timeout(IDLE_SECONDS_BEFORE_PING):
-                await messages.subscribe(redis.observation_channel)
-                stored = await redis.list_observations()
-            for seconds, text in stored:
-                self._apply_text(text, seconds)
-            is_checked = False
-            while True:
-                message = await messages.get_message(ignore_subscribe_messages=True, timeout=IDLE_SECONDS_BEFORE_PING)
-                if message is None:
-                    if is_checked:
-                        raise TimeoutError
-                    await messages.ping()
-                is_checked = message is None
-                if message is not None and message["type"] == "message":
-                    sender, _, text = str(message["data"]).partition(" ")
-                    if sender != redis.process_id:
-                        self._apply_text(text)
 
     def _apply_text(self, text: str, lifetime_seconds: float | None = None) -> None:
         try:

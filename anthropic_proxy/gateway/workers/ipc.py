@@ -22,14 +22,12 @@ from msgspec import Struct
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """Unsent bytes of a channel above which new messages are dropped, because the receiving process does not read."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Maximum size of an encoded message. The sender drops a larger message."""
+"""The sender drops a larger message."""
 _READ_BYTES = 256 * 1024
 _LENGTH_BYTES = 4
 
 
 class StatsReport(Struct, tag="report"):
-    """Message in which a worker sends its statistics to the hub: counters since its start, and current gauges."""
-
     stats: bytes
     """Statistics of the worker, encoded by `metrics.encode_snapshot`."""
     query_number: int = 0
@@ -37,22 +35,15 @@ class StatsReport(Struct, tag="report"):
 
 
 class StatsQuery(Struct, tag="query"):
-    """Message in which a worker asks the hub for the sum of the statistics of all workers."""
-
     query_number: int
-    """Number chosen by the worker, which the answer (`StatsTotal`) repeats."""
     stats: bytes
 
 
 class StatsRequest(Struct, tag="request"):
-    """Message in which the hub asks a worker to send its statistics now."""
-
     query_number: int
 
 
 class StatsTotal(Struct, tag="total"):
-    """Message in which the hub sends the sum of the statistics of all workers, as the answer to a `StatsQuery`."""
-
     query_number: int
     stats: bytes
     unresponsive_count: int
@@ -68,15 +59,9 @@ class SharedObservation(Struct, tag="observation", frozen=True):
     """Digest of the settings for which the fact is valid. Workers with other settings ignore the message.
     "": valid for all settings."""
     name: str
-    """Model and fact, digest of the API key, or name of the provider address.
-
-    A newer message of the same kind replaces this one.
-    """
+    """Model and fact, digest of the API key, or name of the address. A newer message replaces this one."""
     value: str
-    """Value of the fact about a model, or status and error type of the provider's failure: `503 api_error`.
-
-    "": an API key, or a closed circuit.
-    """
+    """Fact about a model, or status and error of a failure: `503 api_error`. "": an API key, or a closed circuit."""
     lifetime_seconds: float
     """Seconds until the fact expires. 0: revoked, for example because a circuit has closed."""
 
@@ -86,16 +71,12 @@ class ReloadRequest(Struct, tag="reload"):
 
 
 class RequestsWatch(Struct, tag="watch"):
-    """Message in which a worker asks the others for their client requests."""
-
     duration_seconds: float
     needs_recent: bool
     """True if each other worker first sends all of its recent requests. False: only changes from now on."""
 
 
 class RequestsUpdate(Struct, tag="requests"):
-    """Message with recent and running client requests of one worker, which another worker has requested."""
-
     worker: int
     requests: bytes
     """Requests of the worker: a `RequestSnapshot` as JSON, with keys redacted."""
@@ -133,19 +114,15 @@ class IpcChannel:
 
     @property
     def socket(self) -> socket.socket:
-        """For registration in an event loop. Only the channel reads and writes the socket."""
         return self._end
 
     @property
     def has_unsent(self) -> bool:
-        """True if bytes wait to be sent. Call `flush` when the socket is writable."""
+        """Call `flush` when the socket is writable."""
         return bool(self._outgoing)
 
     def send(self, message: Message) -> bool:
-        """Send a message as far as the socket accepts it; `flush` sends the rest.
-
-        Return False if the message is lost.
-        """
+        """`flush` sends what the socket does not accept. Return False if the message is lost."""
         if len(self._outgoing) > MAX_UNSENT_BYTES:
             return False
         try:
@@ -158,7 +135,7 @@ class IpcChannel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Send the bytes that `send` has kept. Return False if the connection is broken and they are lost."""
+        """Return False if the connection is broken and the bytes are lost."""
         while self._outgoing:
             try:
                 written = self._end.send(self._outgoing)
@@ -171,10 +148,7 @@ class IpcChannel:
         return True
 
     def receive(self) -> Sequence[Message]:
-        """Read the available bytes from the socket, and return the messages that are complete.
-
-        After a damaged message the channel ends, because the beginning of the next message is unknown.
-        """
+        """After a damaged message the channel ends, because the beginning of the next message is unknown."""
         while not self.ended:
             try:
                 data = self._end.recv(_READ_BYTES)
@@ -186,17 +160,6 @@ class IpcChannel:
             self.ended = not data
             if len(self._incoming) > MAX_MESSAGE_BYTES:
                 break
-        return self._pop_complete()
-
-    def close(self, flush_timeout_seconds: float = 0.0) -> None:
-        """`flush_timeout_seconds`: maximum time to send the unsent bytes first. 0: they are lost."""
-        if flush_timeout_seconds and self._outgoing:
-            self._end.settimeout(flush_timeout_seconds)
-            with suppress(OSError):  # the peer does not read any more
-                self._end.sendall(self._outgoing)
-        self._end.close()
-
-    def _pop_complete(self) -> list[Message]:
         messages: list[Message] = []
         start, incoming = 0, self._incoming
         while len(incoming) >= start + _LENGTH_BYTES:
@@ -216,8 +179,15 @@ class IpcChannel:
         del incoming[:start]
         return messages
 
+    def close(self, flush_timeout_seconds: float = 0.0) -> None:
+        """`flush_timeout_seconds`: maximum time to send the unsent bytes first. 0: they are lost."""
+        if flush_timeout_seconds and self._outgoing:
+            self._end.settimeout(flush_timeout_seconds)
+            with suppress(OSError):  # the peer does not read any more
+                self._end.sendall(self._outgoing)
+        self._end.close()
+
     def _stop_reading(self) -> None:
-        """Stop reading messages after a damaged one, because the beginning of the next message is unknown."""
         self.ended = True
         self._incoming.clear()
         with suppress(OSError):  # the peer has already closed

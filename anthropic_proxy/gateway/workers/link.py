@@ -56,13 +56,12 @@ if TYPE_CHECKING:
     from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing
 
 REPORT_INTERVAL_SECONDS = 1.0
-"""Interval at which a worker reports changed statistics to the hub. A killed worker loses its unreported statistics."""
+"""A killed worker loses its unreported statistics."""
 PUBLISH_DELAY_SECONDS = 0.1
-"""Delay before a worker sends facts (observations) to the hub. Only the last one about the same object is sent."""
+"""Only the last fact about the same object is sent."""
 HUB_TIMEOUT_SECONDS = 5.0
-"""Maximum seconds of a worker's wait for statistics from the hub. The hub itself waits up to 1 s for other workers."""
+"""The hub itself waits up to 1 s for other workers."""
 CLOSE_TIMEOUT_SECONDS = 1.0
-"""Maximum seconds to send the last messages to the hub when the worker ends."""
 
 
 class WorkerPeer:
@@ -77,13 +76,9 @@ class WorkerPeer:
         secrets: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.totals = MetricsTotals(contains_secret)
-        """Metrics of this process: counters of finished exchanges and of errors."""
         self.in_progress = SharedRequestTable()
-        """Client requests in progress, and the heartbeat of this process. The supervisor can read both."""
         self.requests = RequestFeed(secrets)
-        """Recent and running client requests of all processes."""
         self.apply_observation = apply_observation
-        """Function that applies an observation of another worker to the services of this process."""
         self._collect_gauges = collect_gauges
         self._started = time.time()
         self._link = link
@@ -104,11 +99,11 @@ class WorkerPeer:
 
     @property
     def worker_index_and_count(self) -> tuple[int, int]:
-        """Index of this worker, from 0, and the number of all workers. `(0, 1)`: no other workers."""
+        """Index from 0. `(0, 1)`: no other workers."""
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 
     def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
-        """Return the function that sends an observed fact to all other processes. None: there are none."""
+        """None: there are no other processes."""
         if store.state.kind == "redis" and self._instances is None:
             from anthropic_proxy.gateway.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
             from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing  # noqa: PLC0415
@@ -134,17 +129,14 @@ class WorkerPeer:
             await self._instances.close()
 
     def request_reload(self) -> bool:
-        """Make the supervisor reload the settings of all workers. Return False if there is no supervisor."""
+        """Return False if there is no supervisor."""
         if self._link is None:
             return False
         self._link.request_reload()
         return True
 
     def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
-        """Return the statistics of this process, encoded by `metrics.encode_snapshot`.
-
-        `refresh_gauges`: True to measure memory use and open descriptors now, False for the last measured values.
-        """
+        """Encoded by `metrics.encode_snapshot`. `refresh_gauges`: measure memory and open descriptors now."""
         snapshot = self.totals.snapshot
         snapshot.cpu_seconds = time.process_time()
         if refresh_gauges or snapshot.gauges is None:
@@ -157,14 +149,11 @@ class WorkerPeer:
         return sum(row.requests for row in self.totals.snapshot.counters.values())
 
     def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
-        """Return the sum of encoded statistics. Of ended processes, only the counters are added, not the gauges."""
+        """Of ended processes, only the counters are added, not the gauges."""
         return encode_snapshot(sum_snapshots(running_stats, ended_stats))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
-        """Return the sum of the statistics of all workers, and the number of workers that did not report.
-
-        Raises `InternalError` if the hub does not answer.
-        """
+        """Return also the number of workers that did not report. Raises `InternalError` if the hub does not answer."""
         if self._link is None:
             encoded, unresponsive_count = self.collect_stats(), 0
         else:
@@ -179,9 +168,8 @@ class WorkerPeer:
 class WorkerLink:
     def __init__(self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int) -> None:
         self.board = board
-        """Memory shared with the supervisor, for heartbeats and requests in progress."""
         self.worker_index, self.worker_count = worker_index, worker_count
-        """Index of this worker, from 0, and number of all workers. A process that replaces a worker has its index."""
+        """A process that replaces a worker has its index."""
         self._channel = channel
         self._observations: dict[tuple[str, str, str], SharedObservation] = {}
         """Kind, scope and name → observation that is not yet sent to the hub."""
@@ -189,7 +177,6 @@ class WorkerLink:
         self._pending_query: asyncio.Future[StatsTotal] | None = None
         self._reported_count = -1
         self._waits_writable = False
-        """True if the event loop waits until the socket is writable."""
 
     def open(self, peer: WorkerPeer) -> None:
         self._peer, self._loop = peer, asyncio.get_running_loop()
@@ -199,7 +186,6 @@ class WorkerLink:
         self._report_stats()
 
     def publish(self, observation: SharedObservation) -> None:
-        """Queue an observed fact. A newer fact about the same object replaces one that is not sent yet."""
         if not self._observations:
             self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
         self._observations[observation.kind, observation.settings_digest, observation.name] = observation
@@ -208,10 +194,7 @@ class WorkerLink:
         self._channel.send(ReloadRequest())
 
     async def query_totals(self) -> StatsTotal:
-        """Return the hub's sum of the statistics of all workers. Concurrent callers share one query.
-
-        Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`.
-        """
+        """Concurrent callers share one query. Raises `InternalError` after `HUB_TIMEOUT_SECONDS`."""
         if self._pending_query is None:
             self._publish_pending()
             self._query_number += 1
@@ -221,7 +204,6 @@ class WorkerLink:
         return await asyncio.shield(self._pending_query)
 
     def close(self) -> None:
-        """Send the unsent observed facts and the final statistics to the hub, then close the connection."""
         self._socket_events.ignore_readable(self._channel.socket)
         self._socket_events.ignore_writable(self._channel.socket)
         self._sharing.close()
@@ -276,7 +258,6 @@ class WorkerLink:
 WATCH_SECONDS = 5.0
 """Seconds for which the other workers send their requests after one `RequestsWatch` message."""
 UPDATE_INTERVAL_SECONDS = 0.25
-"""Seconds between two `RequestsUpdate` messages of a worker while a view of requests is open."""
 _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
 
 
@@ -289,13 +270,10 @@ class RequestSharing:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._pending: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
-        """Finished requests of this worker since its last message to the others."""
         self._watched_until = 0.0
-        """Time on the loop clock until which this worker sends its requests to the others."""
         self._timer: asyncio.TimerHandle | None = None
-        """Timer of the next update. None: this worker is not watched."""
+        """None: this worker is not watched."""
         self._sent_running = False
-        """True if the last update contained running exchanges."""
         feed.peer_count = worker_count - 1
         feed.watch_peers = lambda needs_recent: send(RequestsWatch(WATCH_SECONDS, needs_recent))
 
@@ -333,15 +311,11 @@ class RequestSharing:
 
 
 MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
-"""Values of `SharedObservation.kind`: a learned fact about a model, a provider API key in cooldown (skipped for a
-time), and a circuit that blocks or permits calls to a provider address."""
+"""Values of `SharedObservation.kind`."""
 
 
 def register_publisher(services: Services, publish: Callable[[SharedObservation], None]) -> None:
-    """Make `services` call `publish` for observed facts, such as key cooldowns and changes of circuits.
-
-    The messages contain digests of API keys, not the keys.
-    """
+    """The messages contain digests of API keys, not the keys."""
     addresses, upstreams = _settings_digests(services.settings)
     # A shared store needs no messages.
     if isinstance(store := services.observations.store, MemoryStore):
@@ -357,7 +331,7 @@ def register_publisher(services: Services, publish: Callable[[SharedObservation]
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """Apply a fact that another worker has observed. It is ignored if it was observed with other provider settings."""
+    """It is ignored if it was observed with other provider settings."""
     addresses, upstreams = _settings_digests(services.settings)
     if (
         observation.kind == MODEL_OBSERVATION
@@ -382,10 +356,7 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
 
 
 def _settings_digests(settings: Settings) -> Sequence[str]:
-    """Return the `settings_digest` of model observations, and that of circuit states.
-
-    The first is a digest of the provider addresses and wires. The second is a digest of addresses, wires and API keys.
-    """
+    """Digest for model observations (addresses and wires), and for circuit states (API keys too)."""
     tables = [table.json_text for table in settings.configured_providers]
     addresses = sorted(settings.base_urls.items()), sorted(settings.wires.items()), tables
     keys = sorted((name, [key.reveal() for key in keys]) for name, keys in settings.keys.items())

@@ -8,7 +8,6 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -38,10 +37,8 @@ from anthropic_proxy.gateway.workers.ipc import IpcChannel
 from anthropic_proxy.gateway.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
-"""Minimum seconds between two starts of one worker."""
 MAX_MISSED_HEARTBEATS = 3
-"""Number of successive missed heartbeats (one is due each second) after which a worker is killed while the server
-stops."""
+"""While the server stops. One heartbeat is due each second."""
 _spawning = get_context("spawn")
 
 
@@ -57,12 +54,9 @@ class _Worker:
     ready: bool = False
     """True if the worker has begun to serve, or a start-up error of the worker was already handled."""
     beats: int = 0
-    """Number of heartbeats of the worker at the last check of the supervisor."""
     missed: int = 0
-    """Number of checks (one each second) since the last heartbeat. Not a time, because clocks advance while a machine
-    is suspended."""
+    """Checks (one each second) since the last heartbeat. Not a time: clocks advance while a machine is suspended."""
     killed: bool = False
-    """True if the supervisor has killed the process."""
 
 
 class Supervisor:
@@ -91,9 +85,7 @@ class Supervisor:
         self._stop_at = 0.0
         """Monotonic time from which `MAX_MISSED_HEARTBEATS` applies, while the server stops."""
         self._next_check = 0.0
-        """Monotonic time of the next check of heartbeats."""
         self._next_start = 0.0
-        """Monotonic time from which the next missing worker may be started."""
         self._status = 0
         self._terminal = Terminal()
         self._terminal_checks = 0
@@ -102,10 +94,7 @@ class Supervisor:
         self._polled_at = 0.0
 
     def run(self) -> int:
-        """Run the workers until SIGTERM or SIGINT stops the server, and return the exit status.
-
-        `EXIT_STARTUP_FAILED` means that a worker ended before any worker began to serve.
-        """
+        """`EXIT_STARTUP_FAILED`: a worker ended before any worker began to serve."""
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)
         outbox.setblocking(False)
@@ -115,10 +104,17 @@ class Supervisor:
         for _ in range(self._worker_count):
             self._start()
         while self._workers or not self._stopping:
-            awaited: list[socket.socket | int] = [inbox]
-            awaited += [handle for worker in self._workers for handle in exit_handles(worker.process)]
-            awaited += [worker.control for worker in self._workers if not worker.ready]
-            ready = _wait(awaited, self._hub.channels, self._next_deadline())
+            with selectors.DefaultSelector() as selector:
+                selector.register(inbox, selectors.EVENT_READ)
+                for worker in self._workers:
+                    for handle in exit_handles(worker.process):
+                        selector.register(handle, selectors.EVENT_READ)
+                    if not worker.ready:
+                        selector.register(worker.control, selectors.EVENT_READ)
+                for channel in self._hub.channels:
+                    events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.has_unsent else 0)
+                    selector.register(channel, events)
+                ready = {key.fileobj for key, _ in selector.select(self._next_deadline())}
             for worker in self._workers:
                 if worker.control in ready:
                     worker.ready = True
@@ -132,7 +128,14 @@ class Supervisor:
                 self._reload()
             if inbox in ready:
                 for number in inbox.recv(64):
-                    self._handle_signal(number)
+                    if number == RELOAD_SIGNAL and not self._terminal.is_closed():
+                        self._reload()
+                        self._terminal_checks = MAX_TERMINAL_CHECKS
+                    elif number in SUPERVISOR_SIGNALS and self._stopping:
+                        self._stop_at = time.monotonic()
+                        self._send_control(STOP_NOW_COMMAND, STOP_GRACE_SECONDS)
+                    elif number in SUPERVISOR_SIGNALS:
+                        self._stop()
             self._reap_exited()
             self._run_due_tasks()
         if not self._status:
@@ -172,16 +175,6 @@ class Supervisor:
         elif self._file_watch is not None:
             due.append(now + WATCH_INTERVAL_SECONDS)
         return max(min(due) - now, 0.0) if due else None
-
-    def _handle_signal(self, number: int) -> None:
-        if number == RELOAD_SIGNAL and not self._terminal.is_closed():
-            self._reload()
-            self._terminal_checks = MAX_TERMINAL_CHECKS
-        elif number in SUPERVISOR_SIGNALS and self._stopping:
-            self._stop_at = time.monotonic()
-            self._send_control(STOP_NOW_COMMAND, STOP_GRACE_SECONDS)
-        elif number in SUPERVISOR_SIGNALS:
-            self._stop()
 
     def _stop(self) -> None:
         self._stopping = True
@@ -260,16 +253,3 @@ class Supervisor:
                     f"killed{'' if self._stopping else '; a new one replaces it'}. "
                     f"In progress: {describe_requests(worker.board) or 'nothing'}."
                 )
-
-
-def _wait(awaited: Sequence[socket.socket | int], channels: Sequence[IpcChannel], seconds: float | None) -> set[object]:
-    """Wait for an event, and return the sources and channels that are readable or writable. Empty: timeout.
-
-    A channel is also awaited for writing while it has unsent bytes. `seconds`: timeout; None: no timeout.
-    """
-    with selectors.DefaultSelector() as selector:
-        for source in awaited:
-            selector.register(source, selectors.EVENT_READ)
-        for channel in channels:
-            selector.register(channel, selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.has_unsent else 0))
-        return {key.fileobj for key, _ in selector.select(seconds)}

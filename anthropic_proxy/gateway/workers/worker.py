@@ -27,29 +27,24 @@ if TYPE_CHECKING:
 
 
 class WorkerApplication(Application, Protocol):
-    """Interface of an application that one or several server processes can serve. `app.App` implements it."""
+    """`app.App` implements it. The methods are called in the supervisor."""
 
     @property
     def peer(self) -> WorkerPeer: ...
 
-    async def log_startup(self, worker_count: int) -> None:
-        """Log the start-up summary of a server with `worker_count` workers. Called in the supervisor."""
-        ...
+    async def log_startup(self, worker_count: int) -> None: ...
 
     def remove_record(self) -> None:
-        """Remove the record by which commands find the server. Called in the supervisor when the server has stopped."""
+        """The record by which commands find the server."""
         ...
 
     def check_settings(self) -> bool:
-        """Read the settings again and log the changes. Return False if they are invalid. Called in the supervisor."""
+        """Log the changes. Return False if the settings are invalid."""
         ...
 
 
 class LoadWorkerApp(Protocol):
-    """Function that builds the application. Each server process, also the supervisor, calls it once.
-
-    The function can be pickled, so that a new worker process can receive it.
-    """
+    """Builds the application, once in each server process, also in the supervisor. Picklable."""
 
     def __call__(self, *, address: str, logs_startup: bool = True, link: WorkerLink | None = None) -> WorkerApplication:
         """`link` is the worker's connection to the hub, None in the supervisor or the only server process."""
@@ -58,14 +53,12 @@ class LoadWorkerApp(Protocol):
 
 @dataclass(frozen=True)
 class SupervisorConnection:
-    """Connection of a worker with its supervisor. Picklable only while it is passed to a new worker process."""
+    """Picklable only while it is passed to a new worker process."""
 
     control: socket.socket
     """Socket for commands of the supervisor, and for the worker's reply that it has begun to serve."""
     channel: socket.socket
-    """Socket for messages between the worker and the hub."""
     board: "WriteableBuffer"
-    """Shared memory, into which the worker writes its heartbeats and requests in progress."""
 
 
 def run_worker(
@@ -87,10 +80,7 @@ def serve_supervised(
     *,
     logs_startup: bool = True,
 ) -> None:
-    """Serve client requests in this process until its supervisor sends the command to stop, or ends.
-
-    An invalid setting ends the process with the status `EXIT_STARTUP_FAILED`.
-    """
+    """Return when the supervisor commands it or ends. An invalid setting exits with `EXIT_STARTUP_FAILED`."""
     remove_python_safe_path()
     try:
         ServerProcess(load_app, config, sockets[0], control=control_socket, logs_startup=logs_startup).run()

@@ -90,63 +90,33 @@ def test_the_memory_of_a_body_of_maximum_size_is_kept() -> None:
 MB = 1_000_000
 
 
-class Heap:
-    """A heap with so many bytes free, looked at once a second; remembers when memory was given back."""
-
-    def __init__(self, free: float) -> None:
-        self.given_back: list[int] = []
-        self._trimmer = HeapTrimmer(lambda: free, lambda: self.given_back.append(self._now))
-        self._now = 0
-
-    def live(self, seconds: float, *, letting_go: int = 0) -> None:
-        for _ in range(int(seconds)):
-            self._now += 1
-            self._trimmer.count_freed_bytes(letting_go)
-            self._trimmer.trim_if_due(self._now)
-
-
-def test_memory_is_given_back_once_after_a_burst() -> None:
-    heap = Heap(free=20 * MB)
-    heap.live(3, letting_go=7 * MB)
-    heap.live(60)
-    assert heap.given_back == [4]
-
-
-def test_single_requests_do_not_hide_the_end_of_a_burst() -> None:
-    heap = Heap(free=20 * MB)
-    heap.live(3, letting_go=7 * MB)
-    heap.live(3, letting_go=MB // 10)
-    assert heap.given_back == [4]
-
-
-def test_memory_of_a_burst_is_kept_during_the_burst() -> None:
-    heap = Heap(free=RETAINED_FREE_BYTES)
-    heap.live(60, letting_go=50 * MB)
-    assert heap.given_back == []
+@pytest.mark.parametrize(
+    ("free", "steps", "given_back"),
+    [
+        pytest.param(20 * MB, [(3, 7 * MB), (60, 0)], [4], id="once after a burst"),
+        pytest.param(20 * MB, [(3, 7 * MB), (3, MB // 10)], [4], id="single requests do not hide its end"),
+        pytest.param(RETAINED_FREE_BYTES, [(60, 50 * MB)], [], id="memory of a burst is kept during it"),
+        pytest.param(RETAINED_FREE_BYTES + MB, [(10, 0), (1, 7 * MB), (60, 0)], [11, 12], id="what was freed since"),
+        pytest.param(5 * MB, [(1, 40 * MB), (60, 0)], [1 + TRIM_AFTER_IDLE_SECONDS], id="little freed: a normal pause"),
+        pytest.param(100 * MB, [(60, 0)], [], id="nothing was done"),
+    ],
+)
+def test_memory_is_given_back_after_bursts(free: float, steps: list[tuple[int, int]], given_back: list[int]) -> None:
+    assert live(free, steps) == given_back
 
 
 def test_excess_memory_is_given_back_at_intervals_during_a_burst() -> None:
-    heap = Heap(free=RETAINED_FREE_BYTES + MB)
-    heap.live(60, letting_go=50 * MB)
-    assert 3 <= len(heap.given_back) <= 60 / 4
+    assert 3 <= len(live(RETAINED_FREE_BYTES + MB, [(60, 50 * MB)])) <= 60 / 4
 
 
-def test_memory_freed_since_is_given_back_at_the_end_of_a_burst() -> None:
-    heap = Heap(free=RETAINED_FREE_BYTES + MB)
-    heap.live(10)
-    heap.live(1, letting_go=7 * MB)
-    heap.live(60)
-    assert heap.given_back == [11, 12]
-
-
-def test_a_burst_that_freed_little_is_followed_by_a_normal_pause() -> None:
-    heap = Heap(free=5 * MB)
-    heap.live(1, letting_go=40 * MB)
-    heap.live(60)
-    assert heap.given_back == [1 + TRIM_AFTER_IDLE_SECONDS]
-
-
-def test_a_server_that_does_nothing_gives_nothing_back() -> None:
-    heap = Heap(free=100 * MB)
-    heap.live(60)
-    assert heap.given_back == []
+def live(free: float, steps: list[tuple[int, int]]) -> list[int]:
+    """Return the seconds at which memory is given back. `steps`: numbers of seconds, and bytes freed in each."""
+    given_back: list[int] = []
+    now = 0
+    trimmer = HeapTrimmer(lambda: free, lambda: given_back.append(now))
+    for seconds, freed in steps:
+        for _ in range(seconds):
+            now += 1
+            trimmer.count_freed_bytes(freed)
+            trimmer.trim_if_due(now)
+    return given_back

@@ -1,18 +1,40 @@
-"""The endpoints without a socket: effects that no request may have, and its answer."""
+"""The endpoints without a socket: probes, errors, and effects that no request may have."""
 
 import asyncio
 import json
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal
 
 import pytest
 from msgspec import structs
 
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.gateway.server.endpoints import serve_request
+from anthropic_proxy.gateway.server.endpoints import prefers_html, serve_request
 from anthropic_proxy.gateway.server.response_sink import AsgiSink
-from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
+from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, StoreState
 from tests.support.harness import FakeResponse, ProxyHarness
+
+
+async def ask(
+    services: Services, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, str], str]:
+    """Return status, headers and body of the response to a client on this machine."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b"" if body is None else json.dumps(body).encode()}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    pairs = [(name.encode(), value.encode()) for name, value in {"host": "localhost", **(headers or {})}.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": pairs, "query_string": b""}
+    await serve_request(services, {**scope, "client": ("127.0.0.1", 5)}, receive, send)
+    assert ["status" in message for message in sent] == [True, *[False] * (len(sent) - 1)]
+    response_headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], response_headers, b"".join(part.get("body", b"") for part in sent).decode()
 
 
 class Broken:
@@ -27,19 +49,8 @@ class Broken:
 
 async def test_an_unexpected_error_of_an_endpoint_is_answered_in_the_envelope_and_logged() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
-    sent: list[MutableMapping[str, Any]] = []
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": b"{}"}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [], "query_string": b"", "client": None}
-    await serve_request(structs.replace(proxy.services, policies=[Broken()]), scope, receive, send)
-    start, body = sent
-    assert start["status"] == 500
-    assert json.loads(body["body"])["error"]["type"] == "api_error"
+    status, _, body = await ask(structs.replace(proxy.services, policies=[Broken()]), "GET", "/v1/models")
+    assert (status, json.loads(body)["error"]["type"]) == (500, "api_error")
     log_text = proxy.log.getvalue()
     assert "KeyError: 'nobody'" in log_text
     assert "GET /v1/models 500" in log_text.splitlines()[-1]
@@ -88,19 +99,9 @@ async def test_an_error_does_not_contain_a_proxy_key_that_was_sent_as_a_value(
     refusal = json.dumps({"error": {"message": f"The model {KEY} does not exist.", "code": "model_not_found"}})
     proxy = ProxyHarness(lambda *_: FakeResponse(404, refusal.encode()), OPENAI_API_KEY="sk-none", PROXY_API_KEY=KEY)
     message = {"max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
-    sent: list[MutableMapping[str, Any]] = []
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": b"" if body is None else json.dumps({**message, **body}).encode()}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-
-    headers = [(b"x-api-key", KEY.encode())]
-    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b"", "client": None}
-    await serve_request(proxy.services, scope, receive, send)
-    assert sent[0]["status"] >= 400 or path.endswith("count_tokens")
-    answer = b"".join(part.get("body", b"") for part in sent).decode()
+    sent = None if body is None else {**message, **body}
+    status, _, answer = await ask(proxy.services, method, path, sent, {"x-api-key": KEY})
+    assert status >= 400 or path.endswith("count_tokens")
     assert KEY not in answer
     if path != "/v1/messages/count_tokens":
         assert "…1234" in answer or "groq has no key" in answer
@@ -122,22 +123,95 @@ class Waiting:
 
 async def test_a_request_that_is_cancelled_before_its_exchange_has_one_receipt_and_the_refusal() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("no call expected"), OPENAI_API_KEY="sk-none")
-    sent: list[MutableMapping[str, Any]] = []
     request = {"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": json.dumps(request).encode()}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/v1/messages", "headers": [(b"host", b"localhost")]}
-    scope |= {"query_string": b"", "client": None}
     policy = Waiting()
-    task = asyncio.create_task(serve_request(structs.replace(proxy.services, policies=[policy]), scope, receive, send))
+    services = structs.replace(proxy.services, policies=[policy])
+    task = asyncio.create_task(ask(services, "POST", "/v1/messages", request))
     await policy.reached.wait()
     task.cancel()
-    await task
+    status, _, _ = await task
+    assert status == 503
     assert [(receipt.status, receipt.outcome) for receipt in proxy.receipts] == [(503, "error")]
     assert proxy.log.getvalue().count("POST /v1/messages 503") == 1
-    assert [message.get("status") for message in sent] == [503, None]
+
+
+class SharedStore(MemoryStore):
+    """A store in Redis. `available`: False: Redis cannot be used."""
+
+    available = True
+
+    @property
+    def state(self) -> StoreState:
+        return StoreState(kind="redis", available=self.available, processes=3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "condition"),
+    [
+        ("open", "unavailable, limits are approximated"),
+        ("closed", "unavailable, requests with limits are rejected"),
+    ],
+)
+async def test_redis_is_reported_with_the_effect_on_limits(policy: Literal["open", "closed"], condition: str) -> None:
+    proxy, store = ProxyHarness(lambda *_: FakeResponse(500), REDIS_FAILURE=policy), SharedStore()
+    services = structs.replace(proxy.services, store=store)
+    for available, expected in ((True, "ok"), (False, condition)):
+        store.available = available
+        status, _, body = await ask(services, "GET", "/readyz")
+        assert status == 200
+        assert json.loads(body) == {"status": "ready", "checks": {"server": "ok", "redis": expected}}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("settings", [{}, {"PROXY_API_KEY": "a-key-of-this-proxy"}], ids=["open", "with a key"])
+async def test_the_greeting_of_claude_code_gets_200_and_leaves_no_record(method: str, settings: dict[str, str]) -> None:
+    """Claude Code 2.1.330 sends `HEAD /api/hello` at each interactive start."""
+    proxy = ProxyHarness(lambda *_: FakeResponse(500), **settings)
+    status, _, body = await ask(proxy.services, method, "/api/hello")
+    assert (status, json.loads(body)) == (200, {"message": "hello"})
+    assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
+
+
+async def test_the_help_header_of_an_error_leads_to_its_entry_on_a_page_without_a_key() -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(500), PROXY_API_KEY="a-key-of-this-proxy")
+    _, headers, _ = await ask(proxy.services, "GET", "/v1/models")
+    page, _, entry = headers["x-proxy-help"].partition("#")
+    assert (page, entry) == ("/help/errors", "proxy-key-missing")
+    _, headers, text = await ask(proxy.services, "GET", page)
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    article = text.partition(f'<article id="{entry}">')[2].partition("</article>")[0]
+    assert "<b>Remedy.</b> Give the client one of the keys of <code>PROXY_API_KEY</code>" in article
+
+
+CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        (CHROME, True),
+        ("text/html", True),
+        ("TEXT/HTML ; Q=0.1", True),
+        ("text/html;level=1;q=0.4, application/json;q=0.4", True),
+        ('text/html;note="a,b;q=0";q=1, */*;q=0.1', True),
+        (r'text/html;q=0.5;note="a\", */*;b"', True),
+        (r'text/html;q=0.5;note="a\", */*', True),
+        ('text/html;q=0.5;note="a\\', True),
+        ("application/json;q=0.1, text/html;q=0.2, */*", True),
+        ("", False),
+        ("*/*", False),
+        ("text/*", False),
+        ("application/json, text/plain, */*", False),
+        ("text/html;q=0", False),
+        ("text/html;q=0.000, text/plain", False),
+        ("text/html;q=0.5, */*", False),
+        ("text/html;q=0.5, application/*;q=0.6", False),
+        ("text/html;q=0.8, application/json", False),
+        ("text/html;q=2", False),
+        ("text/html;q=high", False),
+        ("text/htmlx, application/text/html", False),
+        ('x/y;a="text/html"', False),
+    ],
+)
+def test_html_is_sent_if_its_quality_is_not_below_that_of_json(accept: str, html: bool) -> None:
+    assert prefers_html(accept) is html

@@ -1,8 +1,9 @@
 """Spans of receipts that a server rarely produces, read from the in-memory exporter of the OpenTelemetry SDK."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from msgspec import Struct
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -11,8 +12,10 @@ from opentelemetry.trace import StatusCode
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.trace_context import TraceContext
-from anthropic_proxy.gateway.telemetry.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder
-from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder, TraceExporter
+from anthropic_proxy.plugins import Client, Gateway, Receipt, UpstreamAttempt
+from anthropic_proxy.secrets import Secret
 
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
 
@@ -113,3 +116,25 @@ def test_token_counts_and_model_lists_of_a_provider_are_spans_without_usage() ->
         "http.response.status_code": 429,
         "error.type": "rate_limit_error",
     }
+
+
+class _Gateway(Struct):
+    settings: Settings
+
+    def log_warning_once(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+async def test_a_key_that_a_reload_has_set_is_redacted() -> None:
+    memory = InMemorySpanExporter()
+    gateway, exporter = _Gateway(Settings()), TraceExporter(["console"], lambda _: memory)
+    await exporter.start(cast("Gateway", gateway))
+    gateway.settings = Settings(proxy_api_keys=(Secret("a-new-word-1234"),))
+    receipt = Receipt(request_id="req_1", client=Client(), started_at=1.0, requested_model="a-new-word-1234")
+    receipt.trace = exporter.start_trace(None)
+    await exporter.record(receipt)
+    await exporter.stop()
+    (span,) = memory.get_finished_spans()
+    assert span.attributes is not None
+    assert "a-new-word-1234" not in str({**span.attributes})
+    assert span.attributes["anthropic_proxy.requested_model"] == "…"

@@ -578,19 +578,6 @@ async def test_a_tunnel_leads_through_a_proxy(authority: trustme.CA, encrypted_p
     assert "proxy-authorization" not in server.heads[0]
 
 
-async def test_a_refusing_proxy_is_reported(authority: trustme.CA) -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
-
-    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    at = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    async with asking(proxies={"https": at}) as upstream:
-        with pytest.raises(UpstreamUnreachable, match="the proxy answers with HTTP 407"):
-            await upstream.send("https://provider.example", UpstreamRequest(path="/x", body=b""), None)
-    listener.close()
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_that_wants_a_password_is_named_with_its_settings(scheme: str, authority: trustme.CA) -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"

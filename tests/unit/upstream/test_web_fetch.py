@@ -7,7 +7,7 @@ import ssl
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 from typing import Any
 
@@ -165,11 +165,19 @@ async def site() -> AsyncIterator[Site]:
     await server.close()
 
 
+@asynccontextmanager
+async def fetching(**options: Any) -> AsyncIterator[PageFetcher]:
+    pages = PageFetcher(**{"allowed_networks": HERE, "tls": _trusting(), **options})
+    try:
+        yield pages
+    finally:
+        await pages.close()
+
+
 @pytest.fixture
 async def pages() -> AsyncIterator[PageFetcher]:
-    pages = PageFetcher(allowed_networks=HERE, tls=_trusting())
-    yield pages
-    await pages.close()
+    async with fetching() as pages:
+        yield pages
 
 
 async def refusal(pages: PageFetcher, url: str, **options: Any) -> WebFetchFailed:
@@ -291,11 +299,10 @@ async def test_a_picture_that_is_none_is_refused(site: Site, pages: PageFetcher)
 
 @pytest.mark.parametrize("path", ["/unresponsive", "/drips", "/endless?never"])
 async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
-    pages = PageFetcher(allowed_networks=HERE, tls=_trusting(), timeout_seconds=0.2 if "never" not in path else 0.0)
-    failure = await refusal(pages, site.url(path))
+    async with fetching(timeout_seconds=0.2 if "never" not in path else 0.0) as pages:
+        failure = await refusal(pages, site.url(path))
     assert failure.error_code == "url_not_accessible"
     assert "within" in failure.message
-    await pages.close()
 
 
 @pytest.mark.parametrize(
@@ -340,34 +347,27 @@ async def test_the_usual_port_of_http_is_not_kept() -> None:
 
 
 async def test_a_page_made_to_hurt_is_given_up(site: Site) -> None:
-    pages = PageFetcher(
-        allowed_networks=HERE, tls=_trusting(), html_converter=structs.replace(HTML_CONVERTER, cpu_seconds=1)
-    )
-    failure = await refusal(pages, site.url("/hurts"))
+    async with fetching(html_converter=structs.replace(HTML_CONVERTER, cpu_seconds=1)) as pages:
+        failure = await refusal(pages, site.url("/hurts"))
     assert (failure.error_code, "HTML" in failure.message) == ("url_not_accessible", True)
-    await pages.close()
 
 
 async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
-    pages = PageFetcher(
-        allowed_networks=HERE, tls=_trusting(), html_converter=structs.replace(HTML_CONVERTER, imports_packages=False)
-    )
-    failure = await refusal(pages, site.url("/html"))
+    async with fetching(html_converter=structs.replace(HTML_CONVERTER, imports_packages=False)) as pages:
+        failure = await refusal(pages, site.url("/html"))
+        assert (await pages.fetch(site.url("/plain"))).text == "naïve"
+        assert (await pages.fetch(site.url("/pdf"))).body == PDF
     assert (failure.error_code, failure.message) == (
         "unavailable",
         f"{site.url('/html')} is HTML; lxml, which reads it, is not installed. "
         "Install it with: python3 scripts/setup.py fetch",
     )
-    assert (await pages.fetch(site.url("/plain"))).text == "naïve"
-    assert (await pages.fetch(site.url("/pdf"))).body == PDF
-    await pages.close()
 
 
 async def test_an_unknown_certificate_is_refused(site: Site) -> None:
-    pages = PageFetcher(allowed_networks=HERE)
-    assert (await refusal(pages, site.url("/html"))).error_code == "url_not_accessible"
+    async with fetching(tls=None) as pages:
+        assert (await refusal(pages, site.url("/html"))).error_code == "url_not_accessible"
     assert site.asked == []
-    await pages.close()
 
 
 async def test_domains_hold_for_redirections_too(site: Site) -> None:
@@ -415,24 +415,20 @@ def test_a_public_address_is_open(address: str) -> None:
     ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "127.1", "LOCALHOST."],
 )
 async def test_this_machine_is_closed_whatever_it_is_called(site: Site, host: str) -> None:
-    pages = PageFetcher(tls=_trusting())
-    failure = await refusal(pages, site.url("/html", host))
+    async with fetching(allowed_networks=()) as pages:
+        failure = await refusal(pages, site.url("/html", host))
     assert failure.error_code in ("url_not_allowed", "url_not_accessible", "invalid_tool_input")
     if host in ("127.0.0.1", "localhost", "[::1]"):
         assert failure.error_code == "url_not_allowed"
     assert site.asked == []
-    await pages.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "pages.test"])
 async def test_a_redirection_to_what_is_closed_is_refused(site: Site, host: str) -> None:
-    pages = PageFetcher(
-        allowed_networks=HERE, tls=_trusting(), lookup=telling({"localhost": "127.0.0.1", "pages.test": "127.0.0.1"})
-    )
-    failure = await refusal(pages, site.url(f"/to?place={site.url('/html', host)}"))
+    async with fetching(lookup=telling({"localhost": "127.0.0.1", "pages.test": "127.0.0.1"})) as pages:
+        failure = await refusal(pages, site.url(f"/to?place={site.url('/html', host)}"))
     assert failure.error_code == "url_not_allowed"
     assert len(site.asked) == 1
-    await pages.close()
 
 
 def telling(names: dict[str, str], *, then: str = "") -> Any:
@@ -450,18 +446,16 @@ def telling(names: dict[str, str], *, then: str = "") -> Any:
 
 async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: Site) -> None:
     lookup = telling({"pages.test": "127.0.0.2"}, then="127.0.0.1")
-    pages = PageFetcher(allowed_networks=HERE, tls=_trusting(), lookup=lookup)
-    assert (await pages.fetch(site.url("/html", "pages.test"))).title == "Cheese"
-    assert lookup.asked == ["pages.test"]
-    assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
-    await pages.close()
+    async with fetching(lookup=lookup) as pages:
+        assert (await pages.fetch(site.url("/html", "pages.test"))).title == "Cheese"
+        assert lookup.asked == ["pages.test"]
+        assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
 
 
 async def test_one_closed_address_closes_the_whole_name(site: Site) -> None:
-    pages = PageFetcher(allowed_networks=HERE, tls=_trusting(), lookup=telling({"pages.test": "127.0.0.2 127.0.0.1"}))
-    assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
+    async with fetching(lookup=telling({"pages.test": "127.0.0.2 127.0.0.1"})) as pages:
+        assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
     assert site.asked == []
-    await pages.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -39,18 +39,16 @@ from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Cred
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 
 _MAX_CACHED_HEADS = 256
-"""Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
+"""A full cache is emptied, because relayed requests may all differ."""
 
 
 class _Head(Struct, frozen=True):
-    """Cached head of an upstream request: request line and headers for one URL."""
-
     method: str
     headers: Mapping[str, str]
     credential: Credential | None
     origin: Origin
     proxy: str | None
-    """URL of the HTTP proxy. None: the server is connected directly."""
+    """None: the server is connected directly."""
     header_bytes: bytes
     """Request line and headers, without `content-length` and the final empty line."""
 
@@ -61,7 +59,7 @@ class _Head(Struct, frozen=True):
         return self.credential == credential and self.headers == request.headers and self.method == request.method
 
     def complete(self, request: UpstreamRequest) -> bytes:
-        """Add `content-length` and the trace headers. Raises `ValueError` for a line break in a header."""
+        """Raises `ValueError` for a line break in a header."""
         length = b"" if self.method == "GET" else b"content-length: %d\r\n" % len(request.body)
         if not request.trace_headers:
             return b"%b%b\r\n" % (self.header_bytes, length)
@@ -86,14 +84,11 @@ class HttpTransport:
         self._proxies = proxies or {}
         self._no_proxy_hosts = no_proxy_hosts
         self._heads: dict[tuple[str, str], _Head] = {}
-        """Cache: base URL and path → head of the last request. Most requests to a path have the same head."""
+        """Base URL and path → head of the last request."""
         self._closed = False
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
-        """Send a request to a provider, and return the response after its status and headers have arrived.
-
-        Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`.
-        """
+        """Status and headers have arrived. Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`."""
         if self._closed:
             raise ShuttingDown
         cached = self._heads.get((base_url, request.path))
@@ -136,7 +131,17 @@ class HttpTransport:
         try:
             target_url = parse_url(url)
             proxy = find_proxy(url, self._proxies, self._no_proxy_hosts) if self._proxies else None
-            header_bytes = _encode_head(target_url, proxy, request, credential)
+            headers, target = dict(request.headers), target_url.request_target
+            if credential is not None:
+                headers[credential.header] = credential.value
+                headers.update(credential.extra_headers)
+            if target_url.authorization:
+                headers.setdefault("authorization", target_url.authorization)
+            if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
+                target = f"{target_url.origin}{target}"
+                if proxy_credentials := parse_url(proxy).authorization:
+                    headers["proxy-authorization"] = proxy_credentials
+            header_bytes = encode_request_head(request.method, target, target_url.origin.host_header, headers)
         except ValueError as error:
             raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
         head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
@@ -145,20 +150,6 @@ class HttpTransport:
                 self._heads.clear()
             self._heads[base_url, request.path] = head
         return head
-
-
-def _encode_head(target_url: Url, proxy: str | None, request: UpstreamRequest, credential: Credential | None) -> bytes:
-    headers, target = dict(request.headers), target_url.request_target
-    if credential is not None:
-        headers[credential.header] = credential.value
-        headers.update(credential.extra_headers)
-    if target_url.authorization:
-        headers.setdefault("authorization", target_url.authorization)
-    if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
-        target = f"{target_url.origin}{target}"
-        if proxy_credentials := parse_url(proxy).authorization:
-            headers["proxy-authorization"] = proxy_credentials
-    return encode_request_head(request.method, target, target_url.origin.host_header, headers)
 
 
 def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:
@@ -182,14 +173,10 @@ def _redacted(url: str) -> str:
 
 
 PROXY_AUTHENTICATION_REQUIRED = 407
-"""HTTP status of a proxy that requires a user and password."""
 
 
 class Connector:
-    """Opener of connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`.
-
-    `dialer` opens the TCP connections that use no HTTP proxy. None: a dialer that accepts any address is used.
-    """
+    """`dialer` opens the connections that use no HTTP proxy. None: one that accepts any address."""
 
     def __init__(
         self,
@@ -206,10 +193,7 @@ class Connector:
         self._tls = tls
 
     async def connect(self, origin: Origin, proxy: str | None) -> Connection:
-        """Return a new connection to the server `origin`.
-
-        Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported URL of the HTTP `proxy`.
-        """
+        """Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported URL of the HTTP `proxy`."""
         async with asyncio.timeout(self._seconds):
             if proxy is None:
                 return await self._connect(self._dialer, origin, origin)
@@ -249,10 +233,7 @@ class Connector:
         return connection
 
     def _context(self) -> ssl.SSLContext:
-        """Return the TLS context of the connector.
-
-        It is created at first use, because loading the certificates is slow.
-        """
+        """Created at first use, because loading the certificates is slow."""
         if self._tls is None:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
@@ -275,10 +256,7 @@ class _Tunnel(asyncio.Protocol):
         self._parser = new_response_parser(self)
 
     async def request(self, origin: Origin, credentials: str) -> None:
-        """Raises `ConnectionError` if the proxy rejects the tunnel.
-
-        `credentials`: of the header `proxy-authorization`.
-        """
+        """`credentials`: for `proxy-authorization`. Raises `ConnectionError` if the proxy rejects the tunnel."""
         authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
         head = f"CONNECT {origin.host_and_port} HTTP/1.1\r\nhost: {origin.host_and_port}\r\n{authorization}\r\n"
         self._transport.write(head.encode())

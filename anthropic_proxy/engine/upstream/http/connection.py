@@ -16,23 +16,19 @@ from anthropic_proxy.engine.upstream.http.response import HttpResponse
 from anthropic_proxy.engine.upstream.http.url import Origin
 
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
-"""Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`.
-
-The limit also applies to chunk sizes and extensions between two fragments of a body, and to trailers.
-"""
+"""1xx heads included. Also for chunk sizes, their extensions and trailers. Above it: `InvalidHttp`."""
 MAX_UNREAD_BYTES = 64 * 1024
-"""Maximum number of received bytes that the caller has not read. Above it, the connection stops reading from its
-socket."""
+"""Above it, the connection stops reading from its socket."""
 MAX_TLS_WRITE_BYTES = 16 * 1024
 """Maximum bytes of a request body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
 KEEP_ALIVE_SECONDS = 60.0
-"""Number of seconds after which an idle connection is closed. Providers close idle connections later."""
+"""Providers close idle connections later."""
 _CLEANUP_INTERVAL_SECONDS = 15.0
 _SWITCHING = 101
 
 
 def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
-    """Return a parser for HTTP responses, which accepts some deviations, such as missing carriage returns."""
+    """It accepts some deviations, such as missing carriage returns."""
     parser = httptools.HttpResponseParser(callbacks)
     parser.set_dangerous_leniencies(
         lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
@@ -41,10 +37,7 @@ def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
 
 
 class ConnectionLost(Exception):
-    """Error: the connection ended before the status and headers of a response were complete.
-
-    `cause` is None if the server closed the connection.
-    """
+    """Error: the connection ended before the head of a response. `cause` None: the server closed it."""
 
     def __init__(self, *, begun: bool = False, cause: Exception | None = None) -> None:
         super().__init__()
@@ -63,7 +56,6 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         """Server to which the requests are sent, also if the connection leads through an HTTP proxy."""
         self.idle_since = 0.0
-        """Time of the event loop's clock, in seconds, at which the connection became idle."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -73,21 +65,15 @@ class Connection(asyncio.Protocol):
         self._response: HttpResponse | None = None
         """Response with a body that is still being received. None: no such response."""
         self._early: bytes | None = b""
-        """Bytes that the server sent before the first request, such as an immediate rejection. None: a request was
-        sent."""
+        """Bytes that the server sent before the first request, such as a rejection. None: a request was sent."""
         self._headers: dict[str, str] = {}
         self._repeated_headers: dict[str, list[str]] = {}
-        """Name of a repeated response header → all values of that header."""
         self._head_bytes = 0
         """Number of bytes received since the request was sent, or since the last fragment of the body."""
         self._can_reuse = False
-        """True if the last response permits another request on this connection."""
 
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send a request, and return the response once its status and headers have arrived.
-
-        Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if the connection ends before its headers.
-        """
+        """Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if it ends before the headers."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionLost
@@ -125,7 +111,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or (self._response is None and self._pending is None):
-            self._buffer_early_data(data)
+            if self._early is None or self._transport is None:
+                self.abort()
+            else:
+                self._early += data
+                self._transport.pause_reading()
             return
         self._head_bytes += len(data)
         try:
@@ -201,13 +191,6 @@ class Connection(asyncio.Protocol):
         self._response.end_body()
         self._response = None
 
-    def _buffer_early_data(self, data: bytes) -> None:
-        if self._early is None or self._transport is None:
-            self.abort()
-        else:
-            self._early += data
-            self._transport.pause_reading()
-
     def _fail(self, error: InvalidHttp) -> None:
         response, self._response = self._response, None
         if response is not None:
@@ -229,10 +212,7 @@ class Connection(asyncio.Protocol):
 
 
 def _has_stated_end(response: HttpResponse) -> bool:
-    """Return True if the headers of a response state the end of its body.
-
-    Without such headers the body ends with the connection (RFC 9112, 6.3).
-    """
+    """Otherwise the body ends with the connection (RFC 9112, 6.3)."""
     coding = response.headers.get("transfer-encoding")
     return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
 
@@ -250,17 +230,13 @@ def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, split_body
 
 
 class ConnectionPool:
-    """Idle connections by server, for reuse, and the set of all open connections.
-
-    An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
-    """
+    """An idle connection is closed after `keep_alive_seconds`; 0: no reuse."""
 
     def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
         self.keep_alive_seconds = keep_alive_seconds
         self._open: set[Connection] = set()
         self._idle: dict[Origin, list[Connection]] = {}
-        """Server → its idle connections, the last used one at the end. That one is reused first, so that the others
-        expire."""
+        """The last used one is at the end and reused first, so that the others expire."""
         self._cleanup_timer: asyncio.TimerHandle | None = None
 
     def add_open(self, connection: Connection) -> None:

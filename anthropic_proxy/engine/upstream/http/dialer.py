@@ -15,17 +15,14 @@ from anthropic_proxy.engine.upstream.http.url import Origin
 AddressInfo = tuple[Any, ...]
 """One result of `socket.getaddrinfo`: family, type, protocol, canonical name, address."""
 SocketFactory = Callable[[AddressInfo], socket.socket]
-"""Function that creates an unconnected socket for an address."""
 
 
 # asyncio has Happy Eyeballs only in `create_connection`, and uvloop has it without a delay.
 async def connect_first(
     addresses: Sequence[AddressInfo], new_socket: SocketFactory, *, delay_seconds: float
 ) -> socket.socket:
-    """Return a non-blocking socket, connected to the first of the `addresses` that accepts.
-
-    If an attempt takes longer than `delay_seconds`, the next address is tried at the same time. Raises `OSError` if no
-    address accepts.
+    """Return a non-blocking socket. If an attempt takes longer than `delay_seconds`, the next address is tried at the
+    same time. Raises `OSError` if no address accepts.
     """
     if len(addresses) == 1:
         return await _connect(addresses[0], new_socket)
@@ -47,7 +44,9 @@ async def connect_first(
         for attempt in running:
             attempt.cancel()
             attempt.add_done_callback(_close_result)
-    raise _combine(errors)
+    if not errors:
+        raise OSError("the host name has no address")
+    raise errors[0] if len({error.errno for error in errors}) == 1 else OSError(", ".join(map(str, errors)))
 
 
 async def _connect(info: AddressInfo, new_socket: SocketFactory) -> socket.socket:
@@ -74,21 +73,11 @@ def _close_result(attempt: "asyncio.Task[socket.socket]") -> None:
         attempt.result().close()
 
 
-def _combine(errors: Sequence[OSError]) -> OSError:
-    """Return one error for all failed connection attempts. If all have the same error number: the first error."""
-    if not errors:
-        return OSError("the host name has no address")
-    if len({error.errno for error in errors}) == 1:
-        return errors[0]
-    return OSError(", ".join(map(str, errors)))
-
-
 DNS_CACHE_SECONDS = 300.0
-"""Number of seconds for which the addresses of a host name are cached."""
 HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
 """Number of seconds after which the next address of a host is tried while an attempt is still running (RFC 8305)."""
 SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
-"""Size of the receive buffer of a socket in the operating system. The usual default is several MiB."""
+"""The usual default is several MiB."""
 
 
 class LocalConnectionRefused(ConnectionRefusedError):
@@ -96,20 +85,17 @@ class LocalConnectionRefused(ConnectionRefusedError):
 
 
 class Dialer(Protocol):
-    """Interface of an object that opens TCP connections to servers."""
-
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected non-blocking socket to the server `origin`. Raises `OSError` if no address accepts."""
+        """Return a connected non-blocking socket. Raises `OSError` if no address accepts."""
         ...
 
 
 class DnsCachingDialer:
-    """Dialer for TCP connections to any address. It caches the addresses of each host name."""
+    """It accepts any address, and caches the addresses of each host name."""
 
     def __init__(self) -> None:
         self._lookups: dict[Origin, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
-        """Server → expiry of its addresses by the event loop's clock, and the name lookup, which concurrent connections
-        share."""
+        """Server → expiry by the loop's clock, and the name lookup, which concurrent connections share."""
 
     async def dial(self, origin: Origin) -> socket.socket:
         """If the connection was refused and all tried addresses are private, the error is `LocalConnectionRefused`."""
@@ -138,7 +124,6 @@ class DnsCachingDialer:
 
 
 def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
-    """Return True if `error` is a refused connection and all tried `addresses` are private."""
     return is_connection_refused(error) and not any(map(is_public_address, addresses))
 
 
@@ -148,10 +133,7 @@ async def _resolve(origin: Origin) -> Sequence[AddressInfo]:
 
 
 def _retrieve_exception(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
-    """Mark the exception of a failed name lookup as retrieved.
-
-    Otherwise asyncio would log it if no request waits for it.
-    """
+    """Otherwise asyncio would log the exception if no request waits for the lookup."""
     if not lookup.cancelled():
         lookup.exception()
 
@@ -215,10 +197,7 @@ _LOW_32 = 0xFFFFFFFF
 
 
 def is_public_address(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
-    """Return True if an IP address is public, or is in one of the networks `allowed`.
-
-    False: a private address, or a text that is no address.
-    """
+    """Also True for the networks `allowed`. False: a private address, or a text that is no address."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

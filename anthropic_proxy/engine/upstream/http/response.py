@@ -13,8 +13,6 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Decompressor:
-    """Decoder of a response body that is compressed by `gzip` or `deflate`. The output has chunks of limited size."""
-
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding.strip().lower()
         self._stream: Any = None
@@ -24,14 +22,15 @@ class Decompressor:
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
     def decompress(self, data: bytes) -> Iterator[bytes]:
-        """Yield the decompressed bytes of a piece of the body, in chunks of at most 256 KiB. Raises `zlib.error`."""
+        """In chunks of at most 256 KiB. Raises `zlib.error`."""
         if self._encoding in ("", "identity"):
             yield data
             return
         stream, full = self._stream, False
         while data or full:
             if stream is None or (stream.eof and data.strip(b"\0")):
-                stream = self._stream = zlib.decompressobj(_RAW if self._is_raw(data) else _GZIP_OR_ZLIB)
+                is_raw = self._encoding == "deflate" and data[0] & 0x0F != zlib.DEFLATED
+                stream = self._stream = zlib.decompressobj(_RAW if is_raw else _GZIP_OR_ZLIB)
             if stream.eof:  # zero padding may follow a complete body
                 return
             chunk = stream.decompress(data, _CHUNK_BYTES)
@@ -40,22 +39,15 @@ class Decompressor:
             if chunk:
                 yield chunk
 
-    def _is_raw(self, data: bytes) -> bool:
-        return self._encoding == "deflate" and data[0] & 0x0F != zlib.DEFLATED
-
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
-"""Maximum size of a response body after decompression. A larger body fails with `UpstreamProtocolError`."""
+"""A larger body fails with `UpstreamProtocolError`."""
 DRAIN_TIMEOUT_SECONDS = 0.25
-"""Number of seconds that `HttpResponse.close` waits for the last bytes of a complete reply, so that the connection can
-be reused."""
+"""For the last bytes of a complete reply, so that the connection can be reused."""
 
 
 class HttpResponse:
-    """Response of a provider: the connection appends received bytes, and `read` returns them.
-
-    If too many bytes are unread, the connection pauses until the next `read`.
-    """
+    """The connection appends bytes, and `read` returns them. With too many unread bytes, the connection pauses."""
 
     __slots__ = (
         "_decompressed",
@@ -85,11 +77,9 @@ class HttpResponse:
     ) -> None:
         self.status = status
         self.headers = headers
-        """Response headers, with names in lower case. The values of a repeated header are joined by commas."""
+        """Names in lower case. The values of a repeated header are joined by commas."""
         self.unread_bytes = 0
-        """Number of bytes of the body that were received but not read."""
         self.body_received = False
-        """True if the end of the body was received."""
         self._loop = loop
         self._fragments: list[bytes] = []
         self._error: Exception | None = None
@@ -110,7 +100,7 @@ class HttpResponse:
             self._wake()
 
     def end_body(self, error: Exception | None = None) -> None:
-        """`error` is the reason if the body is incomplete; None: it is complete."""
+        """`error` None: the body is complete."""
         self.body_received, self._error = True, error
         if self._waiter is not None:
             self._wake()
@@ -127,10 +117,7 @@ class HttpResponse:
         return self._pop_received()
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """End the use of the response, and close its connection if the body is still incomplete.
-
-        `wait_for_end`: wait a short time for the end of the body, so that the connection can be reused.
-        """
+        """`wait_for_end`: wait a short time for the end of the body, so that the connection can be reused."""
         on_release, self._on_release = self._on_release, None
         if on_release is None:
             return
@@ -157,10 +144,7 @@ class HttpResponse:
         return self._waiter
 
     def _pop_received(self) -> bytes:
-        """Remove and return the received bytes of the body. b"": the end of the body.
-
-        Raises `UpstreamProtocolError` if the body ended early.
-        """
+        """Empty: the end of the body. Raises `UpstreamProtocolError` if the body ended early."""
         if fragments := self._fragments:
             data = fragments[0] if len(fragments) == 1 else b"".join(fragments)
             fragments.clear()
@@ -178,10 +162,7 @@ class HttpResponse:
         raise UpstreamProtocolError("the reply ended before it was complete") from self._error
 
     async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
-        """Return one decompressed chunk of the body. b"": the end of the body.
-
-        The event loop runs before each chunk, because one MiB of data can decompress to one GiB.
-        """
+        """The event loop runs before each chunk, because one MiB of data can decompress to one GiB."""
         try:
             while not (chunk := next(self._decompressed, b"")):
                 if not (self._fragments or self.body_received):

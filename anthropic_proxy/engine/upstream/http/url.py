@@ -17,8 +17,6 @@ because decompressing a stream costs more than it saves."""
 
 
 class Origin(Struct, frozen=True, cache_hash=True):
-    """Scheme, host and port of a server or an HTTP proxy."""
-
     scheme: str
     host: str
     """Host name in ASCII, or IP address without brackets."""
@@ -64,7 +62,7 @@ class Url(Struct, frozen=True):
 
 @lru_cache(maxsize=1024)
 def parse_url(url: str) -> Url:
-    """Return the server, path and credentials of an HTTP or HTTPS URL. Raises `ValueError` for any other URL."""
+    """Raises `ValueError` for a URL that is neither HTTP nor HTTPS."""
     components = urlsplit(url)
     if components.scheme not in _PORTS or not components.hostname:
         raise ValueError("the address does not begin with http:// or https:// and the name of a host")
@@ -82,10 +80,7 @@ def parse_url(url: str) -> Url:
 
 
 def join_url(base_url: str, path: str) -> str:
-    """Return the base URL with `path` appended to its path.
-
-    A query of the base URL, such as `api-version=…`, stays at the end of the result, after a query in `path`.
-    """
+    """A query of the base URL, such as `api-version=…`, stays at the end of the result."""
     if "?" not in base_url:
         return base_url + path
     base, _, query = base_url.partition("?")
@@ -93,17 +88,13 @@ def join_url(base_url: str, path: str) -> str:
 
 
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
-    """Return the request line and the headers as bytes, without `content-length` and the final empty line.
-
-    The caller adds the missing lines for each request, so that the result can be cached. Raises `ValueError` for a line
-    break or NUL in a header.
-    """
+    """Without `content-length` and the final empty line, so that the result can be cached. Raises `ValueError`."""
     lines = encode_header_lines(_DEFAULT_HEADERS | headers)
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines
 
 
 def encode_header_lines(headers: Mapping[str, str]) -> bytes:
-    """Return headers as bytes, one line each. Raises `ValueError` for a line break or NUL in a header."""
+    """Raises `ValueError` for a line break or NUL in a header."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ValueError("a header contains a line break")
@@ -111,10 +102,7 @@ def encode_header_lines(headers: Mapping[str, str]) -> bytes:
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], no_proxy_hosts: str) -> str | None:
-    """Return the URL of the HTTP proxy for requests to `url`. None: the requests use no proxy.
-
-    `proxies` maps a URL scheme to the URL of its proxy. `no_proxy_hosts` are the hosts that are called without a proxy.
-    """
+    """`proxies`: URL scheme → URL of its proxy. None: the requests use no proxy."""
     target = urlsplit(url)
     if target.scheme not in proxies:
         return None

@@ -1,7 +1,4 @@
-"""Accepts client connections on the listening socket, up to the number that the limit of open files allows.
-
-Further connections wait in the backlog, the kernel's queue of the socket.
-"""
+"""Accepts clients up to the number that the limit of open files allows. Further ones wait in the kernel's backlog."""
 
 import asyncio
 import errno
@@ -19,24 +16,21 @@ if TYPE_CHECKING:
     import ssl
 
 MAX_ACCEPTS_PER_ITERATION = 64
-"""Maximum number of client connections accepted in one iteration of the event loop."""
 MAX_ACCEPTS_AT_SHUTDOWN = 4096
-"""Maximum number of client connections accepted from the backlog when the server stops: more than its maximum size."""
+"""More than the maximum size of the backlog."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
 """Maximum seconds for a client to send its request headers while the number of connections is at its maximum."""
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
-"""Maximum seconds of a TLS handshake with a client. After this time the connection is closed."""
 HANDSHAKE_GRACE_SECONDS = 1.0
 """Maximum seconds for unfinished TLS handshakes when the server stops."""
 WARNING_INTERVAL_SECONDS = 60.0
-"""Minimum seconds between two logged warnings about the maximum number of connections."""
 _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
-    """Acceptor of client connections on one listening socket. `find_tls_context` returns None for no TLS."""
+    """`find_tls_context` returns None for no TLS."""
 
     def __init__(
         self,

@@ -30,7 +30,6 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_PIPELINED_REQUESTS = 16
 """Maximum number of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_PIPELINED_BYTES = 1024 * 1024
-"""Maximum memory of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_UNPARSED_BYTES = 64 * 1024
 """Maximum number of unparsed bytes with which the socket is still read. Reading is necessary to detect a disconnect."""
 MAX_PARSE_STEPS_PER_ITERATION = 4096
@@ -40,10 +39,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Connection(ConnectionLifecycle):
-    """Each request on the connection gets one `RequestResponseCycle`.
-
-    Offers of another protocol (`Upgrade: h2c`) are ignored.
-    """
+    """Each request gets one `RequestResponseCycle`. Offers of another protocol (`Upgrade: h2c`) are ignored."""
 
     def __init__(self, state: ServerState) -> None:
         super().__init__(state)
@@ -91,10 +87,7 @@ class Http1Connection(ConnectionLifecycle):
             self._steps += 1
 
     def on_headers_complete(self) -> None:
-        """Start the request, or queue it while an earlier response is incomplete.
-
-        Raises `MalformedHttp` for an unsupported HTTP version or method.
-        """
+        """Raises `MalformedHttp` for an unsupported HTTP version or method."""
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             raise MalformedHttp(f"HTTP/{version} is not supported; use HTTP/1.1.")
@@ -169,7 +162,6 @@ class Http1Connection(ConnectionLifecycle):
         return b""
 
     def _parse(self) -> None:
-        """Parse the bytes in the buffer, until it is empty or a limit is reached."""
         buffer = self._buffer
         while buffer.data and not (self._rejected or self._is_full()):
             if self._steps > MAX_PARSE_STEPS_PER_ITERATION:
@@ -207,10 +199,7 @@ class Http1Connection(ConnectionLifecycle):
             self._parse()
 
     def _find_error(self, piece: memoryview) -> ProxyError | None:
-        """Pass a piece of received bytes to the parser.
-
-        Return the error if it is invalid or exceeds a limit, else None.
-        """
+        """Return the error if the piece is invalid or exceeds a limit."""
         if not self._buffer.feed_request_line(piece):
             return MalformedHttp(
                 describe_parse_error(piece, "method, address and HTTP/1.1 must have one space between each")
@@ -270,10 +259,7 @@ class Http1Connection(ConnectionLifecycle):
         return None
 
     def _ignore_upgrade(self, remaining: bytes | memoryview) -> ProxyError | None:
-        """Parse the request head again without its offer of another protocol, then `remaining`.
-
-        Return an error or None.
-        """
+        """Parse the request head again without its offer of another protocol, then `remaining`."""
         parser = self._parser
         head = encode_head_without_upgrade(parser.get_method(), self._url, parser.get_http_version(), self._headers)
         self._parser = self._new_parser()
@@ -288,10 +274,7 @@ _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 @lru_cache(maxsize=16)
 def split_target(target: bytes) -> tuple[str, bytes, bytes]:
-    """Return three values of a request target: the percent-decoded path, the path as received, and the query.
-
-    Raises `MalformedHttp` for an invalid target.
-    """
+    """Return the percent-decoded path, the path as received, and the query. Raises `MalformedHttp`."""
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:
@@ -301,10 +284,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 def normalize_request_target(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the request target with the path `/` added to a URL without a path.
-
-    Raises `MalformedHttp` if a URL contradicts the `Host` header (RFC 9112, 3.2.2).
-    """
+    """Add the path `/` to a URL without one. Raises `MalformedHttp` if a URL contradicts `Host` (RFC 9112, 3.2.2)."""
     found = _ABSOLUTE_FORM.fullmatch(target)
     if found is None:
         return target
@@ -319,10 +299,7 @@ def normalize_request_target(target: bytes, headers: list[tuple[bytes, bytes]]) 
 def encode_head_without_upgrade(
     method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
 ) -> bytes:
-    """Return the encoded head of a request without its upgrade headers. A header `Connection: close` is kept.
-
-    The parser reads this head in place of the received one, because the server supports no other protocol.
-    """
+    """The parser reads this head in place of the received one. A header `Connection: close` is kept."""
     closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]
     if closes:

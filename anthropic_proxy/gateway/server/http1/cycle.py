@@ -30,7 +30,6 @@ class FlowControl:
         """True while the socket is not read because too many received bytes are unparsed."""
 
     def pause_reading(self) -> None:
-        """Stop reading the socket until `resume_reading`, because too much of the request body is buffered."""
         self._body_unread = True
         self._update()
 
@@ -59,7 +58,7 @@ class FlowControl:
         self._writable.set()
 
     async def wait_writable(self) -> None:
-        """Wait until the write buffer accepts bytes. Call this only if `write_paused` is True."""
+        """Call this only if `write_paused` is True."""
         await self._writable.wait()
 
 
@@ -72,7 +71,6 @@ WAKEUP_DELAY_SECONDS = 0.05
 HEADER_OVERHEAD_BYTES = 160
 """Estimated memory of one parsed request header: a tuple and two bytes objects."""
 _SMALL_BYTES = 4096
-"""Size in bytes below which body pieces are joined in one buffer."""
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 """HTTP status (100 to 599) → encoded status line of a response: `HTTP/1.1 200 OK`."""
@@ -82,17 +80,11 @@ _INTERNAL_ERROR_BODY = b"Internal Server Error"
 
 
 class AsgiApp(Protocol):
-    """Interface of an application that an ASGI server calls for each request."""
-
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
 
 class RequestResponseCycle:
-    """One client request and its response.
-
-    At the end of the request, `count_freed_bytes` receives the number of its body bytes, so that their memory can be
-    returned to the system. After the complete response, `on_response` is called to start the next request.
-    """
+    """`count_freed_bytes` gets the number of body bytes at its end, `on_response` starts the next one."""
 
     __slots__ = (
         "_chunked",
@@ -182,7 +174,6 @@ class RequestResponseCycle:
             self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
 
     def wake_receiver(self) -> None:
-        """Make the current or next call of `receive` return, because body bytes or a disconnect are available."""
         self._notified = True
         if self._timer is not None:
             self._timer.cancel()
@@ -196,10 +187,7 @@ class RequestResponseCycle:
         self.wake_receiver()
 
     async def run_app(self, app: AsgiApp) -> None:
-        """Run the application for this request, then release the memory of the request.
-
-        If the response is incomplete, status 500 is sent or the connection is closed.
-        """
+        """If the response is incomplete, status 500 is sent or the connection is closed."""
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
             await app(self.scope, self.receive, self.send)
@@ -210,7 +198,6 @@ class RequestResponseCycle:
             self.release_resources()
 
     def release_resources(self) -> None:
-        """Drop the buffered body and the callbacks to the connection, because the request has ended or is never run."""
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
         self._pieces = []
         self._count_freed_bytes(self._consumed + self._held)
@@ -237,10 +224,7 @@ class RequestResponseCycle:
         return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
-        """ASGI `send`. Messages after a disconnect are dropped.
-
-        Raises `RuntimeError` for a wrong order or body length.
-        """
+        """Messages after a disconnect are dropped. Raises `RuntimeError` for a wrong order or body length."""
         if self._flow.write_paused and not self.disconnected:
             await self._flow.wait_writable()
         if self.disconnected:
@@ -299,7 +283,7 @@ class RequestResponseCycle:
         return b"%b%b\r\n" % (STATUS_LINES[status], encoded)
 
     def _pop_complete_body(self) -> bytes | None:
-        """Return the complete request body. None: incomplete, already received, or the client has disconnected."""
+        """None: incomplete, already received, or the client has disconnected."""
         if self.more_body or self.disconnected or not self._notified:
             return None
         self._notified = False

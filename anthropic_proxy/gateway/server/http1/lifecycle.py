@@ -27,13 +27,10 @@ from anthropic_proxy.gateway.server.responses import encode_error, error_headers
 KEEP_ALIVE_SECONDS = 75.0
 """Idle time after which the server closes a client connection. Clients close theirs earlier, after at most 60 s."""
 HEAD_TIMEOUT_SECONDS = 30.0
-"""Time for a client to send request line and headers. Then incomplete headers are rejected with 408."""
+"""Incomplete headers are then rejected with 408."""
 # some clients read the response only after they have sent the whole body
 BODY_DRAIN_TIMEOUT_SECONDS = 10.0
-"""Time for which the server reads the remaining request body after it has sent the response.
-
-Afterwards the server closes the connection.
-"""
+"""For the rest of the request body after the response. Then the connection is closed."""
 WRITE_TIMEOUT_SECONDS = 300.0
 """Seconds after which a connection is aborted if its client reads no byte of a response that waits to be sent."""
 NEW_CONNECTION_GRACE_SECONDS = 0.5
@@ -42,17 +39,13 @@ _SAFE_METHODS = frozenset(("GET", "HEAD"))
 
 
 class HttpApplication(AsgiApp, Protocol):
-    """Interface of the ASGI application that answers client requests, and logs those that the HTTP parser rejects."""
-
     def log_rejected_request(self, error: ProxyError) -> str:
-        """Log a request that the HTTP parser rejected, and return the request id for the error body."""
+        """Return the request id for the error body."""
         ...
 
 
 @dataclass(eq=False)
 class ServerState:
-    """State that all client connections of one server process share."""
-
     app: HttpApplication
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
@@ -76,7 +69,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._state = state
         self._loop = loop = asyncio.get_running_loop()
         self.cycle: RequestResponseCycle | None = None
-        """Latest request of this connection with complete headers. None: no request yet."""
+        """Latest request with complete headers. None: no request yet."""
         self.pipeline: deque[RequestResponseCycle] = deque()
         """Parsed requests that wait until the response to an earlier request is complete, in their order."""
         self._running: RequestResponseCycle | None = None
@@ -92,9 +85,7 @@ class ConnectionLifecycle(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        """Connection of asyncio to the client's socket."""
         self.flow = FlowControl(self.transport)
-        """Control of the pauses in reading and writing of this connection."""
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._write_timer = WriteTimeout(self._loop, self.transport, self.write_timeout_seconds)
         self._state.connections.add(self)
@@ -111,7 +102,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self.flow.resume_writing()
 
     def eof_received(self) -> bool:
-        """Handle the end of the data from the client. Return True to keep the connection open for responses."""
+        """Return True to keep the connection open for responses."""
         unfinished = self._unfinished()
         self._write_timer.start()
         if (
@@ -140,10 +131,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._write_timer.stop()
 
     def close_after_responses(self) -> None:
-        """Close the connection after the responses to its current requests, because the server stops.
-
-        If the client has not sent a request yet, it has `NEW_CONNECTION_GRACE_SECONDS` to send one.
-        """
+        """A client without a request yet has `NEW_CONNECTION_GRACE_SECONDS` to send one."""
         self._stopping = True
         if self._in_head:
             return
@@ -155,12 +143,11 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
 
     def close_if_idle(self) -> None:
-        """Close the connection if it is idle after a request, to free its file descriptor for a new client."""
         if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
             self._close()
 
     def elapsed_head_seconds(self) -> float:
-        """Return for how many seconds the server has waited for the rest of a request head. 0: no head has begun."""
+        """0: no head has begun."""
         return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
@@ -170,7 +157,6 @@ class ConnectionLifecycle(asyncio.Protocol):
         task.add_done_callback(self._state.request_tasks.discard)
 
     def _end_response(self) -> None:
-        """The response to the current request is complete: start the next one, or read the rest of the body."""
         if self.transport.is_closing():
             self._write_timer.start()
             return
@@ -208,10 +194,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.pipeline.pop().release_resources()
 
     def _end(self) -> None:
-        """End the client's sending direction, after all bytes received before were parsed.
-
-        Requests may still be answered.
-        """
+        """End the client's sending direction, after all bytes received before were parsed."""
         if not self.eof_received():
             self._close()
 
@@ -228,10 +211,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.transport.abort()
 
     def _send_error(self, error: ProxyError) -> None:
-        """Reject the current request: send an error response and close the connection.
-
-        If earlier requests are unfinished, only their responses are sent before the close.
-        """
+        """If earlier requests are unfinished, only their responses are sent before the close."""
         if self._rejected:
             return
         self._rejected = True
@@ -254,10 +234,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._close_gracefully()
 
     def _close_gracefully(self) -> None:
-        """Close the connection. If the client may still be sending, end only the sending direction at first.
-
-        Received data is then discarded for `body_drain_timeout_seconds`, so that the client can read the response.
-        """
+        """If the client may still send, end only the sending direction, and discard data until the drain timer ends."""
         self._head_timer.stop()
         self._drop_pipeline()
         if not self._is_mid_request() or self.transport.is_closing():
@@ -273,7 +250,6 @@ class ConnectionLifecycle(asyncio.Protocol):
 
 
 _POLLS = 10
-"""Number of checks of the write buffer within one write timeout, to detect if the client reads."""
 
 
 class OneShotTimer:
@@ -283,7 +259,7 @@ class OneShotTimer:
         self._loop = loop
         self._since = 0.0
         self.timer: asyncio.TimerHandle | None = None
-        """Timer of the event loop. None: not started, or stopped."""
+        """None: not started, or stopped."""
 
     def start(self, seconds: float, on_timeout: Callable[[], None]) -> None:
         self.stop()
@@ -300,11 +276,7 @@ class OneShotTimer:
 
 
 class KeepAliveTimer:
-    """Calls `on_timeout` when a connection has been idle (without a request) for `seconds`.
-
-    The timer of the event loop is not started again for each request, which would be slower than one check when it
-    ends.
-    """
+    """The loop's timer is not restarted for each request, which would be slower than one check when it ends."""
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
 
@@ -353,7 +325,7 @@ class WriteTimeout:
         self._progress_at = 0.0
 
     def start(self) -> None:
-        """Begin to check the write buffer, if it contains bytes. A repeated call has no effect."""
+        """A repeated call has no effect."""
         if self._timer is None and (unread := self._transport.get_write_buffer_size()):
             self._unread, self._progress_at = unread, self._loop.time()
             self._timer = self._loop.call_later(self._seconds / _POLLS, self._poll)
@@ -383,8 +355,6 @@ _REQUEST_LINE = re.compile(rb"[^\x00\t-\r ]+ [^\x00\t-\r ]+ HTTP/[0-9]\.[0-9]\r\
 
 
 class ReceiveBuffer:
-    """Buffer between the socket and the HTTP parser of one client connection."""
-
     __slots__ = ("_last_request_line", "_later", "_request_line", "_start", "_tail", "body_left", "data")
 
     def __init__(self) -> None:
@@ -398,7 +368,6 @@ class ReceiveBuffer:
         self._request_line: bytearray | None = bytearray()
         """Received bytes of the incomplete request line. None: the request line is complete."""
         self._last_request_line = b"\n"
-        """Request line of the last head that `accept_complete_head` accepted."""
         self.body_left = 0
         """Number of unparsed bytes of the current request body, by its `content-length`. 0: none, or a chunked body."""
 
@@ -412,10 +381,7 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
-        """Return the length of the request head at the start of `data`, if it is complete with a valid request line.
-
-        The caller can pass these bytes to the parser without `append` and `pop_piece`. 0: the caller must use them.
-        """
+        """Length of a complete head that needs neither `append` nor `pop_piece`. 0: the caller must use them."""
         if self._request_line is None or self._request_line:
             return 0
         if not data.startswith(self._last_request_line):  # a client repeats its request line, which is checked once
@@ -435,10 +401,8 @@ class ReceiveBuffer:
             self._later = bytearray()
 
     def pop_piece(self, max_piece_bytes: int) -> memoryview:
-        """Remove the next piece of the buffered bytes, and return it for the HTTP parser.
-
-        The piece ends after a request head, after `max_piece_bytes` or with the buffered bytes, whichever comes first.
-        Within a body of known length, the piece contains all buffered bytes of the body.
+        """The piece ends after a request head, after `max_piece_bytes` or with the buffered bytes, whichever comes
+        first. Within a body of known length, it contains all buffered bytes of the body.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0

@@ -45,12 +45,8 @@ _OBSERVATION = re.compile(r"\d+(\.\d+)? ")
 
 
 class StoredObservation(NamedTuple):
-    """One observation (fact about a provider) in Redis that has not expired."""
-
     lifetime_seconds: float
-    """Time until its expiry, in seconds."""
     text: str
-    """The observation as JSON text."""
 
 
 class LostStateError(Exception):
@@ -58,19 +54,13 @@ class LostStateError(Exception):
 
 
 class HeartbeatReply(Struct, frozen=True):
-    """Reply of Redis to a heartbeat, the regular message by which a process counts as running."""
-
     processes: int
-    """Number of running processes that use this Redis."""
     recent: int
     """Number of processes that sent a heartbeat after the time `since`, an argument of `RedisStore.send_heartbeat`."""
     generation: str
     """Id of the data in Redis. After a loss of the data, Redis has another id."""
     time: str
-    """Time of the Redis server at this heartbeat, as text in seconds.
-
-    The next `RedisStore.send_heartbeat` accepts it as `since`.
-    """
+    """Time of the Redis server, as text in seconds, for `since` of the next `send_heartbeat`."""
 
 
 class RedisStore:
@@ -94,7 +84,6 @@ class RedisStore:
         self._prefix, self._clock = f"{{{prefix}}}", clock
         self._pipeline = CommandPipeline(self.client)
         self.process_id = os.urandom(16).hex()
-        """Random name of this process among the processes that use the same Redis."""
         self.generation = ""
         """Id of the data in Redis that this process expects. "": not checked."""
 
@@ -103,10 +92,7 @@ class RedisStore:
         return StoreState(kind="redis")
 
     def _name_key(self, kind: str, name: str) -> str:
-        """Return the Redis key for `name`: the prefix, the kind, and the name.
-
-        `kind`: `value`, `counter`, `holds`, `settled`, `restored`, `channel` and others.
-        """
+        """`kind`: `value`, `counter`, `holds`, `settled`, `restored`, `channel` and others."""
         return f"{self._prefix}:{kind}:{name}"
 
     async def get(self, key: str) -> str | None:
@@ -129,10 +115,7 @@ class RedisStore:
     async def reserve(
         self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
     ) -> Reservation:
-        """Raises `LostStateError` if Redis has lost the data that this process used before.
-
-        `reservation_id` "": random.
-        """
+        """Raises `LostStateError` if Redis has lost the data that this process used. `reservation_id` "": random."""
         id_ = reservation_id or os.urandom(16).hex()
         words: list[object] = [self._now(), id_, lease_seconds, self.generation]
         for limit in limits:
@@ -176,11 +159,7 @@ class RedisStore:
             await self._pipeline.run_script("renew", keys, words)
 
     async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, idempotency_key: str) -> None:
-        """Add the amounts of a counter of this process to the one in Redis.
-
-        `now` is the present time by the clock of `counter`. A repeated call with the same `idempotency_key` has no
-        effect.
-        """
+        """`now` is by the clock of `counter`. A repeated call with the same `idempotency_key` has no effect."""
         # `now` is by the clock of `counter`, and `self._now()` by that of the store
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
         holds = list(counter.holds.items())
@@ -196,19 +175,15 @@ class RedisStore:
 
     @property
     def observation_channel(self) -> str:
-        """Name of the Redis channel on which observations are published."""
         return self._name_key("channel", "observations")
 
     async def publish_observation(self, observation_key: str, text: str, lifetime_seconds: float) -> None:
-        """Send an observation (a fact about a provider) to all processes that use this Redis, and store it.
-
-        If `lifetime_seconds` is 0, the observation with the same key is deleted from Redis instead of stored.
-        """
+        """Send an observation to all processes that use this Redis, and store it. `lifetime_seconds` 0: delete it."""
         words = [self.observation_channel, observation_key, text, lifetime_seconds, self.process_id]
         await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
 
     async def list_observations(self) -> Sequence[StoredObservation]:
-        """Return the stored observations (facts about providers) that have not expired, and delete the expired ones."""
+        """Expired ones are deleted."""
         key = self._name_key("observations", "")
         async with self.client.pipeline(transaction=False) as pipeline:
             pipeline.execute_command("TIME")
@@ -225,11 +200,7 @@ class RedisStore:
         return [self._name_key("processes", ""), self._name_key("generation", "")]
 
     async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
-        """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
-
-        If `is_recorded` is False, Redis replies without recording the heartbeat. `since` is the `time` of an earlier
-        reply. The reply then states, as `recent`, the number of processes that sent a heartbeat after that time.
-        """
+        """Without `is_recorded`, Redis only replies. `since`: `time` of an earlier reply, for `recent`."""
         words = [self.process_id if is_recorded else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
         return HeartbeatReply(*await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words))
 
@@ -251,29 +222,21 @@ class RedisStore:
 _CONNECTING = re.compile(r"^Error -?\d+ connecting to \S+ ")
 """Matches the beginning of a message of redis-py about a failed connection. Its number differs between systems."""
 FAILURES = (RedisError, OSError, TimeoutError, LostStateError)
-"""Exceptions that calls of Redis raise."""
 _SCRIPT_END = re.compile(r" script:(?: \w+,)? on @\S+$")
 """Matches the end of an error message about a script: of Redis with the digest of the script, of Valkey without it."""
 _MAX_NAMED_KEYS = 10
-"""Maximum number of keys in a message about wrong data."""
 _DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would overflow|user_script:\d+: attempt to ")
 """Matches error messages about the data of one key. Other errors, such as a full memory, concern all keys."""
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Return True if `error` was caused by the data of single keys, such as a value of the wrong type.
-
-    Redis itself is then available, and commands for other keys can succeed.
-    """
+    """True: Redis is available, and commands for other keys can succeed."""
     found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
     return isinstance(error, DataError) or bool(found)
 
 
 def describe_data_error(error: BaseException, address: str, keys: Sequence[str]) -> str:
-    """Return a message for the operator about `error`, which was caused by the data of some keys.
-
-    `address` is the host and port of Redis.
-    """
+    """`address` is the host and port of Redis."""
     text = _SCRIPT_END.sub("", " ".join(str(error).split())).rstrip(".")
     others = f" and {len(keys) - _MAX_NAMED_KEYS} others" if len(keys) > _MAX_NAMED_KEYS else ""
     named = ("one of " if len(keys) > 1 else "") + ", ".join(keys[:_MAX_NAMED_KEYS]) + others

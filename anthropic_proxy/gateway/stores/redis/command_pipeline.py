@@ -31,12 +31,10 @@ _MAX_LATE_STEPS = 20
 MAX_CALLS = 100
 """Maximum number of calls in one message. Redis runs them one after another, in about 0.05 ms each."""
 SCRIPTS = ("reserve", "settle", "renew", "restore", "heartbeat", "add", "publish")
-"""Names of the scripts, which are files of this package."""
 _WITH_COMMON = frozenset({"reserve", "settle", "renew", "restore"})
 """Names of the scripts that use the functions of `common.lua`. Its text is put before theirs."""
 _Call = tuple[str, Sequence[str], Sequence[object], asyncio.Future[Any]]
-"""One waiting call: name of a script, its keys and arguments, and the future of its result. For a command, the name is
-"", the keys are empty, and the arguments are the words of the command."""
+"""A waiting call. For a command, the name is "", the keys are empty, and the arguments are its words."""
 
 
 class CommandPipeline:
@@ -46,11 +44,11 @@ class CommandPipeline:
         self._task: asyncio.Task[None] | None = None
 
     async def run_script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
-        """Run one of `SCRIPTS` and return its result. Raises the errors of redis-py."""
+        """Raises the errors of redis-py."""
         return await self._run(name, keys, arguments)
 
     async def run_command(self, *words: object) -> Any:
-        """Run a command, such as `GET` and a key, and return its result. Raises the errors of redis-py."""
+        """Raises the errors of redis-py."""
         return await self._run("", (), words)
 
     async def _run(self, name: str, keys: Sequence[str], words: Sequence[object]) -> Any:
@@ -61,7 +59,6 @@ class CommandPipeline:
         return await future
 
     async def close(self) -> None:
-        """Cancel all calls that wait for a result."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,7 +1,4 @@
-"""Log of the proxy on standard error.
-
-`Log` writes an entry for each client request, without API keys and message content.
-"""
+"""Log of the proxy on standard error: an entry for each client request, without API keys and message content."""
 
 from anthropic_proxy.engine.hooks import LogLevel
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable

@@ -1,12 +1,9 @@
-"""Running client requests of a worker process, in memory that the supervisor of the workers can read.
-
-A blocked worker cannot send its requests to the supervisor, so each request is written into shared memory at its start.
-"""
+"""Running requests in memory that the supervisor can read, because a blocked worker could not send them to it."""
 
 from struct import Struct
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
-"""Interval at which the event loop writes a heartbeat. The supervisor kills a worker without heartbeats."""
+"""The supervisor kills a worker without heartbeats."""
 _BEAT_BYTES = 8
 _NEWEST = _BEAT_BYTES
 """Offset in the memory of the byte that has the index of the latest slot."""
@@ -18,19 +15,14 @@ _SLOT_BYTES = _TEXT_BYTES + MAX_FIELD_LENGTH
 _SLOTS = 32
 _STARTS = tuple(_NEWEST + 1 + number * _SLOT_BYTES for number in range(_SLOTS))
 SHARED_MEMORY_BYTES = _NEWEST + 1 + _SLOTS * _SLOT_BYTES
-"""Size of the memory of one process: heartbeat count, index of the newest slot, and the slots."""
 MAX_LISTED_REQUESTS = 3
-"""Maximum number of requests that `describe_requests` lists. Further requests are only counted."""
+"""Further requests are only counted."""
 _write_slot = Struct(f"{_TEXT_BYTES}s{MAX_FIELD_LENGTH}s").pack_into
 _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
 class SharedRequestTable:
-    """List of the running client requests of this process, and its count of heartbeats, in shared memory.
-
-    `shared_memory` is the memory that the supervisor can read. None: private memory, until `use_shared_memory` is
-    called.
-    """
+    """`shared_memory` None: private memory, until `use_shared_memory` is called."""
 
     def __init__(self, shared_memory: memoryview | None = None) -> None:
         self._memory = memoryview(bytearray(SHARED_MEMORY_BYTES)) if shared_memory is None else shared_memory
@@ -49,7 +41,7 @@ class SharedRequestTable:
         self._memory[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
 
     def add_request(self, request_id: str, method: str, path: str) -> int:
-        """Add a request, and return its number for `set_model` and `remove_request`. Only the 32 newest are listed."""
+        """Return its number for `set_model` and `remove_request`. Only the 32 newest are listed."""
         self._number = number = self._number + 1
         slot = number % _SLOTS
         text = f"{method} {path[:MAX_FIELD_LENGTH]} {request_id}".encode("utf-8", "replace")
@@ -75,7 +67,7 @@ def read_heartbeat_count(shared_memory: memoryview) -> int:
 
 
 def describe_requests(shared_memory: memoryview) -> str:
-    """Return a text with the three newest running requests. "": no request is listed."""
+    """The three newest running requests. "": no request is listed."""
     found = []
     for age in range(_SLOTS):
         start = _STARTS[(shared_memory[_NEWEST] - age) % _SLOTS]

@@ -16,15 +16,11 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
-"""Widths in characters of the first and second column of a log line with columns."""
 MAX_PATH_CHARACTERS = 120
-"""Maximum characters of a URL path in a request line. A longer path is cut."""
 MAX_INLINE_ERROR_CHARACTERS = 100
 """Maximum length of an error in the request line if the log is no terminal. A longer error has a line of its own."""
 MIN_WRAP_COLUMNS = 40
-"""Minimum width, in columns, to which the text of an error is wrapped on a narrow terminal."""
 INDENT = " " * 10
-"""Indentation of the second and further lines of an entry."""
 
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
@@ -44,17 +40,15 @@ Paint = Callable[[str, str], str]
 
 
 def escape_unprintable(text: str) -> str:
-    """Return `text` with escape sequences for unprintable characters, so that it is safe in a log line."""
     # otherwise a client could add log lines, or reverse the direction of text on a terminal
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def escape_terminal_controls(text: str) -> str:
-    """Return a text of several lines with escape sequences for control characters, safe for a terminal.
-
-    Line breaks, tabs and all kinds of spaces are kept.
-    """
-    return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
+    """Line breaks, tabs and all kinds of spaces are kept."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in _LAYOUT or unicodedata.category(c) == "Zs" else _escape(c) for c in text)
 
 
 def escape_unprintable_json(text: str) -> str:
@@ -80,16 +74,9 @@ def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
 
 @functools.lru_cache(maxsize=64)
 def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the words with API keys masked. None: the words contain no keys.
-
-    Results are cached, because most requests have the same words.
-    """
+    """None: the words contain no keys. Most requests have the same words."""
     masked = tuple(redact_secrets(word, secrets) for word in words)
     return None if masked == words else masked
-
-
-def _is_layout(character: str) -> bool:
-    return character in _LAYOUT or unicodedata.category(character) == "Zs"
 
 
 def _escape(character: str) -> str:
@@ -101,7 +88,7 @@ def to_ascii_symbols(text: str) -> str:
 
 
 def format_local_time(seconds: float) -> str:
-    """Return the local time of day as `HH:MM:SS`. `seconds`: since the epoch."""
+    """`HH:MM:SS`. `seconds`: since the epoch."""
     return _format_time_cached(int(seconds))
 
 
@@ -116,16 +103,12 @@ def _iso_time_cached(milliseconds: int) -> str:
 
 
 def format_utc_time(seconds: float) -> str:
-    """Return date and time in UTC, such as `2026-11-20T21:04:32.120Z`. `seconds`: since the epoch."""
+    """`2026-11-20T21:04:32.120Z`. `seconds`: since the epoch."""
     return _iso_time_cached(int(seconds * 1000))
 
 
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
-    """Return the first log line of a request: time, method and path, status, incident, request id.
-
-    An incident is, for example, an error or a failed attempt. If the incident is too long for the line, it follows in
-    further lines.
-    """
+    """Time, method and path, status, incident, request id. An incident that is too long follows in further lines."""
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
     head = f"{receipt.method} {escape_unprintable(path)} "
@@ -136,8 +119,15 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
     used = len(INDENT) + len(head) + len(shown)
     gap, further = max(FIRST_COLUMN - used, 2), []
     if len(text) > (MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - gap):
-        text, further = "", _wrap(text, width)
-    line, last = _paint_request(receipt, paint or _without_color, f"  {head}", shown)
+        rows = [text]
+        if width is not None:
+            columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
+            rows = textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)
+        text, further = "", [INDENT + row for row in rows]
+    paint = paint or _without_color
+    role = "ok" if receipt.status < 400 else "warn" if receipt.status < 500 else "error"
+    line = f"{paint(clock, 'quiet')}  {head}{paint(shown, role) if receipt.status else shown}"
+    last = paint(receipt.request_id, "quiet")
     end = used + gap + max(len(text), SECOND_COLUMN)
     if width is None or end + 2 + len(receipt.request_id) <= width:
         line += f"{' ' * gap}{text:<{SECOND_COLUMN}}  {last}"
@@ -146,29 +136,12 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
     return [line.rstrip(), *further]
 
 
-def _paint_request(receipt: Receipt, paint: Paint, head: str, shown: str) -> tuple[str, str]:
-    status = receipt.status
-    role = "ok" if status < 400 else "warn" if status < 500 else "error"
-    start = f"{paint(format_local_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
-    return start, paint(receipt.request_id, "quiet")
-
-
 def _without_color(text: str, _: str) -> str:
     return text
 
 
-def _wrap(text: str, width: int | None) -> list[str]:
-    if width is None:
-        return [INDENT + text]
-    columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
-    return [INDENT + line for line in textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)]
-
-
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Return the second log line of an exchange (`POST /v1/messages`): models, tools, messages, tokens, times, route.
-
-    Columns that do not fit into `width` are left out.
-    """
+    """Columns that do not fit into `width` are left out."""
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens

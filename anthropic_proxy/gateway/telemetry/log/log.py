@@ -1,7 +1,4 @@
-"""`Log`: the log of the proxy, colored on a terminal, plain elsewhere, or JSON with `LOG_FORMAT=json`.
-
-A thread writes the entries, because the program that reads the log may be slow or blocked.
-"""
+"""`Log`: the log of the proxy. A thread writes the entries, because the program that reads the log may be blocked."""
 
 import atexit
 import io
@@ -37,9 +34,8 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import list_secret_encodings, redact_secrets
 
 MAX_QUEUED_ENTRIES = 5_000
-"""Maximum number of queued log entries. Further entries are dropped and counted."""
+"""Further entries are dropped and counted."""
 BATCH_INTERVAL_SECONDS = 0.05
-"""Seconds between two writes of the thread. Entries queued in this time are written together."""
 FLUSH_TIMEOUT_SECONDS = 1.0
 """Maximum seconds for which `flush` waits, because the program that reads the log may be blocked."""
 MAX_WRITE_BYTES = 4096
@@ -48,11 +44,7 @@ a pipe. A longer entry is written by itself."""
 
 
 class BackgroundWriter:
-    """Queue of log entries, and the thread that writes them to the file `descriptor`.
-
-    If `max_queued` entries wait, new entries are dropped. The thread then reports their number by the log entry that
-    `describe_dropped` returns.
-    """
+    """Above `max_queued` entries, new ones are dropped; `describe_dropped` returns the entry about their number."""
 
     def __init__(
         self,
@@ -76,10 +68,7 @@ class BackgroundWriter:
         self._encode, self._describe_dropped = encode, describe_dropped
 
     def enqueue(self, text: str) -> None:
-        """Queue a log entry, which ends with a line end.
-
-        Above the maximum it is dropped and counted. Any thread may call.
-        """
+        """An entry ends with a line end. Above the maximum it is dropped and counted. Any thread may call."""
         if self._queue.qsize() >= self._max_queued:
             self._dropped += 1
             return
@@ -95,10 +84,7 @@ class BackgroundWriter:
             written.wait(seconds)
 
     def _start(self) -> None:
-        """Start the thread, unless another thread does so.
-
-        If the system has no thread left, the next entry tries again.
-        """
+        """If the system has no thread left, the next entry tries again."""
         if not self._starting.acquire(blocking=False):
             return
         try:
@@ -160,10 +146,7 @@ _MAX_ONCE_KEYS = 10_000
 
 
 class Log:
-    """Log on one stream, such as standard error. Entries have counts, names and times, but no message content.
-
-    `secrets` are keys that are masked in each entry.
-    """
+    """`secrets` are keys that are masked in each entry."""
 
     def __init__(
         self,
@@ -184,7 +167,6 @@ class Log:
         self._min_weight = _WEIGHTS[level]
         self._is_terminal = self._stream.isatty()
         self.color = form == "auto" and (self._is_terminal if color is None else color)
-        """True if the log writes colored lines."""
         self._encoding = "utf-8" if self._json else getattr(self._stream, "encoding", None) or "utf-8"
         self._has_signs = "utf" in self._encoding.lower()
         self._written_once: set[Hashable] = set()
@@ -205,7 +187,6 @@ class Log:
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:
-        """Write the log lines of a finished exchange (`POST /v1/messages`), and lines about changed request fields."""
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
                 if note.handling != "kept" and self._is_new(note_deduplication_key(note, receipt.prefix)):
@@ -225,7 +206,7 @@ class Log:
         return "\n".join((first, format_exchange_line(receipt, paint, width), *lines))
 
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
-        """Write the log line of a request that is not an exchange. `level` is its level if the request did not fail."""
+        """`level` is its level if the request did not fail."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             self._write(self.format_request(receipt, level))
@@ -256,7 +237,7 @@ class Log:
             self._write(_encode_fields(level="info", event=name, **fields))
 
     def write_warning(self, text: str) -> None:
-        """Write a warning line, also if the same text was already written. Any thread may call this."""
+        """Also if the same text was already written. Any thread may call this."""
         self.write_line(f"{self.paint('!', 'warn')} {text}", level="warning")
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
@@ -269,7 +250,7 @@ class Log:
         self._write_trace(request_id, traceback.format_exc())
 
     def write_event_loop_error(self, context: Mapping[str, Any]) -> None:
-        """Write an error of a callback or task. `context` is that of `loop.set_exception_handler`."""
+        """`context` is that of `loop.set_exception_handler`."""
         error = context.get("exception")
         lines = traceback.format_exception(error) if isinstance(error, BaseException) else ()
         self._write_trace("–", "".join((f"{context['message']}\n", *lines)))
@@ -282,12 +263,11 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the terminal color of `role`. Without colors, the text is unchanged."""
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
     def terminal_width(self) -> int | None:
-        """Maximum number of columns of a log line. None: the stream is no terminal, or its width is unknown."""
+        """None: the stream is no terminal, or its width is unknown."""
         if self._columns is not None or not self._is_terminal:
             return self._columns
         try:
@@ -352,10 +332,7 @@ def _encode_receipt(receipt: Receipt, level: LogLevel) -> str:
 
 
 def _flat_trace(receipt: Receipt) -> tuple[str, str]:
-    """Return the field `trace` as JSON text, and the text that replaces it in the log entry.
-
-    The replacement has one field for each id, with the names that OpenTelemetry defines.
-    """
+    """Return the field `trace` as JSON text, and its replacement: one field per id, with the names of OpenTelemetry."""
     trace = receipt.trace
     if trace is None:
         return ',"trace":null', ""

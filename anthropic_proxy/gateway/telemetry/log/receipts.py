@@ -14,8 +14,7 @@ from anthropic_proxy.gateway.telemetry.log.request_feed import RequestFeed
 from anthropic_proxy.plugins import Observer, Receipt
 
 MAX_QUEUED_RECEIPTS = 1_000
-"""Maximum number of receipts queued for one observer. If the queue is full, its oldest receipt is dropped and counted.
-"""
+"""If the queue of an observer is full, its oldest receipt is dropped and counted."""
 
 
 class ReceiptQueues:
@@ -32,16 +31,14 @@ class ReceiptQueues:
         feed: RequestFeed | None = None,
     ) -> None:
         self.log = log
-        """Log to which exceptions of observers are written."""
         self.feed = feed or RequestFeed()
-        """Recent and running requests of this process, for views such as the command `logs`."""
         self._queues = [_Queue(self, observer) for observer in observers]
         self._count = count
         self._count_rejected = count_rejected
         self._count_dropped = count_dropped
 
     def queue_exchange_receipt(self, receipt: Receipt) -> None:
-        """Queue the receipt of an exchange. Call this after the last byte of the reply."""
+        """Call this after the last byte of the reply."""
         self.feed.add_finished(receipt)
         if self._count is not None:
             self._count(receipt)
@@ -49,10 +46,7 @@ class ReceiptQueues:
             self._enqueue(receipt)
 
     def queue_request_receipt(self, receipt: Receipt, *, hide_if_successful: bool = False) -> None:
-        """Queue the receipt of a request that is not an exchange, such as `GET /v1/models`.
-
-        If `hide_if_successful` is True, views of recent requests show the request only if it failed.
-        """
+        """`hide_if_successful`: views of recent requests show the request only if it failed."""
         if not hide_if_successful or receipt.outcome == "error":
             self.feed.add_finished(receipt, is_exchange=False)
         if receipt.outcome == "error" and self._count_rejected is not None:
@@ -64,7 +58,7 @@ class ReceiptQueues:
             queue.put(receipt)
 
     async def close(self, seconds: float) -> None:
-        """Wait until the receipts are delivered, for at most `seconds`. The remaining ones are dropped."""
+        """The receipts that are not delivered within `seconds` are dropped."""
         tasks = [queue.task for queue in self._queues if queue.task is not None]
         if not tasks:
             return
@@ -78,10 +72,7 @@ class ReceiptQueues:
 
 
 class _Queue:
-    """Receipts queued for one observer, and the task that delivers them.
-
-    An observer with a plain method `record` receives each receipt at once.
-    """
+    """An observer with a plain method `record` receives each receipt at once."""
 
     def __init__(self, receipts: ReceiptQueues, observer: Observer) -> None:
         self._receipts = receipts
@@ -102,7 +93,7 @@ class _Queue:
         self._waiting.append(receipt)
 
     def _record(self, receipt: Receipt) -> Awaitable[None] | None:
-        """Pass `receipt` to the observer, and return its running call. None: the call has returned or failed."""
+        """Return the running call of the observer. None: it has returned or failed."""
         try:
             return self._observer.record(receipt)
         except Exception:  # noqa: BLE001  # a failing observer must not affect clients or other receipts

@@ -1,12 +1,9 @@
-"""Recent and running client requests of all server processes, for views such as the command `logs`.
-
-A `RequestFeed` has the requests of its own process. Other workers send theirs only while a view is open.
-"""
+"""Recent and running requests of all processes, for views such as `logs`. Workers send theirs while a view is open."""
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
 import msgspec
 from msgspec import Struct, field
@@ -15,26 +12,21 @@ from anthropic_proxy.gateway.telemetry.log.lines import redact_receipt
 from anthropic_proxy.plugins import Receipt
 
 MAX_RECENT_REQUESTS = 200
-"""Maximum number of finished requests that a process keeps."""
 MAX_RUNNING_REQUESTS = 1_000
 """Maximum number of running requests that a process lists in its views. Further requests run but are not listed."""
 MAX_QUEUED_REQUESTS = 1_000
-"""Maximum number of finished requests queued for one view. If the queue is full, the oldest one is dropped."""
+"""If the queue of a view is full, the oldest request is dropped."""
 COLLECT_TIMEOUT_SECONDS = 1.0
 """Maximum seconds for the other workers to send their requests. Slower workers are counted as unresponsive."""
 
 
 class LoggedRequest(Struct, frozen=True):
-    """A finished client request, as views show it."""
-
     receipt: Receipt
     is_exchange: bool = True
     """True for an accepted `POST /v1/messages`, which has two log lines. False: a request with one log line."""
 
 
 class RequestSnapshot(Struct):
-    """Recent and running requests of one process, or of all processes. They have no message content."""
-
     finished: list[LoggedRequest] = field(default_factory=list)
     """Finished requests, the latest last."""
     running: list[Receipt] = field(default_factory=list)
@@ -44,8 +36,6 @@ class RequestSnapshot(Struct):
 
 
 class RequestView:
-    """Queue of newly finished requests for one reader."""
-
     def __init__(self) -> None:
         self._waiting: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
         self._changed = asyncio.Event()
@@ -61,7 +51,7 @@ class RequestView:
         self._changed.set()
 
     async def read(self, timeout_seconds: float) -> Sequence[LoggedRequest]:
-        """Return and remove the queued requests. Waits at most `timeout_seconds` for a first one."""
+        """Waits at most `timeout_seconds` for a first one."""
         if not self._changed.is_set():
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -76,7 +66,7 @@ class RequestView:
 
 
 class _Collection:
-    """Requests that other workers send for one snapshot. `missing`: number of workers that have not sent theirs yet."""
+    """`missing`: number of workers that have not sent theirs yet."""
 
     def __init__(self, missing: int) -> None:
         self.missing = missing
@@ -92,21 +82,17 @@ class RequestFeed:
         self._finished: deque[LoggedRequest] = deque(maxlen=MAX_RECENT_REQUESTS)
         self._running: dict[str, Receipt] = {}
         self._running_elsewhere: dict[int, Sequence[Receipt]] = {}
-        """Worker index → running exchanges of that worker, as last sent."""
         self._views: set[RequestView] = set()
         self._collections: list[_Collection] = []
         self.on_finish: Callable[[LoggedRequest], None] | None = None
         """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
         self.watch_peers: Callable[[bool], None] | None = None
-        """Function with which the other workers send their requests for some seconds.
-
-        Argument True: all recent requests first. None: there are no other workers.
+        """Makes the others send their requests for some seconds; True: all recent ones first. None: no other workers.
         """
         self.peer_count = 0
-        """Number of other worker processes."""
 
     def add_running(self, receipt: Receipt) -> None:
-        """Add an exchange that has begun, unless `MAX_RUNNING_REQUESTS` are listed. Its fields may still change."""
+        """Not listed above `MAX_RUNNING_REQUESTS`. Its fields may still change."""
         if len(self._running) < MAX_RUNNING_REQUESTS:
             self._running[receipt.request_id] = receipt
 
@@ -126,16 +112,12 @@ class RequestFeed:
         return list(self._running.values())
 
     def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
-        """Return the requests with API keys masked in texts that clients may have chosen."""
         secrets = tuple(self._secrets())
         finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]
         return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
 
     async def collect_snapshot(self) -> RequestSnapshot:
-        """Return the recent and running requests of all server processes, the latest last.
-
-        The recent requests of a worker that does not answer in `COLLECT_TIMEOUT_SECONDS` are missing.
-        """
+        """The latest last. Workers that do not answer within `COLLECT_TIMEOUT_SECONDS` are missing."""
         own = self.build_own_snapshot()
         if self.watch_peers is None or not self.peer_count:
             return own
@@ -149,7 +131,9 @@ class RequestFeed:
             own.unresponsive_workers = collection.missing
         finally:
             self._collections.remove(collection)
-        own.finished = sorted([*own.finished, *collection.finished], key=_finished_at)
+        own.finished = sorted(
+            [*own.finished, *collection.finished], key=lambda one: one.receipt.started_at + one.receipt.duration_seconds
+        )
         own.running = self.list_running()
         return own
 
@@ -160,10 +144,7 @@ class RequestFeed:
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
-        """Add the requests that another worker has sent: all running ones, and finished ones since the last update.
-
-        If `contains_recent` is True, they are all recent finished requests instead.
-        """
+        """`contains_recent`: all recent finished requests. False: those since the last update."""
         self._running_elsewhere[worker] = snapshot.running
         if not contains_recent:
             for request in snapshot.finished:
@@ -176,7 +157,6 @@ class RequestFeed:
                 collection.complete.set()
 
     def open_view(self) -> RequestView:
-        """Return a queue that receives each request that finishes from now on. Close it with `close_view`."""
         view = RequestView()
         self._views.add(view)
         return view
@@ -201,10 +181,7 @@ class RequestFeed:
 
 
 def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:
-    """Return requests as JSON in one line.
-
-    Characters that JSON cannot contain (lone surrogates from provider headers) become `?`.
-    """
+    """Characters that JSON cannot contain (lone surrogates from provider headers) become `?`."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -212,67 +189,55 @@ def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) 
         return text.encode(errors="replace")
 
 
-def _finished_at(request: LoggedRequest) -> float:
-    return request.receipt.started_at + request.receipt.duration_seconds
-
-
 REFRESH_SECONDS = 1.0
 """Seconds between two checks of the running requests. A live view sends them if they have changed."""
 PING_SECONDS = 10.0
-"""Seconds without an event after which a live view sends an SSE comment, so that both sides detect a broken
-connection."""
+"""After so long without an event, an SSE comment is sent, so that both sides detect a broken connection."""
 MAX_LIVE_SECONDS = 60.0
-"""Maximum seconds of one live response. Clients connect again after the end. The limit exists because some servers wait
-for open responses before they stop."""
+"""Clients connect again after the end. Some servers wait for open responses before they stop."""
 
 
 async def stream_request_events(
     feed: RequestFeed, client_names: Collection[str] | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events of a live view as SSE bytes, for at most `MAX_LIVE_SECONDS`.
+    """SSE bytes, for at most `MAX_LIVE_SECONDS`. `client_names`: only requests of these clients; None: of all."""
 
-    Only requests of the clients in `client_names` are included; None: those of all clients.
-    """
+    def is_shown(receipt: Receipt) -> bool:
+        return client_names is None or receipt.client.name in client_names
+
     view = feed.open_view()
     try:
-        async for data in _encode_view(feed, view, lambda one: client_names is None or one.client.name in client_names):
-            yield data
+        loop = asyncio.get_running_loop()
+        snapshot = await feed.collect_snapshot()
+        snapshot.finished = [request for request in snapshot.finished if is_shown(request.receipt)]
+        snapshot.running = list(filter(is_shown, snapshot.running))
+        yield _event("snapshot", encode_requests(snapshot))
+        known = {request.receipt.request_id for request in snapshot.finished}  # an update may repeat them
+        running, sent_at = _running_key(snapshot.running), loop.time()
+        end = sent_at + MAX_LIVE_SECONDS
+        refresh_at = sent_at + REFRESH_SECONDS
+        while not view.ended and loop.time() < end:
+            requests = await view.read(max(refresh_at - loop.time(), 0.0))
+            events = [
+                _event("request", encode_requests(request))
+                for request in feed.redact(RequestSnapshot(list(requests))).finished
+                if request.receipt.request_id not in known and is_shown(request.receipt)
+            ]
+            if loop.time() >= refresh_at:
+                refresh_at = loop.time() + REFRESH_SECONDS
+                if feed.watch_peers is not None:
+                    feed.watch_peers(False)
+                receipts = list(filter(is_shown, feed.list_running()))
+                if (key := _running_key(receipts)) != running:
+                    running = key
+                    events.append(_event("running", encode_requests(receipts)))
+            if not events and loop.time() - sent_at >= PING_SECONDS:
+                events = [b": ping\n\n"]
+            if events:
+                sent_at = loop.time()
+                yield b"".join(events)
     finally:
         feed.close_view(view)
-
-
-async def _encode_view(
-    feed: RequestFeed, view: RequestView, is_shown: Callable[[Receipt], bool]
-) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    snapshot = await feed.collect_snapshot()
-    snapshot.finished = [request for request in snapshot.finished if is_shown(request.receipt)]
-    snapshot.running = list(filter(is_shown, snapshot.running))
-    yield _event("snapshot", encode_requests(snapshot))
-    known = {request.receipt.request_id for request in snapshot.finished}  # an update may repeat them
-    running, sent_at = _running_key(snapshot.running), loop.time()
-    end = sent_at + MAX_LIVE_SECONDS
-    refresh_at = sent_at + REFRESH_SECONDS
-    while not view.ended and loop.time() < end:
-        requests = await view.read(max(refresh_at - loop.time(), 0.0))
-        events = [
-            _event("request", encode_requests(request))
-            for request in feed.redact(RequestSnapshot(list(requests))).finished
-            if request.receipt.request_id not in known and is_shown(request.receipt)
-        ]
-        if loop.time() >= refresh_at:
-            refresh_at = loop.time() + REFRESH_SECONDS
-            if feed.watch_peers is not None:
-                feed.watch_peers(False)
-            receipts = list(filter(is_shown, feed.list_running()))
-            if (key := _running_key(receipts)) != running:
-                running = key
-                events.append(_event("running", encode_requests(receipts)))
-        if not events and loop.time() - sent_at >= PING_SECONDS:
-            events = [b": ping\n\n"]
-        if events:
-            sent_at = loop.time()
-            yield b"".join(events)
 
 
 def _event(name: str, data: bytes) -> bytes:

@@ -1,8 +1,5 @@
-"""Plugin that exports traces with OpenTelemetry. It needs the extra `otel`, and variables `OTEL_…` enable it.
-
-A span is the record of an operation with its start and end. Each traced client request becomes one span, and each of
-its calls to a provider a child span. Spans have ids, names, counts and times, but no message content. `open_plugin`
-returns the plugin.
+"""Plugin that exports traces with OpenTelemetry. It needs the extra `otel`, and variables `OTEL_…` enable it. A traced
+request becomes one span, and each of its calls to a provider a child span, without message content.
 """
 
 from anthropic_proxy.gateway.settings import Settings, export_to_otel
@@ -10,10 +7,7 @@ from anthropic_proxy.plugins import Plugin
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin that exports traces.
-
-    If the packages of the extra `otel` are missing, the plugin does nothing.
-    """
+    """If the packages of the extra `otel` are missing, the plugin does nothing."""
     try:
         from anthropic_proxy.gateway.telemetry.traces.exporter import TraceExporter  # noqa: PLC0415  # imports the OpenTelemetry SDK
     except ImportError:

@@ -43,22 +43,16 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 SERVICE_NAME = "anthropic-proxy"
-"""Attribute `service.name` of all spans, unless `OTEL_SERVICE_NAME` is set."""
 STOP_SECONDS = 2.0
-"""Maximum seconds to send spans to the collector at the end of the process. Spans not sent by then are lost."""
+"""Spans not sent by then are lost."""
 _EXPORT_LOGGERS = "opentelemetry.exporter"
 _CONNECTION_ERROR = re.compile(r"\[(?:Errno|WinError) -?\d+\] ([^'\")]+)")
 """Pattern of the reason of the operating system in the text of a connection error: `Connection refused`."""
 MIN_SECONDS_BETWEEN_WARNINGS = 60.0
-"""Minimum time between two log lines about the same problem of the SDK."""
 
 
 class TraceExporter:
-    """Exporter of the traces of this process, which implements the interfaces `plugins.Tracer` and `plugins.Observer`.
-
-    The proxy therefore calls `start_trace` at the beginning of a request, and `record` at its end. `names` are the
-    destinations of the traces: `otlp` (a collector), `console`, or both.
-    """
+    """It implements `plugins.Tracer` and `plugins.Observer`. `names`: `otlp` (a collector), `console`, or both."""
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
         self._names = names
@@ -67,33 +61,31 @@ class TraceExporter:
         self._recorder: SpanRecorder | None = None
         self._gateway: Gateway | None = None
         self._settings: Settings | None = None
-        """Settings from which `_secrets` was computed. After a reload, the gateway has other settings."""
+        """Settings of `_secrets`. After a reload, the gateway has other settings."""
         self._secrets: tuple[str, ...] = ()
-        """API keys in `_settings`, which are masked in attributes of spans."""
 
     async def start(self, gateway: Gateway) -> None:
-        """Start the OpenTelemetry SDK with its threads. Problems of the SDK are logged by `gateway`."""
+        """Problems of the SDK are logged by `gateway`."""
         loop, self._gateway = asyncio.get_running_loop(), gateway
 
         def report(text: str) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(gateway.log_warning_once, text)
 
-        _forward_log_records(report)
+        logger = logging.getLogger("opentelemetry")
+        logger.handlers = [_Records(report)]
+        logger.propagate = False
         ids = PresetIds()
-        provider = self._provider = TracerProvider(id_generator=ids, resource=_resource(), shutdown_on_exit=False)
+        own = {"service.name": SERVICE_NAME, "service.version": __version__}
+        resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+        provider = self._provider = TracerProvider(id_generator=ids, resource=resource, shutdown_on_exit=False)
         for name in self._names:
             provider.add_span_processor(BatchSpanProcessor(self._open_exporter(name)))
         tracer = provider.get_tracer("anthropic_proxy", __version__, schema_url=CONVENTIONS_URL)
         self._recorder = SpanRecorder(tracer, ids)
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
-        """Return the trace ids for a new request, and decide by the sampler of the SDK if the request is traced.
-
-        The decision is in the field `flags` of the result.
-
-        `parent` has the trace ids that the client sent. None: the client sent none, so the trace begins here.
-        """
+        """The sampler of the SDK decides if the request is traced (`flags`). `parent` None: the trace begins here."""
         trace_id = new_trace_id() if parent is None else parent.trace_id
         parent_id, state = ("", "") if parent is None else (parent.parent_id, parent.state)
         flags = "00"
@@ -106,19 +98,14 @@ class TraceExporter:
         return TraceContext(trace_id=trace_id, span_id=new_span_id(), parent_id=parent_id, flags=flags, state=state)
 
     async def record(self, receipt: Receipt) -> None:
-        """Build the spans of a finished request, if it is traced. A thread of the SDK sends them."""
+        """A thread of the SDK sends the spans."""
         if self._recorder is not None and receipt.trace is not None and receipt.trace.is_sampled:
-            self._recorder.record_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
-
-    def _find_secrets(self) -> tuple[str, ...]:
-        """Return the API keys in the current settings, which are removed from texts of spans."""
-        if self._gateway is not None and self._gateway.settings is not self._settings:
-            self._settings = self._gateway.settings
-            self._secrets = tuple(self._settings.reveal_all_secrets())
-        return self._secrets
+            if self._gateway is not None and self._gateway.settings is not self._settings:
+                self._settings = self._gateway.settings
+                self._secrets = tuple(self._settings.reveal_all_secrets())
+            self._recorder.record_spans(redact_receipt(receipt, self._secrets), receipt.trace)
 
     async def stop(self) -> None:
-        """Send the remaining spans, for at most `STOP_SECONDS`."""
         if self._provider is None:
             return
         loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -141,12 +128,6 @@ def _open_exporter(name: str) -> SpanExporter:
     return OTLPSpanExporter() if name == "otlp" else ConsoleSpanExporter()
 
 
-def _resource() -> Resource:
-    """Return the attributes of all spans: service name and version, and `OTEL_RESOURCE_ATTRIBUTES`."""
-    own = {"service.name": SERVICE_NAME, "service.version": __version__}
-    return Resource.create({**own, **OTELResourceDetector().detect().attributes})
-
-
 class _Records(logging.Handler):
     """Log handler that reports warnings of the SDK, at most one line per minute for each kind of warning."""
 
@@ -159,28 +140,14 @@ class _Records(logging.Handler):
         now = time.monotonic()
         if now - self._reported_at.get(record.msg, -MIN_SECONDS_BETWEEN_WARNINGS) >= MIN_SECONDS_BETWEEN_WARNINGS:
             self._reported_at[record.msg] = now
-            self._report(_describe(record))
-
-
-def _describe(record: logging.LogRecord) -> str:
-    """Return a log record of the SDK as text for users.
-
-    After a failed export, the text has only the reason and a remedy.
-    """
-    text = record.getMessage()
-    if not record.name.startswith(_EXPORT_LOGGERS):
-        return f"Traces: {text}"
-    cause = _CONNECTION_ERROR.search(text)
-    reason = cause[1] if cause else text
-    remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector."
-    return f"Traces cannot be sent: {reason}. {remedy}"
-
-
-def _forward_log_records(report: Callable[[str], None]) -> None:
-    """Send log records of the SDK to `report` instead of standard error."""
-    logger = logging.getLogger("opentelemetry")
-    logger.handlers = [_Records(report)]
-    logger.propagate = False
+            text = record.getMessage()
+            if not record.name.startswith(_EXPORT_LOGGERS):
+                self._report(f"Traces: {text}")
+                return
+            cause = _CONNECTION_ERROR.search(text)
+            reason = cause[1] if cause else text
+            remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector."
+            self._report(f"Traces cannot be sent: {reason}. {remedy}")
 
 
 # names: conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev
@@ -257,10 +224,7 @@ class SpanRecorder:
 
 
 def build_parent_context(trace: TraceContext) -> Context:
-    """Return the OpenTelemetry context that makes the span of the client the parent of the request's span.
-
-    `trace` has the ids of the trace and of the client's span.
-    """
+    """`trace` has the ids of the trace and of the client's span."""
     parent = SpanContext(
         int(trace.trace_id, 16),
         int(trace.parent_id, 16),
@@ -272,7 +236,6 @@ def build_parent_context(trace: TraceContext) -> Context:
 
 
 def _request_attributes(receipt: Receipt, route: str) -> Attributes:
-    """Return the attributes of the request's span: HTTP, the session, and facts of the proxy."""
     attributes: Attributes = {
         "http.request.method": receipt.method,
         "url.path": receipt.path,
@@ -300,10 +263,7 @@ def _request_attributes(receipt: Receipt, route: str) -> Attributes:
 
 
 def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator[tuple[str, AttributeValue]]":
-    """Yield the attributes of the span of a provider call, as the GenAI conventions define them.
-
-    A call for a model list has neither operation nor model.
-    """
+    """As the GenAI conventions define them. A call for a model list has neither operation nor model."""
     operation = _find_operation(receipt)
     yield "gen_ai.provider.name", PROVIDER_NAMES.get(attempt.provider, attempt.provider)
     if operation:
@@ -330,32 +290,27 @@ def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator
     if is_last and receipt.first_token_seconds is not None:
         yield "gen_ai.response.time_to_first_chunk", receipt.first_token_seconds - attempt.offset_seconds
     if operation == _CHAT and not attempt.error_type:
-        yield from _usage_attributes(attempt)
-
-
-def _usage_attributes(attempt: UpstreamAttempt) -> "Iterator[tuple[str, AttributeValue]]":
-    """Yield the token counts. Unlike in Anthropic's API, `input_tokens` includes cached tokens."""
-    cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
-    yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written
-    yield "gen_ai.usage.output_tokens", attempt.output_tokens
-    if cached:
-        yield "gen_ai.usage.cache_read.input_tokens", cached
-    if written:
-        yield "gen_ai.usage.cache_write.input_tokens", written
-        yield "gen_ai.usage.cache_creation.input_tokens", written  # its name until 1.41, which viewers still expect
-    if attempt.thinking_tokens:
-        yield "gen_ai.usage.reasoning.output_tokens", attempt.thinking_tokens
+        cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
+        yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written  # in Anthropic's API without these
+        yield "gen_ai.usage.output_tokens", attempt.output_tokens
+        if cached:
+            yield "gen_ai.usage.cache_read.input_tokens", cached
+        if written:
+            yield "gen_ai.usage.cache_write.input_tokens", written
+            yield "gen_ai.usage.cache_creation.input_tokens", written  # its name until 1.41, which viewers still expect
+        if attempt.thinking_tokens:
+            yield "gen_ai.usage.reasoning.output_tokens", attempt.thinking_tokens
 
 
 def _find_operation(receipt: Receipt) -> str:
-    """Return the attribute `gen_ai.operation.name` for the provider calls of a request. "": a call of a model list."""
+    """Value of `gen_ai.operation.name`. "": a call of a model list."""
     if receipt.path.endswith("/count_tokens"):
         return _COUNT_TOKENS
     return "" if receipt.path.startswith(_ROUTES[-1]) else _CHAT
 
 
 def _find_route(path: str) -> str:
-    """Return the path pattern of an endpoint of the proxy, for the span. "": an unknown path, or a path of a plugin."""
+    """Path pattern of an endpoint. "": an unknown path, or a path of a plugin."""
     if path in _ROUTES:
         return path
     return f"{_MODEL_ROUTE}{{model_id}}" if path.startswith(_MODEL_ROUTE) else ""

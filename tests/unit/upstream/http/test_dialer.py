@@ -69,38 +69,27 @@ def port() -> Iterator[int]:
         opened.close()
 
 
-@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["127.0.0.3", "127.0.0.1"], ["127.0.0.3", "127.0.0.4", "127.0.0.1"]])
-def test_after_a_refusal_the_next_address_is_tried_at_once(run: Run, port: int, hosts: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "delay_seconds", "tried"),
+    [
+        pytest.param("1", LONG_SECONDS, "1", id="one address"),
+        pytest.param("31", LONG_SECONDS, "31", id="the next one at once after a refusal"),
+        pytest.param("341", LONG_SECONDS, "341", id="after two refusals"),
+        pytest.param("21", 0.01, "21", id="one that does not answer delays the next one only"),
+        pytest.param("12", LONG_SECONDS, "1", id="one that accepts in time is the only one"),
+    ],
+)
+def test_the_first_address_that_accepts_is_connected(
+    run: Run, port: int, hosts: str, delay_seconds: float, tried: str
+) -> None:
     async def main() -> None:
         sockets = Sockets()
+        infos = [info(f"127.0.0.{host}", port) for host in hosts]
         async with asyncio.timeout(WAIT_SECONDS):
-            opened = await connect_first([info(host, port) for host in hosts], sockets.new, delay_seconds=LONG_SECONDS)
+            opened = await connect_first(infos, sockets.new, delay_seconds=delay_seconds)
         assert opened.getpeername() == ("127.0.0.1", port)
-        assert sockets.order == hosts
+        assert sockets.order == [f"127.0.0.{host}" for host in tried]
         await sockets.all_closed_except(opened)
-        opened.close()
-
-    run(main())
-
-
-def test_an_address_that_does_not_answer_delays_the_next_one_only(run: Run, port: int) -> None:
-    async def main() -> None:
-        sockets = Sockets()
-        infos = [info("127.0.0.2", port), info("127.0.0.1", port)]
-        opened = await connect_first(infos, sockets.new, delay_seconds=0.01)
-        assert opened.getpeername() == ("127.0.0.1", port)
-        await sockets.all_closed_except(opened)
-        opened.close()
-
-    run(main())
-
-
-def test_an_address_that_accepts_in_time_is_the_only_one(run: Run, port: int) -> None:
-    async def main() -> None:
-        sockets = Sockets()
-        infos = [info("127.0.0.1", port), info("127.0.0.2", port)]
-        opened = await connect_first(infos, sockets.new, delay_seconds=LONG_SECONDS)
-        assert sockets.order == ["127.0.0.1"]
         opened.close()
 
     run(main())
