@@ -48,8 +48,6 @@ def fold(
 
 
 class Fold:
-    """Combines the deltas of one reply into a message, as they arrive."""
-
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
         self._content: list[Raw] = []

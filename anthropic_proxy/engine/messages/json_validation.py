@@ -8,7 +8,7 @@ Keywords that the library checks in more than linear time are replaced, and patt
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -102,22 +102,6 @@ def _describe(error: ValidationError) -> str:
     return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
 
 
-def _find_closest(errors: Iterable[ValidationError]) -> ValidationError | None:
-    """Return the error that `best_match` of the library would select among `errors`.
-
-    None: no error is better than the others.
-    """
-    first: tuple[Any, ValidationError] | None = None
-    is_tied = False
-    for error in errors:
-        key = relevance(error)
-        if first is None or key < first[0]:
-            first, is_tied = (key, error), False
-        elif key == first[0]:
-            is_tied = True
-    return None if first is None or is_tied else first[1]
-
-
 def _build_class(own: dict[str, _Keyword]) -> Any:
     """Return a validator class of `jsonschema` that counts its steps in a `WorkBudget`.
 
@@ -176,7 +160,6 @@ def _check_any(validator: Any, alternatives: Any, value: Any, _schema: Any) -> I
 
 
 def _check_one(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check the keyword `oneOf`. If no alternative matches, yield only the error of the alternative that fits best."""
     fitting, closest = _try_alternatives(validator, alternatives, value)
     if fitting is None:
         yield _unmatched(value, closest)
@@ -201,8 +184,16 @@ def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tu
                 fitting.append(index)
                 return
 
-    closest = _find_closest(errors())
-    return (fitting[0], None) if fitting else (None, closest)
+    # the error that `best_match` of the library would select, if it is better than all others
+    first: tuple[Any, ValidationError] | None = None
+    is_tied = False
+    for error in errors():
+        key = relevance(error)
+        if first is None or key < first[0]:
+            first, is_tied = (key, error), False
+        elif key == first[0]:
+            is_tied = True
+    return (fitting[0], None) if fitting else (None, None if first is None or is_tied else first[1])
 
 
 def _unmatched(value: Any, closest: ValidationError | None) -> ValidationError:

@@ -31,7 +31,7 @@ ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives
 
 
 class WorkLimitExceeded(InvalidRequest):
-    """Error 400: the JSON Schemas of a client request cause too much work."""
+    pass
 
 
 class WorkPostponed(Exception):
@@ -42,8 +42,6 @@ class WorkPostponed(Exception):
 
 
 class CountedWork(NamedTuple):
-    """Amount of work on JSON Schemas: steps (visits to schemas) and nodes (written keys and values)."""
-
     steps: int = 0
     nodes: int = 0
 
@@ -115,11 +113,9 @@ class WorkBudget:
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
     def count_decoding_steps(self, text: Sized) -> None:
-        """Count the steps of decoding a JSON text, before it is decoded."""
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_allowed_depth(self, depth: int) -> None:
-        """Raise `WorkLimitExceeded` if `depth`, the nesting of a schema, is above `max_depth`."""
         if depth > self.max_depth:
             raise self._exceeded(self._too_deep())
 
@@ -147,7 +143,6 @@ class WorkBudget:
             self.field = before
 
     def tool_schema_path(self, upstream_name: str) -> str:
-        """Return the path of a tool's schema in the client request, for error messages."""
         return f"tools.{self.client_tool_name(upstream_name)}.input_schema"
 
     def client_tool_name(self, upstream_name: str) -> str:

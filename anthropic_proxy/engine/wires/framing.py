@@ -22,7 +22,6 @@ class _Lines:
     __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
 
     def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        """`limit`: the maximum size of a frame in bytes."""
         self._limit = limit
         self._pieces: list[bytes] = []
         self._held = 0
@@ -118,7 +117,6 @@ class NDJSONReader(_Lines):
         return frames
 
     def finish(self) -> list[bytes]:
-        """Return the last line if the body ended without a line end. Empty list: no unfinished line."""
         return self.feed(b"\n") if self._pieces else []
 
 
@@ -170,7 +168,6 @@ class EventSplitter:
         return pending
 
     def peek_pending(self) -> bytes:
-        """Return the bytes of the unfinished event and keep them. b"": none."""
         return b"".join(self._pieces)
 
 

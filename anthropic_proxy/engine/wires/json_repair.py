@@ -23,7 +23,6 @@ _FIRST_HALF = re.compile(
 _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
 """Pattern of the start of a JSON string that begins with the second half of a split character."""
 _MAX_DIGITS = 20
-"""Maximum number of digits of a token count that a provider sends as a string. A longer one is ignored."""
 
 
 class FrameRepair:

@@ -111,7 +111,6 @@ def build_fields_decoder(names: Iterable[str]) -> Callable[[Raw | bytes], dict[s
 
 
 def decode_string(raw: Raw) -> str | None:
-    """Return the value of a JSON string. None: the JSON value has another type."""
     return _decode_string(raw) if is_string_or_absent(raw) else None
 
 
@@ -157,14 +156,12 @@ def is_raw_too_deep(tree: Raw) -> bool:
 
 
 def find_schema_size_error(schema: Sized) -> str:
-    """Return the error message for a JSON Schema above `MAX_SCHEMA_BYTES`. "": the size is allowed."""
     if len(schema) <= MAX_SCHEMA_BYTES:
         return ""
     return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed"
 
 
 def find_schema_error(schema: bytes) -> str:
-    """Return the error message for a JSON Schema that cannot be used. "": the schema is valid, or empty."""
     if large := find_schema_size_error(schema):
         return large
     if is_json_text_too_deep(schema):

@@ -51,9 +51,7 @@ class ToolOffer(Struct):
     tools: list[Tool]
     """Functions, and server tools that the provider runs, in the order of the request, without aliases."""
     proxy_tools: Mapping[str, ProxyTool]
-    """Tool name in the reply → server tool that the proxy runs."""
     dropped: list[Tool]
-    """Server tools that neither the provider nor the proxy runs."""
     deferred: list[Tool] = []
     """All deferred tools of the client, found by a tool search or not."""
 
@@ -69,7 +67,6 @@ def server_tool_kind(tool: Tool) -> ServerToolKind:
 
 
 def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
-    """Return the kinds of the server tools in a list of tools. Other tools add no kind."""
     if are_client_tools(tools):
         return _NOTHING
     return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})
@@ -241,7 +238,6 @@ def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyToo
 
 
 def find_pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls of proxy tools without a result at the end of the last message, in order."""
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []

@@ -27,21 +27,14 @@ class RepeatedKeyError(ValueError):
 
 
 class JsonSpan(Struct, frozen=True):
-    """Position of an object member or a list element, as byte offsets from the start of the text."""
-
     start: int
-    """Offset of the first byte of the member (its key) or of the list element."""
     value: int
-    """Offset of the first byte of the value."""
     end: int
-    """Offset after the last byte of the value."""
     key: str = ""
     """Key of the object member. "": a list element."""
 
 
 class Edit(Struct, frozen=True):
-    """Replacement of the bytes from offset `start` to `end` by `text`."""
-
     start: int
     end: int
     text: bytes = b""
@@ -118,7 +111,6 @@ def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list
 
 
 def apply_edits(text: bytes, edits: Sequence[Edit]) -> bytes:
-    """Return the text with the edits applied. Edits may not overlap."""
     if not edits:
         return text
     view = memoryview(text)

@@ -40,13 +40,10 @@ _FIELDS_WITH_MESSAGES = ("message", "detail", "msg", "error", "metadata", "raw",
 """Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
 status may contain the request."""
 _EXCERPT_CHARACTERS = 200
-"""Maximum number of characters of `UpstreamFault.excerpt`."""
 _MESSAGE_CHARACTERS = 4_000
 """Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
 _MAX_CODE_CHARACTERS = 128
-"""Maximum length of a code or parameter name. A longer one is cut; known providers use at most 60 characters."""
 _MAX_ENTRIES = 32
-"""Maximum number of entries that are read of each list in an error body, such as validation errors."""
 
 
 class UpstreamFault(Struct, frozen=True, kw_only=True):
@@ -57,7 +54,6 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     message: str = ""
     """The provider's error message. "": the body contains no message."""
     codes: frozenset[str] = frozenset()
-    """Values of `code`, `type`, `status` and `reason` in the error body, in the provider's spelling."""
     parameter: str | None = None
     """Name or path of the request parameter that the provider rejects, in the provider's spelling. None: not named."""
     retry_after: float | None = None
@@ -124,7 +120,13 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
             is_permanent=_stays(headers),
             is_unreadable_output=True,
         )
-    nested = _nested_in(error)
+    # the errors of other servers that a gateway puts into a field or into the message
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    found = [error.get("innererror"), _message_value(error)]
+    found += [_decode_object(text) for text in (raw, error.get("message")) if isinstance(text, str) and "{" in text]
+    objects = [one for one in found if isinstance(one, dict)]
+    nested = objects + [inner for one in objects if isinstance(inner := one.get("error"), dict)]
     named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
     message = _text_of(error, nested)
     if named is not None and " " in named.strip():  # Xiaomi sends the reason in `param` (2026-05)
@@ -168,16 +170,6 @@ def _find_unreadable_output(error: dict[str, Any], status: int | None) -> str | 
             if not names_parameter and all(_status(code) is not None for code in _codes_of(value)):
                 values += [value.get(field) for field in _FIELDS_WITH_MESSAGES]
     return None
-
-
-def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the errors of other servers that a gateway's error contains, in a field or in the message text."""
-    metadata = error.get("metadata")
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    found = [error.get("innererror"), _message_value(error)]
-    found += [_decode_object(text) for text in (raw, error.get("message")) if isinstance(text, str) and "{" in text]
-    objects = [one for one in found if isinstance(one, dict)]
-    return objects + [inner for one in objects if isinstance(inner := one.get("error"), dict)]
 
 
 def _decode_object(text: str) -> Any:
@@ -326,7 +318,6 @@ def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> 
 
 
 def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> float | None:
-    """Return the delay of the first source that states one."""
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     if (after := headers.get("retry-after")) is not None:

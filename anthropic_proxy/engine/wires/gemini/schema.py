@@ -35,7 +35,6 @@ _OPENAPI_KEYWORDS = frozenset(
         *("minProperties", "maxProperties"),
     )
 )
-"""Keywords that the message `Schema` in `parameters` supports."""
 _REWRITTEN_KEYWORDS = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
 """Keywords that the encoder replaces by others if the request field does not support them."""
 _DROPPED_KEYWORDS = frozenset(
@@ -82,7 +81,6 @@ def find_unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bo
 
 
 def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
-    """Yield a schema and all its subschemas, in no particular order."""
     open_schemas = [schema]
     while open_schemas:
         one = open_schemas.pop()
@@ -122,8 +120,6 @@ def _cannot_refer(schema: Schema) -> bool:
 
 
 class _Reduction:
-    """Reduction of one schema to the keywords that `parametersJsonSchema` accepts."""
-
     def __init__(self, budget: WorkBudget) -> None:
         self._budget = budget
         self._index = EqualityIndex(budget)
@@ -173,7 +169,6 @@ class _Reduction:
 # Google's OpenAPI subset
 
 _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
-"""Values of the keyword `format` that Gemini accepts. Gemini rejects a schema with any other value."""
 _AROUND = ("type", "properties", "required", "items")
 """Keywords that are copied from a schema into each alternative of its `anyOf`."""
 _OF_TYPE = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object": ("properties", "required")}
@@ -200,17 +195,13 @@ class _Lowering:
         """`id()` of a schema → the schema and its converted form. The schema is kept so that its id is not reused."""
 
     def lower(self, schema: Any, depth: int) -> Schema:
-        """Return a schema as Gemini's `Schema`. A value that is no object counts as the empty schema."""
         self._budget.require_allowed_depth(depth)
         if not isinstance(schema, dict):
             schema = {}
-        known = self._lowered.get(id(schema))
-        if known is None:
-            self._budget.count_steps(1 + len(schema))
-            known = self._lowered[id(schema)] = schema, self._lower_new(schema, depth)
-        return known[1]
-
-    def _lower_new(self, schema: Schema, depth: int) -> Schema:
+        if (known := self._lowered.get(id(schema))) is not None:
+            return known[1]
+        self._budget.count_steps(1 + len(schema))
+        given = schema
         words: list[str] = []
         schema = self._complete_alternatives(_simplify(schema, self._index), words)
         lowered, moved = self._lower_types(schema, depth)
@@ -245,7 +236,9 @@ class _Lowering:
         if "enum" in lowered and not is_text:
             # rejected for other types, and text would change the argument's type
             words += _describe("one of", lowered.pop("enum"))
-        return _filter_required_and_add_texts(lowered, words)
+        lowered = _filter_required_and_add_texts(lowered, words)
+        self._lowered[id(given)] = given, lowered
+        return lowered
 
     def _complete_alternatives(self, schema: Schema, words: list[str]) -> Schema:
         """Copy a schema's own keywords into the alternatives of its `anyOf`, and return the changed schema.

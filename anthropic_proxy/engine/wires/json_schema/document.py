@@ -11,7 +11,6 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget
 
 Schema = dict[str, Any]
-"""A JSON Schema, decoded to a dictionary."""
 
 SCHEMA_MAP_KEYWORDS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 """Keywords with a mapping from names to schemas as value."""
@@ -53,8 +52,6 @@ _MISSING = object()
 
 
 class SchemaDocument:
-    """One decoded JSON Schema, in which the targets of its local references can be found."""
-
     def __init__(self, root: Schema, budget: WorkBudget) -> None:
         self.root = root
         self.budget = budget

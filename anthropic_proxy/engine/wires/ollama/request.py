@@ -39,7 +39,6 @@ _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     tools = encode_tools(
@@ -122,8 +121,6 @@ class _ChatMessage(Struct, kw_only=True, gc=False):
 
 
 class _Messages(MessageEncoder):
-    """The messages of one client request. An image is sent as a base64 string."""
-
     sends_reminders = True
     mentions_image_urls = True
 

@@ -68,10 +68,6 @@ def decode_error_object(error: Any) -> UpstreamFault:
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client that corresponds to `fault`, the provider's decoded error.
-
-    If the server rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`.
-    """
     refused = "invalid_encrypted_content" in fault.codes or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
         fault = structs.replace(fault, status=400, parameter=REASONING_PARAMETER)
@@ -110,7 +106,6 @@ _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if error.parameter == REASONING_PARAMETER:
@@ -130,5 +125,4 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
     return apply_drop_or_effort(dialect, name, _DROPS)

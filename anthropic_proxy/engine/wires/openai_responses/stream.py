@@ -130,7 +130,6 @@ class ResponsesDecoder(Decoder):
         self._refusal = ""
         self._stopped = False
         self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` raises after all deltas, because the last event also has the token counts."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         if frame == b"[DONE]":
@@ -257,9 +256,28 @@ class ResponsesDecoder(Decoder):
         state.complete = True
         self._complete_items += 1
         if item.type == "reasoning":
-            self._end_thinking(state, item, deltas)
+            if state.latest_part is None:
+                kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
+                for index, part in enumerate(parts or ()):
+                    if part.text:
+                        self._think(part.text, (kind, index), state, deltas)
+            carry = build_reasoning_state(item, state)
+            if carry.encrypted or state.latest_part is not None:
+                self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
         elif item.type == "message":
-            self._end_message(state, item, deltas)
+            parts = item.content or []
+            if state.text_streamed:
+                deltas += self._search.decode_remaining_citations(parts, state.citation_count)
+            else:
+                for part in parts:
+                    if part.type == "refusal":
+                        self._refusal += part.refusal or ""
+                    for piece in self._search.split_at_citations(part):
+                        if isinstance(piece, Text):
+                            self._emit_text(piece.text, state, deltas)
+                        else:
+                            self._put([piece], deltas)
+            deltas += self._search.release_buffered_deltas()
         elif item.type in _CALLS:
             (state.tool_call or self._begin_call(state, item, deltas)).end_call(item, deltas)
         elif item.type == "web_search_call":
@@ -271,31 +289,6 @@ class ResponsesDecoder(Decoder):
         elif item.type == "image_generation_call" and item.result:  # the Messages API has no block for an image
             words = describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
             self._emit_text(words, state, deltas)
-
-    def _end_thinking(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        if state.latest_part is None:
-            kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
-            for index, part in enumerate(parts or ()):
-                if part.text:
-                    self._think(part.text, (kind, index), state, deltas)
-        carry = build_reasoning_state(item, state)
-        if carry.encrypted or state.latest_part is not None:
-            self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
-
-    def _end_message(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        parts = item.content or []
-        if state.text_streamed:
-            deltas += self._search.decode_remaining_citations(parts, state.citation_count)
-        else:
-            for part in parts:
-                if part.type == "refusal":
-                    self._refusal += part.refusal or ""
-                for piece in self._search.split_at_citations(part):
-                    if isinstance(piece, Text):
-                        self._emit_text(piece.text, state, deltas)
-                    else:
-                        self._put([piece], deltas)
-        deltas += self._search.release_buffered_deltas()
 
     def _emit_text(self, text: str, state: OutputItemState, deltas: list[Delta]) -> None:
         if self._spoken != self._last:
@@ -616,7 +609,6 @@ class ToolCallItemDecoder:
         self._written = fragment
 
     def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        """Append the arguments, unless fragments of them came before."""
         if not self._written:
             self.add_arguments_fragment(arguments, deltas)
 
@@ -659,7 +651,6 @@ class ToolCallContext:
         self._wrappers: frozenset[str] | None = None
 
     def new_call_key(self) -> int:
-        """Return a new key, which links the deltas of one tool call."""
         self._count += 1
         return self._count - 1
 
@@ -681,7 +672,6 @@ class ToolCallContext:
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        """Return the delta that starts a call, with the client's tool name and an id for the client."""
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
@@ -713,14 +703,12 @@ class ToolCallContext:
 # 2026-08).
 _PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
 SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
-"""Types of output items that this module decodes."""
 
 
 class _Output(Struct):
     """Output of a program that the provider ran: printed text, or the URL of an image."""
 
     type: str = ""
-    """Type of the output: `logs` or `image`."""
     logs: str | None = None
     url: str | None = None
 
@@ -1021,7 +1009,6 @@ class WebSearchDecoder:
             self._titles[url] = _title_of(mark)
 
     def _cited(self, mark: _Mark, text: str) -> list[Citation]:
-        """Return the citation of a passage as a list. Empty list: the page is on a blocked domain."""
         self._learn(mark)
         url = _plain(mark.url or "")
         passage = text[mark.start_index : mark.end_index]

@@ -171,5 +171,4 @@ def _read_token(kind: str, value: str, *, names: bool) -> _Token | None:
 
 
 def _as_json(escape: re.Match[str]) -> str:
-    r"""Return an escape in JSON form: `\'` becomes `'`, and a bare double quote becomes `\"`."""
     return {"\\'": "'", '"': '\\"'}.get(escape.group(), escape.group())

@@ -20,17 +20,8 @@ from anthropic_proxy.engine.wires.tool_call_repair.offered_tools import OfferedT
 
 ToolCallFormat = Literal[
     "hermes",
-    "functions",
-    "function_json",
-    "keys",
-    "python_tag",
-    "listed",
-    "section",
-    "barred",
-    "tool_code",
-    "channel",
-    "invoke",
-    "bare_json",
+    *("hermes", "functions", "function_json", "keys", "python_tag", "listed", "section", "barred", "tool_code"),
+    *("channel", "invoke", "bare_json", "bare_python"),
     "bare_python",
 ]
 """Names of the text formats. The docstring of each reader function shows the format and its source. `bare_json` and
@@ -411,7 +402,9 @@ def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
     if len(text) > _MAX_CHARACTERS:
         return None
     try:
-        _ignore_warnings()
+        # `catch_warnings` would restore outdated filters if another thread also uses it
+        if list(warnings.filters[:1]) != [_FILTER]:
+            warnings.filterwarnings("ignore", module=_FILE_NAME)  # moves the filter to the front
         tree = ast.parse(text.strip(), filename=_FILE_NAME)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
@@ -426,13 +419,6 @@ def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
                 return None
             calls.append(call)
     return calls or None
-
-
-def _ignore_warnings() -> None:
-    """Ignore warnings about a reply text, such as those about a backslash without a valid escape."""
-    # `catch_warnings` would restore outdated filters if another thread also uses it
-    if list(warnings.filters[:1]) != [_FILTER]:
-        warnings.filterwarnings("ignore", module=_FILE_NAME)  # moves the filter to the front
 
 
 def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:
