@@ -11,10 +11,10 @@ from tests.support.sessions import SessionStep, session_steps
 
 TURNS = 30
 WORK = (
-    "messages/models/tools.py: _read_list",
-    "messages/models/tools.py: _load",
-    "wire/json_schema/",
-    "wire/ollama/tools.py: encode_parameters",
+    "engine/messages/models/tools.py: _read_list",
+    "engine/messages/models/tools.py: _load",
+    "engine/wires/json_schema/",
+    "engine/wires/ollama/tools.py: encode_parameters",
 )
 """The places that read lists of tools and definitions, and that encode schemas."""
 STEPS = list({step.wire: step for step in session_steps() if step.wire != "anthropic"}.values())
