@@ -110,10 +110,7 @@ MAX_COUNT = 2**53 - 1
 
 
 def merge_stops(before: Stop | None, new: Stop) -> Stop:
-    """Return the `Stop` that counts: the first one that is not `end_turn`.
-
-    Old models of Gemini end each frame with `STOP` before they report `RECITATION` (recorded).
-    """
+    """Return the first `Stop` that is not `end_turn`. Old Gemini models send `STOP` in each frame (recorded)."""
     return new if before is None or before.reason == "end_turn" else before
 
 

@@ -143,8 +143,5 @@ def block_events(index: int, raw: Raw) -> list[Event]:
 
 
 def replace_surrogates(text: str) -> str:
-    """Return a text that UTF-8 can encode: each lone surrogate is replaced by U+FFFD.
-
-    Lone surrogates occur if the upstream splits a surrogate pair between two fragments.
-    """
+    """Return a text that UTF-8 can encode: a surrogate pair may be split between two fragments."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -73,7 +73,13 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     refusal = ""
     try:
         error = max(validator.iter_errors(value), key=relevance, default=None)
-        return "" if error is None else _describe(error)
+        if error is None:
+            return ""
+        path = list(error.path)
+        while isinstance(error, _Unmatched) and error.closest is not None:
+            error = error.closest
+            path += error.path
+        return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
     except WorkLimitExceeded as exceeded:
         refusal = exceeded.message
     except RecursionError:
@@ -94,19 +100,8 @@ class _Unmatched(ValidationError):
     is kept, because the errors of all alternatives multiply with nesting."""
 
 
-def _describe(error: ValidationError) -> str:
-    path = list(error.path)
-    while isinstance(error, _Unmatched) and error.closest is not None:
-        error = error.closest
-        path += error.path
-    return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
-
-
 def _build_class(own: dict[str, _Keyword]) -> Any:
-    """Return a validator class of `jsonschema` that counts its steps in a `WorkBudget`.
-
-    `own`: keyword of JSON Schema → function that checks this keyword in place of the library's function.
-    """
+    """Return a validator class that counts its steps. `own`: keyword → function in place of the library's."""
     keywords = {**Draft202012Validator.VALIDATORS, **own}
     counted = {name: _counted(name, check) for name, check in keywords.items()}
     ours: Any = validators.extend(Draft202012Validator, counted)  # type: ignore[no-untyped-call]

@@ -100,10 +100,7 @@ class WorkBudget:
             raise WorkPostponed
 
     def count_nodes(self, nodes: int) -> None:
-        """Count nodes (written keys and values) before they are written. Every 4 nodes also count as a step.
-
-        Raises the same errors as `count_steps`.
-        """
+        """Count nodes (written keys and values) before they are written. Every 4 nodes also count as a step."""
         self._nodes += nodes
         if self._nodes > self.max_nodes:
             raise self._exceeded(
@@ -159,10 +156,7 @@ class WorkBudget:
 
 
 def count_json_nodes(value: Any) -> int:
-    """Return the number of nodes (keys and values) of a decoded JSON value.
-
-    An object that occurs several times counts each time.
-    """
+    """Return the number of keys and values. An object that occurs several times counts each time."""
     # by identity, so that the time is linear in the number of different objects
     counts: dict[int, int] = {}
     open_values = [value]

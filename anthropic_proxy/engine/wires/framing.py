@@ -67,10 +67,7 @@ class SSEReader(_Lines):
         self._values: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Add bytes of the body and return the data of each event that is now complete.
-
-        Raises `UpstreamProtocolError` if an event exceeds the maximum size.
-        """
+        """Return the data of each event that is now complete. Raises `UpstreamProtocolError` above the maximum size."""
         values = self._values
         start = data.find(b"\n") + 1 if data[:6] == b"event:" else 0
         if data[start : start + 6] == b"data: " and not (values or self._pieces or self._after_cr):
@@ -105,10 +102,7 @@ class NDJSONReader(_Lines):
     __slots__ = ()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Add bytes of the body and return each line that is now complete, without its line end.
-
-        Raises `UpstreamProtocolError` if a line exceeds the maximum size.
-        """
+        """Return each line that is now complete. Raises `UpstreamProtocolError` above the maximum size."""
         frames = [line for line in self._split(data) if line]
         if frames or not self._pieces:
             self._held = 0

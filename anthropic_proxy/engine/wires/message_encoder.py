@@ -169,10 +169,7 @@ class MessageEncoder(ABC):
         self._flush_late_texts()
 
     def _encode_structured_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
-        """Append a tool result that is an error or has a list as content.
-
-        Images and documents that a result may not contain are added to `parts`, the content of the user message.
-        """
+        """Images and documents that a result may not contain are added to `parts`, the user message."""
         blocks: list[Any] = [inner for inner in decode_nested_content(block.content) if type(inner) in _USER_CONTENT]
         content = [inner.text if type(inner) is TextBlock else self._encode_media(inner) for inner in blocks]
         media = [part for part in content if type(part) is not Raw]
@@ -216,10 +213,7 @@ def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[
 
 
 def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | None:
-    """Return the system prompt of a client request as one JSON string. None: there is no text.
-
-    `extra_text`: plain text to add at its end.
-    """
+    """Return the system prompt as one JSON string, with `extra_text` at its end. None: there is no text."""
     texts = [block.text for block in request.system]
     if extra_text:
         texts.append(json_string(extra_text))

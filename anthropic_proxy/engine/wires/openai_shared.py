@@ -55,10 +55,7 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 def add_tools(
     body: dict[str, Any], definitions: list[Any], tool_choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
 ) -> None:
-    """Add the tools to `body`: the fields `tools`, `tool_choice` and `parallel_tool_calls`.
-
-    An empty list of `definitions` adds no field.
-    """
+    """Add `tools`, `tool_choice` and `parallel_tool_calls`. Empty `definitions` add no field."""
     if not definitions:
         return
     body["tools"] = definitions
@@ -221,10 +218,7 @@ def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> A
 
 
 def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that replaces the rejected effort `none` by the lowest level of reasoning.
-
-    Some models always reason, and therefore reject `none`.
-    """
+    """Replace the rejected effort `none` by the lowest level: some models always reason."""
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
         return None

@@ -48,10 +48,7 @@ MEDIA_MOVED = FidelityNote(
 
 @functools.lru_cache(maxsize=64)
 def media_as_text_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
-    """Return the note for an image or document that was replaced by a text.
-
-    `kind` is `image` or `document`.
-    """
+    """`kind`: `image` or `document`."""
     # The note contains no title or URL, because notes must not contain content.
     what = f"{kind}s by URL" if has_url else f"{kind}s of type {media_type or 'unknown'}"
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")

@@ -64,20 +64,14 @@ _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) 
 
 
 def decode_nested_content(content: Raw) -> list[Block]:
-    """Decode the `content` of a tool result or a search result into blocks. Raises `InvalidRequest`.
-
-    Content that is null or absent gives no block.
-    """
+    """Decode the `content` of a tool result or a search result. Raises `InvalidRequest`."""
     if is_string_or_absent(content):
         return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
     return decode_blocks(content, "content") if memoryview(content)[0] != _NULL else []
 
 
 def decode_blocks(content: Raw, path: str) -> list[Block]:
-    """Decode a JSON list of content blocks. Raises `InvalidRequest`.
-
-    `path`: path of the list in the request body.
-    """
+    """Decode a JSON list of content blocks. Raises `InvalidRequest`. `path`: path of the list in the body."""
     try:
         blocks = _decode_blocks(content)
     except RecursionError:

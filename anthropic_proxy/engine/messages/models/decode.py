@@ -182,10 +182,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
-    """Return only `model` and `stream` of an invalid client request body, with `error` as its `decode_error`.
-
-    Raises `error` if these fields are invalid too.
-    """
+    """Return only `model` and `stream` of an invalid body. Raises `error` if these are invalid too."""
     try:
         read = _decode_envelope(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -228,11 +225,7 @@ _NO_SERVER = McpServer()
 
 
 def _decode_mcp_servers(raw: Raw) -> list[McpServer]:
-    """Return the MCP servers of a client request.
-
-    A server of a wrong type raises no error: it has the name "" and the URL "". A field that is no list is one such
-    server.
-    """
+    """Return the MCP servers. One of a wrong type, or a field that is no list, has the name "" and the URL ""."""
     if has_too_many_members(bytes(raw)):
         return [_NO_SERVER]
     try:

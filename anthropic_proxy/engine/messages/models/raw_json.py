@@ -132,10 +132,7 @@ def missing_field_error(path: str) -> InvalidRequest:
 
 
 def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
-    """Return the error to send for an exception of the JSON library.
-
-    `raw`: the JSON value that was decoded. `path`: path of this value in the request body.
-    """
+    """Return the error to send for an exception of the JSON library. `path`: path of `raw` in the body."""
     match = _PLACED.fullmatch(str(error))
     what, place = (match["what"], match["place"] or "") if match else (str(error), "")
     steps = [name or index for name, index in _STEP.findall(place)]

@@ -70,10 +70,7 @@ def _is_data_url(url: str) -> bool:
 
 
 def _decode_data_url(url: str) -> tuple[str, str] | None:
-    """Return the media type and the base64 data of a `data:` URL (RFC 2397).
-
-    None: another URL, a URL without a comma, or one with too many invalid escapes.
-    """
+    """Return media type and base64 data (RFC 2397). None: no valid `data:` URL, or too many invalid escapes."""
     # no regular expression: its time for a URL without a comma would grow with the square of the length
     head, comma, data = url[len(_DATA_SCHEME) :].partition(",")
     if not comma or not _is_data_url(url):

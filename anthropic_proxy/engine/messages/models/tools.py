@@ -198,10 +198,7 @@ def decode_toolset(tool: Tool) -> Toolset:
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each enabled MCP server of the request that has no toolset in `tools`.
-
-    Clients of an older beta list their MCP servers in `mcp_servers`, but send no toolsets.
-    """
+    """Return a toolset for each enabled MCP server without one: older clients list servers, but no toolsets."""
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     toolsets = []
     for server in request.mcp_servers:

@@ -50,10 +50,7 @@ def new_text_block(text: str) -> TextBlock:
 
 
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
-    """Return the content blocks to send to the provider in place of one block of the client.
-
-    A block that providers reject becomes text, or is dropped.
-    """
+    """Return the blocks to send in place of one block. A block that providers reject becomes text, or is dropped."""
     if isinstance(block, TextBlock):
         return (block,) if len(block.text) > EMPTY_STRING_LENGTH else ()
     if isinstance(block, ToolResultBlock):
@@ -210,10 +207,7 @@ _MAX_KIND_LENGTH = 64
 
 
 def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
-    """Yield a note for each content block that cannot be sent unchanged in a message of `role`.
-
-    The role `result` stands for the content of a tool result.
-    """
+    """Yield a note for each block that cannot be sent unchanged. `role`: of the message, or `result`."""
     for block in blocks:
         kind = type(block)
         if isinstance(block, ToolResultBlock):

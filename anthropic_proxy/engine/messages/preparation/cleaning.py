@@ -106,10 +106,7 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
 
 
 def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[Message]:
-    """Return the messages with only the content that providers' encoders (wires) accept.
-
-    Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video.
-    """
+    """Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video."""
     cleaned = Transcript()
     for place, message in enumerate(messages):
         role, content = message.role, message.content

@@ -276,7 +276,17 @@ def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message
     called: set[str] = set()
     for block in content:
         if isinstance(block, ServerResult) and block.tool_use_id in called:
-            results.append(_as_result(block))
+            found = msgspec.json.decode(block.content) if len(block.content) else None
+            failed = isinstance(found, dict) and "error_code" in found
+            if isinstance(found, dict) and isinstance(fetched := found.get("content"), dict):  # may be a PDF
+                # the note on citations belongs to the tool
+                document = {name: value for name, value in fetched.items() if name != "citations"}
+                shown: object = [{"type": "text", "text": str(found.get("url", ""))}, document]
+            else:
+                shown = result_as_text(block)
+            results.append(
+                ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(shown)), True if failed else None)
+            )
             continue
         if results:
             steps += [Message("assistant", blocks), Message("user", results)]
@@ -288,15 +298,3 @@ def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message
             blocks.append(block)
     steps.append(Message("assistant", blocks))
     return [*steps, Message("user", results)] if results else steps
-
-
-def _as_result(block: ServerResult) -> ToolResultBlock:
-    content = msgspec.json.decode(block.content) if len(block.content) else None
-    failed = isinstance(content, dict) and "error_code" in content
-    if isinstance(content, dict) and isinstance(fetched := content.get("content"), dict):  # may be a PDF
-        # the note on citations belongs to the tool
-        document = {name: value for name, value in fetched.items() if name != "citations"}
-        shown: object = [{"type": "text", "text": str(content.get("url", ""))}, document]
-    else:
-        shown = result_as_text(block)
-    return ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(shown)), True if failed else None)

@@ -66,10 +66,7 @@ def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[J
 
 
 def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
-    """Return the position of each element of the JSON list in `text[offset:end]`.
-
-    Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list of too many elements.
-    """
+    """Return the elements of the JSON list in `text[offset:end]`. Raises like `find_members`."""
     view = memoryview(text)[offset:end]
     require_bounded_members(text[offset:end], counts_nested=False)
     found: list[JsonSpan] = []

@@ -155,10 +155,7 @@ def _find_reminder_edits(body: bytes) -> list[Edit]:
 
 
 def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
-    """Return consecutive user messages, with the system messages among them as text after the tool results.
-
-    The API rejects a turn of the user in which text precedes a tool result.
-    """
+    """Move system messages of one turn behind its tool results, which the API requires to come first."""
     contents = [_read_blocks(message.get("content", _NO_CONTENT)) for message in turn]
     result_counts = [_count_up_to_last_result(blocks) for blocks in contents]
     last = max((place for place, count in enumerate(result_counts) if count), default=0)

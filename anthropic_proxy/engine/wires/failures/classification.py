@@ -181,10 +181,7 @@ def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
 
 
 def _is_retryable(row: _Row, fault: UpstreamFault) -> bool:
-    """Return True if the proxy may retry after this error. The error is temporary, and its retry delay is short.
-
-    The status 429 requires a retry delay from the provider.
-    """
+    """Return True if the error is temporary, and its retry delay short. Status 429 requires a stated delay."""
     if fault.is_permanent or row.should_retry is False:
         return False
     if fault.retry_after is not None and fault.retry_after > MAX_PROXY_RETRY_DELAY_SECONDS:

@@ -308,10 +308,7 @@ class _Contents:
         return ""
 
     def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
-        """Return the text of a tool result that has a list of blocks.
-
-        Images to send in the result are appended to `inline`, images to send after the result to `beside`.
-        """
+        """Return the text of a result with a list of blocks. Its images go to `inline`, or `beside` the result."""
         texts: list[Raw] = []
         for inner in decode_nested_content(block.content):
             if isinstance(inner, TextBlock):

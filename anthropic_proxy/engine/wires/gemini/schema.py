@@ -265,10 +265,7 @@ class _Lowering:
         return {**others, key: alternatives, "type": [one for one in types if one == "null"]}
 
     def _lower_types(self, schema: Schema, depth: int) -> tuple[Schema, frozenset[str]]:
-        """Return a new schema with the types of a schema, and the keywords that moved into an alternative.
-
-        A list of types becomes alternatives in `anyOf`. The type null becomes `nullable`.
-        """
+        """Return the schema's types, and the keywords that moved into an alternative. Null becomes `nullable`."""
         types = _type_names(schema)
         branches = schema.get("anyOf") or schema.get("oneOf")
         branches = [one for one in branches if isinstance(one, dict)] if isinstance(branches, list) else []
@@ -303,10 +300,7 @@ _TYPE_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", 
 
 
 def _simplify(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return a copy of a schema with simpler keywords in place of `allOf`, `const`, `nullable` and others.
-
-    For example, `const` becomes an `enum` with one value.
-    """
+    """Return a copy without `allOf`, `const`, `nullable` and others: `const` becomes an `enum` with one value."""
     plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
@@ -329,10 +323,7 @@ def _type_names(schema: Schema) -> list[str]:
 
 
 def _add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
-    """Add `enum` to the schema that is built. If Gemini does not accept the values, append a text to `words` instead.
-
-    Gemini accepts only strings and numbers. The value null is omitted.
-    """
+    """Add `enum` to `schema`, or a text to `words`: Gemini accepts only strings and numbers."""
     if not isinstance(values, list) or not values:
         return
     kept = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
@@ -359,10 +350,7 @@ def _filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
 
 
 def _describe(key: str, value: Any) -> list[str]:
-    """Return the text `key: value` for a description, as a list with one element.
-
-    The list is empty if the model does not need the keyword, or if the text would be too long.
-    """
+    """Return the text `key: value` in a list. Empty: the model does not need it, or the text is too long."""
     if key in _DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []
     text = encode_if_short(value)

@@ -245,20 +245,28 @@ class GeminiDecoder(Decoder):
             deltas += self._sources.feed_delta(delta)
 
     def _carry(self, signature: str) -> Thinking:
-        """Return a thinking delta without text that has Gemini's signature of the next part of the reply.
-
-        Clients send the signature back, so later requests to Gemini can repeat it with that part.
-        """
+        """Return Gemini's signature of the next part as thinking without text, which clients send back."""
         self._is_thinking = False
         carry = ReasoningState(model=self._call.model, call_signature=signature)
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
 
     def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
-        """Append the token counts to `deltas` if they changed. A missing count keeps its earlier value.
-
-        Anthropic counts cached input separately, and thinking as output.
-        """
-        before, totals = self._usage, _later(self._usage, usage)
+        """A missing count keeps its earlier value. Anthropic counts cached input separately, and thinking as output."""
+        if usage.prompt_token_count is None:
+            usage.prompt_token_count = self._usage.prompt_token_count
+        if usage.tool_use_prompt_token_count is None:
+            usage.tool_use_prompt_token_count = self._usage.tool_use_prompt_token_count
+        if usage.cached_content_token_count is None:
+            usage.cached_content_token_count = self._usage.cached_content_token_count
+        if usage.candidates_token_count is None:
+            usage.candidates_token_count = self._usage.candidates_token_count
+        if usage.thoughts_token_count is None:
+            usage.thoughts_token_count = self._usage.thoughts_token_count
+        if usage.service_tier is None:
+            usage.service_tier = self._usage.service_tier
+        if usage.traffic_type is None:
+            usage.traffic_type = self._usage.traffic_type
+        before, totals = self._usage, usage
         if totals == before:
             return
         self._usage = totals
@@ -335,24 +343,6 @@ def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
     if start[:1] == b"[":
         return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
     return [decode_reply(frame)]
-
-
-def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
-    if latest.prompt_token_count is None:
-        latest.prompt_token_count = before.prompt_token_count
-    if latest.tool_use_prompt_token_count is None:
-        latest.tool_use_prompt_token_count = before.tool_use_prompt_token_count
-    if latest.cached_content_token_count is None:
-        latest.cached_content_token_count = before.cached_content_token_count
-    if latest.candidates_token_count is None:
-        latest.candidates_token_count = before.candidates_token_count
-    if latest.thoughts_token_count is None:
-        latest.thoughts_token_count = before.thoughts_token_count
-    if latest.service_tier is None:
-        latest.service_tier = before.service_tier
-    if latest.traffic_type is None:
-        latest.traffic_type = before.traffic_type
-    return latest
 
 
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
@@ -485,10 +475,7 @@ class _Grounding:
         return text[start:], deltas
 
     def _may_show(self, source: WebSource) -> bool:
-        """Return True if the client's domain lists allow a web page that the search found.
-
-        The domain is read from the title of the page, because its URL is a redirect of Google.
-        """
+        """The domain is read from the title of a page, because its URL is a redirect of Google."""
         domain = source.domain or source.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
         return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)

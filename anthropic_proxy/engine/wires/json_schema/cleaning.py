@@ -70,10 +70,7 @@ class _Walk:
         """Number of references found so far, if `rules` require their replacement."""
 
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
-        """Return a cleaned copy of a schema at any position. A value that is not a JSON object becomes `{}`.
-
-        `trail`: references that led to this schema, to detect recursion.
-        """
+        """A value that is no object becomes `{}`. `trail`: references that led here, to detect recursion."""
         if not isinstance(schema, dict):
             return {}
         self._budget.require_allowed_depth(depth)
@@ -82,7 +79,12 @@ class _Walk:
             schema = self._reduce_to_basics(schema)
         reference = schema.get("$ref")
         if self._rules.inlines_references and isinstance(reference, str):
-            return self._inline(schema, reference, trail, depth + 1)
+            beside = {key: value for key, value in schema.items() if key != "$ref"}
+            target = self._document.find_target(reference)
+            self.inlined += 1
+            if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
+                return {"type": "object", **self.clean(beside, trail, depth + 1)}
+            return self.clean({**target, **beside}, (*trail, reference), depth + 1)
         cleaned: Schema = {}
         for key, value in schema.items():
             if key in DROPPED_KEYWORDS:
@@ -109,19 +111,8 @@ class _Walk:
             cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
         return cleaned
 
-    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
-        beside = {key: value for key, value in schema.items() if key != "$ref"}
-        target = self._document.find_target(reference)
-        self.inlined += 1
-        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
-            return {"type": "object", **self.clean(beside, trail, depth)}
-        return self.clean({**target, **beside}, (*trail, reference), depth)
-
     def _reduce_to_basics(self, schema: Schema) -> Schema:
-        """Return a schema with basic keywords only. It has one type and no alternatives.
-
-        Schemas inside its `properties` and `items` are not changed.
-        """
+        """Return a schema with basic keywords, one type and no alternatives. Schemas inside it are unchanged."""
         whole = merge_all_of(schema, self._index)
         for key in ("anyOf", "oneOf"):
             branches = whole.get(key)
@@ -136,10 +127,7 @@ class _Walk:
         return basics
 
     def _typed(self, schema: Schema, kind: Any) -> Schema:
-        """Return an alternative of `anyOf` with the type `kind` of the schema that contains it.
-
-        An alternative with `type` or `$ref` is returned unchanged.
-        """
+        """Return an alternative of `anyOf` with the type `kind`, unless it has a `type` or `$ref`."""
         self._budget.count_steps()
         if "type" in schema or "$ref" in schema:
             return schema

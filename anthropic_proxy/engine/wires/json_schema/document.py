@@ -58,10 +58,7 @@ class SchemaDocument:
         self._targets: dict[str, Any] = {}
 
     def find_target(self, reference: str) -> Any:
-        """Return the target of a local reference: the JSON value that `#/$defs/Name` points to.
-
-        None: the value is missing, or in another document.
-        """
+        """Return the value that `#/$defs/Name` points to. None: missing, or in another document."""
         target = self._targets.get(reference, _MISSING)
         if target is _MISSING:
             self.budget.count_steps(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
@@ -69,10 +66,7 @@ class SchemaDocument:
         return target
 
     def inline_reference(self, schema: Schema) -> Schema:
-        """Return a schema in which the keywords of the referenced schema replace its `$ref`.
-
-        Keywords beside `$ref` take precedence. Nested schemas are not changed.
-        """
+        """Replace `$ref` by the keywords of its target. Keywords beside it take precedence. Not recursive."""
         seen: set[str] = set()
         while isinstance(reference := schema.get("$ref"), str) and reference not in seen:
             seen.add(reference)

@@ -54,10 +54,7 @@ class _SignIn(msgspec.Struct):
 
 
 def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False) -> list[Delta] | None:
-    """Return the deltas of the reply that an error stands for, such as a refusal. None: the error is a failure.
-
-    `has_content`: True if content of the reply arrived before the error.
-    """
+    """Return the reply that an error stands for, such as a refusal. `has_content`: content arrived before it."""
     end = find_reply_end(_unwrap(fault), call.provider, has_content=has_content)
     if end is None:
         return None
@@ -92,10 +89,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def _unwrap(fault: UpstreamFault) -> UpstreamFault:
-    """Return the error of Ollama's engine, which Ollama puts as JSON text into its own error message.
-
-    An error without such JSON is returned unchanged.
-    """
+    """Return the error of Ollama's engine, which Ollama puts as JSON text into its own error message."""
     start = fault.message.find("{")
     if start < 0:
         return fault

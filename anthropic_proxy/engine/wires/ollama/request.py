@@ -135,10 +135,7 @@ class _Messages(MessageEncoder):
         """Index of a message in `messages` → texts of consecutive messages that are sent as this one."""
 
     def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
-        """Return the value of `messages`.
-
-        `extra_system` is added to the system prompt, `user_instruction` to the end of the conversation. "": no text.
-        """
+        """`extra_system` follows the system prompt, `user_instruction` the conversation. "": no text."""
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(role="system", content=system))

@@ -167,15 +167,40 @@ class OllamaDecoder(Decoder):
                     deltas += self._text.feed(part.content)
             for call in part.tool_calls or ():
                 self._read_call(call, deltas)
-        if read.done:
-            self._finish(read, deltas)
+        if read.done and not self.finished:
+            self.finished = True
+            # `load` and `unload` end an empty request; older releases state no reason.
+            kind = find_finish_kind(read.done_reason or "stop")
+            if kind == "failed":
+                fault = UpstreamFault(message=f"the answer ended with {read.done_reason!r}")
+                raise classify_fault(fault, self._call)
+            usage: list[Delta] = []
+            if read.prompt_eval_count is not None or read.eval_count is not None:
+                usage.append(Usage(input_tokens=read.prompt_eval_count, output_tokens=read.eval_count))
+            if kind == "unreadable":
+                self._unreadable = build_unreadable_reply(self._call.provider, read.done_reason or "")
+                deltas += usage
+                return deltas
+            if self._text is not None:
+                reply_ended_early = kind not in {"end", "calls", "unknown"}
+                deltas += self._text.finish(
+                    reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
+                )
+            if kind == "blocked":
+                stop = build_blocked_reply_stop(self._call.provider, read.done_reason or "")
+            elif kind == "window":
+                stop = Stop("model_context_window_exceeded")
+            elif kind == "limit" or self._has_incomplete:
+                window = resolve_context_window(self._call)
+                spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
+                stop = Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
+            else:
+                stop = Stop("end_turn")
+            deltas += [*usage, stop]
         return deltas
 
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
-        """Append the deltas of a complete tool call to `deltas`. An entry without name and arguments is ignored.
-
-        Raises `UpstreamProtocolError` if only the name is missing and cannot be repaired.
-        """
+        """Raises `UpstreamProtocolError` if only the name is missing. An entry without arguments too is ignored."""
         function = part.function or _NO_FUNCTION
         key, name, data = self._calls, function.name, bytes(function.arguments)
         if data in _NO_ARGUMENTS:
@@ -196,39 +221,6 @@ class OllamaDecoder(Decoder):
             self._has_incomplete = self._has_incomplete or is_truncated_object(mended)
             deltas.append(ToolArgs(key, mended))
         deltas.append(ToolEnd(key))
-
-    def _finish(self, last: Frame, deltas: list[Delta]) -> None:
-        if self.finished:
-            return
-        self.finished = True
-        # `load` and `unload` end an empty request; older releases state no reason.
-        kind = find_finish_kind(last.done_reason or "stop")
-        if kind == "failed":
-            fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
-            raise classify_fault(fault, self._call)
-        usage: list[Delta] = []
-        if last.prompt_eval_count is not None or last.eval_count is not None:
-            usage.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
-        if kind == "unreadable":
-            self._unreadable = build_unreadable_reply(self._call.provider, last.done_reason or "")
-            deltas += usage
-            return
-        if self._text is not None:
-            reply_ended_early = kind not in {"end", "calls", "unknown"}
-            deltas += self._text.finish(
-                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
-            )
-        if kind == "blocked":
-            stop = build_blocked_reply_stop(self._call.provider, last.done_reason or "")
-        elif kind == "window":
-            stop = Stop("model_context_window_exceeded")
-        elif kind == "limit" or self._has_incomplete:
-            window = resolve_context_window(self._call)
-            spent = (last.prompt_eval_count or 0) + (last.eval_count or 0)
-            stop = Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
-        else:
-            stop = Stop("end_turn")
-        deltas += [*usage, stop]
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider

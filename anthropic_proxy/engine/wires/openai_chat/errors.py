@@ -42,10 +42,7 @@ space or after a marker."""
 def decode_reply_in_error(
     fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False
 ) -> list[Delta] | None:
-    """Return the deltas of the reply that an error contains, such as a refusal. None: the error contains no reply.
-
-    `has_content`: True if content of the reply arrived before the error.
-    """
+    """Return the reply that an error contains, such as a refusal. `has_content`: content arrived before it."""
     if (end := find_reply_end(fault, call.provider, has_content=has_content)) is not None:
         return [end]
     if fault.failed_generation is None or "tool_use_failed" not in fault.codes:

@@ -118,10 +118,7 @@ class Choice(Struct, gc=False):
     """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
 
     def choose_message_or_delta(self) -> ChoiceDelta | None:
-        """Return the reply of a body that is not streamed: `message`, or `delta` if `message` is missing or empty.
-
-        Perplexity sends both fields (recorded 2026).
-        """
+        """Return `message`, or `delta` if `message` is missing or empty: Perplexity sends both (recorded 2026)."""
         if self.message is None or (self.delta is not None and self.message.is_empty):
             return self.delta
         return self.message
@@ -198,10 +195,7 @@ def is_present(raw: Raw) -> bool:
 
 
 def _usual(content: Any) -> Any:
-    """Return the JSON of a chunk with values of unexpected types converted to the types of `Chunk`.
-
-    `content`: decoded JSON of the chunk. Unknown fields may be omitted.
-    """
+    """Return a chunk's decoded JSON with values of unexpected types converted. Unknown fields may be omitted."""
     if not isinstance(content, dict):
         return content
     usual: dict[str, Any] = {}

@@ -221,10 +221,7 @@ def _add_cache_mark(content: Any) -> Any:
 
 
 def _join_contents(contents: Sequence[Any]) -> Any:
-    """Return the contents of consecutive messages as the content of one message.
-
-    The result is one string if all contents are strings, else a list of parts.
-    """
+    """Return one string if all contents are strings, else a list of parts."""
     texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
     if len(texts) == len(contents):
         return join_json_strings(texts)

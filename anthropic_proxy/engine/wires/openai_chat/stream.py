@@ -661,10 +661,7 @@ class ServerToolDecoder:
         return [*encode_fetch_call_and_result(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
 
     def _emit_search(self) -> list[Delta]:
-        """Return the blocks of a search with the pages that were not returned before.
-
-        The query is "", because OpenRouter reports no query.
-        """
+        """Return a search with the pages not returned before. OpenRouter reports no query."""
         results = [result for url, result in self._found.items() if url not in self._reported]
         self._reported.update(self._found)
         return (

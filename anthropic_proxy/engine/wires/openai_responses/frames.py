@@ -150,10 +150,7 @@ def decode_response(raw: Raw | bytes) -> Response:
 
 
 def decode_or_repair(decode: Callable[[Any], Any], data: Any, repair: Callable[[bytes], bytes]) -> Any:
-    """Decode JSON text with the function `decode`. If that fails, repair the bytes with `repair` and decode again.
-
-    Raises `msgspec.DecodeError` if the second decoding also fails.
-    """
+    """Decode; if that fails, repair the bytes and decode again. Raises `msgspec.DecodeError`."""
     try:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -166,10 +163,7 @@ def is_present(raw: Raw) -> bool:
 
 
 def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
-    """Decode JSON text as an object of the class `result_type`.
-
-    Returns an empty object `result_type()` if the text is absent or cannot be decoded.
-    """
+    """Return an empty `result_type()` if the text is absent or cannot be decoded."""
     if raw is ABSENT:
         return result_type()
     try:

@@ -273,10 +273,7 @@ class ItemEncoder(MessageEncoder):
         self.messages.append(reply)
 
     def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
-        """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows it.
-
-        The server rejects any other reasoning, so it is dropped with a note.
-        """
+        """Append reasoning that this provider can decrypt, if a text or call follows: the server rejects any other."""
         dialect = self._dialect
         carry = decode_signature(dialect.signature_tag, block.signature)
         if carry is None or not (has_follower and dialect.can_reason and dialect.replays_thinking):

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import (
     CHARACTERS_PER_TOKEN,
-    Block,
     Citation,
     Delta,
     Stop,
@@ -508,10 +507,7 @@ class LocalOutputLimit:
         self._reached = False
 
     def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the client's output limit. A `Stop` delta ends the reply at the limit.
-
-        After the limit, only `Usage` is returned.
-        """
+        """Return the deltas up to the client's limit, where a `Stop` ends the reply. Later only `Usage` is returned."""
         kept: list[Delta] = []
         for delta in deltas:
             if self._reached:
@@ -581,10 +577,7 @@ class ToolCallItemDecoder:
         """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Append the delta that starts a tool call, once its name is known.
-
-        Custom tool calls and parallel wrappers start only when they are complete.
-        """
+        """Start the call once its name is known. Custom calls and parallel wrappers start when they are complete."""
         if self._began or self._ended or not item.name:
             return
         self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
@@ -663,10 +656,7 @@ class ToolCallContext:
         return name in self._wrappers
 
     def find_mcp_server_name(self, label: str) -> str:
-        """Return the client's name of an MCP server. `label`: the server's name in the upstream request.
-
-        An unknown label is returned unchanged.
-        """
+        """Return the client's name of an MCP server, or `label` itself if it is unknown."""
         if self._servers is None:
             self._servers = mcp_server_names_by_label(self._call.request)
         return self._servers.get(label, label)
@@ -748,17 +738,20 @@ class ServerToolItemDecoder:
         return [encode_mcp_call(self._identifier, server, own_name, program_or_arguments)]
 
     def decode_complete_item(self, item: OutputItem) -> list[Delta]:
-        """Return the block with the result of the call. `item`: the complete output item of the call.
-
-        The block that begins the call comes first, unless `start_call` returned it before.
-        """
+        """Return the block with the result, after the block of the call if `start_call` did not return it."""
         self._item = item
         if self._is_program:
             code = item.code or ""
             if item.code is None and item.arguments:
                 code = str(decode_or_empty(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
             announced = self.start_call(code)
-            return [*announced, _result_of_program(self._identifier, item)]
+            outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
+            printed = "\n".join(filter(None, map(_output_in_words, outputs)))
+            if item.status not in ("failed", "incomplete"):
+                return [*announced, encode_code_result(self._identifier, stdout=printed)]
+            if printed:
+                return [*announced, encode_code_result(self._identifier, stderr=printed, return_code=1)]
+            return [*announced, encode_code_execution_error(self._identifier, "unavailable")]
         announced = self.start_call(item.arguments or "")
         failure = decode_or_empty(item.error, object) if item.error is not ABSENT else None
         words = _in_words(failure) if failure else item.output or ""
@@ -772,16 +765,6 @@ class ServerToolItemDecoder:
         if self._is_program:
             return [encode_code_execution_error(self._identifier, "unavailable")]
         return [encode_mcp_result(self._identifier, "the answer was cut before the result", is_error=True)]
-
-
-def _result_of_program(identifier: str, item: OutputItem) -> Block:
-    outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
-    printed = "\n".join(filter(None, map(_output_in_words, outputs)))
-    if item.status in ("failed", "incomplete"):
-        if not printed:
-            return encode_code_execution_error(identifier, "unavailable")
-        return encode_code_result(identifier, stderr=printed, return_code=1)
-    return encode_code_result(identifier, stdout=printed)
 
 
 def _output_in_words(output: _Output) -> str:
@@ -1027,10 +1010,7 @@ class WebSearchDecoder:
         return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:
-        """Remove the text `whole` from the end of the buffer. Return False if the buffer ends with another text.
-
-        The caller then adds the text again with citations.
-        """
+        """Remove `whole` from the end of the buffer. Return False if the buffer ends with another text."""
         start = len(self._waiting)
         while start and isinstance(self._waiting[start - 1], Text):
             start -= 1

@@ -20,8 +20,17 @@ from anthropic_proxy.engine.wires.tool_call_repair.offered_tools import OfferedT
 
 ToolCallFormat = Literal[
     "hermes",
-    *("hermes", "functions", "function_json", "keys", "python_tag", "listed", "section", "barred", "tool_code"),
-    *("channel", "invoke", "bare_json", "bare_python"),
+    "functions",
+    "function_json",
+    "keys",
+    "python_tag",
+    "listed",
+    "section",
+    "barred",
+    "tool_code",
+    "channel",
+    "invoke",
+    "bare_json",
     "bare_python",
 ]
 """Names of the text formats. The docstring of each reader function shows the format and its source. `bare_json` and
@@ -76,10 +85,7 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
 
 
 def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
-    """Return the tool call for a name and arguments that a model wrote.
-
-    None: the client offers no such tool, or the repair of the arguments failed.
-    """
+    """Return the checked call. None: the tool is not offered, or the arguments cannot be repaired."""
     known = offered.find_tool_name(name)
     arguments = arguments.strip() or "{}"
     if known is not None and not is_json_object(arguments):
@@ -97,10 +103,7 @@ def find_value_end(text: str, start: int) -> int | None:
 
 
 def _split(text: str) -> list[str] | None:
-    """Return the JSON text of each value in a JSON list, or in a sequence of values.
-
-    None: the text has other content.
-    """
+    """Return the text of each value in a JSON list or a sequence of values. None: other content."""
     if text.startswith("["):
         try:
             return [bytes(part).decode() for part in msgspec.json.decode(text, type=list[Raw])]

@@ -340,10 +340,7 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 
 
 def _find_fence_mark_end(text: str, offset: int) -> int | None:
-    """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
-
-    Marks that end at `offset` or before it are skipped.
-    """
+    """Return the index after the next fence mark that ends after `offset`. None: no fence mark."""
     match = _FENCE.search(text, max(0, offset - _MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:
         match = _FENCE.search(text, match.end())
@@ -351,9 +348,6 @@ def _find_fence_mark_end(text: str, offset: int) -> int | None:
 
 
 def _find_text_end_before_call(text: str, call_start: int) -> int:
-    """Return the index at which the text before a possible tool call ends. The call begins at index `call_start`.
-
-    The result is the first line break in the white space directly before the call. Without one, it is `call_start`.
-    """
+    """Return the first line break of the white space before a possible call, or else `call_start`."""
     line_break = _LINE_BREAK.search(text, len(text[:call_start].rstrip()), call_start)
     return line_break.start() if line_break else call_start

@@ -163,10 +163,7 @@ class ThinkingTagParser:
             deltas.append(Thinking(thought))
 
     def _leave(self, *, final: bool) -> None:
-        """Drop line breaks and separator text between the reasoning and the reply.
-
-        `final`: True at the end of the reply, so that no further text follows.
-        """
+        """Drop line breaks and separator text after the reasoning. `final`: no further text follows."""
         self._held = self._held.lstrip("\r\n")
         then = self._then
         if then and self._held.startswith(then):

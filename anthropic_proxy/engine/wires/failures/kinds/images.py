@@ -126,10 +126,7 @@ _ABOUT_ANOTHER = re.compile(
 
 
 def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
-    """Return the error cause `images` if the provider rejected the request because it contains images.
-
-    None: the request was rejected for another reason, for example one image that is too large.
-    """
+    """Return the cause `images`. None: the request was rejected for another reason, such as one large image."""
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_tool_result_content(fault.message, fault.parameter) or _ABSENT_MODEL.search(fault.message):
         return None

@@ -48,10 +48,7 @@ class Lexeme(Struct, frozen=True):
 
 
 def _read_lexemes(text: str) -> Iterator[Lexeme]:
-    """Yield the words, numbers and signs of an error text in order.
-
-    Dates, times, versions and words that begin with a digit are omitted.
-    """
+    """Yield words, numbers and signs. Dates, times, versions and words that begin with a digit are omitted."""
     previous = ""
     for match in _LEXEME.finditer(text):
         kind, found = match.lastgroup, match[0]
@@ -258,7 +255,10 @@ def _read_quantity(
 ) -> Iterator[Quantity]:
     """Yield the number at lexeme `place` as a `Quantity`, if it counts tokens. `in_range`: upper end of a range."""
     end = _end_of(lexemes, place)
-    if _is_other_unit(lexemes, place, end):
+    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : max(end, place + 2)]]
+    if behind and behind[0] in _OTHER_UNITS:
+        return
+    if behind and len(behind) < 4 and behind[-1] in ("characters", "chars", "bytes", "images", "files"):
         return
     before = _words_before(lexemes, previous, place)
     subject = _subject_behind(lexemes, place, end) or _subject_before(lexemes, max(previous, place - _REACH), place)
@@ -307,13 +307,6 @@ def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> Quanti
         if subject != nearest:
             break
     return nearest
-
-
-def _is_other_unit(lexemes: Sequence[Lexeme], place: int, end: int) -> bool:
-    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : max(end, place + 2)]]
-    if behind and behind[0] in _OTHER_UNITS:
-        return True
-    return len(behind) < 4 and bool(behind) and behind[-1] in ("characters", "chars", "bytes", "images", "files")
 
 
 def _is_range(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
@@ -561,10 +554,7 @@ def names_full_context(fault: UpstreamFault) -> bool:
 
 
 def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
-    """Return quantities (numbers in the error text) without duplicates.
-
-    `output`: True if a number without a subject counts output tokens.
-    """
+    """Return quantities without duplicates. `output`: a number without a subject counts output tokens."""
     named = {one.value for one in quantities if one.has_adjacent_subject}
     kept: list[Quantity] = []
     for one in quantities:
@@ -670,10 +660,7 @@ def _largest_amount(quantities: Sequence[Quantity], subject: str) -> int:
 
 
 def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
-    """Return True if `total`, a number in the error text, includes the requested output.
-
-    Only then can a lower output limit solve the error.
-    """
+    """Return True if `total` includes the requested output: only then can a lower limit solve the error."""
     estimate = known.estimate_input()
     input_tokens = total - known.requested_output
     if not (0 < known.requested_output < total and input_tokens < limit and estimate):
@@ -713,10 +700,7 @@ def _decide_without_limit(
 
 
 def _decide_rate_limit(quantities: Sequence[Quantity], known: KnownTokenCounts) -> TokenLimitFault | None:
-    """Return the result for a request with more tokens than a rate limit allows in its whole period.
-
-    None: the request fits into the limit, so a retry after a delay succeeds.
-    """
+    """Return a fault if the request exceeds a rate limit of a whole period. None: a retry later succeeds."""
     limits = [one.value for one in quantities if one.role == "limit"]
     asked = [one.value for one in quantities if one.role == "amount" and not one.is_past_usage]
     if not limits or not asked or max(asked) <= min(limits):
