@@ -10,8 +10,6 @@ from msgspec import Raw, Struct, structs
 
 
 class Text(Struct, frozen=True, gc=False):
-    """A fragment of the reply's text."""
-
     text: str
 
 
@@ -44,10 +42,7 @@ class ToolCall(Struct, frozen=True, gc=False):
 
 
 class ToolArgs(Struct, frozen=True, gc=False):
-    """A fragment of the arguments of a tool call."""
-
     key: int | str
-    """`ToolCall.key` of the call."""
     json: str
     """Fragment of JSON text, not parsed. All fragments of one call, joined, are one JSON object."""
 
@@ -56,14 +51,12 @@ class ToolEnd(Struct, frozen=True, gc=False):
     """End of a tool call: all its arguments were received. Each decoder detects it by the rules of its API."""
 
     key: int | str
-    """`ToolCall.key` of the call."""
 
 
 class Block(Struct, frozen=True, gc=False):
     """A complete content block, such as the result of a server tool, which the client receives unchanged."""
 
     raw: Raw
-    """The content block as JSON: one object with a `type`."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -82,11 +75,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     cache_write_1h_tokens: int | None = None
     """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
     thinking_tokens: int | None = None
-    """Part of `output_tokens`."""
     web_search_requests: int | None = None
-    """Number of web searches that the provider or the proxy ran."""
     web_fetch_requests: int | None = None
-    """Number of web fetches that the provider or the proxy ran."""
     service_tier: str | None = None
     """Priority class of the request as the provider reported it: `standard`, `priority`."""
     billed_searches: int | None = None
@@ -120,10 +110,7 @@ MAX_COUNT = 2**53 - 1
 
 
 def merge_stops(before: Stop | None, new: Stop) -> Stop:
-    """Return the `Stop` that counts: the first one that is not `end_turn`.
-
-    Old models of Gemini end each frame with `STOP` before they report `RECITATION` (recorded).
-    """
+    """Return the first `Stop` that is not `end_turn`. Old Gemini models send `STOP` in each frame (recorded)."""
     return new if before is None or before.reason == "end_turn" else before
 
 
@@ -154,7 +141,6 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
 
 
 def sum_usages(earlier: Usage, current: Usage) -> Usage:
-    """Return the sum of the token counts of a reply that needed several upstream calls."""
     return Usage(
         input_tokens=_sum(earlier.input_tokens, current.input_tokens),
         output_tokens=_sum(earlier.output_tokens, current.output_tokens),

@@ -21,18 +21,14 @@ class MessageStart(Struct, frozen=True):
 
 
 class Ping(Struct, frozen=True):
-    """Event `ping`: without content, keeps the connection open."""
+    pass
 
 
 class TextStart(Struct, frozen=True, gc=False):
-    """Event `content_block_start` that begins an empty text block."""
-
     index: int
 
 
 class ThinkingStart(Struct, frozen=True, gc=False):
-    """Event `content_block_start` that begins an empty thinking block."""
-
     index: int
 
 
@@ -43,7 +39,6 @@ class ToolCallStart(Struct, frozen=True, gc=False):
     id: str
     """Id of the tool call, which its result repeats."""
     name: str
-    """Name of the called tool, as in the client request."""
 
 
 class BlockStart(Struct, frozen=True, gc=False):
@@ -58,23 +53,17 @@ class BlockStart(Struct, frozen=True, gc=False):
 
 
 class TextDelta(Struct, frozen=True, gc=False):
-    """Event `content_block_delta` that appends text to a text block."""
-
     index: int
     text: str
 
 
 class CitationDelta(Struct, frozen=True, gc=False):
-    """Event `content_block_delta` that adds a citation to a text block."""
-
     index: int
     raw: Raw
     """The citation as JSON: one object."""
 
 
 class ThinkingDelta(Struct, frozen=True, gc=False):
-    """Event `content_block_delta` that appends reasoning to a thinking block."""
-
     index: int
     text: str
 
@@ -88,15 +77,11 @@ class SignatureDelta(Struct, frozen=True, gc=False):
 
 
 class InputDelta(Struct, frozen=True, gc=False):
-    """Event `content_block_delta` that appends a fragment of JSON text to the arguments of a tool call."""
-
     index: int
     json: str
 
 
 class BlockStop(Struct, frozen=True, gc=False):
-    """Event `content_block_stop`: end of a content block."""
-
     index: int
 
 
@@ -105,14 +90,13 @@ class MessageDelta(Struct, frozen=True):
 
     stop_reason: str
     stop_sequence: str | None
-    """Stop sequence that ended the reply. None: another reason."""
     stop_details: dict[str, Any] | None
     """Details of a refusal. None: the field is not sent."""
     usage: UsageBody
 
 
 class MessageStop(Struct, frozen=True):
-    """Event `message_stop`: end of a complete reply, without fields."""
+    pass
 
 
 class ErrorEvent(Struct, frozen=True):
@@ -159,8 +143,5 @@ def block_events(index: int, raw: Raw) -> list[Event]:
 
 
 def replace_surrogates(text: str) -> str:
-    """Return a text that UTF-8 can encode: each lone surrogate is replaced by U+FFFD.
-
-    Lone surrogates occur if the upstream splits a surrogate pair between two fragments.
-    """
+    """Return a text that UTF-8 can encode: a surrogate pair may be split between two fragments."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -36,10 +36,7 @@ _encode = msgspec.json.Encoder().encode
 def fold(
     deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimated_input_tokens: int = 0
 ) -> MessagesResponse:
-    """Return the complete message for all deltas of a reply.
-
-    `estimated_input_tokens` is the number of input tokens if the provider reports none.
-    """
+    """Return the complete message. `estimated_input_tokens` counts if the provider reports none."""
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
     writer.start(estimated_input_tokens)
     message = Fold(writer)
@@ -48,8 +45,6 @@ def fold(
 
 
 class Fold:
-    """Combines the deltas of one reply into a message, as they arrive."""
-
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
         self._content: list[Raw] = []

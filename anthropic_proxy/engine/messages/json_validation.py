@@ -8,7 +8,7 @@ Keywords that the library checks in more than linear time are replaced, and patt
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -73,7 +73,13 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     refusal = ""
     try:
         error = max(validator.iter_errors(value), key=relevance, default=None)
-        return "" if error is None else _describe(error)
+        if error is None:
+            return ""
+        path = list(error.path)
+        while isinstance(error, _Unmatched) and error.closest is not None:
+            error = error.closest
+            path += error.path
+        return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
     except WorkLimitExceeded as exceeded:
         refusal = exceeded.message
     except RecursionError:
@@ -94,35 +100,8 @@ class _Unmatched(ValidationError):
     is kept, because the errors of all alternatives multiply with nesting."""
 
 
-def _describe(error: ValidationError) -> str:
-    path = list(error.path)
-    while isinstance(error, _Unmatched) and error.closest is not None:
-        error = error.closest
-        path += error.path
-    return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
-
-
-def _find_closest(errors: Iterable[ValidationError]) -> ValidationError | None:
-    """Return the error that `best_match` of the library would select among `errors`.
-
-    None: no error is better than the others.
-    """
-    first: tuple[Any, ValidationError] | None = None
-    is_tied = False
-    for error in errors:
-        key = relevance(error)
-        if first is None or key < first[0]:
-            first, is_tied = (key, error), False
-        elif key == first[0]:
-            is_tied = True
-    return None if first is None or is_tied else first[1]
-
-
 def _build_class(own: dict[str, _Keyword]) -> Any:
-    """Return a validator class of `jsonschema` that counts its steps in a `WorkBudget`.
-
-    `own`: keyword of JSON Schema → function that checks this keyword in place of the library's function.
-    """
+    """Return a validator class that counts its steps. `own`: keyword → function in place of the library's."""
     keywords = {**Draft202012Validator.VALIDATORS, **own}
     counted = {name: _counted(name, check) for name, check in keywords.items()}
     ours: Any = validators.extend(Draft202012Validator, counted)  # type: ignore[no-untyped-call]
@@ -176,7 +155,6 @@ def _check_any(validator: Any, alternatives: Any, value: Any, _schema: Any) -> I
 
 
 def _check_one(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check the keyword `oneOf`. If no alternative matches, yield only the error of the alternative that fits best."""
     fitting, closest = _try_alternatives(validator, alternatives, value)
     if fitting is None:
         yield _unmatched(value, closest)
@@ -201,8 +179,16 @@ def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tu
                 fitting.append(index)
                 return
 
-    closest = _find_closest(errors())
-    return (fitting[0], None) if fitting else (None, closest)
+    # the error that `best_match` of the library would select, if it is better than all others
+    first: tuple[Any, ValidationError] | None = None
+    is_tied = False
+    for error in errors():
+        key = relevance(error)
+        if first is None or key < first[0]:
+            first, is_tied = (key, error), False
+        elif key == first[0]:
+            is_tied = True
+    return (fitting[0], None) if fitting else (None, None if first is None or is_tied else first[1])
 
 
 def _unmatched(value: Any, closest: ValidationError | None) -> ValidationError:

@@ -24,10 +24,7 @@ _FENCE = "```"
 
 
 class ExtractedJson(NamedTuple):
-    """The JSON in the text of a reply, and the result of its validation."""
-
     json: str
-    """The JSON text. If the reply contains no JSON, the complete text of the reply."""
     error: str
     """Validation error. "": the JSON matches the schema."""
 
@@ -54,7 +51,24 @@ class ReplySchema:
         Raises `InvalidRequest` if the validation needs too much work. It also does so if a reference (`$ref`) in the
         schema has no target or refers to itself without end.
         """
-        for json in _candidates(text):
+        fenced: list[str] = []
+        inside: list[str] | None = None
+        for line in text.split("\n"):
+            remainder = line.lstrip()
+            if inside is not None:
+                if not remainder.startswith(_FENCE):
+                    inside.append(line)
+                    continue
+                fenced.append("\n".join(inside).strip())
+                remainder = remainder[len(_FENCE) :]
+            # an opening fence may follow other text in its line
+            _, fence, language = remainder.rpartition(_FENCE)
+            language = language.strip()
+            inside = [] if fence and (not language or language.isalpha()) else None
+        starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+        end = max(text.rfind("}"), text.rfind("]"))
+        between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
+        for json in [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]:
             try:
                 value = msgspec.json.decode(json)
                 break
@@ -65,28 +79,3 @@ class ReplySchema:
         steps = _FREE_CHECK_STEPS + _CHECK_STEPS_PER_BYTE * (self._schema_bytes + len(json))
         budget = WorkBudget(_FIELD, purpose="check", max_steps=min(steps, self._max_steps))
         return ExtractedJson(json, self._find_violation(self._validator, value, budget))
-
-
-def _candidates(text: str) -> list[str]:
-    """Return the texts that may be the JSON of a reply.
-
-    These are the complete text, the only fenced code block, and the text between the first and last bracket.
-    """
-    fenced: list[str] = []
-    inside: list[str] | None = None
-    for line in text.split("\n"):
-        remainder = line.lstrip()
-        if inside is not None:
-            if not remainder.startswith(_FENCE):
-                inside.append(line)
-                continue
-            fenced.append("\n".join(inside).strip())
-            remainder = remainder[len(_FENCE) :]
-        # an opening fence may follow other text in its line
-        _, fence, language = remainder.rpartition(_FENCE)
-        language = language.strip()
-        inside = [] if fence and (not language or language.isalpha()) else None
-    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
-    end = max(text.rfind("}"), text.rfind("]"))
-    between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
-    return [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]

@@ -33,13 +33,10 @@ CodeError = Literal["unavailable", "execution_time_exceeded"]
 
 SERVER_TOOL_ID_PREFIX = "srvtoolu_"
 _UNKNOWN_NAME = "unknown"
-"""Tool name in a block if the provider reported no name. Clients reject an empty name."""
 MCP_TOOL_ID_PREFIX = "mcptoolu_"
 
 
 class SearchResultPage(NamedTuple):
-    """A web page in the result of a web search."""
-
     url: str
     title: str | None = None
     passage: str = ""
@@ -53,17 +50,14 @@ Content = list[dict[str, Any]] | dict[str, Any]
 
 
 def encode_server_tool_call(identifier: str, name: str, arguments: Raw) -> Block:
-    """Return the `server_tool_use` block of a call. `arguments`: JSON text of an object."""
     return _block(type="server_tool_use", id=identifier, name=name, input=arguments)
 
 
 def encode_server_tool_result(tool_kind: str, identifier: str, content: Content) -> Block:
-    """Return the result block of a server tool. `tool_kind`: kind of the tool, such as `web_search`."""
     return _block(type=f"{tool_kind}_tool_result", tool_use_id=identifier, content=content)
 
 
 def error_content(tool_kind: str, code: str, message: str | None = None) -> Content:
-    """Return the `content` of a result block for a failed call of a server tool."""
     fields = {"type": f"{tool_kind}_tool_result_error", "error_code": code}
     # other results have no field for text
     return fields | {"error_message": message} if tool_kind == "tool_search" else fields
@@ -195,7 +189,6 @@ def _block(**fields: Any) -> Block:
 # Passages
 
 _ENCODED_PREFIX = "px1.web."
-"""Prefix that identifies an `encrypted_content` of this proxy."""
 _MAX_ENCODED_LENGTH = 16 * 1024
 """Maximum characters of an encoded passage. A longer passage is cut, because each later request contains it."""
 

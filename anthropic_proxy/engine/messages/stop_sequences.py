@@ -29,7 +29,6 @@ class _State:
         """Start of an index range in the sorted list of strings; `high` is its end, excluded. The range has the strings
         that begin with the text of this state."""
         self.depth = depth
-        """Number of characters of the text of this state."""
         self.match: _State | None = None
         """State of the longest searched string that ends at this position of the text. None: no string ends here."""
         self.fallback: _State = self
@@ -114,19 +113,16 @@ class StopSequenceFilter:
 
     def __init__(self, sequences: Sequence[str]) -> None:
         self.matched: str | None = None
-        """Stop sequence that ended the reply. None: no stop sequence has matched."""
         # Sequences of white space alone would cut at the first word, so they are ignored.
         self._sequences = list(dict.fromkeys(sequence for sequence in sequences if sequence.strip()))
         self._automaton = _Automaton(self._sequences)
         self._first_character = re.compile("|".join({re.escape(sequence[0]) for sequence in self._sequences}))
         self._state = self._automaton.root
         self._read = 0
-        """Number of characters of the reply's text that were searched so far."""
         self._found = ""
         """Stop sequence found so far. "": none. A sequence that begins earlier may still be completed and replace
         it."""
         self._found_at = 0
-        """Number of characters of the text before `_found`."""
         self._held: deque[str] = deque()
         """Buffered fragments of text that may still become a stop sequence."""
         self._passed = 0

@@ -57,11 +57,9 @@ class EstimateCache:
         self._last: tuple[MessagesRequest, int] | None = None
 
     def has_estimate(self, request: MessagesRequest) -> bool:
-        """Return True if the tokens of this request object are already estimated."""
         return self._last is not None and self._last[0] is request
 
     def get_or_estimate(self, request: MessagesRequest) -> int:
-        """Return the estimated input tokens of a request. Later calls with the same object return the same number."""
         if self._last is None or self._last[0] is not request:
             self._last = request, estimate_request_tokens(request)
         return self._last[1]
@@ -88,11 +86,8 @@ def estimate_request_tokens(request: MessagesRequest) -> int:
 
 
 class _Fetched(Struct):
-    """Content of a web fetch result in the client request."""
-
     url: str = ""
     content: Raw = ABSENT
-    """The fetched document: a document block as JSON."""
 
 
 class _TokenCounter:
@@ -310,7 +305,6 @@ _PER_VALUE = 1
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 """JSON Schema keywords with an object as value: name → schema."""
 _MAX_CACHED_BYTES = 32 * 1024
-"""Maximum size in bytes of a tool definition for which the token count is cached."""
 
 
 class _Definition(Struct):

@@ -15,10 +15,7 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def build_arguments_object(text: str) -> Raw:
-    """Return the JSON object for the arguments of a tool call.
-
-    Text that is no object, not even a truncated one, becomes the field `__unparsedToolInput` of an object.
-    """
+    """Return the arguments as a JSON object. Other text becomes its field `__unparsedToolInput`."""
     if means_no_arguments(text):
         return Raw(b"{}")
     # a truncated object keeps its complete members, as in the official SDKs

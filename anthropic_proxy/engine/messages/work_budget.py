@@ -31,7 +31,7 @@ ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives
 
 
 class WorkLimitExceeded(InvalidRequest):
-    """Error 400: the JSON Schemas of a client request cause too much work."""
+    pass
 
 
 class WorkPostponed(Exception):
@@ -42,8 +42,6 @@ class WorkPostponed(Exception):
 
 
 class CountedWork(NamedTuple):
-    """Amount of work on JSON Schemas: steps (visits to schemas) and nodes (written keys and values)."""
-
     steps: int = 0
     nodes: int = 0
 
@@ -102,10 +100,7 @@ class WorkBudget:
             raise WorkPostponed
 
     def count_nodes(self, nodes: int) -> None:
-        """Count nodes (written keys and values) before they are written. Every 4 nodes also count as a step.
-
-        Raises the same errors as `count_steps`.
-        """
+        """Count nodes (written keys and values) before they are written. Every 4 nodes also count as a step."""
         self._nodes += nodes
         if self._nodes > self.max_nodes:
             raise self._exceeded(
@@ -115,11 +110,9 @@ class WorkBudget:
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
     def count_decoding_steps(self, text: Sized) -> None:
-        """Count the steps of decoding a JSON text, before it is decoded."""
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_allowed_depth(self, depth: int) -> None:
-        """Raise `WorkLimitExceeded` if `depth`, the nesting of a schema, is above `max_depth`."""
         if depth > self.max_depth:
             raise self._exceeded(self._too_deep())
 
@@ -147,7 +140,6 @@ class WorkBudget:
             self.field = before
 
     def tool_schema_path(self, upstream_name: str) -> str:
-        """Return the path of a tool's schema in the client request, for error messages."""
         return f"tools.{self.client_tool_name(upstream_name)}.input_schema"
 
     def client_tool_name(self, upstream_name: str) -> str:
@@ -164,10 +156,7 @@ class WorkBudget:
 
 
 def count_json_nodes(value: Any) -> int:
-    """Return the number of nodes (keys and values) of a decoded JSON value.
-
-    An object that occurs several times counts each time.
-    """
+    """Return the number of keys and values. An object that occurs several times counts each time."""
     # by identity, so that the time is linear in the number of different objects
     counts: dict[int, int] = {}
     open_values = [value]

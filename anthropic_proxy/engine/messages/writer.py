@@ -70,8 +70,6 @@ def require_bounded_reply(characters: int) -> None:
 
 
 class _QueuedCall(Struct):
-    """A tool call that started while another call was open. Its deltas are queued until the open call ends."""
-
     call: ToolCall
     arguments: list[ToolArgs] = []  # a struct copies it
     ended: bool = False
@@ -86,15 +84,12 @@ class MessageWriter:
     def __init__(self, *, message_id: str, model: str, signature: str) -> None:
         self.message_id = message_id
         self.model = model
-        """Model name requested by the client."""
         self.signature = signature
         """Signature for thinking blocks for which the upstream sent none. It changes if the reply comes from another
         provider API than expected."""
         self.started = False
         self.finished = False
-        """True after `message_stop` or an error."""
         self.calls = 0
-        """Number of tool calls started so far, queued calls included."""
         self.stop: Stop | None = None
         """`Stop` delta of the upstream reply that counts. None: not received yet."""
         self.usage = Usage()
@@ -102,12 +97,10 @@ class MessageWriter:
         self.estimate = 0
         """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
         self.clock: Callable[[], float] | None = None
-        """Clock for the times in `marks`. None: `marks` stays empty."""
         self.marks: list[tuple[str, str, float, int]] = []
         """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
         end of the reply. At most `MAX_MARKS` rows are kept."""
         self._final: UsageBody | None = None
-        """Usage written by `finish`. None: `finish` was not called."""
         self.characters = 0
         """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
         self._events: list[Event] = []

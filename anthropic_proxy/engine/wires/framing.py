@@ -22,7 +22,6 @@ class _Lines:
     __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
 
     def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        """`limit`: the maximum size of a frame in bytes."""
         self._limit = limit
         self._pieces: list[bytes] = []
         self._held = 0
@@ -68,10 +67,7 @@ class SSEReader(_Lines):
         self._values: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Add bytes of the body and return the data of each event that is now complete.
-
-        Raises `UpstreamProtocolError` if an event exceeds the maximum size.
-        """
+        """Return the data of each event that is now complete. Raises `UpstreamProtocolError` above the maximum size."""
         values = self._values
         start = data.find(b"\n") + 1 if data[:6] == b"event:" else 0
         if data[start : start + 6] == b"data: " and not (values or self._pieces or self._after_cr):
@@ -106,10 +102,7 @@ class NDJSONReader(_Lines):
     __slots__ = ()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Add bytes of the body and return each line that is now complete, without its line end.
-
-        Raises `UpstreamProtocolError` if a line exceeds the maximum size.
-        """
+        """Return each line that is now complete. Raises `UpstreamProtocolError` above the maximum size."""
         frames = [line for line in self._split(data) if line]
         if frames or not self._pieces:
             self._held = 0
@@ -118,7 +111,6 @@ class NDJSONReader(_Lines):
         return frames
 
     def finish(self) -> list[bytes]:
-        """Return the last line if the body ended without a line end. Empty list: no unfinished line."""
         return self.feed(b"\n") if self._pieces else []
 
 
@@ -170,7 +162,6 @@ class EventSplitter:
         return pending
 
     def peek_pending(self) -> bytes:
-        """Return the bytes of the unfinished event and keep them. b"": none."""
         return b"".join(self._pieces)
 
 

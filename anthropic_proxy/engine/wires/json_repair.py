@@ -23,7 +23,6 @@ _FIRST_HALF = re.compile(
 _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
 """Pattern of the start of a JSON string that begins with the second half of a split character."""
 _MAX_DIGITS = 20
-"""Maximum number of digits of a token count that a provider sends as a string. A longer one is ignored."""
 
 
 class FrameRepair:
@@ -55,10 +54,7 @@ def repair_json(text: Raw | bytes) -> bytes:
 
 
 def decode_repaired(text: Raw | bytes) -> Any:
-    """Return the decoded value of JSON text from a provider, repaired if necessary. Never raises.
-
-    Text that is still invalid after the repair is returned as a `str`.
-    """
+    """Never raises. Text that is still invalid after a repair is returned as a `str`."""
     try:
         return msgspec.json.decode(text)
     except DECODE_ERRORS:
@@ -81,10 +77,7 @@ def parse_token_count(value: Any) -> int | None:
 
 
 def join_json_strings(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
-    """Return one JSON string with the content of all `texts`, separated by blank lines.
-
-    `before` and `after` are added at the start and end of the content. Both must be escaped for a JSON string.
-    """
+    """Join with blank lines between. `before` and `after` must be escaped for a JSON string."""
     if len(texts) == 1 and not before and not after:
         return texts[0]
     inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])

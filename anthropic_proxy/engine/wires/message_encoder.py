@@ -38,7 +38,6 @@ CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.
 """User text that is added after a last assistant message, as a JSON string. It is for providers that cannot continue
 that message by themselves."""
 EMPTY_JSON_STRING = Raw(b'""')
-"""The empty string as JSON."""
 
 TOOL_ERROR_PREFIX = "[tool error]"
 """Start of the text of a tool result with `is_error`, because the three protocols have no error flag."""
@@ -68,9 +67,7 @@ class MessageEncoder(ABC):
 
     def __init__(self, request: PreparedRequest) -> None:
         self.messages: list[Any] = []
-        """Encoded messages so far, as the wire sends them."""
         self.notes: list[FidelityNote] = []
-        """Notes on content that was dropped, moved or emulated."""
         self._request = request
         self._late_texts: list[Raw] = []
         """Texts of system messages inside the conversation that are not yet encoded. They wait for the results of open
@@ -78,7 +75,6 @@ class MessageEncoder(ABC):
         self._has_open_calls = False
         """True if the last assistant message has tool calls without encoded results so far."""
         self._drops_thinking = False
-        """True if reasoning of an earlier reply was not sent."""
 
     @abstractmethod
     def _append_system(self, texts: list[Raw]) -> None:
@@ -122,9 +118,31 @@ class MessageEncoder(ABC):
             if message.role == "assistant":
                 self._encode_reply(message)
             elif message.role == "user":
-                self._encode_user(message)
-            else:
-                self._encode_system(message)
+                parts: list[Any] = []
+                others: list[Any] = []
+                for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
+                    if type(block) is ToolResultBlock:
+                        if block.is_error or not is_string_or_absent(block.content):
+                            self._encode_structured_result(block, parts)
+                        else:
+                            self._append_result(block, block.content or EMPTY_JSON_STRING)
+                    elif type(block) in _USER_CONTENT:
+                        others.append(block)
+                self._has_open_calls = False
+                if self._late_texts:
+                    self._place_late_texts(parts)
+                if others:
+                    parts += [block.text if type(block) is TextBlock else self._encode_media(block) for block in others]
+                if parts:
+                    self._append_user(parts)
+            elif texts := [block.text for block in message.content if type(block) is TextBlock]:
+                if self.sends_reminders:
+                    self.notes.append(SYSTEM_AS_REMINDER)
+                    self._add_reminder(join_json_strings(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
+                elif self._has_open_calls:
+                    self._late_texts += texts
+                else:
+                    self._append_system(texts)
 
     def _append_prefill_request(self) -> None:
         self._append_user([CONTINUE_TEXT])
@@ -150,42 +168,8 @@ class MessageEncoder(ABC):
         """
         self._flush_late_texts()
 
-    def _encode_system(self, message: Message) -> None:
-        texts = [block.text for block in message.content if type(block) is TextBlock]
-        if not texts:
-            return
-        if self.sends_reminders:
-            self.notes.append(SYSTEM_AS_REMINDER)
-            self._add_reminder(join_json_strings(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
-        elif self._has_open_calls:
-            self._late_texts += texts
-        else:
-            self._append_system(texts)
-
-    def _encode_user(self, message: Message) -> None:
-        parts: list[Any] = []
-        others: list[Any] = []
-        for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
-            if type(block) is ToolResultBlock:
-                if block.is_error or not is_string_or_absent(block.content):
-                    self._encode_structured_result(block, parts)
-                else:
-                    self._append_result(block, block.content or EMPTY_JSON_STRING)
-            elif type(block) in _USER_CONTENT:
-                others.append(block)
-        self._has_open_calls = False
-        if self._late_texts:
-            self._place_late_texts(parts)
-        if others:
-            parts += [block.text if type(block) is TextBlock else self._encode_media(block) for block in others]
-        if parts:
-            self._append_user(parts)
-
     def _encode_structured_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
-        """Append a tool result that is an error or has a list as content.
-
-        Images and documents that a result may not contain are added to `parts`, the content of the user message.
-        """
+        """Images and documents that a result may not contain are added to `parts`, the user message."""
         blocks: list[Any] = [inner for inner in decode_nested_content(block.content) if type(inner) in _USER_CONTENT]
         content = [inner.text if type(inner) is TextBlock else self._encode_media(inner) for inner in blocks]
         media = [part for part in content if type(part) is not Raw]
@@ -203,7 +187,6 @@ class MessageEncoder(ABC):
             self._append_result(block, join_json_strings(content or [EMPTY_JSON_STRING], mark))
 
     def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
-        """Return an image or document as the wire sends it, or a text in its place."""
         source = block.source
         if isinstance(block, ImageBlock):
             kind, title, accepted = "image", None, self._request.accepts_images
@@ -230,10 +213,7 @@ def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[
 
 
 def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | None:
-    """Return the system prompt of a client request as one JSON string. None: there is no text.
-
-    `extra_text`: plain text to add at its end.
-    """
+    """Return the system prompt as one JSON string, with `extra_text` at its end. None: there is no text."""
     texts = [block.text for block in request.system]
     if extra_text:
         texts.append(json_string(extra_text))

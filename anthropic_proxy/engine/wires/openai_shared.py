@@ -29,7 +29,6 @@ from anthropic_proxy.engine.wires.shared_notes import NO_SAMPLING, NO_SERVICE_TI
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 
 REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
-"""Headers of each upstream request, without the credential."""
 SCHEMA_NOT_ENFORCED = FidelityNote(
     "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
 )
@@ -44,7 +43,6 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     effort_names: tuple[tuple[str, str], ...]
     """Pairs of a requested effort level and the level to send, where the two differ."""
     sends_parallel_tool_calls: bool
-    """True if the server accepts `parallel_tool_calls`."""
     sends_user_id: bool
     """True if hashes of the client's user and session are sent as `safety_identifier` and `prompt_cache_key`."""
     sends_service_tier: bool
@@ -57,10 +55,7 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 def add_tools(
     body: dict[str, Any], definitions: list[Any], tool_choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
 ) -> None:
-    """Add the tools to `body`: the fields `tools`, `tool_choice` and `parallel_tool_calls`.
-
-    An empty list of `definitions` adds no field.
-    """
+    """Add `tools`, `tool_choice` and `parallel_tool_calls`. Empty `definitions` add no field."""
     if not definitions:
         return
     body["tools"] = definitions
@@ -124,11 +119,8 @@ def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: li
 
 
 class EncodedReplySchema(NamedTuple):
-    """The client's JSON Schema for the reply, with only the keywords that the provider accepts."""
-
     schema: Raw
     qualifies_for_strict: bool
-    """True if OpenAI's strict mode allows the schema."""
 
 
 def encode_reply_schema(
@@ -220,17 +212,13 @@ def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, path_
 
 
 def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that replaces a rejected effort by a level that the error message lists."""
     asked = call.request.effort
     level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
     return Adaptation(f"effort {asked} {level}") if level else None
 
 
 def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that replaces the rejected effort `none` by the lowest level of reasoning.
-
-    Some models always reason, and therefore reject `none`.
-    """
+    """Replace the rejected effort `none` by the lowest level: some models always reason."""
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
         return None

@@ -10,9 +10,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 NO_SERVICE_TIER = FidelityNote(
     "approximated", "service_tier", "not sent; without it the backend's default tier answers"
 )
-"""Note for a client's `service_tier` that is not sent, because the provider has no known field for it."""
 NO_TOP_K = FidelityNote("dropped", "top_k", "not sent; no setting for it is known")
-"""Note for a client's `top_k` that is not sent, because the provider has no known field for it."""
 NO_SAMPLING = {
     name: FidelityNote("dropped", name, "the model does not accept it") for name in ("temperature", "top_p", "top_k")
 }
@@ -22,23 +20,18 @@ SINGLE_TOOL_CALL = FidelityNote(
     "tool_choice.disable_parallel_tool_use",
     "no setting for it is known; further calls of a reply are discarded",
 )
-"""Note for `disable_parallel_tool_use`, if the provider cannot limit a reply to one tool call."""
 PREFILL_AS_TEXT = FidelityNote(
     "emulated", "messages.prefill", "a user text asks to continue the last assistant message"
 )
-"""Note for a last assistant message (prefill), if the provider cannot continue it."""
 SYSTEM_AS_REMINDER = FidelityNote("emulated", "messages.system", "sent as a <system-reminder> in the user's text")
-"""Note for a system message inside the conversation, if the provider accepts one only at the beginning."""
 FOREIGN_THINKING_DROPPED = FidelityNote(
     "approximated", "messages.thinking", "returned only to the backend that sent it, if that accepts it"
 )
 """Note for thinking of an earlier reply that is not sent. Text and tool calls of the reply are sent."""
 NO_EFFORT = FidelityNote("approximated", "output_config.effort", "the model has no effort levels")
-"""Note for a client's effort (level of reasoning) that is not sent. The model uses its default."""
 EFFORT_AS_SWITCH = FidelityNote(
     "approximated", "output_config.effort", "the backend can only switch reasoning on or off"
 )
-"""Note for a client's effort (level of reasoning), if the provider can only switch reasoning on or off."""
 SCHEMA_AS_TEXT = FidelityNote("emulated", "output_config.format", "the system prompt asks for JSON of that schema")
 """Note for a reply schema (`output_config.format`) that is sent as text in the system prompt. The provider accepts no
 schema, or none in this request."""
@@ -48,19 +41,14 @@ SCHEMA_AS_TOOL = FidelityNote(
 """Note for a reply schema (`output_config.format`) that is sent as the input schema of a forced tool. The provider
 accepts no reply schema."""
 ERROR_MARKED = FidelityNote("emulated", "messages.tool_result.is_error", "the result's text begins with [tool error]")
-"""Note for a tool result with `is_error`, because the provider has no error flag for tool results."""
 MEDIA_MOVED = FidelityNote(
     "emulated", "messages.tool_result.media", "sent in the next user message: a result can contain text only"
 )
-"""Note for images and documents in a tool result, because the provider accepts only text in a tool result."""
 
 
 @functools.lru_cache(maxsize=64)
 def media_as_text_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
-    """Return the note for an image or document that was replaced by a text.
-
-    `kind` is `image` or `document`.
-    """
+    """`kind`: `image` or `document`."""
     # The note contains no title or URL, because notes must not contain content.
     what = f"{kind}s by URL" if has_url else f"{kind}s of type {media_type or 'unknown'}"
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")
@@ -78,11 +66,9 @@ def missing_setting_note(tool: str, setting: str) -> FidelityNote:
 
 @functools.lru_cache(maxsize=256)
 def keywords_as_text_note(keywords: frozenset[str]) -> FidelityNote:
-    """Return the note that the JSON Schema `keywords` of tools are sent as text in descriptions."""
     return FidelityNote("approximated", "tools.input_schema", f"sent in descriptions: {', '.join(sorted(keywords))}")
 
 
 @functools.lru_cache(maxsize=256)
 def renamed_effort_note(asked: str, sent: str) -> FidelityNote:
-    """Return the note for a client's effort level `asked` that is sent as the level `sent`."""
     return FidelityNote("approximated", "output_config.effort", f"{asked} → {sent}, the nearest supported level")

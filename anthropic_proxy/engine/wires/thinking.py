@@ -48,7 +48,6 @@ _decoder = msgspec.json.Decoder(ReasoningState)
 
 
 def encode_signature(tag: str, state: ReasoningState) -> str:
-    """Return the signature of a thinking block that contains `state`."""
     signature = _encode(tag, state)
     if len(signature) > MAX_SIGNATURE_BYTES:
         signature = _encode(tag, msgspec.structs.replace(state, encrypted=None))
@@ -62,15 +61,11 @@ def _encode(tag: str, state: ReasoningState) -> str:
 
 @functools.lru_cache(maxsize=64)
 def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
-    """Return a signature for a thinking block that came without provider state."""
     return encode_signature(tag, ReasoningState(replay=replay))
 
 
 def decode_signature(tag: str, signature: str) -> ReasoningState | None:
-    """Return the state in a signature that the client sent back. Never raises.
-
-    None: the signature is damaged, has another tag, or was not made by the proxy.
-    """
+    """Never raises. None: damaged, of another tag, or not made by the proxy."""
     head = f"{SIGNATURE_PREFIX}{tag}."
     if not signature.startswith(head):
         return None

@@ -29,10 +29,7 @@ _Encoded = TypeVar("_Encoded")
 def cached_encoder(
     encode: Callable[[Tool, WorkBudget, *_Options], _Encoded],
 ) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
-    """Return a function that encodes one tool definition like `encode`, with a cache of the results.
-
-    The function raises `WorkLimitExceeded` if the work exceeds the `WorkBudget` that it receives.
-    """
+    """Return `encode` with a cache. Raises `WorkLimitExceeded` if the work exceeds the `WorkBudget`."""
     encode_kept = WorkCache(encode, lambda tool: tool.source, _KEPT).get_or_encode
 
     def encode_tool(tool: Tool, budget: WorkBudget, *options: *_Options) -> _Encoded:
@@ -45,10 +42,7 @@ def cached_encoder(
 def cached_list_encoder(
     encode: Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded],
 ) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded]:
-    """Return a function that encodes a list of tools like `encode`, with a cache of the results.
-
-    Callers must not change a result, because it is shared.
-    """
+    """Return `encode` for lists of tools with a cache. Callers must not change a result: it is shared."""
     encode_kept = WorkCache(encode, None, _LISTS_KEPT).get_or_encode
 
     def encode_list(tools: Sequence[Tool], budget: WorkBudget, *options: *_Options) -> _Encoded:
@@ -76,10 +70,7 @@ class StrictMode(NamedTuple):
 
 
 def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
-    """Return the value of `strict` to send for a tool.
-
-    `qualifies`: strict mode allows the schema of the tool. `sends_strict`: the server has a strict mode.
-    """
+    """`qualifies`: strict mode allows the schema. `sends_strict`: the server has a strict mode."""
     if not tool.strict or (qualifies and sends_strict):
         return StrictMode(bool(tool.strict), ())
     why = "the schema does not fit strict mode" if sends_strict else "the server has no known strict mode"

@@ -512,42 +512,15 @@ JSON = st.recursive(
 )
 BLOCK_TYPES = st.sampled_from(
     [
-        "text",
-        "image",
-        "document",
-        "search_result",
-        "thinking",
-        "redacted_thinking",
-        "tool_use",
-        "tool_result",
-        "tool_reference",
-        "server_tool_use",
-        "web_search_tool_result",
-        "tool_addition",
-        "tool_removal",
-        "compaction",
-        "fallback",
-        "px.unknown",
-        "future",
+        *("text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"),
+        *("tool_reference", "server_tool_use", "web_search_tool_result", "tool_addition", "tool_removal"),
+        *("compaction", "fallback", "px.unknown", "future"),
     ]
 )
 FIELDS = st.sampled_from(
     [
-        "text",
-        "source",
-        "title",
-        "content",
-        "context",
-        "thinking",
-        "signature",
-        "data",
-        "id",
-        "name",
-        "input",
-        "tool_use_id",
-        "is_error",
-        "tool_name",
-        "tool",
+        *("text", "source", "title", "content", "context", "thinking", "signature", "data", "id", "name", "input"),
+        *("tool_use_id", "is_error", "tool_name", "tool"),
     ]
 )
 BLOCKS = st.builds(
@@ -559,26 +532,9 @@ MESSAGES = st.lists(
 )
 TOP = st.sampled_from(
     [
-        "system",
-        "stream",
-        "tools",
-        "tool_choice",
-        "thinking",
-        "output_config",
-        "output_format",
-        "stop_sequences",
-        "temperature",
-        "top_p",
-        "top_k",
-        "metadata",
-        "service_tier",
-        "mcp_servers",
-        "container",
-        "thread",
-        "compaction",
-        "model",
-        "max_tokens",
-        "messages",
+        *("system", "stream", "tools", "tool_choice", "thinking", "output_config", "output_format"),
+        *("stop_sequences", "temperature", "top_p", "top_k", "metadata", "service_tier", "mcp_servers", "container"),
+        *("thread", "compaction", "model", "max_tokens", "messages"),
     ]
 )
 NEAR_REQUESTS = st.builds(

@@ -152,105 +152,60 @@ def test_empty_messages_are_refused() -> None:
         prepared(user(text("")), {"role": "assistant", "content": ""})
 
 
-SEARCHED = assistant(
-    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "cats"}},
-    {
-        "type": "web_search_tool_result",
-        "tool_use_id": "s",
-        "content": [{"type": "web_search_result", "title": "Cats", "url": "https://cats", "encrypted_content": "x"}],
-    },
-    text("Found."),
-)
+def served(kind: str, content: Any, **fields: Any) -> dict[str, Any]:
+    """Return a reply with the result of a server tool."""
+    return assistant({"type": f"{kind}_tool_result", "tool_use_id": "s", "content": content, **fields})
+
+
+def serving(name: str, given: Any, kind: str = "server_tool_use") -> dict[str, Any]:
+    return assistant({"type": kind, "id": "s", "name": name, "input": given})
+
+
+def file(kind: str, **source: Any) -> dict[str, Any]:
+    return {"type": kind, "source": source}
+
+
+CATS = {"type": "web_search_result", "title": "Cats", "url": "https://cats", "encrypted_content": "x"}
+RAN = {"stdout": "", "stderr": "ouch", "return_code": 1}
+FOUND = {"tool_references": [{"type": "tool_reference", "tool_name": "Web"}]}
+ADDRESS = "https://a.example/" + "a" * 200 + ",b"
 
 
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (SEARCHED, ["[web_search: cats]", "Cats – https://cats", "Found."]),
-        (
-            assistant({"type": "web_search_tool_result", "tool_use_id": "s", "content": {"error_code": "unavailable"}}),
-            ["[web_search failed: unavailable]"],
-        ),
-        (
-            assistant({"type": "server_tool_use", "id": "s", "name": "web_fetch", "input": {"url": "u"}}),
-            ["[web_fetch: u]"],
-        ),
-        (assistant({"type": "mcp_tool_use", "id": "s", "name": "find", "input": {"q": "x"}}), ["[find: x]"]),
-        (assistant({"type": "mcp_tool_use", "id": "s", "name": "find", "input": 5}), ["[find]"]),
-        (
-            assistant({"type": "mcp_tool_use", "id": "s", "name": "find", "input": {"q": "x", "n": 5}}),
-            ['[find: {"q":"x","n":5}]'],
-        ),
-        (assistant({"type": "mcp_tool_result", "tool_use_id": "s", "content": [text("a"), text("b")]}), ["a\nb"]),
-        (
-            assistant({"type": "mcp_tool_result", "tool_use_id": "s", "is_error": True, "content": [text("no")]}),
-            ["[tool error] no"],
-        ),
-        (
-            assistant({"type": "server_tool_use", "id": "s", "name": "code_execution", "input": {"code": "x" * 999}}),
-            ["[code_execution]\n" + "x" * 999],
-        ),
         (
             assistant(
-                {
-                    "type": "code_execution_tool_result",
-                    "tool_use_id": "s",
-                    "content": {"type": "code_execution_tool_result_error", "error_code": "unavailable"},
-                }
+                *serving("web_search", {"query": "cats"})["content"],
+                *served("web_search", [CATS])["content"],
+                text("Found."),
             ),
+            ["[web_search: cats]", "Cats – https://cats", "Found."],
+        ),
+        (served("web_search", {"error_code": "unavailable"}), ["[web_search failed: unavailable]"]),
+        (served("web_search", [CATS | {"title": "https://cats", "encrypted_content": ""}]), ["https://cats"]),
+        (serving("web_fetch", {"url": "u"}), ["[web_fetch: u]"]),
+        (serving("find", {"q": "x"}, "mcp_tool_use"), ["[find: x]"]),
+        (serving("find", 5, "mcp_tool_use"), ["[find]"]),
+        (serving("find", {"q": "x", "n": 5}, "mcp_tool_use"), ['[find: {"q":"x","n":5}]']),
+        (served("mcp", [text("a"), text("b")]), ["a\nb"]),
+        (served("mcp", [text("no")], is_error=True), ["[tool error] no"]),
+        (serving("code_execution", {"code": "x" * 999}), ["[code_execution]\n" + "x" * 999]),
+        (
+            served("code_execution", {"type": "code_execution_tool_result_error", "error_code": "unavailable"}),
             ["[code_execution failed: unavailable]"],
         ),
-        (
-            assistant(
-                {
-                    "type": "code_execution_tool_result",
-                    "tool_use_id": "s",
-                    "content": {"type": "code_execution_result", "stdout": "", "stderr": "ouch", "return_code": 1},
-                }
-            ),
-            ["ouch\n[exit code 1]"],
-        ),
-        (
-            assistant(
-                {
-                    "type": "web_search_tool_result",
-                    "tool_use_id": "s",
-                    "content": [{"type": "web_search_result", "url": "https://cats", "title": "https://cats"}],
-                }
-            ),
-            ["https://cats"],
-        ),
-        (
-            assistant(
-                {
-                    "type": "bash_code_execution_tool_result",
-                    "tool_use_id": "s",
-                    "content": {"type": "bash_code_execution_result", "stdout": "out", "stderr": "", "return_code": 0},
-                }
-            ),
-            ["out"],
-        ),
-        (
-            assistant(
-                {
-                    "type": "tool_search_tool_result",
-                    "tool_use_id": "s",
-                    "content": {"tool_references": [{"type": "tool_reference", "tool_name": "Web"}]},
-                }
-            ),
-            ["Tool available: Web"],
-        ),
+        (served("code_execution", {"type": "code_execution_result", **RAN}), ["ouch\n[exit code 1]"]),
+        (served("bash_code_execution", {"stdout": "out", "stderr": "", "return_code": 0}), ["out"]),
+        (served("tool_search", FOUND), ["Tool available: Web"]),
         (user({"type": "future", "text": "a"}), ["a"]),
         (user({"type": "future", "content": "b"}), ["b"]),
         (user({"type": "future", "n": 1}), ["[unsupported block: future]"]),
         (user({"type": "container_upload", "file_id": "f"}), ["[unsupported block: container_upload]"]),
-        (user({"type": "image", "source": {"type": "file", "file_id": "f1"}}), ["[image file f1 not available]"]),
-        (user({"type": "document", "source": {"type": "file", "file_id": "f1"}}), ["[document file f1 not available]"]),
-        (
-            user({"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "body"}}),
-            ["T\nC", "body"],
-        ),
-        (user({"type": "document", "source": {"type": "content", "content": [text("a"), text("")]}}), ["a"]),
+        (user(file("image", type="file", file_id="f1")), ["[image file f1 not available]"]),
+        (user(file("document", type="file", file_id="f1")), ["[document file f1 not available]"]),
+        (user(file("document", type="text", data="body") | {"title": "T", "context": "C"}), ["T\nC", "body"]),
+        (user(file("document", type="content", content=[text("a"), text("")])), ["a"]),
         (
             user({"type": "search_result", "title": "T", "source": "https://s", "content": [text("body")]}),
             ["T\nhttps://s", "body"],
@@ -258,30 +213,12 @@ SEARCHED = assistant(
         (user({"type": "tool_reference", "tool_name": "Web"}), ["Tool available: Web"]),
         (user(text("a"), {"type": "fallback", "from": {}, "to": {}}), ["a"]),
         (user(text("a"), {"type": "thinking", "thinking": "t", "signature": "s"}), ["a"]),
-        (
-            assistant({"type": "image", "source": {"type": "base64", "media_type": "image/png"}}),
-            ["[image omitted: image/png]"],
-        ),
-        (
-            assistant({"type": "image", "source": {"type": "url", "url": "data:;base64,QUJD"}}),
-            ["[image omitted: text/plain]"],
-        ),
-        (
-            assistant({"type": "document", "source": {"type": "url", "url": "Data:text/html,abc"}}),
-            ["[document omitted: text/html]"],
-        ),
-        (
-            assistant({"type": "image", "source": {"type": "url", "url": "data:" + "a" * 1_000}}),
-            ["[image omitted: data:" + "a" * 95 + "]"],
-        ),
-        (
-            assistant({"type": "image", "source": {"type": "url", "url": "https://a.example/" + "a" * 200 + ",b"}}),
-            ["[image omitted: https://a.example/" + "a" * 200 + ",b]"],
-        ),
-        (
-            user({"type": "future", "content": [{"source": {"type": "url", "url": "data:;base64,QUJD"}}]}),
-            ["data:;base64"],
-        ),
+        (assistant(file("image", type="base64", media_type="image/png")), ["[image omitted: image/png]"]),
+        (assistant(file("image", type="url", url="data:;base64,QUJD")), ["[image omitted: text/plain]"]),
+        (assistant(file("document", type="url", url="Data:text/html,abc")), ["[document omitted: text/html]"]),
+        (assistant(file("image", type="url", url="data:" + "a" * 1_000)), [f"[image omitted: data:{'a' * 95}]"]),
+        (assistant(file("image", type="url", url=ADDRESS)), [f"[image omitted: {ADDRESS}]"]),
+        (user({"type": "future", "content": [file("image", type="url", url="data:;base64,QUJD")]}), ["data:;base64"]),
         (user(call("1", "f", x=1)), ['[call of f] {"x": 1}']),
     ],
 )

@@ -243,11 +243,7 @@ RESULT = {"type": "tool_result", "tool_use_id": "a", "content": SHELL[1]}
 COUNTED: dict[str, tuple[dict[str, Any], int, tuple[int, ...]]] = {
     "text": ({"messages": _messages(PROSE[1])}, PROSE[0], (3 + 3,)),
     "system": ({"system": PROSE[1], "messages": _messages(CODE[1])}, PROSE[0] + CODE[0], (2 * 3 + 3,)),
-    "turns": (
-        {"messages": _messages(PROSE[1], CODE[1], SHELL[1])},
-        PROSE[0] + CODE[0] + SHELL[0],
-        (3 * 3 + 3,),
-    ),
+    "turns": ({"messages": _messages(PROSE[1], CODE[1], SHELL[1])}, PROSE[0] + CODE[0] + SHELL[0], (3 * 3 + 3,)),
     "a tool": ({"messages": _messages(CODE[1]), "tools": [READ]}, CODE[0] + PROSE[0], (3 + 3 + 7 + 3 + 3 + 12, 346)),
     "a tool loop": (
         {

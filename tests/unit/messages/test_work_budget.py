@@ -79,14 +79,7 @@ def test_decoding_costs_a_step_for_64_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("value", "nodes"),
-    [
-        (1, 1),
-        ("a", 1),
-        ("a" * 640, 11),
-        ([], 1),
-        ([1, 2, [3]], 5),
-        ({"a": 1, "b": {"c": [True]}}, 8),
-    ],
+    [(1, 1), ("a", 1), ("a" * 640, 11), ([], 1), ([1, 2, [3]], 5), ({"a": 1, "b": {"c": [True]}}, 8)],
 )
 def test_nodes_are_keys_values_and_pieces_of_text(value: object, nodes: int) -> None:
     assert count_json_nodes(value) == nodes

@@ -208,10 +208,7 @@ def test_googles_hints_are_read() -> None:
         {"quotaId": "GenerateContentInputTokensPerModelPerMinute-FreeTier"},
         {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"},
     ]
-    details = [
-        {"@type": "QuotaFailure", "violations": quotas},
-        {"@type": "RetryInfo", "retryDelay": "12s"},
-    ]
+    details = [{"@type": "QuotaFailure", "violations": quotas}, {"@type": "RetryInfo", "retryDelay": "12s"}]
     error = refused(429, {"error": {"code": 429, "message": "q", "status": "RESOURCE_EXHAUSTED", "details": details}})
     assert (error.status, error.retry_after, error.should_retry) == (429, 12, False)
 

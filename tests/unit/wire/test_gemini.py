@@ -180,19 +180,8 @@ def test_signatures_come_back_as_they_were(given_signatures: list[str | None], t
 
 
 REFUSED = [
-    "SAFETY",
-    "RECITATION",
-    "BLOCKLIST",
-    "PROHIBITED_CONTENT",
-    "SPII",
-    "LANGUAGE",
-    "MODEL_ARMOR",
-    "ESCALATION",
-    "PUP_LIMITED_DISABLED",
-    "IMAGE_SAFETY",
-    "IMAGE_PROHIBITED_CONTENT",
-    "IMAGE_OTHER",
-    "IMAGE_RECITATION",
+    *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
+    *("PUP_LIMITED_DISABLED", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_OTHER", "IMAGE_RECITATION"),
 ]
 ENDED = ["STOP", "FINISH_REASON_UNSPECIFIED", "OTHER", "TOO_MANY_TOOL_CALLS", "NO_IMAGE"]
 BROKEN = ["MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE"]
@@ -432,24 +421,8 @@ tool_schemas = st.fixed_dictionaries(
     )
 )
 KNOWN = {
-    "type",
-    "format",
-    "title",
-    "description",
-    "enum",
-    "minItems",
-    "maxItems",
-    "minimum",
-    "maximum",
-    "items",
-    "prefixItems",
-    "anyOf",
-    "oneOf",
-    "properties",
-    "required",
-    "additionalProperties",
-    "$defs",
-    "$ref",
+    *("type", "format", "title", "description", "enum", "minItems", "maxItems", "minimum", "maximum", "items"),
+    *("prefixItems", "anyOf", "oneOf", "properties", "required", "additionalProperties", "$defs", "$ref"),
 }
 
 

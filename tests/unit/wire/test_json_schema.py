@@ -33,10 +33,7 @@ def cleaned(schema: Any, rules: SchemaRules | None = None) -> Any:
         ({"type": "object"}, {"type": "object", "properties": {}}),
         ({"type": "object", "properties": None}, {"type": "object", "properties": {}}),
         (SEARCH, SEARCH),
-        (
-            {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "x", "$comment": "y", **SEARCH},
-            SEARCH,
-        ),
+        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "x", "$comment": "y", **SEARCH}, SEARCH),
         (
             {"type": "object", "properties": {"any": True, "none": False, "list": {"type": "array", "items": True}}},
             {"type": "object", "properties": {"any": {}, "none": {}, "list": {"type": "array", "items": {}}}},
@@ -242,10 +239,7 @@ def test_types_move_into_the_alternatives_where_the_wire_wants_it() -> None:
             },
             False,
         ),
-        (
-            {"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False},
-            False,
-        ),
+        ({"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False}, False),
     ],
 )
 def test_strict_mode_is_claimed_only_where_it_holds(schema: Any, strict: bool) -> None:

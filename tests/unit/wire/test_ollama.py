@@ -1,8 +1,6 @@
 """Ollama's wire: the types of its own package, complete replies, and a case for each quirk."""
 
 import json
-import re
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,12 +17,13 @@ from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequ
 from anthropic_proxy.engine.wires.framing import NDJSONReader
 from anthropic_proxy.engine.wires.ollama.tools import encode_parameters
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
-from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.errors import UpstreamError
 from tests.support.decoding import decode_whole
+from tests.support.dialect_fields import changes_a_scenario, missing_proofs
 from tests.support.fakes.ollama.models import MODELS, Model, find_model
 from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.ollama.shapes import check
-from tests.support.golden_runner import GoldenCase, find_cases
+from tests.support.golden_runner import find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.provider_replies.ollama import OLLAMA_STREAMS
 
@@ -137,35 +136,13 @@ def test_the_fake_server_accepts_every_request(body: Any) -> None:
 # Quirks
 
 
-def proofs() -> dict[str, set[str]]:
-    """Return field of the dialect → golden cases that its docstring names as proof."""
-    source = Path(ollama.__file__).with_name("dialect.py").read_text(encoding="utf-8")
-    fields = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', source, re.DOTALL | re.MULTILINE)
-    found = {field: re.search(r"Proven by: (.*?)\.\s*$", " ".join(text.split())) for field, text in fields}
-    return {field: set(proof[1].replace(" ", "").split(",")) if proof else set() for field, proof in found.items()}
-
-
 @pytest.mark.parametrize("field", ollama.Dialect.__annotations__)
-def test_every_quirk_changes_a_scenario_and_names_it(field: str) -> None:
-    named = {name.rpartition("/")[2] for name in proofs()[field]}
-    assert named
-    default = getattr(ollama.Dialect(), field)
-    for name in named:
-        scenario = GoldenCase(*find_cases("ollama", name))
-        assert getattr(scenario.target.dialect, field) != default
-        assert _outcome(scenario) != _outcome(scenario, field), f"{name} stays the same when {field} is reset"
+def test_every_quirk_changes_a_scenario(field: str) -> None:
+    assert changes_a_scenario(ollama, field), f"nothing changes when {field} is reset"
 
 
-def _outcome(scenario: GoldenCase, reset: str | None = None) -> Any:
-    """Return request and answer, with one field of the dialect reset."""
-    if reset is not None:
-        target = scenario.target
-        default = getattr(ollama.Dialect(), reset)
-        scenario.change_target(structs.replace(target, dialect=structs.replace(target.dialect, **{reset: default})))
-    try:
-        return scenario.call().streams_upstream, scenario.upstream_request(), scenario.play([scenario.upstream or b""])
-    except ProxyError as error:
-        return repr(error)
+def test_what_quirks_name_as_proof_exists() -> None:
+    assert missing_proofs(ollama) == {}
 
 
 # Complete replies

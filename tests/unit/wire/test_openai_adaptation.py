@@ -267,46 +267,45 @@ def reasoner(server: Server, provider: str, model: str, **settings: str) -> Prox
     return ProxyHarness(server, BIG_MODEL=f"{provider}/{model}", **keys, **settings)
 
 
-async def test_a_rejected_thinking_switch_is_dropped() -> None:
-    server = Server(
-        lambda body: body.get("thinking") == {"type": "disabled"},
-        lambda body: refusal("invalid thinking: only type=enabled is allowed for this model", None, "invalid"),
-    )
-    somewhere = reasoner(server, "moonshot", "kimi-k2.6")
-    sink = await somewhere.post(thinking={"type": "disabled"})
-    assert sink.error is None
-    assert "thinking" in server.bodies[0]
-    assert "thinking" not in server.bodies[1]
-
-
-async def test_a_name_in_another_spelling_is_known() -> None:
-    server = Server(
-        lambda body: "reasoning_effort" in body,
-        lambda body: FakeResponse(
-            400,
-            b'{"code":"Client specified an invalid argument",'
-            b'"error":"Model grok-4.5 does not support parameter reasoningEffort."}',
+@pytest.mark.parametrize(
+    ("provider", "model", "settings", "fields", "finds_fault", "answer"),
+    [
+        pytest.param(
+            *("moonshot", "kimi-k2.6", {}, {"thinking": {"type": "disabled"}}),
+            lambda body: "thinking" in body,
+            refusal("invalid thinking: only type=enabled is allowed for this model", None, "invalid"),
+            id="a rejected thinking switch is dropped",
         ),
-    )
-    sink = await reasoner(server, "xai", "grok-4.5").post(output_config={"effort": "low"})
+        pytest.param(
+            *("xai", "grok-4.5", {}, {"output_config": {"effort": "low"}}),
+            lambda body: "reasoning_effort" in body,
+            FakeResponse(
+                400,
+                b'{"code":"Client specified an invalid argument",'
+                b'"error":"Model grok-4.5 does not support parameter reasoningEffort."}',
+            ),
+            id="a name in another spelling is known",
+        ),
+        pytest.param(
+            *("openai", "gpt-5", {"OPENAI_WIRE": "chat"}, {"system": "Be brief."}),
+            lambda body: body["messages"][0]["role"] != "system",
+            refusal(
+                "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant "
+                "`developer`, expected one of `system`, `user`, `assistant`, `tool` at line 1 column 60",
+                None,
+                "invalid_request_error",
+            ),
+            id="a server that knows no developer gets a system message",
+        ),
+    ],
+)
+async def test_a_rejection_of_one_provider(
+    provider: str, model: str, settings: Any, fields: Any, finds_fault: Any, answer: FakeResponse
+) -> None:
+    server = Server(finds_fault, lambda body: answer)
+    sink = await reasoner(server, provider, model, **settings).post(**fields)
     assert sink.error is None
     assert len(server.bodies) == 2
-
-
-async def test_a_server_that_knows_no_developer_gets_a_system_message() -> None:
-    server = Server(
-        lambda body: body["messages"][0]["role"] == "developer",
-        lambda body: refusal(
-            "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`, "
-            "expected one of `system`, `user`, `assistant`, `tool` at line 1 column 60",
-            None,
-            "invalid_request_error",
-        ),
-    )
-    somewhere = reasoner(server, "openai", "gpt-5", OPENAI_WIRE="chat")
-    sink = await somewhere.post(system="Be brief.")
-    assert sink.error is None
-    assert server.bodies[-1]["messages"][0]["role"] == "system"
 
 
 ONLY_RESPONSES = "This model is only supported in v1/responses and not in v1/chat/completions."

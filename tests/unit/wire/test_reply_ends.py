@@ -141,43 +141,35 @@ def test_responses(status: str, reason: str | None, item_status: str | None, arg
 
 
 @pytest.mark.parametrize(
-    ("reason", "expected"),
+    ("wire", "reason", "expected"),
     [
-        ("stop", "tool_use"),
-        (None, "tool_use"),
-        ("length", "max_tokens"),
-        ("model_context_window_exceeded", "model_context_window_exceeded"),
-        ("content_filter", "refusal"),
+        (ollama, "stop", "tool_use"),
+        (ollama, None, "tool_use"),
+        (ollama, "length", "max_tokens"),
+        (ollama, "model_context_window_exceeded", "model_context_window_exceeded"),
+        (ollama, "content_filter", "refusal"),
+        (gemini, "STOP", "tool_use"),
+        (gemini, "OTHER", "tool_use"),
+        (gemini, "MAX_TOKENS", "max_tokens"),
+        (gemini, "MAX_OUTPUT_TOKENS", "max_tokens"),
+        (gemini, "CONTEXT_WINDOW_EXCEEDED", "model_context_window_exceeded"),
+        (gemini, "SAFETY", "refusal"),
+        (gemini, "IMAGE_PROHIBITED_CONTENT", "refusal"),
+        (gemini, "NEW_SAFETY_POLICY", "refusal"),
     ],
 )
-@pytest.mark.parametrize("streams", [True, False])
-def test_ollama(reason: str | None, expected: str, streams: bool) -> None:
-    message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "Read", "arguments": {}}}]}
-    body = json.dumps({"message": message, "done": True, "done_reason": reason}).encode()
-    decoder = ollama.WIRE.new_decoder(new_call(ollama))
-    deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decode_whole(decoder, body)
-    assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
-
-
-@pytest.mark.parametrize(
-    ("reason", "expected"),
-    [
-        ("STOP", "tool_use"),
-        ("OTHER", "tool_use"),
-        ("MAX_TOKENS", "max_tokens"),
-        ("MAX_OUTPUT_TOKENS", "max_tokens"),
-        ("CONTEXT_WINDOW_EXCEEDED", "model_context_window_exceeded"),
-        ("SAFETY", "refusal"),
-        ("IMAGE_PROHIBITED_CONTENT", "refusal"),
-        ("NEW_SAFETY_POLICY", "refusal"),
-    ],
-)
-def test_gemini(reason: str, expected: str) -> None:
-    parts = [{"functionCall": {"name": "Read", "args": {}}}]
-    body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}).encode()
+def test_ollama_and_gemini(wire: Any, reason: str | None, expected: str) -> None:
+    if wire is ollama:
+        message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "Read", "arguments": {}}}]}
+        reply: dict[str, Any] = {"message": message, "done": True, "done_reason": reason}
+    else:
+        parts = [{"functionCall": {"name": "Read", "args": {}}}]
+        reply = {"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}
+    body = json.dumps(reply).encode()
+    decoder = wire.WIRE.new_decoder(new_call(wire))
     for deltas in (
-        gemini.WIRE.new_decoder(new_call(gemini)).decode_frame(body),
-        decode_whole(gemini.WIRE.new_decoder(new_call(gemini)), body),
+        [*decoder.decode_frame(body), *decoder.decode_end()],
+        decode_whole(wire.WIRE.new_decoder(new_call(wire)), body),
     ):
         assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
 

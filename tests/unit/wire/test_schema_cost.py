@@ -112,9 +112,7 @@ PARTS = st.recursive(
     max_leaves=20,
 )
 GRAPHS = st.builds(
-    lambda root, defs: {**root, "$defs": defs},
-    PARTS,
-    st.fixed_dictionaries(dict.fromkeys(NAMES, PARTS)),
+    lambda root, defs: {**root, "$defs": defs}, PARTS, st.fixed_dictionaries(dict.fromkeys(NAMES, PARTS))
 )
 
 

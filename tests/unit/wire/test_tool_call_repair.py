@@ -512,19 +512,12 @@ def call_piece(index: int, name: str, arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
-    calls = [
-        call_piece(0, "functions.read", '{"path": "a",}'),
-        call_piece(1, "Run", '{"command": 1}{"command": 2}'),
-    ]
+    calls = [call_piece(0, "functions.read", '{"path": "a",}'), call_piece(1, "Run", '{"command": 1}{"command": 2}')]
     message = {"role": "assistant", "content": FORMS["hermes"], "tool_calls": calls}
     choice = {"index": 0, "delta" if stream else "message": message, "finish_reason": "tool_calls"}
     body = msgspec.json.encode({"choices": [choice]})
     answer = FakeResponse(200, b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body)
-    proxy = ProxyHarness(
-        lambda *_: answer,
-        OPENAI_BASE_URL="http://localhost:8000/v1",
-        BIG_MODEL="openai/phi-4-mini",
-    )
+    proxy = ProxyHarness(lambda *_: answer, OPENAI_BASE_URL="http://localhost:8000/v1", BIG_MODEL="openai/phi-4-mini")
     tools = [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()]
     sink = await proxy.post(stream=stream, tools=tools)
     assert sink.receipt is not None

@@ -64,20 +64,14 @@ _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) 
 
 
 def decode_nested_content(content: Raw) -> list[Block]:
-    """Decode the `content` of a tool result or a search result into blocks. Raises `InvalidRequest`.
-
-    Content that is null or absent gives no block.
-    """
+    """Decode the `content` of a tool result or a search result. Raises `InvalidRequest`."""
     if is_string_or_absent(content):
         return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
     return decode_blocks(content, "content") if memoryview(content)[0] != _NULL else []
 
 
 def decode_blocks(content: Raw, path: str) -> list[Block]:
-    """Decode a JSON list of content blocks. Raises `InvalidRequest`.
-
-    `path`: path of the list in the request body.
-    """
+    """Decode a JSON list of content blocks. Raises `InvalidRequest`. `path`: path of the list in the body."""
     try:
         blocks = _decode_blocks(content)
     except RecursionError:
@@ -111,7 +105,6 @@ def build_fields_decoder(names: Iterable[str]) -> Callable[[Raw | bytes], dict[s
 
 
 def decode_string(raw: Raw) -> str | None:
-    """Return the value of a JSON string. None: the JSON value has another type."""
     return _decode_string(raw) if is_string_or_absent(raw) else None
 
 
@@ -157,14 +150,12 @@ def is_raw_too_deep(tree: Raw) -> bool:
 
 
 def find_schema_size_error(schema: Sized) -> str:
-    """Return the error message for a JSON Schema above `MAX_SCHEMA_BYTES`. "": the size is allowed."""
     if len(schema) <= MAX_SCHEMA_BYTES:
         return ""
     return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed"
 
 
 def find_schema_error(schema: bytes) -> str:
-    """Return the error message for a JSON Schema that cannot be used. "": the schema is valid, or empty."""
     if large := find_schema_size_error(schema):
         return large
     if is_json_text_too_deep(schema):

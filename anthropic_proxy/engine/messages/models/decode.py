@@ -70,7 +70,6 @@ _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'
 """Rows: name of the counted objects, bytes in each such object, maximum number in a body. A body with more objects is
 rejected. JSON strings cannot contain these bytes, because their quotes are escaped."""
 _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
-"""Maximum number of stop sequences in a request, and maximum number of their characters together."""
 _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
 _CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
@@ -80,8 +79,6 @@ _NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
 
 
 class _Body(Struct, kw_only=True):
-    """Fields of a client request body. Optional fields may be null."""
-
     model: str
     messages: list[Message]
     max_tokens: int | None = None
@@ -185,10 +182,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
-    """Return only `model` and `stream` of an invalid client request body, with `error` as its `decode_error`.
-
-    Raises `error` if these fields are invalid too.
-    """
+    """Return only `model` and `stream` of an invalid body. Raises `error` if these are invalid too."""
     try:
         read = _decode_envelope(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -231,11 +225,7 @@ _NO_SERVER = McpServer()
 
 
 def _decode_mcp_servers(raw: Raw) -> list[McpServer]:
-    """Return the MCP servers of a client request.
-
-    A server of a wrong type raises no error: it has the name "" and the URL "". A field that is no list is one such
-    server.
-    """
+    """Return the MCP servers. One of a wrong type, or a field that is no list, has the name "" and the URL ""."""
     if has_too_many_members(bytes(raw)):
         return [_NO_SERVER]
     try:
@@ -277,10 +267,6 @@ def _list_new_blocks(messages: Sequence[_DecodedMessage[_BlockT_co]]) -> list[_B
 
 
 def _decode(body: bytes, repairs: list[str]) -> _Body:
-    """Decode a body at once if it is valid, otherwise field by field.
-
-    A description of each replaced character or dropped field is added to `repairs`.
-    """
     try:
         read = _decode_body(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -420,7 +406,14 @@ _decode_message_fields = build_fields_decoder(Message.__struct_encode_fields__)
 
 def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
     require_bounded_members(body)
-    body = _repair_encoding(body, repairs)
+    if (error := _find_utf8_error(body)) is not None:
+        raise InvalidRequest(f"The request body is not valid UTF-8: {error[0]} (byte {error[1]}).")
+    body = body.removeprefix(codecs.BOM_UTF8)
+    if not body or body.isspace():
+        raise InvalidRequest("The request body is empty; it must be a JSON object.")
+    body, lone = replace_lone_surrogates(body)
+    if lone:
+        repairs.append(f"{lone} lone surrogate{'s' if lone > 1 else ''} replaced by U+FFFD")
     try:
         try:
             given = _decode_body_fields(body)
@@ -446,19 +439,6 @@ def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
         reason = str(error).removeprefix("JSON is malformed: ")
         raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None
     return read
-
-
-def _repair_encoding(body: bytes, repairs: list[str]) -> bytes:
-    """Return the body without byte order mark and lone surrogates. Raises `InvalidRequest` if it is not UTF-8."""
-    if (error := _find_utf8_error(body)) is not None:
-        raise InvalidRequest(f"The request body is not valid UTF-8: {error[0]} (byte {error[1]}).")
-    body = body.removeprefix(codecs.BOM_UTF8)
-    if not body or body.isspace():
-        raise InvalidRequest("The request body is empty; it must be a JSON object.")
-    body, lone = replace_lone_surrogates(body)
-    if lone:
-        repairs.append(f"{lone} lone surrogate{'s' if lone > 1 else ''} replaced by U+FFFD")
-    return body
 
 
 def _read_message(raw: Raw, path: str) -> Message:

@@ -32,12 +32,10 @@ def is_string_or_absent(raw: Raw) -> bool:
 
 
 def is_json_object(raw: Raw) -> bool:
-    """Return True if the `Raw` value is a JSON object."""
     return raw >= _MIN_OBJECT
 
 
 def json_string(text: str) -> Raw:
-    """Encode a text as a JSON string, with quotes and escapes."""
     return Raw(msgspec.json.encode(text))
 
 
@@ -123,24 +121,18 @@ _WORDS = {
 }
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _MAX_SHOWN_CHARACTERS = 60
-"""Maximum characters of an invalid value in an error message."""
 
 
 def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:
-    """Return the error for a value of the wrong type. `allowed`: allowed type, such as `a string`."""
     return InvalidRequest(f"{path}: Input should be {allowed}, got {_short_json(value)}")
 
 
 def missing_field_error(path: str) -> InvalidRequest:
-    """Return the error for a missing field. `path`: path of the field in the request body."""
     return InvalidRequest(f"{path}: Field required")
 
 
 def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
-    """Return the error to send for an exception of the JSON library.
-
-    `raw`: the JSON value that was decoded. `path`: path of this value in the request body.
-    """
+    """Return the error to send for an exception of the JSON library. `path`: path of `raw` in the body."""
     match = _PLACED.fullmatch(str(error))
     what, place = (match["what"], match["place"] or "") if match else (str(error), "")
     steps = [name or index for name, index in _STEP.findall(place)]

@@ -22,8 +22,6 @@ ABSENT = Raw(b"")
 
 
 class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
-    """A text in a message or in the system prompt."""
-
     text: Raw
     """Text of the block as a JSON string, with quotes and escapes."""
 
@@ -41,7 +39,6 @@ class Source(Struct, omit_defaults=True, gc=False):
     file_id: str = ""
     """Id of a file that the client uploaded to Anthropic's API."""
     content: Raw = ABSENT
-    """Content of a `content` source: a JSON string or a list of text and image blocks."""
 
     def __post_init__(self) -> None:
         # Few providers accept data URLs, so they are read as base64 data. Media types are case-insensitive (RFC 2045).
@@ -73,10 +70,7 @@ def _is_data_url(url: str) -> bool:
 
 
 def _decode_data_url(url: str) -> tuple[str, str] | None:
-    """Return the media type and the base64 data of a `data:` URL (RFC 2397).
-
-    None: another URL, a URL without a comma, or one with too many invalid escapes.
-    """
+    """Return media type and base64 data (RFC 2397). None: no valid `data:` URL, or too many invalid escapes."""
     # no regular expression: its time for a URL without a comma would grow with the square of the length
     head, comma, data = url[len(_DATA_SCHEME) :].partition(",")
     if not comma or not _is_data_url(url):
@@ -98,14 +92,10 @@ def _decode_percent_escapes(text: str) -> bytes:
 
 
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
-    """An image in a message or a tool result of the client request."""
-
     source: Source
 
 
 class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
-    """A PDF or a text document, with an optional title."""
-
     source: Source
     title: str | None = None
     context: str | None = None
@@ -146,8 +136,6 @@ class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
 
 
 class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", gc=False):
-    """Reasoning of an earlier reply in encrypted form."""
-
     data: str
     """Reasoning as opaque text, encrypted by the provider."""
 
@@ -156,7 +144,6 @@ class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
     """A tool call of the model in an earlier reply. The client runs the tool."""
 
     id: str
-    """Id of the call, which its result has as `tool_use_id`."""
     name: str
     input: Raw = Raw(b"{}")  # immutable
 
@@ -175,12 +162,9 @@ class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=Fals
     """A tool that a tool search found, given by its name. The block is part of a tool result."""
 
     tool_name: str
-    """Name of the tool. Its definition in the request has `defer_loading`."""
 
 
 class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
-    """Call of a server tool in an earlier reply."""
-
     id: str
     name: str
     input: Raw = Raw(b"{}")  # immutable
@@ -188,47 +172,33 @@ class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=Fal
 
 
 class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
-    """Result of a web search: a list of results, or an error object."""
-
     tool_use_id: str
     content: Raw = ABSENT
-    """JSON list of the found pages, or a JSON error object."""
 
 
 class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type", gc=False):
-    """Result of a web fetch: a document, or an error object."""
-
     tool_use_id: str
     content: Raw = ABSENT
 
 
 class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
-    """Result of a tool search: references to the found tools, or an error object."""
-
     tool_use_id: str
     content: Raw = ABSENT
 
 
 class ToolChange(Struct):
-    """The tool that a `tool_addition` or `tool_removal` block adds or removes, given by name or definition."""
-
     type: str = ""
     """`tool_reference`: a tool of the request, given by `name`. `tool_definition`: a new tool, given by `definition`.
     The proxy ignores a tool of any other type."""
     name: str = ""
     definition: Raw = ABSENT
-    """JSON definition of an added tool, as in the field `tools` of a request."""
 
 
 class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False):
-    """Block of a system message that adds a tool for all later messages."""
-
     tool: ToolChange
 
 
 class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
-    """Block of a system message that removes a tool for all later messages."""
-
     tool: ToolChange
 
 
@@ -248,7 +218,6 @@ class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
 
     kind: str
     raw: Raw
-    """The complete block, as JSON text."""
 
 
 Block = (
@@ -271,7 +240,6 @@ Block = (
     | FallbackBlock
     | UnknownBlock
 )
-"""Any content block of a client request."""
 
 
 _CACHE_MARK = b'"cache_control"'
@@ -290,18 +258,13 @@ class McpToolPermissions(Struct):
     """Permissions for the tools of one MCP server, set in the server's definition (beta `mcp-client-2025-04-04`)."""
 
     allowed_tools: list[str] | None = None
-    """None: all tools of the server."""
     enabled: bool | None = None
-    """False: no tool of the server is offered to the model."""
 
 
 class McpServer(Struct):
-    """Entry of the request field `mcp_servers`: an MCP server that the provider calls."""
-
     name: str = ""
     """Name of the server in this request. Toolsets (entries of `tools`) refer to it. "": missing or invalid."""
     url: str = ""
-    """Address of the server. "": missing or invalid."""
     authorization_token: str | None = None
     """Secret of the client for this server only. It is never logged, and redacted in errors."""
     tool_configuration: McpToolPermissions | None = None
@@ -314,8 +277,6 @@ ROLES = frozenset({"user", "assistant", "system"})
 
 
 class Message(Struct, gc=False):
-    """One message of the conversation: an entry of the request field `messages`."""
-
     role: str
     """`user`, `assistant` or `system`. `decode_request` rejects any other."""
     content: str | list[Block]
@@ -343,7 +304,6 @@ class Tool(Struct, kw_only=True, frozen=True):
     strict: bool | None = None
     """True if the arguments must match the schema. None: not required."""
     defer_loading: bool | None = None
-    """True if the tool is hidden from the model until a tool search finds it."""
     max_uses: int | None = None
     """Maximum number of calls of a server tool per reply. None: no limit of the client."""
     allowed_domains: list[str] | None = None
@@ -377,9 +337,7 @@ class ThinkingConfig(Struct):
     """Request field `thinking`, by which the client turns the model's reasoning on or off and limits its tokens."""
 
     type: str
-    """`enabled`, `adaptive`, `between_tools` or `disabled`."""
     budget_tokens: int | None = None
-    """Maximum tokens of thinking, for the type `enabled`."""
     display: str | None = None
     """`omitted`: the client receives no text of the thinking. None: the complete text."""
 
@@ -388,7 +346,6 @@ class OutputFormat(Struct):
     """Format of the reply that the client requires: `{"type": "json_schema", "schema": …}`."""
 
     type: str
-    """Only `json_schema` exists."""
     schema: Raw = ABSENT
 
 
@@ -413,10 +370,7 @@ class Metadata(Struct):
 
 
 class MessagesRequest(Struct, kw_only=True):
-    """A decoded body of `POST /v1/messages`: the request of a client for one reply."""
-
     model: str
-    """Model id as the client sent it."""
     messages: list[Message]
     max_tokens: int | None = None
     """None: not given, which is allowed only in a request for a token count."""
@@ -437,7 +391,6 @@ class MessagesRequest(Struct, kw_only=True):
     """Priority class that the client requests: `auto`, `standard_only`."""
     mcp_servers: list[McpServer] = field(default_factory=list)
     container: bool = False
-    """True if the client requests a container, in which Anthropic's API runs code."""
     pins_region: bool = False
     """True if the client restricts the region of the model (`inference_geo`)."""
     clears_context: bool = False
@@ -485,14 +438,11 @@ class UsageBody(Struct, kw_only=True):
 
 
 class MessagesResponse(Struct, kw_only=True):
-    """Complete reply to a request without streaming."""
-
     id: str
     type: str = "message"
     role: str = "assistant"
     model: str
     content: list[Raw]
-    """Content blocks of the reply, each as JSON."""
     stop_reason: str | None
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None

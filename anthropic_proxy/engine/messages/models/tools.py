@@ -32,10 +32,8 @@ from anthropic_proxy.errors import InvalidRequest
 
 _MAX_CACHED_TOOLS = 1_024
 _MAX_CACHED_BYTES = 32 * 1024
-"""Maximum size of a cached tool definition. The cache holds at most `_MAX_CACHED_TOOLS` definitions."""
 _MAX_CACHED_LISTS = 64
 _MAX_CACHED_LIST_BYTES = 256 * 1024
-"""Maximum size of a cached list of tool definitions. The cache holds at most `_MAX_CACHED_LISTS` lists."""
 _TREES = ("input_schema", "citations", "url_sources", "user_location", "input_examples")
 """Fields of a tool definition with JSON of any type. They are kept as text and decoded later."""
 _LIST, _OBJECT = b"[{"
@@ -134,7 +132,6 @@ def _is_sound(tool: Tool) -> bool:
 
 
 def _deep_field(tool: Tool) -> str:
-    """Return the name of a field of a tool that is nested deeper than `MAX_JSON_DEPTH`. "": no such field."""
     return next((name for name in _TREES if is_json_text_too_deep(bytes(getattr(tool, name)))), "")
 
 
@@ -183,8 +180,6 @@ class PinnedTool(Struct):
 
 
 class Toolset(Struct):
-    """Entry of the request field `tools` with the type `mcp_toolset`: the offered tools of one MCP server."""
-
     mcp_server_name: str = ""
     """The `name` of its entry in `mcp_servers`."""
     default_config: McpToolPermission | None = None
@@ -203,10 +198,7 @@ def decode_toolset(tool: Tool) -> Toolset:
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each enabled MCP server of the request that has no toolset in `tools`.
-
-    Clients of an older beta list their MCP servers in `mcp_servers`, but send no toolsets.
-    """
+    """Return a toolset for each enabled MCP server without one: older clients list servers, but no toolsets."""
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     toolsets = []
     for server in request.mcp_servers:

@@ -41,13 +41,8 @@ _EMPTY_VALUES = (b"", b'""', b"null")
 _NOTHING_FOUND = "[nothing found]"
 _ERROR = "_tool_result_error"
 _FAILED = "[tool error] "
-_TOOLS = {
-    WebSearchResultBlock: "web_search",
-    WebFetchResultBlock: "web_fetch",
-    ToolSearchResultBlock: "tool_search",
-}
+_TOOLS = {WebSearchResultBlock: "web_search", WebFetchResultBlock: "web_fetch", ToolSearchResultBlock: "tool_search"}
 _MAX_SHOWN_CHARACTERS = 200
-"""Maximum number of characters of a call argument in the text that replaces a server tool call."""
 
 
 def new_text_block(text: str) -> TextBlock:
@@ -55,10 +50,7 @@ def new_text_block(text: str) -> TextBlock:
 
 
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
-    """Return the content blocks to send to the provider in place of one block of the client.
-
-    A block that providers reject becomes text, or is dropped.
-    """
+    """Return the blocks to send in place of one block. A block that providers reject becomes text, or is dropped."""
     if isinstance(block, TextBlock):
         return (block,) if len(block.text) > EMPTY_STRING_LENGTH else ()
     if isinstance(block, ToolResultBlock):
@@ -93,7 +85,6 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
 
 
 def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock) -> str:
-    """Return the text that is sent to the model in place of a result of a web search, web fetch or tool search."""
     content = _value(block.content)
     if isinstance(content, dict) and "error_code" in content:
         message = content.get("error_message")
@@ -183,7 +174,6 @@ def _object(raw: Raw) -> dict[str, Any]:
 
 
 def _value(raw: Raw) -> Any:
-    """Return the value of JSON text. None: `raw` is empty or not valid JSON."""
     if bytes(raw) in _EMPTY_VALUES:
         return None
     try:
@@ -217,10 +207,7 @@ _MAX_KIND_LENGTH = 64
 
 
 def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
-    """Yield a note for each content block that cannot be sent unchanged in a message of `role`.
-
-    The role `result` stands for the content of a tool result.
-    """
+    """Yield a note for each block that cannot be sent unchanged. `role`: of the message, or `result`."""
     for block in blocks:
         kind = type(block)
         if isinstance(block, ToolResultBlock):

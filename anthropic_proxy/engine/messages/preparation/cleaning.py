@@ -106,10 +106,7 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
 
 
 def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[Message]:
-    """Return the messages with only the content that providers' encoders (wires) accept.
-
-    Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video.
-    """
+    """Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video."""
     cleaned = Transcript()
     for place, message in enumerate(messages):
         role, content = message.role, message.content
@@ -137,7 +134,6 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
 
 
 def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
-    """Return the blocks that replace a tool result without a tool call: its text, then its images and documents."""
     blocks = decode_nested_content(result.content)
     media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
     text = "\n".join(msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
@@ -260,8 +256,6 @@ def _results_of(blocks: Iterable[Block]) -> list[ToolResultBlock]:
 
 
 class _UniqueIds:
-    """The ids of tool calls that one client request has used so far. A repeated id gets a number appended."""
-
     def __init__(self) -> None:
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}

@@ -44,7 +44,6 @@ _SAFETY_FACTOR = 1.03
 """Factor for the estimated input when a request is checked for its length. An early rejection makes clients compact
 their history in time."""
 _DEFAULT_MAX_TOKENS = 8_192
-"""Maximum output tokens if neither the client nor the model catalog states a limit."""
 
 
 def prepare(
@@ -100,7 +99,6 @@ _CONTEXT = FidelityNote(
     "approximated", "context_management", "nothing is cleared or summarized: the model receives the complete history"
 )
 TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sent to the model")
-"""Note on `output_config.task_budget`, the client's token limit for a whole task. It is not sent."""
 _STOPS = FidelityNote("emulated", "stop_sequences", "detected in the reply by the proxy")
 
 _CLEARED_LATER = FidelityNote("approximated", "messages.system.clear_at", "the text stays in the conversation")
@@ -114,7 +112,6 @@ _NO_CONFIG = (b"", b"null", b"{}")
 
 
 def _notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
-    """Return the notes on the fields of a client request, except its messages and tools."""
     notes = [FidelityNote("approximated", "body", what) for what in request.repairs]
     if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
         notes.append(_MCP_SERVERS)
@@ -194,7 +191,6 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) ->
 
 
 def _may_have_media(messages: list[Message]) -> bool:
-    """Return False if the messages contain no images and no documents, which can have more tokens than bytes."""
     if isinstance(messages, CleanMessages):
         return not messages.light
     for message in messages:
@@ -220,7 +216,6 @@ _BUDGET = {
 _BETWEEN_TOOLS = FidelityNote("approximated", "thinking", "between_tools is sent as the effort low")
 _MODEL_DECIDES = FidelityNote("kept", "thinking", "the model decides how much to reason, as it does by default")
 NO_KNOWN_EFFORTS = "the model has no known effort levels, so none is sent"
-"""Reason in the fidelity note (record of a changed field) if no effort is sent."""
 _UNSUPPORTED = {
     field: FidelityNote("approximated", field, NO_KNOWN_EFFORTS) for field in ("thinking", "output_config.effort")
 }

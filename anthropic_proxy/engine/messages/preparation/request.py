@@ -67,24 +67,19 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     efforts: tuple[str, ...] = ()
     """Effort levels of the model: none, minimal, low, medium, high, xhigh, max. Empty: no level is sent."""
     accepts_thinking_budget: bool = False
-    """True if the target accepts a maximum number of thinking tokens, in addition to effort levels."""
     default_effort: str | None = None
     accepts_images: bool = True
     accepts_pdf: bool = False
     accepts_tools: bool = True
     server_tools: tuple[ServerToolKind, ...] = ()
-    """Server tools that the provider runs: web_search, web_fetch, code_execution, mcp_toolset."""
     server_tools_exclusive: bool = False
-    """True if the provider rejects a request with both server tools and functions."""
     proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
     """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
     can_search: bool = True
     """True if a web search service is configured. False: each search by the proxy returns an error."""
     provider: str = "the provider"
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """Pattern that a complete tool name must match. Other names get an alias."""
     max_tool_name_length: int = 64
-    """Maximum characters of a tool name. Longer names get an alias."""
 
 
 class _UserId(Struct):
@@ -112,7 +107,6 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     """A client request after all preparation steps. It is encoded for the provider."""
 
     system: list[TextBlock]
-    """System prompt without empty blocks and without the billing line of Claude Code."""
     messages: list[Message]
     """Messages of the conversation. Their `content` is always a list of blocks. Consecutive messages of one role are
     merged. The results of tool calls begin the next user message."""
@@ -141,12 +135,9 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     mcp_servers: list[McpServer] = []
     """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
-    """True if the model accepts images. False: a text is sent in place of each image."""
     accepts_pdf: bool = True
-    """True if the model accepts PDF documents. False: a text is sent in place of each PDF."""
 
     def release_content(self) -> None:
-        """Free the memory of the content after the reply has begun."""
         self.system.clear()
         self.messages.clear()
         if self.cache_marks is not None:
@@ -187,24 +178,16 @@ UNPREPARED = PreparedRequest(system=[], messages=[])
 
 
 class ProxyTool(Struct, frozen=True):
-    """A server tool that the proxy runs itself (`engine/exchange/tool_loop`). The model calls it as a function."""
-
     kind: ServerToolKind
-    """Kind of the tool: `web_search`, `web_fetch` or `tool_search`."""
     name: str
-    """Name declared by the client, used in the blocks of the reply."""
     tool: Tool
-    """Definition of the tool by the client, with its limits (`max_uses`, domains)."""
 
 
 class PreparationResult(Struct, frozen=True):
-    """Result of `prepare`, the preparation of a client request for one target."""
-
     request: PreparedRequest
     aliases: Mapping[str, str]
     """Tool name that is sent upstream → different tool name of the client."""
     notes: tuple[FidelityNote, ...]
-    """Fidelity notes on all changes to the client request."""
     proxy_tools: Mapping[str, ProxyTool]
     """Tool name in calls of the model → server tool that the proxy runs."""
     deferred: Sequence[Tool] = ()

@@ -51,9 +51,7 @@ class ToolOffer(Struct):
     tools: list[Tool]
     """Functions, and server tools that the provider runs, in the order of the request, without aliases."""
     proxy_tools: Mapping[str, ProxyTool]
-    """Tool name in the reply → server tool that the proxy runs."""
     dropped: list[Tool]
-    """Server tools that neither the provider nor the proxy runs."""
     deferred: list[Tool] = []
     """All deferred tools of the client, found by a tool search or not."""
 
@@ -69,7 +67,6 @@ def server_tool_kind(tool: Tool) -> ServerToolKind:
 
 
 def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
-    """Return the kinds of the server tools in a list of tools. Other tools add no kind."""
     if are_client_tools(tools):
         return _NOTHING
     return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})
@@ -241,7 +238,6 @@ def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyToo
 
 
 def find_pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls of proxy tools without a result at the end of the last message, in order."""
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []
@@ -280,7 +276,17 @@ def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message
     called: set[str] = set()
     for block in content:
         if isinstance(block, ServerResult) and block.tool_use_id in called:
-            results.append(_as_result(block))
+            found = msgspec.json.decode(block.content) if len(block.content) else None
+            failed = isinstance(found, dict) and "error_code" in found
+            if isinstance(found, dict) and isinstance(fetched := found.get("content"), dict):  # may be a PDF
+                # the note on citations belongs to the tool
+                document = {name: value for name, value in fetched.items() if name != "citations"}
+                shown: object = [{"type": "text", "text": str(found.get("url", ""))}, document]
+            else:
+                shown = result_as_text(block)
+            results.append(
+                ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(shown)), True if failed else None)
+            )
             continue
         if results:
             steps += [Message("assistant", blocks), Message("user", results)]
@@ -292,15 +298,3 @@ def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message
             blocks.append(block)
     steps.append(Message("assistant", blocks))
     return [*steps, Message("user", results)] if results else steps
-
-
-def _as_result(block: ServerResult) -> ToolResultBlock:
-    content = msgspec.json.decode(block.content) if len(block.content) else None
-    failed = isinstance(content, dict) and "error_code" in content
-    if isinstance(content, dict) and isinstance(fetched := content.get("content"), dict):  # may be a PDF
-        # the note on citations belongs to the tool
-        document = {name: value for name, value in fetched.items() if name != "citations"}
-        shown: object = [{"type": "text", "text": str(content.get("url", ""))}, document]
-    else:
-        shown = result_as_text(block)
-    return ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(shown)), True if failed else None)

@@ -56,7 +56,6 @@ class ToolNames:
         self._length = length
         self._upstream_names: dict[str, str] = {}
         self.aliases: dict[str, str] = {}
-        """Upstream name → name of the client, if they differ."""
 
     def upstream_name(self, name: str) -> str:
         """Return the name to send upstream: `name` itself if the provider allows it, otherwise its alias."""
@@ -114,7 +113,6 @@ class _Found(msgspec.Struct):
 
 
 def _found_names(messages: list[Message]) -> Iterator[str]:
-    """Yield the names of the tools that a tool search has found or that the model has called."""
     for message in messages:
         if isinstance(message.content, str):
             continue
@@ -138,7 +136,6 @@ _PLACEHOLDER = "DeferredToolPlaceholder"
 _FREE = ("auto", "none")
 _FORCED = ("any", "tool")
 _MAX_LISTED = 20
-"""Maximum number of tool names in an error message."""
 
 
 def select_offered_tools(

@@ -58,10 +58,7 @@ def _find_edits_of_params(
 
 
 def remove_results_host(body: bytes) -> bytes:
-    """Return a batch, or a list of batches, with only the path of each `results_url`.
-
-    The SDKs add the address of the proxy to a path.
-    """
+    """Return batches with only the path of each `results_url`, to which the SDKs add the proxy's address."""
     try:
         members = json_spans.find_members(body)
         objects = [members]

@@ -35,7 +35,6 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Return the error for the client after an upstream response with a status other than 2xx."""
     error = build_upstream_error(
         decode_error_body(status, headers, body),
         call.provider,
@@ -55,7 +54,6 @@ def decode_error(
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that avoids a rejected thinking signature or `system` message. None: no change applies."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=list_signature_digests(call))
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
@@ -65,7 +63,6 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect changed by the adaptation `name`. An unknown name returns the dialect unchanged."""
     if name == _REMIND:
         return structs.replace(dialect, accepts_system_messages=False)
     return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect

@@ -27,21 +27,14 @@ class RepeatedKeyError(ValueError):
 
 
 class JsonSpan(Struct, frozen=True):
-    """Position of an object member or a list element, as byte offsets from the start of the text."""
-
     start: int
-    """Offset of the first byte of the member (its key) or of the list element."""
     value: int
-    """Offset of the first byte of the value."""
     end: int
-    """Offset after the last byte of the value."""
     key: str = ""
     """Key of the object member. "": a list element."""
 
 
 class Edit(Struct, frozen=True):
-    """Replacement of the bytes from offset `start` to `end` by `text`."""
-
     start: int
     end: int
     text: bytes = b""
@@ -73,10 +66,7 @@ def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[J
 
 
 def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
-    """Return the position of each element of the JSON list in `text[offset:end]`.
-
-    Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list of too many elements.
-    """
+    """Return the elements of the JSON list in `text[offset:end]`. Raises like `find_members`."""
     view = memoryview(text)[offset:end]
     require_bounded_members(text[offset:end], counts_nested=False)
     found: list[JsonSpan] = []
@@ -118,7 +108,6 @@ def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list
 
 
 def apply_edits(text: bytes, edits: Sequence[Edit]) -> bytes:
-    """Return the text with the edits applied. Edits may not overlap."""
     if not edits:
         return text
     view = memoryview(text)

@@ -68,8 +68,6 @@ class _Messages(Struct):
 
 
 class Removals(Struct, frozen=True):
-    """What is removed from messages: content that the server of `dialect` would reject."""
-
     dialect: Dialect
     provider: str = ""
     refused_signatures: Collection[bytes] = frozenset()
@@ -84,7 +82,6 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Return the upstream request, without the client's credentials."""
     headers = call.client_headers
     body = call.client_body
     if body:
@@ -92,10 +89,19 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     if not call.dialect.accepts_system_messages and has_system_messages(body):
         body = _edit(body, _find_reminder_edits)
     is_traced = "traceparent" in headers and call.dialect.forwards_client_headers
+    if call.dialect.forwards_client_headers:
+        sent_headers = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED_HEADERS}
+    else:
+        sent_headers = {name: value for name, value in headers.items() if name in _NEEDED_EVERYWHERE}
+    for name in headers.get("connection", "").split(","):
+        sent_headers.pop(name.strip().lower(), None)
+    sent_headers.setdefault(_VERSION_HEADER, _VERSION)
+    if call.client_body:
+        sent_headers.setdefault("content-type", "application/json")
     return UpstreamRequest(
         path=f"{call.client_path}?{call.client_query}" if call.client_query else call.client_path,
         body=body,
-        headers=_headers(call),
+        headers=sent_headers,
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
         method="POST" if call.client_body else "GET",
     )
@@ -111,22 +117,7 @@ def _edit(body: bytes, find_edits: Callable[[bytes], list[Edit]]) -> bytes:
         return body  # the API reports the syntax error
 
 
-def _headers(call: Call[Dialect]) -> dict[str, str]:
-    client_headers = call.client_headers
-    if call.dialect.forwards_client_headers:
-        headers = {name: value for name, value in client_headers.items() if name not in _NOT_FORWARDED_HEADERS}
-    else:
-        headers = {name: value for name, value in client_headers.items() if name in _NEEDED_EVERYWHERE}
-    for name in client_headers.get("connection", "").split(","):
-        headers.pop(name.strip().lower(), None)
-    headers.setdefault(_VERSION_HEADER, _VERSION)
-    if call.client_body:
-        headers.setdefault("content-type", "application/json")
-    return headers
-
-
 def has_system_messages(body: bytes) -> bool:
-    """Return True if a message of a request has the role `system`."""
     try:
         require_bounded_members(body)
         return any(message.get("role") == _SYSTEM for message in _decode_messages(body).messages)
@@ -155,7 +146,6 @@ def _digest(provider: str, signature: str) -> bytes:
 
 
 def _find_reminder_edits(body: bytes) -> list[Edit]:
-    """Return the edit that sends each `system` message as text of a user message."""
     messages: list[dict[str, Any]] = []
     for _, group in groupby(_decode_messages(body).messages, lambda message: message.get("role") in _USER_ROLES):
         turn = [*group]
@@ -165,10 +155,7 @@ def _find_reminder_edits(body: bytes) -> list[Edit]:
 
 
 def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
-    """Return consecutive user messages, with the system messages among them as text after the tool results.
-
-    The API rejects a turn of the user in which text precedes a tool result.
-    """
+    """Move system messages of one turn behind its tool results, which the API requires to come first."""
     contents = [_read_blocks(message.get("content", _NO_CONTENT)) for message in turn]
     result_counts = [_count_up_to_last_result(blocks) for blocks in contents]
     last = max((place for place, count in enumerate(result_counts) if count), default=0)
@@ -192,7 +179,6 @@ def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
 
 
 def _count_up_to_last_result(blocks: list[Any]) -> int:
-    """Return the number of blocks up to the last tool result. 0: no tool result."""
     found = [isinstance(block, Raw) and _read(bytes(block)).type == "tool_result" for block in blocks]
     return len(found) - found[::-1].index(True) if True in found else 0
 

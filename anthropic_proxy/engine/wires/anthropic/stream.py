@@ -63,7 +63,6 @@ def remove_events_after_end(trailing_bytes: bytes) -> bytes:
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
-    """Return a message body, or the start of a stream, with `model` as its model name. Invalid JSON is unchanged."""
     at, end = 0, len(reply)
     if not reply.lstrip().startswith(b"{"):
         frame_start, frame_end = _find_start(reply)
@@ -209,7 +208,6 @@ class RelayInspector(Decoder):
         return deltas
 
     def _read_kind(self, frame: bytes) -> _Kind:
-        """Return type and error of an SSE event or body with unexpected values. Raises `UpstreamError` for an error."""
         try:
             kind = _decode_kind(frame)
         except DECODE_ERRORS:
@@ -253,7 +251,6 @@ def _read_odd(frame: bytes, earlier_tier: str | None = None) -> list[Delta]:
 _FAST = "fast"
 """Value of `speed` with prices of its own, "Fast mode" in Anthropic's price list (2026-11)."""
 _STANDARD = "standard"
-"""Value of `service_tier` for the normal prices."""
 
 
 class _OutputDetails(Struct, gc=False):
@@ -341,7 +338,6 @@ def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
 
 
 def _read_members(text: Raw | bytes | None) -> Mapping[str, Raw] | None:
-    """Return the members of a JSON object: key → JSON text. None: `text` is missing, or no object."""
     try:
         return None if text is None else _decode_members(text)
     except DECODE_ERRORS:

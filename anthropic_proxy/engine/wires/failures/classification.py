@@ -11,12 +11,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault
 from anthropic_proxy.engine.wires.failures.kinds.images import find_image_refusal
 from anthropic_proxy.engine.wires.failures.kinds.policy import find_exhausted_quota
-from anthropic_proxy.engine.wires.failures.kinds.sizes import (
-    RATE_LIMIT_WORDS,
-    KnownTokenCounts,
-    TokenLimitFault,
-    find_token_limit_fault,
-)
+from anthropic_proxy.engine.wires.failures.kinds.sizes import RATE_LIMIT_WORDS, KnownTokenCounts, find_token_limit_fault
 from anthropic_proxy.errors import (
     UnreadableReply,
     UpstreamError,
@@ -27,7 +22,6 @@ from anthropic_proxy.errors import (
 )
 
 MAX_MESSAGE_CHARACTERS = 2_000
-"""Maximum length of an error message for the client. A longer message is cut."""
 MAX_PROXY_RETRY_DELAY_SECONDS = 5
 """Maximum retry delay of a provider, in seconds, up to which the proxy itself retries. After a longer delay, only the
 client may retry."""
@@ -39,9 +33,7 @@ class _Row(Struct, frozen=True, kw_only=True):
     """Conditions on a provider error, and the error for the client. One true condition suffices."""
 
     status: int
-    """HTTP status of the error for the client."""
     kind: str
-    """Value of `error.type` in the error for the client."""
     statuses: tuple[int, ...] = ()
     codes: frozenset[str] = frozenset()
     text: str = ""
@@ -136,7 +128,17 @@ def build_upstream_error(
             ),
         )
         if shortage is not None:
-            return _too_large(shortage, fault, provider)
+            error = UpstreamRefused(
+                shortage.message or f"{provider}: {fault.message}"[:MAX_MESSAGE_CHARACTERS],
+                provider=provider,
+                status=400,
+                kind="invalid_request_error",
+                parameter=shortage.parameter,
+            )
+            if RATE_LIMIT_WORDS.search(fault.message):
+                # Anthropic's text has no word for a rate limit, so the log shows the original
+                error.add_note(fault.message[:200])
+            return _caused(error, shortage.cause)
         if (cause := find_image_refusal(fault)) is not None:
             return _caused(_error(_CLIENT_FAILED, fault, provider), cause)
     quota = find_exhausted_quota(fault)
@@ -149,20 +151,6 @@ def build_upstream_error(
         asked_wrong = fault.status is None and "invalid_request_error" in fault.codes
         row = _CLIENT_FAILED if asked_wrong else _SERVER_FAILED
     return _error(row, fault, provider)
-
-
-def _too_large(shortage: TokenLimitFault, fault: UpstreamFault, provider: str) -> UpstreamError:
-    error = UpstreamRefused(
-        shortage.message or f"{provider}: {fault.message}"[:MAX_MESSAGE_CHARACTERS],
-        provider=provider,
-        status=400,
-        kind="invalid_request_error",
-        parameter=shortage.parameter,
-    )
-    if RATE_LIMIT_WORDS.search(fault.message):
-        # Anthropic's text has no word for a rate limit, so the log shows the original
-        error.add_note(fault.message[:200])
-    return _caused(error, shortage.cause)
 
 
 def _caused(error: UpstreamError, cause: UpstreamErrorCause) -> UpstreamError:
@@ -193,10 +181,7 @@ def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
 
 
 def _is_retryable(row: _Row, fault: UpstreamFault) -> bool:
-    """Return True if the proxy may retry after this error. The error is temporary, and its retry delay is short.
-
-    The status 429 requires a retry delay from the provider.
-    """
+    """Return True if the error is temporary, and its retry delay short. Status 429 requires a stated delay."""
     if fault.is_permanent or row.should_retry is False:
         return False
     if fault.retry_after is not None and fault.retry_after > MAX_PROXY_RETRY_DELAY_SECONDS:

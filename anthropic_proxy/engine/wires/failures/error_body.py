@@ -7,6 +7,7 @@ into a field or a message of its own. Each value may have any type and any lengt
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -40,13 +41,10 @@ _FIELDS_WITH_MESSAGES = ("message", "detail", "msg", "error", "metadata", "raw",
 """Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
 status may contain the request."""
 _EXCERPT_CHARACTERS = 200
-"""Maximum number of characters of `UpstreamFault.excerpt`."""
 _MESSAGE_CHARACTERS = 4_000
 """Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
 _MAX_CODE_CHARACTERS = 128
-"""Maximum length of a code or parameter name. A longer one is cut; known providers use at most 60 characters."""
 _MAX_ENTRIES = 32
-"""Maximum number of entries that are read of each list in an error body, such as validation errors."""
 
 
 class UpstreamFault(Struct, frozen=True, kw_only=True):
@@ -57,7 +55,6 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     message: str = ""
     """The provider's error message. "": the body contains no message."""
     codes: frozenset[str] = frozenset()
-    """Values of `code`, `type`, `status` and `reason` in the error body, in the provider's spelling."""
     parameter: str | None = None
     """Name or path of the request parameter that the provider rejects, in the provider's spelling. None: not named."""
     retry_after: float | None = None
@@ -79,10 +76,7 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
 
 
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
-    """Return the content of an error response of a provider. Never raises.
-
-    If the body is not a JSON error, the field `excerpt` of the result has the beginning of the body.
-    """
+    """Never raises. If the body is no JSON error, `excerpt` of the result has its beginning."""
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -103,10 +97,7 @@ def _stays(headers: Mapping[str, str]) -> bool:
 
 
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
-    """Return the content of a decoded error of any provider. Never raises.
-
-    `content` is the decoded error body, or the value of its field `error`.
-    """
+    """Never raises. `content`: the decoded error body, or the value of its field `error`."""
     while isinstance(content, list) and content:
         content = content[0]
     outer = content if isinstance(content, dict) else {}
@@ -124,7 +115,13 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
             is_permanent=_stays(headers),
             is_unreadable_output=True,
         )
-    nested = _nested_in(error)
+    # the errors of other servers that a gateway puts into a field or into the message
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    found = [error.get("innererror"), _message_value(error)]
+    found += [_decode_object(text) for text in (raw, error.get("message")) if isinstance(text, str) and "{" in text]
+    objects = [one for one in found if isinstance(one, dict)]
+    nested = objects + [inner for one in objects if isinstance(inner := one.get("error"), dict)]
     named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
     message = _text_of(error, nested)
     if named is not None and " " in named.strip():  # Xiaomi sends the reason in `param` (2026-05)
@@ -168,16 +165,6 @@ def _find_unreadable_output(error: dict[str, Any], status: int | None) -> str | 
             if not names_parameter and all(_status(code) is not None for code in _codes_of(value)):
                 values += [value.get(field) for field in _FIELDS_WITH_MESSAGES]
     return None
-
-
-def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the errors of other servers that a gateway's error contains, in a field or in the message text."""
-    metadata = error.get("metadata")
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    found = [error.get("innererror"), _message_value(error)]
-    found += [_decode_object(text) for text in (raw, error.get("message")) if isinstance(text, str) and "{" in text]
-    objects = [one for one in found if isinstance(one, dict)]
-    return objects + [inner for one in objects if isinstance(inner := one.get("error"), dict)]
 
 
 def _decode_object(text: str) -> Any:
@@ -315,10 +302,7 @@ hours."""
 
 
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
-    """Return the retry delay of a provider error in whole seconds, 1 to `MAX_DELAY_SECONDS`. None: not reported.
-
-    `details` is the value of `error.details` in the error body. In Google's error format, it contains the delay.
-    """
+    """Return whole seconds up to `MAX_DELAY_SECONDS`. None: not reported. `details`: Google's place for the delay."""
     seconds = _find_seconds(headers, details, message)
     if seconds is None:
         return None
@@ -326,13 +310,15 @@ def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> 
 
 
 def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> float | None:
-    """Return the delay of the first source that states one."""
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     if (after := headers.get("retry-after")) is not None:
         seconds = _number(after)
-        if seconds is None:
-            seconds = _until(after, headers.get("date"))
+        if seconds is None:  # a date; the header `date` is used because the clock of the proxy may differ
+            with suppress(ValueError, TypeError, OverflowError):
+                seconds = (
+                    parsedate_to_datetime(after) - parsedate_to_datetime(headers.get("date") or "")
+                ).total_seconds()
         if seconds is not None:
             return seconds
     objects = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
@@ -346,8 +332,11 @@ def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> flo
             float(number) * next(factor for beginning, factor in _UNITS if unit.lower().startswith(beginning))
             for number, unit in _AMOUNTS.findall(match[1])
         )
-    if (seconds := _until_reset(message, headers.get("date"))) is not None:
-        return seconds
+    if (match := _RESET.search(message)) is not None and (now := headers.get("date")) is not None:
+        zone = "+00:00" if match[2].upper() in ("Z", "UTC", "GMT") else match[2]
+        with suppress(ValueError, TypeError, OverflowError):
+            moment = parsedate_to_datetime(now)
+            return (type(moment).fromisoformat(match[1] + zone) - moment).total_seconds()
     resets = [
         _duration(reset)
         for what in ("requests", "tokens")
@@ -355,33 +344,6 @@ def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> flo
         and headers.get(f"x-ratelimit-remaining-{what}", "0") == "0"
     ]
     return max((reset for reset in resets if reset is not None), default=None)
-
-
-def _until_reset(message: str, now: str | None) -> float | None:
-    """Return the seconds until the reset time in an error text, counted from the response's `Date` header.
-
-    None: the time or the header is missing.
-    """
-    match = _RESET.search(message)
-    if match is None or now is None:
-        return None
-    zone = "+00:00" if match[2].upper() in ("Z", "UTC", "GMT") else match[2]
-    try:
-        moment = parsedate_to_datetime(now)
-        return (type(moment).fromisoformat(match[1] + zone) - moment).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _until(date: str, now: str | None) -> float | None:
-    """Return the seconds from `now`, the response's `Date` header, to `date`. None: a date is invalid.
-
-    The header is used because the clock of the proxy may differ.
-    """
-    try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(now or "")).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _duration(text: str) -> float | None:

@@ -31,7 +31,6 @@ from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it ends."""
     fault = decode_error_body(status, headers, body)
     if (end := find_reply_end(fault, call.provider)) is not None:
         return [Usage(output_tokens=0), end]
@@ -39,7 +38,6 @@ def decode_error(
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client. `fault`: the decoded error of the provider."""
     return build_upstream_error(
         fault,
         call.provider,
@@ -64,7 +62,6 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "encode placeholder in base64": {"requires_signatures": True, "placeholder_encoding": "base64"},
     "drop thoughtSignature": {"replays_signatures": False},
 }
-"""Name of an adaptation → dialect fields that the adaptation sets."""
 _TEXTS = tuple(
     (re.compile(text, re.IGNORECASE), names)
     for text, names in (
@@ -102,7 +99,6 @@ _RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the first change of the dialect that may avoid the provider's error. None: no known change helps."""
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     sent_body = encode_request(call).body
@@ -131,7 +127,6 @@ def _candidates(message: str) -> Iterator[str]:
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
     if name in _CHANGES:
         return structs.replace(dialect, **_CHANGES[name])
     verb, *values = name.split()

@@ -14,59 +14,43 @@ from msgspec import Raw, Struct, field
 from anthropic_proxy.engine.wires.json_repair import parse_token_count
 
 ABSENT = Raw(b"")
-"""Value of a `Raw` field that the provider did not send."""
 
 
 class FunctionCall(Struct, rename="camel", gc=False):
-    """Call of a client tool."""
-
     name: str | None = None
     args: Raw = ABSENT
-    """The complete arguments as a JSON object."""
     id: str | None = None
     """None: older models."""
     partial_args: list[Raw] | None = None
     """Fragments of the arguments. The proxy never requests them. A call with fragments but without complete `args` is a
     protocol error."""
     will_continue: bool | None = None
-    """True if further fragments of this call follow."""
 
 
 class InlineData(Struct, rename="camel", gc=False):
-    """File that the model generated, in base64."""
-
     mime_type: str | None = None
     data: str | None = None
 
 
 class ExecutableCode(Struct, rename="camel", gc=False):
-    """Program that the model wrote and the provider runs."""
-
     code: str | None = None
     id: str | None = None
     """Id that the result of the program repeats. None: older models."""
 
 
 class CodeExecutionResult(Struct, rename="camel", gc=False):
-    """Result of a program that the provider ran."""
-
     outcome: str | None = None
     """`OUTCOME_OK` or an error code."""
     output: str | None = None
-    """Text that the program printed, or the error message."""
     id: str | None = None
     """Id of the program. None: older models."""
 
 
 class ToolUseArguments(Struct, gc=False):
-    """Arguments of the provider's web search."""
-
     queries: list[str] | None = None
 
 
 class ServerToolCall(Struct, gc=False):
-    """Call of a tool that the provider runs itself. It precedes the reply text that uses the result of the tool."""
-
     args: ToolUseArguments | None = None
     """Only the arguments of the web search are decoded."""
 
@@ -87,18 +71,13 @@ class Part(Struct, rename="camel", gc=False):
 
 
 class Content(Struct, gc=False):
-    """Content of one candidate, or of its next fragment in a stream."""
-
     parts: list[Part] | None = None
 
 
 class WebSource(Struct, gc=False):
-    """Web page that a search found."""
-
     uri: str | None = None
     """Redirect URL of Google to the page."""
     title: str | None = None
-    """Title of the page, usually its domain."""
     domain: str | None = None
     """Domain of the page. Only Vertex AI sends the field."""
 
@@ -107,7 +86,6 @@ class GroundingChunk(Struct, gc=False):
     """Source of the provider's web search results."""
 
     web: WebSource | None = None
-    """The web page. None: a source of another type."""
 
 
 class Segment(Struct, gc=False):
@@ -125,8 +103,6 @@ class GroundingSupport(Struct, rename="camel", gc=False):
 
 
 class GroundingMetadata(Struct, rename="camel", gc=False):
-    """Results of the provider's web searches."""
-
     web_search_queries: list[str] | None = None
     grounding_chunks: list[GroundingChunk] | None = None
     grounding_supports: list[GroundingSupport] | None = None
@@ -141,8 +117,6 @@ class UrlMetadata(Struct, rename="camel", gc=False):
 
 
 class UrlContextMetadata(Struct, rename="camel", gc=False):
-    """URLs that the provider fetched with its tool `urlContext`."""
-
     url_metadata: list[UrlMetadata] | None = None
 
 
@@ -163,12 +137,8 @@ class Candidate(Struct, rename="camel", gc=False):
 
 
 class PromptFeedback(Struct, rename="camel", gc=False):
-    """Reason why the provider blocked the prompt. The response then has no candidates."""
-
     block_reason: str | None = None
-    """`SAFETY`, … None: not blocked."""
     block_reason_message: str | None = None
-    """Explanation for people."""
 
 
 class UsageMetadata(Struct, rename="camel", gc=False):
@@ -187,12 +157,9 @@ class UsageMetadata(Struct, rename="camel", gc=False):
     service_tier: str | None = None
     """Service tier of AI Studio: `standard`, `flex`, `priority`."""
     traffic_type: str | None = None
-    """Service tier of Vertex AI: `ON_DEMAND`, `ON_DEMAND_FLEX`."""
 
 
 class GenerateContentResponse(Struct, rename="camel", gc=False):
-    """A complete response of `generateContent`, or one frame (SSE event) of a streamed response."""
-
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
     usage_metadata: UsageMetadata | None = None

@@ -126,7 +126,6 @@ def _encode_config(
 
 
 def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
-    """Return `thinkingConfig`, and the tokens of a thinking budget that the proxy chose. 0: it chose none."""
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":
@@ -154,10 +153,7 @@ def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[di
     return config, budget
 
 
-_PLACEHOLDERS = {
-    "text": "skip_thought_signature_validator",
-    "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
-}
+_PLACEHOLDERS = {"text": "skip_thought_signature_validator", "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="}
 """Encoding of signatures (`text`, `base64`) → value for a tool call without signature, as Google documents ("Thought
 signatures", section FAQ, 2026-11)."""
 _CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
@@ -194,7 +190,6 @@ class _ResultPart(Struct, gc=False, rename="camel"):
 
 
 _Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
-"""A part of a content in the Gemini request. A dictionary is a file, or the text that replaces one."""
 
 
 class _Content(Struct, gc=False):
@@ -224,20 +219,58 @@ class _Contents:
 
     def add_message(self, message: Message) -> None:
         if message.role == "assistant":
-            self._add_reply(message)
+            parts: list[_Part] = []
+            signature = ""
+            placeholder = self._placeholder
+            for block in message.content:
+                if type(block) is ToolUseBlock:
+                    self._names[block.id] = block.name
+                    call = _FunctionCall(block.id if self._sends_ids else UNSET, block.name, block.input)
+                    parts.append(_CallPart(call, signature or placeholder or UNSET))
+                    signature = placeholder = ""
+                elif type(block) is TextBlock:
+                    parts.append(_TextPart(block.text, signature or UNSET))
+                    signature = ""
+                elif type(block) is ThinkingBlock:
+                    signature = self._signature_in(block)
+            self._put("model", parts)
         elif message.role == "user":
-            self._add_user(message)
+            results: list[_Part] = []
+            beside: list[dict[str, Any]] = []  # images that Gemini does not accept in a result
+            others, self._waiting = self._waiting, []
+            for block in message.content:
+                if type(block) is ToolResultBlock:
+                    # JSON is sent as text: Gemini decodes numbers as doubles, and would change long integers
+                    inline: list[dict[str, Any]] = []
+                    output = (
+                        block.content or _NOTHING
+                        if is_string_or_absent(block.content)
+                        else self._read_result(block, inline, beside)
+                    )
+                    identity = block.tool_use_id if self._sends_ids else UNSET
+                    name = self._names.get(block.tool_use_id, "unknown")
+                    response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
+                    if inline:
+                        response.parts = inline
+                    results.append(_ResultPart(response))
+                elif type(block) is TextBlock:
+                    others.append(_TextPart(block.text))
+                elif isinstance(block, _MEDIA):
+                    others.append(_encode_media(self._call, block, self._notes))
+            results += beside
+            self._put("user", results, answers=True)
+            self._put("user", others)
         else:
             texts = [bytes(block.text)[1:-1] for block in message.blocks if type(block) is TextBlock]
-            parts: list[_Part] = [
+            reminders: list[_Part] = [
                 _TextPart(Raw(rb'"<system-reminder>\n' + text + rb'\n</system-reminder>"')) for text in texts
             ]
             self._notes.append(SYSTEM_AS_REMINDER)
             last = self._contents[-1] if self._contents else None
             if last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts):
-                self._waiting += parts
+                self._waiting += reminders
             else:
-                self._put("user", parts)
+                self._put("user", reminders)
 
     def finish(self) -> list[_Content]:
         self._put("user", self._waiting)
@@ -261,23 +294,6 @@ class _Contents:
             self._contents.append(_Content(role, parts))
         self._answers = answers
 
-    def _add_reply(self, message: Message) -> None:
-        parts: list[_Part] = []
-        signature = ""
-        placeholder = self._placeholder
-        for block in message.content:
-            if type(block) is ToolUseBlock:
-                self._names[block.id] = block.name
-                call = _FunctionCall(block.id if self._sends_ids else UNSET, block.name, block.input)
-                parts.append(_CallPart(call, signature or placeholder or UNSET))
-                signature = placeholder = ""
-            elif type(block) is TextBlock:
-                parts.append(_TextPart(block.text, signature or UNSET))
-                signature = ""
-            elif type(block) is ThinkingBlock:
-                signature = self._signature_in(block)
-        self._put("model", parts)
-
     def _signature_in(self, block: ThinkingBlock) -> str:
         """Return the thought signature in a thinking block. "": it has no signature that this model accepts."""
         state = decode_signature(self._call.dialect.signature_tag, block.signature)
@@ -291,44 +307,8 @@ class _Contents:
         self._forgets = True
         return ""
 
-    def _add_user(self, message: Message) -> None:
-        results: list[_Part] = []
-        beside: list[dict[str, Any]] = []
-        others, self._waiting = self._waiting, []
-        for block in message.content:
-            if type(block) is ToolResultBlock:
-                results.append(self._encode_result(block, beside))
-            elif type(block) is TextBlock:
-                others.append(_TextPart(block.text))
-            elif isinstance(block, _MEDIA):
-                others.append(_encode_media(self._call, block, self._notes))
-        results += beside
-        self._put("user", results, answers=True)
-        self._put("user", others)
-
-    def _encode_result(self, block: ToolResultBlock, beside: list[dict[str, Any]]) -> _ResultPart:
-        """Encode one tool result. Images that Gemini does not accept in a result are appended to `beside`.
-
-        JSON text is sent as text, because Gemini decodes numbers as doubles and would change long integers.
-        """
-        inline: list[dict[str, Any]] = []
-        output = (
-            block.content or _NOTHING
-            if is_string_or_absent(block.content)
-            else self._read_result(block, inline, beside)
-        )
-        identity = block.tool_use_id if self._sends_ids else UNSET
-        name = self._names.get(block.tool_use_id, "unknown")
-        response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
-        if inline:
-            response.parts = inline
-        return _ResultPart(response)
-
     def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
-        """Return the text of a tool result that has a list of blocks.
-
-        Images to send in the result are appended to `inline`, images to send after the result to `beside`.
-        """
+        """Return the text of a result with a list of blocks. Its images go to `inline`, or `beside` the result."""
         texts: list[Raw] = []
         for inner in decode_nested_content(block.content):
             if isinstance(inner, TextBlock):
@@ -369,7 +349,6 @@ def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bo
 
 
 def _encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the part for an image or document. If the model cannot read the file, the part is a text."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     media_type = _media_type(block)

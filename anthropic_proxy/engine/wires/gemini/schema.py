@@ -35,7 +35,6 @@ _OPENAPI_KEYWORDS = frozenset(
         *("minProperties", "maxProperties"),
     )
 )
-"""Keywords that the message `Schema` in `parameters` supports."""
 _REWRITTEN_KEYWORDS = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
 """Keywords that the encoder replaces by others if the request field does not support them."""
 _DROPPED_KEYWORDS = frozenset(
@@ -82,7 +81,6 @@ def find_unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bo
 
 
 def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
-    """Yield a schema and all its subschemas, in no particular order."""
     open_schemas = [schema]
     while open_schemas:
         one = open_schemas.pop()
@@ -122,8 +120,6 @@ def _cannot_refer(schema: Schema) -> bool:
 
 
 class _Reduction:
-    """Reduction of one schema to the keywords that `parametersJsonSchema` accepts."""
-
     def __init__(self, budget: WorkBudget) -> None:
         self._budget = budget
         self._index = EqualityIndex(budget)
@@ -173,7 +169,6 @@ class _Reduction:
 # Google's OpenAPI subset
 
 _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
-"""Values of the keyword `format` that Gemini accepts. Gemini rejects a schema with any other value."""
 _AROUND = ("type", "properties", "required", "items")
 """Keywords that are copied from a schema into each alternative of its `anyOf`."""
 _OF_TYPE = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object": ("properties", "required")}
@@ -200,17 +195,13 @@ class _Lowering:
         """`id()` of a schema → the schema and its converted form. The schema is kept so that its id is not reused."""
 
     def lower(self, schema: Any, depth: int) -> Schema:
-        """Return a schema as Gemini's `Schema`. A value that is no object counts as the empty schema."""
         self._budget.require_allowed_depth(depth)
         if not isinstance(schema, dict):
             schema = {}
-        known = self._lowered.get(id(schema))
-        if known is None:
-            self._budget.count_steps(1 + len(schema))
-            known = self._lowered[id(schema)] = schema, self._lower_new(schema, depth)
-        return known[1]
-
-    def _lower_new(self, schema: Schema, depth: int) -> Schema:
+        if (known := self._lowered.get(id(schema))) is not None:
+            return known[1]
+        self._budget.count_steps(1 + len(schema))
+        given = schema
         words: list[str] = []
         schema = self._complete_alternatives(_simplify(schema, self._index), words)
         lowered, moved = self._lower_types(schema, depth)
@@ -245,7 +236,9 @@ class _Lowering:
         if "enum" in lowered and not is_text:
             # rejected for other types, and text would change the argument's type
             words += _describe("one of", lowered.pop("enum"))
-        return _filter_required_and_add_texts(lowered, words)
+        lowered = _filter_required_and_add_texts(lowered, words)
+        self._lowered[id(given)] = given, lowered
+        return lowered
 
     def _complete_alternatives(self, schema: Schema, words: list[str]) -> Schema:
         """Copy a schema's own keywords into the alternatives of its `anyOf`, and return the changed schema.
@@ -272,10 +265,7 @@ class _Lowering:
         return {**others, key: alternatives, "type": [one for one in types if one == "null"]}
 
     def _lower_types(self, schema: Schema, depth: int) -> tuple[Schema, frozenset[str]]:
-        """Return a new schema with the types of a schema, and the keywords that moved into an alternative.
-
-        A list of types becomes alternatives in `anyOf`. The type null becomes `nullable`.
-        """
+        """Return the schema's types, and the keywords that moved into an alternative. Null becomes `nullable`."""
         types = _type_names(schema)
         branches = schema.get("anyOf") or schema.get("oneOf")
         branches = [one for one in branches if isinstance(one, dict)] if isinstance(branches, list) else []
@@ -310,10 +300,7 @@ _TYPE_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", 
 
 
 def _simplify(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return a copy of a schema with simpler keywords in place of `allOf`, `const`, `nullable` and others.
-
-    For example, `const` becomes an `enum` with one value.
-    """
+    """Return a copy without `allOf`, `const`, `nullable` and others: `const` becomes an `enum` with one value."""
     plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
@@ -336,10 +323,7 @@ def _type_names(schema: Schema) -> list[str]:
 
 
 def _add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
-    """Add `enum` to the schema that is built. If Gemini does not accept the values, append a text to `words` instead.
-
-    Gemini accepts only strings and numbers. The value null is omitted.
-    """
+    """Add `enum` to `schema`, or a text to `words`: Gemini accepts only strings and numbers."""
     if not isinstance(values, list) or not values:
         return
     kept = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
@@ -366,10 +350,7 @@ def _filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:
 
 
 def _describe(key: str, value: Any) -> list[str]:
-    """Return the text `key: value` for a description, as a list with one element.
-
-    The list is empty if the model does not need the keyword, or if the text would be too long.
-    """
+    """Return the text `key: value` in a list. Empty: the model does not need it, or the text is too long."""
     if key in _DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []
     text = encode_if_short(value)

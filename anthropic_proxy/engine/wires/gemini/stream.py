@@ -39,18 +39,13 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import (
-    build_blocked_reply_stop,
-    find_reply_end,
-    read_error_object,
-)
+from anthropic_proxy.engine.wires.failures import build_blocked_reply_stop, find_reply_end, read_error_object
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.errors import classify_fault
 from anthropic_proxy.engine.wires.gemini.frames import (
     Candidate,
     CodeExecutionResult,
     ExecutableCode,
-    FunctionCall,
     GenerateContentResponse,
     GroundingMetadata,
     Part,
@@ -92,8 +87,6 @@ _decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 
 
 class GeminiDecoder(Decoder):
-    """Decoder of one response."""
-
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.default_signature = empty_signature(call.dialect.signature_tag)
@@ -113,7 +106,6 @@ class GeminiDecoder(Decoder):
         """True if the only finish reasons so far were normal ends. Old models repeat `STOP` in each frame, and a later
         reason that is no normal end counts."""
         self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` raises after all deltas, because usage may follow."""
         self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
         """Token that continues this reply in another request. "": the reply is complete. None: the model does not
         support it."""
@@ -201,8 +193,25 @@ class GeminiDecoder(Decoder):
                 self._put(self._carry(signature), deltas)
             if text:
                 self._emit_text(text, deltas)
-        elif part.function_call is not None:
-            self._read_call(part.function_call, signature, deltas)
+        elif (call := part.function_call) is not None:
+            has_arguments = bytes(call.args) not in _NO_ARGUMENTS
+            if (call.partial_args or call.will_continue) and not has_arguments:
+                raise self._protocol_error("a function call has partial arguments, which the request does not ask for")
+            if not call.name:
+                return
+            deltas += self._release_text()
+            if signature:
+                deltas.append(self._carry(signature))
+            key, name = self._calls, call.name
+            deltas.append(
+                ToolCall(key, self._ids.assign_client_id(call.id), self._call.client_tool_names.get(name, name))
+            )
+            if has_arguments:
+                deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
+            deltas.append(ToolEnd(key))
+            self._calls += 1
+            self._answered = True
+            self._is_thinking = False
         elif part.tool_call is not None:
             if self._sources is not None:
                 self._sources.begin_search(part.tool_call)
@@ -236,42 +245,28 @@ class GeminiDecoder(Decoder):
             deltas += self._sources.feed_delta(delta)
 
     def _carry(self, signature: str) -> Thinking:
-        """Return a thinking delta without text that has Gemini's signature of the next part of the reply.
-
-        Clients send the signature back, so later requests to Gemini can repeat it with that part.
-        """
+        """Return Gemini's signature of the next part as thinking without text, which clients send back."""
         self._is_thinking = False
         carry = ReasoningState(model=self._call.model, call_signature=signature)
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
 
-    def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
-        """Append the deltas of a complete tool call to `deltas`. A call without a name is ignored.
-
-        Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
-        """
-        has_arguments = bytes(call.args) not in _NO_ARGUMENTS
-        if (call.partial_args or call.will_continue) and not has_arguments:
-            raise self._protocol_error("a function call has partial arguments, which the request does not ask for")
-        if not call.name:
-            return
-        deltas += self._release_text()
-        if signature:
-            deltas.append(self._carry(signature))
-        key, name = self._calls, call.name
-        deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call.client_tool_names.get(name, name)))
-        if has_arguments:
-            deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
-        deltas.append(ToolEnd(key))
-        self._calls += 1
-        self._answered = True
-        self._is_thinking = False
-
     def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
-        """Append the token counts to `deltas` if they changed. A missing count keeps its earlier value.
-
-        Anthropic counts cached input separately, and thinking as output.
-        """
-        before, totals = self._usage, _later(self._usage, usage)
+        """A missing count keeps its earlier value. Anthropic counts cached input separately, and thinking as output."""
+        if usage.prompt_token_count is None:
+            usage.prompt_token_count = self._usage.prompt_token_count
+        if usage.tool_use_prompt_token_count is None:
+            usage.tool_use_prompt_token_count = self._usage.tool_use_prompt_token_count
+        if usage.cached_content_token_count is None:
+            usage.cached_content_token_count = self._usage.cached_content_token_count
+        if usage.candidates_token_count is None:
+            usage.candidates_token_count = self._usage.candidates_token_count
+        if usage.thoughts_token_count is None:
+            usage.thoughts_token_count = self._usage.thoughts_token_count
+        if usage.service_tier is None:
+            usage.service_tier = self._usage.service_tier
+        if usage.traffic_type is None:
+            usage.traffic_type = self._usage.traffic_type
+        before, totals = self._usage, usage
         if totals == before:
             return
         self._usage = totals
@@ -298,33 +293,33 @@ class GeminiDecoder(Decoder):
             self.continuation_token, self._stopped = candidate.continuation_token, True
             deltas += self._release_text()
             return
-        stop = self._find_stop(reason, candidate)
-        was_normal, self._ended_normally = self._ended_normally, stop is not None and stop.reason == "end_turn"
-        if stop is not None and not (was_normal and self._ended_normally):
-            deltas += self._stop(stop)
-
-    def _find_stop(self, reason: str, candidate: Candidate) -> Stop | None:
-        """Return the stop reason of the Messages API. None: the server could not read the model's output."""
-        kind = _find_kind(reason)
+        if reason in _REFUSALS or reason.startswith("IMAGE_"):
+            kind: FinishKind = "blocked"
+        else:
+            kind = "limit" if reason in _LIMITS else find_finish_kind(reason)
+        stop = Stop("end_turn")
         if kind == "blocked":
             words = candidate.finish_message
-            return build_blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
-        if kind == "limit":
+            stop = build_blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
+        elif kind == "limit":
             totals, window = self._usage, self._call.context_window
             used = sum(
                 count or 0
                 for count in (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
             )
             fills_window = window is not None and used >= window - 1
-            return Stop("model_context_window_exceeded" if fills_window else "max_tokens")
-        if kind == "window":
-            return Stop("model_context_window_exceeded")
-        if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
+            stop = Stop("model_context_window_exceeded" if fills_window else "max_tokens")
+        elif kind == "window":
+            stop = Stop("model_context_window_exceeded")
+        elif kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
             provider = self._call.provider
             self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
-            return None
-        return Stop("end_turn")
+            self._ended_normally = False
+            return
+        was_normal, self._ended_normally = self._ended_normally, stop.reason == "end_turn"
+        if not (was_normal and self._ended_normally):
+            deltas += self._stop(stop)
 
     def _stop(self, stop: Stop) -> list[Delta]:
         self._stopped = True
@@ -348,31 +343,6 @@ def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
     if start[:1] == b"[":
         return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
     return [decode_reply(frame)]
-
-
-def _find_kind(reason: str) -> FinishKind:
-    if reason in _REFUSALS or reason.startswith("IMAGE_"):
-        return "blocked"
-    return "limit" if reason in _LIMITS else find_finish_kind(reason)
-
-
-def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
-    """Return the counts of `latest`. A count that is None has the value of `before`."""
-    if latest.prompt_token_count is None:
-        latest.prompt_token_count = before.prompt_token_count
-    if latest.tool_use_prompt_token_count is None:
-        latest.tool_use_prompt_token_count = before.tool_use_prompt_token_count
-    if latest.cached_content_token_count is None:
-        latest.cached_content_token_count = before.cached_content_token_count
-    if latest.candidates_token_count is None:
-        latest.candidates_token_count = before.candidates_token_count
-    if latest.thoughts_token_count is None:
-        latest.thoughts_token_count = before.thoughts_token_count
-    if latest.service_tier is None:
-        latest.service_tier = before.service_tier
-    if latest.traffic_type is None:
-        latest.traffic_type = before.traffic_type
-    return latest
 
 
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
@@ -413,7 +383,6 @@ class _Grounding:
             self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
     def feed_delta(self, delta: Delta) -> list[Delta]:
-        """Add the next delta, and return the deltas to send now."""
         if self._held or (self._holds and isinstance(delta, Text)):
             self._held.append(delta)
             return []
@@ -506,10 +475,7 @@ class _Grounding:
         return text[start:], deltas
 
     def _may_show(self, source: WebSource) -> bool:
-        """Return True if the client's domain lists allow a web page that the search found.
-
-        The domain is read from the title of the page, because its URL is a redirect of Google.
-        """
+        """The domain is read from the title of a page, because its URL is a redirect of Google."""
         domain = source.domain or source.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
         return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)

@@ -20,24 +20,16 @@ from anthropic_proxy.engine.wires.shared_notes import SINGLE_TOOL_CALL, keywords
 from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, tool_description
 from anthropic_proxy.errors import UnsupportedFeature
 
-_OWN: Mapping[str, str] = {
-    "web_search": "googleSearch",
-    "web_fetch": "urlContext",
-    "code_execution": "codeExecution",
-}
+_OWN: Mapping[str, str] = {"web_search": "googleSearch", "web_fetch": "urlContext", "code_execution": "codeExecution"}
 """Kind of a server tool of the Messages API → field of Google's equivalent in `tools`."""
 
 
 class GoogleTools(Struct, frozen=True):
-    """Google's own tools that a request offers, with the client's settings for their results (domains, citations)."""
-
     field_names: frozenset[str] = frozenset()
     announces_calls: bool = False
     """True if the provider sends each call of its own tools before the text that uses the result."""
     cites_fetches: bool = False
-    """True if the client requested citations of fetched pages."""
     allowed_domains: tuple[str, ...] = ()
-    """Empty: all domains are allowed."""
     blocked_domains: tuple[str, ...] = ()
 
     @property
@@ -73,8 +65,6 @@ def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools
 
 
 class ToolFields(Struct, frozen=True):
-    """Fields of the Gemini request for tools. An empty one is not sent."""
-
     tools: list[dict[str, Any]]
     tool_config: dict[str, Any]
 
@@ -154,7 +144,6 @@ def _encode_choice(
 def _declare_functions(
     tools: Sequence[Tool], budget: WorkBudget, style: str
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the declarations of the client tools as JSON, and notes on fields without an equivalent."""
     functions = [tool for tool in tools if is_client_tool(tool)]
     declared = [_declare(tool, budget, style) for tool in functions]
     notes = [

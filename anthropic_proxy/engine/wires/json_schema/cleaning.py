@@ -31,8 +31,6 @@ _BASICS = frozenset(("type", "description", "properties", "required", "items", "
 
 
 class CleanedSchema(NamedTuple):
-    """A decoded JSON Schema, reduced to the keywords that a provider accepts."""
-
     schema: Schema
     """The root is an object with `properties`."""
     losses: list[str]
@@ -61,8 +59,6 @@ def clean_schema(
 
 
 class _Walk:
-    """Recursive pass over one JSON Schema, which builds the cleaned copy."""
-
     def __init__(self, document: SchemaDocument, index: EqualityIndex, rules: SchemaRules) -> None:
         self._document = document
         self._index = index
@@ -74,10 +70,7 @@ class _Walk:
         """Number of references found so far, if `rules` require their replacement."""
 
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
-        """Return a cleaned copy of a schema at any position. A value that is not a JSON object becomes `{}`.
-
-        `trail`: references that led to this schema, to detect recursion.
-        """
+        """A value that is no object becomes `{}`. `trail`: references that led here, to detect recursion."""
         if not isinstance(schema, dict):
             return {}
         self._budget.require_allowed_depth(depth)
@@ -86,7 +79,12 @@ class _Walk:
             schema = self._reduce_to_basics(schema)
         reference = schema.get("$ref")
         if self._rules.inlines_references and isinstance(reference, str):
-            return self._inline(schema, reference, trail, depth + 1)
+            beside = {key: value for key, value in schema.items() if key != "$ref"}
+            target = self._document.find_target(reference)
+            self.inlined += 1
+            if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
+                return {"type": "object", **self.clean(beside, trail, depth + 1)}
+            return self.clean({**target, **beside}, (*trail, reference), depth + 1)
         cleaned: Schema = {}
         for key, value in schema.items():
             if key in DROPPED_KEYWORDS:
@@ -99,37 +97,22 @@ class _Walk:
             elif key in SINGLE_SCHEMA_KEYWORDS or (key in SCHEMA_OR_BOOLEAN_KEYWORDS and isinstance(value, dict)):
                 cleaned[key] = self.clean(value, trail, depth + 1)
             else:
-                self._count_data(value)
+                if isinstance(value, str):
+                    if len(value) >= CHARACTERS_PER_NODE:
+                        self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
+                elif isinstance(value, list | dict):
+                    nodes = self._sizes.get(id(value))
+                    if nodes is None:
+                        nodes = self._sizes[id(value)] = count_json_nodes(value)
+                    self._budget.count_nodes(nodes)
                 cleaned[key] = value
         if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
             kind = cleaned.pop("type")
             cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
         return cleaned
 
-    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
-        beside = {key: value for key, value in schema.items() if key != "$ref"}
-        target = self._document.find_target(reference)
-        self.inlined += 1
-        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
-            return {"type": "object", **self.clean(beside, trail, depth)}
-        return self.clean({**target, **beside}, (*trail, reference), depth)
-
-    def _count_data(self, value: Any) -> None:
-        """Count the nodes of a value that is copied unchanged. Each copy counts, because references can repeat it."""
-        if isinstance(value, str):
-            if len(value) >= CHARACTERS_PER_NODE:
-                self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
-        elif isinstance(value, list | dict):
-            nodes = self._sizes.get(id(value))
-            if nodes is None:
-                nodes = self._sizes[id(value)] = count_json_nodes(value)
-            self._budget.count_nodes(nodes)
-
     def _reduce_to_basics(self, schema: Schema) -> Schema:
-        """Return a schema with basic keywords only. It has one type and no alternatives.
-
-        Schemas inside its `properties` and `items` are not changed.
-        """
+        """Return a schema with basic keywords, one type and no alternatives. Schemas inside it are unchanged."""
         whole = merge_all_of(schema, self._index)
         for key in ("anyOf", "oneOf"):
             branches = whole.get(key)
@@ -144,10 +127,7 @@ class _Walk:
         return basics
 
     def _typed(self, schema: Schema, kind: Any) -> Schema:
-        """Return an alternative of `anyOf` with the type `kind` of the schema that contains it.
-
-        An alternative with `type` or `$ref` is returned unchanged.
-        """
+        """Return an alternative of `anyOf` with the type `kind`, unless it has a `type` or `$ref`."""
         self._budget.count_steps()
         if "type" in schema or "$ref" in schema:
             return schema
@@ -178,7 +158,6 @@ class _RootFlattener:
         """Reference → the schema that it names, as a plain object."""
 
     def flatten(self, schema: Schema, depth: int) -> Schema:
-        """Return a schema as one object with the properties of all its alternatives."""
         budget = self._document.budget
         budget.require_allowed_depth(depth)
         flat = self._document.inline_reference(schema)
@@ -186,7 +165,16 @@ class _RootFlattener:
         for key in ALTERNATIVE_KEYWORDS:
             branches = flat.pop(key, None)
             if isinstance(branches, list):
-                objects = self._objects_among(branches, depth)
+                known = self._lists.get(id(branches))
+                if known is None:
+                    self._lists[id(branches)] = []
+                    known = [
+                        self._flatten_branch(one, depth + 1)
+                        for one in branches
+                        if isinstance(one, dict) and one.get("type", "object") == "object"
+                    ]
+                    self._lists[id(branches)] = known
+                objects = known
                 _add_branches(flat, objects, key, self._index)
                 if key != "allOf" or len(objects) < len(branches):
                     self._lost.append(f"{key} at the root became one object with all its properties")
@@ -199,18 +187,6 @@ class _RootFlattener:
         dropped = ("enum", "const", "not") if _holds_objects(kinds) else flat.keys() - _OF_OBJECTS
         kept = {key: value for key, value in flat.items() if key not in dropped}
         return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
-
-    def _objects_among(self, branches: list[Any], depth: int) -> list[Schema]:
-        known = self._lists.get(id(branches))
-        if known is None:
-            self._lists[id(branches)] = []
-            known = [
-                self._flatten_branch(one, depth + 1)
-                for one in branches
-                if isinstance(one, dict) and one.get("type", "object") == "object"
-            ]
-            self._lists[id(branches)] = known
-        return known
 
     def _flatten_branch(self, branch: Schema, depth: int) -> Schema:
         reference = branch.get("$ref")
@@ -305,9 +281,7 @@ def _is_closed(schema: Schema) -> bool:
 
 
 REPLY_SCHEMA_PATH = "output_config.format.schema"
-"""Path of the reply schema in the client request, for error messages."""
 _ADMISSIONS_KEPT = 1_024
-"""Maximum number of cached results of `may_accept_object`."""
 
 
 def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
@@ -332,8 +306,6 @@ _find_admission = WorkCache(
 
 
 class _ObjectCheck:
-    """Check of one schema: may it accept a JSON object? Each list of alternatives is read once."""
-
     def __init__(self, document: SchemaDocument) -> None:
         self._document = document
         self._lists: dict[tuple[int, str], bool] = {}
@@ -374,7 +346,6 @@ class _ObjectCheck:
 
 
 def _breadth(schema: Schema) -> int:
-    """Return the number of budget steps for the top level of a schema."""
     return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
 
 

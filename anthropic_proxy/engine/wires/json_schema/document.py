@@ -11,7 +11,6 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget
 
 Schema = dict[str, Any]
-"""A JSON Schema, decoded to a dictionary."""
 
 SCHEMA_MAP_KEYWORDS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 """Keywords with a mapping from names to schemas as value."""
@@ -53,18 +52,13 @@ _MISSING = object()
 
 
 class SchemaDocument:
-    """One decoded JSON Schema, in which the targets of its local references can be found."""
-
     def __init__(self, root: Schema, budget: WorkBudget) -> None:
         self.root = root
         self.budget = budget
         self._targets: dict[str, Any] = {}
 
     def find_target(self, reference: str) -> Any:
-        """Return the target of a local reference: the JSON value that `#/$defs/Name` points to.
-
-        None: the value is missing, or in another document.
-        """
+        """Return the value that `#/$defs/Name` points to. None: missing, or in another document."""
         target = self._targets.get(reference, _MISSING)
         if target is _MISSING:
             self.budget.count_steps(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
@@ -72,10 +66,7 @@ class SchemaDocument:
         return target
 
     def inline_reference(self, schema: Schema) -> Schema:
-        """Return a schema in which the keywords of the referenced schema replace its `$ref`.
-
-        Keywords beside `$ref` take precedence. Nested schemas are not changed.
-        """
+        """Replace `$ref` by the keywords of its target. Keywords beside it take precedence. Not recursive."""
         seen: set[str] = set()
         while isinstance(reference := schema.get("$ref"), str) and reference not in seen:
             seen.add(reference)

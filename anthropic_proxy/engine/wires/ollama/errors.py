@@ -38,7 +38,6 @@ _BUSY = re.compile(r"server busy", re.IGNORECASE)
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Decode a response with a status other than 2xx. Return the error, or the deltas of a reply that it stands for."""
     fault = decode_error_body(status, headers, body)
     if (reply := decode_reply_end(fault, call)) is not None:
         return reply
@@ -55,10 +54,7 @@ class _SignIn(msgspec.Struct):
 
 
 def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False) -> list[Delta] | None:
-    """Return the deltas of the reply that an error stands for, such as a refusal. None: the error is a failure.
-
-    `has_content`: True if content of the reply arrived before the error.
-    """
+    """Return the reply that an error stands for, such as a refusal. `has_content`: content arrived before it."""
     end = find_reply_end(_unwrap(fault), call.provider, has_content=has_content)
     if end is None:
         return None
@@ -67,7 +63,6 @@ def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: 
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client, with advice for common errors of Ollama."""
     fault = _unwrap(fault)
     message = fault.message
     if _BUSY.search(message):
@@ -94,10 +89,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def _unwrap(fault: UpstreamFault) -> UpstreamFault:
-    """Return the error of Ollama's engine, which Ollama puts as JSON text into its own error message.
-
-    An error without such JSON is returned unchanged.
-    """
+    """Return the error of Ollama's engine, which Ollama puts as JSON text into its own error message."""
     start = fault.message.find("{")
     if start < 0:
         return fault
@@ -113,7 +105,6 @@ _DROP, _SWITCH = "drop think", "switch think"
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that changes `think`, if the server rejected the field. None: any other error."""
     if error.status not in PARAMETER_ERROR_STATUSES or error.parameter != "think":
         return None
     # a server that knows booleans only, or fewer levels, rejects the value; else the model does not think at all
@@ -123,7 +114,6 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with the named adaptation applied. An unknown name returns it unchanged."""
     if name == _SWITCH:
         return structs.replace(dialect, think_form="switch")
     return structs.replace(dialect, think_form="never") if name == _DROP else dialect

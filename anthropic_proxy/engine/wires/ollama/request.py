@@ -39,7 +39,6 @@ _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     tools = encode_tools(
@@ -122,8 +121,6 @@ class _ChatMessage(Struct, kw_only=True, gc=False):
 
 
 class _Messages(MessageEncoder):
-    """The messages of one client request. An image is sent as a base64 string."""
-
     sends_reminders = True
     mentions_image_urls = True
 
@@ -138,10 +135,7 @@ class _Messages(MessageEncoder):
         """Index of a message in `messages` → texts of consecutive messages that are sent as this one."""
 
     def encode_messages(self, *, extra_system: str = "", user_instruction: str = "") -> list[Any]:
-        """Return the value of `messages`.
-
-        `extra_system` is added to the system prompt, `user_instruction` to the end of the conversation. "": no text.
-        """
+        """`extra_system` follows the system prompt, `user_instruction` the conversation. "": no text."""
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(role="system", content=system))

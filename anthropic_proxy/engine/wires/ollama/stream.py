@@ -23,43 +23,34 @@ from anthropic_proxy.engine.wires.json_repair import (
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.engine.wires.ollama.errors import classify_fault, decode_reply_end
-from anthropic_proxy.engine.wires.reply_ends import FinishKind, find_finish_kind
+from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_finish_kind
 from anthropic_proxy.engine.wires.thinking import TrailingThinkingBuffer, empty_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
 ABSENT = Raw(b"")
-"""Value of a raw JSON field that the server did not send."""
 
 
 class FunctionCall(Struct, gc=False):
-    """Name of the called tool and arguments of a tool call."""
-
     name: str | None = None
     arguments: Raw = ABSENT
     """Arguments as a JSON object. `ABSENT`: omitted, as by Ollama's parser for older models."""
 
 
 class ToolCallField(Struct, gc=False):
-    """Entry of `tool_calls`: a complete tool call."""
-
     function: FunctionCall | None = None
     id: str | None = None
     """None: the server is older than Ollama 0.12."""
 
 
 class ChatMessage(Struct, gc=False):
-    """The reply of the model, or its next fragment in a stream."""
-
     content: str | None = None
     thinking: str | None = None
     tool_calls: list[ToolCallField] | None = None
 
 
 class Frame(Struct, gc=False):
-    """One NDJSON line of a stream, or one complete body."""
-
     message: ChatMessage | None = None
     done: bool = False
     done_reason: str | None = None
@@ -100,8 +91,6 @@ _QUOTE = b'"'[0]
 
 
 class OllamaDecoder(Decoder):
-    """Decoder of one response."""
-
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.default_signature = empty_signature(call.dialect.signature_tag)
@@ -178,17 +167,46 @@ class OllamaDecoder(Decoder):
                     deltas += self._text.feed(part.content)
             for call in part.tool_calls or ():
                 self._read_call(call, deltas)
-        if read.done:
-            self._finish(read, deltas)
+        if read.done and not self.finished:
+            self.finished = True
+            # `load` and `unload` end an empty request; older releases state no reason.
+            kind = find_finish_kind(read.done_reason or "stop")
+            if kind == "failed":
+                fault = UpstreamFault(message=f"the answer ended with {read.done_reason!r}")
+                raise classify_fault(fault, self._call)
+            usage: list[Delta] = []
+            if read.prompt_eval_count is not None or read.eval_count is not None:
+                usage.append(Usage(input_tokens=read.prompt_eval_count, output_tokens=read.eval_count))
+            if kind == "unreadable":
+                self._unreadable = build_unreadable_reply(self._call.provider, read.done_reason or "")
+                deltas += usage
+                return deltas
+            if self._text is not None:
+                reply_ended_early = kind not in {"end", "calls", "unknown"}
+                deltas += self._text.finish(
+                    reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
+                )
+            if kind == "blocked":
+                stop = build_blocked_reply_stop(self._call.provider, read.done_reason or "")
+            elif kind == "window":
+                stop = Stop("model_context_window_exceeded")
+            elif kind == "limit" or self._has_incomplete:
+                window = resolve_context_window(self._call)
+                spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
+                stop = Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
+            else:
+                stop = Stop("end_turn")
+            deltas += [*usage, stop]
         return deltas
 
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
-        """Append the deltas of a complete tool call to `deltas`. An entry without name and arguments is ignored.
-
-        Raises `UpstreamProtocolError` if only the name is missing and cannot be repaired.
-        """
+        """Raises `UpstreamProtocolError` if only the name is missing. An entry without arguments too is ignored."""
         function = part.function or _NO_FUNCTION
-        key, name, arguments = self._calls, function.name, _decode_arguments(function.arguments)
+        key, name, data = self._calls, function.name, bytes(function.arguments)
+        if data in _NO_ARGUMENTS:
+            arguments = ""
+        else:  # some servers send a JSON string that contains the JSON text
+            arguments = str(decode_repaired(data)) if data[0] == _QUOTE else data.decode(errors="replace")
         if not name and not arguments.strip():
             return
         if self._text is not None:
@@ -204,54 +222,6 @@ class OllamaDecoder(Decoder):
             deltas.append(ToolArgs(key, mended))
         deltas.append(ToolEnd(key))
 
-    def _finish(self, last: Frame, deltas: list[Delta]) -> None:
-        if self.finished:
-            return
-        self.finished = True
-        # `load` and `unload` end an empty request; older releases state no reason.
-        kind = find_finish_kind(last.done_reason or "stop")
-        if kind == "failed":
-            fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
-            raise classify_fault(fault, self._call)
-        usage: list[Delta] = []
-        if last.prompt_eval_count is not None or last.eval_count is not None:
-            usage.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
-        if kind == "unreadable":
-            provider = self._call.provider
-            self._unreadable = UnreadableReply(
-                f"{provider}: the model's reply could not be read ({last.done_reason})", provider=provider
-            )
-            deltas += usage
-            return
-        if self._text is not None:
-            reply_ended_early = kind not in {"end", "calls", "unknown"}
-            deltas += self._text.finish(
-                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
-            )
-        deltas += [*usage, self._find_stop(kind, last)]
-
-    def _find_stop(self, kind: FinishKind, last: Frame) -> Stop:
-        if kind == "blocked":
-            return build_blocked_reply_stop(self._call.provider, last.done_reason or "")
-        if kind == "window":
-            return Stop("model_context_window_exceeded")
-        if kind != "limit" and not self._has_incomplete:
-            return Stop("end_turn")
-        window = resolve_context_window(self._call)
-        spent = (last.prompt_eval_count or 0) + (last.eval_count or 0)
-        return Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
-
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider
         return UpstreamProtocolError(f"{provider} {words}.", provider=provider)
-
-
-def _decode_arguments(arguments: Raw) -> str:
-    """Return the arguments of a call as JSON text. "": no arguments.
-
-    Some servers send a JSON string that contains the JSON text. It is decoded.
-    """
-    text = bytes(arguments)
-    if text in _NO_ARGUMENTS:
-        return ""
-    return str(decode_repaired(text)) if text[0] == _QUOTE else text.decode(errors="replace")

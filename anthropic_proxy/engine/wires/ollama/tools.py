@@ -32,10 +32,7 @@ from anthropic_proxy.errors import UnsupportedFeature
 
 
 class ToolFields(Struct):
-    """Fields of the upstream request that offer tools to the model or request a call."""
-
     definitions: list[Raw]
-    """Entries of the request field `tools`."""
     user_instruction: str = ""
     """User text that requests a tool call, because the server cannot force it. "": none."""
     notes: list[FidelityNote] = []
@@ -71,7 +68,6 @@ def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
 
 @cached_list_encoder
 def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the client's tools in Ollama's format, and notes on losses."""
     functions = [tool for tool in tools if is_client_tool(tool)]
     encoded = [_encode_tool(tool, budget) for tool in functions]
     notes = [
@@ -86,7 +82,6 @@ def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[
 
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
-    """Return a tool in Ollama's format, texts about lost fields, and the schema keywords that became text."""
     budget.count_decoding_steps(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters, root_description, lost, keywords = encode_parameters(schema, budget)
@@ -110,15 +105,12 @@ _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProp
 
 
 class EncodedParameters(NamedTuple):
-    """The input schema of a tool, converted for Ollama."""
-
     schema: Schema
     description: str
     """Text for the tool's description, from the root of the schema. "": none."""
     losses: tuple[str, ...]
     """Texts for fidelity notes: one for each loss."""
     keywords_as_text: frozenset[str]
-    """Keywords that only descriptions contain after the conversion."""
 
 
 def encode_parameters(schema: Any, budget: WorkBudget | None = None) -> EncodedParameters:
@@ -138,14 +130,11 @@ def encode_parameters(schema: Any, budget: WorkBudget | None = None) -> EncodedP
 
 
 class _Reduction:
-    """Conversion of one schema, cleaned by `clean_schema`, to the few keywords that Ollama accepts."""
-
     def __init__(self, budget: WorkBudget, lost: list[str]) -> None:
         self._budget = budget
         self._index = EqualityIndex(budget)
         self._lost = lost
         self.hinted: set[str] = set()
-        """Keywords that only descriptions contain after the conversion."""
 
     def reduce(self, schema: Any) -> Schema:
         if not isinstance(schema, dict):

@@ -42,10 +42,7 @@ space or after a marker."""
 def decode_reply_in_error(
     fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False
 ) -> list[Delta] | None:
-    """Return the deltas of the reply that an error contains, such as a refusal. None: the error contains no reply.
-
-    `has_content`: True if content of the reply arrived before the error.
-    """
+    """Return the reply that an error contains, such as a refusal. `has_content`: content arrived before it."""
     if (end := find_reply_end(fault, call.provider, has_content=has_content)) is not None:
         return [end]
     if fault.failed_generation is None or "tool_use_failed" not in fault.codes:
@@ -62,7 +59,6 @@ _REQUIRES_RESPONSES = re.compile(r"\bv1/responses\b")
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client that corresponds to `fault`, the provider's decoded error."""
     error = build_upstream_error(
         fault,
         call.provider,
@@ -99,7 +95,6 @@ _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
     if error.status in (400, 404, 422) and _REQUIRES_RESPONSES.search(error.message):
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:
@@ -122,7 +117,6 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
     verb, _, value = name.partition(" ")
     if verb == "say" and value in _LIMITS:
         return structs.replace(dialect, output_limit_field=value)

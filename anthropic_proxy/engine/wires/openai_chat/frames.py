@@ -11,12 +11,9 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 ABSENT = Raw(b"")
-"""Value of a raw JSON field that the provider did not send."""
 
 
 class FunctionCall(Struct, gc=False):
-    """Function name and arguments (JSON text) of a tool call, or fragments of them."""
-
     name: str | None = None
     arguments: str | None = None
 
@@ -27,14 +24,12 @@ class ToolCallDelta(Struct, gc=False):
     index: int | None = None
     """Index of the call in the reply. None: the server omits indexes."""
     id: str | None = None
-    """Id of the tool call. None: a later fragment of the call, or a server without ids."""
     function: FunctionCall | None = None
     extra_content: Raw = ABSENT
     """Vendor field with a thought signature of Gemini, as JSON."""
 
     @property
     def is_empty(self) -> bool:
-        """True if the entry has no id, no name, no arguments and no vendor field."""
         function = self.function
         if self.id or (function is not None and (function.name or function.arguments)):
             return False
@@ -42,8 +37,6 @@ class ToolCallDelta(Struct, gc=False):
 
 
 class ChoiceDelta(Struct, gc=False):
-    """The `delta` of a streamed choice, or the `message` of a choice that is not streamed."""
-
     content: str | None = None
     reasoning_content: str | None = None
     """Reasoning of the model, under the field name of DeepSeek and others."""
@@ -52,16 +45,13 @@ class ChoiceDelta(Struct, gc=False):
     reasoning_details: Raw = ABSENT
     """Reasoning of the model as a JSON list of objects (OpenRouter)."""
     refusal: str | None = None
-    """Fragment of the model's refusal text, in place of `content`."""
     tool_calls: list[ToolCallDelta] | None = None
     function_call: FunctionCall | None = None
     """The only tool call, or a fragment of it, from a server that answers in OpenAI's deprecated format of calls."""
     extra_content: Raw = ABSENT
     """Vendor field with a thought signature of Gemini, as JSON."""
     executed_tools: Raw = ABSENT
-    """Runs of server tools by Groq, as JSON."""
     annotations: Raw = ABSENT
-    """Citations of web pages, as JSON (OpenRouter, OpenAI)."""
 
     @property
     def is_empty(self) -> bool:
@@ -89,14 +79,10 @@ class ChoiceDelta(Struct, gc=False):
 
 
 class ServerToolCounts(Struct, gc=False):
-    """Numbers of server tool calls in a reply of OpenRouter: `server_tool_use_details` in `usage` (recorded)."""
-
     web_search_requests: int | None = None
 
 
 class TokenDetails(Struct, gc=False):
-    """Details of the token counts: `prompt_tokens_details` or `completion_tokens_details` in `usage`."""
-
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
@@ -113,9 +99,7 @@ class ChatUsage(Struct, gc=False):
     prompt_tokens_details: TokenDetails | None = None
     completion_tokens_details: TokenDetails | None = None
     cached_tokens: int | None = None
-    """Input tokens read from the prompt cache, in Moonshot's field."""
     prompt_cache_hit_tokens: int | None = None
-    """Input tokens read from the prompt cache, in DeepSeek's field."""
     server_tool_use_details: ServerToolCounts | None = None
 
     @property
@@ -125,44 +109,31 @@ class ChatUsage(Struct, gc=False):
 
 
 class Choice(Struct, gc=False):
-    """Entry of `choices`: one of several alternative replies. The proxy requests only one."""
-
     delta: ChoiceDelta | None = None
     message: ChoiceDelta | None = None
     finish_reason: str | None = None
-    """Reason for the end of the reply: `stop`, `length`, `tool_calls`, … None: the reply goes on."""
     native_finish_reason: str | None = None
     """The reason in the words of the provider behind OpenRouter or LiteLLM, such as `max_output_tokens`."""
     usage: ChatUsage | None = None
     """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
 
     def choose_message_or_delta(self) -> ChoiceDelta | None:
-        """Return the reply of a body that is not streamed: `message`, or `delta` if `message` is missing or empty.
-
-        Perplexity sends both fields (recorded 2026).
-        """
+        """Return `message`, or `delta` if `message` is missing or empty: Perplexity sends both (recorded 2026)."""
         if self.message is None or (self.delta is not None and self.message.is_empty):
             return self.delta
         return self.message
 
 
 class GroqExtension(Struct, gc=False):
-    """Field `x_groq` of Groq's chunks: token counts or an error."""
-
     usage: ChatUsage | None = None
     error: Raw = ABSENT
 
 
 class Chunk(Struct, gc=False):
-    """One event of a streamed response, or the body of a response that is not streamed."""
-
     choices: list[Choice] | None = None
-    """Replies of the model; the proxy requests one."""
     usage: ChatUsage | None = None
-    """Token counts of the reply, usually in the last chunk."""
     x_groq: GroqExtension | None = None
     error: Raw = ABSENT
-    """Error that replaces the reply, as JSON."""
 
 
 class _TierField(Struct, gc=False):
@@ -224,10 +195,7 @@ def is_present(raw: Raw) -> bool:
 
 
 def _usual(content: Any) -> Any:
-    """Return the JSON of a chunk with values of unexpected types converted to the types of `Chunk`.
-
-    `content`: decoded JSON of the chunk. Unknown fields may be omitted.
-    """
+    """Return a chunk's decoded JSON with values of unexpected types converted. Unknown fields may be omitted."""
     if not isinstance(content, dict):
         return content
     usual: dict[str, Any] = {}

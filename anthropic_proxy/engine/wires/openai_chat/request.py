@@ -57,13 +57,11 @@ from anthropic_proxy.engine.wires.shared_notes import (
 from anthropic_proxy.engine.wires.thinking import decode_signature, digest_base_url
 
 PATH = "/chat/completions"
-"""URL path of the Chat Completions API, below the base URL of the provider."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect = call.dialect
     notes: list[FidelityNote] = []
     asked = call
@@ -86,8 +84,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     body |= tools.body_fields
     if output.response_format is not None:
         body["response_format"] = output.response_format
-    effort = _effort(asked, dialect, bool(tools.definitions), notes)
-    _add_effort(body, effort, call, dialect, notes)
+    effort = _add_effort(body, asked, bool(tools.definitions), notes)
     add_sampling(body, effort, call, notes, sends_top_k=dialect.sends_top_k)
     if call.streams_upstream:
         body["stream"] = True
@@ -110,23 +107,17 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     )
 
 
-def _effort(call: Call[Dialect], dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
-    """Return the requested effort level, or the only one that the model accepts with tools."""
-    effort = call.request.effort
-    if not has_tools or dialect.forced_effort_with_tools in ("", effort):
-        return effort
-    if effort != "default":
-        why = (
-            f"{effort} → {dialect.forced_effort_with_tools}; {call.model} accepts tools over Chat Completions "
-            "only with this effort"
-        )
-        notes.append(FidelityNote("approximated", "output_config.effort", why))
-    return dialect.forced_effort_with_tools
-
-
-def _add_effort(
-    body: dict[str, Any], effort: str, call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]
-) -> None:
+def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, notes: list[FidelityNote]) -> str:
+    """Add the fields that control reasoning. Return the effort: the requested one, or the only one with tools."""
+    dialect, effort = call.dialect, call.request.effort
+    if has_tools and dialect.forced_effort_with_tools not in ("", effort):
+        if effort != "default":
+            why = (
+                f"{effort} → {dialect.forced_effort_with_tools}; {call.model} accepts tools over Chat Completions "
+                "only with this effort"
+            )
+            notes.append(FidelityNote("approximated", "output_config.effort", why))
+        effort = dialect.forced_effort_with_tools
     sent_effort = dict(dialect.effort_names).get(effort, effort)
     form = dialect.effort_form
     if effort != "default":
@@ -152,6 +143,7 @@ def _add_effort(
         body["include_reasoning"] = True
     elif dialect.thinking_request_field == "reasoning_format":
         body["reasoning_format"] = "parsed"
+    return effort
 
 
 _BRIDGE_TEXT = json_string("Understood.")
@@ -167,7 +159,6 @@ _MISSING_THINKING_TEXT = " "
 class _ChatMessage(Struct, gc=False):
     role: str
     content: Any
-    """Content of the message: a JSON string (`Raw`), or a list of content parts."""
 
 
 class _Result(Struct, tag="tool", tag_field="role", gc=False):
@@ -198,7 +189,6 @@ class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role", gc=False):
 
 
 _Part = dict[str, Any]
-"""Content part with an image or a PDF, as a JSON object."""
 
 
 _CACHE_MARK = {"type": "ephemeral"}
@@ -216,12 +206,6 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
     cache_control: dict[str, str]
 
 
-def _prepend_thinking(thoughts: str, content: Any) -> list[Any]:
-    """Return a list of parts for Mistral: the reasoning text `thoughts`, then `content` if it is a text."""
-    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
-    return [thinking, _TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
-
-
 def _add_cache_mark(content: Any) -> Any:
     """Return `content` with the field `cache_control` on its last text that is not empty."""
     if isinstance(content, Raw):
@@ -237,10 +221,7 @@ def _add_cache_mark(content: Any) -> Any:
 
 
 def _join_contents(contents: Sequence[Any]) -> Any:
-    """Return the contents of consecutive messages as the content of one message.
-
-    The result is one string if all contents are strings, else a list of parts.
-    """
+    """Return one string if all contents are strings, else a list of parts."""
     texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
     if len(texts) == len(contents):
         return join_json_strings(texts)
@@ -250,8 +231,6 @@ def _join_contents(contents: Sequence[Any]) -> Any:
 
 
 class ChatMessageEncoder(MessageEncoder):
-    """Encodes the messages of one client request as `messages` of the upstream request, in order."""
-
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
         self.sends_reminders = dialect.mid_conversation_system == "remind"
@@ -402,7 +381,11 @@ class ChatMessageEncoder(MessageEncoder):
         if not text:
             return
         if field == "content":
-            reply.content = _prepend_thinking(text, reply.content)
+            thinking = {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+            if isinstance(reply.content, Raw) and bytes(reply.content) not in _EMPTY:
+                reply.content = [thinking, _TextPart(reply.content)]
+            else:
+                reply.content = [thinking]
         elif field == "reasoning":
             reply.reasoning = text
         elif field == "reasoning_content":
@@ -443,7 +426,6 @@ OUTPUT_TOOL_NAME = "output"
 
 class ReplySchemaFields(Struct):
     response_format: Any = None
-    """Value of the request field `response_format`. None: the field is not sent."""
     system_instruction: str = ""
     """Text for the system prompt that requests a reply by the schema. "": no text."""
     enforces_schema: bool = False
@@ -478,7 +460,6 @@ def encode_reply_schema_fields(
 
 
 def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
-    """Return True if `response_format` must be omitted, because the server rejects it with streaming or tools."""
     return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
 
 
@@ -495,8 +476,6 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
 
 
 class OutputToolConverter:
-    """Replaces the call of the output tool in one reply by the arguments of the call, as text of the reply."""
-
     def __init__(self) -> None:
         self._keys: set[int | str] = set()
 

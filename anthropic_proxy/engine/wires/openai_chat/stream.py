@@ -103,7 +103,6 @@ class ChatDecoder(Decoder):
         self._stop: Stop | None = None
         self._stop_emitted = False
         self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` raises after all deltas, because usage may follow."""
         self._refusal: list[str] = []
         self._usage = Usage()
 
@@ -401,8 +400,6 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
-    """A tool call of the reply that has begun."""
-
     __slots__ = ("arguments", "ended", "id", "key", "name", "own_name")
 
     def __init__(self, key: int, upstream_id: str) -> None:
@@ -414,7 +411,6 @@ class _OpenCall:
         self.ended = False
 
     def is_complete(self) -> bool:
-        """Return True if the arguments received so far are a complete JSON object."""
         text = "".join(self.arguments).strip()
         return text.endswith("}") and is_json_object(text)
 
@@ -432,16 +428,13 @@ class ToolCallDecoder:
         self._last: _OpenCall | None = None
         self._open: list[_OpenCall] = []
         self.call_count = 0
-        """Number of tool calls begun so far."""
         self.has_incomplete_arguments = False
-        """True if a call ended with incomplete arguments."""
         self._ids = ToolCallIds(call)
         self._holds: bool = call.dialect.buffers_tool_arguments
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
         """Repairs tool names and arguments if the server requires it. Its notes record the repairs."""
 
     def read_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
-        """Decode one fragment of a tool call, or a complete call."""
         function = fragment.function or _NO_FUNCTION
         if fragment.id is None and function.name is None and fragment.index is not None:
             known = self._slots.get(fragment.index)
@@ -476,7 +469,6 @@ class ToolCallDecoder:
                 deltas.append(ToolArgs(call.key, text))
 
     def buffers_truncated_arguments(self) -> bool:
-        """Return True if the buffered arguments of an open call lack their end, which a repair would add."""
         return self._holds and any(is_truncated_object("".join(call.arguments)) for call in self._open)
 
     def end_complete_calls(self, deltas: list[Delta]) -> None:
@@ -566,8 +558,6 @@ class _Printed(Struct):
 
 
 class _Executed(Struct):
-    """Entry of Groq's `executed_tools`. The kind of tool is recognized by its arguments."""
-
     index: int = 0
     arguments: str = ""
     output: str | None = None
@@ -641,7 +631,18 @@ class ServerToolDecoder:
             arguments = _Arguments()
         is_complete = executed.output is not None
         if arguments.query is not None:
-            return self._read_search(executed, arguments.query, is_complete=is_complete)
+            deltas: list[Delta] = []
+            if index not in self._open:
+                self._open[index] = self._new_id(SERVER_TOOL_ID_PREFIX)
+                deltas.append(encode_search_call(self._open[index], arguments.query))
+            if is_complete:
+                self._done.add(index)
+                self._searches += 1
+                found = executed.search_results.results if executed.search_results else None
+                results = [*(found or ()), *(executed.browser_results or ())]
+                deltas.append(encode_search_result(self._open.pop(index), self._shown(results)))
+                deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
+            return deltas
         if not is_complete:
             return []
         self._done.add(index)
@@ -659,26 +660,8 @@ class ServerToolDecoder:
         self._fetches += 1
         return [*encode_fetch_call_and_result(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
 
-    def _read_search(self, executed: _Executed, query: str, *, is_complete: bool) -> list[Delta]:
-        deltas: list[Delta] = []
-        index = executed.index
-        if index not in self._open:
-            self._open[index] = self._new_id(SERVER_TOOL_ID_PREFIX)
-            deltas.append(encode_search_call(self._open[index], query))
-        if is_complete:
-            self._done.add(index)
-            self._searches += 1
-            found = executed.search_results.results if executed.search_results else None
-            results = [*(found or ()), *(executed.browser_results or ())]
-            deltas.append(encode_search_result(self._open.pop(index), self._shown(results)))
-            deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
-        return deltas
-
     def _emit_search(self) -> list[Delta]:
-        """Return the blocks of a search with the pages that were not returned before.
-
-        The query is "", because OpenRouter reports no query.
-        """
+        """Return a search with the pages not returned before. OpenRouter reports no query."""
         results = [result for url, result in self._found.items() if url not in self._reported]
         self._reported.update(self._found)
         return (

@@ -18,28 +18,18 @@ from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
-from anthropic_proxy.engine.wires.tools import (
-    cached_encoder,
-    cached_list_encoder,
-    resolve_strict,
-    tool_description,
-)
+from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, resolve_strict, tool_description
 from anthropic_proxy.errors import UnsupportedFeature
 
 
 class ToolFields(Struct):
-    """Fields of the upstream request that offer tools to the model or restrict their use."""
-
     definitions: list[Raw]
-    """Encoded tools: the entries of the request field `tools`, as JSON objects."""
     body_fields: dict[str, Any] = {}
     """Top-level fields of the request body that enable server tools."""
     tool_choice: Any = None
-    """Value of the request field `tool_choice`. None: the field is not sent."""
     user_instruction: str = ""
     """User text that requests a tool call if the server cannot force it. "": none."""
     notes: list[FidelityNote] = []
-    """Notes on changed or dropped settings of the client's tools."""
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
@@ -52,7 +42,20 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])
     if dialect.server_tools and offers_server_tools(call):
-        _add_server_tools(call, dialect, tools)
+        known = dict(dialect.server_tool_names)
+        enabled: list[str] = []
+        for tool in call.request.tools:
+            if is_client_tool(tool) or server_tool_kind(tool) not in known:
+                continue
+            name, settings = known[server_tool_kind(tool)], _settings_of(tool, dialect, tools.notes)
+            if dialect.server_tool_form == "enabled":
+                enabled.append(name)
+                tools.body_fields |= {"search_settings": settings} if settings else {}
+            else:
+                definition = {"type": name} | ({"parameters": settings} if settings else {})
+                tools.definitions.append(Raw(msgspec.json.encode(definition)))
+        if enabled:
+            tools.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
     if tools.definitions and not dialect.accepts_tools:
         raise UnsupportedFeature(
             f"{call.provider}: {call.model} does not support tools over Chat Completions. "
@@ -67,7 +70,6 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
 def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the definitions of client tools, and notes on fields that were changed or dropped."""
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools if is_client_tool(tool)]
     notes = [
         FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
@@ -92,24 +94,6 @@ def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_stric
 
 def offers_server_tools(call: Call[Dialect]) -> bool:
     return not are_client_tools(call.request.tools)
-
-
-def _add_server_tools(call: Call[Dialect], dialect: Dialect, tools: ToolFields) -> None:
-    """Add the client's server tools that this provider has, and notes on settings that are not sent."""
-    known = dict(dialect.server_tool_names)
-    enabled: list[str] = []
-    for tool in call.request.tools:
-        if is_client_tool(tool) or server_tool_kind(tool) not in known:
-            continue
-        name, settings = known[server_tool_kind(tool)], _settings_of(tool, dialect, tools.notes)
-        if dialect.server_tool_form == "enabled":
-            enabled.append(name)
-            tools.body_fields |= {"search_settings": settings} if settings else {}
-        else:
-            definition = {"type": name} | ({"parameters": settings} if settings else {})
-            tools.definitions.append(Raw(msgspec.json.encode(definition)))
-    if enabled:
-        tools.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
 
 
 def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:

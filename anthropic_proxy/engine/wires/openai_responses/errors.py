@@ -56,10 +56,7 @@ _CLIENT_FAULTS = frozenset(
 
 
 def decode_error_object(error: Any) -> UpstreamFault:
-    """Decode the error object of a stream event or of a failed response. Never raises.
-
-    `error`: the object itself, or an object with the field `error`.
-    """
+    """Never raises. `error`: the object itself, or an object with the field `error`."""
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
@@ -68,10 +65,6 @@ def decode_error_object(error: Any) -> UpstreamFault:
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client that corresponds to `fault`, the provider's decoded error.
-
-    If the server rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`.
-    """
     refused = "invalid_encrypted_content" in fault.codes or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
         fault = structs.replace(fault, status=400, parameter=REASONING_PARAMETER)
@@ -110,7 +103,6 @@ _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if error.parameter == REASONING_PARAMETER:
@@ -130,5 +122,4 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
     return apply_drop_or_effort(dialect, name, _DROPS)

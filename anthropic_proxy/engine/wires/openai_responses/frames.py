@@ -12,27 +12,22 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.wires.json_repair import repair_json
 
 ABSENT = Raw(b"")
-"""Value of a `Raw` field that the server did not send."""
 
 
 class OutputContent(Struct, gc=False):
     """Content part of an output item: text, refusal, or text of the reasoning."""
 
     type: str = ""
-    """Type of the part: `output_text`, `refusal`, `summary_text` or `reasoning_text`."""
     text: str | None = None
-    """Text of the part. None: a refusal."""
     refusal: str | None = None
     """The model's refusal text. None: another type."""
     annotations: list[Raw] | None = None
-    """Citations of the text, as JSON."""
 
 
 class OutputItem(Struct, gc=False):
     """Output item: message, reasoning, or tool call. The set fields depend on `type`."""
 
     type: str = ""
-    """Type of the item: `message`, `reasoning`, `function_call`, …"""
     id: str | None = None
     call_id: str | None = None
     """Of a tool call: the id of the call, which its result repeats."""
@@ -60,9 +55,7 @@ class OutputItem(Struct, gc=False):
     server_label: str | None = None
     """Of an `mcp_call`: the label of the MCP server, its name in the upstream request."""
     output: str | None = None
-    """Of an `mcp_call`: the result of the tool."""
     error: Raw = ABSENT
-    """Of an `mcp_call`: the error of the tool, as JSON."""
     status: str | None = None
     """Status of the item: `completed`, `incomplete`, `in_progress`."""
 
@@ -75,70 +68,56 @@ class InputTokenDetails(Struct, gc=False):
 
 
 class OutputTokenDetails(Struct, gc=False):
-    """Details of `output_tokens`: tokens of reasoning, included in the total."""
-
     reasoning_tokens: int | None = None
 
 
 class ResponsesUsage(Struct, gc=False):
     input_tokens: int | None = None
-    """Input tokens, cached input included."""
     output_tokens: int | None = None
-    """Output tokens, reasoning included."""
     input_tokens_details: InputTokenDetails | None = None
     output_tokens_details: OutputTokenDetails | None = None
 
 
 class IncompleteDetails(Struct, gc=False):
     reason: str | None = None
-    """Reason for the early end of a response: `max_output_tokens` or `content_filter`."""
 
 
 class Response(Struct, gc=False):
     """Response object: the body of a reply that is not streamed, or the field `response` of a stream event."""
 
     status: str | None = None
-    """Status of the response: `completed`, `incomplete`, `failed`."""
     output: list[Raw] | None = None
     """Output items as JSON text. Decode each with `decode_item`."""
     usage: ResponsesUsage | None = None
-    """Token counts of the response. None: the response has not ended."""
     service_tier: Any = None
     """Service tier that served the response: `default`, `flex`, `priority`. None: not reported."""
     error: Raw = ABSENT
-    """Error of a failed response, as JSON."""
     incomplete_details: IncompleteDetails | None = None
-    """Reason for the early end, if `status` is `incomplete`. None: another status."""
 
 
 class StreamEvent(Struct, gc=False):
     """Event of a streamed response: the data of one SSE event. The set fields depend on `type`."""
 
     type: str = ""
-    """Type of the event: `response.output_text.delta`, `response.completed`, …"""
     output_index: int | None = None
     """Index, in the response, of the output item that the event belongs to."""
     summary_index: int = 0
     content_index: int = 0
     delta: str | None = None
-    """Fragment of text, reasoning or arguments that the event adds."""
     arguments: str | None = None
     """Of `…arguments.done`: the complete arguments, a JSON text. Fragments are in `delta`."""
     code: str | None = None
-    """Of `…code_interpreter_call_code.done`: the complete program."""
     item: Raw = ABSENT
     """Output item that begins or is complete, JSON text for `decode_item`."""
     response: Raw = ABSENT
     """Response object of an event that ends the stream, as JSON text for `decode_response`."""
     annotation: Raw = ABSENT
-    """Citation of the text before the event, as JSON text."""
     error: Raw = ABSENT
 
 
 _Kind = TypeVar("_Kind", bound=Struct)
 
 decode_strict_event = msgspec.json.Decoder(StreamEvent).decode
-"""Decode a valid event. Raises `msgspec.DecodeError` for an invalid event."""
 _decode_item = msgspec.json.Decoder(OutputItem).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
@@ -157,7 +136,6 @@ def decode_event(data: bytes) -> StreamEvent:
 
 
 def decode_item(raw: Raw) -> OutputItem:
-    """Decode an output item. Raises `msgspec.DecodeError`."""
     try:
         return _decode_item(raw)
     except msgspec.ValidationError:
@@ -165,7 +143,6 @@ def decode_item(raw: Raw) -> OutputItem:
 
 
 def decode_response(raw: Raw | bytes) -> Response:
-    """Decode a response object. Raises `msgspec.DecodeError`."""
     try:
         return _decode_response(raw)
     except msgspec.ValidationError:
@@ -173,10 +150,7 @@ def decode_response(raw: Raw | bytes) -> Response:
 
 
 def decode_or_repair(decode: Callable[[Any], Any], data: Any, repair: Callable[[bytes], bytes]) -> Any:
-    """Decode JSON text with the function `decode`. If that fails, repair the bytes with `repair` and decode again.
-
-    Raises `msgspec.DecodeError` if the second decoding also fails.
-    """
+    """Decode; if that fails, repair the bytes and decode again. Raises `msgspec.DecodeError`."""
     try:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -189,10 +163,7 @@ def is_present(raw: Raw) -> bool:
 
 
 def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
-    """Decode JSON text as an object of the class `result_type`.
-
-    Returns an empty object `result_type()` if the text is absent or cannot be decoded.
-    """
+    """Return an empty `result_type()` if the text is absent or cannot be decoded."""
     if raw is ABSENT:
         return result_type()
     try:

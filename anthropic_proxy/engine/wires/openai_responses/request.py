@@ -34,7 +34,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
     replace_media_by_text,
 )
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
-from anthropic_proxy.engine.wires.openai_responses.tools import ToolFields, encode_tools
+from anthropic_proxy.engine.wires.openai_responses.tools import encode_tools
 from anthropic_proxy.engine.wires.openai_shared import (
     SCHEMA_NOT_ENFORCED,
     add_sampling,
@@ -47,13 +47,11 @@ from anthropic_proxy.engine.wires.shared_notes import NO_EFFORT, renamed_effort_
 from anthropic_proxy.engine.wires.thinking import decode_signature
 
 RESPONSES_PATH = "/responses"
-"""URL path of the Responses API, below the base URL of the provider."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect = call.dialect
     request = call.request
     notes: list[FidelityNote] = []
@@ -73,29 +71,6 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         asked = request.max_tokens
         reason = f"{asked} → {limit}, the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
         notes.append(FidelityNote("emulated", "max_tokens", reason))
-    _add_reasoning(body, tools, call, dialect, notes)
-    keeps_schema = _add_format(body, call, budget, notes)
-    add_sampling(body, request.effort, call, notes)
-    if dialect.sends_store:
-        body["store"] = False
-    if dialect.sends_truncation:
-        body["truncation"] = "disabled"
-    headers = add_user_and_tier(body, call, notes)
-    if call.streams_upstream:
-        body["stream"] = True
-    return UpstreamRequest(
-        path=RESPONSES_PATH,
-        body=_encode(body),
-        headers=headers,
-        notes=(*notes, *tools.notes, *items.notes),
-        enforces_schema=keeps_schema,
-    )
-
-
-def _add_reasoning(
-    body: dict[str, Any], tools: ToolFields, call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]
-) -> None:
-    request = call.request
     effort = request.effort
     if tools.can_search and effort == "minimal":  # web search rejects `minimal` (guide to web search)
         effort = "low"
@@ -127,22 +102,30 @@ def _add_reasoning(
         included.append("code_interpreter_call.outputs")
     if included:
         body["include"] = included
-
-
-def _add_format(body: dict[str, Any], call: Call[Dialect], budget: WorkBudget, notes: list[FidelityNote]) -> bool:
-    """Add the client's reply schema to the body. Return True if the provider enforces the schema."""
-    dialect = call.dialect
-    found = encode_reply_schema(call, budget, notes)
-    if found is None:
-        return False
-    cleaned, qualifies = found
-    if not qualifies:
-        notes.append(SCHEMA_NOT_ENFORCED)
-    output_format: dict[str, Any] = {"type": "json_schema", "name": "output", "schema": cleaned}
-    if dialect.sends_strict:
-        output_format["strict"] = qualifies
-    body["text"] = {"format": output_format}
-    return qualifies
+    keeps_schema = False
+    if (found := encode_reply_schema(call, budget, notes)) is not None:
+        cleaned, keeps_schema = found
+        if not keeps_schema:
+            notes.append(SCHEMA_NOT_ENFORCED)
+        output_format: dict[str, Any] = {"type": "json_schema", "name": "output", "schema": cleaned}
+        if dialect.sends_strict:
+            output_format["strict"] = keeps_schema
+        body["text"] = {"format": output_format}
+    add_sampling(body, request.effort, call, notes)
+    if dialect.sends_store:
+        body["store"] = False
+    if dialect.sends_truncation:
+        body["truncation"] = "disabled"
+    headers = add_user_and_tier(body, call, notes)
+    if call.streams_upstream:
+        body["stream"] = True
+    return UpstreamRequest(
+        path=RESPONSES_PATH,
+        body=_encode(body),
+        headers=headers,
+        notes=(*notes, *tools.notes, *items.notes),
+        enforces_schema=keeps_schema,
+    )
 
 
 _MAX_ID_LENGTH = 64
@@ -210,15 +193,12 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
 
 
 class ItemEncoder(MessageEncoder):
-    """Encodes the messages of one client request, in order, as items: texts, reasoning, calls and results."""
-
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
         self.accepts_media_in_results = dialect.accepts_media_in_results
         self._dialect = dialect
 
     def encode_input(self) -> list[_Item]:
-        """Return all messages of the client request as the value of the field `input`."""
         self._encode_conversation()
         if self.messages and isinstance(self.messages[-1], _Reply):
             self._append_prefill_request()
@@ -293,10 +273,7 @@ class ItemEncoder(MessageEncoder):
         self.messages.append(reply)
 
     def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
-        """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows it.
-
-        The server rejects any other reasoning, so it is dropped with a note.
-        """
+        """Append reasoning that this provider can decrypt, if a text or call follows: the server rejects any other."""
         dialect = self._dialect
         carry = decode_signature(dialect.signature_tag, block.signature)
         if carry is None or not (has_follower and dialect.can_reason and dialect.replays_thinking):

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import (
     CHARACTERS_PER_TOKEN,
-    Block,
     Citation,
     Delta,
     Stop,
@@ -130,7 +129,6 @@ class ResponsesDecoder(Decoder):
         self._refusal = ""
         self._stopped = False
         self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` raises after all deltas, because the last event also has the token counts."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         if frame == b"[DONE]":
@@ -257,9 +255,28 @@ class ResponsesDecoder(Decoder):
         state.complete = True
         self._complete_items += 1
         if item.type == "reasoning":
-            self._end_thinking(state, item, deltas)
+            if state.latest_part is None:
+                kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
+                for index, part in enumerate(parts or ()):
+                    if part.text:
+                        self._think(part.text, (kind, index), state, deltas)
+            carry = build_reasoning_state(item, state)
+            if carry.encrypted or state.latest_part is not None:
+                self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
         elif item.type == "message":
-            self._end_message(state, item, deltas)
+            parts = item.content or []
+            if state.text_streamed:
+                deltas += self._search.decode_remaining_citations(parts, state.citation_count)
+            else:
+                for part in parts:
+                    if part.type == "refusal":
+                        self._refusal += part.refusal or ""
+                    for piece in self._search.split_at_citations(part):
+                        if isinstance(piece, Text):
+                            self._emit_text(piece.text, state, deltas)
+                        else:
+                            self._put([piece], deltas)
+            deltas += self._search.release_buffered_deltas()
         elif item.type in _CALLS:
             (state.tool_call or self._begin_call(state, item, deltas)).end_call(item, deltas)
         elif item.type == "web_search_call":
@@ -271,31 +288,6 @@ class ResponsesDecoder(Decoder):
         elif item.type == "image_generation_call" and item.result:  # the Messages API has no block for an image
             words = describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
             self._emit_text(words, state, deltas)
-
-    def _end_thinking(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        if state.latest_part is None:
-            kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
-            for index, part in enumerate(parts or ()):
-                if part.text:
-                    self._think(part.text, (kind, index), state, deltas)
-        carry = build_reasoning_state(item, state)
-        if carry.encrypted or state.latest_part is not None:
-            self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
-
-    def _end_message(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        parts = item.content or []
-        if state.text_streamed:
-            deltas += self._search.decode_remaining_citations(parts, state.citation_count)
-        else:
-            for part in parts:
-                if part.type == "refusal":
-                    self._refusal += part.refusal or ""
-                for piece in self._search.split_at_citations(part):
-                    if isinstance(piece, Text):
-                        self._emit_text(piece.text, state, deltas)
-                    else:
-                        self._put([piece], deltas)
-        deltas += self._search.release_buffered_deltas()
 
     def _emit_text(self, text: str, state: OutputItemState, deltas: list[Delta]) -> None:
         if self._spoken != self._last:
@@ -515,10 +507,7 @@ class LocalOutputLimit:
         self._reached = False
 
     def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the client's output limit. A `Stop` delta ends the reply at the limit.
-
-        After the limit, only `Usage` is returned.
-        """
+        """Return the deltas up to the client's limit, where a `Stop` ends the reply. Later only `Usage` is returned."""
         kept: list[Delta] = []
         for delta in deltas:
             if self._reached:
@@ -588,10 +577,7 @@ class ToolCallItemDecoder:
         """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Append the delta that starts a tool call, once its name is known.
-
-        Custom tool calls and parallel wrappers start only when they are complete.
-        """
+        """Start the call once its name is known. Custom calls and parallel wrappers start when they are complete."""
         if self._began or self._ended or not item.name:
             return
         self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
@@ -616,7 +602,6 @@ class ToolCallItemDecoder:
         self._written = fragment
 
     def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        """Append the arguments, unless fragments of them came before."""
         if not self._written:
             self.add_arguments_fragment(arguments, deltas)
 
@@ -659,7 +644,6 @@ class ToolCallContext:
         self._wrappers: frozenset[str] | None = None
 
     def new_call_key(self) -> int:
-        """Return a new key, which links the deltas of one tool call."""
         self._count += 1
         return self._count - 1
 
@@ -672,16 +656,12 @@ class ToolCallContext:
         return name in self._wrappers
 
     def find_mcp_server_name(self, label: str) -> str:
-        """Return the client's name of an MCP server. `label`: the server's name in the upstream request.
-
-        An unknown label is returned unchanged.
-        """
+        """Return the client's name of an MCP server, or `label` itself if it is unknown."""
         if self._servers is None:
             self._servers = mcp_server_names_by_label(self._call.request)
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        """Return the delta that starts a call, with the client's tool name and an id for the client."""
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
@@ -713,14 +693,12 @@ class ToolCallContext:
 # 2026-08).
 _PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
 SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
-"""Types of output items that this module decodes."""
 
 
 class _Output(Struct):
     """Output of a program that the provider ran: printed text, or the URL of an image."""
 
     type: str = ""
-    """Type of the output: `logs` or `image`."""
     logs: str | None = None
     url: str | None = None
 
@@ -760,17 +738,20 @@ class ServerToolItemDecoder:
         return [encode_mcp_call(self._identifier, server, own_name, program_or_arguments)]
 
     def decode_complete_item(self, item: OutputItem) -> list[Delta]:
-        """Return the block with the result of the call. `item`: the complete output item of the call.
-
-        The block that begins the call comes first, unless `start_call` returned it before.
-        """
+        """Return the block with the result, after the block of the call if `start_call` did not return it."""
         self._item = item
         if self._is_program:
             code = item.code or ""
             if item.code is None and item.arguments:
                 code = str(decode_or_empty(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
             announced = self.start_call(code)
-            return [*announced, _result_of_program(self._identifier, item)]
+            outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
+            printed = "\n".join(filter(None, map(_output_in_words, outputs)))
+            if item.status not in ("failed", "incomplete"):
+                return [*announced, encode_code_result(self._identifier, stdout=printed)]
+            if printed:
+                return [*announced, encode_code_result(self._identifier, stderr=printed, return_code=1)]
+            return [*announced, encode_code_execution_error(self._identifier, "unavailable")]
         announced = self.start_call(item.arguments or "")
         failure = decode_or_empty(item.error, object) if item.error is not ABSENT else None
         words = _in_words(failure) if failure else item.output or ""
@@ -784,16 +765,6 @@ class ServerToolItemDecoder:
         if self._is_program:
             return [encode_code_execution_error(self._identifier, "unavailable")]
         return [encode_mcp_result(self._identifier, "the answer was cut before the result", is_error=True)]
-
-
-def _result_of_program(identifier: str, item: OutputItem) -> Block:
-    outputs: list[_Output] = [decode_or_empty(raw, _Output) for raw in item.outputs or ()]
-    printed = "\n".join(filter(None, map(_output_in_words, outputs)))
-    if item.status in ("failed", "incomplete"):
-        if not printed:
-            return encode_code_execution_error(identifier, "unavailable")
-        return encode_code_result(identifier, stderr=printed, return_code=1)
-    return encode_code_result(identifier, stdout=printed)
 
 
 def _output_in_words(output: _Output) -> str:
@@ -1021,7 +992,6 @@ class WebSearchDecoder:
             self._titles[url] = _title_of(mark)
 
     def _cited(self, mark: _Mark, text: str) -> list[Citation]:
-        """Return the citation of a passage as a list. Empty list: the page is on a blocked domain."""
         self._learn(mark)
         url = _plain(mark.url or "")
         passage = text[mark.start_index : mark.end_index]
@@ -1040,10 +1010,7 @@ class WebSearchDecoder:
         return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:
-        """Remove the text `whole` from the end of the buffer. Return False if the buffer ends with another text.
-
-        The caller then adds the text again with citations.
-        """
+        """Remove `whole` from the end of the buffer. Return False if the buffer ends with another text."""
         start = len(self._waiting)
         while start and isinstance(self._waiting[start - 1], Text):
             start -= 1

@@ -20,12 +20,7 @@ from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
-from anthropic_proxy.engine.wires.tools import (
-    cached_encoder,
-    cached_list_encoder,
-    resolve_strict,
-    tool_description,
-)
+from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, resolve_strict, tool_description
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 
@@ -33,21 +28,15 @@ class ToolFields(Struct):
     """Request fields for tools, and properties of the offered tools on which other request fields depend."""
 
     definitions: list[Any]
-    """Value of `tools`: definitions of client tools (JSON) and of server tools."""
     tool_choice: Any = None
-    """Value of the request field `tool_choice`. None: the field is not sent."""
     can_search: bool = False
-    """True if the request offers the provider's web search."""
     max_searches: int | None = None
     """Maximum number of searches per reply, sent as `max_tool_calls`. None: no limit."""
     runs_code: bool = False
-    """True if the request offers the provider's code execution."""
     notes: list[FidelityNote] = []
-    """Notes on settings of the client's tools that were changed or dropped."""
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    """Encode tools and tool choice. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     offered: dict[str, dict[str, str]]  # tool name → `tool_choice` that forces the tool
     if are_client_tools(call.request.tools):
         definitions, notes, offered = _encode_functions(
@@ -64,7 +53,22 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
                 tools.notes += found[1]
                 offered |= found[2]
             else:
-                _add_server_tool(tool, servers, dialect, tools, offered)
+                kind = server_tool_kind(tool)
+                if kind == "web_search":
+                    tools.definitions.append(_encode_search(tool, dialect, tools.notes))
+                    tools.can_search, tools.max_searches = True, tool.max_uses
+                    offered[tool.name] = {"type": "web_search"}
+                elif kind == "code_execution":
+                    container = {"container": {"type": "auto"}} if dialect.sends_container else {}
+                    tools.definitions.append({"type": "code_interpreter", **container})
+                    tools.runs_code = True
+                    offered[tool.name] = {"type": "code_interpreter"}
+                elif kind == "mcp_toolset":
+                    definition = _encode_mcp_server(tool, servers, dialect, tools.notes)
+                    if definition is not None:
+                        tools.definitions.append(definition)
+                        label = definition["server_label"]
+                        offered[f"mcp:{label}"] = {"type": "mcp", "server_label": label}
     if call.request.tool_choice is not None:
         tools.tool_choice = _choose(call.request.tool_choice, offered, call, dialect)
     # `max_tool_calls` limits all server tools, so it is sent only if web search is the only one.
@@ -80,7 +84,6 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
 def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...], dict[str, dict[str, str]]]:
-    """Return definitions of client tools, notes on losses, and a mapping: tool name → `tool_choice` that forces it."""
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools]
     notes = [
         FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
@@ -89,31 +92,6 @@ def _encode_functions(
     ]
     forced = {tool.name: {"type": "function", "name": tool.name} for tool in tools}
     return tuple(definition for _, definition, _ in encoded), tuple(notes), forced
-
-
-def _add_server_tool(
-    tool: Tool,
-    servers: Mapping[str, McpServer],
-    dialect: Dialect,
-    tools: ToolFields,
-    offered: dict[str, dict[str, str]],
-) -> None:
-    kind = server_tool_kind(tool)
-    if kind == "web_search":
-        tools.definitions.append(_encode_search(tool, dialect, tools.notes))
-        tools.can_search, tools.max_searches = True, tool.max_uses
-        offered[tool.name] = {"type": "web_search"}
-    elif kind == "code_execution":
-        container = {"container": {"type": "auto"}} if dialect.sends_container else {}
-        tools.definitions.append({"type": "code_interpreter", **container})
-        tools.runs_code = True
-        offered[tool.name] = {"type": "code_interpreter"}
-    elif kind == "mcp_toolset":
-        definition = _encode_mcp_server(tool, servers, dialect, tools.notes)
-        if definition is not None:
-            tools.definitions.append(definition)
-            label = definition["server_label"]
-            offered[f"mcp:{label}"] = {"type": "mcp", "server_label": label}
 
 
 @cached_encoder

@@ -109,10 +109,7 @@ class _Token(NamedTuple):
 
 
 def _repair(text: str) -> str | None:
-    """Return the library's repair of a text that starts with a brace.
-
-    None: the repair has other tokens than the text, or it failed.
-    """
+    """Return the library's repair. None: it failed, or has other tokens than the text."""
     tokens = _read_words(text)
     if tokens is None:
         return None
@@ -171,5 +168,4 @@ def _read_token(kind: str, value: str, *, names: bool) -> _Token | None:
 
 
 def _as_json(escape: re.Match[str]) -> str:
-    r"""Return an escape in JSON form: `\'` becomes `'`, and a bare double quote becomes `\"`."""
     return {"\\'": "'", '"': '\\"'}.get(escape.group(), escape.group())

@@ -85,10 +85,7 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
 
 
 def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
-    """Return the tool call for a name and arguments that a model wrote.
-
-    None: the client offers no such tool, or the repair of the arguments failed.
-    """
+    """Return the checked call. None: the tool is not offered, or the arguments cannot be repaired."""
     known = offered.find_tool_name(name)
     arguments = arguments.strip() or "{}"
     if known is not None and not is_json_object(arguments):
@@ -106,10 +103,7 @@ def find_value_end(text: str, start: int) -> int | None:
 
 
 def _split(text: str) -> list[str] | None:
-    """Return the JSON text of each value in a JSON list, or in a sequence of values.
-
-    None: the text has other content.
-    """
+    """Return the text of each value in a JSON list or a sequence of values. None: other content."""
     if text.startswith("["):
         try:
             return [bytes(part).decode() for part in msgspec.json.decode(text, type=list[Raw])]
@@ -411,7 +405,9 @@ def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
     if len(text) > _MAX_CHARACTERS:
         return None
     try:
-        _ignore_warnings()
+        # `catch_warnings` would restore outdated filters if another thread also uses it
+        if list(warnings.filters[:1]) != [_FILTER]:
+            warnings.filterwarnings("ignore", module=_FILE_NAME)  # moves the filter to the front
         tree = ast.parse(text.strip(), filename=_FILE_NAME)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
@@ -426,13 +422,6 @@ def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
                 return None
             calls.append(call)
     return calls or None
-
-
-def _ignore_warnings() -> None:
-    """Ignore warnings about a reply text, such as those about a backslash without a valid escape."""
-    # `catch_warnings` would restore outdated filters if another thread also uses it
-    if list(warnings.filters[:1]) != [_FILTER]:
-        warnings.filterwarnings("ignore", module=_FILE_NAME)  # moves the filter to the front
 
 
 def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:

@@ -46,9 +46,12 @@ class OfferedTools:
             return self._aliases.get(name, name)
         if len(name) > _MAX_NAME_LENGTH:
             return None
-        # The name without namespaces (`functions.`) and counter (`:0`), then with upper and lower case, `-` and `_`
-        # equal.
-        endings = _endings_of(name)
+        # the name without counter and with ever fewer namespaces (`a.b.c:0`: `a.b.c`, `b.c`, `c`),
+        # then with upper and lower case, `-` and `_` equal
+        endings = [_COUNT.sub("", name.strip())]
+        while namespace := _NAMESPACE.match(endings[-1]):
+            endings.append(endings[-1][namespace.end() :])
+        endings = [ending for ending in endings if ending]
         for ending in endings:
             if ending in self._tools:
                 return self._aliases.get(ending, ending)
@@ -103,17 +106,6 @@ class OfferedTools:
             for spelling in (sent_name, own):
                 names.setdefault(_fold(spelling), set()).add(own)
         return names
-
-
-def _endings_of(name: str) -> list[str]:
-    """Return a tool name without its counter (`:0`), and then also without one namespace, without two, and so on.
-
-    For example, `a.b.c:0` gives `a.b.c`, `b.c` and `c`.
-    """
-    endings = [_COUNT.sub("", name.strip())]
-    while namespace := _NAMESPACE.match(endings[-1]):
-        endings.append(endings[-1][namespace.end() :])
-    return [ending for ending in endings if ending]
 
 
 def _fold(name: str) -> str:

@@ -163,38 +163,49 @@ class TextCallDetector:
             self._state = "bare" if bare and self._held.lstrip()[0] in "{[" else "text"
             return True
         if self._state == "bare":
-            return self._read_bare(deltas, final=final, reply_ended_early=reply_ended_early)
+            if can_be_unmarked_calls(self._held[:_BEGINNING], self._formats, self._offered):
+                if not final:
+                    return False
+                found = None if reply_ended_early else read_unmarked_calls(self._held, self._formats, self._offered)
+                if found is not None:
+                    self._emit_calls(*found, deltas)
+                    self._held = ""
+                    return False
+            self._state = "text"
+            self._read_again()
+            return False
         if self._state == "call":
             return self._read_call(deltas, final=final, reply_ended_early=reply_ended_early)
         if self._state == "fence":
             return self._leave_fence()
         if self._state == "after":
-            return self._go_on(final=final)
+            self._held = self._held.lstrip()
+            for stray in self._strays:
+                if self._held.startswith(stray):
+                    self._held = self._held[len(stray) :]
+                    return True
+                if not final and stray.startswith(self._held):
+                    return False
+            if self._held:
+                self._state = "text"
+                self._before = "\n"
+            return bool(self._held)
         if self._state == "over":
             self._emit(len(self._held))
             return False
-        return self._find_mark(final=final)
-
-    def _read_bare(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
-        if can_be_unmarked_calls(self._held[:_BEGINNING], self._formats, self._offered):
-            if not final:
-                return False
-            found = None if reply_ended_early else read_unmarked_calls(self._held, self._formats, self._offered)
-            if found is not None:
-                self._emit_calls(*found, deltas)
-                self._held = ""
-                return False
-        self._state = "text"
-        self._read_again()
-        return False
-
-    def _find_mark(self, *, final: bool) -> bool:
         text = self._before + self._held
         offset = len(self._before)
         mark = self._pattern.search(text, offset) if self._pattern else None
         fence = _find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
-            self._open_call(mark, offset)
+            free = mark.string[offset : mark.start()]
+            end = _find_text_end_before_call(free, len(free))
+            self._space = free[end:]
+            self._emit(end)
+            self._held = self._held[len(self._space) :]
+            self._mark = mark.group()
+            self._state, self._searched, self._endings = "call", len(self._mark), 0
+            self._named = not self._marks[self._mark].requires_name
             return True
         if not final:
             kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
@@ -218,16 +229,6 @@ class TextCallDetector:
 
     def _open_fence(self) -> None:
         self._state, self._fence = "fence", "run"
-
-    def _open_call(self, match: re.Match[str], offset: int) -> None:
-        free = match.string[offset : match.start()]
-        end = _find_text_end_before_call(free, len(free))
-        self._space = free[end:]
-        self._emit(end)
-        self._held = self._held[len(self._space) :]
-        self._mark = match.group()
-        self._state, self._searched, self._endings = "call", len(self._mark), 0
-        self._named = not self._marks[self._mark].requires_name
 
     def _read_call(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
         mark = self._marks[self._mark]
@@ -310,20 +311,6 @@ class TextCallDetector:
         self._state = "text" if end >= 0 else "fence"
         return True
 
-    def _go_on(self, *, final: bool) -> bool:
-        """Drop white space and superfluous end markers after a call. Return True if another step is possible."""
-        self._held = self._held.lstrip()
-        for stray in self._strays:
-            if self._held.startswith(stray):
-                self._held = self._held[len(stray) :]
-                return True
-            if not final and stray.startswith(self._held):
-                return False
-        if self._held:
-            self._state = "text"
-            self._before = "\n"
-        return bool(self._held)
-
     def _emit(self, size: int) -> None:
         if size > 0:
             text, self._held = self._held[:size], self._held[size:]
@@ -353,10 +340,7 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 
 
 def _find_fence_mark_end(text: str, offset: int) -> int | None:
-    """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
-
-    Marks that end at `offset` or before it are skipped.
-    """
+    """Return the index after the next fence mark that ends after `offset`. None: no fence mark."""
     match = _FENCE.search(text, max(0, offset - _MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:
         match = _FENCE.search(text, match.end())
@@ -364,9 +348,6 @@ def _find_fence_mark_end(text: str, offset: int) -> int | None:
 
 
 def _find_text_end_before_call(text: str, call_start: int) -> int:
-    """Return the index at which the text before a possible tool call ends. The call begins at index `call_start`.
-
-    The result is the first line break in the white space directly before the call. Without one, it is `call_start`.
-    """
+    """Return the first line break of the white space before a possible call, or else `call_start`."""
     line_break = _LINE_BREAK.search(text, len(text[:call_start].rstrip()), call_start)
     return line_break.start() if line_break else call_start

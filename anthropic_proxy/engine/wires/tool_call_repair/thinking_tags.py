@@ -82,7 +82,21 @@ class ThinkingTagParser:
         if self._state == "start":
             self._begin()
         if self._state == "thinking":
-            self._think(deltas)
+            closing = self._form.closing
+            end = self._held.find(closing)
+            if end >= 0:
+                self._emit(self._held[:end], deltas)
+                self._held = self._held[end + len(closing) :]
+                self._state, self._doubtful = "after", []
+                self._then = self._form.then
+            else:
+                kept = next((size for size in range(len(closing) - 1, 0, -1) if self._held.endswith(closing[:size])), 0)
+                cut = len(self._held) - kept
+                thought, self._held = self._held[:cut], self._held[cut:]
+                if not self._emitted and not thought.strip():
+                    self._gap.append(thought)  # reasoning of white space only is dropped
+                else:
+                    self._emit(thought, deltas)
         if self._state == "after":
             self._leave(final=False)
         if self._state == "text" and self._held:
@@ -135,23 +149,6 @@ class ThinkingTagParser:
             self._form, self._state = _FORMS["think"], "thinking"
             self._doubtful = [""]
 
-    def _think(self, deltas: list[Delta]) -> None:
-        closing = self._form.closing
-        end = self._held.find(closing)
-        if end >= 0:
-            self._emit(self._held[:end], deltas)
-            self._held = self._held[end + len(closing) :]
-            self._state, self._doubtful = "after", []
-            self._then = self._form.then
-        else:
-            kept = next((size for size in range(len(closing) - 1, 0, -1) if self._held.endswith(closing[:size])), 0)
-            cut = len(self._held) - kept
-            thought, self._held = self._held[:cut], self._held[cut:]
-            if not self._emitted and not thought.strip():
-                self._gap.append(thought)  # reasoning of white space only is dropped
-            else:
-                self._emit(thought, deltas)
-
     def _pop_gap(self) -> str:
         gap = "".join(self._gap)
         self._gap.clear()
@@ -166,10 +163,7 @@ class ThinkingTagParser:
             deltas.append(Thinking(thought))
 
     def _leave(self, *, final: bool) -> None:
-        """Drop line breaks and separator text between the reasoning and the reply.
-
-        `final`: True at the end of the reply, so that no further text follows.
-        """
+        """Drop line breaks and separator text after the reasoning. `final`: no further text follows."""
         self._held = self._held.lstrip("\r\n")
         then = self._then
         if then and self._held.startswith(then):

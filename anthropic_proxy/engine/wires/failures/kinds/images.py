@@ -39,7 +39,7 @@ IMAGES_UNSUPPORTED_TEXTS = (
     # llama.cpp, clients: this model does not support image input (2026-11)
     regex(
         rf"\b(?:model|endpoint|deployment|server|it)\b[^.\n]{{0,30}}\b{_REFUSED} (?!{_MAKING})(?:\w+ )?"
-        rf"(?:images?|pictures?|photos?)\b(?: (?:inputs?|content|understanding|processing)\b)?(?!{_OF_ONE_IMAGE})",
+        rf"(?:images?|pictures?|photos?)\b(?: (?:inputs?|content|understanding|processing)\b)?(?!{_OF_ONE_IMAGE})"
     ),
     # SGLang, clients: the model has no vision capability (2026-11)
     regex(
@@ -65,9 +65,7 @@ IMAGE_REJECTION_TEXTS = (
     # OpenAI (2026-11)
     regex(rf"\b{_IMAGE}\b[^.\n]{{0,40}}\bonly (?:be )?(?:supported|available|accepted|allowed) (?:by|for|in|with)"),
     # LM Studio, Jan: Please use a model that does (2026-11)
-    regex(
-        r"\b(?:only|requires?|use|choose|need)\b[^.\n]{0,30}\b(?:vision|multi-?modal)\b[^.\n]{0,20}\bmodels?\b",
-    ),
+    regex(r"\b(?:only|requires?|use|choose|need)\b[^.\n]{0,30}\b(?:vision|multi-?modal)\b[^.\n]{0,20}\bmodels?\b"),
     # Ollama (500): this model is missing data required for image input (2026-11)
     regex(rf"\b(?:no|missing data required for) {_IMAGE}\b"),
     regex(
@@ -87,7 +85,7 @@ PART_LIST_REJECTION_TEXTS = (
     # vLLM, SGLang: unknown part type (2026-11)
     regex(
         r"\b(?:unknown|unrecogni[sz]ed|unexpected|invalid|illegal|unsupported)\b[^.\n]{0,20}\b(?:content|part|block|item)"
-        r"\b[^.\n]{0,20}\b(?:image_url|input_image|image)\b",
+        r"\b[^.\n]{0,20}\b(?:image_url|input_image|image)\b"
     ),
     regex(r"\binvalid type: sequence, expected a string"),
     # Bedrock Converse: also sent by models that accept images, if the image is in a tool result (2026-11)
@@ -112,7 +110,6 @@ _RESULTS = re.compile(
     r"|\brole:? ?[`'\"]?(?:tool|function)\b|\bfunction_?call_?output\b|\.function_?response\b",
     re.IGNORECASE,
 )
-"""Pattern of words for tool results in error texts: `image not supported in tool messages`."""
 _RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
 """Pattern of the path of a tool result as rejected parameter: `input[3].output[0]` (OpenAI Responses),
 `contents[1].parts[0].function_response` (Gemini)."""
@@ -129,10 +126,7 @@ _ABOUT_ANOTHER = re.compile(
 
 
 def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
-    """Return the error cause `images` if the provider rejected the request because it contains images.
-
-    None: the request was rejected for another reason, for example one image that is too large.
-    """
+    """Return the cause `images`. None: the request was rejected for another reason, such as one large image."""
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_tool_result_content(fault.message, fault.parameter) or _ABSENT_MODEL.search(fault.message):
         return None

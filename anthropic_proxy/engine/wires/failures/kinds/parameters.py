@@ -9,7 +9,7 @@ PARAMETER_REJECTION_TEXTS = (
     # OpenAI, vLLM, llama.cpp (2026-11)
     regex(
         r"\b(?:un)?(?:supported|known|recogni[sz]ed|expected|permitted|allowed|available|implemented)\b"
-        r"|\bun(?:supported|known|recogni[sz]ed|expected|available)",
+        r"|\bun(?:supported|known|recogni[sz]ed|expected|available)"
     ),
     # xAI, Groq (2026-11)
     regex(r"\b(?:not|n't|cannot|never) (?:be )?(?:support|accept|allow|permit|recogni|set|use|combin|specif)"),

@@ -74,9 +74,8 @@ REFUSAL_CODES = regex(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengin
     r"content_?policy|content_?filter|content_?moderation|moderation_?(?:blocked|failed|error|flagged)|invalid_prompt"
     r"|bio_?policy|cyber_?policy|misalignment_?policy|policy_violation|responsibleaipolicy|data_?inspection_?failed"
     r"|content_?safety|safety_?(?:check|violation|block)|sensitive_?(?:content|words|information)|prompt_?blocked"
-    r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven|censorship_?block",
+    r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven|censorship_?block"
 )
-"""Error codes of a refusal because of content."""
 _SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 _FLAGGED_PARAMETER = "safety_identifier"
 """Parameter that OpenAI names in a refusal because of cyber risk (Codex logs, read 2026-11)."""
@@ -132,9 +131,7 @@ BILLING_TEXTS = (
     # DeepSeek, OpenAI (2026-11)
     regex(r"\binsufficient[ _](?:balance|funds|credits?|quota)|\bnot enough (?:balance|credits?|funds)"),
     # Gemini: prepayment credits are depleted; OpenRouter, xAI (2026-11)
-    regex(
-        rf"\b(?:credits?|balance|prepayment|pre-?paid|funds|wallet)\b[^.\n]{{0,40}}\b{_USED_UP}\b",
-    ),
+    regex(rf"\b(?:credits?|balance|prepayment|pre-?paid|funds|wallet)\b[^.\n]{{0,40}}\b{_USED_UP}\b"),
     regex(
         rf"\b{_USED_UP}\b[^.\n]{{0,30}}\b(?:credits?|balance|funds|prepayment)\b"
     ),  # xAI: run out of credits (2026-11)
@@ -155,7 +152,6 @@ BILLING_CODES = frozenset(
         *("1113", "insufficient_balance", "insufficient_credits", "payment_required", "Arrearage"),
     )
 )
-"""Error codes for an account without credit, or with an unpaid or inactive billing account."""
 _PERIOD = (
     r"(?:hourly|daily|weekly|monthly|session|subscription|\d+[- ]?(?:h|hours?|days?)|per[- ](?:day|week|month)|plan"
     r"|(?:five|one|two)[- ]hours?|cloud|free[- ]tier)"
@@ -170,12 +166,12 @@ ALLOWANCE_TEXTS = (
     # Z.ai 1310, Ollama's cloud, Kimi Code (2026-11)
     regex(
         rf"\b{_PERIOD}\b[^.\n]{{0,40}}\b(?:limit|quota|allowance|cap|usage)\b[^.\n]{{0,40}}"
-        r"\b(?:reached|exceeded|exhausted|hit|used|expired)\b",
+        r"\b(?:reached|exceeded|exhausted|hit|used|expired)\b"
     ),
     # Ollama's cloud: you have reached your hourly usage limit (2026-11)
     regex(
         rf"\b(?:reached|exceed(?:s|ed)|exhausted|hit|used)\b[^.\n]{{0,40}}\b{_PERIOD}\b[^.\n]{{0,30}}"
-        r"\b(?:limit|quota|allowance|cap|usage)\b",
+        r"\b(?:limit|quota|allowance|cap|usage)\b"
     ),
     # OpenRouter: Rate limit exceeded: free-models-per-day (2026-11)
     regex(r"\blimit\b[^.\n]{0,20}\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\b(?:daily|per[- ](?:day|week|month))\b"),

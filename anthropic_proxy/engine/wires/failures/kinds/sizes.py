@@ -41,8 +41,6 @@ _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 class Lexeme(Struct, frozen=True):
-    """A word, a sign or a number of a provider's error text."""
-
     text: str
     """The word or sign as written. "#": a number."""
     value: int | None = None
@@ -50,10 +48,7 @@ class Lexeme(Struct, frozen=True):
 
 
 def _read_lexemes(text: str) -> Iterator[Lexeme]:
-    """Yield the words, numbers and signs of an error text in order.
-
-    Dates, times, versions and words that begin with a digit are omitted.
-    """
+    """Yield words, numbers and signs. Dates, times, versions and words that begin with a digit are omitted."""
     previous = ""
     for match in _LEXEME.finditer(text):
         kind, found = match.lastgroup, match[0]
@@ -71,7 +66,6 @@ def _read_lexemes(text: str) -> Iterator[Lexeme]:
 
 @lru_cache(maxsize=1024)
 def _split_identifier(word: str) -> tuple[str, ...]:
-    """Return the words of an identifier in lower case: `maxOutputTokens` becomes `max`, `output`, `tokens`."""
     return tuple(part.lower() for part in _PART.findall(word))
 
 
@@ -115,16 +109,7 @@ _LIMITS = frozenset(
         *("limit", "limits", "limited", "maximum", "max", "most", "only", "up", "less", "fewer", "lower", "smaller"),
         *("below", "under", "than", "exceed", "exceeds", "exceeded", "exceeding", "allowed", "allows", "supports"),
         *(
-            "support",
-            "supported",
-            "capacity",
-            "size",
-            "ceiling",
-            "cap",
-            "capped",
-            "within",
-            "between",
-            "range",
+            *("support", "supported", "capacity", "size", "ceiling", "cap", "capped", "within", "between", "range"),
             "quota",
         ),
         *("over", "accepts", "permits", "permitted", "fit", "fits", "above", "beyond", "handle", "cutoff"),
@@ -140,11 +125,9 @@ _AMOUNTS = frozenset(
     )
 )
 _SPENT = frozenset(("used", "remaining", "consumed", "current", "currently", "left"))
-"""Words (`used`, `remaining`) that mark an amount of earlier requests."""
 _MAX_QUANTITIES = 64
 """Maximum number of quantities read from one error text. Later numbers are ignored; no known error has more."""
 _REACH = 24
-"""Maximum number of lexemes (words, signs) before a number that are searched for its meaning."""
 _PLUS = Lexeme("+")
 _SUMS = frozenset(("sum", "combined", "plus", "+"))
 _RANGE_SIGNS = frozenset(("to", "and", "-", "–", ",", "inclusive", "exclusive", "(", ")", "<="))
@@ -166,18 +149,7 @@ _FILLERS = frozenset(
 _OTHER_UNITS = frozenset(
     (
         *(
-            "characters",
-            "chars",
-            "character",
-            "bytes",
-            "byte",
-            "kb",
-            "mb",
-            "gb",
-            "kib",
-            "mib",
-            "gib",
-            "images",
+            *("characters", "chars", "character", "bytes", "byte", "kb", "mb", "gb", "kib", "mib", "gib", "images"),
             "image",
         ),
         *("pixels", "pixel", "px", "files", "file", "tools", "functions", "seconds", "second", "minutes", "minute"),
@@ -194,14 +166,10 @@ _ENDS = frozenset((".", "\n", "!", "?", ";"))
 
 
 class Quantity(Struct, frozen=True, kw_only=True):
-    """Number of tokens in an error text, with its subject (the counted thing) and its role, such as a limit."""
-
     value: int
     """Number of tokens. For an exclusive limit (`must be less than 8192`): the largest allowed number."""
     subject: QuantitySubject
-    """Kind of the counted tokens: input, output or both (`context`). "": the text names no subject."""
     role: QuantityRole
-    """The number is a maximum, the size of the request, or the part of the request above the maximum."""
     has_adjacent_subject: bool = False
     """True if the subject stands next to the number. False: it stands elsewhere, or is not named."""
     is_minimum: bool = False
@@ -209,7 +177,6 @@ class Quantity(Struct, frozen=True, kw_only=True):
     is_past_usage: bool = False
     """True if earlier requests used this amount (`used`, `remaining`)."""
     has_token_unit: bool = False
-    """True if the word `tokens` follows the number."""
 
 
 def _read_quantities(text: str) -> list[Quantity]:
@@ -254,7 +221,6 @@ def _subject_of_word(word: str) -> QuantitySubject:
 
 
 def _find_subject(lexemes: Sequence[Lexeme], index: int) -> QuantitySubject:
-    """Return the kind of tokens that the word at `index` names: `input`, `output`, or both as `context`. "": none."""
     word = lexemes[index].text
     if word.lower() == "tokens" and index and _is_output_limit(lexemes, index):
         return "output"
@@ -264,7 +230,6 @@ def _find_subject(lexemes: Sequence[Lexeme], index: int) -> QuantitySubject:
 
 
 def _is_output_limit(lexemes: Sequence[Lexeme], place: int) -> bool:
-    """Return True if `tokens` is the second word of an output limit: `max tokens`, `maximum tokens value`."""
     before = lexemes[place - 1].text.lower()
     after = lexemes[place + 1].text.lower() if place + 1 < len(lexemes) else ""
     return before == "max" or (before == "maximum" and after in ("you", "value", "parameter", "setting", "requested"))
@@ -290,7 +255,10 @@ def _read_quantity(
 ) -> Iterator[Quantity]:
     """Yield the number at lexeme `place` as a `Quantity`, if it counts tokens. `in_range`: upper end of a range."""
     end = _end_of(lexemes, place)
-    if _is_other_unit(lexemes, place, end):
+    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : max(end, place + 2)]]
+    if behind and behind[0] in _OTHER_UNITS:
+        return
+    if behind and len(behind) < 4 and behind[-1] in ("characters", "chars", "bytes", "images", "files"):
         return
     before = _words_before(lexemes, previous, place)
     subject = _subject_behind(lexemes, place, end) or _subject_before(lexemes, max(previous, place - _REACH), place)
@@ -339,13 +307,6 @@ def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> Quanti
         if subject != nearest:
             break
     return nearest
-
-
-def _is_other_unit(lexemes: Sequence[Lexeme], place: int, end: int) -> bool:
-    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : max(end, place + 2)]]
-    if behind and behind[0] in _OTHER_UNITS:
-        return True
-    return len(behind) < 4 and bool(behind) and behind[-1] in ("characters", "chars", "bytes", "images", "files")
 
 
 def _is_range(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
@@ -425,13 +386,13 @@ INPUT_OVERFLOW_TEXTS = (
     regex(
         r"\b(?:context|prompts?|inputs?|conversation|chat history|message history)\b[^.\n]{0,60}"
         r"\b(?:too (?:long|large|big|many)|exceed\w*|overflow\w*|(?:long|great|larg|bigg)er than|over the|beyond|full"
-        r"|(?:not|n't|cannot) fit)",
+        r"|(?:not|n't|cannot) fit)"
     ),
     # LM Studio, Moonshot, Ollama's cloud, Copilot (2026-11)
     regex(
         r"\b(?:exceed\w*|overflow\w*|(?:long|great|larg|bigg)er than|over|beyond|ran out of|fits? (?:in|into|within)"
         r"|too (?:long|large|big|many tokens) for)\b[^.\n]{0,60}"
-        r"\b(?:context|prompt|token limit|model length|(?:input|prompt|sequence|max(?:imum)?) length|input limit)",
+        r"\b(?:context|prompt|token limit|model length|(?:input|prompt|sequence|max(?:imum)?) length|input limit)"
     ),
     # Groq (2026-11)
     regex(r"\breduce (?:the length|the size|the number of tokens|your)\b[^.\n]{0,20}\b(?:messages|prompt|input)"),
@@ -448,7 +409,7 @@ OUTPUT_LIMIT_TEXTS = (
     # OpenAI, Groq, Mistral, vLLM (2026-11)
     regex(
         r"\bmax_?(?:completion_?|output_?|new_?)?tokens\b[^.\n]{0,40}\b(?:too (?:large|high|big)|exceed\w*|out of range"
-        r"|(?<!must be )(?<!should be )(?:larg|great|high)er than|above|over|beyond|outside)",
+        r"|(?<!must be )(?<!should be )(?:larg|great|high)er than|above|over|beyond|outside)"
     ),
     # Bedrock, Vertex (2026-11)
     regex(r"\b(?:exceed\w*|larger|greater|higher)\b[^.\n]{0,40}\bmax\w* (?:output|completion) tokens"),
@@ -501,7 +462,6 @@ _OTHER_NUMBERS = re.compile(
 """Numbers in an error text that count no tokens, or repeat a number without its unit: the suffix of vLLM's texts
 (`VLLMValidationError`), and the status in the error of a server that a gateway quotes (LiteLLM; 2026-11)."""
 _UNKNOWN_WINDOW = 128_000
-"""Assumed context window in tokens if neither the error text nor the model table states one."""
 _MARGIN = 64
 """Number of tokens of the context window that a lowered output limit leaves free. A provider may count slightly
 differently in its next check."""
@@ -515,10 +475,7 @@ _LOWERED = 8_192
 
 
 class KnownTokenCounts(Struct, frozen=True, kw_only=True):
-    """Token counts that the proxy itself has for a request and its model, in case the error text has no numbers."""
-
     context_window: int | None = None
-    """Context window of the model in tokens. None: unknown."""
     estimate_input: Callable[[], int] = lambda: 0
     """Function that returns the estimated input tokens of the request. 0: unknown."""
     requested_output: int = 0
@@ -532,7 +489,6 @@ class TokenLimitFault(Struct, frozen=True, kw_only=True):
     """Error message in the format of Anthropic's API, from which clients parse the numbers. "": use the provider's
     message."""
     parameter: Literal["messages", "max_tokens"]
-    """Parameter that is too large: the input (`messages`) or the output limit."""
     cause: UpstreamErrorCause
     """Cause `overflow` or `output_limit`, with the numbers for a changed request."""
 
@@ -563,7 +519,11 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
         return TokenLimitFault(
             message="", parameter="max_tokens", cause=UpstreamErrorCause(kind="output_limit", max_output_tokens=limit)
         )
-    window = _find_window(quantities, text)
+    limits = [one for one in quantities if one.role == "limit" and one.subject != "output" and one.value >= _MIN_LIMIT]
+    if len(quantities) == 1 and "token" not in text.lower():
+        limits = [one for one in limits if one.value >= _MIN_LONE_LIMIT]
+    order = {"context": 0, "": 1, "input": 2}
+    window = min(limits, key=lambda one: (not one.has_adjacent_subject, order[one.subject]), default=None)
     named = window is not None and (
         window.has_token_unit or (window.subject == "context" and window.has_adjacent_subject)
     )
@@ -594,10 +554,7 @@ def names_full_context(fault: UpstreamFault) -> bool:
 
 
 def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
-    """Return quantities (numbers in the error text) without duplicates.
-
-    `output`: True if a number without a subject counts output tokens.
-    """
+    """Return quantities without duplicates. `output`: a number without a subject counts output tokens."""
     named = {one.value for one in quantities if one.has_adjacent_subject}
     kept: list[Quantity] = []
     for one in quantities:
@@ -624,14 +581,6 @@ def _find_output_limit(quantities: Sequence[Quantity], asked: int) -> int | None
     if limit is None or limit >= max(amounts or [asked]) or limit >= (asked or limit + 1):
         return None
     return limit
-
-
-def _find_window(quantities: Sequence[Quantity], text: str) -> Quantity | None:
-    limits = [one for one in quantities if one.role == "limit" and one.subject != "output" and one.value >= _MIN_LIMIT]
-    if len(quantities) == 1 and "token" not in text.lower():
-        limits = [one for one in limits if one.value >= _MIN_LONE_LIMIT]
-    order = {"context": 0, "": 1, "input": 2}
-    return min(limits, key=lambda one: (not one.has_adjacent_subject, order[one.subject]), default=None)
 
 
 def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str) -> bool:
@@ -665,8 +614,16 @@ def _decide(
     limit = limit or _UNKNOWN_WINDOW
     output = _largest_amount(quantities, "output") or known.requested_output
     tokens, is_total = _find_input_tokens(quantities, output, limit, fault)
-    if tokens is None:
-        return _without_input(quantities, limit, output, known, fault.message)
+    if tokens is None:  # a text that mentions the output asks for a lower limit; otherwise the input is too long
+        estimate = known.estimate_input()
+        stated = bool(_largest_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
+        mentioned = bool(quantities) and _MENTIONED_OUTPUT.search(fault.message) and estimate + output > limit
+        if not (stated or mentioned) or estimate >= limit or not output:
+            return _input_overflow(max(estimate, limit + 1), limit)
+        output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
+        if output_limit >= output:  # the input is longer than estimated, because this output was refused
+            output_limit = output // 4
+        return _lower_output(max(estimate, limit - output + 1), output, limit, output_limit)
     if is_total and _counts_output(tokens, limit, known):
         tokens -= known.requested_output
     if tokens > limit:
@@ -679,7 +636,6 @@ def _decide(
 def _find_input_tokens(
     quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault
 ) -> tuple[int | None, bool]:
-    """Return the input tokens in an error text, and True if the count may include the output. None: not stated."""
     stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
     others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
     # vLLM counts the input only up to the first token that does not fit (renderers/params.py, 2026-11)
@@ -704,33 +660,12 @@ def _largest_amount(quantities: Sequence[Quantity], subject: str) -> int:
 
 
 def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
-    """Return True if `total`, a number in the error text, includes the requested output.
-
-    Only then can a lower output limit solve the error.
-    """
+    """Return True if `total` includes the requested output: only then can a lower limit solve the error."""
     estimate = known.estimate_input()
     input_tokens = total - known.requested_output
     if not (0 < known.requested_output < total and input_tokens < limit and estimate):
         return False
     return estimate * (1 + STATED_WINDOW_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
-
-
-def _without_input(
-    quantities: Sequence[Quantity], limit: int, output: int, known: KnownTokenCounts, text: str
-) -> TokenLimitFault:
-    """Return the result for an error text without a count of input tokens.
-
-    If the text mentions the output, a lower output limit is proposed. Otherwise the input counts as too long.
-    """
-    estimate = known.estimate_input()
-    stated = bool(_largest_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
-    mentioned = bool(quantities) and _MENTIONED_OUTPUT.search(text) is not None and estimate + output > limit
-    if not (stated or mentioned) or estimate >= limit or not output:
-        return _input_overflow(max(estimate, limit + 1), limit)
-    output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
-    if output_limit >= output:  # the input is longer than estimated, because this output was refused
-        output_limit = output // 4
-    return _lower_output(max(estimate, limit - output + 1), output, limit, output_limit)
 
 
 def _input_overflow(tokens: int, limit: int) -> TokenLimitFault:
@@ -765,10 +700,7 @@ def _decide_without_limit(
 
 
 def _decide_rate_limit(quantities: Sequence[Quantity], known: KnownTokenCounts) -> TokenLimitFault | None:
-    """Return the result for a request with more tokens than a rate limit allows in its whole period.
-
-    None: the request fits into the limit, so a retry after a delay succeeds.
-    """
+    """Return a fault if the request exceeds a rate limit of a whole period. None: a retry later succeeds."""
     limits = [one.value for one in quantities if one.role == "limit"]
     asked = [one.value for one in quantities if one.role == "amount" and not one.is_past_usage]
     if not limits or not asked or max(asked) <= min(limits):
