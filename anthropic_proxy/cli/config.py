@@ -1,7 +1,4 @@
-"""Commands `config show` and `config check`: the settings with their sources, and problems among them.
-
-`show` and `check` are the functions of the commands, and `config` is their group.
-"""
+"""Commands `config show` and `config check`: the settings with their sources, and problems among them."""
 
 import asyncio
 import sys

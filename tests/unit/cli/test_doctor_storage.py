@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.doctor.command import store_results
 from anthropic_proxy.cli.doctor.run import Diagnosis, Report, select_backends
-from anthropic_proxy.cli.doctor.run_recorder import RunRecorder
+from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, store_results
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
