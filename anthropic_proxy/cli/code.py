@@ -1,6 +1,8 @@
-"""Commands `code` and `run`, which start Claude Code or another client so that it uses the proxy.
+"""Commands `code`, `run` and `env`, which make Claude Code or another client use the proxy.
 
-They use the proxy that runs on this machine. If there is none, they start a proxy, and stop it when the client ends.
+`code` and `run` use the proxy that runs on this machine, or start one and stop it when the client ends. Environment
+variables make a client use it. Settings files of Claude Code override its environment, so that `code` also passes the
+option `--settings`, which only files of the organization override.
 """
 
 import json
@@ -59,6 +61,122 @@ _MODEL_CHARACTERS = "/:@"
 _LONG_CONTEXT = "[1m]"
 """Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
 suffix."""
+OLDEST_TESTED_VERSION = (2, 1, 197)
+"""Oldest version of Claude Code that was tested with the proxy."""
+_VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+_VERSION_SECONDS = 5.0
+"""Maximum time in seconds for Claude Code to print its version."""
+_Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+Shell = Literal["sh", "fish", "powershell", "cmd"]
+"""Family of shells with the same syntax. `sh` includes bash and zsh."""
+_QUOTE = "'"
+
+
+def code(*arguments: _Arguments) -> None:
+    program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
+    _report_outdated(program)
+    option, others = separate_settings_option(arguments)
+    environ = copy_environment()
+    levels = read_claude_settings(environ, Path.cwd(), option)
+    with open_proxy(load_command_settings()) as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
+        own = effective_environment([level for level in levels if not level.is_of_project], environ)
+        effective = effective_environment(levels, environ)
+        variables = client_variables(proxy, own, others, find_selected_model(levels), effective)
+        for level in levels:
+            _report(level, variables, others, proxy.address)
+        settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
+        settings.write_text(json.dumps(merge_settings(levels, variables), indent=2), encoding="utf-8")
+        status = _run((program, "--settings", str(settings), *others), variables)
+    sys.exit(status)
+
+
+def run(*command: _Arguments) -> None:
+    if not command:
+        raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
+    program = _find_program(command[0], "")
+    with open_proxy(load_command_settings()) as proxy:
+        status = _run((program, *command[1:]), client_variables(proxy, copy_environment()))
+    sys.exit(status)
+
+
+def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """Parameters
+    ----------
+    shell
+        Shell that reads the commands; the default is the shell of the user.
+    as_json
+        Print one JSON object instead.
+    """
+    settings = load_command_settings()
+    running = find_proxy(settings)
+    if running is not None:
+        require_accepted_credential(running)
+    proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
+    variables, output = client_variables(proxy, copy_environment()), Output()
+    if as_json:
+        output.write_json(variables)
+        return
+    for name, value in variables.items():
+        output.write_line(format_set_command(shell or find_shell(copy_environment()), name, value))
+    if running is None:
+        sys.stderr.write(
+            f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
+            "Start it:  anthropic-proxy serve\n"
+        )
+
+
+def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Sequence[str], address: str) -> None:
+    """Write one line to stderr for each setting of Claude Code that this session overrides or that chooses a model.
+
+    Raises `ConfigurationError` for a setting that cannot be overridden.
+    """
+    notices = []
+    for name in find_overrides(level, variables):
+        if level.is_managed:
+            raise ConfigurationError(
+                f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
+                "this command. Remove that line or ask its owner."
+            )
+        notices.append(f"{level.source} sets {name}. This session uses {address} instead.")
+    for name, model in list_model_settings(level, arguments).items():
+        notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
+    output = Output(sys.stderr)
+    for notice in notices:
+        output.write_line(escape_unprintable(notice))
+
+
+def _report_outdated(program: str) -> None:
+    """Write one line if the installed Claude Code is older than `OLDEST_TESTED_VERSION`. `program`: its path."""
+    try:
+        ended = subprocess.run([program, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return  # the start of the program reports it
+    found = _VERSION.match(ended.stdout)
+    if found is not None and tuple(map(int, found.groups())) < OLDEST_TESTED_VERSION:
+        version, oldest = found[0].decode(), ".".join(map(str, OLDEST_TESTED_VERSION))
+        sys.stderr.write(
+            f"Claude Code {version} is older than {oldest}, the oldest release that was tested with this proxy. "
+            "Update it:  claude update\n"
+        )
+
+
+def _find_program(name: str, remedy: str) -> str:
+    environ = copy_environment()
+    program = find_program(name, environ)
+    if program is None:
+        if problem := describe_missing_program(name, environ):
+            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.')
+        raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
+    return program
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run `command` in the foreground, with `variables` in its environment, and return its exit status."""
+    restore_sighup()  # a child process inherits the blocked signal
+    try:
+        return run_in_foreground(command, child_environment(variables, copy_environment()))
+    except OSError as error:
+        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.") from None
 
 
 def client_variables(
@@ -96,7 +214,6 @@ def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
 
 
 def child_environment(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` with `variables`, without those that select another server or credential."""
     conflicts = conflicting_variables(variables)
     return {**{name: value for name, value in environ.items() if name not in conflicts}, **variables}
 
@@ -162,95 +279,6 @@ def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
 
 def _smallest(entries: Sequence[Mapping[str, Any]], field: str) -> int | None:
     return min((value for entry in entries if isinstance(value := entry.get(field), int) and value > 0), default=None)
-
-
-OLDEST_TESTED_VERSION = (2, 1, 197)
-"""Oldest version of Claude Code that was tested with the proxy."""
-_VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
-_VERSION_SECONDS = 5.0
-"""Maximum time in seconds for Claude Code to print its version."""
-_Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-
-
-def code(*arguments: _Arguments) -> None:
-    program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
-    _report_outdated(program)
-    option, others = separate_settings_option(arguments)
-    environ = copy_environment()
-    levels = read_claude_settings(environ, Path.cwd(), option)
-    with open_proxy(load_command_settings()) as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
-        own = effective_environment([level for level in levels if not level.is_of_project], environ)
-        effective = effective_environment(levels, environ)
-        variables = client_variables(proxy, own, others, find_selected_model(levels), effective)
-        for level in levels:
-            _report(level, variables, others, proxy.address)
-        settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
-        settings.write_text(json.dumps(merge_settings(levels, variables), indent=2), encoding="utf-8")
-        status = _run((program, "--settings", str(settings), *others), variables)
-    sys.exit(status)
-
-
-def run(*command: _Arguments) -> None:
-    if not command:
-        raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
-    program = _find_program(command[0], "")
-    with open_proxy(load_command_settings()) as proxy:
-        status = _run((program, *command[1:]), client_variables(proxy, copy_environment()))
-    sys.exit(status)
-
-
-def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Sequence[str], address: str) -> None:
-    """Write one line to stderr for each setting of Claude Code that this session overrides or that chooses a model.
-
-    Raises `ConfigurationError` for a setting that cannot be overridden.
-    """
-    notices = []
-    for name in find_overrides(level, variables):
-        if level.is_managed:
-            raise ConfigurationError(
-                f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
-                "this command. Remove that line or ask its owner."
-            )
-        notices.append(f"{level.source} sets {name}. This session uses {address} instead.")
-    for name, model in list_model_settings(level, arguments).items():
-        notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
-    output = Output(sys.stderr)
-    for notice in notices:
-        output.write_line(escape_unprintable(notice))
-
-
-def _report_outdated(program: str) -> None:
-    """Write one line if the installed Claude Code is older than `OLDEST_TESTED_VERSION`. `program`: its path."""
-    try:
-        ended = subprocess.run([program, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return  # the start of the program reports it
-    found = _VERSION.match(ended.stdout)
-    if found is not None and tuple(map(int, found.groups())) < OLDEST_TESTED_VERSION:
-        version, oldest = found[0].decode(), ".".join(map(str, OLDEST_TESTED_VERSION))
-        sys.stderr.write(
-            f"Claude Code {version} is older than {oldest}, the oldest release that was tested with this proxy. "
-            "Update it:  claude update\n"
-        )
-
-
-def _find_program(name: str, remedy: str) -> str:
-    environ = copy_environment()
-    program = find_program(name, environ)
-    if program is None:
-        if problem := describe_missing_program(name, environ):
-            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.')
-        raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
-    return program
-
-
-def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Run `command` in the foreground, with `variables` in its environment, and return its exit status."""
-    restore_sighup()  # a child process inherits the blocked signal
-    try:
-        return run_in_foreground(command, child_environment(variables, copy_environment()))
-    except OSError as error:
-        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.") from None
 
 
 # Tests with version 2.1.328: `--settings` overrides all files except those managed by the organization.
@@ -408,37 +436,6 @@ def _read_option(value: str, directory: Path) -> dict[str, Any]:
             "Pass the path of a JSON file, or a JSON object."
         )
     return content
-
-
-Shell = Literal["sh", "fish", "powershell", "cmd"]
-"""Family of shells with the same syntax. `sh` includes bash and zsh."""
-_QUOTE = "'"
-
-
-def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """Parameters
-    ----------
-    shell
-        Shell that reads the commands; the default is the shell of the user.
-    as_json
-        Print one JSON object instead.
-    """
-    settings = load_command_settings()
-    running = find_proxy(settings)
-    if running is not None:
-        require_accepted_credential(running)
-    proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
-    variables, output = client_variables(proxy, copy_environment()), Output()
-    if as_json:
-        output.write_json(variables)
-        return
-    for name, value in variables.items():
-        output.write_line(format_set_command(shell or find_shell(copy_environment()), name, value))
-    if running is None:
-        sys.stderr.write(
-            f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
-            "Start it:  anthropic-proxy serve\n"
-        )
 
 
 def find_shell(environ: Mapping[str, str]) -> Shell:

@@ -95,19 +95,13 @@ def list_unchanged_fields(body: Mapping[str, Any], changes: Sequence[Change]) ->
     `changes` is the result of `list_changes`. The field `model` is left out.
     """
     fields = list(list_fields(body))
-    changed = {field for change in changes if change.handling != "kept" for field in _affected(change.field, fields)}
+    changed: set[str] = set()
+    for path in (change.field for change in changes if change.handling != "kept"):
+        found = [field for field in fields if f"{path}.".startswith(f"{field}.") or f"{field}.".startswith(f"{path}.")]
+        if not found and path.startswith("tools."):  # a property of all tools
+            found = [field for field in fields if field.startswith("tools.")]
+        changed.update(found)
     return [field for field in fields if field not in changed]
-
-
-def _affected(path: str, fields: Sequence[str]) -> Sequence[str]:
-    """Return those of `fields` that are the field `path`, contain it, or are a part of it.
-
-    If the path is a property of all tools, all tools are returned.
-    """
-    found = [field for field in fields if f"{path}.".startswith(f"{field}.") or f"{field}.".startswith(f"{path}.")]
-    if not found and path.startswith("tools."):
-        return [field for field in fields if field.startswith("tools.")]
-    return found
 
 
 def _describe_note(note: FidelityNote, body: Mapping[str, Any]) -> Change:
@@ -164,13 +158,16 @@ class Explanation:
         self._settings = settings
         self._body = body
         self._result = result
-        self._masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
         self._output = Output()
+        masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
         sent, used = result.recorded, self._used_target()
         self._headers: list[tuple[str, str]] = []
         if head:
             pairs = [line.partition(": ") for line in head.decode("utf-8", "replace").split("\r\n")[1:] if line]
-            self._headers = [(name, self._mask(name, value)) for name, _, value in pairs]
+            shown = masked.value if masked is not None else None
+            for name, _, value in pairs:
+                is_secret = name in _SECRET_HEADERS and value != shown
+                self._headers.append((name, f"{value.partition(' ')[0]} …" if is_secret else value))
         elif sent is not None:
             self._headers = list(sent.request.headers.items())
         found: Sequence[FidelityNote] = ()
@@ -339,11 +336,6 @@ class Explanation:
         url = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
         return redact_secrets(url, self._settings.reveal_all_secrets())
 
-    def _mask(self, name: str, value: str) -> str:
-        if name not in _SECRET_HEADERS or (self._masked is not None and value == self._masked.value):
-            return value
-        return f"{value.partition(' ')[0]} …"
-
 
 _NESTED_FIELDS = {
     "thinking": {"type", "budget_tokens", "display"},
@@ -486,17 +478,10 @@ def _compare_texts(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Iterator
     arrived = "\0".join(leaf for _, leaf in _leaves(sent) if isinstance(leaf, str))
     fields = list_fields(body)
     for field in ("system", "messages.text"):
-        texts = (block.get("text") if isinstance(block, dict) else block for block in _flatten(fields.get(field, ())))
+        blocks = [each for value in fields.get(field, ()) for each in (value if isinstance(value, list) else [value])]
+        texts = (block.get("text") if isinstance(block, dict) else block for block in blocks)
         if any(isinstance(text, str) and text.strip() not in arrived for text in texts):
             yield FidelityNote("approximated", field, "the upstream request contains a changed text")
-
-
-def _flatten(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list):
-            yield from value
-        else:
-            yield value
 
 
 def _meaning(schema: Any) -> Any:

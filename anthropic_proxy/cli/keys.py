@@ -317,7 +317,6 @@ def audit(
 
 
 def _warn_of_unknown_routes(rules: "Rules", settings: "Settings") -> None:
-    """Write a warning for each route in `rules` that the configuration file does not contain."""
     for warning in describe_unknown_routes(rules.routes, settings):
         Output().write_notice(warning, "!", "warn")
 

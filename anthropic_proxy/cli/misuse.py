@@ -111,7 +111,6 @@ def _describe_form(hint: Any) -> str:
 
 
 def _flatten(hint: Any) -> Iterator[Any]:
-    """Yield the types in `hint`, a union such as `int | None`, or `hint` itself if it is no union."""
     if get_origin(hint) in (Union, UnionType):
         for inner in get_args(hint):
             yield from _flatten(inner)

@@ -174,7 +174,6 @@ def _columns(output: "Output", *titles: str) -> Sequence["Column"]:
 
 
 def _cells(output: "Output", facts: "ModelFacts") -> Sequence[str]:
-    """Return the texts for limits and prices of a model, the table cells after its name."""
     if facts.model.endswith("…"):  # the requested model itself
         return ["as listed"] * (3 if output.is_terminal else 5)
     limits = [
@@ -396,7 +395,6 @@ def _find_price(prices: PriceList, provider: Provider, model: str) -> ModelPrice
 
 
 def _list_prices(rates: Rates) -> tuple[float, ...]:
-    """Return the prices in `rates` in the order of the fields of `TokenPrices`."""
     amounts = rates.input, rates.cache_read, rates.output, rates.cache_write, rates.cache_write_1h, rates.thinking
     return tuple(float(amount) for amount in amounts)
 

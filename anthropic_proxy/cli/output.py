@@ -169,5 +169,4 @@ def read_input(file: Path, max_bytes: int) -> bytes:
 
 
 def describe_input(file: Path) -> str:
-    """Return the name of an input for messages."""
     return "standard input" if str(file) == STDIN else str(file)

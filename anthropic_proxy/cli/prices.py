@@ -95,7 +95,6 @@ async def _update(settings: Settings, source: str, as_json: bool) -> int:
 
 
 def _list_prices(services: "Services") -> _Prices:
-    """Return the present prices of the models to which tiers and routes of the settings refer."""
     rows = list_tier_mappings(services.settings, services.catalog)
     names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
     for rule in services.settings.routes:

@@ -34,7 +34,6 @@ MAX_WORKERS = 1000
 def start_server(
     host: str | None, port: int | None, *, workers: int, reload: bool, watch_config: bool, attached: bool
 ) -> None:
-    """Run the server with the settings of the environment, and with the options of `serve`."""
     settings = load_command_settings(of_running_proxy=False)
     require_route_prices(settings)
     if host:

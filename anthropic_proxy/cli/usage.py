@@ -94,7 +94,10 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     output = Output()
     if not output.is_terminal:
         table = tabulate_usage(settings, by, groups)
-        cells = [[_format_value(value) for value in row] for row in table.rows]
+        decimal_cells = (
+            (format(value, "f") if isinstance(value, Decimal) else value for value in row) for row in table.rows
+        )
+        cells = [["unknown" if value is None else str(value) for value in row] for row in decimal_cells]
         output.write_table([Column(title) for title in table.titles], cells)
         return
     if not groups:
@@ -180,12 +183,6 @@ def _tool_errors(sums: UsageSums) -> str:
     if not sums.tool_errors:
         return "0" if sums.tool_results else "–"
     return f"{sums.tool_errors:,}, {100 * sums.tool_errors / sums.tool_results:.1f} %"
-
-
-def _format_value(value: object) -> str:
-    if value is None:
-        return "unknown"
-    return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
 def _count(count: int, noun: str) -> str:

@@ -113,7 +113,7 @@ def doctor(
         directory = settings.data_directory if options.learns else None
         lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
     try:
-        _write_results(result, settings, as_json=options.as_json, file=options.report)
+        _write_results(result, settings, options)
     finally:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.exit(result.exit_status)
@@ -123,7 +123,6 @@ def doctor(
 async def _open_backends(
     settings: "Settings", options: _Options
 ) -> "AsyncIterator[tuple[Services, Sequence[Backend]]]":
-    """Yield the services and the backends to examine."""
     services = await open_services(settings, log=Log(io.StringIO()))
     try:
         if not settings.keys or options.names:
@@ -178,14 +177,12 @@ async def _show_run(
 
 
 def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price: float | None) -> tuple[str, str]:
-    """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
     shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
 
 
 def _print_estimate(options: _Options) -> None:
-    """Print the models to examine and the expected cost. No probe is sent."""
     settings = load_command_settings(of_running_proxy=not options.is_attached)
 
     async def find_backends() -> "Sequence[Backend]":
@@ -240,8 +237,8 @@ def _require_writable(file: Path | None) -> None:
     raise ConfigurationError(f"--report: {file} cannot be written: {reason}.")
 
 
-def _write_results(result: "Report", settings: "Settings", *, as_json: bool, file: Path | None) -> None:
-    secrets, today = settings.reveal_all_secrets(), date.today()
+def _write_results(result: Report, settings: Settings, options: _Options) -> None:
+    secrets, today, file = settings.reveal_all_secrets(), date.today(), options.report
     try:
         if file is not None:
             form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
@@ -249,7 +246,7 @@ def _write_results(result: "Report", settings: "Settings", *, as_json: bool, fil
     except OSError as error:
         raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
     finally:
-        if as_json:
+        if options.as_json:
             sys.stdout.write(encode_report(result, "json", today, secrets))
             sys.stderr.write(f"Done: {result.cost_summary}.\n")
         else:
@@ -291,7 +288,6 @@ class DoctorProgress:
             self.write_cost_of_stopped_probes()  # after the table, which the end of the display removes
 
     def update(self, diagnoses: Sequence[Diagnosis]) -> None:
-        """Show the present state of `diagnoses`, the results of all backends so far."""
         self._diagnoses = diagnoses
         if self._live is not None:
             output = Output(sys.stderr)

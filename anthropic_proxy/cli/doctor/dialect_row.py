@@ -118,7 +118,6 @@ def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
 
 
 def hide_credentials(url: str) -> str:
-    """Return a URL without user name, password and query, which may contain keys."""
     split = urlsplit(url)
     return split._replace(netloc=split.netloc.rpartition("@")[2], query="", fragment="").geturl()
 

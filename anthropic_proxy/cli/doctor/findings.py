@@ -96,7 +96,6 @@ class Backend(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def prefixed_id(self) -> str:
-        """Model id with provider prefix: `openai/gpt-4.1`."""
         return f"{self.name}/{self.target.model}"
 
 

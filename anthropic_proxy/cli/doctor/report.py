@@ -45,7 +45,7 @@ def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
         for fix in (
             (_fix_access(diagnosis, diagnosis.problem, diagnoses, settings),)
             if diagnosis.problem is not None
-            else (*_fix_features(diagnosis, diagnoses), *_fix_window(diagnosis, diagnoses), *_fix_dialect(diagnosis))
+            else _fix_features(diagnosis, diagnoses)
         )
     )
     return list(dict.fromkeys(found))
@@ -117,22 +117,17 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
                 remedy=remedy or _assign(diagnosis.backend, "<another model>"),
             )
 
-
-def _fix_window(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
     window, backend = find_context_window(diagnosis), diagnosis.backend
-    if window is None or window >= MIN_SESSION_TOKENS or not backend.tiers:
-        return
-    remedy = _find_alternative(
-        diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
-    )
-    if backend.target.provider.uses_installed_models:
-        remedy = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}"
-    if remedy:
-        text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
-        yield Fix(name=backend.name, problem=text, remedy=remedy)
+    if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
+        remedy = _find_alternative(
+            diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
+        )
+        if backend.target.provider.uses_installed_models:
+            remedy = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}"
+        if remedy:
+            text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
+            yield Fix(name=backend.name, problem=text, remedy=remedy)
 
-
-def _fix_dialect(diagnosis: Diagnosis) -> Iterator[Fix]:
     if diagnosis.wire:
         text = "does not have the API that the proxy uses for this model."
         yield Fix(name=diagnosis.backend.name, problem=text, remedy=diagnosis.wire)

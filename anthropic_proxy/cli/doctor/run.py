@@ -114,25 +114,16 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
     unique: dict[tuple[str, str], Backend] = {}
     for backend in found:
         unique.setdefault((backend.name, backend.target.model), backend)
-    return [
-        structs.replace(
-            backend,
-            searches_dialect=_is_chat(backend.target)
-            and (searches_known_servers or _is_unknown_server(backend.target.provider, services.settings)),
-        )
-        for backend in unique.values()
-    ]
-
-
-def _is_chat(target: Target) -> bool:
-    chat = target.provider.wires.get("chat")
-    return chat is not None and chat.wire is target.wire
-
-
-def _is_unknown_server(provider: Provider, settings: Settings) -> bool:
-    server = find_server_override(provider, settings)
-    is_own = provider.is_configured and provider.key_required == "never"
-    return is_own or (server is not None and server.name in _UNKNOWN_SERVERS)
+    chosen = []
+    for backend in unique.values():
+        provider = backend.target.provider
+        chat, server = provider.wires.get("chat"), find_server_override(provider, services.settings)
+        is_chat = chat is not None and chat.wire is backend.target.wire
+        is_own = provider.is_configured and provider.key_required == "never"
+        is_unknown = is_own or (server is not None and server.name in _UNKNOWN_SERVERS)
+        searches = is_chat and (is_unknown or searches_known_servers)
+        chosen.append(structs.replace(backend, searches_dialect=searches))
+    return chosen
 
 
 def is_configured(provider: Provider, settings: Settings) -> bool:

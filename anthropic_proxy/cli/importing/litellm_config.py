@@ -269,7 +269,13 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
             return _place(plan, setting, given, name=prefix, url=address, model=model)
         wire = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}.get(prefix, "chat")
         return _place(plan, setting, given, name=_name_server(address), url=address, model=model, wire=wire)
-    return _use_litellm(plan, setting, given, prefix, model)
+    # the library LiteLLM calls the provider, and reads its own variables
+    library = next(row for row in find_built_in_registry() if row.transport == "litellm")
+    plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
+    for name in ("api_key", "api_base"):
+        if given.get(name):
+            plan.add_note(f"{setting}.litellm_params.{name}", "set the variable that LiteLLM reads for this provider")
+    return f"{prefix}/{model}" if prefix in library.extra_prefixes else f"litellm/{prefix}/{model}"
 
 
 def _place(
@@ -292,16 +298,6 @@ def _place(
         models={model: {}},
     )
     return f"{plan.add_server(server)}/{model}"
-
-
-def _use_litellm(plan: ImportPlan, setting: str, given: Mapping[str, Any], prefix: str, model: str) -> str:
-    """Return a model id that this proxy calls through LiteLLM as a library, which reads its own variables."""
-    library = next(row for row in find_built_in_registry() if row.transport == "litellm")
-    plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
-    for name in ("api_key", "api_base"):
-        if given.get(name):
-            plan.add_note(f"{setting}.litellm_params.{name}", "set the variable that LiteLLM reads for this provider")
-    return f"{prefix}/{model}" if prefix in library.extra_prefixes else f"litellm/{prefix}/{model}"
 
 
 def _name_server(url: str) -> str:

@@ -328,7 +328,10 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
     """
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
     env_text, config_text = (read_settings_file(str(path), []) for path in (env, config))
-    env_addition = _add_variables(env, env_text, plan.variables)
+    present = decode_env_text(env_text)
+    kept = [name for name, value in plan.variables.items() if present.get(name) and present[name] != value]
+    lines = [f"{name}={_quote_for_env(value)}\n" for name, value in plan.variables.items() if not present.get(name)]
+    env_addition = FileAddition(env, _separate(env_text, "".join(lines)), kept)
     config_addition = _add_tables(config, config_text, plan)
     with tempfile.TemporaryDirectory() as name:
         checked = Path(name)
@@ -336,13 +339,6 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
         (checked / CONFIG_FILE).write_text(config_text + config_addition.added, "utf-8")
         settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE))
     return FilesToWrite((env_addition, config_addition), settings)
-
-
-def _add_variables(path: Path, text: str, variables: Mapping[str, str]) -> FileAddition:
-    present = decode_env_text(text)
-    kept = [name for name, value in variables.items() if present.get(name) and present[name] != value]
-    lines = [f"{name}={_quote_for_env(value)}\n" for name, value in variables.items() if not present.get(name)]
-    return FileAddition(path, _separate(text, "".join(lines)), kept)
 
 
 def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:

@@ -109,7 +109,12 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         tiers = [tier for tier in TIERS if tier != "haiku" or rule in _BEFORE_BACKGROUND or not targets["background"]]
         when = {"tier": tiers, **condition}
         if rule == "longContext":
-            when["input_above"] = _read_threshold(plan, router.get("longContextThreshold"))
+            threshold = router.get("longContextThreshold") or _DEFAULT_THRESHOLD
+            if not str(threshold).isdigit():
+                text = f"it is no number of tokens, so {_DEFAULT_THRESHOLD} is used"
+                plan.add_note("Router.longContextThreshold", text)
+                threshold = _DEFAULT_THRESHOLD
+            when["input_above"] = int(str(threshold))
         plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
     for name, value in router.items():
         if name not in (*rules, "longContextThreshold") and value not in _EMPTY:
@@ -119,15 +124,6 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         if name not in _READ and value not in _EMPTY:
             plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY))
     return plan
-
-
-def _read_threshold(plan: ImportPlan, value: object) -> int:
-    if not value:
-        return _DEFAULT_THRESHOLD
-    if not str(value).isdigit():
-        plan.add_note("Router.longContextThreshold", f"it is no number of tokens, so {_DEFAULT_THRESHOLD} is used")
-        return _DEFAULT_THRESHOLD
-    return int(str(value))
 
 
 def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str]:
