@@ -252,12 +252,12 @@ def _requested_models(environ: Mapping[str, str], arguments: Sequence[str], sett
             chosen = found[1] or "".join(arguments[position + 1 : position + 2]) or chosen
     models = (chosen,) if chosen not in ("", "default", "best") else MAIN_MODELS
     requested = []
-    for name in (model.removesuffix(_LONG_CONTEXT) for model in models):
-        tier = "opus" if name == "opusplan" else name  # an alias, whose model a variable can replace
-        is_alias = tier in _TIERS
-        requested.append(
-            (environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}") if is_alias else name
-        )
+    for model in models:
+        name = model.removesuffix(_LONG_CONTEXT)
+        tier = "opus" if name == "opusplan" else name
+        if tier in _TIERS:  # an alias, whose model a variable can replace
+            name = environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
+        requested.append(name)
     return requested
 
 

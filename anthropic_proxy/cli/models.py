@@ -104,8 +104,9 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
         )
         owner = next((prefix for prefix, pattern in known if fnmatch(word, pattern)), "")
         nearest = f"{owner}/{word}" if owner else find_similar_choice(word, prefixes)
-        remedy = f"Did you mean:  anthropic-proxy models {nearest}" if nearest else ""
-        remedy = remedy or "More:  anthropic-proxy models --help"
+        remedy = "More:  anthropic-proxy models --help"
+        if nearest:
+            remedy = f"Did you mean:  anthropic-proxy models {nearest}"
         raise ConfigurationError(f'There is no provider "{name}". The providers are: {", ".join(prefixes)}. {remedy}')
     services = await open_services(settings)
     try:
