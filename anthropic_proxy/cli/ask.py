@@ -1,7 +1,4 @@
-"""Command `ask`: sends one question to a model, and prints the reply while it arrives.
-
-It uses the proxy that runs on this machine, or starts one for this command.
-"""
+"""Command `ask`: sends one question to a model, and prints the reply while it arrives."""
 
 import json
 import sys
@@ -39,17 +36,10 @@ def ask(
     text = sys.stdin.read() if question is None else question
     if not text.strip():
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"')
-    settings = load_command_settings()
-    with open_proxy(settings) as proxy:
-        print_reply(
-            stream_message(proxy.host, proxy.port, _encode_request(text, model), proxy.token, proxy.certificate_file),
-            as_json=as_json,
-        )
-
-
-def _encode_request(question: str, model: str) -> bytes:
-    messages = [{"role": "user", "content": question}]
-    return json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
+    messages = [{"role": "user", "content": text}]
+    body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
+    with open_proxy(load_command_settings()) as proxy:
+        print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)
 
 
 def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:

@@ -1,6 +1,8 @@
-"""Commands `code` and `run`, which start Claude Code or another client so that it uses the proxy.
+"""Commands `code`, `run` and `env`, which make Claude Code or another client use the proxy.
 
-They use the proxy that runs on this machine. If there is none, they start a proxy, and stop it when the client ends.
+`code` and `run` use the proxy that runs on this machine, or start one and stop it when the client ends. Environment
+variables make a client use it. Settings files of Claude Code override its environment, so that `code` also passes the
+option `--settings`, which only files of the organization override.
 """
 
 import json
@@ -10,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -59,6 +60,122 @@ _MODEL_CHARACTERS = "/:@"
 _LONG_CONTEXT = "[1m]"
 """Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
 suffix."""
+OLDEST_TESTED_VERSION = (2, 1, 197)
+"""Oldest version of Claude Code that was tested with the proxy."""
+_VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+_VERSION_SECONDS = 5.0
+"""Maximum time in seconds for Claude Code to print its version."""
+_Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+Shell = Literal["sh", "fish", "powershell", "cmd"]
+"""Family of shells with the same syntax. `sh` includes bash and zsh."""
+_QUOTE = "'"
+
+
+def code(*arguments: _Arguments) -> None:
+    program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
+    _report_outdated(program)
+    option, others = separate_settings_option(arguments)
+    environ = copy_environment()
+    levels = read_claude_settings(environ, Path.cwd(), option)
+    with open_proxy(load_command_settings()) as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
+        own = effective_environment([level for level in levels if not level.is_of_project], environ)
+        effective = effective_environment(levels, environ)
+        variables = client_variables(proxy, own, others, find_selected_model(levels), effective)
+        for level in levels:
+            _report(level, variables, others, proxy.address)
+        settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
+        settings.write_text(json.dumps(merge_settings(levels, variables), indent=2), encoding="utf-8")
+        status = _run((program, "--settings", str(settings), *others), variables)
+    sys.exit(status)
+
+
+def run(*command: _Arguments) -> None:
+    if not command:
+        raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
+    program = _find_program(command[0], "")
+    with open_proxy(load_command_settings()) as proxy:
+        status = _run((program, *command[1:]), client_variables(proxy, copy_environment()))
+    sys.exit(status)
+
+
+def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """Parameters
+    ----------
+    shell
+        Shell that reads the commands; the default is the shell of the user.
+    as_json
+        Print one JSON object instead.
+    """
+    settings = load_command_settings()
+    running = find_proxy(settings)
+    if running is not None:
+        require_accepted_credential(running)
+    proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
+    variables, output = client_variables(proxy, copy_environment()), Output()
+    if as_json:
+        output.write_json(variables)
+        return
+    for name, value in variables.items():
+        output.write_line(format_set_command(shell or find_shell(copy_environment()), name, value))
+    if running is None:
+        sys.stderr.write(
+            f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
+            "Start it:  anthropic-proxy serve\n"
+        )
+
+
+def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Sequence[str], address: str) -> None:
+    """Write one line to stderr for each setting of Claude Code that this session overrides or that chooses a model.
+
+    Raises `ConfigurationError` for a setting that cannot be overridden.
+    """
+    notices = []
+    for name in find_overrides(level, variables):
+        if level.is_managed:
+            raise ConfigurationError(
+                f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
+                "this command. Remove that line or ask its owner."
+            )
+        notices.append(f"{level.source} sets {name}. This session uses {address} instead.")
+    for name, model in list_model_settings(level, arguments).items():
+        notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
+    output = Output(sys.stderr)
+    for notice in notices:
+        output.write_line(escape_unprintable(notice))
+
+
+def _report_outdated(program: str) -> None:
+    """Write one line if the installed Claude Code is older than `OLDEST_TESTED_VERSION`. `program`: its path."""
+    try:
+        ended = subprocess.run([program, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return  # the start of the program reports it
+    found = _VERSION.match(ended.stdout)
+    if found is not None and tuple(map(int, found.groups())) < OLDEST_TESTED_VERSION:
+        version, oldest = found[0].decode(), ".".join(map(str, OLDEST_TESTED_VERSION))
+        sys.stderr.write(
+            f"Claude Code {version} is older than {oldest}, the oldest release that was tested with this proxy. "
+            "Update it:  claude update\n"
+        )
+
+
+def _find_program(name: str, remedy: str) -> str:
+    environ = copy_environment()
+    program = find_program(name, environ)
+    if program is None:
+        if problem := describe_missing_program(name, environ):
+            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.')
+        raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
+    return program
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run `command` in the foreground, with `variables` in its environment, and return its exit status."""
+    restore_sighup()  # a child process inherits the blocked signal
+    try:
+        return run_in_foreground(command, child_environment(variables, copy_environment()))
+    except OSError as error:
+        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.") from None
 
 
 def client_variables(
@@ -79,7 +196,8 @@ def client_variables(
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
         if any(has_credential_header(place.get(CREDENTIAL_HEADERS, "")) for place in (environ, effective)):
-            variables[CREDENTIAL_HEADERS] = _drop_credential_headers(environ.get(CREDENTIAL_HEADERS, ""))
+            own = environ.get(CREDENTIAL_HEADERS, "").splitlines()
+            variables[CREDENTIAL_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
     optional = _find_limits(proxy, _requested_models(effective, arguments, model))
     optional["CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"] = "1"
     return variables | {name: value for name, value in optional.items() if name not in effective}
@@ -88,34 +206,20 @@ def client_variables(
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
     """Return the names of variables by which a client would use another server or credential than the proxy.
 
-    `variables`, from `client_variables`, make the client use the proxy. Variables with credentials, such as
-    `ANTHROPIC_API_KEY`, are included only if `variables` contain a credential for the proxy. Otherwise the client needs
-    its own credential, which the proxy forwards.
+    Those with credentials are included only if `variables`, from `client_variables`, contain a credential for the
+    proxy. Otherwise the client needs its own credential, which the proxy forwards.
     """
     return (*_SERVER_VARIABLES, *(_CREDENTIAL_VARIABLES if "ANTHROPIC_AUTH_TOKEN" in variables else ()))
 
 
 def child_environment(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the complete environment for a client that a command starts, such as Claude Code.
-
-    Variables of the user that select another server or credential are left out.
-    """
     conflicts = conflicting_variables(variables)
     return {**{name: value for name, value in environ.items() if name not in conflicts}, **variables}
 
 
 def has_credential_header(headers: str) -> bool:
-    """Return True if `headers`, the value of `ANTHROPIC_CUSTOM_HEADERS`, contains a credential."""
+    """`headers`: value of `ANTHROPIC_CUSTOM_HEADERS`."""
     return any(map(_CREDENTIAL_HEADER.match, headers.splitlines()))
-
-
-def has_model_option(arguments: Sequence[str]) -> bool:
-    """Return True if `arguments` of Claude Code contain the option `--model`."""
-    return any(map(_MODEL_OPTION.fullmatch, arguments))
-
-
-def _drop_credential_headers(headers: str) -> str:
-    return "\n".join(line for line in headers.splitlines() if not _CREDENTIAL_HEADER.match(line))
 
 
 def _bypass_http_proxies(host: str, environ: Mapping[str, str], effective: Mapping[str, str]) -> dict[str, str]:
@@ -146,18 +250,14 @@ def _requested_models(environ: Mapping[str, str], arguments: Sequence[str], sett
         if found is not None:
             chosen = found[1] or "".join(arguments[position + 1 : position + 2]) or chosen
     models = (chosen,) if chosen not in ("", "default", "best") else MAIN_MODELS
-    return [_resolve_alias(model.removesuffix(_LONG_CONTEXT), environ) for model in models]
-
-
-def _resolve_alias(model: str, environ: Mapping[str, str]) -> str:
-    """Return the model id that Claude Code requests for `model`, an alias such as `opus` or `sonnet`.
-
-    `environ`: variables of the user, which can replace the model of an alias.
-    """
-    tier = "opus" if model == "opusplan" else model
-    if tier not in _TIERS:
-        return model
-    return environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
+    requested = []
+    for model in models:
+        name = model.removesuffix(_LONG_CONTEXT)
+        tier = "opus" if name == "opusplan" else name
+        if tier in _TIERS:  # an alias, whose model a variable can replace
+            name = environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
+        requested.append(name)
+    return requested
 
 
 def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
@@ -178,108 +278,6 @@ def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
 
 def _smallest(entries: Sequence[Mapping[str, Any]], field: str) -> int | None:
     return min((value for entry in entries if isinstance(value := entry.get(field), int) and value > 0), default=None)
-
-
-OLDEST_TESTED_VERSION = (2, 1, 197)
-"""Oldest version of Claude Code that was tested with the proxy."""
-_VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
-_VERSION_SECONDS = 5.0
-"""Maximum time in seconds for Claude Code to print its version."""
-_Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-
-
-def code(*arguments: _Arguments) -> None:
-    program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
-    _report_outdated(program)
-    option, others = separate_settings_option(arguments)
-    environ = copy_environment()
-    levels = read_claude_settings(environ, Path.cwd(), option)
-    with _open_proxy() as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
-        own = effective_environment([level for level in levels if not level.is_of_project], environ)
-        effective = effective_environment(levels, environ)
-        variables = client_variables(proxy, own, others, find_selected_model(levels), effective)
-        for level in levels:
-            _report(level, variables, others, proxy.address)
-        settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
-        settings.write_text(json.dumps(merge_settings(levels, variables), indent=2), encoding="utf-8")
-        status = _run((program, "--settings", str(settings), *others), variables)
-    sys.exit(status)
-
-
-def run(*command: _Arguments) -> None:
-    if not command:
-        raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
-    program = _find_program(command[0], "")
-    with _open_proxy() as proxy:
-        status = _run((program, *command[1:]), client_variables(proxy, copy_environment()))
-    sys.exit(status)
-
-
-def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Sequence[str], address: str) -> None:
-    """Write one line to stderr for each setting of Claude Code that this session overrides or that chooses a model.
-
-    `level`: settings of one file. `variables`: variables of the proxy. `address`: address of the proxy. Raises
-    `ConfigurationError` for a setting that cannot be overridden.
-    """
-    notices = Output(sys.stderr)
-    for name in find_overrides(level, variables):
-        if level.is_managed:
-            raise ConfigurationError(
-                f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
-                "this command. Remove that line or ask its owner."
-            )
-        notices.write_line(escape_unprintable(f"{level.source} sets {name}. This session uses {address} instead."))
-    for name, model in list_model_settings(level, arguments).items():
-        notices.write_line(escape_unprintable(f"{level.source} sets {name}: this session requests the model {model}."))
-
-
-def _report_outdated(program: str) -> None:
-    """Write one line if the installed Claude Code is older than `OLDEST_TESTED_VERSION`. `program`: its path."""
-    try:
-        ended = subprocess.run([program, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return  # the start of the program reports it
-    found = _VERSION.match(ended.stdout)
-    if found is not None and tuple(map(int, found.groups())) < OLDEST_TESTED_VERSION:
-        version, oldest = found[0].decode(), ".".join(map(str, OLDEST_TESTED_VERSION))
-        sys.stderr.write(
-            f"Claude Code {version} is older than {oldest}, the oldest release that was tested with this proxy. "
-            "Update it:  claude update\n"
-        )
-
-
-def _find_program(name: str, remedy: str) -> str:
-    """Return the path of the program `name` in PATH.
-
-    Raises `ConfigurationError` with the text `remedy` if the program is missing.
-    """
-    environ = copy_environment()
-    program = find_program(name, environ)
-    if program is None:
-        if problem := describe_missing_program(name, environ):
-            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.')
-        raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
-    return program
-
-
-def _open_proxy() -> AbstractContextManager["LocalProxy"]:
-    """Return a context manager that finds or starts the proxy, and yields it.
-
-    The settings are those of the environment and `.env`.
-    """
-    return open_proxy(load_command_settings())
-
-
-def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Run `command`, a client of the proxy, in the foreground and return its exit status.
-
-    `variables`: environment variables for the client, which replace those of the user.
-    """
-    restore_sighup()  # a child process inherits the blocked signal
-    try:
-        return run_in_foreground(command, child_environment(variables, copy_environment()))
-    except OSError as error:
-        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.") from None
 
 
 # Tests with version 2.1.328: `--settings` overrides all files except those managed by the organization.
@@ -306,7 +304,6 @@ class ClaudeSettings(Struct, frozen=True):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables that these settings set for Claude Code: name → value."""
         variables = self.content.get("env")
         return {name: str(value) for name, value in variables.items()} if isinstance(variables, dict) else {}
 
@@ -336,10 +333,7 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
 
 
 def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the value of the option `--settings` in `arguments` of Claude Code, and the other arguments.
-
-    None means that the option is missing.
-    """
+    """Return the value of `--settings` in `arguments` of Claude Code, and the others. None: without the option."""
     value: str | None = None
     others: list[str] = []
     remaining = list(arguments)
@@ -357,10 +351,7 @@ def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list
 
 
 def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables that Claude Code uses: those in `environ`, overridden by its own settings.
-
-    `levels` contains the settings of Claude Code, those with the lowest precedence first.
-    """
+    """Return the environment variables that Claude Code uses. `levels`: the lowest precedence first."""
     merged = dict(environ)
     for level in levels:
         merged |= level.environment
@@ -368,10 +359,7 @@ def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str
 
 
 def find_selected_model(levels: Sequence[ClaudeSettings]) -> str:
-    """Return the model that the settings of Claude Code select. "": they select no model.
-
-    If several of `levels` name a model, the last one is returned, because it has the highest precedence.
-    """
+    """Return the model that the settings of Claude Code select. "": none. `levels`: the lowest precedence first."""
     models = [model for level in levels if isinstance(model := level.content.get("model"), str)]
     return models[-1] if models else ""
 
@@ -398,14 +386,13 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
 
 
 def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
-    """Return the settings in `level`, such as a settings file of Claude Code, that choose a model: name → value.
+    """Return the settings in `level` that choose a model: name → value.
 
-    Settings that the option `--model` in `arguments` overrides are left out. If `level` is the option `--settings`, the
-    result is empty, because the user chose its values for this run.
+    Those that `--model` in `arguments` overrides are left out, and those of `--settings`, which are for this run.
     """
     if level.source == _OPTION:
         return {}
-    ignored = ("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL") if has_model_option(arguments) else ()
+    ignored = ("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL") if any(map(_MODEL_OPTION.fullmatch, arguments)) else ()
     environment = level.environment
     found = {name: environment[name] for name in MODEL_VARIABLES if environment.get(name) and name not in ignored}
     model = level.content.get("model")
@@ -450,42 +437,8 @@ def _read_option(value: str, directory: Path) -> dict[str, Any]:
     return content
 
 
-Shell = Literal["sh", "fish", "powershell", "cmd"]
-"""Family of shells with the same syntax. `sh` includes bash and zsh."""
-_QUOTE = "'"
-
-
-def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """Parameters
-    ----------
-    shell
-        Shell that reads the commands; the default is the shell of the user.
-    as_json
-        Print one JSON object instead.
-    """
-    settings = load_command_settings()
-    running = find_proxy(settings)
-    if running is not None:
-        require_accepted_credential(running)
-    proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
-    variables, output = client_variables(proxy, copy_environment()), Output()
-    if as_json:
-        output.write_json(variables)
-        return
-    for name, value in variables.items():
-        output.write_line(format_set_command(shell or find_shell(copy_environment()), name, value))
-    if running is None:
-        sys.stderr.write(
-            f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
-            "Start it:  anthropic-proxy serve\n"
-        )
-
-
 def find_shell(environ: Mapping[str, str]) -> Shell:
-    """Return the shell of the user, from the variable `SHELL` in `environ`.
-
-    Without the variable: PowerShell on Windows, otherwise `sh`.
-    """
+    """Return the shell of the user. Without the variable SHELL: PowerShell on Windows, otherwise `sh`."""
     name = environ.get("SHELL", "").rpartition("/")[2]
     if not name and sys.platform == "win32":
         return "powershell"
@@ -493,10 +446,7 @@ def find_shell(environ: Mapping[str, str]) -> Shell:
 
 
 def format_set_command(shell: Shell, name: str, value: str) -> str:
-    """Return the command of `shell` that sets the environment variable `name` to `value`.
-
-    Programs that the shell starts afterwards receive the variable.
-    """
+    """Return the command of `shell` that sets a variable for the programs that it starts afterwards."""
     if shell == "powershell":
         return f"$env:{name} = '{value.replace(_QUOTE, _QUOTE * 2)}'"
     if shell == "cmd":

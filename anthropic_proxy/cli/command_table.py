@@ -19,7 +19,6 @@ class Command(NamedTuple):
     is_group: bool = False
 
     def show_examples(self) -> str:
-        """Return the end of the help."""
         return "Examples:\n\n" + "\n".join(f"- anthropic-proxy {line}" for line in self.examples)
 
 

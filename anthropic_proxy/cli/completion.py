@@ -1,7 +1,4 @@
-"""Command `completion`: prints the script by which a shell completes commands and options.
-
-`complete_providers` returns the model prefixes of providers, which are completed too.
-"""
+"""Command `completion`: prints the script by which a shell completes commands, options and names of providers."""
 
 import sys
 from collections.abc import Sequence

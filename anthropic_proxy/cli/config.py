@@ -1,7 +1,4 @@
-"""Commands `config show` and `config check`: the settings with their sources, and problems among them.
-
-`show` and `check` are the functions of the commands, and `config` is their group.
-"""
+"""Commands `config show` and `config check`: the settings with their sources, and problems among them."""
 
 import asyncio
 import sys
@@ -79,7 +76,7 @@ def check(
     output = Output()
     try:
         settings = load_command_settings(resolves_keys=reads_keys)
-        problems, warnings = asyncio.run(_find(settings))
+        problems, warnings = asyncio.run(_find_problems(settings))
     except ConfigurationError as error:
         if not as_json:
             raise
@@ -100,7 +97,7 @@ def check(
     sys.exit(1 if problems or warnings else 0)
 
 
-async def _find(settings: "Settings") -> tuple[list[str], list[str]]:
+async def _find_problems(settings: "Settings") -> tuple[list[str], list[str]]:
     """Return two lists of sentences: problems of the settings, which prevent requests, and warnings.
 
     The only network request is to the Ollama server, if Ollama is the preferred provider.

@@ -1,7 +1,4 @@
-"""Commands `db upgrade`, `db check` and `db export` for the ledger, the database of client requests with their costs.
-
-`upgrade`, `check` and `export` are the functions of the commands.
-"""
+"""Commands `db upgrade`, `db check` and `db export` for the ledger, the database of client requests."""
 
 import sys
 from typing import Annotated, Literal

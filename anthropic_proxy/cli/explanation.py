@@ -1,7 +1,7 @@
 """Output of the command `explain` for a client request that was processed up to the call to the provider (dry run).
 
-An `Explanation` writes a summary of the route and the changed fields, or the same facts as one JSON object. It can also
-write the complete request that the provider would receive. `mask_credential` hides the key in this request.
+The changed fields come from two sources: the fidelity notes of the translation, and a comparison of the client request
+with the upstream request. The comparison finds what the translation does not note.
 """
 
 import json
@@ -46,10 +46,7 @@ provider."""
 
 
 class Change(Struct, frozen=True):
-    """Change of one field of the client request, or a note about a field that is kept.
-
-    A changed field is sent with another value, not sent, or emulated by the proxy.
-    """
+    """Change of one field of the client request, or a note about a field that is kept."""
 
     field: str
     """Path of the field: `max_tokens`, `tools.NAME`. In messages the block type replaces the index."""
@@ -57,11 +54,10 @@ class Change(Struct, frozen=True):
     """Handling of the field: kept, approximated, emulated or dropped, as in `FidelityNote`. `dropped`: the field is not
     sent."""
     before: str
-    """Value in the client request as text. "": too long to be shown."""
+    """Value in the client request. "": too long to be shown."""
     after: str
-    """Value sent to the provider as text. "": the value is too long to be shown, or the field is not sent."""
+    """Value sent to the provider. "": the value is too long to be shown, or the field is not sent."""
     reason: str
-    """Reason for the change, as a text for the user."""
 
     @property
     def effect(self) -> str:
@@ -80,12 +76,13 @@ def list_changes(
     renamed_tools: Mapping[str, str],
     unnoted: Sequence[FidelityNote] = (),
 ) -> list[Change]:
-    """Return the changes that the proxy makes to the client request `body`, with their reasons.
+    """Return the changes that the proxy makes to the client request `body`.
 
-    `notes` are the changes that the translation has recorded. `unnoted` are further changes, found by a comparison with
-    the upstream request. `renamed_tools` maps the name of a tool to its name in the upstream request.
+    `unnoted`: changes found by the comparison; those of a field with a note are left out. `renamed_tools`: name of a
+    tool → its name in the upstream request.
     """
-    changes = [_describe_note(note, body) for note in [*notes, *_without_noted(unnoted, notes)]]
+    others = [row for row in unnoted if not any(f"{row.field}.".startswith(f"{note.field}.") for note in notes)]
+    changes = [_describe_note(note, body) for note in [*notes, *others]]
     for name, alias in renamed_tools.items():
         effect = (name, alias) if len(name) == len(alias) else (f"{len(name)}", f"{len(alias)} characters")
         changes.append(Change(f"tools.{name}.name", "approximated", *effect, "the original name is in the reply"))
@@ -98,24 +95,13 @@ def list_unchanged_fields(body: Mapping[str, Any], changes: Sequence[Change]) ->
     `changes` is the result of `list_changes`. The field `model` is left out.
     """
     fields = list(list_fields(body))
-    changed = {field for change in changes if change.handling != "kept" for field in _affected(change.field, fields)}
+    changed: set[str] = set()
+    for path in (change.field for change in changes if change.handling != "kept"):
+        found = [field for field in fields if f"{path}.".startswith(f"{field}.") or f"{field}.".startswith(f"{path}.")]
+        if not found and path.startswith("tools."):  # a property of all tools
+            found = [field for field in fields if field.startswith("tools.")]
+        changed.update(found)
     return [field for field in fields if field not in changed]
-
-
-def _affected(path: str, fields: Sequence[str]) -> Sequence[str]:
-    """Return those of `fields` that are the field `path`, contain it, or are a part of it.
-
-    If the path is a property of all tools, all tools are returned.
-    """
-    found = [field for field in fields if f"{path}.".startswith(f"{field}.") or f"{field}.".startswith(f"{path}.")]
-    if not found and path.startswith("tools."):
-        return [field for field in fields if field.startswith("tools.")]
-    return found
-
-
-def _without_noted(found: Sequence[FidelityNote], notes: Sequence[FidelityNote]) -> list[FidelityNote]:
-    """Return the changes of `found` for fields without a note. A note on a field covers its parts."""
-    return [row for row in found if not any(f"{row.field}.".startswith(f"{note.field}.") for note in notes)]
 
 
 def _describe_note(note: FidelityNote, body: Mapping[str, Any]) -> Change:
@@ -142,9 +128,9 @@ def _find_value(path: str, body: Mapping[str, Any]) -> str:
 
 MAX_SHOWN_CHECKS = 5
 """Maximum number of non-matching routes in the summary. The command `routes explain` shows all of them."""
-_LABEL_COLUMNS = 15
+LABEL_COLUMNS = 11
 _MAX_FIELD_COLUMNS, _MAX_FIELD_END = 32, 12
-_SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~", "warn"), "dropped": ("✕", "error")}
+SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~", "warn"), "dropped": ("✕", "error")}
 """Handling of a request field (kept, approximated, …) → sign before the row, and its color role."""
 _TRANSPORTS = {"demo": "the built-in demo, in this process", "litellm": "the Python library LiteLLM, in this process"}
 _SECRET_HEADERS = ("authorization", "proxy-authorization")
@@ -172,10 +158,22 @@ class Explanation:
         self._settings = settings
         self._body = body
         self._result = result
-        self._masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
-        self._headers = self._read_headers(head)
-        self._changes = list_changes(body, result.receipt.notes, result.renamed_tools, self._compare())
         self._output = Output()
+        masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
+        sent, used = result.recorded, self._used_target()
+        self._headers: list[tuple[str, str]] = []
+        if head:
+            pairs = [line.partition(": ") for line in head.decode("utf-8", "replace").split("\r\n")[1:] if line]
+            shown = masked.value if masked is not None else None
+            for name, _, value in pairs:
+                is_secret = name in _SECRET_HEADERS and value != shown
+                self._headers.append((name, f"{value.partition(' ')[0]} …" if is_secret else value))
+        elif sent is not None:
+            self._headers = list(sent.request.headers.items())
+        found: Sequence[FidelityNote] = ()
+        if used is not None and sent is not None:
+            found = find_body_changes(body, sent.request.body, result.renamed_tools, is_relayed=used.is_relayed)
+        self._changes = list_changes(body, result.receipt.notes, result.renamed_tools, found)
 
     @property
     def error(self) -> ProxyError | None:
@@ -188,11 +186,7 @@ class Explanation:
         return self._result.recorded is not None
 
     def write_summary(self, upstream_request_command: str) -> None:
-        """Write the route, the model with its provider, and the changed fields to stdout.
-
-        If there is an upstream request, the last line shows `upstream_request_command`, the command that prints this
-        request.
-        """
+        """`upstream_request_command`: command that prints the upstream request, if there is one."""
         self._write_route()
         result, output = self._result, self._output
         if result.error is not None:
@@ -210,7 +204,7 @@ class Explanation:
             output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
 
     def write_upstream_request(self) -> None:
-        """Write the request to the provider to stdout: method and URL, headers, and the exact bytes of the body."""
+        """Write method and URL, headers, and the exact bytes of the body."""
         sent = self._result.recorded
         assert sent is not None
         lines = [self._request_line(), *(f"{name}: {value}" for name, value in self._headers), "", ""]
@@ -220,7 +214,6 @@ class Explanation:
         sys.stdout.buffer.flush()
 
     def write_json(self) -> None:
-        """Write one JSON object with the complete explanation to stdout."""
         result, receipt, sent, error = self._result, self._result.receipt, self._result.recorded, self._result.error
         targets = result.route.targets if result.route is not None else ()
         self._output.write_json(
@@ -253,17 +246,6 @@ class Explanation:
             }
         )
 
-    def _compare(self) -> list[FidelityNote]:
-        """Return changes that are found by a comparison of the client request with the upstream request.
-
-        Empty: there is no upstream request.
-        """
-        result = self._result
-        used, sent = self._used_target(), result.recorded
-        if used is None or sent is None:
-            return []
-        return find_body_changes(self._body, sent.request.body, result.renamed_tools, is_relayed=used.is_relayed)
-
     def _used_target(self) -> Target | None:
         """Return the target (model at a provider) of the request, else the first target of its route.
 
@@ -291,39 +273,22 @@ class Explanation:
             if route.reason not in note:
                 self._write_labeled("notice", note)
         if result.recorded is not None:
-            self._write_attempts(targets, used)
+            for number, row in enumerate(targets, start=1 - targets.index(used)):
+                name = f"{row.provider.prefix}/{row.model}"
+                if number < 1:
+                    self._write_labeled("skipped", f"{name} cannot serve this request")
+                elif number == 1:
+                    self._write_labeled("attempt 1", self._request_line())
+                else:
+                    setting = f" ({row.model_setting})" if row.model_setting else ""
+                    self._write_labeled(f"attempt {number}", f"{name}, if attempt {number - 1} fails{setting}")
         if result.receipt.path == COUNT_TOKENS_PATH:
             self._write_labeled("request", f"{COUNT_TOKENS_PATH}, because max_tokens and stream are missing")
         elif result.recorded is None and result.error is None:
             self._write_labeled("reply", "the proxy replies by itself; nothing is sent")
 
-    def _write_attempts(self, targets: Sequence[Target], used: Target) -> None:
-        """Write the targets (models at providers) as attempts; `used`, the target of the request, is attempt 1.
-
-        Targets before it are written as skipped, targets after it as further attempts.
-        """
-        first = targets.index(used)
-        for number, target in enumerate(targets, start=1 - first):
-            name = f"{target.provider.prefix}/{target.model}"
-            if number < 1:
-                self._write_labeled("skipped", f"{name} cannot serve this request")
-            elif number == 1:
-                self._write_labeled("attempt 1", self._request_line())
-            else:
-                setting = f" ({target.model_setting})" if target.model_setting else ""
-                self._write_labeled(f"attempt {number}", f"{name}, if attempt {number - 1} fails{setting}")
-
     def _write_labeled(self, label: str, text: str) -> None:
-        """Write `label` and `text` as one indented line, wrapped on a terminal."""
-        text, width = escape_unprintable(text), self._output.width
-        lines = (
-            [text]
-            if width is None
-            else textwrap.wrap(text, max(width - _LABEL_COLUMNS, 30), break_long_words=False, break_on_hyphens=False)
-        )
-        for number, line in enumerate(lines):
-            name = "" if number else label
-            self._output.write_line(f"    {self._output.paint(f'{name:<{_LABEL_COLUMNS - 4}}', 'quiet')}{line}")
+        self._output.write_labeled(label, text, LABEL_COLUMNS)
 
     def _write_changes(self) -> None:
         """Write one row per changed field: sign, field, effect, reason.
@@ -334,7 +299,7 @@ class Explanation:
         fields = max((len(change.field) for change in rows), default=0)
         effects = max((len(change.effect) for change in rows), default=0)
         for change in rows:
-            sign, role = _SIGNS[change.handling]
+            sign, role = SIGNS[change.handling]
             line = f"  {self._output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
             used = 6 + fields + effects
             if self._output.width is None or used + 2 + len(change.reason) <= self._output.width:
@@ -362,7 +327,7 @@ class Explanation:
         return _TRANSPORTS.get(sent.transport) or f"{sent.request.method} {self._url()}"
 
     def _url(self) -> str:
-        """Return the URL of the upstream request without user name and password."""
+        """Without user name and password."""
         sent = self._result.recorded
         assert sent is not None
 
@@ -370,18 +335,6 @@ class Explanation:
         host, slash, path = remainder.partition("/")
         url = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
         return redact_secrets(url, self._settings.reveal_all_secrets())
-
-    def _read_headers(self, head: bytes) -> list[tuple[str, str]]:
-        sent = self._result.recorded
-        if sent is not None and not head:
-            return list(sent.request.headers.items())
-        pairs = [line.partition(": ") for line in head.decode("utf-8", "replace").split("\r\n")[1:] if line]
-        return [(name, self._mask(name, value)) for name, _, value in pairs]
-
-    def _mask(self, name: str, value: str) -> str:
-        if name not in _SECRET_HEADERS or (self._masked is not None and value == self._masked.value):
-            return value
-        return f"{value.partition(' ')[0]} …"
 
 
 _NESTED_FIELDS = {
@@ -431,16 +384,28 @@ def _compare_formats(
     body: Mapping[str, Any], sent: Mapping[str, Any], renamed_tools: Mapping[str, str]
 ) -> Iterator[FidelityNote]:
     settings = {name: value for name, value in sent.items() if name not in _CONTENT}
+    leaves = (leaf for _, leaf in _leaves(settings))
+    numbers = [leaf for leaf in leaves if isinstance(leaf, int | float) and not isinstance(leaf, bool)]
     for name, value in body.items():
         if name == "metadata" and isinstance(value, dict):
-            yield from _compare_metadata(value, sent)
+            user_field = next((field for field in _USER_FIELDS if field in sent), "")
+            for key in value:
+                if key == "user_id" and user_field:
+                    yield FidelityNote("approximated", "metadata.user_id", f"a hash of it is sent as {user_field}")
+                else:
+                    yield _untranslated(f"metadata.{key}")
         elif name == "service_tier":
-            yield from _compare_service_tier(str(value), sent)
+            found = sent.get("service_tier")
+            if found is None:
+                yield FidelityNote("dropped", "service_tier", "without it the backend's default tier answers")
+            elif found != str(value):
+                yield FidelityNote("approximated", "service_tier", f"{value} → {found}")
         elif name == "stream":
             if sent.get("stream", value) != value:
-                yield FidelityNote("approximated", "stream", f"{_show(value)} → {_show(sent['stream'])}")
+                change = f"{json.dumps(value)} → {json.dumps(sent['stream'])}"
+                yield FidelityNote("approximated", "stream", change)
         elif name in _NUMBERS:
-            if value not in _numbers(settings):
+            if value not in numbers:
                 yield FidelityNote("dropped", name, "the upstream request does not contain the value")
         elif name in _NESTED_FIELDS and isinstance(value, dict):
             for key in value.keys() - _NESTED_FIELDS[name]:
@@ -456,23 +421,6 @@ def _compare_formats(
 
 def _untranslated(field: str) -> FidelityNote:
     return FidelityNote("dropped", field, "the proxy has no translation of it for this provider")
-
-
-def _compare_metadata(metadata: Mapping[str, Any], sent: Mapping[str, Any]) -> Iterator[FidelityNote]:
-    for key in metadata:
-        name = next((name for name in _USER_FIELDS if name in sent), "")
-        if key == "user_id" and name:
-            yield FidelityNote("approximated", "metadata.user_id", f"a hash of it is sent as {name}")
-        else:
-            yield _untranslated(f"metadata.{key}")
-
-
-def _compare_service_tier(tier: str, sent: Mapping[str, Any]) -> Iterator[FidelityNote]:
-    found = sent.get("service_tier")
-    if found is None:
-        yield FidelityNote("dropped", "service_tier", "without it the backend's default tier answers")
-    elif found != tier:
-        yield FidelityNote("approximated", "service_tier", f"{tier} → {found}")
 
 
 def _compare_tools(
@@ -527,20 +475,13 @@ def _compare_cache_marks(body: Mapping[str, Any], sent: Mapping[str, Any]) -> It
 
 
 def _compare_texts(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Iterator[FidelityNote]:
-    arrived = "\0".join(_strings(sent))
+    arrived = "\0".join(leaf for _, leaf in _leaves(sent) if isinstance(leaf, str))
     fields = list_fields(body)
     for field in ("system", "messages.text"):
-        texts = (block.get("text") if isinstance(block, dict) else block for block in _flatten(fields.get(field, ())))
+        blocks = [each for value in fields.get(field, ()) for each in (value if isinstance(value, list) else [value])]
+        texts = (block.get("text") if isinstance(block, dict) else block for block in blocks)
         if any(isinstance(text, str) and text.strip() not in arrived for text in texts):
             yield FidelityNote("approximated", field, "the upstream request contains a changed text")
-
-
-def _flatten(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list):
-            yield from value
-        else:
-            yield value
 
 
 def _meaning(schema: Any) -> Any:
@@ -549,10 +490,6 @@ def _meaning(schema: Any) -> Any:
         return schema
     ignored: dict[str, Any] = {"properties": {}, "required": []}
     return {key: value for key, value in schema.items() if key != "$schema" and ignored.get(key) != value}
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value)
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -583,14 +520,6 @@ def _keys(value: Any) -> Iterator[str]:
     return (key for key, _ in _leaves(value) if key)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    return (leaf for _, leaf in _leaves(value) if isinstance(leaf, str))
-
-
-def _numbers(value: Any) -> list[Any]:
-    return [leaf for _, leaf in _leaves(value) if isinstance(leaf, int | float) and not isinstance(leaf, bool)]
-
-
 _EXPANDED_LISTS = {"tools": "name", "mcp_servers": "name"}
 """List field → key that names its elements."""
 
@@ -610,7 +539,12 @@ def _list_values(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in body.items():
         if name == "messages" and isinstance(value, list):
             for message in value:
-                yield from _list_blocks(message)
+                content = message.get("content") if isinstance(message, dict) else None
+                if isinstance(content, str):
+                    yield "messages.text", {"type": "text", "text": content}
+                for block in content if isinstance(content, list) else ():
+                    if isinstance(block, dict):
+                        yield f"messages.{block.get('type', '')}", block
         elif name in _EXPANDED_LISTS and isinstance(value, list):
             key = _EXPANDED_LISTS[name]
             yield from ((f"{name}.{row.get(key, row.get('type', ''))}", row) for row in value if isinstance(row, dict))
@@ -618,15 +552,6 @@ def _list_values(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{key}", member) for key, member in value.items())
         elif name != "model":
             yield name, value
-
-
-def _list_blocks(message: Any) -> Iterator[tuple[str, Any]]:
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, str):
-        yield "messages.text", {"type": "text", "text": content}
-    for block in content if isinstance(content, list) else ():
-        if isinstance(block, dict):
-            yield f"messages.{block.get('type', '')}", block
 
 
 def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """Command `init`: asks for a provider, tests its key, and writes the settings into `.env`.
 
-`setup_plan` lists the offered providers and the lines for `.env`. `own_server` asks for the address, key and model of a
-server that the proxy does not know. The settings of such a server are also written into `anthropic-proxy.toml`.
+The user may also choose a server that the proxy does not know. It gets a table in `anthropic-proxy.toml` too.
 """
 
 import asyncio
@@ -40,9 +39,265 @@ from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url
 from anthropic_proxy.secrets import Secret
 
+OTHER_SERVER = "other"
+"""Choice "another server" in the list of providers."""
+OTHER_SERVER_TITLE = "another server with the API of OpenAI, such as vLLM, LM Studio or OpenRouter"
+_MAX_ATTEMPTS = 3
+"""Number of keys or servers that the user may enter before the command ends."""
+_REJECTED_STATUSES = (401, 403)
+"""HTTP statuses with which a provider rejects a key. After other failures the key may still be valid."""
+_EXIT_FAILED = 1
+"""Exit status 1: the key was rejected, or the user did not confirm the lines."""
+
+
+def init(
+    *,
+    provider: Annotated[str | None, Parameter(completer=complete_providers)] = None,
+    key_from_env: str | None = None,
+    skip_test: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Parameters
+    ----------
+    provider
+        Provider to use, such as openai; by default the command asks.
+    key_from_env
+        Environment variable with the key. By default the command finds the key, or asks for it.
+    skip_test
+        Do not send the key to the provider.
+    yes
+        Write the lines without confirmation.
+    """
+    if provider is not None:
+        _find_choice([ProviderChoice(row) for row in find_registry(Settings()) if row.offered_to_users], provider)
+    is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if not is_interactive and not (provider and yes):
+        raise ConfigurationError(
+            "There is no terminal for questions. Use options:  "
+            "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes"
+        )
+    output = Output()
+    try:
+        sys.exit(_Setup(output, is_interactive, skip_test, yes).run(provider, key_from_env))
+    except (EOFError, KeyboardInterrupt):
+        output.write_line()
+        output.write_notice("Cancelled. Nothing was written.")
+        sys.exit(130)
+
+
+class _Setup:
+    """One run of the command.
+
+    `is_interactive`: the user can be asked. `skip_test`: the key is not sent to the provider. `is_confirmed`: the
+    lines are written without a question.
+    """
+
+    def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
+        self._output, self._is_interactive = output, is_interactive
+        self._skip_test, self._is_confirmed = skip_test, is_confirmed
+        self._environ: Mapping[str, str] = copy_environment()
+        self._file = require_settings_folder(self._environ) / ENV_FILE
+        self._settings: Settings = load_command_settings(of_running_proxy=False)
+        self._in_file: Settings = load_settings({}, PROVIDERS, env_file=self._settings.env_file)
+
+    def run(self, name: str | None, key_variable: str | None) -> int:
+        """Ask for missing values, test them and write the lines. Return the exit status."""
+        choices = list_provider_choices(self._settings)
+        choice = self._ask_provider(choices) if name is None else _find_choice(choices, name)
+        if choice is None:
+            return self._add_server()
+        values = self._find_values(choice, key_variable)
+        return _EXIT_FAILED if values is None else self._write(choice.provider, list_env_lines(choice.provider, values))
+
+    def _add_server(self) -> int:
+        """Ask for a server that is no built-in provider, and add its lines to both files. Return the exit status."""
+        found = ask_server(self._output, self._settings)
+        if found is None:
+            return _EXIT_FAILED
+        provider, files = found
+        show_files(self._output, provider, files)
+        if not self._is_written_now():
+            return _EXIT_FAILED
+        files.write()
+        names = " and ".join(str(addition.path) for addition in files.additions if addition.added)
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added the lines to {names}.")
+        self._write_next_step()
+        return 0
+
+    def _is_written_now(self) -> bool:
+        if self._is_confirmed or input("  Write them? [Y/n] ").strip().lower() in ("", "y", "yes"):
+            return True
+        self._output.write_notice("Nothing was written.")
+        return False
+
+    def _ask_provider(self, choices: "Sequence[ProviderChoice]") -> "ProviderChoice | None":
+        """Ask the user for a provider among `choices`. None: the user chooses another server."""
+        self._output.write_line("  Which provider has the model?")
+        width = max(len(choice.provider.prefix) for choice in choices)
+        for number, choice in enumerate(choices, 1):
+            found = f"  {self._output.paint('found:', 'ok')} {choice.found}" if choice.found else ""
+            self._output.write_line(f"  {number:>3}  {choice.provider.prefix:<{width}}{found}".rstrip())
+        self._output.write_line(f"  {len(choices) + 1:>3}  {OTHER_SERVER:<{width}}  {OTHER_SERVER_TITLE}")
+        while True:
+            answer = input("  Number or name [1]: ").strip() or "1"
+            if answer.isdecimal() and 1 <= int(answer) <= len(choices):
+                return choices[int(answer) - 1]
+            if answer.lower() in (OTHER_SERVER, str(len(choices) + 1)):
+                return None
+            try:
+                return _find_choice(choices, answer, "")
+            except ConfigurationError as error:
+                self._output.write_notice(error.message, "✕", "error")
+
+    def _find_values(self, choice: "ProviderChoice", key_variable: str | None) -> dict[str, str] | None:
+        """Return variable → value for the key or project of the chosen provider, from the user or the environment.
+
+        `key_variable`: environment variable with the key; None: ask. None is returned if no value can be used.
+        """
+        provider = choice.provider
+        if provider.key_source == "google":
+            if choice.found:
+                return {}
+            if not self._is_interactive:
+                raise ConfigurationError("Vertex AI has no project: set VERTEX_PROJECT in the environment.")
+            project = ""
+            while not project:
+                project = input("  VERTEX_PROJECT, the id of the Google Cloud project: ").strip()
+            return {"VERTEX_PROJECT": project}
+        if key_variable is not None:
+            key = self._environ.get(key_variable, "").strip()
+            if not key:
+                raise ConfigurationError(f"--key-from-env is {key_variable}, but this variable is not set.")
+            is_own = key_variable == provider.key_variable
+            return self._accept(provider, key, {} if is_own else {str(provider.key_variable): key})
+        if provider.uses_installed_models and not choice.found and self._is_interactive:
+            return self._ask_address(provider)
+        if choice.found or provider.uses_installed_models:
+            return self._accept(provider, "", {})
+        if not self._is_interactive:
+            raise ConfigurationError(
+                f"{provider.prefix} has no key: {provider.key_variable} is not set. Set it in the environment, or name "
+                "its variable with --key-from-env."
+            )
+        return self._ask_key(provider)
+
+    def _ask_key(self, provider: "Provider") -> dict[str, str] | None:
+        """Return variable → key. None: the provider accepts none of the entered keys."""
+        variable = str(provider.key_variable)
+        for _ in range(_MAX_ATTEMPTS):
+            key = getpass(f"  {variable} (not shown): ").strip()
+            if not key or not _is_valid_key(self._output, variable, key):
+                continue
+            values = self._accept(provider, key, {variable: key})
+            if values is not None:
+                return values
+        return None
+
+    def _ask_address(self, provider: "Provider") -> dict[str, str] | None:
+        """Return variable → address. None: no server answers at the entered addresses."""
+        variable = str(provider.base_url_variable)
+        start = f"To start {provider.title} there:  {provider.prefix} serve"
+        self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
+        for _ in range(_MAX_ATTEMPTS):
+            address = input(f"  {variable}, its address: ").strip()
+            try:
+                address = decode_url(FoundSetting(variable, address, "environment", (address,)))
+            except ConfigurationError:
+                self._output.write_notice("An address begins with http:// or https://.", "✕", "error")
+                continue
+            values = self._accept(provider, "", {variable: address}, address)
+            if values is not None:
+                return values
+        return None
+
+    def _accept(
+        self, provider: "Provider", key: str, values: dict[str, str], address: str = ""
+    ) -> dict[str, str] | None:
+        """Test a key or address of `provider` by a request, and print the result. Return `values` on success.
+
+        None: the key was rejected, or no server answers. `key`, `address`: "": the key or address of the settings is
+        tested.
+        """
+        if self._skip_test:
+            return values
+        try:
+            accepted = check_key(self._settings, provider, key, address)
+        except UpstreamError as error:
+            message = error.message.rstrip(".")
+            prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
+            self._output.write_notice(f"{prefixed}.", "✕", "error")
+            if error.status in _REJECTED_STATUSES:
+                known = self._settings.keys.get(provider.name, ())
+                if not key and known:
+                    self._output.write_notice(f"The key is {known[0]}, {known[0].origin}. Replace it there.")
+                return None
+            if not self._is_interactive:
+                text = "The settings were not tested. To write them without a test, add --skip-test."
+                self._output.write_notice(text)
+                return None
+            answer = input("  The settings were not tested. Keep them? [y/N] ").strip().lower()
+            return values if answer in ("y", "yes") else None
+        check = self._output.paint("✓", "ok")
+        self._output.write_line(f"  {check} accepted, {len(accepted.models)} models, {accepted.seconds:.1f} s")
+        return values
+
+    def _write(self, provider: "Provider", lines: Mapping[str, str]) -> int:
+        """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
+        added, differences = separate_existing_lines(lines, self._in_file, self._settings)
+        for difference in differences:
+            self._output.write_notice(
+                f"{difference.place} sets {difference.name}={difference.current}, which stays. "
+                f"For {provider.prefix}, change it to  {difference.name}={difference.wanted}",
+                "!",
+                "warn",
+            )
+        reported = {difference.name for difference in differences}
+        for text in describe_tier_overrides(self._settings, provider):
+            if not any(f" sets {name}=" in text for name in reported):
+                self._output.write_notice(text, "!", "warn")
+        if not added:
+            self._output.write_line(f"  {self._file} needs no new line.")
+            return 0
+        self._output.write_line(f"  New lines of {self._file}:")
+        for name, value in added.items():
+            shown = mask_setting(name, value)
+            line = format_env_line(name, value) if shown == value else f"{name}={shown}"
+            self._output.write_line(f"    {self._output.paint(line, 'type')}")
+        if not self._is_written_now():
+            return _EXIT_FAILED
+        if append_variables(self._file, added):
+            text = f"Other users could read {self._file}. Now only its owner can, because it contains a key."
+            self._output.write_notice(text, "!", "warn")
+        count = f"{len(added)} line{'' if len(added) == 1 else 's'}"
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added {count} to {self._file}.")
+        self._write_next_step()
+        return 0
+
+    def _write_next_step(self) -> None:
+        """Print the next command for the user. A running proxy has to read the new settings first."""
+        running = find_proxy(self._settings)
+        if running is not None:
+            self._output.write_notice(f"A proxy runs at {running.address}. Restart it to use the new settings.")
+        self._output.write_line(f"  Next:  {self._output.paint('anthropic-proxy code', 'type')}")
+
+
+def _find_choice(choices: "Sequence[ProviderChoice]", name: str, option: str = "--provider ") -> "ProviderChoice":
+    """Return the one of `choices` with the provider name or prefix `name`.
+
+    Raises `ConfigurationError` with the nearest name. `option`: text before this name.
+    """
+    word = name.lower()
+    for choice in choices:
+        if word in (choice.provider.name, choice.provider.prefix):
+            return choice
+    known = [choice.provider.prefix for choice in choices]
+    nearest = find_similar_choice(word, known)
+    meant = f" Did you mean:  {option}{nearest}" if nearest else ""
+    raise ConfigurationError(f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}')
+
+
 TEST_TIMEOUT_SECONDS = 10.0
 """Maximum time in seconds for the test of a key, which queries the provider for its models."""
-PREFERRED_PROVIDER_VARIABLE = "PREFERRED_PROVIDER"
 
 
 class ProviderChoice(Struct, frozen=True):
@@ -55,21 +310,16 @@ class ProviderChoice(Struct, frozen=True):
 
 
 class KeyTestResult(Struct, frozen=True):
-    """Result of a successful test of a key: the models that the provider lists, and the duration."""
-
     models: tuple[str, ...]
     seconds: float
 
 
 class SettingDifference(Struct, frozen=True):
-    """Setting in `.env` or in the environment with another value than the one that `init` would write.
-
-    The present value is not changed.
-    """
+    """Setting with another value than the one that `init` would write. The present value is not changed."""
 
     name: str
     place: str
-    """Source of the value that the proxy uses: `.env line 4`, `environment`."""
+    """`.env line 4`, `environment`."""
     current: str
     wanted: str
 
@@ -79,10 +329,20 @@ def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
 
     The local Ollama server is detected by a query for its installed models.
     """
-    installed = asyncio.run(_query_ollama(settings))
+    registry = find_registry(settings)
+
+    async def query_ollama() -> Sequence[str] | None:
+        services = await open_services(settings)
+        try:
+            await services.catalog.refresh_listing(registry.local.name)
+            return services.catalog.cached_model_ids(registry.local.name)
+        finally:
+            await services.close()
+
+    installed = asyncio.run(query_ollama())
     choices = [
         ProviderChoice(provider, _describe_found(provider, settings, installed))
-        for provider in find_registry(settings)
+        for provider in registry
         if provider.offered_to_users and not provider.is_configured
     ]
     return sorted(choices, key=lambda choice: not choice.found)
@@ -94,7 +354,7 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
     `values` contains the variables for the key or project that the user has entered. If a default model of the provider
     is retired at the date `today`, its successor is set too.
     """
-    lines = {PREFERRED_PROVIDER_VARIABLE: provider.name, **values}
+    lines = {"PREFERRED_PROVIDER": provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
     for variable, model in defaults.items():
         retired = provider.retired_models.get(model or "")
@@ -152,7 +412,7 @@ def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]
 
 
 def check_key(settings: Settings, provider: Provider, key: str, address: str = "") -> KeyTestResult:
-    """Test an API key by a query for models, and return these models and the duration.
+    """Test an API key by a query for models.
 
     `address` replaces the address of the provider in `settings`. Raises `UpstreamError` if the key is rejected or no
     server answers.
@@ -162,28 +422,18 @@ def check_key(settings: Settings, provider: Provider, key: str, address: str = "
     if key:
         keys = {**settings.keys, provider.name: (Secret(key, f"{provider.key_variable}, as entered"),)}
         settings = structs.replace(settings, keys=keys)
-    return asyncio.run(_check_key(settings, provider))
 
+    async def check() -> KeyTestResult:
+        services = await open_services(settings)
+        try:
+            credential = Credentials(settings).next_credential(provider)
+            send, started = services.transports[provider.transport], time.monotonic()
+            models = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
+            return KeyTestResult(tuple(model.id for model in models), time.monotonic() - started)
+        finally:
+            await services.close()
 
-async def _check_key(settings: Settings, provider: Provider) -> KeyTestResult:
-    services = await open_services(settings)
-    try:
-        credential = Credentials(settings).next_credential(provider)
-        send, started = services.transports[provider.transport], time.monotonic()
-        models = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
-        return KeyTestResult(tuple(model.id for model in models), time.monotonic() - started)
-    finally:
-        await services.close()
-
-
-async def _query_ollama(settings: Settings) -> Sequence[str] | None:
-    services = await open_services(settings)
-    try:
-        local = find_registry(settings).local
-        await services.catalog.refresh_listing(local.name)
-        return services.catalog.cached_model_ids(local.name)
-    finally:
-        await services.close()
+    return asyncio.run(check())
 
 
 def _describe_found(provider: Provider, settings: Settings, installed: Sequence[str] | None) -> str:
@@ -202,12 +452,7 @@ def _describe_found(provider: Provider, settings: Settings, installed: Sequence[
     return "" if not origin else f"{variable} in {'the environment' if origin == 'environment' else origin}"
 
 
-OTHER_SERVER = "other"
-"""Name of the choice "another server" in the list of providers of `init`."""
-OTHER_SERVER_TITLE = "another server with the API of OpenAI, such as vLLM, LM Studio or OpenRouter"
-"""Text of the choice "another server" in the list of providers."""
 _NAME_OF_LOCAL_SERVER = "own"
-_OWN_SERVER_MAX_ATTEMPTS = 3
 _MAX_LISTED_MODELS = 8
 
 
@@ -217,7 +462,7 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
     Return the server as a provider, with the lines to add to `.env` and `anthropic-proxy.toml`. None: the test failed
     for each server that the user entered.
     """
-    for _ in range(_OWN_SERVER_MAX_ATTEMPTS):
+    for _ in range(_MAX_ATTEMPTS):
         address = _ask_address(output)
         key = _ask_key(output)
         try:
@@ -239,11 +484,7 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
 
 
 def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
-    """Print the lines that will be added to each file, with masked keys.
-
-    Notices name the settings for which a file already has another value, because this value is not changed. Further
-    notices describe settings that send requests to another provider.
-    """
+    """Print the lines that will be added to each file, and notices about settings that stay."""
     for addition in files.additions:
         if addition.added:
             output.write_line(f"  New lines of {addition.path}:")
@@ -267,13 +508,17 @@ def _ask_address(output: "Output") -> str:
 def _ask_key(output: "Output") -> str:
     while True:
         key = getpass("  Its key (not shown; empty: none): ").strip()
-        try:
-            if key:
-                decode_keys(FoundSetting("key", key, "environment", (key,)))
-        except ConfigurationError:
-            output.write_notice("A key has no spaces and no letters outside ASCII.", "✕", "error")
-            continue
-        return key
+        if not key or _is_valid_key(output, "key", key):
+            return key
+
+
+def _is_valid_key(output: Output, name: str, key: str) -> bool:
+    try:
+        decode_keys(FoundSetting(name, key, "environment", (key,)))
+    except ConfigurationError:
+        output.write_notice("A key has no spaces and no letters outside ASCII.", "✕", "error")
+        return False
+    return True
 
 
 def _find_models(settings: Settings, address: str, key: str) -> tuple[str, KeyTestResult]:
@@ -281,19 +526,7 @@ def _find_models(settings: Settings, address: str, key: str) -> tuple[str, KeyTe
 
     Raises `UpstreamError` if the server rejects the key, does not answer, or has no list.
     """
-    table = _build_table(address)
-    present = structs.replace(settings, configured_providers=(table,), base_urls={table.name: address}, keys={})
-    provider = find_registry(present).find(table.name)
-    try:
-        return address, check_key(present, provider, key)
-    except UpstreamError as error:
-        if urlsplit(address).path or error.status in (401, 403):
-            raise
-    return f"{address}/v1", check_key(present, provider, key, f"{address}/v1")
-
-
-def _build_table(address: str) -> ConfiguredProvider:
-    return ConfiguredProvider(
+    table = ConfiguredProvider(
         name=urlsplit(address).netloc,
         base_url=address,
         wire="chat",
@@ -303,6 +536,14 @@ def _build_table(address: str) -> ConfiguredProvider:
         dialect={},
         json_text="",
     )
+    present = structs.replace(settings, configured_providers=(table,), base_urls={table.name: address}, keys={})
+    provider = find_registry(present).find(table.name)
+    try:
+        return address, check_key(present, provider, key)
+    except UpstreamError as error:
+        if urlsplit(address).path or error.status in (401, 403):
+            raise
+    return f"{address}/v1", check_key(present, provider, key, f"{address}/v1")
 
 
 def _ask_model(output: "Output", listed: tuple[str, ...]) -> str:
@@ -332,290 +573,3 @@ def _choose_name(address: str, settings: Settings) -> str:
     registry = find_registry(settings)
     names = [name, *(f"{name}-{number}" for number in range(2, 100))]
     return next(each for each in names if registry.find_by_prefix(each) is None)
-
-
-_MAX_ATTEMPTS = 3
-"""Number of keys that the user may enter before the command ends."""
-_REJECTED_STATUSES = (401, 403)
-"""HTTP statuses with which a provider rejects a key. After other failures the key may still be valid."""
-_EXIT_FAILED = 1
-"""Exit status 1: the key was rejected, or the user did not confirm the lines."""
-
-
-def init(
-    *,
-    provider: Annotated[str | None, Parameter(completer=complete_providers)] = None,
-    key_from_env: str | None = None,
-    skip_test: Annotated[bool, Parameter(negative="")] = False,
-    yes: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
-    """Parameters
-    ----------
-    provider
-        Provider to use, such as openai; by default the command asks.
-    key_from_env
-        Environment variable with the key. By default the command finds the key, or asks for it.
-    skip_test
-        Do not send the key to the provider.
-    yes
-        Write the lines without confirmation.
-    """
-    if provider is not None:
-        _require_provider(provider)
-    is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    if not is_interactive and not (provider and yes):
-        raise ConfigurationError(
-            "There is no terminal for questions. Use options:  "
-            "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes"
-        )
-    output = Output()
-    try:
-        sys.exit(_Setup(output, is_interactive, skip_test, yes).run(provider, key_from_env))
-    except (EOFError, KeyboardInterrupt):
-        output.write_line()
-        output.write_notice("Cancelled. Nothing was written.")
-        sys.exit(130)
-
-
-class _Setup:
-    """One run of the command.
-
-    `is_interactive`: the user can be asked. `skip_test`: the key is not sent to the provider. `is_confirmed`: the
-    lines are written without a question.
-    """
-
-    def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
-        self._output, self._is_interactive = output, is_interactive
-        self._skip_test, self._is_confirmed = skip_test, is_confirmed
-        self._environ: Mapping[str, str] = copy_environment()
-        self._file = require_settings_folder(self._environ) / ENV_FILE
-        self._settings: Settings = load_command_settings(of_running_proxy=False)
-        self._in_file: Settings = load_settings({}, PROVIDERS, env_file=self._settings.env_file)
-
-    def run(self, name: str | None, key_variable: str | None) -> int:
-        """Ask for missing values, test them and write the lines. Return the exit status."""
-        choices = list_provider_choices(self._settings)
-        choice = self._ask_provider(choices) if name is None else _find_choice(choices, name)
-        if choice is None:
-            return self._add_server()
-        values = self._find_values(choice, key_variable)
-        return _EXIT_FAILED if values is None else self._write(choice.provider, list_env_lines(choice.provider, values))
-
-    def _add_server(self) -> int:
-        """Ask the user for a server that is no built-in provider, and add its lines to both files.
-
-        Return the exit status.
-        """
-        found = ask_server(self._output, self._settings)
-        if found is None:
-            return _EXIT_FAILED
-        provider, files = found
-        show_files(self._output, provider, files)
-        if not self._is_written_now():
-            return _EXIT_FAILED
-        files.write()
-        names = " and ".join(str(addition.path) for addition in files.additions if addition.added)
-        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added the lines to {names}.")
-        self._write_next_step()
-        return 0
-
-    def _is_written_now(self) -> bool:
-        """Return True if the user confirms the new lines now, or has confirmed them by the option `--yes`."""
-        if self._is_confirmed or input("  Write them? [Y/n] ").strip().lower() in ("", "y", "yes"):
-            return True
-        self._output.write_notice("Nothing was written.")
-        return False
-
-    def _ask_provider(self, choices: "Sequence[ProviderChoice]") -> "ProviderChoice | None":
-        """Ask the user for a provider among `choices`. None: the user chooses another server."""
-        self._output.write_line("  Which provider has the model?")
-        width = max(len(choice.provider.prefix) for choice in choices)
-        for number, choice in enumerate(choices, 1):
-            found = f"  {self._output.paint('found:', 'ok')} {choice.found}" if choice.found else ""
-            self._output.write_line(f"  {number:>3}  {choice.provider.prefix:<{width}}{found}".rstrip())
-        self._output.write_line(f"  {len(choices) + 1:>3}  {OTHER_SERVER:<{width}}  {OTHER_SERVER_TITLE}")
-        while True:
-            answer = input("  Number or name [1]: ").strip() or "1"
-            if answer.isdecimal() and 1 <= int(answer) <= len(choices):
-                return choices[int(answer) - 1]
-            if answer.lower() in (OTHER_SERVER, str(len(choices) + 1)):
-                return None
-            try:
-                return _find_choice(choices, answer, "")
-            except ConfigurationError as error:
-                self._output.write_notice(error.message, "✕", "error")
-
-    def _find_values(self, choice: "ProviderChoice", key_variable: str | None) -> dict[str, str] | None:
-        """Return variable → value for the key or project of the chosen provider, from the user or the environment.
-
-        `key_variable`: environment variable with the key; None: ask. None is returned if no value can be used.
-        """
-        provider = choice.provider
-        if provider.key_source == "google":
-            return self._ask_project(choice)
-        if key_variable is not None:
-            key = self._environ.get(key_variable, "").strip()
-            if not key:
-                raise ConfigurationError(f"--key-from-env is {key_variable}, but this variable is not set.")
-            is_own = key_variable == provider.key_variable
-            return self._accept(provider, key, {} if is_own else {str(provider.key_variable): key})
-        if provider.uses_installed_models and not choice.found and self._is_interactive:
-            return self._ask_address(provider)
-        if choice.found or provider.uses_installed_models:
-            return self._accept(provider, "", {})
-        if not self._is_interactive:
-            raise ConfigurationError(
-                f"{provider.prefix} has no key: {provider.key_variable} is not set. Set it in the environment, or name "
-                "its variable with --key-from-env."
-            )
-        return self._ask_key(provider)
-
-    def _ask_key(self, provider: "Provider") -> dict[str, str] | None:
-        """Ask the user for a key of `provider` until the provider accepts one. Return variable → key.
-
-        None: no key was accepted.
-        """
-        variable = str(provider.key_variable)
-        for _ in range(_MAX_ATTEMPTS):
-            key = getpass(f"  {variable} (not shown): ").strip()
-            if not key:
-                continue
-            try:
-                decode_keys(FoundSetting(variable, key, "environment", (key,)))
-            except ConfigurationError:
-                self._output.write_notice("A key has no spaces and no letters outside ASCII.", "✕", "error")
-                continue
-            values = self._accept(provider, key, {variable: key})
-            if values is not None:
-                return values
-        return None
-
-    def _ask_address(self, provider: "Provider") -> dict[str, str] | None:
-        """Ask the user for the address of the server of `provider`, until the server answers.
-
-        Return variable → address.
-
-        None: no server answers.
-        """
-        variable = str(provider.base_url_variable)
-        start = f"To start {provider.title} there:  {provider.prefix} serve"
-        self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
-        for _ in range(_MAX_ATTEMPTS):
-            address = input(f"  {variable}, its address: ").strip()
-            try:
-                address = decode_url(FoundSetting(variable, address, "environment", (address,)))
-            except ConfigurationError:
-                self._output.write_notice("An address begins with http:// or https://.", "✕", "error")
-                continue
-            values = self._accept(provider, "", {variable: address}, address)
-            if values is not None:
-                return values
-        return None
-
-    def _accept(
-        self, provider: "Provider", key: str, values: dict[str, str], address: str = ""
-    ) -> dict[str, str] | None:
-        """Test a key or address of `provider` by a request, and print the result. Return `values` on success.
-
-        None: the key was rejected, or no server answers. `key`, `address`: "": the key or address of the settings is
-        tested.
-        """
-        if self._skip_test:
-            return values
-        try:
-            accepted = check_key(self._settings, provider, key, address)
-        except UpstreamError as error:
-            message = error.message.rstrip(".")
-            prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
-            self._output.write_notice(f"{prefixed}.", "✕", "error")
-            if error.status not in _REJECTED_STATUSES:
-                return self._keep_untested(values)
-            self._explain_rejected_key(provider, key)
-            return None
-        check = self._output.paint("✓", "ok")
-        self._output.write_line(f"  {check} accepted, {len(accepted.models)} models, {accepted.seconds:.1f} s")
-        return values
-
-    def _explain_rejected_key(self, provider: "Provider", key: str) -> None:
-        """Print the setting from which a rejected key was read. `key`: key that the user entered; "": none."""
-        known = self._settings.keys.get(provider.name, ())
-        if not key and known:
-            self._output.write_notice(f"The key is {known[0]}, {known[0].origin}. Replace it there.")
-
-    def _keep_untested(self, values: dict[str, str]) -> dict[str, str] | None:
-        """Return `values` if the user keeps them although the provider could not be reached. None: not kept."""
-        if not self._is_interactive:
-            self._output.write_notice("The settings were not tested. To write them without a test, add --skip-test.")
-            return None
-        answer = input("  The settings were not tested. Keep them? [y/N] ").strip().lower()
-        return values if answer in ("y", "yes") else None
-
-    def _ask_project(self, choice: "ProviderChoice") -> dict[str, str]:
-        """Return variable → project of Vertex AI, which the user enters. Empty: the project is known."""
-        if choice.found:
-            return {}
-        if not self._is_interactive:
-            raise ConfigurationError("Vertex AI has no project: set VERTEX_PROJECT in the environment.")
-        project = ""
-        while not project:
-            project = input("  VERTEX_PROJECT, the id of the Google Cloud project: ").strip()
-        return {"VERTEX_PROJECT": project}
-
-    def _write(self, provider: "Provider", lines: Mapping[str, str]) -> int:
-        """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
-        added, differences = separate_existing_lines(lines, self._in_file, self._settings)
-        for difference in differences:
-            self._output.write_notice(
-                f"{difference.place} sets {difference.name}={difference.current}, which stays. "
-                f"For {provider.prefix}, change it to  {difference.name}={difference.wanted}",
-                "!",
-                "warn",
-            )
-        reported = {difference.name for difference in differences}
-        for text in describe_tier_overrides(self._settings, provider):
-            if not any(f" sets {name}=" in text for name in reported):
-                self._output.write_notice(text, "!", "warn")
-        if not added:
-            self._output.write_line(f"  {self._file} needs no new line.")
-            return 0
-        self._output.write_line(f"  New lines of {self._file}:")
-        for name, value in added.items():
-            shown = mask_setting(name, value)
-            line = format_env_line(name, value) if shown == value else f"{name}={shown}"
-            self._output.write_line(f"    {self._output.paint(line, 'type')}")
-        if not self._is_written_now():
-            return _EXIT_FAILED
-        if append_variables(self._file, added):
-            text = f"Other users could read {self._file}. Now only its owner can, because it contains a key."
-            self._output.write_notice(text, "!", "warn")
-        count = f"{len(added)} line{'' if len(added) == 1 else 's'}"
-        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added {count} to {self._file}.")
-        self._write_next_step()
-        return 0
-
-    def _write_next_step(self) -> None:
-        """Print the next command for the user. A running proxy has to read the new settings first."""
-        running = find_proxy(self._settings)
-        if running is not None:
-            self._output.write_notice(f"A proxy runs at {running.address}. Restart it to use the new settings.")
-        self._output.write_line(f"  Next:  {self._output.paint('anthropic-proxy code', 'type')}")
-
-
-def _require_provider(name: str) -> None:
-    """Raise `ConfigurationError` if `name`, the option `--provider`, is no provider that the user can choose."""
-    _find_choice([ProviderChoice(row) for row in find_registry(Settings()) if row.offered_to_users], name)
-
-
-def _find_choice(choices: "Sequence[ProviderChoice]", name: str, option: str = "--provider ") -> "ProviderChoice":
-    """Return the one of `choices` with the provider name or prefix `name`.
-
-    Raises `ConfigurationError` with the nearest name. `option`: text before this name.
-    """
-    word = name.lower()
-    for choice in choices:
-        if word in (choice.provider.name, choice.provider.prefix):
-            return choice
-    known = [choice.provider.prefix for choice in choices]
-    nearest = find_similar_choice(word, known)
-    meant = f" Did you mean:  {option}{nearest}" if nearest else ""
-    raise ConfigurationError(f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}')

@@ -1,8 +1,4 @@
-"""Commands `keys …`: virtual keys that this proxy gives to its clients, with limits and budgets.
-
-Each command has a function, such as `create` and `rotate` (replace the text of a key). `team` sets limits that
-several keys share, and `audit` lists the changes.
-"""
+"""Commands `keys …`: virtual keys that this proxy gives to its clients, with limits and budgets."""
 
 import asyncio
 import getpass
@@ -12,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App as Commands
@@ -42,7 +38,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.rules import Rules, decode_duration, decode_expiry, decode_rule_texts
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -88,6 +84,7 @@ class RuleOptions:
 
 keys = Commands(name="keys", help_epilogue=COMMANDS["keys"].show_examples())
 """Group of the commands `keys …`."""
+_AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 
@@ -137,7 +134,28 @@ def list_(*, as_json: _AsJson = False) -> None:
     """
     with open_ledger_for_reading(load_command_settings()) as connection:
         found = [] if connection is None else list_keys(connection)
-    write_keys(found, as_json=as_json)
+    output, now = Output(), time.time()
+    if as_json:
+        output.write_json([encode_key(key, now) for key in found])
+        return
+    if not found and output.is_terminal:
+        output.write_notice("There are no keys. Create one:  anthropic-proxy keys create LABEL")
+        return
+    titles = ("Label", "Key", "Status", "Owner", "Team", "Expires", "Limits", "Id")
+    rows = [
+        [
+            key.label,
+            key.hashes[0].hint if key.hashes else "",
+            key.find_status(now),
+            key.owner,
+            key.team,
+            format_time(key.expires_at) or "never",
+            describe_rules(key.rules),
+            key.id,
+        ]
+        for key in found
+    ]
+    output.write_table([Column(title) for title in titles], rows)
 
 
 @keys.command
@@ -156,7 +174,15 @@ def show(key: str, *, as_json: _AsJson = False) -> None:
         if connection is None:
             raise UnknownModel("There are no keys. Create one:  anthropic-proxy keys create LABEL")
         found = require_key(connection, key)
-    write_key(found, _read_spending(settings, found), as_json=as_json)
+
+    async def read() -> Sequence[Spending]:
+        store = open_store(settings, Log(form="plain").write_line)  # the store of limits that the server uses
+        try:
+            return await read_spending(store, list_scopes(found, None)[0], time.time())
+        finally:
+            await store.close()
+
+    write_key(found, asyncio.run(read()) if found.rules.budgets else (), as_json=as_json)
 
 
 @keys.command
@@ -248,7 +274,8 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     else:
         with open_ledger_for_reading(settings) as connection:
             found = (None if connection is None else find_team(connection, name)) or Team(name)
-    write_team(found)
+    output = Output()
+    output.write_line(f"  {output.paint(found.name, 'title')}  {describe_rules(found.rules) or 'no limits'}")
     _warn_of_unknown_routes(found.rules, settings)
 
 
@@ -272,21 +299,31 @@ def audit(
     beginning = time.time() - decode_duration("--since", since)
     with open_ledger_for_reading(load_command_settings()) as connection:
         entries = [] if connection is None else list_audit_entries(connection, since=beginning)
-    write_audit_entries(entries, "json" if as_json else "csv" if as_csv else "table")
+    output = Output()
+    rows = [encode_audit_entry(entry) for entry in entries]
+    if as_json:
+        for row in rows:
+            output.write_raw_text(msgspec.json.encode(row).decode() + "\n")
+        return
+    texts = [
+        [str(row[title]) for title in _AUDIT_TITLES[:-1]] + [describe_changes(entry.changes)]
+        for row, entry in zip(rows, entries, strict=True)
+    ]
+    if as_csv:
+        write_csv(sys.stdout, _AUDIT_TITLES, texts)
+        return
+    columns = [Column(title) for title in ("Time", "Actor", "Action", "Object", "Changes")]
+    output.write_table(columns, [row[1:] for row in texts])
 
 
 def _warn_of_unknown_routes(rules: "Rules", settings: "Settings") -> None:
-    """Write a warning for each route in `rules` that the configuration file does not contain."""
     for warning in describe_unknown_routes(rules.routes, settings):
         Output().write_notice(warning, "!", "warn")
 
 
 @contextmanager
 def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
-    """Return a context manager that opens the database for changes of keys.
-
-    The database is created or migrated if necessary.
-    """
+    """Open the database for changes of keys. It is created or migrated if necessary."""
     place = describe_database_location(find_database_url(settings))
     try:
         user = getpass.getuser()
@@ -297,22 +334,6 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
             yield administration
     except DATABASE_ERRORS as error:
         raise ConfigurationError(describe_database_failure(classify_database_error(error), place, error)) from None
-
-
-def _read_spending(settings: "Settings", key: "VirtualKey") -> "Sequence[Spending]":
-    """Return the used amounts of the budgets of `key`, from the store of limits that the server uses."""
-
-    async def read() -> "Sequence[Spending]":
-        store = open_store(settings, Log(form="plain").write_line)
-        try:
-            return await read_spending(store, list_scopes(key, None)[0], time.time())
-        finally:
-            await store.close()
-
-    return asyncio.run(read()) if key.rules.budgets else ()
-
-
-_AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 
 
 def write_new_key(key: VirtualKey, key_text: str, completed_action: str, settings: Settings, *, as_json: bool) -> None:
@@ -338,33 +359,6 @@ def write_new_key(key: VirtualKey, key_text: str, completed_action: str, setting
         )
 
 
-def write_keys(found: Sequence[VirtualKey], *, as_json: bool = False) -> None:
-    """Write a table of the virtual keys `found` to stdout. `as_json`: write a JSON array instead."""
-    output = Output()
-    if as_json:
-        output.write_json([encode_key(key, time.time()) for key in found])
-        return
-    if not found and output.is_terminal:
-        output.write_notice("There are no keys. Create one:  anthropic-proxy keys create LABEL")
-        return
-    titles = ("Label", "Key", "Status", "Owner", "Team", "Expires", "Limits", "Id")
-    now = time.time()
-    rows = [
-        [
-            key.label,
-            key.hashes[0].hint if key.hashes else "",
-            key.find_status(now),
-            key.owner,
-            key.team,
-            format_time(key.expires_at) or "never",
-            describe_rules(key.rules),
-            key.id,
-        ]
-        for key in found
-    ]
-    output.write_table([Column(title) for title in titles], rows)
-
-
 def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:
     """Write a virtual key to stdout: its state, owner, limits and used amounts of budgets, but not its secret."""
     output, now = Output(), time.time()
@@ -383,28 +377,3 @@ def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bo
     for title, value in facts:
         if value:
             output.write_line(f"    {output.paint(title.ljust(8), 'quiet')} {value}")
-
-
-def write_team(team: Team) -> None:
-    """Write the limits of `team` to stdout."""
-    output = Output()
-    output.write_line(f"  {output.paint(team.name, 'title')}  {describe_rules(team.rules) or 'no limits'}")
-
-
-def write_audit_entries(entries: Sequence[AuditEntry], table_format: Literal["json", "csv", "table"]) -> None:
-    """Write `entries`, changes of keys and teams, to stdout: as a table, as CSV, or as one JSON object per line."""
-    output = Output()
-    rows = [encode_audit_entry(entry) for entry in entries]
-    if table_format == "json":
-        for row in rows:
-            output.write_raw_text(msgspec.json.encode(row).decode() + "\n")
-        return
-    texts = [
-        [str(row[title]) for title in _AUDIT_TITLES[:-1]] + [describe_changes(entry.changes)]
-        for row, entry in zip(rows, entries, strict=True)
-    ]
-    if table_format == "csv":
-        write_csv(sys.stdout, _AUDIT_TITLES, texts)
-        return
-    columns = [Column(title) for title in ("Time", "Actor", "Action", "Object", "Changes")]
-    output.write_table(columns, [row[1:] for row in texts])

@@ -1,7 +1,4 @@
-"""Access of commands to the ledger, the database of client requests.
-
-`open_ledger_for_reading` opens a connection that only reads, or raises an error for the user.
-"""
+"""Access of commands to the ledger, the database of client requests, with errors for the user."""
 
 import os
 from collections.abc import Iterator
@@ -35,9 +32,9 @@ from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest
 
 @contextmanager
 def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]":
-    """Return a context manager that yields a connection for reading the ledger.
+    """Yield a connection for reading the ledger. None: no request is stored.
 
-    None means that no request is stored. Raises `ConfigurationError` if the ledger is off or unreadable.
+    Raises `ConfigurationError` if the ledger is off or unreadable.
     """
     url = find_database_url(settings)
     file = find_database_file(url)
@@ -70,10 +67,9 @@ def _new_error(location: str, reason: str) -> ConfigurationError:
 def read_last_requests(
     settings: Settings, number: int, *, failed_only: bool, before: float | None
 ) -> list[LoggedRequest]:
-    """Return the last `number` requests that are stored in the ledger, the oldest of them first.
+    """Return the last `number` requests, the oldest of them first.
 
-    With `before` (seconds since the epoch), only requests that started before this time are returned. Raises
-    `ConfigurationError` if the ledger cannot be read.
+    `before`: only those that started before this time, in seconds since the epoch.
     """
     chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
     if before is not None:

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from msgspec import Struct
@@ -44,7 +44,9 @@ def lint_stream(
     grammar, output = EventGrammar(), Output()
     content = read_input(file, MAX_STREAM_BYTES)
     if other := _find_other_format(content):
-        _reject(f"{describe_input(file)} is no event stream: it contains {other}")
+        message = f"✕ {describe_input(file)} is no event stream: it contains {other}"
+        Log(form="plain").write_line(escape_unprintable(message), level="error")
+        sys.exit(EXIT_INVALID)
     grammar.feed_bytes(content)
     violations = grammar.finish()
     if as_json:
@@ -55,11 +57,6 @@ def lint_stream(
         _write_report(output, grammar, describe_input(file))
     if violations:
         sys.exit(EXIT_INVALID)
-
-
-def _reject(message: str) -> NoReturn:
-    Log(form="plain").write_line(f"✕ {escape_unprintable(message)}", level="error")
-    sys.exit(EXIT_INVALID)
 
 
 def _find_other_format(content: bytes) -> str:
@@ -206,7 +203,6 @@ class EventGrammar:
             self._lines_read += frame.count(b"\n") + 2
 
     def feed(self, event: Mapping[str, Any]) -> None:
-        """Check the next decoded event of the stream."""
         self.event_count += 1
         kind = event.get("type")
         check = _CHECKS.get(kind) if isinstance(kind, str) else None
@@ -321,10 +317,8 @@ class EventGrammar:
             self._require(found == value, "block-start", f"block {index} begins with {field} {_to_json(found)}")
         if kind == "tool_use":
             self._call_count += 1
-        if kind in _CALLS:
-            self._check_call(block)
-
-    def _check_call(self, block: Mapping[str, Any]) -> None:
+        if kind not in _CALLS:
+            return
         for field in ("id", "name"):
             is_text = isinstance(block.get(field), str) and block[field] != ""
             self._require(is_text, "tool-call", f"a call without {field}")
@@ -362,8 +356,13 @@ class EventGrammar:
             return
         if block.kind == "thinking":
             self._require(block.signed, "signature", f"thinking block {block.index} is not signed")
-        if block.kind == "tool_use" and not _is_object("".join(block.arguments)):
-            self._invalid_arguments.append(block.index)
+        if block.kind == "tool_use" and (text := "".join(block.arguments)):
+            try:
+                arguments = json.loads(text)
+            except (ValueError, RecursionError):
+                arguments = None
+            if not isinstance(arguments, dict):
+                self._invalid_arguments.append(block.index)
 
     def _find_open(self, event: Mapping[str, Any]) -> "_OpenBlock | None":
         block, index = self._open, event.get("index")
@@ -424,13 +423,6 @@ def _to_json(value: Any) -> str:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return text == "" or isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 _CHECKS: Mapping[str, Callable[[EventGrammar, Mapping[str, Any]], None]] = {

@@ -1,7 +1,6 @@
 """Full-screen view of `logs --live`: running and finished requests of the proxy, in a table that updates itself.
 
-`LiveView` is an application of the library Textual, which calls its methods. `on_*` handle events, and `action_*` the
-keys in `BINDINGS`.
+Textual calls the methods of the view: `on_*` for events, and `action_*` for the keys in `BINDINGS`.
 """
 
 import statistics
@@ -176,7 +175,7 @@ class LiveView(App[None]):
         self._is_connected = True
 
     def compose(self) -> ComposeResult:
-        """Yield the widgets of the view from top to bottom, for Textual."""
+        """Yield the widgets from top to bottom."""
         yield Static(id="summary", markup=False)
         yield DataTable(cursor_type="row", zebra_stripes=False)
         yield Static(id="details", markup=False)
@@ -184,7 +183,7 @@ class LiveView(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Start the thread that reads changes of the requests. Textual calls this method when the widgets exist."""
+        """Start the thread that reads changes of the requests, when the widgets exist."""
         table = self._table
         for title in COLUMNS:
             table.add_column(Text(title, justify="right" if title in _NUMBER_COLUMNS else "left"), key=title)
@@ -218,40 +217,40 @@ class LiveView(App[None]):
         self._show_all()
 
     def action_filter(self) -> None:
-        """Show the input line in which the user types words that filter the rows."""
+        """Show the input line for the words of the filter."""
         field = self.query_one("#filter", Input)
         field.display = True
         field.focus()
 
     def action_clear_filter(self) -> None:
-        """Remove the words that filter the rows, and show all rows."""
+        """Show all rows."""
         field = self.query_one("#filter", Input)
         field.value, field.display = "", False
         self._table.focus()
 
     def action_toggle_errors(self) -> None:
-        """Show only failed requests, or all requests if only failed ones are shown."""
+        """Show only failed requests, or all requests again."""
         self._errors_only = not self._errors_only
         self._show_all()
 
     def action_toggle_pause(self) -> None:
-        """Pause the table, so that its rows do not change, or end the pause."""
+        """Keep the rows unchanged, or end that."""
         self._is_paused = not self._is_paused
         self._show_all()
 
     def action_copy_id(self) -> None:
-        """Copy the id of the selected request to the clipboard."""
+        """Copy the id of the selected request."""
         if row := self._selected():
             self.copy_to_clipboard(row.receipt.request_id)
             self.notify(f"{row.receipt.request_id} copied")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter the rows by the words in the input line, at each change of the line."""
+        """Filter the rows at each change of the line."""
         self._words = event.value
         self._show_all()
 
     def on_input_submitted(self) -> None:
-        """Move the focus from the input line to the table. The words in the line still filter the rows."""
+        """Move the focus to the table. The words still filter the rows."""
         self.query_one("#filter", Input).display = bool(self._words)
         self._table.focus()
 
@@ -278,26 +277,22 @@ class LiveView(App[None]):
         self._request_rows = build_rows(
             self._ended_requests, self._in_flight, now, self._words, failed_only=self._errors_only
         )
-        self._show_rows(selected)
-        self._show_details()
-
-    def _show_rows(self, selected: Row | None) -> None:
-        """Write all rows into the table. `selected`: row that is selected afterwards too; None: no row."""
         table = self._table
         table.clear()
         for row in self._request_rows:
-            table.add_row(
-                *(self._format_cell(title, cell, row.role) for title, cell in zip(COLUMNS, row.cells, strict=True))
-            )
+            cells = [
+                Text(
+                    cell,
+                    style=_STYLES[row.role] if title == "Outcome" else "",
+                    justify="right" if title in _NUMBER_COLUMNS else "left",
+                )
+                for title, cell in zip(COLUMNS, row.cells, strict=True)
+            ]
+            table.add_row(*cells)
         ids = [row.receipt.request_id for row in self._request_rows]
         if selected is not None and selected.receipt.request_id in ids:
             table.move_cursor(row=ids.index(selected.receipt.request_id))
-
-    def _format_cell(self, title: str, cell: str, role: str) -> Text:
-        justify = "right" if title in _NUMBER_COLUMNS else "left"
-        return Text(
-            cell, style=_STYLES[role] if title == "Outcome" else "", justify="right" if justify == "right" else "left"
-        )
+        self._show_details()
 
     def _show_details(self) -> None:
         row = self._selected()

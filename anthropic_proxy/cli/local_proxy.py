@@ -1,9 +1,4 @@
-"""Access to the proxy on this machine, for commands that send requests to it.
-
-A `LocalProxy` has the address of a running proxy and a credential for its clients. `find_proxy` finds the proxy that
-listens on PORT. `require_proxy` raises an error if there is none, and `open_proxy` starts one instead. `client_token`
-returns the credential.
-"""
+"""Access to the proxy on this machine, for commands that send requests to it. One is started if none runs."""
 
 import subprocess
 import tempfile
@@ -34,7 +29,7 @@ _MAX_ERROR_CHARACTERS = 2_000
 
 
 class LocalProxy(Struct, frozen=True):
-    """A proxy on this machine that accepts requests, with its address and a credential for clients."""
+    """A proxy on this machine that accepts requests."""
 
     host: str
     port: int
@@ -51,15 +46,12 @@ class LocalProxy(Struct, frozen=True):
 
     @property
     def address(self) -> str:
-        """Base URL of the proxy for clients, without a path."""
+        """Base URL for clients, without a path."""
         scheme = "https" if self.certificate_file else "http"
         return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
 
     def get_json(self, path: str) -> Any | None:
-        """Request the URL path `path` of the proxy, and return the JSON value of the response.
-
-        None: no response in time, a status other than 200, or no JSON.
-        """
+        """Return the JSON value at a URL path. None: no response in time, a status other than 200, or no JSON."""
         return get_json(self.host, self.port, path, self.token, self.certificate_file)
 
 
@@ -75,10 +67,7 @@ def find_proxy(settings: Settings) -> LocalProxy | None:
 
 
 def require_proxy(settings: Settings) -> LocalProxy:
-    """Return the proxy that listens on the PORT of `settings` on this machine.
-
-    Raises `ConfigurationError` if no proxy responds.
-    """
+    """Raises `ConfigurationError` if no proxy responds."""
     if (proxy := find_proxy(settings)) is not None:
         return proxy
     port = settings.port
@@ -93,10 +82,7 @@ def require_proxy(settings: Settings) -> LocalProxy:
 
 
 def client_token(settings: Settings) -> str:
-    """Return the credential that clients of a proxy with these settings must send.
-
-    An empty text means that clients send their own Anthropic credential, which the proxy forwards.
-    """
+    """Return `LocalProxy.token` for a proxy with these settings."""
     if settings.proxy_api_keys:
         return settings.proxy_api_keys[0].reveal()
     provider = find_registry(settings).find(choose_preferred_provider_name(settings, None))
@@ -104,7 +90,7 @@ def client_token(settings: Settings) -> str:
 
 
 def require_accepted_credential(proxy: LocalProxy) -> None:
-    """Raise `ConfigurationError` if the running proxy `proxy` rejects `proxy.token`, the credential for its clients."""
+    """Raises `ConfigurationError` if `proxy` rejects `proxy.token`."""
     if is_credential_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
         raise ConfigurationError(
             f"The proxy at {proxy.address} requires a key, and these settings have none that it accepts. "

@@ -1,12 +1,12 @@
 """Command `logs`: the recent and new requests of the running proxy on this machine.
 
-Older requests come from the ledger, the database of requests. `--live` opens a full-screen view. `is_failed` selects
-the requests for `--errors`.
+Older requests come from the ledger. `--live` opens a full-screen view.
 """
 
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Annotated
 
@@ -60,10 +60,7 @@ def logs(
 
 
 def _show_requests(settings: "Settings") -> None:
-    """Run the full-screen view of the requests of the running proxy, until the user ends it.
-
-    Raises `ConfigurationError` if the packages of the extra `tui` are not installed.
-    """
+    """Run the full-screen view of the requests of the running proxy, until the user ends it."""
     try:
         from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -98,10 +95,10 @@ def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: 
         if limit is not None:
             missing = limit - len(shown)
             before = min((request.receipt.started_at for request in update.finished), default=None)
-            shown = [
-                *_find_older(settings, missing, errors=errors, before=before),
-                *shown[max(len(shown) - limit, 0) :],
-            ]
+            older: list[LoggedRequest] = []
+            with suppress(ConfigurationError):  # the ledger cannot be read
+                older = _read_stored(settings, max(missing, 0), errors=errors, before=before)
+            shown = [*older, *shown[max(len(shown) - limit, 0) :]]
         for request in shown:
             _write(log, request)
         limit = None
@@ -109,28 +106,12 @@ def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: 
             sys.stderr.write(f"The proxy on port {settings.port} has stopped. Waiting for the next one.\n")
 
 
-def _find_older(settings: "Settings", number: int, *, errors: bool, before: float | None) -> "list[LoggedRequest]":
-    """Return requests in the ledger that are older than those that the running proxy keeps, at most `number`.
-
-    `before`: time in seconds since the epoch; only requests that started earlier are returned. Empty: there are none,
-    or the ledger cannot be read.
-    """
-    try:
-        return _read_stored(settings, number, errors=errors, before=before) if number > 0 else []
-    except ConfigurationError:
-        return []
-
-
 def _read_stored(
     settings: "Settings", number: int, *, errors: bool, before: float | None = None
 ) -> "list[LoggedRequest]":
-    """Return the last requests in the ledger, at most `number`. Empty: no requests are stored.
-
-    `errors`: only failed requests. `before`: only requests that started earlier, in seconds since the epoch; None: all.
-    """
+    """`errors`: only failed requests. `before`: only those that started earlier, in seconds since the epoch."""
     if not settings.has_ledger() or number == 0:
         return []
-
     return read_last_requests(settings, number, failed_only=errors, before=before)
 
 
@@ -155,21 +136,16 @@ _decode_running = msgspec.json.Decoder(list[Receipt]).decode
 
 
 class RequestUpdate(Struct, kw_only=True):
-    """Change of the list of requests: those that have finished since the previous update, and those that run."""
-
     finished: list[LoggedRequest] = []
     """Requests that have finished since the previous update. The first update has the recent requests."""
     running: list[Receipt] | None = None
-    """Receipts (records) of the running requests. None: they have not changed."""
+    """None: not changed."""
     is_connected: bool = True
     """False: no proxy responds any more. Another update follows when a proxy responds again."""
 
 
 class RequestStream:
-    """Reader of the requests of the proxy on PORT of this machine. It connects again if the connection is lost.
-
-    Each finished request is returned once, also after a reconnection.
-    """
+    """Reader of the requests of the proxy on PORT. It returns each finished request once, also after a reconnection."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -177,10 +153,7 @@ class RequestStream:
         """Ids of requests that were already returned and that the proxy may send again after a reconnection."""
 
     def read_recent_requests(self) -> RequestUpdate:
-        """Return the recent and the running requests of the proxy on PORT of this machine.
-
-        Raises `ConfigurationError` if no proxy responds, and `UpstreamUnreachable` for a closed connection.
-        """
+        """Raises `ConfigurationError` if no proxy responds, and `UpstreamUnreachable` for a closed connection."""
         proxy = require_proxy(self._settings)
         require_accepted_credential(proxy)
         for name, data in _open_stream(proxy):
@@ -201,7 +174,12 @@ class RequestStream:
                 require_accepted_credential(proxy)
                 try:
                     for name, data in _open_stream(proxy):
-                        yield self._apply_event(name, data)
+                        if name == "snapshot":
+                            yield self._apply_snapshot(data)
+                        elif name == "running":
+                            yield RequestUpdate(running=_decode_running(data))
+                        else:
+                            yield RequestUpdate(finished=self._list_new([_decode_request(data)]))
                 except UpstreamUnreachable:
                     pass
             time.sleep(RECONNECT_SECONDS)
@@ -209,13 +187,6 @@ class RequestStream:
             if proxy is None and not is_lost:
                 is_lost = True
                 yield RequestUpdate(running=[], is_connected=False)
-
-    def _apply_event(self, name: str, data: bytes) -> RequestUpdate:
-        if name == "snapshot":
-            return self._apply_snapshot(data)
-        if name == "running":
-            return RequestUpdate(running=_decode_running(data))
-        return RequestUpdate(finished=self._list_new([_decode_request(data)]))
 
     def _apply_snapshot(self, data: bytes) -> RequestUpdate:
         snapshot = _decode_snapshot(data)

@@ -1,8 +1,4 @@
-"""Messages about a wrong command line, such as an unknown option, with the allowed values and the nearest one.
-
-`require_known_command` checks the name of the command. `describe_misuse` returns the message for an error of the
-parser. `move_stdin_name_to_end` changes the file name `-` so that the parser accepts it.
-"""
+"""Messages about a wrong command line, such as an unknown option, with the allowed values and the nearest one."""
 
 from collections.abc import Iterator, Sequence
 from types import UnionType
@@ -34,7 +30,12 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
         if not known or word.startswith("-"):
             return
         if word not in known:
-            raise ConfigurationError(_describe_unknown_command(line, word, known))
+            nearest = _find_similar(word.lower(), known)
+            of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
+            remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
+            raise ConfigurationError(
+                f'There is no command "{word}"{of}. The commands are: {", ".join(known)}. {remedy}'
+            )
         line.append(word)
         commands = commands[word]
 
@@ -51,15 +52,23 @@ def move_stdin_name_to_end(words: Sequence[str]) -> list[str]:
 
 
 def describe_misuse(error: CycloptsError, commands: Commands) -> str:
-    """Return the message for a command line that the parser rejects: option, value and allowed values.
+    """Return the message for a command line that the parser rejects.
 
     `commands` are all commands, because the message also recognizes a command name in the wrong place.
     """
     command = " ".join((_PROGRAM, *(error.command_chain or ("serve",))))
     if isinstance(error, UnknownOptionError):
-        return _describe_unknown_option(error, command)
+        option = (error.token.keyword or error.token.value).partition("=")[0]
+        known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+        nearest = _find_similar(option, known)
+        remedy = f"Did you mean:  {nearest}" if nearest else f"All options:  {command} --help"
+        return f"{command.removeprefix(_PROGRAM + ' ')} has no option {option}. {remedy}"
     if isinstance(error, UnusedCliTokensError):
-        return _describe_unused_words(error.unused_tokens or (), command, commands)
+        words = error.unused_tokens or ()
+        if words and words[0] in _command_names(commands):
+            return f'"{words[0]}" is a command. Write it before all options:  {_PROGRAM} {words[0]} …'
+        accepted = f'{command.removeprefix(_PROGRAM + " ")} does not accept "{" ".join(words)}"'
+        return f"{accepted}. Arguments and options:  {command} --help"
     if isinstance(error, CoercionError) and error.token is not None and error.argument is not None:
         name, value = error.token.keyword or error.argument.name, str(error.token.value)
         nearest = _find_similar(value.lower(), _choices(error.argument.hint))
@@ -77,36 +86,14 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
 
 
 def _find_similar(text: str, choices: Sequence[str]) -> str:
-    """Return the one of `choices` that is most similar to `text`. "": none is similar."""
-    from anthropic_proxy.errors import find_similar_choice  # noqa: PLC0415
+    """ "": none is similar."""
+    from anthropic_proxy.gateway.settings.values import find_similar_choice  # noqa: PLC0415  # imported for errors only
 
     return find_similar_choice(text, choices)
 
 
 def _command_names(commands: Commands) -> list[str]:
     return [name for name in commands if not name.startswith("-")]
-
-
-def _describe_unknown_command(line: Sequence[str], word: str, known: Sequence[str]) -> str:
-    nearest = _find_similar(word.lower(), known)
-    of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
-    remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
-    return f'There is no command "{word}"{of}. The commands are: {", ".join(known)}. {remedy}'
-
-
-def _describe_unknown_option(error: UnknownOptionError, command: str) -> str:
-    option = (error.token.keyword or error.token.value).partition("=")[0]
-    known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
-    nearest = _find_similar(option, known)
-    remedy = f"Did you mean:  {nearest}" if nearest else f"All options:  {command} --help"
-    return f"{command.removeprefix(_PROGRAM + ' ')} has no option {option}. {remedy}"
-
-
-def _describe_unused_words(words: Sequence[str], command: str, commands: Commands) -> str:
-    if words and words[0] in _command_names(commands):
-        return f'"{words[0]}" is a command. Write it before all options:  {_PROGRAM} {words[0]} …'
-    accepted = f'{command.removeprefix(_PROGRAM + " ")} does not accept "{" ".join(words)}"'
-    return f"{accepted}. Arguments and options:  {command} --help"
 
 
 def _choices(hint: Any) -> list[str]:
@@ -124,7 +111,6 @@ def _describe_form(hint: Any) -> str:
 
 
 def _flatten(hint: Any) -> Iterator[Any]:
-    """Yield the types in `hint`, a union such as `int | None`, or `hint` itself if it is no union."""
     if get_origin(hint) in (Union, UnionType):
         for inner in get_args(hint):
             yield from _flatten(inner)

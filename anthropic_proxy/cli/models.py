@@ -1,7 +1,4 @@
-"""Command `models`: the model of each Claude tier, or the models of one provider, with limits and prices.
-
-`describe_price` returns the prices of a model as text.
-"""
+"""Command `models`: the model of each Claude tier, or the models of one provider, with limits and prices."""
 
 import asyncio
 import sys
@@ -52,10 +49,7 @@ def models(
 
 
 async def _show_mapping(output: "Output", as_json: bool) -> int:
-    """Print the model of each Claude tier, and the number of models of each provider. Return the exit status.
-
-    `as_json`: print one JSON object instead.
-    """
+    """Print the model of each Claude tier, and the number of models of each provider. Return the exit status."""
     services = await open_services(load_command_settings(resolves_keys=True))
     try:
         tiers, offered = await list_tier_groups(services), await query_all_providers(services)
@@ -66,7 +60,10 @@ async def _show_mapping(output: "Output", as_json: bool) -> int:
         return 0
     columns, rows = _columns(output, "Requested model", "Sent to"), []
     for row in tiers:
-        rows.append([_name_tiers(row.tiers, is_short=output.is_terminal), row.facts.model, *_cells(output, row.facts)])
+        names = " ".join(f"claude-{tier}-*" for tier in row.tiers)
+        if output.is_terminal:
+            names = f"claude{'  '.join(f'-{tier}-*' for tier in row.tiers[:2])}{'  …' if len(row.tiers) > 2 else ''}"
+        rows.append([names, row.facts.model, *_cells(output, row.facts)])
         rows += [["", f"then {fallback}", *[""] * (len(columns) - 2)] for fallback in row.fallbacks]
     if offered and output.is_terminal:
         prefixes = "  ".join(f"{models.provider}/…" for models in offered)
@@ -74,20 +71,37 @@ async def _show_mapping(output: "Output", as_json: bool) -> int:
     output.write_table(columns, rows)
     for problem in dict.fromkeys(problem for row in tiers for problem in row.problems):
         output.write_notice(problem, "✕", "error")
-    _write_counts(output, offered, services.settings)
+    if reached := [models for models in offered if not models.problem]:
+        first, *others = reached
+        counts = ", ".join([f"{len(models.models)} at {models.provider}" for models in others])
+        output.write_notice(
+            f"{len(first.models)} models at {first.provider}{counts and ', ' + counts}:  "
+            f"anthropic-proxy models {first.provider}"
+        )
+    for models in offered:
+        if models.problem:
+            output.write_notice(models.problem, "!", "warn")
+    _write_price_source(output, services.settings)
     return 0
 
 
 async def _show(output: "Output", name: str, as_json: bool) -> int:
-    """Print the models of one provider, or one model. Return the exit status: 1 if the models are not available.
-
-    `name`: `openai` or `openai/gpt-4.1`. `as_json`: print one JSON object instead.
-    """
+    """Print the models of one provider (`openai`), or one model (`openai/gpt-4.1`). Return the exit status."""
     settings = load_command_settings(resolves_keys=True)
     word, _, model = name.partition("/")
     provider = find_provider(word, settings)
     if provider is None:
-        raise _unknown_provider(name, find_registry(settings))
+        registry, word = find_registry(settings), name.lower()
+        prefixes = [row.prefix for row in registry]
+        known = (
+            (row.prefix, pattern.lower()) for row in registry for pattern in (*row.known_models, *row.model_id_patterns)
+        )
+        owner = next((prefix for prefix, pattern in known if fnmatch(word, pattern)), "")
+        nearest = f"{owner}/{word}" if owner else find_similar_choice(word, prefixes)
+        remedy = "More:  anthropic-proxy models --help"
+        if nearest:
+            remedy = f"Did you mean:  anthropic-proxy models {nearest}"
+        raise ConfigurationError(f'There is no provider "{name}". The providers are: {", ".join(prefixes)}. {remedy}')
     services = await open_services(settings)
     try:
         offered = await (
@@ -148,17 +162,6 @@ def _write_price_source(output: "Output", settings: "Settings | None") -> None:
             output.write_notice(problem, "!", "warn")
 
 
-def _unknown_provider(name: str, rows: "Iterable[Provider]") -> ConfigurationError:
-    prefixes, model = [row.prefix for row in rows], name.lower()
-    known = ((row.prefix, pattern.lower()) for row in rows for pattern in (*row.known_models, *row.model_id_patterns))
-    owner = next((prefix for prefix, pattern in known if fnmatch(model, pattern)), "")
-    nearest = f"{owner}/{model}" if owner else find_similar_choice(model, prefixes)
-    return ConfigurationError(
-        f'There is no provider "{name}". The providers are: {", ".join(prefixes)}. '
-        + (f"Did you mean:  anthropic-proxy models {nearest}" if nearest else "More:  anthropic-proxy models --help")
-    )
-
-
 def _columns(output: "Output", *titles: str) -> Sequence["Column"]:
     names, limits = [Column(title) for title in titles], [Column("Context", True), Column("Output", True)]
     prices = [Column(_PRICES_TITLE)] if output.is_terminal else [Column(title, True) for title in _PRICE_TITLES]
@@ -166,60 +169,28 @@ def _columns(output: "Output", *titles: str) -> Sequence["Column"]:
 
 
 def _cells(output: "Output", facts: "ModelFacts") -> Sequence[str]:
-    """Return the texts for limits and prices of a model, the table cells after its name."""
     if facts.model.endswith("…"):  # the requested model itself
         return ["as listed"] * (3 if output.is_terminal else 5)
-    limits = [_number(value, output.is_terminal) for value in (facts.context_window, facts.max_output)]
+    limits = [
+        "unknown" if value is None else f"{value:,}" if output.is_terminal else str(value)
+        for value in (facts.context_window, facts.max_output)
+    ]
     return [*limits, *([describe_price(facts.price)] if output.is_terminal else _price_cells(facts.price))]
 
 
-def _number(value: int | None, is_grouped: bool) -> str:
-    return "unknown" if value is None else f"{value:,}" if is_grouped else str(value)
-
-
 def _price_cells(price: "ModelPrice | None") -> list[str]:
-    """Return input, cached input and output price as texts in dollars per million tokens: `2.00`, `free`, `unknown`.
-
-    They are separate columns, if the output is a pipe.
-    """
+    """Return input, cached input and output price in dollars per million tokens: `2.00`, `free`, `unknown`."""
     if price is None or not any((price.input, price.cached_input, price.output)):
         return ["unknown" if price is None else "free"] * 3
     return [format_price(amount).removeprefix("$") for amount in (price.input, price.cached_input, price.output)]
 
 
 def describe_price(price: "ModelPrice | None") -> str:
-    """Return the prices of input, cached input and output as one text: `$2.00   $0.50   $8.00`.
-
-    Prices are in dollars per million tokens. None: `unknown`. All prices 0: `free`.
-    """
+    """Return the prices of input, cached input and output per million tokens: `$2.00   $0.50   $8.00`, `free`."""
     cells = _price_cells(price)
     if cells[0] == cells[-1] and cells[0] in ("free", "unknown"):
         return cells[0]
     return "".join(f"{cell if cell == 'free' else f'${cell}':<8}" for cell in cells).rstrip()
-
-
-def _name_tiers(tiers: Sequence[str], *, is_short: bool) -> str:
-    """Return the requested ids of tiers: `claude-sonnet-* claude-opus-*`, short `claude-sonnet-*  -opus-*  …`."""
-    if not is_short:
-        return " ".join(f"claude-{tier}-*" for tier in tiers)
-    shown = "  ".join(f"-{tier}-*" for tier in tiers[:2])
-    return f"claude{shown}{'  …' if len(tiers) > 2 else ''}"
-
-
-def _write_counts(output: "Output", offered: Sequence["ProviderModels"], settings: "Settings") -> None:
-    """Print the number of models of each provider, failed queries, and the origin of the prices."""
-    reached = [row for row in offered if not row.problem]
-    if reached:
-        first, *others = reached
-        counts = ", ".join([f"{len(row.models)} at {row.provider}" for row in others])
-        output.write_notice(
-            f"{len(first.models)} models at {first.provider}{counts and ', ' + counts}:  "
-            f"anthropic-proxy models {first.provider}"
-        )
-    for row in offered:
-        if row.problem:
-            output.write_notice(row.problem, "!", "warn")
-    _write_price_source(output, settings)
 
 
 LIST_TIMEOUT_SECONDS = 5.0
@@ -231,19 +202,16 @@ class TokenPrices(Struct, frozen=True):
 
     input: float
     cached_input: float
-    """Price of input tokens that the provider reads from its cache, in US dollars per million."""
+    """Input tokens that the provider reads from its cache."""
     output: float
     cache_write: float
-    """Price of input tokens that the provider writes to its cache, in US dollars per million."""
+    """Input tokens that the provider writes to its cache."""
     cache_write_1h: float
-    """Price of input tokens that are written to a cache for one hour, in US dollars per million."""
+    """Input tokens that are written to a cache for one hour."""
     thinking: float
-    """Price of output tokens of thinking, in US dollars per million."""
 
 
 class ModelPrice(TokenPrices, frozen=True, kw_only=True):
-    """Price of a model in US dollars per million tokens, with surcharges for long contexts."""
-
     source: str
     """Origin of the price: `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, `local`."""
     long_contexts: dict[int, TokenPrices] = {}
@@ -259,11 +227,9 @@ class ModelFacts(Struct, frozen=True):
     """Model id with the prefix of the provider: `openai/gpt-4.1`. For a tier that is sent to Anthropic unchanged:
     `anthropic/claude-opus-…`."""
     context_window: int | None = None
-    """Maximum number of input and output tokens together. None: unknown."""
+    """None: unknown, here and in the next fields."""
     max_output: int | None = None
-    """Maximum number of output tokens in one reply. None: unknown."""
     price: ModelPrice | None = None
-    """Price of the model. None: unknown."""
 
 
 class TierGroup(Struct, frozen=True):
@@ -278,26 +244,19 @@ class TierGroup(Struct, frozen=True):
 
 
 class ProviderModels(Struct, frozen=True):
-    """Models in a provider's own list, or those that the proxy knows if there is no list.
-
-    A failed query adds a message for the user.
-    """
+    """Models in a provider's own list, or those that the proxy knows if there is no list."""
 
     provider: str
-    """Prefix of the provider: `gemini`."""
+    """Prefix, such as `gemini`."""
     models: tuple[ModelFacts, ...]
     source: Literal["provider", "built-in"] = "provider"
-    """`provider`: models from the provider's list. `built-in`: models that the proxy knows, because the provider has no
-    list or did not return it."""
+    """`built-in`: the provider has no list or did not return it."""
     problem: str = ""
     """Message about the models for the user, such as a failed query or an unknown model. "": no problem."""
 
 
 async def list_tier_groups(services: Services) -> list[TierGroup]:
-    """Return the model to which each Claude tier (haiku, sonnet, …) is mapped, with its limits and price.
-
-    Tiers with the same setting and the same model form one `TierGroup`.
-    """
+    """Return the model to which each Claude tier is mapped, with its limits and price."""
     groups: dict[tuple[str, str], TierGroup] = {}
     for row in list_tier_mappings(services.settings, services.catalog):
         key = (row.target, row.reason)
@@ -309,10 +268,7 @@ async def list_tier_groups(services: Services) -> list[TierGroup]:
 
 
 async def query_all_providers(services: Services) -> list[ProviderModels]:
-    """Request the model lists of all configured providers at the same time, and return their models.
-
-    Providers for which `is_queried_by_default` returns False, such as those without a model list, are left out.
-    """
+    """Request the model lists of all providers for which `is_queried_by_default` at the same time."""
     rows = [row for row in find_registry(services.settings) if is_queried_by_default(row, services)]
     return list(await asyncio.gather(*(query_provider(services, row) for row in rows)))
 
@@ -323,7 +279,14 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
     If the query fails, the models that the proxy knows are returned.
     """
     if provider.uses_installed_models:
-        return await _list_installed(services, provider)
+        await services.catalog.refresh_listing(provider.name)
+        installed = services.catalog.cached_model_ids(provider.name)
+        if installed is None:
+            address = services.settings.base_urls.get(provider.name, provider.base_url)
+            problem = f"No server answers at {address} ({provider.base_url_variable}). Start Ollama with: ollama serve"
+            return ProviderModels(provider.prefix, (), "built-in", problem)
+        facts = [await _find_facts(services, f"{provider.prefix}/{name}") for name in installed]
+        return ProviderModels(provider.prefix, tuple(facts))
     problem = describe_missing_key(provider, services.settings)
     if has_model_list(provider) and not problem:
         try:
@@ -332,23 +295,17 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
             listed = await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
             return ProviderModels(provider.prefix, _add_facts(services, provider, listed))
         except ProxyError as error:
-            problem = _explain(error, provider, services.settings)
-    catalog = provider.known_models if _is_own_address(provider, services.settings) else ()
+            problem = _explain_failed_query(error, provider, services.settings)
+    # another server, which a setting selects, may not have the models that the proxy knows
+    own = {urlsplit(address).hostname for address in (provider.base_url, *(url for _, url in provider.regional_urls))}
+    changed = services.settings.base_urls.get(provider.name)
+    is_own = provider.is_configured or changed is None or urlsplit(changed).hostname in own
+    catalog = provider.known_models if is_own else ()
     names = dict.fromkeys((*catalog, *services.settings.extra_models.get(provider.name, ())))
     known = [ListedModel(name) for name in names if name not in provider.non_chat_models]
     if not known and not problem:
         problem = f"{provider.title} has no list of models. Request a model with the prefix of its provider."
     return ProviderModels(provider.prefix, _add_facts(services, provider, known), "built-in", problem)
-
-
-def _is_own_address(provider: Provider, settings: Settings) -> bool:
-    """Return True if the proxy calls `provider` at its own server.
-
-    False: a setting selects another server, so the models that the proxy knows may not exist there.
-    """
-    own = {urlsplit(address).hostname for address in (provider.base_url, *(url for _, url in provider.regional_urls))}
-    address = settings.base_urls.get(provider.name)
-    return provider.is_configured or address is None or urlsplit(address).hostname in own
 
 
 async def query_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
@@ -384,17 +341,6 @@ def is_queried_by_default(provider: Provider, services: Services) -> bool:
         return preferred or provider.name in settings.base_urls
     keyless = provider.name in settings.base_urls and not describe_missing_key(provider, settings)
     return bool(settings.keys.get(provider.name)) or keyless
-
-
-async def _list_installed(services: Services, provider: Provider) -> ProviderModels:
-    await services.catalog.refresh_listing(provider.name)
-    listed = services.catalog.cached_model_ids(provider.name)
-    if listed is None:
-        address = services.settings.base_urls.get(provider.name, provider.base_url)
-        problem = f"No server answers at {address} ({provider.base_url_variable}). Start Ollama with: ollama serve"
-        return ProviderModels(provider.prefix, (), "built-in", problem)
-    facts = [await _find_facts(services, f"{provider.prefix}/{name}") for name in listed]
-    return ProviderModels(provider.prefix, tuple(facts))
 
 
 async def _find_facts(services: Services, target: str) -> ModelFacts:
@@ -438,24 +384,18 @@ def _find_price(prices: PriceList, provider: Provider, model: str) -> ModelPrice
     found = prices.find(provider, model)
     if found is None:
         return None
-    longer = {above: TokenPrices(*_model_overview_list_amounts(rates)) for above, rates in found.long_contexts}
+    longer = {above: TokenPrices(*_list_prices(rates)) for above, rates in found.long_contexts}
     search = None if found.web_search is None else float(found.web_search)
-    return ModelPrice(
-        *_model_overview_list_amounts(found.base), source=found.source, long_contexts=longer, web_search_per_1000=search
-    )
+    return ModelPrice(*_list_prices(found.base), source=found.source, long_contexts=longer, web_search_per_1000=search)
 
 
-def _model_overview_list_amounts(rates: Rates) -> tuple[float, ...]:
-    """Return the prices in `rates` in the order of the fields of `TokenPrices`."""
+def _list_prices(rates: Rates) -> tuple[float, ...]:
     amounts = rates.input, rates.cache_read, rates.output, rates.cache_write, rates.cache_write_1h, rates.thinking
     return tuple(float(amount) for amount in amounts)
 
 
-def _explain(error: ProxyError, provider: Provider, settings: Settings) -> str:
-    """Return a message about `error`, a failed query for the models of `provider`.
-
-    It names the setting that causes the failure.
-    """
+def _explain_failed_query(error: ProxyError, provider: Provider, settings: Settings) -> str:
+    """Return a message that names the setting that causes the failure."""
     message = error.message.rstrip(".")
     if error.status in (401, 403) and (keys := settings.keys.get(provider.name)):
         return f"{message.replace('the key', f'the key {keys[0]}')}. It is set by {keys[0].origin}."

@@ -1,8 +1,6 @@
 """Output of commands on stdout and stderr: in colors on a terminal, and as plain text in a pipe.
 
-`Output` writes lines, tables (with a `Column` for each column) and JSON to stdout, and notices to stderr. The color of
-a text is given by its role: ok, warn, error, quiet or type. `shorten_home` replaces the home directory in a path by
-`~`.
+The color of a text is given by its role: ok, warn, error, quiet, type or title.
 """
 
 import sys
@@ -24,15 +22,15 @@ _GAP = "  "
 
 
 class Column(Struct, frozen=True):
-    """Column of a table: its title, and the alignment and color of its cells."""
+    """Column of a table."""
 
     title: str
     is_number: bool = False
-    """True if cells are aligned to the right."""
+    """True: aligned to the right."""
     role: str = ""
-    """Role of the color of the cells: ok, warn, error, quiet, type or title. "": no color."""
+    """Color role of the cells. "": no color."""
     can_be_cut: bool = False
-    """True if long cells are cut, and end with `…`, so that the numbers fit into the terminal."""
+    """True: long cells end with `…`, so that the numbers fit into the terminal."""
 
 
 class Output:
@@ -56,22 +54,29 @@ class Output:
         return self._style.terminal_width
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of `role`, such as `warn`. If colors are off, the text is returned unchanged."""
+        """If colors are off, `text` is returned unchanged."""
         return self._style.paint(text, role)
 
     def write_line(self, text: str = "") -> None:
-        """Write one line of text to the output."""
         self._stream.write((text if self._has_symbols else to_ascii_symbols(text)) + "\n")
 
     def write_raw_text(self, text: str) -> None:
-        """Write `text`, which contains its own line ends, unchanged to the output."""
+        """Write `text`, which has line ends of its own, unchanged."""
         self._stream.write(text)
 
-    def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
-        """Write a notice to stderr, after all output so far.
+    def write_labeled(self, label: str, text: str, label_columns: int, *, breaks_words: bool = False) -> None:
+        """Write `label` and `text` beside it, wrapped on a terminal. `breaks_words`: also inside long words."""
+        text, width = escape_unprintable(text), self.width
+        columns = None if width is None else max(width - 4 - label_columns, 30)
+        lines = (
+            [text] if columns is None else wrap(text, columns, break_long_words=breaks_words, break_on_hyphens=False)
+        )
+        for number, line in enumerate(lines):
+            name = "" if number else label
+            self.write_line(f"    {self.paint(f'{name:<{label_columns}}', 'quiet')}{line}")
 
-        `sign` is a symbol before the text, and `role` selects its color, such as `warn`.
-        """
+    def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
+        """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
         self._stream.flush()
         lead = f"{sign} " if sign else ""
         width = self._notice_style.terminal_width
@@ -103,11 +108,18 @@ class Output:
         if (limit := self.width) is not None:
             numbers = [len(_GAP) + width for column, width in zip(columns, widths, strict=True) if column.is_number]
             max_characters = max(limit - len(_GAP) - sum(numbers), limit // 3)
+            cut = max(max_characters - 1, 0)
             rows = [
-                [_cut(cell, column, max_characters) for cell, column in zip(row, columns, strict=True)] for row in rows
+                [
+                    f"{cell[:cut]}…" if column.can_be_cut and len(cell) > max_characters else cell
+                    for cell, column in zip(row, columns, strict=True)
+                ]
+                for row in rows
             ]
             widths = _measure_columns(titles, rows)
-        shown = _count_fitting(widths, limit)
+        shown = len(columns)
+        while limit is not None and shown > 1 and sum(len(_GAP) + width for width in widths[:shown]) > limit:
+            shown -= 1
         self.write_line(self._format_row(columns[:shown], widths, titles, "quiet"))
         for number, row in enumerate(rows, 1):
             role = last_row_role if number == len(rows) else ""
@@ -124,24 +136,6 @@ class Output:
 
 def _measure_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[int]:
     return [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
-
-
-def _cut(cell: str, column: Column, max_characters: int) -> str:
-    is_cut = column.can_be_cut and len(cell) > max_characters
-    return f"{cell[: max(max_characters - 1, 0)]}…" if is_cut else cell
-
-
-def _count_fitting(widths: Sequence[int], limit: int | None) -> int:
-    """Return the number of columns, at least one, that fit into a line of `limit` characters.
-
-    `widths`: width of each column in characters. `limit`: None: no limit.
-    """
-    used = 0
-    for count, width in enumerate(widths):
-        used += len(_GAP) + width
-        if limit is not None and used > limit:
-            return max(count, 1)
-    return len(widths)
 
 
 def shorten_home(path: str, environ: Mapping[str, str]) -> str:
@@ -175,5 +169,4 @@ def read_input(file: Path, max_bytes: int) -> bytes:
 
 
 def describe_input(file: Path) -> str:
-    """Return the name of an input for messages: the file name, or `standard input` for `-`."""
     return "standard input" if str(file) == STDIN else str(file)

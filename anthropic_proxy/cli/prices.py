@@ -65,14 +65,20 @@ def update(
     sys.exit(asyncio.run(_update(load_command_settings(), source, as_json)))
 
 
-async def _update(settings: "Settings", source: str, as_json: bool) -> int:
-    """Store the price list at `source`, print the changes, and return the exit status. `as_json`: print JSON."""
+async def _update(settings: Settings, source: str, as_json: bool) -> int:
+    """Store the price list at `source`, print the changes, and return the exit status."""
     directory = require_price_directory(settings)
     origin, output = source or find_price_list_url(settings), Output()
     services = await open_services(settings)
     try:
         before = _list_prices(services)
-        result = await _store(services, directory, origin)
+        if origin.startswith(("http://", "https://")):
+            content = await download_prices(
+                lambda url: send_http(services, "GET", url, max_bytes=MAX_PRICE_BYTES), origin
+            )
+        else:
+            content = read_price_list(Path(origin))
+        result = store_new_prices(directory, content, origin, date.today())
         record_update_success(directory)
         find_price_source(directory).reload_if_changed()
         after = _list_prices(services)
@@ -88,16 +94,7 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
     return 0
 
 
-async def _store(services: "Services", directory: Path, origin: str) -> "PriceUpdate":
-    if origin.startswith(("http://", "https://")):
-        content = await download_prices(lambda url: send_http(services, "GET", url, max_bytes=MAX_PRICE_BYTES), origin)
-    else:
-        content = read_price_list(Path(origin))
-    return store_new_prices(directory, content, origin, date.today())
-
-
 def _list_prices(services: "Services") -> _Prices:
-    """Return the present prices of the models to which tiers and routes of the settings refer."""
     rows = list_tier_mappings(services.settings, services.catalog)
     names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
     for rule in services.settings.routes:

@@ -12,7 +12,6 @@ from anthropic_proxy.cli.local_proxy import open_proxy
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH
 from anthropic_proxy.engine.upstream.local_server import stream_message
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import Settings
 
 
 def replay(
@@ -41,22 +40,13 @@ def replay(
     if request is not None and last:
         raise ConfigurationError(f"--last and {request} exclude each other. Use one of them.")
     settings = load_command_settings()
-    body = _build_body(settings, request, model)
-    with open_proxy(settings) as proxy:
-        print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)
-
-
-def _build_body(settings: "Settings", request: str | None, model: str | None) -> bytes:
-    """Return the stored body of a request, streamed.
-
-    `request`: id of the request; None: the last one to a model. `model`: replaces its model; None: kept.
-
-    Raises `ConfigurationError` if the body is not stored completely, or if the request has no reply of a model.
-    """
     row = require_stored_request(settings, request, path=EXCHANGE_PATH)
     if row.path != EXCHANGE_PATH:
         raise ConfigurationError(
             f"{row.id} is a request to {row.path}. Only requests to {EXCHANGE_PATH} can be sent again."
         )
     body = replace_field(require_stored_body(settings, row, "replay"), "stream", True)
-    return body if model is None else replace_field(body, "model", model)
+    if model is not None:
+        body = replace_field(body, "model", model)
+    with open_proxy(settings) as proxy:
+        print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)

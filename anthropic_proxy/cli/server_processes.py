@@ -34,36 +34,6 @@ MAX_WORKERS = 1000
 def start_server(
     host: str | None, port: int | None, *, workers: int, reload: bool, watch_config: bool, attached: bool
 ) -> None:
-    """Run the server with the settings of the environment, and with the options of `serve`."""
-    settings = _load_settings(host, port, attached=attached)
-    run_server(
-        _app_loader(settings),
-        host=settings.host,
-        port=settings.port,
-        workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
-        stop_timeout_seconds=settings.stop_timeout_seconds,
-        drain_delay_seconds=settings.drain_delay_seconds,
-        tls_files=_find_tls_files(settings),
-        watched_files=_list_settings_files(settings) if watch_config else (),
-        stops_at_end_of_input=attached,
-    )
-
-
-def _list_settings_files(settings: "Settings") -> tuple[str, ...]:
-    files = settings.env_file, resolve_config_file_path(settings.env_file)
-    return tuple(file for file in files if file is not None)
-
-
-def _app_loader(settings: "Settings") -> "LoadWorkerApp":
-    """Return the function with which each server process builds the application, with this host and port."""
-    return partial(load_app, {"host": settings.host, "port": settings.port})
-
-
-def _load_settings(host: str | None, port: int | None, *, attached: bool) -> "Settings":
-    """Return the settings of the environment, with the host and port of the command line if they are given.
-
-    Raises `ConfigurationError` if other machines could reach the host and use the proxy without a key.
-    """
     settings = load_command_settings(of_running_proxy=False)
     require_route_prices(settings)
     if host:
@@ -73,14 +43,22 @@ def _load_settings(host: str | None, port: int | None, *, attached: bool) -> "Se
     require_auth_if_exposed(settings)
     if attached:  # the only client is the program that starts the server
         settings = replace(settings, drain_delay_seconds=0.0, tls_certificate_file=None, tls_key_file=None)
-    return settings
+    files = settings.env_file, resolve_config_file_path(settings.env_file)
+    run_server(
+        partial(load_app, {"host": settings.host, "port": settings.port}),
+        host=settings.host,
+        port=settings.port,
+        workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
+        stop_timeout_seconds=settings.stop_timeout_seconds,
+        drain_delay_seconds=settings.drain_delay_seconds,
+        tls_files=_find_tls_files(settings),
+        watched_files=tuple(file for file in files if file is not None) if watch_config else (),
+        stops_at_end_of_input=attached,
+    )
 
 
 def _find_tls_files(settings: "Settings") -> tuple[str, str] | None:
-    """Return the PEM files of certificate and key, after a check. None: TLS is off.
-
-    Raises `ConfigurationError` if a file is missing or cannot be used.
-    """
+    """Return the PEM files of certificate and key, after a check. None: TLS is off."""
     if settings.tls_certificate_file is None:
         if settings.tls_key_file is not None:
             raise ConfigurationError("TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.")
@@ -117,7 +95,12 @@ def run_server(
     """
     defer_sighup()
     raise_fd_limit()
-    listener = _open_listener(host, port)
+    try:
+        listener = open_listener(host, port)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+            raise
+        raise ConfigurationError(describe_occupied_port(host, port)) from error
     address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
     if stops_at_end_of_input:
         print(address, flush=True)  # the listener already queues connections
@@ -126,34 +109,19 @@ def run_server(
         address, stop_timeout_seconds, drain_delay_seconds, tls_files, watched_files, heartbeat_timeout_seconds
     )
     try:
-        _run_processes(load_app, config, listener, workers)
+        if workers > 1:
+            application = load_app(address=config.address)
+            try:
+                asyncio.run(application.log_startup(workers))
+                sys.exit(Supervisor(load_app, config, listener, workers, application).run())
+            finally:
+                application.remove_record()
+        elif workers:
+            ServerProcess(load_app, config, listener).run()
+        else:
+            _serve_with_code_reload(load_app, config, listener)
     finally:
         listener.close()
-
-
-def _run_processes(load_app: LoadWorkerApp, config: ServerConfig, listener: socket.socket, workers: int) -> None:
-    """Serve in this process, or in several workers. `workers`: 0: one process that restarts when the code changes."""
-    if not workers:
-        _serve_with_code_reload(load_app, config, listener)
-    elif workers > 1:
-        application = load_app(address=config.address)
-        try:
-            asyncio.run(application.log_startup(workers))
-            sys.exit(Supervisor(load_app, config, listener, workers, application).run())
-        finally:
-            application.remove_record()
-    else:
-        ServerProcess(load_app, config, listener).run()
-
-
-def _open_listener(host: str, port: int) -> socket.socket:
-    """Return the listening socket. Raises `ConfigurationError` with the owner of a port that is in use."""
-    try:
-        return open_listener(host, port)
-    except ConfigurationError as error:
-        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
-            raise
-        raise ConfigurationError(describe_occupied_port(host, port)) from error
 
 
 def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, listener: socket.socket) -> None:
@@ -161,9 +129,8 @@ def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, liste
     from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
 
     restore_sighup()
-    control, worker_control = (
-        socket.socketpair()
-    )  # the kernel closes `control` when this process ends, also after SIGKILL
+    # the kernel closes `control` when this process ends, also after SIGKILL
+    control, worker_control = socket.socketpair()
     target = partial(serve_supervised, load_app, config, worker_control)
     with python_safe_path_for_workers():
         watched = uvicorn.Config("", log_level="warning", reload=True, reload_dirs=[str(Path(__file__).parents[1])])
@@ -182,7 +149,13 @@ def describe_occupied_port(host: str, port: int) -> str:
     free = f"anthropic-proxy serve --port {_find_free_port(host, port)}"
     health = get_json(_WILDCARDS.get(host, host), port, "/health")
     if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
-        started = _format_start(str(health.get("started_at", "")))
+        try:
+            begin = datetime.fromisoformat(str(health.get("started_at", ""))).astimezone()
+        except ValueError:
+            started = ""
+        else:
+            day = "" if begin.date() == datetime.now().date() else f"{begin:%Y-%m-%d} "
+            started = f", started {day}{begin:%H:%M}"
         return (
             f"Port {port} is in use by another anthropic-proxy (version {health['version']}{started}). "
             f"Use that one, or run: {free}"
@@ -196,10 +169,7 @@ def describe_occupied_port(host: str, port: int) -> str:
 
 
 def _find_free_port(host: str, port: int) -> int:
-    """Return the next port above `port` on which this process can listen.
-
-    If several ports were tried and none is free, return the next port without a check.
-    """
+    """Return the next port above `port` on which this process can listen, after some failures an unchecked one."""
     first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
     for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
         try:
@@ -208,13 +178,3 @@ def _find_free_port(host: str, port: int) -> int:
             continue
         return candidate
     return first
-
-
-def _format_start(started_at: str) -> str:
-    """Return the start time as text: `, started 09:14` in local time, with the date if it is not today. "": unknown."""
-    try:
-        started = datetime.fromisoformat(started_at).astimezone()
-    except ValueError:
-        return ""
-    day = "" if started.date() == datetime.now().date() else f"{started:%Y-%m-%d} "
-    return f", started {day}{started:%H:%M}"

@@ -1,7 +1,4 @@
-"""Command `usage`: requests, tokens and costs, summed by a property such as the model or the day.
-
-The data comes from the ledger, the database of client requests.
-"""
+"""Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,7 +11,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
-from anthropic_proxy.console.ledger.periods import UsageRange, resolve_usage_range
+from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import NOT_SENT, UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.sums import UsageSums, add_up
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
@@ -51,22 +48,16 @@ def usage(
     """
     if as_json and as_csv:
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
-    _write(by, since, until, "json" if as_json else "csv" if as_csv else "table")
-
-
-def _write(by: Grouping, since: str, until: str, form: Literal["json", "csv", "table"]) -> None:
-    """Write the sums of requests, tokens and costs between `since` and `until` in the given form."""
     chosen = resolve_usage_range(since, until, datetime.now(UTC))
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by)
-    report = UsageReport(settings, by, groups)
-    if form == "json":
-        report.write_json(chosen)
-    elif form == "csv":
-        report.write_csv()
+    if as_json:
+        Output().write_json(build_usage_object(settings, by, groups, chosen))
+    elif as_csv:
+        Output().write_raw_text(tabulate_usage(settings, by, groups).encode_csv())
     else:
-        report.write_table(f"since {since}" + (f" until {until}" if until else ""))
+        write_table(settings, by, groups, f"since {since}" + (f" until {until}" if until else ""))
 
 
 _TITLES: Mapping[str, str] = {
@@ -94,109 +85,80 @@ _FIRST_REQUEST = 'anthropic-proxy ask "hello"'
 _OWN_PRICES = "anthropic-proxy.toml, [prices]"
 
 
-class UsageReport:
-    """Report of requests, tokens and costs for each group of requests, such as each model or day."""
+def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since: str) -> None:
+    """Write a summary and a table with bars to the terminal, or tab-separated values to a pipe.
 
-    def __init__(self, settings: Settings, by: str, groups: Sequence[UsageGroup]) -> None:
-        self._settings = settings
-        self._by = by
-        self._groups = groups
-        self._total = add_up(group.sums for group in groups)
-        self._output = Output()
+    `since`: time range as the user entered it.
+    """
+    output = Output()
+    if not output.is_terminal:
+        table = tabulate_usage(settings, by, groups)
+        decimal_cells = (
+            (format(value, "f") if isinstance(value, Decimal) else value for value in row) for row in table.rows
+        )
+        cells = [["unknown" if value is None else str(value) for value in row] for row in decimal_cells]
+        output.write_table([Column(title) for title in table.titles], cells)
+        return
+    if not groups:
+        output.write_line(f"No requests ({since}). Send one:  {output.paint(_FIRST_REQUEST, 'type')}")
+        return
 
-    def write_json(self, time_range: UsageRange) -> None:
-        """Write one JSON object with the time range and the groups. Costs are in US dollars; null: unknown."""
-        self._output.write_json(build_usage_object(self._settings, self._by, self._groups, time_range))
+    total = add_up(group.sums for group in groups)
+    text = f"{_count(total.requests, 'request')}, {total.succeeded:,} succeeded"
+    if total.errors:
+        text += f", {total.errors:,} failed"
+    if total.cancelled:
+        text += f", {total.cancelled:,} cancelled"
+    text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}."
+    if total.requested_cost:
+        requested = format_cost(total.requested_cost, total.unknown_requested_cost_requests)
+        text += f" At the prices of the requested models: {requested}."
+    output.write_line(text)
+    output.write_line()
 
-    def write_csv(self) -> None:
-        """Write CSV with one row per group."""
-        self._output.write_raw_text(tabulate_usage(self._settings, self._by, self._groups).encode_csv())
+    _write_rows(output, settings, by, groups, total)
 
-    def write_table(self, since: str) -> None:
-        """Write a summary and a table with bars to the terminal, or tab-separated values to a pipe.
+    if total.unknown_cost_requests:
+        counted = _count(total.unknown_cost_requests, "request")
+        output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
+    if not has_price_package():
+        command = output.paint(build_extra_install_command("prices"), "type")
+        output.write_line(f"  Prices need the package genai-prices:  {command}")
+        return
+    source = describe_price_list(settings.data_directory)
+    output.write_line(output.paint(f"  Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
 
-        `since`: beginning of the time range as the user entered it.
-        """
-        output = self._output
-        if not output.is_terminal:
-            table = tabulate_usage(self._settings, self._by, self._groups)
-            cells = [[_format_value(value) for value in row] for row in table.rows]
-            output.write_table([Column(title) for title in table.titles], cells)
-            return
-        if not self._groups:
-            output.write_line(f"No requests ({since}). Send one:  {output.paint(_FIRST_REQUEST, 'type')}")
-            return
-        output.write_line(self._summarize())
-        output.write_line()
-        self._write_rows()
-        self._write_sources()
 
-    def _summarize(self) -> str:
-        total = self._total
-        text = f"{_count(total.requests, 'request')}, {total.succeeded:,} succeeded"
-        if total.errors:
-            text += f", {total.errors:,} failed"
-        if total.cancelled:
-            text += f", {total.cancelled:,} cancelled"
-        text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}."
-        if total.requested_cost:
-            requested = format_cost(total.requested_cost, total.unknown_requested_cost_requests)
-            text += f" At the prices of the requested models: {requested}."
-        return text
-
-    def _write_rows(self) -> None:
-        shown = self._groups[-_MAX_ROWS:] if self._by == "day" else self._groups[:_MAX_ROWS]
-        everything = [*(group.sums for group in shown), self._total]
-        tokens = [
-            format_tokens([sums.cache_read_tokens for sums in everything]),
-            format_tokens([sums.input_tokens + sums.cache_write_tokens for sums in everything]),
-            format_tokens([sums.output_tokens for sums in everything]),
-        ]
-        names = [*(name_group(self._settings, self._by, group) or _UNNAMED.get(self._by, "") for group in shown), "all"]
-        costs = [format_cost(sums.cost, sums.unknown_cost_requests) for sums in everything]
-        bars = [*self._draw_bars(shown), ""]
-        titles = ["Requests", "Cached", "Input", "Output", "Cost"]
-        if shows_tools := self._by == "model" and bool(self._total.tool_errors):
-            titles.append("Tool errors")
-        rows = [
-            [
-                name,
-                f"{sums.requests:,}",
-                *cells,
-                cost,
-                *([_tool_errors(sums)] if shows_tools else ()),
-                bar,
-            ]
-            for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, bars, strict=True)
-        ]
-        columns = [
-            Column(_TITLES[self._by], can_be_cut=True),  # clients choose names of up to 200 characters
-            *(Column(title, is_number=True) for title in titles),
-            Column("", role="bar"),
-        ]
-        self._output.write_table(columns, rows, last_row_role="title")
-        if hidden := len(self._groups) - len(shown):
-            self._output.write_line(f"  {hidden:,} more rows:  --csv or --json")
-
-    def _draw_bars(self, groups: Sequence[UsageGroup]) -> list[str]:
-        """Return a bar for each group. Its length is the cost of the group, or its tokens if nothing has a cost."""
-        values = [group.sums.cost for group in groups]
-        if not any(values):
-            values = [group.sums.all_tokens for group in groups]
-        highest = max(values, default=0) or 1
-        return [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in values]
-
-    def _write_sources(self) -> None:
-        output, total = self._output, self._total
-        if total.unknown_cost_requests:
-            counted = _count(total.unknown_cost_requests, "request")
-            output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
-        if not has_price_package():
-            command = output.paint(build_extra_install_command("prices"), "type")
-            output.write_line(f"  Prices need the package genai-prices:  {command}")
-            return
-        source = describe_price_list(self._settings.data_directory)
-        output.write_line(output.paint(f"  Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
+def _write_rows(output: Output, settings: Settings, by: str, groups: Sequence[UsageGroup], total: UsageSums) -> None:
+    shown = groups[-_MAX_ROWS:] if by == "day" else groups[:_MAX_ROWS]
+    everything = [*(group.sums for group in shown), total]
+    tokens = [
+        format_tokens([sums.cache_read_tokens for sums in everything]),
+        format_tokens([sums.input_tokens + sums.cache_write_tokens for sums in everything]),
+        format_tokens([sums.output_tokens for sums in everything]),
+    ]
+    names = [*(name_group(settings, by, group) or _UNNAMED.get(by, "") for group in shown), "all"]
+    costs = [format_cost(sums.cost, sums.unknown_cost_requests) for sums in everything]
+    lengths = [group.sums.cost for group in shown]
+    if not any(lengths):
+        lengths = [group.sums.all_tokens for group in shown]
+    highest = max(lengths, default=0) or 1
+    bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
+    titles = ["Requests", "Cached", "Input", "Output", "Cost"]
+    if shows_tools := by == "model" and bool(total.tool_errors):
+        titles.append("Tool errors")
+    rows = [
+        [name, f"{sums.requests:,}", *cells, cost, *([_tool_errors(sums)] if shows_tools else ()), bar]
+        for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, [*bars, ""], strict=True)
+    ]
+    columns = [
+        Column(_TITLES[by], can_be_cut=True),  # clients choose names of up to 200 characters
+        *(Column(title, is_number=True) for title in titles),
+        Column("", role="bar"),
+    ]
+    output.write_table(columns, rows, last_row_role="title")
+    if hidden := len(groups) - len(shown):
+        output.write_line(f"  {hidden:,} more rows:  --csv or --json")
 
 
 def format_tokens(counts: Sequence[int]) -> list[str]:
@@ -205,15 +167,14 @@ def format_tokens(counts: Sequence[int]) -> list[str]:
     A number that is too small for this unit has a smaller unit or none.
     """
     highest = max(counts, default=0)
-    return [_format_count(count, highest) for count in counts]
-
-
-def _format_count(count: int, highest: int) -> str:
-    if highest >= 1_000_000 and count >= 50_000:
-        return f"{count / 1_000_000:,.1f} M"
-    if highest >= 10_000 and count >= 500:
-        return f"{count / 1_000:,.0f} k"
-    return f"{count:,}"
+    return [
+        f"{count / 1_000_000:,.1f} M"
+        if highest >= 1_000_000 and count >= 50_000
+        else f"{count / 1_000:,.0f} k"
+        if highest >= 10_000 and count >= 500
+        else f"{count:,}"
+        for count in counts
+    ]
 
 
 def _tool_errors(sums: UsageSums) -> str:
@@ -221,13 +182,6 @@ def _tool_errors(sums: UsageSums) -> str:
     if not sums.tool_errors:
         return "0" if sums.tool_results else "–"
     return f"{sums.tool_errors:,}, {100 * sums.tool_errors / sums.tool_results:.1f} %"
-
-
-def _format_value(value: object) -> str:
-    """Return a value of the output in a pipe."""
-    if value is None:
-        return "unknown"
-    return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
 def _count(count: int, noun: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from anthropic_proxy.cli.service.control import ServiceDefinition, encode_systemd_unit
+from anthropic_proxy.cli.service import ServiceDefinition, encode_systemd_unit
 from tests.support.paths import ROOT
 
 UNIT = ROOT / "deploy/systemd/anthropic-proxy.service"

@@ -8,23 +8,24 @@ import io
 import json
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from datetime import date
 from pathlib import Path
 from textwrap import wrap
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.dialect_row import FoundServer, hide_credentials
 from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.cli.doctor.report import LEGEND, ROWS, Cell, encode_report, format_count, uses_demo_provider
+from anthropic_proxy.cli.doctor.report import LEGEND, ROWS, encode_report, format_count, uses_demo_provider
 from anthropic_proxy.cli.doctor.run import (
     Backend,
     Diagnosis,
@@ -35,11 +36,9 @@ from anthropic_proxy.cli.doctor.run import (
     run_doctor,
     select_backends,
 )
-from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, list_learned_models
+from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.console import doctor_run
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.providers.catalog import store_learned_models
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
@@ -47,9 +46,6 @@ from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.secrets import redact_secrets
-
-if TYPE_CHECKING:
-    from rich.live import Live
 
 MAX_UNCONFIRMED_REQUESTS = 150
 """Number of expected requests above which the command asks the user before it sends them."""
@@ -107,12 +103,7 @@ def doctor(
     options = _Options(names, not yes, dialect, as_json, report, learn, attached)
     if dry_run:
         _print_estimate(options)
-    else:
-        sys.exit(_run(options))
-
-
-def _run(options: _Options) -> int:
-    """Send the probes, store and write the results, and return the exit status."""
+        return
     settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
     _require_writable(options.report)
     if options.is_attached:
@@ -122,17 +113,16 @@ def _run(options: _Options) -> int:
         directory = settings.data_directory if options.learns else None
         lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
     try:
-        _write_results(result, settings, as_json=options.as_json, file=options.report)
+        _write_results(result, settings, options)
     finally:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
-    return result.exit_status
+    sys.exit(result.exit_status)
 
 
 @asynccontextmanager
 async def _open_backends(
     settings: "Settings", options: _Options
 ) -> "AsyncIterator[tuple[Services, Sequence[Backend]]]":
-    """Return a context manager with the services and the backends to examine."""
     services = await open_services(settings, log=Log(io.StringIO()))
     try:
         if not settings.keys or options.names:
@@ -187,14 +177,12 @@ async def _show_run(
 
 
 def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price: float | None) -> tuple[str, str]:
-    """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
     shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
 
 
 def _print_estimate(options: _Options) -> None:
-    """Print the models to examine and the expected cost. No probe is sent."""
     settings = load_command_settings(of_running_proxy=not options.is_attached)
 
     async def find_backends() -> "Sequence[Backend]":
@@ -249,8 +237,8 @@ def _require_writable(file: Path | None) -> None:
     raise ConfigurationError(f"--report: {file} cannot be written: {reason}.")
 
 
-def _write_results(result: "Report", settings: "Settings", *, as_json: bool, file: Path | None) -> None:
-    secrets, today = settings.reveal_all_secrets(), date.today()
+def _write_results(result: Report, settings: Settings, options: _Options) -> None:
+    secrets, today, file = settings.reveal_all_secrets(), date.today(), options.report
     try:
         if file is not None:
             form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
@@ -258,77 +246,17 @@ def _write_results(result: "Report", settings: "Settings", *, as_json: bool, fil
     except OSError as error:
         raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
     finally:
-        if as_json:
+        if options.as_json:
             sys.stdout.write(encode_report(result, "json", today, secrets))
             sys.stderr.write(f"Done: {result.cost_summary}.\n")
         else:
             write_report(result, secrets)
 
 
-_LOCK_SECONDS = 1.0
-"""Seconds for which the command waits for the lock of stored runs. A page of the dashboard may hold it for a moment."""
-
-
-@contextmanager
-def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bool) -> Iterator[RunRecorder]:
-    """Return a context manager that yields the recorder, which stores the run for the dashboard.
-
-    `directory` is the data directory. With None, nothing is stored. The context manager holds a lock, so that no other
-    run is stored meanwhile. With `is_attached`, the dashboard has started this run and already holds the lock. If
-    another run holds it, or the folder cannot be written, a line is written to stderr and nothing is stored.
-    """
-    with ExitStack() as stack:
-        if directory is not None and not is_attached:
-            try:
-                with ExitStack() as opened:
-                    opened.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
-                    doctor_run.remove_current(directory)  # an earlier run that failed
-                    stack.enter_context(opened.pop_all())
-            except OSError as error:
-                folder = doctor_run.find_folder(directory)
-                is_locked = isinstance(error, TimeoutError)
-                reason = "another run is in progress" if is_locked else f"{describe_os_error(error)} ({folder})"
-                sys.stderr.write(f"! This run is not stored for the dashboard: {reason}.\n")
-                directory = None
-        yield RunRecorder(directory, settings, time.time)
-        if directory is not None and not is_attached:
-            with suppress(OSError):
-                doctor_run.remove_current(directory)
-
-
-def store_results(recorder: RunRecorder, result: Report, directory: Path) -> list[str]:
-    """Store the complete run for the dashboard, and the observed limits and features of models in `directory`.
-
-    Return lines for stderr: one with the file in which the limits and features are stored, and one for each failure.
-    """
-    lines = _store_facts(result, directory)
-    try:
-        recorder.finish(result)
-    except OSError as error:
-        lines.append(f"✕ The results cannot be stored in {directory}: {describe_os_error(error)}.")
-    return lines
-
-
-def _store_facts(result: Report, directory: Path) -> list[str]:
-    learned = list_learned_models(result.diagnoses, date.today())
-    if not learned:
-        return []
-    try:
-        file = store_learned_models(directory, learned, date.today())
-    except OSError as error:
-        is_locked = isinstance(error, TimeoutError)
-        reason = "another run stores its facts" if is_locked else describe_os_error(error)
-        return [f"✕ The facts cannot be stored in {directory}: {reason}."]
-    noun = "model" if len(learned) == 1 else "models"
-    return [f"Facts about {len(learned)} {noun} for the next start or reload: {file}"]
-
-
 _TITLE_WIDTH = 28
 _MIN_COLUMN_WIDTH = 16
 _DEFAULT_WIDTH = 100
 _ROLES = {"✓": "ok", "~": "warn", "✕": "error", "–": "quiet", "…": "quiet"}
-
-
 _WAITING_SECONDS = 10.0
 """Interval in seconds of the lines that name the backends without a reply, if stderr is no terminal."""
 
@@ -341,7 +269,10 @@ class DoctorProgress:
 
     def __init__(self, *, shows_table: bool) -> None:
         self._diagnoses: Sequence[Diagnosis] = ()
-        self._live = _new_live_display() if shows_table and sys.stderr.isatty() else None
+        self._live: Live | None = None
+        if shows_table and sys.stderr.isatty():
+            console = Console(stderr=True, highlight=False)
+            self._live = Live(console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> "DoctorProgress":
         if self._live is not None:
@@ -357,7 +288,6 @@ class DoctorProgress:
             self.write_cost_of_stopped_probes()  # after the table, which the end of the display removes
 
     def update(self, diagnoses: Sequence[Diagnosis]) -> None:
-        """Show the present state of `diagnoses`, the results of all backends so far."""
         self._diagnoses = diagnoses
         if self._live is not None:
             output = Output(sys.stderr)
@@ -380,19 +310,8 @@ class DoctorProgress:
         sys.stderr.write(f"Stopped after {requests} and {tokens:,} tokens.\n")
 
 
-def _new_live_display() -> "Live":
-    from rich.console import Console  # noqa: PLC0415  # needed on a terminal only
-    from rich.live import Live  # noqa: PLC0415
-
-    return Live(console=Console(stderr=True, highlight=False), refresh_per_second=8, transient=True)
-
-
 def write_report(report: Report, secrets: Sequence[str]) -> None:
-    """Write the results of the doctor to stdout: table of backends, cost of the run, and remedies.
-
-    If the doctor has examined a server for deviations from its API, its findings are written too.
-    `secrets`: keys that are masked in the output.
-    """
+    """Write table, cost, remedies and observed deviations to stdout. `secrets`: keys that are masked."""
     output = Output()
 
     def write(text: str = "") -> None:
@@ -401,7 +320,10 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
     for line in _format_table(output, report.diagnoses):
         write(line)
     write()
-    for line in _format_legend(report, output.width or _DEFAULT_WIDTH):
+    legend = [f"  {LEGEND}    {report.cost_summary}"]
+    if len(legend[0]) > (output.width or _DEFAULT_WIDTH):
+        legend = [f"  {LEGEND}", f"  {report.cost_summary}"]
+    for line in legend:
         write(line)
     for line in _format_fixes(output, report):
         write(line)
@@ -412,10 +334,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
 
 
 def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
-    """Yield the lines of the table with one column for each of `diagnoses`.
-
-    Columns that do not fit into the width of the terminal follow in another table.
-    """
+    """Yield a table with one column for each of `diagnoses`. Columns that do not fit follow in another table."""
     for number, shown in enumerate(_split_columns(output.width, diagnoses)):
         if number:
             yield ""
@@ -424,8 +343,12 @@ def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[st
         models = "".join(_fit(one.backend.target.model, width) for one, width in shown)
         yield f"{indent}{output.paint(models, 'quiet')}".rstrip()
         for row in ROWS:
-            cells = "".join(_paint_cell(output, row.build(one), width) for one, width in shown)
-            yield f"  {row.title:<{_TITLE_WIDTH}}{cells}".rstrip()
+            line = f"  {row.title:<{_TITLE_WIDTH}}"
+            for one, width in shown:
+                cell = row.build(one)
+                padded, sign = _fit(str(cell), width), cell.sign
+                line += padded.replace(sign, output.paint(sign, _ROLES[sign]), 1) if sign else padded
+            yield line.rstrip()
 
 
 def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> Iterator[Sequence[tuple[Diagnosis, int]]]:
@@ -447,16 +370,6 @@ def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> It
 
 def _fit(text: str, width: int) -> str:
     return f"{text if len(text) < width else f'{text[: width - 2]}…':<{width}}"
-
-
-def _paint_cell(output: Output, cell: Cell, width: int) -> str:
-    padded = _fit(str(cell), width)
-    return padded.replace(cell.sign, output.paint(cell.sign, _ROLES[cell.sign]), 1) if cell.sign else padded
-
-
-def _format_legend(report: Report, width: int) -> Iterator[str]:
-    line = f"  {LEGEND}    {report.cost_summary}"
-    yield from [line] if len(line) <= width else [f"  {LEGEND}", f"  {report.cost_summary}"]
 
 
 def _format_fixes(output: Output, report: Report) -> Iterator[str]:
@@ -487,10 +400,7 @@ def _format_fixes(output: Output, report: Report) -> Iterator[str]:
 
 
 def _format_server(output: Output, server: FoundServer) -> Iterator[str]:
-    """Yield lines about `server`, a server that is not known to the proxy: the observed deviations.
-
-    If a field of the configuration file should change, its table is included.
-    """
+    """Yield the observed deviations of an unknown server, and its table if a field should change."""
     yield f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}"
     several = len(server.diagnoses) > 1
     for diagnosis in server.diagnoses:

@@ -1,13 +1,14 @@
 """Examination of one backend (a model of a provider) by probes, the test requests of the doctor.
 
-`must_run` decides which probes are sent to a backend. `diagnose_backend` runs them and stores their results in a
-`Diagnosis`.
+The probes run in a fixed order, because later probes use what earlier ones have found. At a server with an unknown
+dialect, a failed probe is repeated with other values of dialect fields. The first value with which it succeeds is used
+from then on, and becomes evidence for the report.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 from msgspec import structs
@@ -53,10 +54,7 @@ _REASON = re.compile(r"support|unknown|unexpected|unrecognized|invalid|not (?:al
 
 
 class DialectSearch:
-    """Search for the deviations of one server from its API (its dialect), by probes with one model.
-
-    `target` has the dialect found so far.
-    """
+    """Search for the dialect of one server, by probes with one model. `target` has the dialect found so far."""
 
     def __init__(self, runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings) -> None:
         self._runner = runner
@@ -73,33 +71,28 @@ class DialectSearch:
 
     @property
     def searches_dialect(self) -> bool:
-        """True if failed probes are repeated with changes, to find the deviations of this server from its API.
-
-        Usually, this is only necessary for unknown servers. The deviations of known servers are part of the proxy.
-        """
+        """True if failed probes are repeated with changes. The dialects of known servers are part of the proxy."""
         return self._diagnosis.backend.searches_dialect or bool(self._diagnosis.wire)
 
     async def run_probe(self, probe: Probe) -> ProbeResult:
-        """Send `probe` (a test request), store if its feature is supported, and return the result.
-
-        If the probe fails, it may be repeated with other values of dialect fields.
-        """
+        """Send `probe`, after a failure with other values of dialect fields too, and store its outcome."""
         result = await self._runner.send(self.target, probe.body)
         problem = probe.check(result)
         if problem and self._may_be_accidental(result):
             result = await self._runner.send(self.target, probe.body)
             problem = probe.check(result)
         self._apply_adaptations(probe, result)
-        if problem and self._may_search(probe, result):
-            result, problem = await self._try_candidates(probe, result, problem)
+        if problem and self.searches_dialect:
+            may_search = probe.tests_effect
+            if result.error is not None:
+                may_search = result.first_rejection is not None or not isinstance(result.error, UpstreamError)
+            if may_search:
+                result, problem = await self._try_candidates(probe, result, problem)
         self._diagnosis.outcomes[probe.name] = self._judge(probe, result, problem)
         return result
 
     async def send_with_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
-        """Send `probe` with other values of dialect fields, and return the result without storing it.
-
-        None: the dialect of this API lacks one of the fields.
-        """
+        """Send `probe` with other values, and store nothing. None: the dialect of this API lacks one of the fields."""
         dialect = change_dialect(self.target.dialect, change)
         if dialect is None:
             return None
@@ -150,13 +143,6 @@ class DialectSearch:
         """Return True if the server failed with status 500 and its error names no part of the request as cause."""
         rejected = result.first_rejection
         return rejected is not None and rejected.status == 500 and not _REASON.search(self.describe_rejection(rejected))
-
-    def _may_search(self, probe: Probe, result: ProbeResult) -> bool:
-        if not self.searches_dialect or not probe.candidates:
-            return False
-        if result.error is None:
-            return probe.tests_effect
-        return result.first_rejection is not None or not isinstance(result.error, UpstreamError)
 
     async def _try_candidates(self, probe: Probe, failed: ProbeResult, problem: str) -> tuple[ProbeResult, str]:
         for change in probe.candidates:
@@ -253,19 +239,14 @@ def find_differing_fields(rejected: bytes, accepted: bytes) -> str:
         return ""
     differing = [name for name, value in before.items() if name not in after or after[name] != value]
     differing.sort(key=lambda name: name == "messages")  # texts that replace a field are less relevant than the field
-    return ", ".join(f'"{name}": {_shorten(_differing_item(before[name], after.get(name)))}' for name in differing)
-
-
-def _differing_item(value: Any, other: Any) -> Any:
-    """Return the first item of the list `value` that is not in the list `other`. For other values: `value` itself."""
-    if isinstance(value, list) and isinstance(other, list):
-        return next((item for item in value if item not in other), value)
-    return value
-
-
-def _shorten(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MAX_EXCERPT_CHARACTERS // 2 else f"{text[: MAX_EXCERPT_CHARACTERS // 2 - 1]}…"
+    shown = []
+    for name in differing:
+        value, other = before[name], after.get(name)
+        if isinstance(value, list) and isinstance(other, list):
+            value = next((item for item in value if item not in other), value)
+        text, limit = json.dumps(value, ensure_ascii=False), MAX_EXCERPT_CHARACTERS // 2
+        shown.append(f'"{name}": {text if len(text) <= limit else f"{text[: limit - 1]}…"}')
+    return ", ".join(shown)
 
 
 _USAGE = re.compile(rb'"(?:usage|usageMetadata)"\s*:\s*\{|"prompt_eval_count"\s*:\s*\d')
@@ -289,17 +270,20 @@ _NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 
 async def diagnose_backend(
     runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings, on_change: Callable[[], None]
 ) -> None:
-    """Run the probes (test requests) that one backend needs, and store their results in `diagnosis`.
+    """Run the probes that one backend needs, and store their results in `diagnosis`.
 
-    `must_run` selects the probes. A probe is skipped if it requires a feature that the backend does not support. If the
-    first probe fails, no other probe is sent. `on_change` is called after each probe.
+    If the first probe fails, no other probe is sent. `on_change` is called after each probe.
     """
     search = DialectSearch(runner, diagnosis, settings)
     try:
         await _run_probes(runner, search, diagnosis, settings, on_change)
     finally:
         diagnosis.target = search.target
-        diagnosis.dialect = _differing_fields(search.target.dialect)
+        defaults = structs.asdict(type(search.target.dialect)())
+        found = {
+            name: value for name, value in structs.asdict(search.target.dialect).items() if value != defaults[name]
+        }
+        diagnosis.dialect = json.loads(json.dumps(found, default=structs.asdict))
         diagnosis.is_complete = True
         on_change()
 
@@ -344,12 +328,7 @@ async def _run_probes(
 
 
 def must_run(probe: Probe, backend: Backend) -> bool:
-    """Return True if the doctor must send `probe` (a test request) to `backend`.
-
-    The built-in demo gets only the first two probes. Every other backend gets the probes that test features of models.
-    The remaining probes find deviations of the server from its API. They are sent only if the doctor searches such
-    deviations for `backend`.
-    """
+    """Return True if the doctor sends `probe` to `backend`. The built-in demo gets only the first two probes."""
     if backend.target.provider.transport == "demo":
         return probe in PROBES[:2]
     return probe.is_feature or backend.searches_dialect
@@ -445,30 +424,18 @@ async def _probe_limits(runner: ProbeRunner, search: DialectSearch, diagnosis: D
     if diagnosis.backend.target.provider.transport != "http":
         return
     result = await runner.send(search.target, LIMITS_BODY)
-    window, output = _read_limits(result)
-    if (rejected := result.first_rejection) is not None and (window or output):
-        diagnosis.limits_source = search.describe_rejection(rejected)
-    diagnosis.context_window = window or diagnosis.context_window
-    diagnosis.max_output = output or diagnosis.max_output
-
-
-def _read_limits(result: ProbeResult) -> tuple[int | None, int | None]:
-    """Return the context window and the output limit that an error states. None: not stated."""
     found = dict.fromkeys(("window", "limit"), 0)
     for name in result.adaptations:
         verb, _, value = name.partition(" ")
         if verb in found and value.isdecimal():
             found[verb] = int(value)
     cause = result.error.cause if isinstance(result.error, UpstreamError) else None
-    stated = (cause.context_window, cause.max_output_tokens) if cause is not None else (None, None)
-    return found["window"] or stated[0], found["limit"] or stated[1]
-
-
-def _differing_fields(dialect: BaseDialect) -> dict[str, Any]:
-    """Return the fields of a dialect that differ from the defaults of its wire, as JSON values."""
-    defaults = structs.asdict(type(dialect)())
-    fields = {name: value for name, value in structs.asdict(dialect).items() if value != defaults[name]}
-    return {name: json.loads(json.dumps(value, default=structs.asdict)) for name, value in fields.items()}
+    window = found["window"] or (cause.context_window if cause is not None else None)
+    output = found["limit"] or (cause.max_output_tokens if cause is not None else None)
+    if (rejected := result.first_rejection) is not None and (window or output):
+        diagnosis.limits_source = search.describe_rejection(rejected)
+    diagnosis.context_window = window or diagnosis.context_window
+    diagnosis.max_output = output or diagnosis.max_output
 
 
 _LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")

@@ -1,8 +1,6 @@
 """Configuration of an unknown server as text for `anthropic-proxy.toml`, from the results of the doctor.
 
-`find_servers` returns a `FoundServer` for each base URL. `format_server` returns the configuration of one server, with
-its models and its dialect. A dialect is a set of fields that describe how a server deviates from its API.
-`describe_evidence` returns a comment with the reason for the value of a field.
+It has the models and the dialect of the server. Each field of the dialect has a comment with its evidence.
 """
 
 import json
@@ -22,23 +20,18 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class FoundServer(Struct, frozen=True, kw_only=True):
-    """A server that the doctor examined for deviations from its API, with its configuration as text."""
+    """A server that the doctor examined for deviations from its API."""
 
     name: str
     """Name of the server's table in `anthropic-proxy.toml`."""
     base_url: str
-    """Base URL of the server's API."""
     diagnoses: Sequence[Diagnosis]
-    """Diagnoses of the models of the server."""
     table: str
-    """Text of the tables for `anthropic-proxy.toml`."""
+    """Tables for `anthropic-proxy.toml`."""
 
 
 def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[FoundServer]:
-    """Return one `FoundServer` for each server for which the doctor searched deviations from the API.
-
-    Servers are distinguished by base URL. `diagnoses` are the results of all examined models.
-    """
+    """Return the servers for which the doctor searched deviations from the API, one for each base URL."""
     groups: dict[str, list[Diagnosis]] = {}
     for diagnosis in diagnoses:
         if diagnosis.shows_dialect:
@@ -55,10 +48,7 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
 
 
 def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
-    """Return the configuration of one server for `anthropic-proxy.toml`, as TOML text.
-
-    `diagnoses` are the results of the server's models.
-    """
+    """Return the tables of one server. `diagnoses`: results of its models."""
     first = diagnoses[0]
     target, name = first.found_target, propose_server_name(first, settings)
     lines = [f"[providers.{name}]", f"base_url = {_encode(hide_credentials(target.base_url))}"]
@@ -71,7 +61,8 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
         for field, evidence in decided[0].items()
         if all(field in other and other[field].value == evidence.value for other in decided)
     }
-    lines += _format_dialect(f"providers.{name}.dialect", shared, _find_configured_dialect(name, settings))
+    configured = next((table.dialect for table in settings.configured_providers if table.name == name), {})
+    lines += _format_dialect(f"providers.{name}.dialect", shared, configured)
     for diagnosis, fields in zip(diagnoses, decided, strict=True):
         path = f"providers.{name}.models.{_encode_key(diagnosis.found_target.model)}"
         lines += [
@@ -85,10 +76,7 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
 
 
 def build_model_fields(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return limits, effort levels and image support of a model, as fields of its table in `anthropic-proxy.toml`.
-
-    Only facts that the doctor has found are included.
-    """
+    """Return the found limits, effort levels and image support of a model, as fields of its table."""
     facts: dict[str, Any] = {}
     if diagnosis.context_window:
         facts["context_window"] = diagnosis.context_window
@@ -103,11 +91,7 @@ def build_model_fields(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def describe_evidence(evidence: Evidence) -> Iterator[str]:
-    """Yield the lines of a comment with the reason for the value of one dialect field.
-
-    The reason is the result of a probe, such as a rejected request and the server's error message. The lines have no
-    `#`.
-    """
+    """Yield the lines of a comment, without `#`: the result of the probe that decided a dialect field."""
     if evidence.status:
         sent = evidence.sent
         shown = sent if len(sent) <= _MAX_SENT_CHARACTERS else f"{sent[: _MAX_SENT_CHARACTERS - 1]}…"
@@ -118,10 +102,10 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
 
 
 def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
-    """Return a name for the table of a server in `anthropic-proxy.toml`, usually the name of the provider.
+    """Return a name for the table of a server: that of the provider.
 
-    If a setting has changed the base URL of a built-in provider, the name is derived from the host instead. The name of
-    a built-in provider is not permitted for another server.
+    If a setting has changed the base URL of a built-in provider, whose name another server cannot have, the name is
+    derived from the host.
     """
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:
@@ -134,14 +118,8 @@ def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
 
 
 def hide_credentials(url: str) -> str:
-    """Return a URL without user name, password and query, which may contain keys."""
     split = urlsplit(url)
     return split._replace(netloc=split.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
-def _find_configured_dialect(name: str, settings: Settings) -> Mapping[str, Any]:
-    """Return the dialect fields of a provider in the configuration file. Empty: none."""
-    return next((table.dialect for table in settings.configured_providers if table.name == name), {})
 
 
 def _format_dialect(

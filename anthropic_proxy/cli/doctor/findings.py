@@ -1,8 +1,6 @@
 """Results of the doctor, which examines models of providers by probes: requests that each test one feature.
 
-A `Backend` is one model of one provider, and a `Diagnosis` has all results for it. An `Outcome` is the result of one
-probe. A `Problem` prevents all requests to a backend. A dialect is a set of fields that describe how a server deviates
-from its API, and `Evidence` is the reason for the value of one field. `ProbeTotals` counts requests and tokens.
+A backend is one model of one provider. A dialect is a set of fields that describe how a server deviates from its API.
 """
 
 from collections.abc import Sequence
@@ -14,14 +12,10 @@ from anthropic_proxy.engine.routing.router import Target
 
 
 class ProbeTotals(Struct):
-    """Numbers of requests and tokens that the probes (test requests) have used."""
-
     requests: int = 0
     """Number of upstream requests."""
     input_tokens: int = 0
-    """Input tokens of all requests."""
     output_tokens: int = 0
-    """Output tokens of all replies."""
 
 
 State = Literal["works", "emulated", "unsupported", "untested"]
@@ -37,10 +31,9 @@ ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota
 
 
 class Outcome(Struct, kw_only=True):
-    """Result of one probe (test request): whether the backend supports the tested feature."""
+    """Result of one probe."""
 
     state: State
-    """Support of the feature that the probe shows."""
     detail: str = ""
     """Short text for the table: `sequential`, `HTTP 400`. "": none."""
     reason: str = ""
@@ -59,14 +52,12 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Reason for the value of one dialect field: the request that failed, and the value with which it succeeded."""
 
     kind: EvidenceKind
-    """Effect of the change: `automatic`, `required` or `improvement`."""
-
     field: str
-    """Name of the dialect field that was changed."""
+    """Name of the dialect field."""
     value: Any
-    """Value of the dialect field with which the request succeeded."""
+    """Value with which the request succeeded."""
     previous: Any
-    """Value of the dialect field with which the request failed."""
+    """Value with which the request failed."""
     probe: str
     """Name of the probe that led to the change."""
     sent: str
@@ -81,7 +72,6 @@ class Problem(Struct, frozen=True, kw_only=True):
     """Failure that prevents all requests to a backend."""
 
     kind: ProblemKind
-    """Kind of the failure, such as `key` or `model`."""
     status: int
     """HTTP status of the server's response. Without a response: status of the proxy's error. 0: no API key is set."""
     message: str
@@ -106,7 +96,6 @@ class Backend(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def prefixed_id(self) -> str:
-        """Model id with provider prefix: `openai/gpt-4.1`."""
         return f"{self.name}/{self.target.model}"
 
 
@@ -114,7 +103,6 @@ class Diagnosis(Struct, kw_only=True):
     """All results of the probes of one backend."""
 
     backend: Backend
-    """Provider and model that the probes examined."""
     outcomes: dict[str, Outcome] = {}
     """Name of the probe → its result. Absent: not run yet."""
     problem: Problem | None = None
@@ -140,33 +128,22 @@ class Diagnosis(Struct, kw_only=True):
     target: Target | None = None
     """Target with the dialect and the wire that the probes found. None: the probes have not ended."""
     dialect: dict[str, Any] = field(default_factory=dict)
-    """Fields of the dialect (deviations from the API) that the probes found, without those with the default value of
-    the wire."""
+    """Found fields of the dialect, without those with the default value of the wire."""
     totals: ProbeTotals = field(default_factory=ProbeTotals)
-    """Number of requests and tokens of the probes so far."""
     is_complete: bool = False
     """True if all probes have ended."""
 
     @property
     def found_target(self) -> Target:
-        """The model with the API and the dialect that the probes found.
-
-        Before the probes have ended, API and dialect are those of the settings.
-        """
+        """Target with the API and dialect that the probes found, or those of the settings until the probes end."""
         return self.target or self.backend.target
 
     @property
     def shows_dialect(self) -> bool:
-        """True if the report shows the deviations of the server from its API.
-
-        This requires that the doctor has searched the deviations. A problem must not have prevented all requests.
-        """
+        """True if the doctor has searched the dialect, and no problem has prevented that."""
         return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
 
     def state_of(self, probe_name: str) -> State:
-        """Return the support of the feature that the probe with the name `probe_name` tests.
-
-        The result is `untested` if the probe has not run, or if its result was unclear, such as a temporary error.
-        """
+        """`untested`: the probe has not run, or its result was unclear, such as a temporary error."""
         outcome = self.outcomes.get(probe_name)
         return outcome.state if outcome else "untested"

@@ -1,15 +1,10 @@
-"""Sending of probes (test requests of the doctor) through a proxy, with a record of the upstream traffic.
-
-`ProbeRunner.send` sends a probe and returns a `ProbeResult`: the reply or the error. `UpstreamExchange` is one upstream
-request with its response. `ToolUse` is a tool call in the reply. `ProbeRunner.query_capabilities` and
-`ProbeRunner.list_models` query limits and models of a provider.
-"""
+"""Sending of probes (test requests of the doctor) through a proxy, with a record of the upstream traffic."""
 
 import asyncio
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,6 +38,7 @@ LIST_TIMEOUT_SECONDS = 20.0
 _MAX_RECORDED_BYTES = 256 * 1024
 _MAX_REPLY_BYTES = 4 * 1024 * 1024
 """Maximum size in bytes of the events of one reply. A server that ignores output limits may never end its reply."""
+_DELTA_FIELDS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 _OTHER_CAUSES = (401, 402, 403, 404, 408, 409, 425, 429)
 """HTTP statuses below 500 that do not concern the fields of a request: key, model, quota, load."""
 
@@ -51,7 +47,7 @@ class UpstreamExchange(Struct):
     """One upstream request of a probe, with its response as received."""
 
     request: bytes
-    """Body of the upstream request."""
+    """Body."""
     status: int = 0
     """HTTP status of the response. 0: no response."""
     response: bytearray = field(default_factory=bytearray)
@@ -65,12 +61,9 @@ class UpstreamExchange(Struct):
 
 
 class ToolUse(Struct, frozen=True):
-    """One tool call of a reply."""
-
     name: str
-    """Name of the called tool."""
     arguments: str
-    """Arguments as JSON text."""
+    """JSON text."""
 
 
 class ProbeResult(Struct, kw_only=True):
@@ -91,15 +84,12 @@ class ProbeResult(Struct, kw_only=True):
     seconds: float = 0.0
     """Seconds from the request of the probe to the end of its reply."""
     input_tokens: int = 0
-    """Input tokens of the reply."""
     output_tokens: int = 0
-    """Output tokens of the reply."""
     text_events: int = 0
     """Number of events of the streamed reply with text or thinking."""
 
     @property
     def text(self) -> str:
-        """Text of the reply."""
         return "".join(block.get("text", "") for block in self.blocks if block["type"] == "text")
 
     @property
@@ -130,21 +120,14 @@ class ProbeResult(Struct, kw_only=True):
 
 
 class ProbeRunner:
-    """Sender of probes (test requests) through the proxy, without its routes and policies.
-
-    Each probe is for one model. `services` are the objects of the proxy. `totals` counts the requests and tokens of all
-    probes so far.
-    """
+    """Sender of probes through the proxy, without its routes and policies. `totals` counts requests and tokens."""
 
     def __init__(self, services: Services, totals: ProbeTotals) -> None:
         self._services = structs.replace(services, log=Log(io.StringIO()), monitor=Monitor(), policies=())
         self.totals = totals
 
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:
-        """Send a probe to one model, and return the reply or error with the upstream requests.
-
-        `body` is a request of the Messages API without `model`.
-        """
+        """`body`: request of the Messages API without `model`."""
         recorded: list[UpstreamExchange] = []
         observations = ModelObservations(MemoryStore())
         name = target.provider.transport
@@ -295,24 +278,28 @@ class _ReplySink:
         if self._message is not None:
             result.blocks, result.stop_reason = self._message["content"], self._message.get("stop_reason") or ""
         elif self._stream and result.error is None:
-            _join_events(_decode_events(bytes(self._stream)), result)
+            _join_events(bytes(self._stream), result)
         return result
 
 
-def _decode_events(stream: bytes) -> Iterator[dict[str, Any]]:
-    for line in stream.splitlines():
-        if line.startswith(b"data:"):
-            yield json.loads(line.removeprefix(b"data:"))
-
-
-def _join_events(events: Iterator[dict[str, Any]], result: ProbeResult) -> None:
+def _join_events(stream: bytes, result: ProbeResult) -> None:
     """Add the content, the stop reason and an error of a stream to `result`."""
     blocks: dict[int, dict[str, Any]] = {}
-    for event in events:
+    for line in stream.splitlines():
+        if not line.startswith(b"data:"):
+            continue
+        event = json.loads(line.removeprefix(b"data:"))
         if event["type"] == "content_block_start":
             blocks[event["index"]] = dict(event["content_block"])
         elif event["type"] == "content_block_delta":
-            result.text_events += _add_delta(blocks[event["index"]], event["delta"])
+            block, delta = blocks[event["index"]], event["delta"]
+            kind = delta["type"]
+            if kind == "input_json_delta":
+                block["json"] = block.get("json", "") + delta["partial_json"]
+            elif kind in _DELTA_FIELDS:
+                field_name = _DELTA_FIELDS[kind]
+                block[field_name] = block.get(field_name, "") + delta[field_name]
+                result.text_events += kind != "signature_delta"
         elif event["type"] == "message_delta":
             result.stop_reason = event["delta"].get("stop_reason") or ""
         elif event["type"] == "error":
@@ -321,14 +308,3 @@ def _join_events(events: Iterator[dict[str, Any]], result: ProbeResult) -> None:
         if block["type"] == "tool_use":
             block["input"] = json.loads(block.pop("json", "") or "{}")
     result.blocks = list(blocks.values())
-
-
-def _add_delta(block: dict[str, Any], delta: Mapping[str, Any]) -> bool:
-    """Append the delta of an event to its content block. Return True if the delta has text or thinking."""
-    for kind, name in (("text_delta", "text"), ("thinking_delta", "thinking"), ("signature_delta", "signature")):
-        if delta["type"] == kind:
-            block[name] = block.get(name, "") + delta[name]
-            return kind != "signature_delta"
-    if delta["type"] == "input_json_delta":
-        block["json"] = block.get("json", "") + delta["partial_json"]
-    return False

@@ -1,9 +1,6 @@
 """Probes: the requests with which the doctor tests features of a server, and its deviations from the API.
 
-`PROBES` lists them. Each `Probe` is a request with a check of the result. If the check fails, the request may be
-repeated with other values of dialect fields, which describe deviations. `build_request` and
-`build_tool_results_request` return requests. `LIMITS_BODY` and `THINKING_BODY` are requests for the limits and the
-reasoning of a model.
+A probe has a check of its result. If the check fails, the request may be repeated with other values of dialect fields.
 """
 
 import base64
@@ -36,43 +33,38 @@ picture has."""
 
 
 def check_accepted(result: ProbeResult) -> str:
-    """Return the error message if the request failed, otherwise an empty text. The reply may have any content."""
+    """The reply may have any content."""
     return result.error.message if result.error is not None else ""
 
 
 def check_content(result: ProbeResult) -> str:
-    """Return the problem if the request failed, or if the reply has neither text nor thinking."""
     return check_accepted(result) or ("" if result.text or result.thinking else "the reply is empty")
 
 
 def check_streamed_text(result: ProbeResult) -> str:
-    """Return the problem if the reply is empty, or if its text contains reasoning with a tag such as `</think>`."""
+    """The reply must not be empty, and its text must not contain reasoning with a tag such as `</think>`."""
     if result.error is None and (tag := _END_TAG.search(result.text)):
         return f"the text contains reasoning, which ends with {tag[0]}"
     return check_content(result)
 
 
 def check_tool_call(result: ProbeResult) -> str:
-    """Return the problem if the request failed, or if the model called no tool."""
     return check_accepted(result) or ("" if result.calls else "the model called no tool")
 
 
 def check_truncation(result: ProbeResult) -> str:
-    """Return the problem if the reply did not end because of the output limit (`max_tokens`) in the request."""
     if problem := check_accepted(result):
         return problem
     return "" if result.stop_reason == "max_tokens" else "the server ignored the output limit"
 
 
 def check_stop_sequence(result: ProbeResult) -> str:
-    """Return the problem if the reply did not end with one of the stop sequences in the request."""
     if problem := check_accepted(result):
         return problem
     return "" if result.stop_reason == "stop_sequence" else f"the stop reason is {result.stop_reason}"
 
 
 def check_schema(result: ProbeResult) -> str:
-    """Return the problem if the reply is not a JSON object with the fields of the requested schema."""
     if problem := check_accepted(result):
         return problem
     try:
@@ -83,7 +75,7 @@ def check_schema(result: ProbeResult) -> str:
 
 
 def check_image_accepted(result: ProbeResult) -> str:
-    """Return the problem if the server rejected the image, or if the proxy did not send it."""
+    """The server must not reject the image, and the proxy must send it."""
     if problem := check_accepted(result):
         return problem
     if "images none" in result.adaptations:
@@ -93,17 +85,13 @@ def check_image_accepted(result: ProbeResult) -> str:
 
 
 def check_image_media_types(result: ProbeResult) -> str:
-    """Return the problem if the server rejected the media type of an image."""
     if problem := check_accepted(result):
         return problem
     return "the server rejects a type of the images" if "images none" in result.adaptations else ""
 
 
 def new_color_check(colors: Sequence[str]) -> Check:
-    """Return a check function for the reply to a picture.
-
-    The check passes if the reply names all colors in `colors` and no other color.
-    """
+    """Return a check that the reply names all `colors` of a picture and no other color."""
 
     def check(result: ProbeResult) -> str:
         text = result.text.lower()
@@ -211,7 +199,6 @@ class Probe(Struct, frozen=True, kw_only=True):
     body: Mapping[str, Any]
     """Request of the Messages API, without `model`."""
     check: Check
-    """Check that the result must pass."""
     proof: Check | None = None
     """Check that passes only if the feature works. If only this check fails, the server accepts the request without
     effect. None: `check` is enough."""
@@ -229,7 +216,6 @@ class Probe(Struct, frozen=True, kw_only=True):
 
 
 def _embed(media_type: str, data: bytes) -> Mapping[str, Any]:
-    """Return the content block of an image, with the file in base64."""
     return {
         "type": "image",
         "source": {"type": "base64", "media_type": media_type, "data": base64.b64encode(data).decode()},
@@ -237,12 +223,11 @@ def _embed(media_type: str, data: bytes) -> Mapping[str, Any]:
 
 
 def _show(colors: Sequence[str]) -> Mapping[str, Any]:
-    """Return the content block of a PNG picture with stripes of these colors."""
     return _embed("image/png", build_picture(colors))
 
 
 def build_request(text: str, *, stream: bool = True, **fields: Any) -> dict[str, Any]:
-    """Return a request of the Messages API with one user message. `fields`: further fields of the request."""
+    """`fields`: further fields of the request."""
     return {"max_tokens": MAX_TOKENS, "stream": stream, "messages": [{"role": "user", "content": text}], **fields}
 
 

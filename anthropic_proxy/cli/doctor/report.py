@@ -1,8 +1,4 @@
-"""Report of one run of the doctor, the command that examines the configured providers.
-
-A `Report` has a `Diagnosis` for each examined model. `encode_report` returns it as JSON or Markdown. `find_total_price`
-returns the price of all requests of the run.
-"""
+"""Report of one run of the doctor: its table, the remedies for the found problems, and its form as JSON or Markdown."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +30,7 @@ class Fix(Struct, frozen=True, kw_only=True):
     """A problem of one model of a provider, with the setting or command that solves it."""
 
     name: str
-    """Prefix of the provider with the problem: `groq`."""
+    """Prefix of the provider: `groq`."""
     problem: str
     """Sentence without the provider name: `rejects images; haiku requests are sent to it.`"""
     remedy: str
@@ -42,17 +38,14 @@ class Fix(Struct, frozen=True, kw_only=True):
 
 
 def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
-    """Return one `Fix` for each problem that a setting or a command solves. Empty: nothing needs a change.
-
-    `diagnoses` are the results of the examined models.
-    """
+    """Return one `Fix` for each problem that a setting or a command solves."""
     found = (
         fix
         for diagnosis in diagnoses
         for fix in (
             (_fix_access(diagnosis, diagnosis.problem, diagnoses, settings),)
             if diagnosis.problem is not None
-            else (*_fix_features(diagnosis, diagnoses), *_fix_window(diagnosis, diagnoses), *_fix_dialect(diagnosis))
+            else _fix_features(diagnosis, diagnoses)
         )
     )
     return list(dict.fromkeys(found))
@@ -124,22 +117,17 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
                 remedy=remedy or _assign(diagnosis.backend, "<another model>"),
             )
 
-
-def _fix_window(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
     window, backend = find_context_window(diagnosis), diagnosis.backend
-    if window is None or window >= MIN_SESSION_TOKENS or not backend.tiers:
-        return
-    remedy = _find_alternative(
-        diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
-    )
-    if backend.target.provider.uses_installed_models:
-        remedy = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}"
-    if remedy:
-        text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
-        yield Fix(name=backend.name, problem=text, remedy=remedy)
+    if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
+        remedy = _find_alternative(
+            diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
+        )
+        if backend.target.provider.uses_installed_models:
+            remedy = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}"
+        if remedy:
+            text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
+            yield Fix(name=backend.name, problem=text, remedy=remedy)
 
-
-def _fix_dialect(diagnosis: Diagnosis) -> Iterator[Fix]:
     if diagnosis.wire:
         text = "does not have the API that the proxy uses for this model."
         yield Fix(name=diagnosis.backend.name, problem=text, remedy=diagnosis.wire)
@@ -177,25 +165,17 @@ LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – not applic
 
 
 class Report(Struct, kw_only=True):
-    """Result of one run of the doctor."""
-
     diagnoses: Sequence[Diagnosis]
-    """Results of each examined backend."""
     fixes: Sequence[Fix]
-    """Settings that solve the found problems."""
     servers: Sequence[FoundServer]
     """Unknown servers with the dialect that the probes found."""
     seconds: float
-    """Duration of the run in seconds."""
     price: float | None
     """Price of all probes in US dollars. None: the price of a backend is unknown, or all backends are free."""
 
     @property
     def exit_status(self) -> int:
-        """Exit status of the command: 0 if the doctor found no problem to fix.
-
-        1: a fix is needed. 2: no server except the built-in demo is configured and reachable.
-        """
+        """0: no problem. 1: a fix is needed. 2: no server except the built-in demo is configured and reachable."""
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not uses_demo_provider(diagnosis)]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
@@ -203,7 +183,6 @@ class Report(Struct, kw_only=True):
 
     @property
     def cost_summary(self) -> str:
-        """Cost of the run as one line: requests, seconds, tokens, and the price if it is known."""
         totals = self.totals
         tokens = totals.input_tokens + totals.output_tokens
         shown = "" if self.price is None else f", {format_amount(self.price * NANO_DOLLARS)}"
@@ -211,7 +190,6 @@ class Report(Struct, kw_only=True):
 
     @property
     def totals(self) -> ProbeTotals:
-        """Numbers of requests and tokens of the run, for all backends together."""
         each = [diagnosis.totals for diagnosis in self.diagnoses]
         return ProbeTotals(
             requests=sum(one.requests for one in each),
@@ -221,15 +199,11 @@ class Report(Struct, kw_only=True):
 
 
 def format_count(count: int, noun: str) -> str:
-    """Return a number with its noun: `1 request`, `1,200 requests`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
-    """Return the price of all requests of the run in US dollars. None: a price is unknown, or all models are free.
-
-    `diagnoses` have the models and the used tokens.
-    """
+    """Return the price of all requests in US dollars. None: a price is unknown, or all models are free."""
     prices, total, is_known = PriceList(settings), 0.0, False
     for diagnosis in diagnoses:
         totals, target = diagnosis.totals, diagnosis.found_target
@@ -247,17 +221,25 @@ def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> floa
 
 
 def uses_demo_provider(diagnosis: Diagnosis) -> bool:
-    """Return True if `diagnosis` is about the built-in demo, which replies without a provider."""
     return diagnosis.backend.target.provider.transport == "demo"
 
 
 def encode_report(report: Report, file_format: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
-    """Return `report` as text in JSON or Markdown.
-
-    Keys in `secrets` are masked, because an error message may contain one.
-    """
+    """Return `report` as text. Keys in `secrets` are masked, because an error message may contain one."""
     if file_format == "json":
-        values = redact_json_value(msgspec.to_builtins(_build_json(report, today)), secrets)
+        content = {
+            "version": __version__,
+            "date": today.isoformat(),
+            "exit_status": report.exit_status,
+            "requests": report.totals.requests,
+            "seconds": round(report.seconds, 3),
+            "input_tokens": report.totals.input_tokens,
+            "output_tokens": report.totals.output_tokens,
+            "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
+            "fixes": [structs.asdict(fix) for fix in report.fixes],
+            "tables": [server.table for server in report.servers],
+        }
+        values = redact_json_value(msgspec.to_builtins(content), secrets)
         return msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n"
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
 
@@ -293,15 +275,15 @@ def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:
         "probes": diagnosis.outcomes,
         "quirks": diagnosis.quirks,
         "evidence": [
-            {**structs.asdict(evidence), "value": _plain(evidence.value), "previous": _plain(evidence.previous)}
+            {
+                **structs.asdict(evidence),
+                "value": msgspec.to_builtins(evidence.value),
+                "previous": msgspec.to_builtins(evidence.previous),
+            }
             for evidence in diagnosis.evidence
         ],
         "dialect": diagnosis.dialect if diagnosis.shows_dialect else {},
     }
-
-
-def _plain(value: Any) -> Any:
-    return msgspec.to_builtins(value)
 
 
 def _format_markdown(report: Report, today: date) -> Iterator[str]:
@@ -311,7 +293,8 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
     yield f"| | {' | '.join(names)} |"
     yield f"| --- |{' --- |' * len(names)}"
     for row in ROWS:
-        yield f"| {row.title} | {' | '.join(_cell(row.build(one)) for one in report.diagnoses)} |"
+        cells = [str(row.build(one)).replace("|", "\\|") for one in report.diagnoses]
+        yield f"| {row.title} | {' | '.join(cells)} |"
     yield ""
     yield f"{LEGEND}. {report.cost_summary}."
     if report.fixes:
@@ -332,16 +315,8 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
         )
 
 
-def _cell(cell: object) -> str:
-    return str(cell).replace("|", "\\|")
-
-
 def list_explanations(diagnosis: Diagnosis) -> dict[str, str]:
-    """Return the texts that explain the results in `diagnosis`, each under the name of its result.
-
-    A name is that of a probe (`images`) or of a deviation in the server's replies (`thinking tags`). The key `problem`
-    has the message about the backend's problem. The key `limits` has the source of the model's limits.
-    """
+    """Return name of a probe (`images`), of a deviation (`thinking tags`), `problem` or `limits` → its explanation."""
     details = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
     if diagnosis.problem is not None:
         details["problem"] = diagnosis.problem.message
@@ -369,31 +344,21 @@ _PENDING = "…"
 
 
 class Cell(Struct, frozen=True):
-    """One cell of the doctor's table, with the result of one feature for one backend (model of a provider)."""
-
     sign: str
     """`✓`, `~`, `✕`, `–`, or `…` while the probe is running. "": a number without a sign."""
     text: str = ""
-    """Text after the sign. "": none."""
 
     def __str__(self) -> str:
         return f"{self.sign} {self.text}".strip()
 
 
 class Row(Struct, frozen=True):
-    """One row of the doctor's table: a title, and the function that returns the cell of a backend."""
-
     title: str
-    """Name of the feature in the first column."""
     build: Callable[[Diagnosis], Cell]
-    """Function that returns the cell for the diagnosis of one backend."""
 
 
 def _show(*probes: str) -> Callable[[Diagnosis], Cell]:
-    """Return the function that builds the cells of a row from the results of these probes.
-
-    The cell shows the result with the least support.
-    """
+    """Return a function whose cells show the result with the least support among these probes."""
 
     def build(diagnosis: Diagnosis) -> Cell:
         if diagnosis.problem is not None:
@@ -433,19 +398,13 @@ def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnos
 
 
 def find_context_window(diagnosis: Diagnosis) -> int | None:
-    """Return the context window of a model in tokens. None: unknown.
-
-    A value that the doctor observed has priority over the value that the proxy uses.
-    """
+    """Return the observed context window in tokens, else the one that the proxy uses. None: unknown."""
     facts = diagnosis.backend.target.capabilities
     return diagnosis.context_window or (facts.context_window if facts.known else None)
 
 
 def find_max_output(diagnosis: Diagnosis) -> int | None:
-    """Return the output limit of a model in tokens. None: unknown.
-
-    A value that the doctor observed has priority over the value that the proxy uses.
-    """
+    """Return the observed output limit in tokens, else the one that the proxy uses. None: unknown."""
     facts = diagnosis.backend.target.capabilities
     return diagnosis.max_output or (facts.max_output if facts.known else None)
 
@@ -464,4 +423,3 @@ ROWS: Sequence[Row] = (
     Row("context window, tokens", _show_number(find_context_window)),
     Row("output limit, tokens", _show_number(find_max_output)),
 )
-"""Rows of the doctor's table, from top to bottom."""

@@ -1,13 +1,10 @@
-"""Doctor: a command that sends small requests to the configured providers to find their features and problems.
-
-`select_backends` returns the backends (models of providers) to examine. `run_doctor` examines them and returns a
-`Report`. It sends probes to each backend, and each probe tests one feature. `estimate_totals` and `estimate_price`
-return the expected cost of the run.
-"""
+"""A run of the doctor: the backends (models of providers) to examine, the expected cost, and the report."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import structs
 
 from anthropic_proxy.cli.doctor.diagnosis import diagnose_backend, must_run
 from anthropic_proxy.cli.doctor.dialect_row import find_servers
@@ -75,10 +72,7 @@ async def run_doctor(
     backends: Sequence[Backend],
     on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
 ) -> Report:
-    """Send all probes (small requests) to `backends`, and return the report.
-
-    `on_change` is called with all results so far, at the start and after each probe.
-    """
+    """`on_change` is called with all results so far, at the start and after each probe."""
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
     on_change(diagnoses)
@@ -114,7 +108,16 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
     unique: dict[tuple[str, str], Backend] = {}
     for backend in found:
         unique.setdefault((backend.name, backend.target.model), backend)
-    return [_with_search(backend, services.settings, searches_known_servers) for backend in unique.values()]
+    chosen = []
+    for backend in unique.values():
+        provider = backend.target.provider
+        chat, server = provider.wires.get("chat"), find_server_override(provider, services.settings)
+        is_chat = chat is not None and chat.wire is backend.target.wire
+        is_own = provider.is_configured and provider.key_required == "never"
+        is_unknown = is_own or (server is not None and server.name in _UNKNOWN_SERVERS)
+        searches = is_chat and (is_unknown or searches_known_servers)
+        chosen.append(structs.replace(backend, searches_dialect=searches))
+    return chosen
 
 
 def is_configured(provider: Provider, settings: Settings) -> bool:
@@ -132,8 +135,12 @@ def is_configured(provider: Provider, settings: Settings) -> bool:
 def _list_configured(services: Services) -> Iterable[Backend]:
     tiers: dict[tuple[str, str], list[str]] = {}
     targets: dict[tuple[str, str], list[Target]] = {}
+    registry = find_registry(services.settings)
+    claude_models = [model for row in registry if row.serves_claude for model in row.known_models]
     for tier in TIERS:
-        for target in _resolve(services, _name_claude_model(services, tier)):
+        # a provider of Claude models receives the requested id unchanged, so the id must exist there
+        model = next((model for model in claude_models if find_tier(model) == tier), f"claude-{tier}")
+        for target in _resolve(services, model):
             key = target.provider.prefix, target.model
             tiers.setdefault(key, []).append(tier)
             targets.setdefault(key, []).append(target)
@@ -141,24 +148,17 @@ def _list_configured(services: Services) -> Iterable[Backend]:
         variables = dict.fromkeys(target.model_setting.partition(",")[0] for target in found if target.model_setting)
         yield Backend(name=key[0], target=found[0], tiers=tuple(tiers[key]), variables=tuple(variables))
     used = {provider for provider, _ in targets}
-    for provider in find_registry(services.settings):
-        if provider.prefix not in used and _is_examined(provider, services):
+    for provider in registry:
+        if provider.prefix in used:
+            continue
+        if provider.uses_installed_models:
+            has_server = provider.name in services.settings.base_urls
+            is_examined = has_server or bool(services.catalog.cached_model_ids(provider.name))
+        else:
+            missing = describe_missing_key(provider, services.settings)
+            is_examined = is_configured(provider, services.settings) and not missing
+        if is_examined:
             yield from _find_defaults(services, provider)
-
-
-def _name_claude_model(services: Services, tier: str) -> str:
-    """Return the id of a real Claude model of a tier.
-
-    A provider of Claude models receives the requested id unchanged, so the id must exist there.
-    """
-    known = [model for row in find_registry(services.settings) if row.serves_claude for model in row.known_models]
-    return next((model for model in known if find_tier(model) == tier), f"claude-{tier}")
-
-
-def _is_examined(provider: Provider, services: Services) -> bool:
-    if provider.uses_installed_models:
-        return bool(services.catalog.cached_model_ids(provider.name)) or provider.name in services.settings.base_urls
-    return is_configured(provider, services.settings) and not describe_missing_key(provider, services.settings)
 
 
 def _find_defaults(services: Services, provider: Provider) -> Iterable[Backend]:
@@ -176,7 +176,16 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
     provider = registry.find_by_prefix(name.lower())
     if provider is not None:
         own = [backend for backend in configured if backend.target.provider is provider]
-        return _require_some(provider, own or list(_find_defaults(services, provider)))
+        if found := own or list(_find_defaults(services, provider)):
+            return found
+        if provider.transport == "demo":
+            raise ConfigurationError(
+                "The demo is built in and has no model to examine. To examine the providers: anthropic-proxy doctor"
+            )
+        raise ConfigurationError(
+            f"{provider.prefix} has no default model. Name the model to examine: "
+            f"anthropic-proxy doctor {provider.prefix}/<model>"
+        )
     if "/" not in name and not name.startswith("claude"):
         known = [row.prefix for row in registry]
         nearest = find_similar_choice(name.lower(), known)
@@ -198,38 +207,8 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
     ]
 
 
-def _require_some(provider: Provider, found: list[Backend]) -> list[Backend]:
-    """Return `found`, the backends of a provider that the user named. Raises `ConfigurationError` if it is empty."""
-    if found:
-        return found
-    if provider.transport == "demo":
-        raise ConfigurationError(
-            "The demo is built in and has no model to examine. To examine the providers: anthropic-proxy doctor"
-        )
-    name = provider.prefix
-    raise ConfigurationError(
-        f"{name} has no default model. Name the model to examine: anthropic-proxy doctor {name}/<model>"
-    )
-
-
 def _resolve(services: Services, model: str) -> Sequence[Target]:
     try:
         return build_route(RoutingQuery(model), services.settings, services.catalog).targets
     except ClientError:
         return ()
-
-
-def _with_search(backend: Backend, settings: Settings, search: bool) -> Backend:
-    provider, target = backend.target.provider, backend.target
-    server = find_server_override(provider, settings)
-    own = provider.is_configured and provider.key_required == "never"
-    chat = provider.wires.get("chat")
-    is_chat = chat is not None and chat.wire is target.wire
-    unknown = server.name in _UNKNOWN_SERVERS if server else provider.is_configured and provider.key_required == "never"
-    return Backend(
-        name=backend.name,
-        target=target,
-        tiers=backend.tiers,
-        variables=backend.variables,
-        searches_dialect=is_chat and (unknown or own or search),
-    )

@@ -1,8 +1,10 @@
-"""`RunRecorder`: stores the progress and the results of a run of the doctor, so that the dashboard can show them."""
+"""Storage of a run of the doctor: its progress and results for the dashboard, and what it learned for the proxy."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
@@ -11,25 +13,24 @@ from msgspec import structs
 
 from anthropic_proxy.cli.doctor.dialect_row import hide_credentials
 from anthropic_proxy.cli.doctor.findings import Diagnosis
-from anthropic_proxy.cli.doctor.report import ROWS, Cell, Report, list_explanations
+from anthropic_proxy.cli.doctor.report import ROWS, Report, list_explanations
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
-from anthropic_proxy.engine.providers.catalog import LearnedModel
-from anthropic_proxy.engine.providers.servers import build_server_name
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers.catalog import LearnedModel, store_learned_models
+from anthropic_proxy.engine.routing.router import build_server_name
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import redact_json_value
 
 INTERVAL_SECONDS = 0.5
 """Seconds between two writes of the progress, and between two checks for a request to stop."""
+_LOCK_SECONDS = 1.0
+"""Seconds for which the command waits for the lock of stored runs. A page of the dashboard may hold it for a moment."""
 _STOPPED = "A user stopped it on this page."
 
 
 class RunRecorder:
-    """Recorder of one run of the doctor, which stores it in the files of the module `doctor_run`.
-
-    `directory` is the data directory of the user. None: nothing is stored. `clock` is a function that returns seconds
-    since the epoch.
-    """
+    """Recorder of one run. `directory`: data directory; None: nothing is stored. `clock`: seconds since the epoch."""
 
     def __init__(self, directory: Path | None, settings: Settings, clock: Callable[[], float]) -> None:
         self._directory = directory
@@ -102,7 +103,10 @@ class RunRecorder:
             requests=sum(one.requests for one in totals),
             tokens=sum(one.input_tokens + one.output_tokens for one in totals),
             columns=columns,
-            rows=[RunRow(row.title, [_copy(row.build(one)) for one in self._diagnoses]) for row in ROWS],
+            rows=[
+                RunRow(row.title, [RunCell(cell.sign, cell.text) for cell in map(row.build, self._diagnoses)])
+                for row in ROWS
+            ],
         )
 
     def _redact(self, run: DoctorRun) -> DoctorRun:
@@ -110,44 +114,83 @@ class RunRecorder:
         return msgspec.convert({**redacted, "settings_digest": run.settings_digest}, DoctorRun)
 
 
-def _copy(cell: Cell) -> RunCell:
-    return RunCell(cell.sign, cell.text)
+def store_results(recorder: RunRecorder, result: Report, directory: Path) -> list[str]:
+    """Store the complete run for the dashboard, and the observed limits and features of models in `directory`.
+
+    Return lines for stderr: one with the file in which the limits and features are stored, and one for each failure.
+    """
+    lines = []
+    if learned := list_learned_models(result.diagnoses, date.today()):
+        try:
+            file = store_learned_models(directory, learned, date.today())
+        except OSError as error:
+            is_locked = isinstance(error, TimeoutError)
+            reason = "another run stores its facts" if is_locked else describe_os_error(error)
+            lines.append(f"✕ The facts cannot be stored in {directory}: {reason}.")
+        else:
+            noun = "model" if len(learned) == 1 else "models"
+            lines.append(f"Facts about {len(learned)} {noun} for the next start or reload: {file}")
+    try:
+        recorder.finish(result)
+    except OSError as error:
+        lines.append(f"✕ The results cannot be stored in {directory}: {describe_os_error(error)}.")
+    return lines
+
+
+@contextmanager
+def open_recorder(settings: Settings, directory: Path | None, *, is_attached: bool) -> Iterator[RunRecorder]:
+    """Yield the recorder, and hold the lock of stored runs meanwhile.
+
+    `directory`: data directory; None: nothing is stored. `is_attached`: the dashboard has started this run and holds
+    the lock itself. If another run holds it, or the folder cannot be written, a line is written to stderr and nothing
+    is stored.
+    """
+    with ExitStack() as stack:
+        if directory is not None and not is_attached:
+            try:
+                with ExitStack() as opened:
+                    opened.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
+                    doctor_run.remove_current(directory)  # an earlier run that failed
+                    stack.enter_context(opened.pop_all())
+            except OSError as error:
+                folder = doctor_run.find_folder(directory)
+                is_locked = isinstance(error, TimeoutError)
+                reason = "another run is in progress" if is_locked else f"{describe_os_error(error)} ({folder})"
+                sys.stderr.write(f"! This run is not stored for the dashboard: {reason}.\n")
+                directory = None
+        yield RunRecorder(directory, settings, time.time)
+        if directory is not None and not is_attached:
+            with suppress(OSError):
+                doctor_run.remove_current(directory)
 
 
 def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
-    """Return the limits and features of models that the doctor observed.
-
-    `today` is stored as the date of the observation.
-    """
-    # without models of Ollama, which reports these values itself
-    return [
-        learned
-        for diagnosis in diagnoses
-        if diagnosis.problem is None
-        and not diagnosis.backend.target.provider.uses_installed_models
-        and (learned := _learn(diagnosis, today)) is not None
-    ]
-
-
-def _learn(diagnosis: Diagnosis, today: date) -> LearnedModel | None:
-    images = diagnosis.state_of("images")
-    # the probe of images is a streamed request, which a server without streaming rejects for another reason
-    is_unknown = images == "untested" or diagnosis.state_of("streaming") == "unsupported"
-    accepts_images = None if is_unknown else images != "unsupported"
-    facts = (diagnosis.context_window, diagnosis.max_output, *diagnosis.efforts)
-    if not any(facts) and accepts_images is None:
-        return None
-    reasons = [diagnosis.limits_source]
-    if accepts_images is False:
-        reasons.append(diagnosis.outcomes["images"].reason)
-    target = diagnosis.found_target
-    return LearnedModel(
-        server=build_server_name(target.provider, target.base_url),
-        model=target.model,
-        observed_on=today,
-        evidence="; ".join(filter(None, reasons)) or "observed by probes",
-        context_window=diagnosis.context_window,
-        max_output=diagnosis.max_output,
-        accepts_images=accepts_images,
-        efforts=tuple(diagnosis.efforts),
-    )
+    """Return the limits and features of models that the doctor observed, at the date `today`."""
+    learned = []
+    for diagnosis in diagnoses:
+        if diagnosis.problem is not None or diagnosis.backend.target.provider.uses_installed_models:
+            continue  # Ollama reports these values itself
+        images = diagnosis.state_of("images")
+        # the probe of images is a streamed request, which a server without streaming rejects for another reason
+        is_unknown = images == "untested" or diagnosis.state_of("streaming") == "unsupported"
+        accepts_images = None if is_unknown else images != "unsupported"
+        facts = (diagnosis.context_window, diagnosis.max_output, *diagnosis.efforts)
+        if not any(facts) and accepts_images is None:
+            continue
+        reasons = [diagnosis.limits_source]
+        if accepts_images is False:
+            reasons.append(diagnosis.outcomes["images"].reason)
+        target = diagnosis.found_target
+        learned.append(
+            LearnedModel(
+                server=build_server_name(target.provider, target.base_url),
+                model=target.model,
+                observed_on=today,
+                evidence="; ".join(filter(None, reasons)) or "observed by probes",
+                context_window=diagnosis.context_window,
+                max_output=diagnosis.max_output,
+                accepts_images=accepts_images,
+                efforts=tuple(diagnosis.efforts),
+            )
+        )
+    return learned

@@ -1,7 +1,4 @@
-"""Reader of `config.yaml` of LiteLLM's proxy (docs.litellm.ai, "Proxy config", read 2026-11).
-
-`read_litellm_config` returns an `ImportPlan` with the settings that this proxy needs for the same models.
-"""
+"""Reader of `config.yaml` of LiteLLM's proxy (docs.litellm.ai, "Proxy config", read 2026-11)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -134,6 +131,13 @@ _ANTHROPIC = "anthropic/*"
 _NO_ENTRY = "no imported entry of model_list has the model_name"
 _CATCH_ALL = ("claude-*", "*")
 _VERSION = re.compile(r"\d+")
+_NEAREST = {
+    "haiku": ("sonnet", "opus", "fable"),
+    "sonnet": ("opus", "fable", "haiku"),
+    "opus": ("sonnet", "fable", "haiku"),
+    "fable": ("opus", "sonnet", "haiku"),
+}
+"""Claude tier → other tiers, the nearest first. Its model is that of the first with one, if it has none itself."""
 
 
 class _Deployment(Struct, frozen=True):
@@ -148,13 +152,14 @@ class _Deployment(Struct, frozen=True):
 
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
-    """Return the settings of this proxy for `config`, the configuration of LiteLLM's proxy."""
     plan = ImportPlan("LiteLLM")
     groups = _place_models(plan, config.get("model_list") or [])
     models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
     sections = [config.get(name) or {} for name in _SERVER_SECTIONS]
     settings: dict[str, Any] = {name: value for section in sections for name, value in section.items()}
-    names = {**{name: name for name in models}, **_read_aliases(settings)}
+    names = {name: name for name in models}
+    for alias, value in (settings.get("model_group_alias") or {}).items():
+        names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
     chosen = _choose_tiers(plan, names, models)
     chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
@@ -168,7 +173,17 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
         plan.variables["LOG_LEVEL"] = "debug"
     if settings.get("json_logs") is True:
         plan.variables["LOG_FORMAT"] = "json"
-    _note_others(plan, config)
+    for name, value in (config.get("environment_variables") or {}).items():
+        if not find_referenced_variable(str(value)):
+            plan.add_note(f"environment_variables.{name}", f"values are not copied. Set it in .env:  {name}=…")
+    for section in _SERVER_SECTIONS:
+        for name, value in (config.get(section) or {}).items():
+            if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
+                reason = _RETRIES if "retr" in name else _SECTION_REASONS.get(f"{section}.{name}", UNKNOWN_ENTRY)
+                plan.add_note(f"{section}.{name}", reason)
+    for name in config:
+        if name not in (*_SERVER_SECTIONS, "model_list", "environment_variables"):
+            plan.add_note(name, _SECTION_REASONS.get(name, UNKNOWN_ENTRY))
     return plan
 
 
@@ -224,14 +239,21 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
     prefix, slash, model = str(given.get("model", "")).partition("/")
     if not slash:
         prefix, model = ("anthropic" if prefix.startswith("claude") else "openai"), prefix
-    prefix, url = _PREFIXES.get(prefix, prefix), _resolve_url(plan, setting, given)
+    prefix, url = _PREFIXES.get(prefix, prefix), str(given.get("api_base") or given.get("base_url") or "").rstrip("/")
+    if find_referenced_variable(url):
+        plan.add_note(f"{setting}.litellm_params.api_base", "an address cannot be a reference. Set base_url yourself")
+        url = ""
     if model.endswith("*"):
         if prefix == "anthropic" and not url:
             return _ANTHROPIC
         plan.add_note(f"{setting}.model", f"request a model with its prefix, {prefix}/…, instead of the pattern")
         return ""
     if prefix == "vertex_ai" and not model.startswith("claude"):
-        _set_vertex(plan, given)
+        for parameter, variable in (("vertex_project", "VERTEX_PROJECT"), ("vertex_location", "VERTEX_LOCATION")):
+            value = str(given.get(parameter) or "")
+            reference = find_referenced_variable(value)
+            if value and reference != variable:
+                plan.variables[variable] = f"${{{reference}}}" if reference else value
         return f"vertex_ai/{model}"
     built_in = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
     if prefix == "azure" and url:
@@ -247,7 +269,13 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
             return _place(plan, setting, given, name=prefix, url=address, model=model)
         wire = {"anthropic": "messages", "gemini": "gemini", "ollama": "ollama"}.get(prefix, "chat")
         return _place(plan, setting, given, name=_name_server(address), url=address, model=model, wire=wire)
-    return _use_litellm(plan, setting, given, prefix, model)
+    # the library LiteLLM calls the provider, and reads its own variables
+    library = next(row for row in find_built_in_registry() if row.transport == "litellm")
+    plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
+    for name in ("api_key", "api_base"):
+        if given.get(name):
+            plan.add_note(f"{setting}.litellm_params.{name}", "set the variable that LiteLLM reads for this provider")
+    return f"{prefix}/{model}" if prefix in library.extra_prefixes else f"litellm/{prefix}/{model}"
 
 
 def _place(
@@ -272,42 +300,11 @@ def _place(
     return f"{plan.add_server(server)}/{model}"
 
 
-def _use_litellm(plan: ImportPlan, setting: str, given: Mapping[str, Any], prefix: str, model: str) -> str:
-    """Return a model id that this proxy calls through LiteLLM as a library, which reads its own variables."""
-    library = next(row for row in find_built_in_registry() if row.transport == "litellm")
-    plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
-    for name in ("api_key", "api_base"):
-        if given.get(name):
-            plan.add_note(f"{setting}.litellm_params.{name}", "set the variable that LiteLLM reads for this provider")
-    return f"{prefix}/{model}" if prefix in library.extra_prefixes else f"litellm/{prefix}/{model}"
-
-
-def _resolve_url(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> str:
-    url = str(given.get("api_base") or given.get("base_url") or "").rstrip("/")
-    if find_referenced_variable(url):
-        plan.add_note(f"{setting}.litellm_params.api_base", "an address cannot be a reference. Set base_url yourself")
-        return ""
-    return url
-
-
-def _set_vertex(plan: ImportPlan, given: Mapping[str, Any]) -> None:
-    for parameter, variable in (("vertex_project", "VERTEX_PROJECT"), ("vertex_location", "VERTEX_LOCATION")):
-        value = str(given.get(parameter) or "")
-        reference = find_referenced_variable(value)
-        if value and reference != variable:
-            plan.variables[variable] = f"${{{reference}}}" if reference else value
-
-
 def _name_server(url: str) -> str:
     """Return a name for the configuration table of the server at `url`: a word of its host, or `local`."""
     host = re.sub(r"^\w+://", "", url).partition("/")[0].partition(":")[0]
     words = [word for word in host.split(".") if word not in ("api", "www", "com", "ai", "io", "org", "net", "cn")]
     return "local" if host in ("localhost", "127.0.0.1", "0.0.0.0", "host") or not words else words[-1]
-
-
-def _read_aliases(settings: Mapping[str, Any]) -> dict[str, str]:
-    aliases = settings.get("model_group_alias") or {}
-    return {name: str(value.get("model", "") if isinstance(value, dict) else value) for name, value in aliases.items()}
 
 
 def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -321,7 +318,7 @@ def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[st
     for tier in TIERS:
         found = [name for name, meant in names.items() if find_tier(name) == tier and meant in models]
         if found:
-            chosen[tier] = names[max(found, key=_version_of)]
+            chosen[tier] = names[max(found, key=_read_version)]
         elif catch_all:
             chosen[tier] = catch_all
     for tier in TIERS:  # a tier without its own model gets that of the next one
@@ -334,18 +331,8 @@ def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[st
     return {tier: name for tier, name in chosen.items() if models[name][0] != _ANTHROPIC}
 
 
-_NEAREST = {
-    "haiku": ("sonnet", "opus", "fable"),
-    "sonnet": ("opus", "fable", "haiku"),
-    "opus": ("sonnet", "fable", "haiku"),
-    "fable": ("opus", "sonnet", "haiku"),
-}
-"""Claude tier → other tiers, the nearest first. A tier without a model uses the model of the first of them that has
-one."""
-
-
-def _version_of(name: str) -> tuple[int, ...]:
-    """Return the version in the Claude id `name` as numbers, without a date: (3, 5) for `claude-3-5-haiku-20241022`."""
+def _read_version(name: str) -> tuple[int, ...]:
+    """Return (3, 5) for `claude-3-5-haiku-20241022`: without the date."""
     return tuple(int(number) for number in _VERSION.findall(name) if len(number) < 6)
 
 
@@ -397,7 +384,11 @@ def _add_routes(
     A name for several models gets a route that balances between them. `names`: name or alias in the file →
     `model_name`. `chosen`: tier → `model_name` of its model. `chains`: `model_name` → fallback models.
     """
-    balances = [each for each in groups if _is_balanced(groups[each])]
+    balances = [
+        name
+        for name, group in groups.items()
+        if len({row.target for row in group}) > 1 and not any(row.order for row in group)
+    ]
     if balances and strategy not in _BALANCES:
         text = (
             'routes balance by weight. With balance = "latency" they prefer the fastest model, with "cost" the cheapest'
@@ -411,7 +402,11 @@ def _add_routes(
         if name == "*":
             plan.add_note("model_name *", "it serves Claude models. Other names go to the preferred provider")
         tiers = [tier for tier in TIERS if chosen.get(tier) == name]
-        others = [alias for alias, meant in names.items() if meant == name and not _is_covered(alias, tiers, chosen)]
+        others = [  # the names that the mapping of the Claude tiers does not cover
+            alias
+            for alias, meant in names.items()
+            if meant == name and alias not in _CATCH_ALL and (find_tier(alias) or "") not in tiers
+        ]
         conditions: list[tuple[str, dict[str, object]]] = [(name, {"model": others})] if others else []
         if tiers and name in balances:
             conditions.insert(0, (f"{name} balanced" if others else name, {"tier": tiers}))
@@ -427,15 +422,6 @@ def _add_routes(
                 plan.add_note(f"fallbacks of {name}", text)
 
 
-def _is_covered(alias: str, tiers: Sequence[str], chosen: Mapping[str, str]) -> bool:
-    """Return True if a name in the file needs no route, because the mapping of the Claude tiers has its model."""
-    return alias in _CATCH_ALL or (find_tier(alias) or "") in tiers
-
-
-def _is_balanced(group: Sequence[_Deployment]) -> bool:
-    return len({row.target for row in group}) > 1 and not any(row.order for row in group)
-
-
 def _read_weights(group: Sequence[_Deployment]) -> list[int]:
     """Return the share of each model by the first rate that the first one has, as LiteLLM selects it."""
     position = next((index for index, rate in enumerate(group[0].rates) if rate), 0)
@@ -443,17 +429,3 @@ def _read_weights(group: Sequence[_Deployment]) -> list[int]:
     for row in group:
         shares[row.target] = shares.get(row.target, 0) + row.rates[position]
     return list(shares.values()) if all(shares.values()) else []
-
-
-def _note_others(plan: ImportPlan, config: Mapping[str, Any]) -> None:
-    for name, value in (config.get("environment_variables") or {}).items():
-        if not find_referenced_variable(str(value)):
-            plan.add_note(f"environment_variables.{name}", f"values are not copied. Set it in .env:  {name}=…")
-    for section in _SERVER_SECTIONS:
-        for name, value in (config.get(section) or {}).items():
-            if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
-                reason = _RETRIES if "retr" in name else _SECTION_REASONS.get(f"{section}.{name}", UNKNOWN_ENTRY)
-                plan.add_note(f"{section}.{name}", reason)
-    for name in config:
-        if name not in (*_SERVER_SECTIONS, "model_list", "environment_variables"):
-            plan.add_note(name, _SECTION_REASONS.get(name, UNKNOWN_ENTRY))

@@ -1,9 +1,7 @@
-"""`ImportPlan`: the settings that the command `import` will write, and notes about settings that are not imported.
+"""`ImportPlan`: the settings that `import` or `init` will write, and notes about settings that are not imported.
 
-`add_server` adds a model server of the other project's configuration (`ImportedServer`). If the proxy knows its
-provider, variables for `.env` suffice. Any other server becomes a `ServerTable` for `anthropic-proxy.toml`. No key is
-copied by `add_server`, only the name of the variable that contains it. `set_tier_models` sets the models to which the
-Claude tiers (haiku, sonnet, opus, fable) are mapped. `add_route` adds a rule for requests with certain properties.
+A server whose provider the proxy knows needs variables in `.env` only. Any other server gets a table in
+`anthropic-proxy.toml`. Secrets of the other configuration are not copied there, only the names of their variables.
 """
 
 import json
@@ -41,6 +39,7 @@ _MIN_KEY_LENGTH = 16
 A shorter one, such as `ollama` for a local server, is a placeholder and is not imported.
 """
 _OLLAMA_PORT = 11434
+_PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
 
 
 class ServerTable(Struct, kw_only=True):
@@ -54,7 +53,7 @@ class ServerTable(Struct, kw_only=True):
     """Model id → limits of the model, such as `max_output`."""
 
     def encode_toml(self, name: str) -> str:
-        """Return this table as text in TOML. The argument `name` is the NAME in its heading `[providers.NAME]`."""
+        """`name`: NAME in the heading `[providers.NAME]`."""
         lines = [f"[providers.{name}]", f"base_url = {_quote(self.base_url)}"]
         if self.key_variable:
             lines.append(f"api_key = {{ env = {_quote(self.key_variable)} }}")
@@ -81,7 +80,6 @@ class ImportedRoute(Struct, kw_only=True):
     weights: Sequence[int] = ()
 
     def encode_toml(self) -> str:
-        """Return this table as text in TOML."""
         conditions = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.when.items())
         lines = ["[[routes]]", f"name = {_quote(self.name)}", f"when = {{ {conditions} }}"]
         lines.append(f"targets = [{', '.join(map(_quote, self.targets))}]")
@@ -96,22 +94,18 @@ class ImportedServer(Struct, kw_only=True):
     """One model server in the configuration of the other project."""
 
     name: str
-    """Name of the server in the other configuration."""
+    """Name in the other configuration."""
     base_url: str
-    """Base URL of the server."""
     key: str = ""
     """API key, or a reference to a variable: `$KEY`, `${KEY}`, `os.environ/KEY`. "": no key."""
     key_setting: str = ""
-    """Name of the setting in the other configuration that contains the key, for notes."""
+    """Setting of the other configuration with the key, for notes."""
     wire: str = "chat"
     models: Mapping[str, dict[str, int]] = field(default_factory=dict)
 
 
 class ImportPlan:
-    """Settings that the command `import` will write, and notes about entries without an equivalent.
-
-    `source` is the name of the other project.
-    """
+    """`source`: name of the other project."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -127,7 +121,7 @@ class ImportPlan:
         """Name of a built-in provider or of a table → address and key of its server in the other configuration."""
 
     def add_note(self, setting: str, text: str) -> None:
-        """Add a note for the user about a setting of the other configuration. The same note is added only once."""
+        """The same note is added only once."""
         if (setting, text) not in self.notes:
             self.notes.append((setting, text))
 
@@ -140,7 +134,7 @@ class ImportPlan:
         balance: str = "order",
         weights: Sequence[int] = (),
     ) -> None:
-        """Add a rule for requests that meet the conditions `when`. The name is changed if it is invalid or used."""
+        """The name is changed if it is invalid or used."""
         valid = _INVALID_IN_ROUTE_NAME.sub("-", name)[:_MAX_ROUTE_NAME].strip(" ._-") or "route"
         names = {route.name for route in self.routes}
         unique = next(text for text in _number(valid[: _MAX_ROUTE_NAME - 4], valid) if text not in names)
@@ -156,7 +150,10 @@ class ImportPlan:
         if provider is not None and self._is_same_account(provider.name, server, is_built_in=True):
             self._use_built_in(provider, server)
             return provider.prefix
-        wire = server.wire if provider is None else _find_wire(provider)
+        if provider is None:
+            wire = server.wire
+        else:  # newer models of OpenAI accept tools with reasoning on the Responses API only
+            wire = "responses" if provider.name == "openai" else next(iter(provider.wires))
         names = self._list_table_names(server.name, has_built_in_server=provider is not None)
         name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
         address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
@@ -164,8 +161,7 @@ class ImportPlan:
         for model, limits in server.models.items():
             table.models.setdefault(model, {}).update(limits)
         if not table.key_variable:
-            default = f"{name.upper().replace('-', '_')}_API_KEY"
-            table.key_variable = self._refer_to_key(server, default) if _needs_key(server) else ""
+            table.key_variable = self._refer_to_key(server, name) if _needs_key(server) else ""
         return name
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
@@ -226,7 +222,9 @@ class ImportPlan:
             if limits:
                 self.add_note(f"{server.name}, {model}", f"limits of a built-in provider come from its list: {limits}")
 
-    def _refer_to_key(self, server: ImportedServer, default: str) -> str:
+    def _refer_to_key(self, server: ImportedServer, name: str) -> str:
+        """Return the variable with the key of a server, to whose table NAME belongs."""
+        default = f"{name.upper().replace('-', '_')}_API_KEY"
         reference = find_referenced_variable(server.key)
         if not reference and not _PLACEHOLDER.search(server.key):
             self.add_note(server.key_setting, f"secrets are not copied. Set it in .env:  {default}=…")
@@ -254,19 +252,8 @@ def _number(stem: str, first: str) -> Iterator[str]:
     yield from (f"{stem}-{number}" for number in count(2))
 
 
-def _find_wire(provider: Provider) -> str:
-    """Return the wire for all models of a built-in provider, if a table of the configuration file describes it.
-
-    OpenAI's newer models accept tools with reasoning on the Responses API only.
-    """
-    return "responses" if provider.name == "openai" else next(iter(provider.wires))
-
-
 def find_referenced_variable(text: str) -> str:
-    """Return the name of the variable to which a text refers (`$KEY`, `${KEY}`, `os.environ/KEY`).
-
-    "": the text is no reference.
-    """
+    """Return KEY for `$KEY`, `${KEY}` and `os.environ/KEY`. "": the text is no reference."""
     found = _REFERENCE.fullmatch(text.strip())
     return found[1] if found else ""
 
@@ -289,28 +276,19 @@ def find_built_in_provider(base_url: str) -> Provider | None:
 
 
 def _needs_key(server: ImportedServer) -> bool:
-    """Return True if `server` needs an API key.
-
-    False: it is a local server without a key, or with only a placeholder such as `dummy`.
-    """
-    if find_referenced_variable(server.key):
+    """Return False for a local server without a key, or with only a placeholder such as `dummy`."""
+    if find_referenced_variable(server.key) or len(server.key) >= _MIN_KEY_LENGTH:
         return True
-    return not is_local_host(urlsplit(server.base_url).hostname or "") or len(server.key) >= _MIN_KEY_LENGTH
-
-
-def is_local_host(host: str) -> bool:
-    """Return True if `host` is this machine or in a local network. Names without a dot count as local."""
+    host = urlsplit(server.base_url).hostname or ""
     try:
-        return ip_address(host).is_private
+        is_local = ip_address(host).is_private
     except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".localhost", ".lan"))
+        is_local = "." not in host or host.endswith((".local", ".internal", ".localhost", ".lan"))
+    return not is_local
 
 
 def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-_PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
 
 
 class FileAddition(Struct):
@@ -320,7 +298,6 @@ class FileAddition(Struct):
     added: str
     """Text to append to the file. "": nothing is appended."""
     kept_names: list[str]
-    """Names of settings that the file already has with another value. They are not changed."""
 
 
 class FilesToWrite(Struct):
@@ -332,8 +309,17 @@ class FilesToWrite(Struct):
     def write(self) -> None:
         """Append the additions to the files. Only the owner can read a new file, because it may contain keys."""
         for addition in self.additions:
-            if addition.added:
-                _append(addition.path, addition.added)
+            if not addition.added:
+                continue
+            try:
+                addition.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = os.open(addition.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                with open(descriptor, "a", encoding="utf-8") as stream:
+                    stream.write(addition.added)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"{addition.path.name} cannot be written: {describe_os_error(error)}."
+                ) from None
 
 
 def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
@@ -342,8 +328,11 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
     Raises `ConfigurationError` if the proxy could not start with the result.
     """
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
-    env_text, config_text = _read(env), _read(config)
-    env_addition = _add_variables(env, env_text, plan.variables)
+    env_text, config_text = (read_settings_file(str(path), []) for path in (env, config))
+    present = decode_env_text(env_text)
+    kept = [name for name, value in plan.variables.items() if present.get(name) and present[name] != value]
+    lines = [f"{name}={_quote_for_env(value)}\n" for name, value in plan.variables.items() if not present.get(name)]
+    env_addition = FileAddition(env, _separate(env_text, "".join(lines)), kept)
     config_addition = _add_tables(config, config_text, plan)
     with tempfile.TemporaryDirectory() as name:
         checked = Path(name)
@@ -351,13 +340,6 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
         (checked / CONFIG_FILE).write_text(config_text + config_addition.added, "utf-8")
         settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE))
     return FilesToWrite((env_addition, config_addition), settings)
-
-
-def _add_variables(path: Path, text: str, variables: Mapping[str, str]) -> FileAddition:
-    present = decode_env_text(text)
-    kept = [f"{name}" for name, value in variables.items() if present.get(name) and present[name] != value]
-    lines = [f"{name}={_writing_quote(value)}\n" for name, value in variables.items() if not present.get(name)]
-    return FileAddition(path, _separate(text, "".join(lines)), kept)
 
 
 def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:
@@ -384,21 +366,7 @@ def _separate(text: str, added: str) -> str:
     return f"\n{added}" if added and text and not text.endswith("\n") else added
 
 
-def _writing_quote(value: str) -> str:
+def _quote_for_env(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _read(path: Path) -> str:
-    return read_settings_file(str(path), [])
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with open(descriptor, "a", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise ConfigurationError(f"{path.name} cannot be written: {describe_os_error(error)}.") from None

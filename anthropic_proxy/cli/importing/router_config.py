@@ -1,7 +1,4 @@
-"""Reader of `config.json` of claude-code-router, versions 1 and 2 (its README and source, read 2026-11).
-
-`read_router_config` returns an `ImportPlan` with the settings that this proxy needs for the same models.
-"""
+"""Reader of `config.json` of claude-code-router, versions 1 and 2 (its README and source, read 2026-11)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +12,11 @@ from anthropic_proxy.cli.importing.plan import (
 )
 from anthropic_proxy.engine.options import TIERS
 
-_SUFFIXES = (("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages"))
-_RESPONSES_SUFFIX = "/responses"
+_SUFFIXES = (
+    *(("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages")),
+    ("/responses", "responses"),
+)
+"""End of the URL of an endpoint, and the name of its API."""
 _LOG_LEVELS = {
     "trace": "debug",
     "debug": "debug",
@@ -39,6 +39,8 @@ _TRANSFORMERS = {
 """Transformer → what the proxy does instead."""
 _VERTEX_PREFIXES = {"vertex-gemini": "vertex_ai", "vertex-claude": "litellm/vertex_ai"}
 """Transformer of Vertex AI → prefix of its models here."""
+_WIRES = {"anthropic": "messages", "gemini": "gemini", "openai-responses": "responses"}
+"""Transformer → API of a server whose address does not end with the path of an API."""
 _SERVER_FIELDS = frozenset(
     {"name", "api_base_url", "baseUrl", "baseurl", "api_key", "apiKey", "apikey", "models", "transformer"}
     | {"id", "icon", "enabled"}
@@ -89,7 +91,6 @@ _READ = frozenset(
 
 
 def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
-    """Return the settings of this proxy for `config`, the configuration of claude-code-router."""
     plan = ImportPlan("claude-code-router")
     prefixes = _place_servers(plan, config)
     router = config.get("Router") or config.get("router") or {}
@@ -101,7 +102,20 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         rule_by_tier = {tier: small if tier == "haiku" else "default" for tier in TIERS}
         models = {tier: targets[rule] or default for tier, rule in rule_by_tier.items()}
         plan.set_tier_models(models, {tier: chains.get(rule, []) for tier, rule in rule_by_tier.items()})
-    _add_routes(plan, router, targets, chains)
+    for rule, route_name, condition in _ROUTES:
+        if not targets[rule]:
+            continue
+        # the condition tier keeps the model that a user selects by its prefix
+        tiers = [tier for tier in TIERS if tier != "haiku" or rule in _BEFORE_BACKGROUND or not targets["background"]]
+        when = {"tier": tiers, **condition}
+        if rule == "longContext":
+            threshold = router.get("longContextThreshold") or _DEFAULT_THRESHOLD
+            if not str(threshold).isdigit():
+                text = f"it is no number of tokens, so {_DEFAULT_THRESHOLD} is used"
+                plan.add_note("Router.longContextThreshold", text)
+                threshold = _DEFAULT_THRESHOLD
+            when["input_above"] = int(str(threshold))
+        plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
     for name, value in router.items():
         if name not in (*rules, "longContextThreshold") and value not in _EMPTY:
             plan.add_note(f"Router.{name}", _ROUTER_REASONS.get(name, UNKNOWN_ENTRY))
@@ -110,32 +124,6 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         if name not in _READ and value not in _EMPTY:
             plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY))
     return plan
-
-
-def _add_routes(
-    plan: ImportPlan, router: Mapping[str, Any], targets: Mapping[str, str], chains: Mapping[str, Sequence[str]]
-) -> None:
-    """Add a route for each rule of `Router` that depends on the contents of the request.
-
-    The routes have the condition `tier`, so that a model that the user selects by its prefix is not replaced.
-    """
-    for rule, name, condition in _ROUTES:
-        if not targets[rule]:
-            continue
-        tiers = [tier for tier in TIERS if tier != "haiku" or rule in _BEFORE_BACKGROUND or not targets["background"]]
-        when = {"tier": tiers, **condition}
-        if rule == "longContext":
-            when["input_above"] = _read_threshold(plan, router.get("longContextThreshold"))
-        plan.add_route(name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
-
-
-def _read_threshold(plan: ImportPlan, value: object) -> int:
-    if not value:
-        return _DEFAULT_THRESHOLD
-    if not str(value).isdigit():
-        plan.add_note("Router.longContextThreshold", f"it is no number of tokens, so {_DEFAULT_THRESHOLD} is used")
-        return _DEFAULT_THRESHOLD
-    return int(str(value))
 
 
 def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str]:
@@ -163,7 +151,9 @@ def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str
         if "$" in url:
             plan.add_note(f"{setting}.api_base_url", "an address with a variable is not imported. Write the address")
             continue
-        address, wire = _split_address(url)
+        address = url.rstrip("/")
+        suffix, wire = next((row for row in _SUFFIXES if address.endswith(row[0])), ("", "chat"))
+        address = address.removesuffix(suffix)
         if find_built_in_provider(address) is None and wire == "chat":
             wire = next((wire for transformer, wire in _WIRES.items() if transformer in names), wire)
         key_field = next((field for field in ("api_key", "apiKey", "apikey") if entry.get(field)), "api_key")
@@ -177,21 +167,6 @@ def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str
         )
         prefixes[name] = plan.add_server(server)
     return prefixes
-
-
-_WIRES = {"anthropic": "messages", "gemini": "gemini", "openai-responses": "responses"}
-"""Transformer → API of a server whose address does not end with the path of an API."""
-
-
-def _split_address(url: str) -> tuple[str, str]:
-    """Return the base URL of a server, and the name of its API, from `url`, the URL of its endpoint."""
-    address = url.rstrip("/")
-    for suffix, wire in _SUFFIXES:
-        if address.endswith(suffix):
-            return address.removesuffix(suffix), wire
-    if address.endswith(_RESPONSES_SUFFIX):
-        return address.removesuffix(_RESPONSES_SUFFIX), "responses"
-    return address, "chat"
 
 
 def _read_transformers(plan: ImportPlan, setting: str, use: Mapping[str, Any]) -> dict[str, dict[str, int]]:

@@ -64,15 +64,6 @@ def test_line_numbers_count_all_line_ends(tmp_path: Path) -> None:
     assert ended.stdout.startswith("standard input:5: block-index: event 2: index 1 instead of 0\n")
 
 
-def test_invalid_utf_8_is_a_violation(tmp_path: Path) -> None:
-    start = INVALID.partition(b"\n\n")[0]
-    text = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"caf\xe9"}}'
-    (tmp_path / "reply.sse").write_bytes(start + b"\n\n" + text + b"\n\n")
-    ended = run_command("lint-stream", "reply.sse", directory=tmp_path)
-    assert (ended.returncode, ended.stderr) == (1, "")
-    assert ended.stdout.splitlines()[0] == ("reply.sse:5: frame: event 2: the data is not valid UTF-8: 0xe9 at byte 50")
-
-
 def test_repeated_violations_of_one_kind_are_counted(tmp_path: Path) -> None:
     delta = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{}}\n\n'
     stream = INVALID.partition(b"\n\n")[0] + b"\n\n" + b"".join(delta % number for number in range(80))

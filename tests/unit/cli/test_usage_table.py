@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from anthropic_proxy.cli.usage import UsageReport
+from anthropic_proxy.cli.usage import write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.gateway.settings import Settings
@@ -23,7 +23,7 @@ def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        UsageReport(Settings(), "project", groups).write_table("since 24h")
+        write_table(Settings(), "project", groups, "since 24h")
         monkeypatch.undo()
         terminal.flush()
         lines = os.read(ours, 10_000).decode().replace("\r\n", "\n").splitlines()

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
-from anthropic_proxy.cli.service.control import (
+from anthropic_proxy.cli.service import (
     ServiceDefinition,
     encode_launchd_agent,
     encode_systemd_unit,

@@ -1,7 +1,7 @@
-"""`Service`: the proxy as a background program of the operating system, started at login.
+"""Commands `service install`, `uninstall` and `status`: the proxy in the background, started at login.
 
-`find_service` returns the service for systemd (Linux), launchd (macOS) or the task scheduler (Windows).
-`Service.install` and `Service.uninstall` write and remove its file, and run the commands of the system.
+It is a user unit of systemd on Linux, a launchd agent on macOS, or a task of the Windows task scheduler.
+Administrator rights are not needed.
 """
 
 import plistlib
@@ -9,20 +9,82 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Annotated
 from xml.sax.saxutils import escape
 
 import platformdirs
+from cyclopts import App, Parameter
 from msgspec import Struct
 
+from anthropic_proxy.cli.command_table import COMMANDS
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import find_program, user_account, windows_system_program
 from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings.place import require_settings_folder
+
+EXIT_STOPPED = 1
+"""Exit status of `service status` if the service does not run."""
+
+service = App(name="service", help_epilogue=COMMANDS["service"].show_examples())
+"""The command `service` with its subcommands."""
+
+
+@service.command
+def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] = False) -> None:
+    """Install and start the service with the settings files in their folder.
+
+    A service that is already installed is replaced. The new service runs this version of the proxy with this Python.
+
+    Parameters
+    ----------
+    as_text
+        Print the file and the commands instead, and change nothing.
+    """
+    found, output = _find_service(), Output()
+    if as_text:
+        output.write_line(f"# {found.path}")
+        sys.stdout.write(found.text)
+        for command in found.install_commands:
+            output.write_line(f"# {' '.join(command)}")
+        return
+    Path(found.directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+    found.install()
+    output.write_line(f"Installed {output.paint(str(found.path), 'type')}. The proxy runs, and starts at each login.")
+    for advice in found.advice:
+        output.write_line(advice)
+
+
+@service.command
+def uninstall() -> None:
+    """Stop the service and remove its file."""
+    found = _find_service()
+    found.uninstall()
+    Output().write_line(f"Removed {found.path}. Settings and logs remain.")
+
+
+@service.command
+def status() -> None:
+    """Print whether the service is installed and runs. Exit status 0: it runs; 1: it does not."""
+    found, output = _find_service(), Output()
+    if not found.is_installed():
+        output.write_line("The service is not installed. Install it:  anthropic-proxy service install")
+        sys.exit(EXIT_STOPPED)
+    running = found.is_running()
+    state = output.paint("✓ runs", "ok") if running else output.paint("✕ does not run", "error")
+    output.write_line(f"{state}   {found.path}")
+    output.write_line(f"Log:  {output.paint(found.log_command, 'type')}")
+    if not running:
+        sys.exit(EXIT_STOPPED)
+
+
+def _find_service() -> "Service":
+    return find_service(sys.platform, require_settings_folder(copy_environment()))
+
 
 SERVICE_NAME = "anthropic-proxy"
-"""Name of the service, of its unit and of its folders."""
 SERVICE_DESCRIPTION = "Anthropic Messages API in front of other model providers"
-"""Description of the service, which service managers show."""
 _STOP_SECONDS = 35
 """Maximum time in seconds to stop the service: `STOP_TIMEOUT` (25 s) for replies in progress, and a margin."""
 _RESTART_SECONDS = 5
@@ -118,10 +180,7 @@ _TASK = """<?xml version="1.0" encoding="UTF-16"?>
 
 
 class ServiceDefinition(Struct, frozen=True):
-    """Properties of the background service on every platform: interpreter, working directory, log file and user."""
-
     interpreter: PurePath
-    """Path of the Python interpreter with the installed package."""
     directory: PurePath
     """Folder of the settings files `.env` and `anthropic-proxy.toml`, which is also the working directory."""
     log_file: PurePath
@@ -133,7 +192,6 @@ class ServiceDefinition(Struct, frozen=True):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Command-line arguments with which the Python interpreter starts the proxy."""
         # -P: import nothing from the working directory
         return ("-P", "-m", "anthropic_proxy", "serve", "--config", str(self.directory))
 
@@ -143,7 +201,10 @@ def encode_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = Fa
 
     With `system_wide`, a separate user runs the proxy for the whole machine.
     """
-    command = " ".join(map(_quote_for_systemd, (str(definition.interpreter), *definition.arguments)))
+    words = str(definition.interpreter), *definition.arguments
+    command = " ".join(
+        word if set(word) <= _PLAIN else f'"{_escape_for_systemd(word).replace("$", "$$")}"' for word in words
+    )
     environment = (
         [f'Environment="PATH={_escape_for_systemd(definition.search_path)}"'] if definition.search_path else []
     )
@@ -213,10 +274,6 @@ def encode_windows_task(definition: ServiceDefinition) -> str:
     )
 
 
-def _quote_for_systemd(word: str) -> str:
-    return word if set(word) <= _PLAIN else f'"{_escape_for_systemd(word).replace("$", "$$")}"'
-
-
 def _escape_for_systemd(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
@@ -228,10 +285,7 @@ time."""
 
 
 class Service(Struct, frozen=True):
-    """The proxy as a background program of the operating system: its definition file and its commands.
-
-    The commands start the program, stop it and query its state.
-    """
+    """The proxy as a background program of the operating system: its definition file and its commands."""
 
     directory: PurePath
     """Folder of the settings files."""
@@ -239,22 +293,18 @@ class Service(Struct, frozen=True):
     text: str
     encoding: str
     install_commands: Sequence[Sequence[str]]
-    """Commands that start the service. They are run after the file of the service was written."""
+    """They are run after the file of the service was written."""
     uninstall_commands: Sequence[Sequence[str]]
-    """Commands that stop the service. They are run before the file of the service is removed."""
+    """They are run before the file of the service is removed."""
     status_command: Sequence[str]
     """Command with exit status 0 and `running_text` in its output if the service runs."""
     running_text: str
     log_command: str
-    """Command by which the user can read the log of the service."""
     advice: Sequence[str] = ()
     """Texts for the user after the installation, such as a command that keeps the service running."""
 
     def install(self) -> None:
-        """Write the file that defines the service, and start or restart the service.
-
-        Raises `ConfigurationError` if the file cannot be written or the service cannot be started.
-        """
+        """Raises `ConfigurationError` if the file cannot be written or the service cannot be started."""
         if self.is_installed():
             self._run(self.uninstall_commands, check=False)
         try:
@@ -265,18 +315,16 @@ class Service(Struct, frozen=True):
         self._run(self.install_commands, check=True)
 
     def uninstall(self) -> None:
-        """Stop the service, and remove its file. Raises `ConfigurationError` if it is not installed."""
+        """Raises `ConfigurationError` if it is not installed."""
         if not self.is_installed():
             raise ConfigurationError(f"The service is not installed: there is no {self.path}.")
         self._run(self.uninstall_commands, check=False)
         self.path.unlink(missing_ok=True)
 
     def is_installed(self) -> bool:
-        """Return True if the file that defines the service exists."""
         return self.path.exists()
 
     def is_running(self) -> bool:
-        """Return True if the service manager reports that the service runs."""
         done = _call(self.status_command)
         return done.returncode == 0 and self.running_text in done.stdout
 
@@ -289,10 +337,10 @@ class Service(Struct, frozen=True):
 
 
 def find_service(platform: str, directory: Path) -> Service:
-    """Return the background service for the operating system `platform` (a value of `sys.platform`).
+    """Return the service for `platform` (a value of `sys.platform`), installed or not.
 
-    The service need not be installed. `directory` is the folder of the settings files.
-    Raises `ConfigurationError` if the platform or this Python is not supported.
+    `directory`: folder of the settings files. Raises `ConfigurationError` if the platform or this Python is not
+    supported.
     """
     interpreter = Path(sys.executable)
     if any(word in folder for folder in interpreter.parts for word in _TEMPORARY):

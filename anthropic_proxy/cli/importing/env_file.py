@@ -1,0 +1,112 @@
+"""Reader of the `.env` of an earlier proxy between Claude Code and the API of OpenAI (their sources, read 2026-11).
+
+There are two families. In the first, with its forks, variables select one of several providers. The second and its
+forks send every model to OPENAI_BASE_URL, and their ANTHROPIC_API_KEY is the key of their clients.
+"""
+
+from collections.abc import Mapping
+
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
+from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.gateway.settings.load import list_variables
+
+_ONE_SERVER_VARIABLES = frozenset(
+    {"MAX_TOKENS_LIMIT", "MIN_TOKENS_LIMIT", "REQUEST_TIMEOUT", "MAX_RETRIES", "AZURE_API_VERSION", "MIDDLE_MODEL"}
+    | {"REASONING_EFFORT", "REASONING_MAX_TOKENS", "VERBOSITY"}
+    | {f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS}
+)
+"""Names of variables that only the family with one server has, so they identify its files."""
+_OTHER_PROVIDER_VARIABLES = frozenset({"PREFERRED_PROVIDER", "GEMINI_API_KEY", "USE_VERTEX_AUTH", "OLLAMA_API_BASE"})
+_RENAMED = {"OPENAI_API_BASE_URL": "OPENAI_BASE_URL", "OPENAI_API_BASE": "OPENAI_BASE_URL"}
+_REASONS = {
+    "MAX_TOKENS_LIMIT": "the proxy uses the output limit of the model",
+    "MIN_TOKENS_LIMIT": "the proxy sends the max_tokens of the client",
+    "MAX_RETRIES": "the proxy retries once before the reply starts, then the client retries",
+    "SUPPORTS_PROMPT_CACHE": "the proxy selects prompt caching by provider",
+    "OPENAI_HEADERS": "the proxy sends no other headers",
+    "PASSTHROUGH_MODE": "to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic",
+    "OPENROUTER_APP_NAME": "the proxy sends no other headers",
+    "OPENROUTER_APP_URL": "the proxy sends no other headers",
+    "REASONING_EFFORT": "the client sets the effort of each request",
+    "OPENAI_API_VERSION": "add it to the address: OPENAI_BASE_URL=…?api-version=…",
+}
+_CLIENT_KEY = (
+    "it is imported as the key of the provider Anthropic. If it is the key of your clients, rename it to PROXY_API_KEY"
+)
+_AZURE_ADDRESS = (
+    "an address of Azure has the form https://RESOURCE.openai.azure.com/openai/v1 or "
+    "https://RESOURCE.openai.azure.com/openai/deployments/NAME?api-version=2024-10-21. Change it to one of them"
+)
+_AZURE_VERSION = (
+    "it is not imported. It belongs to an address in OPENAI_BASE_URL that has no version and does not end with "
+    "/openai/v1"
+)
+_LOG_LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "critical": "error"}
+_MODEL_VARIABLES = {"BIG_MODEL": "gpt-4o", "MIDDLE_MODEL": "", "SMALL_MODEL": "gpt-4o-mini"}
+"""Model variable of the family with one server → its default. "": the default is the value of BIG_MODEL."""
+_TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fable": "gpt-5"}
+"""Claude tier (haiku, sonnet, …) → default model in nielspeter/claude-code-proxy, which has one variable for each tier.
+"""
+
+
+def has_provider_variable(variables: Mapping[str, str]) -> bool:
+    """Return True if a variable is a key, an address or a model of a provider in one of the earlier proxies."""
+    found = {_RENAMED.get(name, name) for name in variables}
+    models = {*_MODEL_VARIABLES, *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS), "PREFERRED_PROVIDER"}
+    rows = find_built_in_registry()
+    return bool(
+        found & models or any({row.key_variable, row.base_url_variable, "USE_VERTEX_AUTH"} & found for row in rows)
+    )
+
+
+def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
+    """Return the settings of this proxy for `variables`, those of the file. API keys are copied."""
+    plan = ImportPlan("an earlier proxy (.env)")
+    found = {_RENAMED.get(name, name): value for name, value in variables.items() if value}
+    names = {*found}
+    has_one_server, has_others = bool(_ONE_SERVER_VARIABLES & names), bool(_OTHER_PROVIDER_VARIABLES & names)
+    if (
+        has_one_server == has_others  # the variables do not tell which project read this file
+        and "ANTHROPIC_API_KEY" in names
+        and any(each.startswith("OPENAI_") for each in names)
+    ):
+        plan.add_note("ANTHROPIC_API_KEY", _CLIENT_KEY)
+    is_of_one_server = has_one_server and not has_others
+    if is_of_one_server:
+        plan.source = "an earlier proxy with one server (.env)"
+        if key := found.pop("ANTHROPIC_API_KEY", ""):
+            plan.variables["PROXY_API_KEY"] = key
+        plan.variables["PREFERRED_PROVIDER"] = "openai"
+        by_tier = {tier: found.pop(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL", "") for tier in TIERS}
+        if any(by_tier.values()):
+            for tier, model in by_tier.items():
+                plan.variables[f"MODEL_{tier.upper()}"] = f"openai/{model or _TIER_DEFAULTS[tier]}"
+        else:
+            big = found.get("BIG_MODEL") or _MODEL_VARIABLES["BIG_MODEL"]
+            for name, default in _MODEL_VARIABLES.items():
+                plan.variables[name] = f"openai/{found.pop(name, '') or default or big}"
+        if timeout := found.pop("REQUEST_TIMEOUT", ""):
+            plan.variables["UPSTREAM_TIMEOUT"] = timeout
+    elif "OPENAI_API_KEY" in found:
+        found.setdefault("PREFERRED_PROVIDER", "openai")
+
+    url, version = found.get("OPENAI_BASE_URL", ""), found.get("AZURE_API_VERSION", "")
+    is_v1 = "/openai/v1" in url
+    if url and (version or ".openai.azure.com" in url.lower()) and not is_v1 and "/openai/deployments/" not in url:
+        plan.add_note("OPENAI_BASE_URL", _AZURE_ADDRESS)
+    if is_of_one_server and version:
+        del found["AZURE_API_VERSION"]
+        if url and "?" not in url and not is_v1:
+            plan.variables["OPENAI_BASE_URL"] = f"{url}?api-version={version}"
+        else:
+            plan.add_note("AZURE_API_VERSION", _AZURE_VERSION)
+
+    known = list_variables(find_built_in_registry())
+    for name, value in found.items():
+        if name == "LOG_LEVEL" and value.lower() in _LOG_LEVELS:
+            plan.variables[name] = _LOG_LEVELS[value.lower()]
+        elif name in known:
+            plan.variables.setdefault(name, value)
+        else:
+            plan.add_note(name, _REASONS.get(name, "the proxy has no such setting"))
+    return plan
