@@ -16,8 +16,9 @@ from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import UsageRange, resolve_usage_range
 from anthropic_proxy.console.ledger.price_updates import describe_price_list, has_price_package
-from anthropic_proxy.console.ledger.queries import NOT_SENT, UsageGroup, sum_usage
+from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.sums import UsageSums, add_up
+from anthropic_proxy.console.ledger.tables import NOT_SENT
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.settings import Settings

@@ -17,13 +17,10 @@ from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
 from anthropic_proxy.gateway.settings.route_format import NAME_PATTERN
 
 Unit = Literal["usd", "tokens"]
-"""Unit of a budget: US dollars, or tokens."""
 Period = Literal["day", "month", "total"]
 """Period of a budget. Days and months begin at midnight UTC. `total`: the budget is never renewed."""
 MAX_AMOUNT = 1_000_000_000_000
-"""Maximum of a limit per minute, and of a budget in tokens."""
 MAX_DOLLARS = 9_000_000
-"""Maximum of a budget in dollars."""
 MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
 """Maximum amount in a counter of the store, in nano-dollars. Redis counts with numbers of double precision, which are
 exact up to 2⁵³."""
@@ -38,10 +35,7 @@ _MAX_PATTERN_CHARACTERS = 200
 
 
 class Budget(Struct, frozen=True):
-    """Amount of money or tokens that may be spent in a period."""
-
     amount: float
-    """Amount in US dollars or tokens, as `unit` states."""
     unit: Unit
     period: Period
 
@@ -53,13 +47,11 @@ class Budget(Struct, frozen=True):
 
     @property
     def encoded_text(self) -> str:
-        """The budget as text that `decode_budget` decodes: `50USD/month`."""
         unit = "USD" if self.unit == "usd" else "tokens"
         return f"{Decimal(str(self.amount)).normalize():f}{unit}/{self.period}"
 
     @property
     def counter_amount(self) -> int:
-        """The amount of the budget as a whole number of nano-dollars or tokens, for a counter."""
         amount = int(Decimal(str(self.amount)) * (NANO_DOLLARS if self.unit == "usd" else 1))
         return min(amount, MAX_COUNTER_AMOUNT)
 
@@ -70,7 +62,6 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[str, ...] = ()
     """Patterns of allowed models, with `*` and `?`: `claude-*`, `openai/gpt-4.1-mini`."""
     providers: tuple[str, ...] = ()
-    """Prefixes of allowed providers in model ids: `openai`, `gemini`."""
     routes: tuple[str, ...] = ()
     """Names of allowed `[[routes]]` of the configuration file. If not empty, a request that no route matches is
     rejected."""
@@ -78,46 +69,30 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_per_minute: int | None = None
     """Maximum number of input and output tokens per minute, without those read from a cache."""
     concurrency: int | None = None
-    """Maximum number of requests that run at the same time."""
     budgets: tuple[Budget, ...] = ()
     """Budgets, at most one for each unit and period."""
 
     def allows_model(self, names: Iterable[str]) -> bool:
-        """Return True if a model is allowed, because one of its `names` matches a pattern in `models`.
-
-        Upper and lower case are equal. Without patterns, every model is allowed.
-        """
+        """Upper and lower case are equal. Without patterns, every model is allowed."""
         return not self.models or any(
             fnmatchcase(name.lower(), pattern.lower()) for pattern in self.models for name in names
         )
 
     def allows_provider(self, prefix: str) -> bool:
-        """Return True if the rules allow a provider. `prefix` is that of its model ids: `openai` in `openai/gpt-4.1`.
-
-        Without a list of providers, every provider is allowed.
-        """
         return not self.providers or prefix in self.providers
 
     def allows_route(self, name: str) -> bool:
-        """Return True if the rules allow requests with the route `name` of the configuration file.
-
-        The name "" stands for a request that no route matches. Without a list of routes, every request is allowed.
-        """
+        """`name` "": no route matches the request."""
         return not self.routes or name in self.routes
 
 
 LIMIT_FIELDS = ("requests_per_minute", "tokens_per_minute", "concurrency")
-"""Names of the fields of `Rules` with a whole number."""
 LIST_FIELDS = ("models", "providers", "routes")
-"""Names of the fields of `Rules` with a list of allowed names."""
 _EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefixes such as openai"}
 
 
 def require_valid_rules(rules: Rules) -> Rules:
-    """Check `rules` and return them unchanged.
-
-    Raises `InvalidRequest` for an invalid value, or for two budgets with the same unit and the same period.
-    """
+    """Raises `InvalidRequest` for an invalid value, or for two budgets with the same unit and the same period."""
     for name in LIMIT_FIELDS:
         value = getattr(rules, name)
         if value is not None and not 1 <= value <= MAX_AMOUNT:
@@ -127,7 +102,8 @@ def require_valid_rules(rules: Rules) -> Rules:
         if len(patterns) > _MAX_PATTERNS:
             raise InvalidRequest(f"{name} has {len(patterns)} entries. Use at most {_MAX_PATTERNS}.")
         for pattern in patterns:
-            if not _is_valid_name(name, pattern):
+            has_form = re.fullmatch(NAME_PATTERN, pattern) is not None if name == "routes" else " " not in pattern
+            if not (bool(pattern) and len(pattern) <= _MAX_PATTERN_CHARACTERS and pattern.isprintable() and has_form):
                 example = _EXAMPLES.get(name, "names of [[routes]] in anthropic-proxy.toml")
                 raise InvalidRequest(f"{name} contains {pattern[:40]!r}. Use {example}.")
     seen = set()
@@ -145,11 +121,6 @@ def require_valid_rules(rules: Rules) -> Rules:
     return rules
 
 
-def _is_valid_name(field: str, name: str) -> bool:
-    has_form = re.fullmatch(NAME_PATTERN, name) is not None if field == "routes" else " " not in name
-    return bool(name) and len(name) <= _MAX_PATTERN_CHARACTERS and name.isprintable() and has_form
-
-
 def decode_budget(text: str) -> Budget:
     """Return the budget in `text`, such as `50USD/month`. Raises `InvalidRequest` if the text is no budget."""
     found = _BUDGET.fullmatch(text.strip())
@@ -162,7 +133,7 @@ def decode_budget(text: str) -> Budget:
 
 
 def find_period_end(period: Period, now: datetime) -> datetime | None:
-    """Return the end of the day or month that contains `now`, in UTC. None: the period `total` never ends."""
+    """None: the period `total` never ends."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":
         return midnight + timedelta(days=1)
@@ -176,14 +147,11 @@ NONE = "none"
 NUMBER_FIELDS = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "concurrency": "concurrency"}
 """Name of an option with a number, such as `rpm` → field of `Rules`."""
 RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
-"""Names of all options for rules: `models`, `rpm`, `budget` and others."""
 
 
 def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = "") -> dict[str, Any]:
-    """Convert texts of options, such as `50USD/month` for `budget`, to values for the fields of `Rules`.
-
-    `given` maps the name of an option (`RULE_NAMES`) to its text. `prefix`, such as `--`, precedes this name in error
-    messages. Raises `InvalidRequest` for an invalid number or budget.
+    """`given` maps the name of an option (`RULE_NAMES`) to its text. `prefix`, such as `--`, precedes this name in
+    error messages. Raises `InvalidRequest` for an invalid number or budget.
     """
     changes: dict[str, Any] = {}
     for name, value in given.items():
@@ -200,7 +168,6 @@ def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = ""
 
 
 def encode_rule_texts(rules: Rules) -> dict[str, str]:
-    """Convert `rules` to the texts that `decode_rule_texts` accepts: option name → text. "": no limit."""
     texts = {name: ",".join(getattr(rules, name)) for name in LIST_FIELDS}
     for name, field in NUMBER_FIELDS.items():
         value = getattr(rules, field)
@@ -223,10 +190,7 @@ _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def decode_duration(name: str, text: str) -> float:
-    """Return the duration in `text`, such as `30m`, `12h`, `30d` or `4w`, in seconds.
-
-    Raises `InvalidRequest` for any other text. The message names the option `name`, which contains the text.
-    """
+    """Return the duration in `text`, such as `30m`, `12h`, `30d` or `4w`, in seconds."""
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
         raise InvalidRequest(f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.')
@@ -234,10 +198,7 @@ def decode_duration(name: str, text: str) -> float:
 
 
 def decode_expiry(name: str, text: str, now: float) -> float | None:
-    """Return the time of expiry for a text such as `30d`, in seconds since the epoch.
-
-    The text `never` gives None. Raises `InvalidRequest` for an invalid text.
-    """
+    """A text such as `30d`, a date, or `never`, which gives None. Raises `InvalidRequest`."""
     if text.strip().lower() == "never":
         return None
     if _DURATION.fullmatch(text.strip().lower()):

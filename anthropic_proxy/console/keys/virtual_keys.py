@@ -7,14 +7,12 @@ from msgspec import Struct
 from anthropic_proxy.console.keys.rules import Rules
 
 KeyStatus = Literal["active", "expired", "revoked"]
-"""State of a key. Only an active key is accepted."""
 
 
 class KeyHash(Struct, frozen=True):
     """Stored hash of one text (secret) of a virtual key. Times are seconds since the epoch."""
 
     hash: str
-    """SHA-256 hash of the text in hexadecimal."""
     hint: str
     """Beginning and last four characters of the text, for lists."""
     created_at: float
@@ -26,23 +24,18 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     """Owner, team, rules and state of a virtual key. Times are seconds since the epoch."""
 
     id: str
-    """Id of the key, which begins with `key_`."""
     label: str
     """Unique name of the key, by which log, metrics and ledger name the client."""
     owner: str = ""
     team: str = ""
-    """Name of the team of the key, which has shared rules. "": no team."""
     rules: Rules = Rules()
     created_at: float = 0.0
     expires_at: float | None = None
-    """Time from which the key is rejected. None: the key does not expire."""
     revoked_at: float | None = None
-    """Time of the revocation. None: the key is not revoked."""
     hashes: tuple[KeyHash, ...] = ()
     """Hashes of the texts of the key, the newest first."""
 
     def find_status(self, now: float) -> KeyStatus:
-        """Return the state of the virtual key at the time `now`, in seconds since the epoch."""
         if self.revoked_at is not None and self.revoked_at <= now:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
@@ -56,11 +49,8 @@ class Team(Struct, frozen=True):
 
 
 class AuditEntry(Struct, frozen=True, kw_only=True):
-    """One change of a virtual key or a team, which is a row of the audit log. It has no secret."""
-
     id: int
     at: float
-    """Time of the change, in seconds since the epoch."""
     actor: str
     """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`."""
     action: str
@@ -68,4 +58,3 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     target: str
     """Id and label of the changed key, or name of the changed team."""
     changes: dict[str, tuple[object, object]]
-    """Name of a changed field → (old value, new value)."""

@@ -61,7 +61,7 @@ def test_the_migrations_produce_the_tables(database: Settings) -> None:
         option = f"{connection.dialect.name}_where"
     engine.dispose()
     assert differences == []
-    for column in FACETS.values():  # the comparison ignores the conditions of indexes
+    for column in (facet.column for facet in FACETS.values()):  # the comparison ignores the conditions of indexes
         condition = str(indexes[f"requests_by_{column}"].get("dialect_options", {}).get(option, ""))
         assert (condition != "") == (column in COMMON_VALUES)
         assert condition == "" or f"'{COMMON_VALUES[column]}'" in condition
