@@ -41,8 +41,15 @@ from anthropic_proxy.console.keys.queries import (
     read_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.rules import Rules, decode_duration, decode_expiry, decode_rule_texts
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import (
+    AuditEntry,
+    Rules,
+    Team,
+    VirtualKey,
+    decode_duration,
+    decode_expiry,
+    decode_rule_texts,
+)
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,

@@ -84,8 +84,7 @@ def draw_sparkline(values: Sequence[float | None]) -> Markup:
 
 
 def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
-    """`plot`: drawing of pygal with the axes, of which only the needed SVG elements are kept, scaled to `width` pixels.
-    """
+    """`plot`: drawing of pygal with the axes, of which only the needed SVG elements are kept, scaled to `width`."""
     axis_y, axis_x, *groups = (child for child in plot if child.tag == "g")
     inner = next(float(_POINT.findall(path.get("d", ""))[-1]) for path in axis_y.iter("path"))
     scale = (inner - WIDE + width) / inner
@@ -145,9 +144,9 @@ def _axis_values(chart: Chart) -> list[float]:
     step = next(factor for factor in (1, 2, 2.5, 5, 10) if factor * magnitude * 4 >= highest) * magnitude
     while True:
         values = [step * index for index in range(ceil(highest / step) + 1)]
-        if len({chart.unit(value) for value in values}) == len(values) and not (
-            step % 1 != 0 and chart.unit(step) in (chart.unit(floor(step)), chart.unit(ceil(step)))
-        ):
+        # a unit of whole numbers would give guides between them equal or wrong labels
+        is_rounded = step % 1 != 0 and chart.unit(step) in (chart.unit(floor(step)), chart.unit(ceil(step)))
+        if not is_rounded and len({chart.unit(value) for value in values}) == len(values):
             return values
         step = 1.0 if step < 1 else 2 * step
 

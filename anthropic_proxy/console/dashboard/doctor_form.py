@@ -120,8 +120,7 @@ class DoctorProcesses:
         self._is_stopping = False
 
     async def estimate(self) -> Estimate:
-        """Simultaneous calls share one process of this command. Raises `InvalidRequest` with the error of the command.
-        """
+        """Simultaneous calls share one process. Raises `InvalidRequest` with the error of the command."""
         if self._estimating is None:
             self._estimating = asyncio.create_task(asyncio.to_thread(self._estimate))
             self._estimating.add_done_callback(self._end_estimate)

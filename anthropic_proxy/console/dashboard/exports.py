@@ -11,8 +11,7 @@ from anthropic_proxy.console.dashboard.sessions import MAX_SESSIONS
 from anthropic_proxy.console.keys.descriptions import describe_changes
 from anthropic_proxy.console.keys.descriptions import format_time as format_seconds
 from anthropic_proxy.console.keys.queries import list_audit_entries, require_key
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, Rules
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.export import (
     EXPORT_TITLES,

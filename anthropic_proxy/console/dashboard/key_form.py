@@ -15,16 +15,16 @@ from anthropic_proxy.console.dashboard import formats
 from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
 from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
-from anthropic_proxy.console.keys.rules import (
+from anthropic_proxy.console.keys.virtual_keys import (
     NONE,
     RULE_NAMES,
     Rules,
+    VirtualKey,
     decode_duration,
     decode_expiry,
     decode_rule_texts,
     encode_rule_texts,
 )
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -154,7 +154,12 @@ def submit_form(
     try:
         changes = _preview(form, administration, clock())
         _require_unchanged(form, sent.get("before", ""))
-        form.preview = _list_lines(changes)
+        form.preview = [
+            (sign, f"{field}: {text}")
+            for field, values in changes.items()
+            for sign, text in zip("-+", map(describe_field_value, values), strict=True)
+            if text != "–"
+        ]
         if "routes" in form.fields:
             form.warnings = describe_unknown_routes(_decode_rules(form).get("routes", ()), settings)
         if sent.get("before"):
@@ -221,14 +226,6 @@ def _decode_change(form: KeyForm, now: float) -> KeyChange:
 def _decode_rules(form: KeyForm) -> dict[str, Any]:
     """Return the rules in `form` as values of all fields of `Rules`. An empty text removes a limit."""
     return decode_rule_texts({name: form.fields[name] or NONE for name in RULE_NAMES})
-
-
-def _list_lines(changes: Changes) -> Sequence[tuple[str, str]]:
-    lines = []
-    for name, values in changes.items():
-        texts = [describe_field_value(value) for value in values]
-        lines += [(sign, f"{name}: {text}") for sign, text in zip("-+", texts, strict=True) if text != "–"]
-    return lines
 
 
 def _digest(values: Any) -> str:

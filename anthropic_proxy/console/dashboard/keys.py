@@ -13,7 +13,7 @@ from anthropic_proxy.console.dashboard.columns import SortableColumn, build_fini
 from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.console.dashboard.periods import divide_range, draw_group_chart
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
-from anthropic_proxy.console.keys.limits import Scope, list_scopes
+from anthropic_proxy.console.keys.limits import list_scopes
 from anthropic_proxy.console.keys.queries import (
     Spending,
     find_key,
@@ -23,8 +23,7 @@ from anthropic_proxy.console.keys.queries import (
     list_teams,
     read_all_spending,
 )
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyStatus, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, KeyStatus, Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
@@ -204,7 +203,12 @@ class UsedBudgets(NamedTuple):
 
 def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
     scopes = {
-        (owner.id if isinstance(owner, VirtualKey) else f"team/{owner.name}"): _find_scope(owner) for owner in owners
+        (owner.id if isinstance(owner, VirtualKey) else f"team/{owner.name}"): (
+            list_scopes(owner, None)[0]
+            if isinstance(owner, VirtualKey)
+            else list_scopes(VirtualKey(id="", label=""), owner)[1]
+        )
+        for owner in owners
     }
     store = context.store
     if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
@@ -214,12 +218,6 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
     except (StoreUnavailable, TimeoutError):
         return UsedBudgets({}, STORE_PROBLEM)
     return UsedBudgets(dict(zip(scopes, found, strict=True)))
-
-
-def _find_scope(owner: VirtualKey | Team) -> Scope:
-    if isinstance(owner, VirtualKey):
-        return list_scopes(owner, None)[0]
-    return list_scopes(VirtualKey(id="", label=""), owner)[1]
 
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:

@@ -292,8 +292,7 @@ def decode_key_set(document: Mapping[str, Any]) -> KeySet:
 def verify_id_token(
     id_token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
 ) -> Mapping[str, Any]:
-    """Raises `OidcError` for an invalid token, and `UnknownKeyError` if the key of its signature is not among `keys`.
-    """
+    """Raises `OidcError` for an invalid token, and `UnknownKeyError` if its key is not among `keys`."""
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")
     header = _read_header(id_token)

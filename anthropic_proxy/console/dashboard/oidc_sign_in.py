@@ -106,7 +106,7 @@ class OidcSignIn:
         attempt = begun.attempt
         client = await self._find_client()
         used = await self._gateway.store.increment(f"dashboard/oidc/{digest(attempt.state)}", 1, ATTEMPT_SECONDS)
-        if used > 1:
+        if used > 1:  # a response is accepted only once
             raise OidcError(f"This sign-in was completed before, or was canceled. {RETRY}")
         await client.require_issuer(query.get("iss"))
         if error := query.get("error", ""):

@@ -99,8 +99,7 @@ class FailedPanel(Struct, frozen=True):
 
 
 def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
-    """A `ClientError` of `build` is not caught: its cause is the request for the page, such as a wrong URL parameter.
-    """
+    """A `ClientError` of `build` is not caught: its cause is the URL of the page."""
     try:
         return build()
     except ClientError:
@@ -115,8 +114,7 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
 
 
 def memoize_result(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
-    """Return a function that calls `build` at most once, and returns the same value or raises the same error each time.
-    """
+    """Call `build` at most once. Later calls return the same value or raise the same error."""
     values: list[PanelT] = []
     errors: list[Exception] = []
 

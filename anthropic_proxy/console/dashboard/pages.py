@@ -213,7 +213,14 @@ class LedgerConnections:
         """The caller closes the connection. If the ledger cannot be read, it leads to an empty database."""
         problem = None
         try:
-            connection = self._find_engine(settings).connect()
+            with self._lock:
+                if self._engine is None or self._settings is not settings:  # the first call after the start or a reload
+                    if self._engine is not None:
+                        self._engine.dispose()
+                    self._engine, self._settings = open_for_reading(settings), settings
+                    limit_query_time(self._engine)
+                engine = self._engine
+            connection = engine.connect()
             try:
                 has_tables(connection, describe_database_location(find_database_url(settings)))
                 return OpenedLedger(connection, read_ledger_extent(connection))
@@ -223,7 +230,7 @@ class LedgerConnections:
         except ConfigurationError as error:
             problem = StateLine("!", "warn", error.message)
         except exc.SQLAlchemyError as error:
-            text = str(error)
+            text = str(error)  # no problem: the database does not exist yet, because no request was stored
             if not ("unable to open database file" in text or "no such table" in text or "UndefinedTable" in text):
                 problem = StateLine("✕", "error", describe_read_failure(error).message)
         empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
@@ -235,15 +242,6 @@ class LedgerConnections:
             if self._engine is not None:
                 self._engine.dispose()
             self._engine = None
-
-    def _find_engine(self, settings: Settings) -> Engine:
-        with self._lock:
-            if self._engine is None or self._settings is not settings:
-                if self._engine is not None:
-                    self._engine.dispose()
-                self._engine, self._settings = open_for_reading(settings), settings
-                limit_query_time(self._engine)
-            return self._engine
 
 
 async def respond_with_early_flush(
@@ -397,8 +395,7 @@ class Pages:
     def _select(
         self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt]
     ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
-        """Limit `ledger` to rows that the user may read, and setup and facts too: a member gets only the model mapping.
-        """
+        """Limit `ledger`, setup and facts to what the user may read: of the setup, a member gets the model mapping."""
         setup = self._gateway.describe_setup()
         if session is None or not reads_own_requests_only(session.role):
             return running, setup, ledger.facts
@@ -480,7 +477,8 @@ _POSITION = re.compile(r"([0-9]{1,18})\..*")
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
     """Shorten the range if a search would read more than `maximum` requests, and add a line about it to `lines`."""
     whole = context.selection
-    before, after = (_read_time(text) for text in (context.query.before, context.query.after))
+    found = [_POSITION.fullmatch(text) for text in (context.query.before, context.query.after)]
+    before, after = (None if one is None else int(one[1]) for one in found)
     if context.query.order:  # all parts of a sorted list are of the same requests
         before = after = None
     chosen = limit_search_range(context.connection, whole, before, after, maximum)
@@ -493,8 +491,3 @@ def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX
     )
     lines.append(StateLine("!", "warn", text))
     return structs.replace(context, searched=(chosen.start, chosen.end))
-
-
-def _read_time(position: str) -> int | None:
-    found = _POSITION.fullmatch(position)
-    return int(found[1]) if found else None

@@ -18,7 +18,7 @@ from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
 from anthropic_proxy.console.ledger.costs import KINDS, ModelCosts, read_search_count
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.request_queries import find_stored_request
-from anthropic_proxy.console.ledger.rows import AttemptTime, BlockTime, decode_attempt_times, decode_block_times
+from anthropic_proxy.console.ledger.rows import AttemptTime, decode_attempt_times, decode_block_times
 from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
@@ -237,8 +237,7 @@ def format_request(data: bytes) -> str:
 
 
 def format_reply(data: bytes) -> str:
-    """Return a text such as `Tool call Read`, then its input. An error or an unknown form is returned as indented JSON.
-    """
+    """Return a text such as `Tool call Read`, then its input. An error or unknown form becomes indented JSON."""
     try:
         blocks = list(_list_blocks(data))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -312,13 +311,13 @@ def build_timeline(row: StoredRequest) -> Timeline:
     steps = -(-end // step)
     scale = float(step * steps)
     bars = _attempt_bars(row, attempts, scale) if attempts else _phase_bars(row, scale)
-    ticks = [_tick(number * step, step) for number in range(steps)]
+    unit, name = (1_000, "ms") if step < 10_000 else (MICROSECONDS, "s")
+    ticks = [f"{number * step / unit:g} {name}" for number in range(steps)]
     return Timeline(list(bars), ticks, row.first_token / scale if row.first_token else None)
 
 
 def sum_failed_attempt_time(row: StoredRequest) -> int:
-    """Return the time that was lost by failed calls to providers before the first token of the reply, in microseconds.
-    """
+    """Microseconds that failed calls to providers took before the first token of the reply."""
     first = row.first_token or row.duration
     failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]
     return sum(one.duration for one in failed if one.offset + one.duration <= first)
@@ -332,12 +331,6 @@ def _find_step(end: int) -> int:
             if end <= factor * power * _MAX_STEPS:
                 return factor * power
         power *= 10
-
-
-def _tick(time: int, step: int) -> str:
-    if step < 10_000:
-        return f"{time / 1_000:g} ms"
-    return f"{time / MICROSECONDS:g} s"
 
 
 def _bar(name: str, role: str, span: tuple[int, int], scale: float, text: str = "") -> Bar:
@@ -422,7 +415,8 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
         return []
     found = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
     for index, one in enumerate(blocks):
-        found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {_describe_block(one)}"))
+        kind = {"tool call": f"tool_use {one.name}", "server tool": "block of a server tool"}.get(one.kind, one.kind)
+        found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {kind}"))
         if one.duration:
             size = f", {formats.plural(one.characters, 'character')}" if one.characters else ""
             found.append(ClientEvent(_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
@@ -433,10 +427,6 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     end = f"stop reason {row.outcome}, {formats.count(row.output_tokens)} output tokens"
     moment = _moment(row.duration)
     return [*found, ClientEvent(moment, "message_delta", end), ClientEvent(moment, "message_stop", "")]
-
-
-def _describe_block(one: BlockTime) -> str:
-    return {"tool call": f"tool_use {one.name}", "server tool": "block of a server tool"}.get(one.kind, one.kind)
 
 
 def _moment(microseconds: int) -> str:

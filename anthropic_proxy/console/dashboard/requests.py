@@ -91,26 +91,22 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
     query = context.query
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
         return [(found, "")], False, False
-    rows = _list_rows(context, order, limit + 1)
+    connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
+    place, other = (_read_position(text, form) for text in (query.before, query.after))
+    if order is None:
+        before = place and (int(place[1]), place[2])
+        after = other and (int(other[1]), other[2])
+        stored = list_stored_requests(connection, chosen, limit + 1, before=before, after=after)
+        rows = [(row, f"{row.started_at}.{row.id}") for row in stored]
+    else:
+        first = place and (float(place[1]), int(place[2]), place[3])
+        last = other and (float(other[1]), int(other[2]), other[3])
+        ordered = list_sorted_requests(connection, chosen, order, limit + 1, before=first, after=last)
+        rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
     has_more = len(rows) > limit
     if query.after:
         return (rows[1:] if has_more else rows), True, has_more
     return rows[:limit], has_more, bool(query.before)
-
-
-def _list_rows(context: PageContext, order: SortOrder | None, limit: int) -> Sequence[_Placed]:
-    connection, chosen, query = context.connection, context.selection, context.query
-    if order is None:
-        place, other = (_read_position(text, _TIME_POSITION) for text in (query.before, query.after))
-        before = place and (int(place[1]), place[2])
-        after = other and (int(other[1]), other[2])
-        rows = list_stored_requests(connection, chosen, limit, before=before, after=after)
-        return [(row, f"{row.started_at}.{row.id}") for row in rows]
-    place, other = (_read_position(text, _SORTED_POSITION) for text in (query.before, query.after))
-    first = place and (float(place[1]), int(place[2]), place[3])
-    last = other and (float(other[1]), int(other[2]), other[3])
-    found = list_sorted_requests(connection, chosen, order, limit, before=first, after=last)
-    return [(one.request, "~".join(map(str, one.position))) for one in found]
 
 
 def _read_position(text: str, form: re.Pattern[str]) -> re.Match[str] | None:

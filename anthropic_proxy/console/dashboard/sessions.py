@@ -79,6 +79,8 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     window = find_context_window(context, served[-1]) if served else None
     # nothing is counted of a failed request
     contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
+    cost = total.sums.cost - sum(row.cost or 0 for row in rows)
+    costs: list[float | None] = [float(cost := cost + (row.cost or 0)) for row in rows]
     return {
         "title": name_session(total),
         "session": session,
@@ -86,7 +88,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "figures": _figures(total, served[-1].all_input_tokens if served else 0, window),
         "context_chart": _chart(rows, "Context per request", contexts, formats.short_count, window),
         "cost_chart": structs.replace(
-            _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.chart_money),
+            _chart(rows, "Cumulative cost", costs, formats.chart_money),
             empty_text=explain_missing_cost(total.sums),
         ),
         "groups": [
@@ -134,15 +136,6 @@ def _figures(total: queries.SessionRow, latest_context: int, window: int | None)
         Figure("Output", formats.count(sums.output_tokens), "tokens"),
         Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
     ]
-
-
-def _cost_values(rows: list[StoredRequest], whole: int) -> list[float | None]:
-    """Return the cost of the session, in nano-dollars, up to and including each request in `rows`."""
-    total, values = whole - sum(row.cost or 0 for row in rows), list[float | None]()
-    for row in rows:
-        total += row.cost or 0
-        values.append(float(total))
-    return values
 
 
 def _chart(

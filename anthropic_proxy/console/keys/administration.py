@@ -24,8 +24,7 @@ from anthropic_proxy.console.keys.descriptions import (
     new_key,
 )
 from anthropic_proxy.console.keys.queries import find_key, find_team, require_key
-from anthropic_proxy.console.keys.rules import Rules, require_valid_rules
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, require_valid_rules
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import to_microseconds

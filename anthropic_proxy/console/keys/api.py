@@ -17,8 +17,7 @@ from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode
 from anthropic_proxy.console.keys.key_table import KeysUnavailable
 from anthropic_proxy.console.keys.limits import list_scopes
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_teams, read_spending, require_key
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Budget, Rules
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.api import ApiQuery, require_database_text
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied

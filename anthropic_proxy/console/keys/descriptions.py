@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, Rules, Team, VirtualKey
 from anthropic_proxy.gateway.settings import Settings
 
 

@@ -5,8 +5,14 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from anthropic_proxy.console.keys.rules import MAX_COUNTER_AMOUNT, Budget, Rules, find_period_end
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import (
+    MAX_COUNTER_AMOUNT,
+    Budget,
+    Rules,
+    Team,
+    VirtualKey,
+    find_period_end,
+)
 from anthropic_proxy.gateway.money import format_amount
 from anthropic_proxy.plugins import Limit
 

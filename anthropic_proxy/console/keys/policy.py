@@ -58,6 +58,7 @@ class KeyPolicy:
         accepted = next((entry for entry in entries if entry.ends_at > now), None)
         if accepted is not None:
             return accepted.client
+        # the same steps for each reason of a rejection, so that the duration does not reveal it
         settings = self._current_settings()
         admin = find_matching_key(presented, settings.admin_api_keys)
         proxy = find_matching_key(presented, settings.proxy_api_keys)

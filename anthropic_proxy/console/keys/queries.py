@@ -8,8 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter, format_counter_amount
-from anthropic_proxy.console.keys.rules import Budget, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyHash, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Budget, KeyHash, Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, UnknownModel

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, find_actual_amounts
-from anthropic_proxy.console.keys.rules import Budget, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.plugins import Reservation, Store
 

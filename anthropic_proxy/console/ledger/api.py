@@ -50,8 +50,7 @@ _FORMATS = ("json", "csv")
 
 
 def respond(route: str, request: RouteRequest, settings: Settings | None) -> RouteResponse:
-    """Raises `InvalidRequest` for an invalid parameter, and `UnknownModel` if nothing, or not this request, is stored.
-    """
+    """Raises `InvalidRequest`, and `UnknownModel` if nothing, or not this request, is stored."""
     try:
         if route == "/api/usage":
             query = _Query(request, ("by", "since", "until", "format"))
@@ -121,8 +120,7 @@ def _get_request(request: RouteRequest, settings: Settings | None) -> RouteRespo
 
 @contextmanager
 def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
-    """Raises `UnknownModel` if no request has been stored, and `ConfigurationError` for the tables of another version.
-    """
+    """Raises `UnknownModel` if nothing is stored, and `ConfigurationError` for tables of another version."""
     url = None if settings is None else find_database_url(settings)
     file = None if url is None else find_database_file(url)
     if settings is None or url is None or (file is not None and not os.path.exists(file)):

@@ -143,22 +143,19 @@ class CostCalculator:
             and not receipt.billed_searches
             and not normalize_service_tier(receipt.service_tier)
         ):
-            return self._calculate_tokens(receipt)  # almost all requests
+            # almost all requests: one call to a provider, without searches, in the normal service tier
+            tokens = count_tokens(receipt)
+            if not _has_tokens(tokens):
+                return Cost(0, 0, "")
+            price, requested = self._find_prices(receipt)
+            listed = None if requested is None else requested.calculate_cost(tokens)
+            return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
         calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
         used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
         cost, listed = _add_costs(calls, used), _add_costs(calls, [requested] * len(calls))
         return Cost(cost, listed, self._describe_source(receipt, calls, used))
-
-    def _calculate_tokens(self, receipt: Receipt) -> Cost:
-        """Return the cost of a request with one call to a provider, without searches, in the normal service tier."""
-        tokens = count_tokens(receipt)
-        if not _has_tokens(tokens):
-            return Cost(0, 0, "")
-        price, requested = self._find_prices(receipt)
-        listed = None if requested is None else requested.calculate_cost(tokens)
-        return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
 
     def _describe_source(self, receipt: Receipt, calls: Sequence["_Call"], used: Sequence[Price | None]) -> str:
         normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
@@ -275,7 +272,12 @@ def _list_calls(receipt: Receipt) -> list[_Call]:
             structs.replace(_to_call(count_tokens(one), one), provider=one.provider, model=one.model)
             for one in receipt.attempts
         ]
-        left = _subtract(whole.tokens, [call.tokens for call in calls])
+        left = TokenCounts(
+            **{
+                kind: max(getattr(whole.tokens, kind) - sum(getattr(call.tokens, kind) for call in calls), 0)
+                for kind in TokenCounts.__struct_fields__
+            }
+        )
         searches = max(whole.searches - sum(call.searches for call in calls), 0)
         calls.append(structs.replace(whole, tokens=left, searches=searches))
     return [call for call in calls if call.searches or _has_tokens(call.tokens)]
@@ -293,17 +295,6 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
 
 def _has_tokens(tokens: TokenCounts) -> bool:
     return bool(tokens.total_input_tokens or tokens.output)
-
-
-def _subtract(whole: TokenCounts, calls: Sequence[TokenCounts]) -> TokenCounts:
-    return TokenCounts(
-        input=max(whole.input - sum(one.input for one in calls), 0),
-        cache_read=max(whole.cache_read - sum(one.cache_read for one in calls), 0),
-        cache_write=max(whole.cache_write - sum(one.cache_write for one in calls), 0),
-        cache_write_1h=max(whole.cache_write_1h - sum(one.cache_write_1h for one in calls), 0),
-        output=max(whole.output - sum(one.output for one in calls), 0),
-        thinking=max(whole.thinking - sum(one.thinking for one in calls), 0),
-    )
 
 
 def _lacks_usage(receipt: Receipt) -> bool:

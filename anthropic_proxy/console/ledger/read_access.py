@@ -39,8 +39,7 @@ class ReadFailure(Struct, frozen=True):
 
 
 def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
-    """On SQLite, the time counts from the opening of the connection, so all queries of a connection share this limit.
-    """
+    """On SQLite, the time counts from the opening of the connection, for all its queries together."""
 
     @event.listens_for(engine, "connect")
     def set_statement_timeout(connection: DBAPIConnection, _: object) -> None:
@@ -133,6 +132,7 @@ def _rewrite(statement: Any, permitted: Mapping[Table, FromClause]) -> Any:
     elements = list(iterate(statement))
     for element in elements:
         is_renamed = isinstance(element, AliasedReturnsRows) and isinstance(element.element, Table)
+        # SQL text as a column, other than `count(*)`, can contain a query
         is_text = isinstance(element, TextClause) or (
             isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
         )

@@ -209,8 +209,7 @@ def list_sorted_requests(
     before: tuple[float, int, str] | None = None,
     after: tuple[float, int, str] | None = None,
 ) -> list[SortedRequest]:
-    """The page begins after the position `before`, or ends before the position `after`; without both, it is the first.
-    """
+    """The page begins after the position `before`, or ends before `after`; without both, it is the first."""
     unknown = _LOWEST if order.is_descending else _HIGHEST
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
     latest = (

@@ -110,17 +110,12 @@ def _delete_oldest(engine: Engine, table: Table, before: int | None, count: int 
     with engine.begin() as connection:
         deleted = connection.execute(delete(table).where(key.in_(oldest))).rowcount
     if deleted and engine.dialect.name == "sqlite":
-        _shrink_file(engine)
+        # return free pages to the disk; `execute` would release only one page
+        with convert_driver_errors(engine.dialect), closing(engine.raw_connection()) as pooled:
+            driver = pooled.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.executescript("PRAGMA incremental_vacuum")
     return deleted
-
-
-def _shrink_file(engine: Engine) -> None:
-    """Return free pages of the SQLite file to the disk after deletions."""
-    with convert_driver_errors(engine.dialect), closing(engine.raw_connection()) as connection:
-        driver = connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        # `execute` would release only one page
-        driver.executescript("PRAGMA incremental_vacuum")
 
 
 def _count_rows(connection: Connection, table: Table) -> int:

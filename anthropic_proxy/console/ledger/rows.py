@@ -71,10 +71,19 @@ class RowBuilder:
             row.error_type,
         ) = models
         row.client = row.user_agent.partition("/")[0]
-        if any(texts := _list_own_texts(receipt)):
-            error, row.failed_attempts, row.notes, row.adaptations, attempts, row.reply_blocks = self._redact(texts)
+        attempts, blocks = receipt.attempts, receipt.blocks
+        texts = (
+            receipt.error,
+            _json(receipt.failed_attempts),
+            _json(receipt.fidelity.notes),
+            _json(receipt.adaptations),
+            _json(build_attempt_times(attempts)) if attempts else "",
+            _json(build_block_times(blocks, receipt.started_at)) if blocks else "",
+        )
+        if any(texts):
+            error, row.failed_attempts, row.notes, row.adaptations, times, row.reply_blocks = self._redact(texts)
             row.error = _cut(error, MAX_ERROR_CHARACTERS)
-            row.attempt_times = shorten_attempt_errors(attempts)  # after the removal of keys
+            row.attempt_times = shorten_attempt_errors(times)  # after the removal of keys
         row.stream, row.status, row.outcome_class = receipt.stream, receipt.status, classify_outcome(receipt)
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
@@ -131,19 +140,6 @@ def classify_outcome(receipt: Receipt) -> str:
     if receipt.outcome in _TRUNCATED_OUTCOMES:
         return "truncated"
     return "retried" if receipt.failed_attempts else "ok"
-
-
-def _list_own_texts(receipt: Receipt) -> Sequence[str]:
-    """Those that differ from request to request."""
-    attempts, blocks = receipt.attempts, receipt.blocks
-    return (
-        receipt.error,
-        _json(receipt.failed_attempts),
-        _json(receipt.fidelity.notes),
-        _json(receipt.adaptations),
-        _json(build_attempt_times(attempts)) if attempts else "",
-        _json(build_block_times(blocks, receipt.started_at)) if blocks else "",
-    )
 
 
 def _cut(text: str, max_characters: int) -> str:
@@ -219,8 +215,7 @@ def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime
 
 
 def shorten_attempt_errors(text: str) -> str:
-    """API keys in `text` must already be redacted, because the rest of a shortened key would not be recognized later.
-    """
+    """API keys in `text` must already be redacted: the rest of a shortened key is not recognized."""
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
     cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in _decode_attempts(text)]

@@ -58,6 +58,7 @@ class Spool:
     """The rows are stored as blocks, each with the rows of one transaction."""
 
     def __init__(self, folder: Path, url: URL) -> None:
+        # without user and password
         place = [url.host, url.port or 5432, url.database, *(url.query.get(name) for name in _PLACE_PARAMETERS)]
         self.file = folder / _FILE_NAME.format(hashlib.sha256(repr(place).encode()).hexdigest()[:12])
         self._has_file = os.path.exists(self.file)  # `Path.exists` raises an exception for a directory without access

@@ -245,7 +245,7 @@ virtual_keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
 )
-"""One row per virtual key. `rules`: JSON of `access.rules.Rules`. `expires_at`, `revoked_at`: NULL: never."""
+"""One row per virtual key. `rules`: JSON of `Rules`. `expires_at`, `revoked_at`: NULL: never."""
 
 key_hashes = Table(
     "key_hashes",

@@ -526,8 +526,7 @@ class LedgerWriter:
             _insert_contents.execute(connection, texts)
 
     def _is_new_rejection(self, row: StoredRequest) -> bool:
-        """Clients repeat a request until their limit has room again. Rows of all attempts would be most of the ledger.
-        """
+        """Clients repeat a request until their limit has room again: all their rows would be most of the ledger."""
         minute = row.started_at // (60 * MICROSECONDS)
         if self._latest_rejections.get(row.key_label) == minute:
             return False
