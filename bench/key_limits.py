@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from anthropic_proxy.console.keys.administration import KeyAdministration
-from anthropic_proxy.console.keys.rules import Budget, Rules
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import Settings
 from bench.processes import Process, free_port

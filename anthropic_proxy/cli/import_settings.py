@@ -23,7 +23,6 @@ from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.env_writer import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.masking import mask_env_lines
 from anthropic_proxy.gateway.settings.place import require_settings_folder
-from anthropic_proxy.gateway.settings.text_file import MAX_CONFIG_BYTES
 from anthropic_proxy.gateway.settings.values import join_with_or
 
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)

@@ -37,8 +37,14 @@ from anthropic_proxy.console.keys.queries import (
     read_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.rules import Rules, decode_duration, decode_expiry, decode_rule_texts
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import (
+    Rules,
+    Team,
+    VirtualKey,
+    decode_duration,
+    decode_expiry,
+    decode_rule_texts,
+)
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,

@@ -24,18 +24,13 @@ from anthropic_proxy.gateway.settings.masking import mask_setting
 from anthropic_proxy.secrets import redact_secrets
 
 FOLDER_NAME = "doctor"
-"""Name of the folder with the files, in the data directory of the user."""
 _CURRENT, _COMPLETE, _STOP = "current-run.json", "last-run.json", "stop"
 _VERSION = 1
 
 
 class RunColumn(Struct, frozen=True):
-    """One column of the table of results: an examined model."""
-
     prefix: str
-    """Prefix of the provider: `openai`."""
     model: str
-    """Model id without prefix: `gpt-4.1`."""
     provider: str
     """Name of the provider: `google` for the prefix `gemini`."""
     details: Mapping[str, str] = {}
@@ -43,41 +38,28 @@ class RunColumn(Struct, frozen=True):
 
 
 class RunCell(Struct, frozen=True):
-    """One cell of the table of results: the result of one feature for one model."""
-
     sign: str
     """`✓`, `~`, `✕`, `–`, or `…` while the test requests run. "": a number without a sign."""
     text: str
-    """Text after the sign. "": none."""
 
 
 class RunRow(Struct, frozen=True):
-    """One row of the table of results: a feature with one cell for each model."""
-
     title: str
     cells: Sequence[RunCell]
 
 
 class RunFix(Struct, frozen=True):
-    """A problem that the run found, with the setting that solves it."""
-
     name: str
-    """Prefix of the provider."""
     problem: str
     remedy: str
-    """Setting or command."""
 
 
 class RunTomlTable(Struct, frozen=True):
-    """Table for the file `anthropic-proxy.toml` that adapts the proxy to one unknown server.
-
-    The table lists the deviations of the server from the API that it implements.
-    """
+    """The table lists the deviations of the server from the API that it implements."""
 
     base_url: str
     """Base URL of the server, without credentials."""
     text: str
-    """Text of the table, in TOML."""
 
 
 class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,18 +67,14 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     version: int = _VERSION
     started_at: float
-    """Time of the start in seconds since the epoch."""
     ended_at: float = 0.0
-    """Time of the end in seconds since the epoch. 0: not complete."""
+    """0: not complete."""
     expected_requests: int = 0
-    """Number of requests that were estimated before the start. 0: not estimated yet."""
+    """Estimated before the start. 0: not estimated yet."""
     requests: int = 0
-    """Number of requests so far."""
     tokens: int = 0
-    """Number of input and output tokens so far."""
     price: float | None = None
-    """Price of all requests in US dollars. None: a price is unknown, all models are free, or the run is not complete.
-    """
+    """US dollars. None: a price is unknown, all models are free, or the run is not complete."""
     columns: Sequence[RunColumn] = ()
     rows: Sequence[RunRow] = ()
     fixes: Sequence[RunFix] = ()
@@ -104,11 +82,9 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     settings_digest: str = ""
     """Digest of the settings at the start. If it differs now, the remedies may no longer apply."""
     problem: str = ""
-    """Reason for which the run ended before it was complete, with its remedy. "": none is known."""
 
 
 def find_folder(data_directory: Path) -> Path:
-    """Return the folder in which the runs of the doctor are stored, one file for each run. It may not exist."""
     return data_directory / FOLDER_NAME
 
 
@@ -118,32 +94,29 @@ def load_current(data_directory: Path) -> DoctorRun | None:
 
 
 def load_complete(data_directory: Path) -> DoctorRun | None:
-    """Return the latest complete run. None: there is none, or its file cannot be read."""
+    """None: there is none, or its file cannot be read."""
     return _load(find_folder(data_directory) / _COMPLETE)
 
 
 def store_current(data_directory: Path, run: DoctorRun) -> None:
-    """Write the file of the run in progress. A reader never sees an incomplete file. Raises `OSError`."""
+    """A reader never sees an incomplete file. Raises `OSError`."""
     _store(find_folder(data_directory) / _CURRENT, run)
 
 
 def store_complete(data_directory: Path, run: DoctorRun) -> None:
-    """Write the file of the latest complete run. Raises `OSError`."""
+    """Raises `OSError`."""
     _store(find_folder(data_directory) / _COMPLETE, run)
 
 
 def remove_current(data_directory: Path) -> None:
-    """Remove the file of the run in progress after its end. Raises `OSError`."""
     file = find_folder(data_directory) / _CURRENT
     repeat_while_read(lambda: file.unlink(missing_ok=True))
 
 
 def digest_backend_settings(settings: Settings) -> str:
-    """Return a digest of the settings on which the results of a run depend.
+    """If the digest has changed since a run, its remedies may no longer apply.
 
-    If the digest has changed since a run, the remedies of the run may no longer apply. Keys are masked before the
-    digest is calculated. A command that supplies a key may return another key at each start. The digest therefore
-    depends only on the presence of such a key.
+    Keys are masked. Of a key from a command, only the presence counts, because each start may return another one.
     """
     variables, secrets = list_backend_variables(find_registry(settings)), settings.reveal_all_secrets()
     texts = {name: value.reveal() for name, value in settings.raw_values.items()}
@@ -158,10 +131,9 @@ def digest_backend_settings(settings: Settings) -> str:
 
 @contextmanager
 def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> Iterator[None]:
-    """Return a context manager that holds the lock of a run, so that only one process runs the doctor at a time.
+    """Hold the lock of a run, and delete an earlier request to stop.
 
-    At its start, it also deletes an earlier request to stop. Raises `TimeoutError` if another process holds the lock
-    for `timeout_seconds` (None: `LOCK_SECONDS`). Raises `OSError` if the folder cannot be created or opened.
+    Raises `TimeoutError` after `timeout_seconds` (None: `LOCK_SECONDS`), and `OSError` if the folder cannot be opened.
     """
     folder = find_folder(data_directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +143,6 @@ def locked_run(data_directory: Path, timeout_seconds: float | None = None) -> It
 
 
 def is_running(data_directory: Path) -> bool:
-    """Return True if a process runs the doctor now: it holds the lock `locked_run`."""
     if not os.path.exists(find_folder(data_directory) / _CURRENT):  # `Path.exists` raises for an unreadable folder
         return False
     try:
@@ -181,17 +152,16 @@ def is_running(data_directory: Path) -> bool:
 
 
 def request_stop(data_directory: Path) -> None:
-    """Ask the process that runs the doctor to stop. Raises `OSError`."""
+    """Raises `OSError`."""
     (find_folder(data_directory) / _STOP).touch()
 
 
 def is_stop_requested(data_directory: Path) -> bool:
-    """Return True if a user has asked the process that runs the doctor to stop."""
     return os.path.exists(find_folder(data_directory) / _STOP)
 
 
 def find_latest_start(data_directory: Path) -> float:
-    """Return the start of the latest run, complete or not, in seconds since the epoch. 0: there was no run."""
+    """Seconds since the epoch, of a complete run or not. 0: there was no run."""
     runs = load_current(data_directory), load_complete(data_directory)
     return max((run.started_at for run in runs if run is not None), default=0.0)
 

@@ -11,8 +11,7 @@ from playwright.sync_api import Page
 
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.limits import build_budget_counter, list_scopes
-from anthropic_proxy.console.keys.rules import Rules, decode_budget
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, decode_budget
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.money import NANO_DOLLARS

@@ -147,6 +147,13 @@ def running_ledger(settings: Settings, **options: Any) -> Iterator[RunningLedger
         ledger.stop()
 
 
+async def store(settings: Settings, *receipts: Receipt, **options: Any) -> None:
+    """Store `receipts` in the ledger. `options`: those of `running_ledger`."""
+    with running_ledger(settings, **options) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+
+
 @contextmanager
 def reading(settings: Settings) -> Iterator[Engine]:
     engine = open_for_reading(settings)

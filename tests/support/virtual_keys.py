@@ -74,6 +74,11 @@ class Keys:
         self.administration.change_key(label, KeyChange(rules=rules))
         await self.table.refresh()
 
+    async def finish(self, admitted: "Admitted", **fields: Any) -> None:
+        """Settle the request with a receipt, and wait until its amounts are in the store."""
+        admitted.finish(**fields)
+        await self.settled()
+
     async def settled(self) -> None:
         """Wait until all settlements are in the store."""
         await self.reservations.stop()

@@ -11,10 +11,7 @@ __all__ = ["open_plugin"]
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin of the dashboard, with the routes below `/dashboard`.
-
-    The template engine and other libraries for pages are not loaded here, but when the first page is requested.
-    """
+    """The template engine and other libraries for pages are not loaded here, but when the first page is requested."""
     from anthropic_proxy.console.dashboard.oidc_sign_in import require_usable_identity_provider  # noqa: PLC0415
     from anthropic_proxy.console.dashboard.routes import Dashboard  # noqa: PLC0415
 

@@ -16,13 +16,10 @@ _HASH_CHARACTERS = 12
 
 
 class Asset(Struct, frozen=True):
-    """One static file: a style sheet, a script or an image."""
-
     url: str
     media_type: str
     content: bytes
     compressed: bytes
-    """Content of the file, compressed by gzip."""
 
 
 @cache
@@ -40,5 +37,4 @@ def load_assets() -> Mapping[str, Asset]:
 
 
 def find_asset(url: str) -> Asset | None:
-    """Return the static file at the URL path `url`. None: no file has this name and hash."""
     return next((asset for asset in load_assets().values() if asset.url == url), None)

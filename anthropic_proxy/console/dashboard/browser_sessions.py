@@ -22,7 +22,6 @@ from anthropic_proxy.plugins import Limit, Reservation, Store
 
 COOKIE = "anthropic_proxy_session"
 SESSION_SECONDS = 12 * 3600
-"""Time in seconds after the sign-in after which a browser has to sign in again."""
 IDLE_SECONDS = 2 * 3600
 """Time in seconds without a request after which a session ends. A page with live rows sends one request each minute."""
 MAX_FAILURES = 5
@@ -30,9 +29,7 @@ MAX_FAILURES = 5
 ones."""
 FAILURE_SECONDS = 60.0
 MAX_FAILURES_PER_HOUR = 100
-"""Maximum number of failed sign-ins of one client address within an hour. Later sign-ins are rejected."""
 MAX_PROVIDER_FAILURES = 60
-"""Maximum number of failed sign-ins of one client address with the identity provider within `FAILURE_SECONDS`."""
 MAX_PROVIDER_FAILURES_PER_HOUR = 600
 _USE_INTERVAL_SECONDS = 60
 """Minimum time in seconds between two writes of the last use of a session, so that not every request writes."""
@@ -54,16 +51,9 @@ class _StoredSession(Struct, frozen=True, omit_defaults=True):
     key_digest: str = ""
     """HMAC of the user's key with the cookie, so that the store reveals nothing about the key. "": no key."""
     user: OidcUser | None = None
-    """User of the identity provider. None: the user signed in with a key."""
 
 
 class BrowserSessions:
-    """Sessions of signed-in browsers, in a store that all workers share.
-
-    `current_settings` returns the settings in use, and `current_store` returns the store in use. `clock` returns
-    seconds since the epoch.
-    """
-
     def __init__(
         self, current_settings: Callable[[], Settings], current_store: Callable[[], Store], clock: Callable[[], float]
     ) -> None:
@@ -74,10 +64,7 @@ class BrowserSessions:
         """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
 
     async def create_for_key(self, key_text: str) -> str | None:
-        """Begin a session for the user of a key, and return the value of its cookie.
-
-        None: the settings do not contain this key.
-        """
+        """None: the settings do not contain this key."""
         matches = [hmac.compare_digest(key.encode(), key_text.encode()) for _, _, key in self._list_keys()]
         if not any(matches):
             return None
@@ -86,16 +73,12 @@ class BrowserSessions:
         return cookie
 
     async def create_for_user(self, user: OidcUser) -> str:
-        """Begin a session for a user of the identity provider, and return the value of the cookie for the browser."""
         cookie = secrets.token_urlsafe(32)
         await self._save(cookie, _StoredSession(self._clock(), user=user))
         return cookie
 
     async def find(self, cookie: str) -> Session | None:
-        """Return the session of the browser that sent this session cookie.
-
-        None: the session is unknown or has ended, or the settings no longer permit it.
-        """
+        """None: the session is unknown or has ended, or the settings no longer permit it."""
         if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
             return None
         store, place = self._current_store(), _find_place(cookie)
@@ -114,10 +97,7 @@ class BrowserSessions:
         return session
 
     async def end(self, cookie: str) -> None:
-        """End the session of a cookie for all workers.
-
-        While Redis is unavailable, other processes may still accept the cookie.
-        """
+        """While Redis is unavailable, other processes may still accept the cookie."""
         store, place = self._current_store(), _find_place(cookie)
         self._unsaved_ends.add(place)
         await self._save_ends(store)
@@ -134,10 +114,7 @@ class BrowserSessions:
                 self._unsaved_ends.discard(place)
 
     def _decode(self, cookie: str, stored: _StoredSession) -> Session | None:
-        """Return the session for `stored`, its content in the store.
-
-        None: the key of the session, or the role of its user, is no longer in the settings.
-        """
+        """None: the key of the session, or the role of its user, is no longer in the settings."""
         form_token = _sign(cookie, "form", "")
         if (user := stored.user) is not None:
             provider = self._current_settings().oidc
@@ -162,15 +139,11 @@ class BrowserSessions:
 
 
 def _find_place(cookie: str) -> str:
-    """Return the store key of the session of `cookie`, a cookie value: its SHA-256."""
     return f"dashboard/session/{digest(cookie)}"
 
 
 def _use_of(place: str) -> str:
-    """Return the store key for the time of the last use of the session at `place`, the store key of the session.
-
-    The time is stored separately, so that it never overwrites the end of the session.
-    """
+    """The time is stored separately, so that it never overwrites the end of the session."""
     return f"{place}/used"
 
 
@@ -179,18 +152,14 @@ def _sign(cookie: str, purpose: str, content: str) -> str:
 
 
 def encode_session_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` with the session cookie of a signed-in browser.
-
-    With 0 `seconds`, the browser removes the cookie.
-    """
+    """With 0 `seconds`, the browser removes the cookie."""
     secure = "; Secure" if is_https else ""
     return f"{COOKIE}={value}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
 
 
 class SignInLimit:
-    """Limit of failed sign-ins for each client address.
-
-    All workers share the counters. Each `kind` of sign-in, by a key or by an identity provider, has its own counters.
+    """All workers share the counters. Each `kind` of sign-in, by a key or by an identity provider, has its own
+    counters.
     """
 
     def __init__(
@@ -200,11 +169,10 @@ class SignInLimit:
         self._per_minute, self._per_hour = per_minute, per_hour
 
     async def reserve_sign_in(self, store: Store, address: str, forwarded_for: str = "") -> Reservation:
-        """Count a sign-in from the client at `address`, and return the reservation for this sign-in.
+        """Count a sign-in before its check, so that simultaneous ones cannot exceed the limit.
 
-        The caller must count a sign-in before its check, so that simultaneous sign-ins cannot exceed the limit. If the
-        field `refused` of the result is set, the limit is reached and the caller must reject the sign-in. Otherwise,
-        the caller must pass the result of the check to `settle_sign_in`.
+        If `refused` of the result is set, the caller must reject the sign-in. Otherwise it passes the result of the
+        check to `settle_sign_in`.
         """
         place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
         limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded_for else 1)
@@ -220,16 +188,11 @@ class SignInLimit:
         ]
 
     async def settle_sign_in(self, store: Store, reservation: Reservation, *, is_success: bool) -> None:
-        """Complete the count of a sign-in: only a failed one stays counted.
-
-        `store` has the counters. `reservation` is the result of `reserve_sign_in`. `is_success` is True if the sign-in
-        succeeded.
-        """
+        """Complete the count of a sign-in: only a failed one stays counted."""
         await store.settle(reservation, [0 if is_success else 1] * len(reservation.limits))
 
 
 def _find_network(address: str) -> str:
-    """Return a digest of the IPv4 address `address`, or of the network of an IPv6 address, as name of a counter."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -12,9 +12,8 @@ from msgspec import Struct
 from pygal.style import Style  # type: ignore[import-untyped]
 
 FULL, WIDE, NARROW = 1040, 640, 340
-"""Widths of the drawings of a chart, in pixels. The style sheet shows one of them, so that letters keep their size.
-
-Only a chart in a panel as wide as the page has the first one.
+"""Widths of the drawings in pixels. The style sheet shows one of them, so that letters keep their size. Only a panel as
+wide as the page has `FULL`.
 """
 _NAMES = {FULL: "full", WIDE: "broad", NARROW: "narrow"}
 HEIGHT = 190
@@ -22,27 +21,20 @@ MAX_SERIES = 5
 """Maximum number of series, apart from the series `others`, which has the sum of the remaining ones."""
 _MAX_X_LABELS = {FULL: 13, WIDE: 8, NARROW: 4}
 _MAX_DOTS = 3
-"""Maximum number of values of a line that are all drawn as dots."""
 _POINT = re.compile(r"-?[0-9.]+")
 _STYLE = Style(label_font_size=11, major_label_font_size=11)
 
 
 class Series(Struct, frozen=True):
-    """One series of values in a chart, with its name and color."""
-
     name: str
     role: str
     """CSS class of the color: `openai`, `cache-read`, `p50`."""
     values: Sequence[float | None]
     total: str = ""
-    """Sum of the values as text, for the legend. "": no sum is shown."""
 
 
 class ChartColumn(Struct, frozen=True):
-    """One position on the time axis of a chart, such as an hour."""
-
     label: str
-    """Text below the axis: `14:00`."""
     title: str
     """Text of the tooltip and for screen readers: `14:00 to 15:00, $3.22: output $0.49, input $1.03`."""
     href: str
@@ -59,20 +51,14 @@ class Band(Struct, frozen=True):
 
 
 class Chart(Struct, frozen=True, kw_only=True):
-    """Content of a chart over time: values, positions on the time axis, and labeled time ranges."""
-
     label: str
-    """Description of the chart for screen readers."""
     series: Sequence[Series]
     columns: Sequence[ChartColumn]
     unit: Callable[[float], str]
-    """Function that returns the text of a value on the axis."""
     is_line: bool = False
     bands: Sequence[Band] = ()
     is_full_width: bool = False
-    """True if the panel of the chart is as wide as the page."""
     area: str = ""
-    """Name of the series with a filled area below its line. "": no series."""
 
 
 def draw_chart(chart: Chart) -> Markup:
@@ -83,10 +69,7 @@ def draw_chart(chart: Chart) -> Markup:
 
 
 def draw_sparkline(values: Sequence[float | None]) -> Markup:
-    """Return a small line of `values` without axes, as SVG.
-
-    None is an unknown value. If fewer than two values are known, the result is empty.
-    """
+    """Return a small line without axes. Empty if fewer than two values are known (not None)."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Markup("")
@@ -101,11 +84,7 @@ def draw_sparkline(values: Sequence[float | None]) -> Markup:
 
 
 def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
-    """Return one drawing of `chart` with the width `width` in pixels.
-
-    `plot`: drawing of pygal with the axes, of which only the needed SVG elements are kept. A narrow drawing has
-    scaled horizontal positions.
-    """
+    """`plot`: drawing of pygal with the axes, of which only the needed SVG elements are kept, scaled to `width`."""
     axis_y, axis_x, *groups = (child for child in plot if child.tag == "g")
     inner = next(float(_POINT.findall(path.get("d", ""))[-1]) for path in axis_y.iter("path"))
     scale = (inner - WIDE + width) / inner
@@ -135,7 +114,6 @@ def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
 
 
 def _render(chart: Chart) -> ElementTree.Element:
-    """Return the SVG group `plot` of `chart`, drawn by pygal with the width `WIDE`."""
     kind = (pygal.Line if chart.is_line else pygal.StackedBar)(
         style=_STYLE,
         js=[],
@@ -166,17 +144,11 @@ def _axis_values(chart: Chart) -> list[float]:
     step = next(factor for factor in (1, 2, 2.5, 5, 10) if factor * magnitude * 4 >= highest) * magnitude
     while True:
         values = [step * index for index in range(ceil(highest / step) + 1)]
-        if len({chart.unit(value) for value in values}) == len(values) and not _is_rounded(chart, step):
+        # a unit of whole numbers would give guides between them equal or wrong labels
+        is_rounded = step % 1 != 0 and chart.unit(step) in (chart.unit(floor(step)), chart.unit(ceil(step)))
+        if not is_rounded and len({chart.unit(value) for value in values}) == len(values):
             return values
         step = 1.0 if step < 1 else 2 * step
-
-
-def _is_rounded(chart: Chart, step: float) -> bool:
-    """Return True if the labels of the guides would be equal or wrong, because the unit has only whole numbers.
-
-    `step`: distance of two guides, which is then no whole number.
-    """
-    return step % 1 != 0 and chart.unit(step) in (chart.unit(floor(step)), chart.unit(ceil(step)))
 
 
 def _axis(axis: ElementTree.Element, scale: float) -> Iterator[str]:
@@ -189,10 +161,8 @@ def _axis(axis: ElementTree.Element, scale: float) -> Iterator[str]:
 
 
 def _bands(bands: Sequence[Band], positions: Sequence[float], width: float) -> Iterator[str]:
-    """Yield SVG for each of `bands`: a rectangle as high as the chart, and its label on the side with more space.
-
-    Each label has a line of its own, so that the labels of neighboring bands do not overlap. `positions`: horizontal
-    positions of the columns in pixels. `width`: width of the chart in pixels.
+    """Yield a rectangle as high as the chart for each band. Each label has a line of its own, so that labels do not
+    overlap.
     """
     gap = positions[1] - positions[0] if len(positions) > 1 else width
     for number, band in enumerate(bands):
@@ -223,10 +193,7 @@ def _line(series: Series, group: ElementTree.Element, scale: float) -> Iterator[
 
 
 def _dots(series: Series, chart: Chart, axis: ElementTree.Element, positions: Sequence[float]) -> Iterator[str]:
-    """Yield SVG for a dot at each value without a neighbor, and for all dots of a series with few values.
-
-    A line shows no single value. `positions`: horizontal positions of the columns in pixels.
-    """
+    """Yield SVG for a dot at each value without a neighbor, and for all dots of a series with few values."""
     known = {index: value for index, value in enumerate(series.values) if value is not None}
     heights = [float(_POINT.findall(path.get("d", ""))[1]) for path in axis.iter("path")]
     bottom, top, highest = max(heights), min(heights), _axis_values(chart)[-1]
@@ -237,7 +204,6 @@ def _dots(series: Series, chart: Chart, axis: ElementTree.Element, positions: Se
 
 
 def _area(series: Series, group: ElementTree.Element, axis: ElementTree.Element, scale: float) -> Iterator[str]:
-    """Yield SVG for the filled area between the line of `series` and zero, the lowest guide."""
     bottom = max(float(_POINT.findall(path.get("d", ""))[1]) for path in axis.iter("path"))
     for path in group.iter("path"):
         points = _POINT.findall(path.get("d", ""))
@@ -247,10 +213,6 @@ def _area(series: Series, group: ElementTree.Element, axis: ElementTree.Element,
 
 
 def _links(columns: Sequence[ChartColumn], positions: Sequence[float], width: float) -> Iterator[str]:
-    """Yield SVG for one link per column of the time axis, as high as the chart.
-
-    `positions`: horizontal positions of the columns in pixels. `width`: width of the chart in pixels.
-    """
     gap = positions[1] - positions[0] if len(positions) > 1 else width
     for column, x in zip(columns, positions, strict=False):
         yield f'<a href="{escape(column.href)}" aria-label="{escape(column.title)}">'

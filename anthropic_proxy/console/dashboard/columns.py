@@ -7,9 +7,8 @@ from msgspec import Struct
 
 from anthropic_proxy.console.dashboard import formats
 from anthropic_proxy.console.dashboard.view_query import NO_COLUMNS
-from anthropic_proxy.console.ledger.queries import NOT_SENT
 from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
-from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.tables import NOT_SENT, StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import Receipt
@@ -19,29 +18,20 @@ class RequestColumn(Struct, frozen=True):
     """Column of the table of requests that a user can show or hide. Time, model and outcome are always shown."""
 
     name: str
-    """Name of the column in the URL."""
     title: str
     text: Callable[[StoredRequest], str]
-    """Function that returns the text of the cell for a request."""
     description: str = ""
-    """Title in the list from which a user chooses columns. "": the same as `title`."""
 
     @property
     def is_number(self) -> bool:
-        """True if the column has numbers, by which the rows can be sorted."""
         return self.name in SORT_KEYS
 
     @property
     def label(self) -> str:
-        """Title of the column in the list from which a user chooses columns."""
         return self.description or self.title
 
 
 def _short(text: str) -> str:
-    """Return the beginning and the end of `text`, such as a session id.
-
-    The page of the request shows the complete text.
-    """
     return (text if len(text) <= 24 else f"{text[:12]}…{text[-8:]}") or formats.UNKNOWN
 
 
@@ -84,7 +74,6 @@ COLUMNS: Sequence[RequestColumn] = (
     ),
     RequestColumn("cost", "Cost", lambda row: _cost(row, row.cost)),
 )
-"""All columns that can be chosen, in the order of the table."""
 _BY_NAME: Mapping[str, RequestColumn] = {column.name: column for column in COLUMNS}
 DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
     _BY_NAME[name] for name in ("project", "in", "cached", "out", "first", "total", "cost")
@@ -92,10 +81,7 @@ DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
 
 
 def decode_columns(text: str) -> Sequence[RequestColumn]:
-    """Return the columns that the URL parameter `columns` selects, in the order of the table.
-
-    Raises `InvalidRequest` for an unknown name.
-    """
+    """Raises `InvalidRequest` for an unknown name."""
     if not text:
         return DEFAULT_COLUMNS
     names = {name for name in text.split(",") if name and name != NO_COLUMNS}
@@ -108,27 +94,20 @@ RowT = TypeVar("RowT")
 
 
 class SortableColumn(Struct, Generic[RowT], frozen=True):
-    """Column of a table by which the rows can be sorted."""
-
     name: str
-    """Name of the column in the URL."""
     title: str
     value: Callable[[RowT], float | None]
-    """Function that returns the value of a row by which the rows are sorted. None: unknown, sorted as 0."""
+    """Value by which rows are sorted. None is sorted as 0."""
 
     @property
     def is_number(self) -> bool:
-        """Always True, because tables are only sorted by columns with numbers.
-
-        The template then aligns the column to the right, and makes its title a link that sorts the rows.
-        """
+        """The template aligns numbers to the right, and their titles are links that sort the rows."""
         return True
 
 
 def read_order(text: str, names: Collection[str]) -> SortOrder | None:
-    """Return the order that the URL parameter `sort` requests: `cost` for lowest first, `-cost` for highest first.
-
-    None: `text` is empty. Raises `InvalidRequest` for an unknown column.
+    """`cost`: lowest first; `-cost`: highest first; None: `text` is empty. Raises `InvalidRequest` for an unknown
+    column.
     """
     if not text:
         return None
@@ -139,10 +118,7 @@ def read_order(text: str, names: Collection[str]) -> SortOrder | None:
 
 
 def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sort_parameter: str) -> list[RowT]:
-    """Return `rows` in the order that `sort_parameter`, the URL parameter `sort`, requests.
-
-    Raises `InvalidRequest` for a column that is not in `columns`.
-    """
+    """Raises `InvalidRequest` for a column that is not in `columns`."""
     values = {column.name: column.value for column in columns}
     order = read_order(sort_parameter, values)
     if order is None:
@@ -155,8 +131,6 @@ _SIGNS = {"ok": ("✓", "ok"), "retried": ("↻", "warn"), "truncated": ("!", "w
 
 
 class TableRow(Struct, frozen=True, kw_only=True):
-    """One row of a table of requests, with the texts of its cells."""
-
     id: str
     time: str
     full_time: str
@@ -169,20 +143,15 @@ class TableRow(Struct, frozen=True, kw_only=True):
     role: str
     outcome: str
     cells: Mapping[str, str]
-    """Name of a column → text of the cell."""
 
 
 class Outcome(NamedTuple):
-    """Outcome of a request for a table, as sign, CSS class and text: `✕`, `error`, `429`."""
-
     sign: str
     role: str
-    """CSS class of the color."""
     text: str
 
 
 def describe_outcome(row: StoredRequest) -> Outcome:
-    """Return sign, color and text for the outcome of the request `row`."""
     sign, role = _SIGNS.get(row.outcome_class, ("–", ""))
     texts = {"error": str(row.status), "retried": "retried", "truncated": "truncated", "cancelled": "cancelled"}
     return Outcome(sign, role, texts.get(row.outcome_class, row.outcome or str(row.status)))
@@ -191,10 +160,6 @@ def describe_outcome(row: StoredRequest) -> Outcome:
 def build_finished_row(
     row: StoredRequest, *, with_day: bool = False, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS
 ) -> TableRow:
-    """Return the table row of a finished request.
-
-    With `with_day`, the time contains the day. `columns` are the columns that the user has chosen.
-    """
     sign, role, outcome = describe_outcome(row)
     is_exchange = bool(row.requested_model)
     return TableRow(
@@ -213,10 +178,6 @@ def build_finished_row(
 
 
 def build_running_row(receipt: Receipt, now: float) -> TableRow:
-    """Return the table row of a running request from its receipt, the record so far.
-
-    `now` is in seconds since the epoch.
-    """
     started = int(receipt.started_at * MICROSECONDS)
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
     first = receipt.first_token_seconds

@@ -30,10 +30,8 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 from anthropic_proxy.secrets import redact_secrets
 
 DOCTOR_PATH = "/dashboard/providers/doctor"
-"""URL path of the form that runs the doctor."""
 PROVIDERS_PATH = "/dashboard/providers"
 _EMPTY: Mapping[str, Any] = {"is_running": False, "estimate": None, "latest": "", "problem": ""}
-"""Values of the template if there is nothing to show."""
 _ESTIMATE_SECONDS = 60.0
 """Maximum seconds of the estimate. It lists the models of a local server, and sends no request to a model."""
 _RELOAD_SECONDS = 30.0
@@ -48,13 +46,10 @@ _IN_A_TERMINAL = "For details, run in a terminal: anthropic-proxy doctor"
 
 
 class DoctorForm:
-    """Form that starts and stops a run of the doctor, with the processes that it has started."""
-
     def __init__(self) -> None:
         self._processes: DoctorProcesses | None = None
 
     async def show(self, form: OpenedForm) -> RouteResponse:
-        """Return the page with the expected cost of a run, or with the run in progress."""
         if not is_from_own_page(form.request):
             return redirect(PROVIDERS_PATH)  # another site must not make this process compute an estimate
         directory = form.gateway.settings.data_directory
@@ -69,7 +64,6 @@ class DoctorForm:
         return await form.respond("doctor.html", {**_EMPTY, **values})
 
     async def submit(self, form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-        """Start or stop a run, and return a redirect to the page Providers."""
         directory = form.gateway.settings.data_directory
         assert directory is not None
         try:
@@ -86,7 +80,6 @@ class DoctorForm:
         return redirect(f"{PROVIDERS_PATH}#doctor")
 
     async def stop(self) -> None:
-        """Stop the run that this process has started. Called at shutdown."""
         if self._processes is not None:
             await self._processes.stop()
 
@@ -106,14 +99,10 @@ def _stop(directory: Path) -> None:
 
 
 class Estimate(Struct, frozen=True):
-    """Expected cost of a run of the doctor: number of requests and tokens, and their price."""
-
     models: Sequence[str]
-    """Models to examine, with prefix."""
     requests: int
     tokens: int
     price: float | None
-    """Price in US dollars. None: a price is unknown."""
 
 
 class _StartFailed(Exception):
@@ -121,8 +110,6 @@ class _StartFailed(Exception):
 
 
 class DoctorProcesses:
-    """The processes of the command `doctor` that this process has started. `gateway`: the running proxy."""
-
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._estimating: asyncio.Task[Estimate] | None = None
@@ -133,21 +120,17 @@ class DoctorProcesses:
         self._is_stopping = False
 
     async def estimate(self) -> Estimate:
-        """Return the expected cost of a run, from the command `doctor --dry-run`.
-
-        Simultaneous calls share one process of this command. Raises `InvalidRequest` with the error of the command.
-        """
+        """Simultaneous calls share one process. Raises `InvalidRequest` with the error of the command."""
         if self._estimating is None:
             self._estimating = asyncio.create_task(asyncio.to_thread(self._estimate))
             self._estimating.add_done_callback(self._end_estimate)
         return await asyncio.shield(self._estimating)  # other callers wait for it if this one is cancelled
 
     async def start(self, directory: Path, expected_latest_start: float) -> None:
-        """Start a run of the doctor, and return as soon as its process has started.
+        """Start a run and return as soon as its process has started; do nothing if another run is in progress.
 
-        If another run is in progress, nothing is started. `expected_latest_start` is the start of the latest run when
-        the user opened the form, in seconds since the epoch. Raises `InvalidRequest` if another run has begun after the
-        form was opened, because its results are then available. The same error is raised if the process cannot start.
+        `expected_latest_start`: start of the latest run when the user opened the form. Raises `InvalidRequest` if
+        another run has begun since, because its results are then available, or if the process cannot start.
         """
         if await asyncio.to_thread(doctor_run.is_running, directory):
             return
@@ -171,7 +154,6 @@ class DoctorProcesses:
             raise InvalidRequest(f"The doctor cannot start: {problem}")
 
     async def stop(self) -> None:
-        """End all processes and wait for their threads. Called when the proxy stops."""
         await asyncio.to_thread(self._refuse_processes)
         for process in list(self._processes):
             await asyncio.to_thread(end_process, process, _STOP_SECONDS)
@@ -189,10 +171,7 @@ class DoctorProcesses:
         loop: asyncio.AbstractEventLoop,
         report: Callable[[str], None],
     ) -> None:
-        """Run the doctor in a process, and use its results. Called in a thread.
-
-        `report`: receives the reason for which the process cannot start, or "" when it runs.
-        """
+        """`report`: receives the reason for which the process cannot start, or "" when it runs."""
         problem = ""
         try:
             with doctor_run.locked_run(directory):
@@ -261,10 +240,7 @@ class DoctorProcesses:
         )
 
     def _store_failure(self, directory: Path, problem: str) -> None:
-        """Store the reason for which the run ended early, unless the process has stored one.
-
-        If it cannot be stored, it is logged.
-        """
+        """Store the reason for which the run ended early, unless the process has stored one."""
         run = doctor_run.load_current(directory) or DoctorRun(started_at=time.time())
         if run.problem:
             return
@@ -337,7 +313,6 @@ class DoctorProcesses:
 
 
 def _find_error(output: str, status: int) -> str:
-    """Return the error messages in the output of a command, or its last line. `status`: exit status."""
     if errors := _list_errors(output):
         return " ".join(errors)
     lines = [line.strip() for line in output.splitlines() if line.strip()]
@@ -346,6 +321,5 @@ def _find_error(output: str, status: int) -> str:
 
 
 def _list_errors(output: str) -> Sequence[str]:
-    """Return the error messages in the output of a command."""
     lines = map(str.strip, output.splitlines())
     return [line.removeprefix("✕ ") for line in lines if line.startswith("✕ ")]

@@ -37,27 +37,17 @@ _MAX_BANDS = 3
 
 
 class Incident(Struct, frozen=True):
-    """Time in which many requests to one provider failed, mostly with the same kind of error."""
-
     first: int
-    """Index of the first period of the incident in the time range."""
     last: int
     label: str
-    """Name of the provider and kind of error: `groq rate limit`."""
     count: int
-    """Number of failed requests in the incident."""
 
 
 def find_error_kind(error_type: str) -> str:
-    """Return the name that the pages show for an error type of the API: `rate limit` for `rate_limit_error`."""
     return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
 
 
 def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
-    """Return the chart of failed requests over time, divided by kind of error.
-
-    `errors` has the number of failed requests for each period, provider and error type.
-    """
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
     rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
@@ -71,11 +61,7 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
 def find_incidents(
     periods: Periods, errors: Iterable[ErrorPeriod], model_periods: Iterable[ModelPeriod], costs: ModelCosts
 ) -> list[Incident]:
-    """Return the largest incidents of a time range: times in which many requests to one provider failed.
-
-    `errors` has the failed requests of each period, and `model_periods` has all requests, from which the share of
-    failures is computed.
-    """
+    """Return the largest incidents, in order of time. `model_periods` has all requests, for the share of failures."""
     numbers = {start: number for number, start in enumerate(periods.starts)}
     sent: dict[tuple[str, int], int] = {}
     for row in model_periods:
@@ -102,23 +88,16 @@ def find_incidents(
 
 
 class Remedy(Struct, frozen=True):
-    """Remedy of a kind of error."""
-
     entry: str
-    """Name of the entry in the catalog: `rate-limit`."""
     text: str
 
     @property
     def link(self) -> str:
-        """URL of the entry on the page that the proxy serves."""
         return f"{PAGE}#{self.entry}"
 
 
 def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> Remedy | None:
-    """Return the remedy for a failed request, or for a group of failed requests. None: the catalog has no remedy.
-
-    `key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text.
-    """
+    """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text."""
     entry = find_entry(error.status, error.error_type, error.error, is_of_provider=bool(error.provider))
     if not entry:
         return None

@@ -11,8 +11,7 @@ from anthropic_proxy.console.dashboard.sessions import MAX_SESSIONS
 from anthropic_proxy.console.keys.descriptions import describe_changes
 from anthropic_proxy.console.keys.descriptions import format_time as format_seconds
 from anthropic_proxy.console.keys.queries import list_audit_entries, require_key
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, Rules
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.export import (
     EXPORT_TITLES,
@@ -38,17 +37,15 @@ _KEY_TITLES = (
 _RULE_TITLES = (*LIST_FIELDS, "requests_per_minute", "tokens_per_minute", "concurrency", "budgets")
 _USED_TITLES = ("budgets_used", "requests", "errors", "tokens", "cost")
 Tabulate = Callable[[PageContext], ExportTable]
-"""Function that returns one table for a page context: the URL parameters, the settings, and a connection to the ledger.
-"""
 
 
 def export_table(
     context: PageContext, tables: Mapping[str, Tabulate], query: Mapping[str, Sequence[str]]
 ) -> RouteResponse | None:
-    """Return one table of a page as a CSV or JSON file.
+    """`query` selects one of `tables` (the first by default) and the format. Raises `InvalidRequest` for an unknown
+    one.
 
-    `query` selects one of `tables` (by default the first), and the format. None: the ledger cannot be read, but the
-    table needs it. Raises `InvalidRequest` for an unknown name of a table or format.
+    None: the ledger cannot be read, but the table needs it.
     """
     name, form = query.get("table", [""])[-1], query["format"][-1]
     if form not in FORMATS:
@@ -62,7 +59,6 @@ def export_table(
 
 
 def tabulate_keys(context: PageContext) -> ExportTable:
-    """Return the virtual keys that the filters in the URL select, as a table. Keys on later pages are included."""
     rows = [
         [
             *(row.key.id, row.key.label, row.hint, row.key.find_status(context.now), row.key.owner, row.key.team),
@@ -85,7 +81,6 @@ def tabulate_teams(context: PageContext) -> ExportTable:
 
 
 def tabulate_changes(context: PageContext) -> ExportTable:
-    """Return the changes of keys and teams that the opened page of the audit log lists, as a table."""
     return _tabulate_entries(list_shown_entries(context))
 
 
@@ -95,10 +90,6 @@ def tabulate_key_changes(context: PageContext) -> ExportTable:
 
 
 def tabulate_key_requests(context: PageContext) -> ExportTable:
-    """Return the stored requests that clients sent with the virtual key in the URL, as a table.
-
-    Only requests in the time range of the URL are included.
-    """
     key = require_key(context.connection, context.path_parameters["id"])
     return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
 

@@ -11,7 +11,6 @@ from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICR
 from anthropic_proxy.gateway.money import format_amount, format_cost
 
 UNKNOWN = "–"
-"""Text for a value that is not known."""
 _MINUTE = 60
 _COLORED_PROVIDERS = frozenset(
     ("openai", "google", "gemini", "vertex", "anthropic", "ollama", "groq", "moonshot", "xai", "litellm", "demo")
@@ -36,7 +35,6 @@ def short_count(value: float | None) -> str:
 
 
 def money(nano_dollars: float | None) -> str:
-    """Return a cost in nano-dollars as text, in the notation of the command line."""
     return format_cost(nano_dollars)
 
 
@@ -46,10 +44,7 @@ def chart_money(nano_dollars: float) -> str:
 
 
 def cost_with_unknown(nano_dollars: int, unknown_requests: int) -> str:
-    """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.010, 99 unknown`.
-
-    `nano_dollars` is the sum of the known costs, and `unknown_requests` is the number of requests with an unknown cost.
-    """
+    """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.010, 99 unknown`."""
     text = format_cost(nano_dollars, unknown_requests)
     return f"{text}, {unknown_requests:,} unknown" if unknown_requests and nano_dollars else text
 
@@ -69,10 +64,7 @@ def seconds(microseconds: float | None) -> str:
 
 
 def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
-    """Return the share of `value` in `whole` as text: `79 %`.
-
-    The text is `–` if one of them is None, or if `whole` is 0.
-    """
+    """Return the share of `value` in `whole` as text: `79 %`."""
     if value is None or not whole:
         return UNKNOWN
     share = 100 * value / whole
@@ -90,10 +82,7 @@ def error_share(errors: int, requests: int) -> str:
 
 
 def error_count_and_share(errors: int, total: int) -> str:
-    """Return a number of errors with its share of `total` as text: `12, 3.5 %`.
-
-    If `errors` is 0, the text is `0`. If `total` is 0, the text is `–`.
-    """
+    """Return a number of errors with its share of `total` as text: `12, 3.5 %`."""
     if not total:
         return UNKNOWN
     return f"{count(errors)}, {percent(errors, total, 1)}" if errors else "0"
@@ -105,7 +94,6 @@ def rate(tokens_per_second: float | None) -> str:
 
 
 def local_datetime(microseconds: float) -> datetime:
-    """Return a time of the ledger (microseconds since the epoch) as `datetime` in the time zone of the server."""
     return datetime.fromtimestamp(microseconds / MICROSECONDS).astimezone()
 
 
@@ -151,12 +139,10 @@ def ago(elapsed_seconds: float) -> str:
 
 
 def shorten(text: str, characters: int = 120) -> str:
-    """Return `text` unchanged, or its first `characters` with an ellipsis if it is longer."""
     return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number with its noun in the right form: `1 request`, `1,284 requests`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

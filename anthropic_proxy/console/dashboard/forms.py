@@ -19,23 +19,17 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 MAX_FORM_BYTES = 4_096
-"""Maximum size in bytes of a form that a browser sends."""
 _MAX_FORM_FIELDS = 20
 TOKEN_COOKIE = "anthropic_proxy_form"
 MAX_TARGET_CHARACTERS = 2_000
-"""Maximum number of characters of the URL path to which a browser is redirected after sign-in."""
 
 
 def is_https(request: RouteRequest, settings: Settings) -> bool:
-    """Return True if the browser uses TLS, for its connection to this server or to a reverse proxy in front of it.
-
-    The reverse proxy uses TLS if `DASHBOARD_URL` begins with `https:`.
-    """
+    """The reverse proxy uses TLS if `DASHBOARD_URL` begins with `https:`."""
     return request.scheme == "https" or settings.dashboard_url.startswith("https:")
 
 
 def find_cookie(header: str, name: str) -> str:
-    """Return the value of the cookie `name` in a request header `Cookie`. "": the cookie is missing."""
     for pair in header.split(";"):
         key, _, value = pair.strip().partition("=")
         if key == name:
@@ -44,10 +38,7 @@ def find_cookie(header: str, name: str) -> str:
 
 
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
-    """Return the fields of the form in the body of `request`.
-
-    Raises `PermissionDenied` if another site sent the form, and `InvalidRequest` for too many fields.
-    """
+    """Raises `PermissionDenied` if another site sent the form, and `InvalidRequest` for too many fields."""
     if not is_from_own_page(request):
         raise PermissionDenied(f"Forms of the web page {request.headers.get('origin', '')!r} are not accepted.")
     try:
@@ -58,10 +49,7 @@ def read_own_form(request: RouteRequest) -> Mapping[str, str]:
 
 
 def is_from_own_page(request: RouteRequest) -> bool:
-    """Return True if a page of this proxy sent `request`, or the user opened its URL directly.
-
-    The request headers decide this. The result is False for any other site, also for another host of the same domain.
-    """
+    """The result is False for any other site, also for another host of the same domain."""
     headers = request.headers
     origin = headers.get("origin", "")
     if origin and origin.partition("://")[2].lower() != headers.get("host", "").lower():
@@ -70,7 +58,6 @@ def is_from_own_page(request: RouteRequest) -> bool:
 
 
 def resolve_redirect_path(target: str) -> str:
-    """Return `target` if it is a path of the dashboard, otherwise `/dashboard`."""
     # prevents a link that redirects the browser to another site after the sign-in
     is_own = target == "/dashboard" or target.startswith(("/dashboard/", "/dashboard?"))
     is_short = len(target) <= MAX_TARGET_CHARACTERS
@@ -86,7 +73,6 @@ class FormToken(NamedTuple):
 
 
 def find_or_create_form_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
-    """Return the random text that the forms of this browser contain. A browser without one receives a new one."""
     if session is not None:
         return FormToken(session.form_token)
     token = find_cookie(request.headers.get("cookie", ""), TOKEN_COOKIE)
@@ -98,30 +84,23 @@ def find_or_create_form_token(request: RouteRequest, session: Session | None, *,
 
 
 def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
-    """Raise `PermissionDenied` if `presented`, the token in a sent form, is not the token of the browser."""
     token, new_cookie = find_or_create_form_token(request, session, is_https=True)
     require_equal_tokens("" if new_cookie else token, presented)
 
 
 def require_equal_tokens(token: str, presented: str) -> None:
-    """Raise `PermissionDenied` if `presented`, the token in a sent form, differs from `token`, that of the browser.
-
-    The error is also raised if `token` is empty, because the browser then has no token.
-    """
+    """The error is also raised if `token` is empty, because the browser then has no token."""
     if not token or not hmac.compare_digest(token.encode(), presented.encode()):
         raise PermissionDenied("The form is not of this session. Open /dashboard again.")
 
 
 class OpenedForm(Struct, frozen=True):
-    """Request for a form that changes something, from a user who may change it."""
-
     request: RouteRequest
     session: Session | None
     """None: no sign-in is required."""
     gateway: Gateway
     respond: Callable[[str, Mapping[str, Any]], Awaitable[RouteResponse]]
-    """Function that returns the page of the form, from the name of its template and the values for it. If the values
-    contain a text in `problem`, the HTTP status is 400."""
+    """Renders a template. A text in `problem` of the values makes the HTTP status 400."""
 
 
 def digest(text: str) -> str:

@@ -15,16 +15,16 @@ from anthropic_proxy.console.dashboard import formats
 from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
 from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
-from anthropic_proxy.console.keys.rules import (
+from anthropic_proxy.console.keys.virtual_keys import (
     NONE,
     RULE_NAMES,
     Rules,
+    VirtualKey,
     decode_duration,
     decode_expiry,
     decode_rule_texts,
     encode_rule_texts,
 )
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -37,20 +37,17 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
 
 KEY_EDIT_PATH = "/dashboard/keys/edit"
-"""URL path of the forms that change virtual keys and teams."""
 MAX_KEY_FORM_BYTES = 65_536
 """Maximum size in bytes of a form of a key. Lists of models have up to 100 patterns."""
 
 
 async def show_key_form(form: OpenedForm) -> RouteResponse:
-    """Return the page with the form of the action that the URL names."""
     action, target = (form.request.query.get(name, [""])[-1] for name in ("action", "target"))
     found = await asyncio.to_thread(_run, form.gateway, {"action": action, "target": target}, "", is_sent=False)
     return await _respond(form, found)
 
 
 async def submit_key_form(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-    """Return the page with the preview of the change in the sent form, or with the result of the change."""
     name = form.request.client.name if form.session is None else form.session.client_name
     return await _respond(form, await asyncio.to_thread(_run, form.gateway, sent, f"dashboard ({name})", is_sent=True))
 
@@ -71,10 +68,8 @@ async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
 
 
 def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool) -> "KeyForm | str":
-    """Return the form for `sent`, its fields, after the database was opened. Runs in a thread.
-
-    A sentence is returned instead if the database is not available. `actor`: author of the change for the audit log.
-    `is_sent`: False: the form is only loaded.
+    """Runs in a thread. A sentence is returned if the database is not available. `is_sent` False: the form is only
+    loaded.
     """
     settings = gateway.settings
     try:
@@ -90,9 +85,7 @@ def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool
 
 
 NAME_FIELDS = ("label", "owner", "team")
-"""Form fields with the label of a key, its owner and its team."""
 OVERLAPS = (("0m", "none: it ends at once"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"))
-"""Value of the field `overlap` → its title in the form."""
 _TITLES = {
     "create": "New key",
     "change": "Change {}",
@@ -100,12 +93,9 @@ _TITLES = {
     "revoke": "Revoke {}",
     "team": "Team {}",
 }
-"""Value of the field `action` → title of the form."""
 
 
 class KeyForm(Struct, kw_only=True):
-    """Form for one change of a virtual key or a team, with its fields, the preview and the result."""
-
     action: str
     title: str
     target: str = ""
@@ -114,29 +104,20 @@ class KeyForm(Struct, kw_only=True):
     team_rules: Rules | None = None
     """Present rules of the team. None: the form is about a key."""
     fields: dict[str, str] = {}
-    """Name of a form field → text in the field."""
     before: str
-    """Digest of the present values, which the form contains.
-
-    If it differs at the confirmation, the values have changed since the preview, and the change is rejected.
-    """
+    """Digest of the present values. If it differs at the confirmation, the change is rejected."""
     preview: Sequence[tuple[str, str]] | None = None
     """Lines of the preview: sign (such as `+`) and text of each changed value. None: no preview."""
     warnings: Sequence[str] = ()
     problem: str = ""
     done: str = ""
-    """Sentence about the change that was made. "": no change was made."""
     key_text: str = ""
     """Text of a new or rotated key, which only this page shows. "": no new text."""
     route_names: Sequence[str] = ()
-    """Names of the routes (`[[routes]]`) in the configuration file, from which the user can choose."""
 
 
 def load_form(administration: KeyAdministration, settings: Settings, action: str, target: str) -> KeyForm:
-    """Return the form for a change of a key or team, with the present values.
-
-    Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key.
-    """
+    """Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key."""
     if action not in _TITLES:
         raise InvalidRequest(f"action: {action[:20]!r} is not allowed; use {', '.join(_TITLES)}.")
     names = [route.name for route in settings.routes]
@@ -167,20 +148,40 @@ def submit_form(
     sent: Mapping[str, str],
     clock: Callable[[], float] = time.time,
 ) -> KeyForm:
-    """Return a sent form with a preview, and make its change if the user has confirmed it.
-
-    If a value is invalid, nothing is changed, and the field `problem` of the returned form describes the error.
-    """
+    """If a value is invalid, nothing is changed, and the field `problem` of the returned form describes the error."""
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}
     try:
         changes = _preview(form, administration, clock())
         _require_unchanged(form, sent.get("before", ""))
-        form.preview = _list_lines(changes)
+        form.preview = [
+            (sign, f"{field}: {text}")
+            for field, values in changes.items()
+            for sign, text in zip("-+", map(describe_field_value, values), strict=True)
+            if text != "–"
+        ]
         if "routes" in form.fields:
             form.warnings = describe_unknown_routes(_decode_rules(form).get("routes", ()), settings)
         if sent.get("before"):
-            _apply(form, administration, clock())
+            now = clock()
+            if form.action == "create":
+                form.key, form.key_text = administration.create_key(_decode_key(form, now))
+                form.done = f"Key {form.key.label} is created."
+            elif form.action == "change":
+                form.key = administration.change_key(form.target, _decode_change(form, now), form.key)
+                form.done = f"Key {form.key.label} is changed."
+            elif form.action == "team":
+                administration.change_team(form.target, _decode_rules(form), form.team_rules)
+                form.done = f"Team {form.target} is changed."
+            elif form.action == "rotate":
+                seconds = decode_duration("overlap", form.fields["overlap"])
+                form.key, form.key_text = administration.rotate_key(form.target, seconds, form.key)
+                form.done = f"Key {form.key.label} has a new text."
+                if seconds:
+                    form.done += f" The old one is valid until {formats.long_time(now + seconds)}."
+            else:
+                form.key = administration.revoke_key(form.target)
+                form.done = f"Key {form.key.label} is revoked."
     except InvalidRequest as error:
         form.problem = error.message
     return form
@@ -192,10 +193,7 @@ def _require_unchanged(form: KeyForm, before: str) -> None:
 
 
 def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Changes:
-    """Return the old and new values that `form` would set. Nothing is stored. Raises `InvalidRequest`.
-
-    `now`: seconds since the epoch.
-    """
+    """Return the old and new values. Nothing is stored. Raises `InvalidRequest`."""
     if form.action == "create":
         return administration.preview_new_key(_decode_key(form, now))
     if form.action == "change":
@@ -209,31 +207,6 @@ def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Ch
     seconds = decode_duration("overlap", form.fields["overlap"])
     end = f"valid until {formats.long_time(now + seconds)}" if seconds else "ends at once"
     return {"text": (f"{hint}, {end}", "a new text, shown after the confirmation")}
-
-
-def _apply(form: KeyForm, administration: KeyAdministration, now: float) -> None:
-    """Make the change in `form`: create, change, rotate or revoke the key, or change the team.
-
-    `now`: seconds since the epoch.
-    """
-    if form.action == "create":
-        form.key, form.key_text = administration.create_key(_decode_key(form, now))
-        form.done = f"Key {form.key.label} is created."
-    elif form.action == "change":
-        form.key = administration.change_key(form.target, _decode_change(form, now), form.key)
-        form.done = f"Key {form.key.label} is changed."
-    elif form.action == "team":
-        administration.change_team(form.target, _decode_rules(form), form.team_rules)
-        form.done = f"Team {form.target} is changed."
-    elif form.action == "rotate":
-        seconds = decode_duration("overlap", form.fields["overlap"])
-        form.key, form.key_text = administration.rotate_key(form.target, seconds, form.key)
-        form.done = f"Key {form.key.label} has a new text."
-        if seconds:
-            form.done += f" The old one is valid until {formats.long_time(now + seconds)}."
-    else:
-        form.key = administration.revoke_key(form.target)
-        form.done = f"Key {form.key.label} is revoked."
 
 
 def _decode_key(form: KeyForm, now: float) -> VirtualKey:
@@ -253,14 +226,6 @@ def _decode_change(form: KeyForm, now: float) -> KeyChange:
 def _decode_rules(form: KeyForm) -> dict[str, Any]:
     """Return the rules in `form` as values of all fields of `Rules`. An empty text removes a limit."""
     return decode_rule_texts({name: form.fields[name] or NONE for name in RULE_NAMES})
-
-
-def _list_lines(changes: Changes) -> Sequence[tuple[str, str]]:
-    lines = []
-    for name, values in changes.items():
-        texts = [describe_field_value(value) for value in values]
-        lines += [(sign, f"{name}: {text}") for sign, text in zip("-+", texts, strict=True) if text != "–"]
-    return lines
 
 
 def _digest(values: Any) -> str:

@@ -13,7 +13,7 @@ from anthropic_proxy.console.dashboard.columns import SortableColumn, build_fini
 from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.console.dashboard.periods import divide_range, draw_group_chart
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
-from anthropic_proxy.console.keys.limits import Scope, list_scopes
+from anthropic_proxy.console.keys.limits import list_scopes
 from anthropic_proxy.console.keys.queries import (
     Spending,
     find_key,
@@ -23,8 +23,7 @@ from anthropic_proxy.console.keys.queries import (
     list_teams,
     read_all_spending,
 )
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyStatus, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, KeyStatus, Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
@@ -34,66 +33,46 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import StoreUnavailable
 
 EXPIRY_NOTICE_SECONDS = 7 * 86_400
-"""Time in seconds before the expiry of a key from which the text of its state mentions the expiry."""
+"""Seconds before the expiry of a key from which its state mentions the expiry."""
 _MAX_KEY_ROWS = 100
-"""Maximum number of virtual keys on one page."""
 _MAX_REQUESTS = 20
-"""Maximum number of requests of the key that the page lists, the latest ones."""
 _MAX_CHANGES = 20
-"""Maximum number of changes of the key that the page lists, the latest ones."""
 _MAX_AUDIT_ROWS = 50
-"""Maximum number of changes on one page of the audit log."""
 _HIGH_SHARE = 0.8
-"""Used share of a budget from which its bar has the color of a warning."""
 STORE_PROBLEM = "The used amounts of budgets are not known: Redis is unavailable (REDIS_URL)."
-"""Message for the page if the store of limits is not available."""
 _STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
     "active": ("✓", "ok"),
     "expired": ("✕", "error"),
     "revoked": ("–", ""),
 }
 STATUSES = tuple(_STATUS_SIGNS)
-"""States of a key in the order of the table."""
 STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STATUSES))
 """Pairs: state of keys, as the parameter `by` of the URL, and title of the filter. "": all keys."""
 
 
 class BudgetBar(Struct, frozen=True):
-    """Bar that shows how much of one budget is used, with a text."""
-
     text: str
-    """Used amount as text: `$1.25 of $50.00 per month`."""
     share: float
-    """Used share of the budget, 0 to 1."""
     role: str
-    """CSS class of the color of the bar: `budget`, `warn`, `error`."""
 
 
 class KeyState(Struct, frozen=True):
-    """State of a virtual key, such as expired: sign, CSS class of the color, and text."""
-
     sign: str
     role: str
     text: str
 
 
 class KeyRow(Struct, frozen=True, kw_only=True):
-    """One row of the table of virtual keys, as texts."""
-
     key: VirtualKey
     state: KeyState
     hint: str
     expires: str
-    """Text about the expiry of an active key, if the state does not mention it.
-
-    "": the key does not expire, or only its state mentions the expiry.
-    """
+    """"": the key does not expire, or its state mentions the expiry."""
     allowed: Sequence[tuple[str, str]]
     """Pairs of a title (such as models) and the allowed names. Empty: everything is allowed."""
     limits: str
     budgets: Sequence[BudgetBar]
     last_used_at: int | None
-    """Start of the last stored request in microseconds since the epoch. None: no stored request."""
     last_used: str
     sums: UsageSums
     requests: str
@@ -102,13 +81,10 @@ class KeyRow(Struct, frozen=True, kw_only=True):
 
 
 class TeamRow(Struct, frozen=True, kw_only=True):
-    """One row of the table of teams, as texts."""
-
     name: str
     rules: Rules
     key_rows: Sequence[KeyRow]
     keys: str
-    """Number of keys in the team, as text."""
     allowed: Sequence[tuple[str, str]]
     limits: str
     budgets: Sequence[BudgetBar]
@@ -118,8 +94,6 @@ class TeamRow(Struct, frozen=True, kw_only=True):
 
 
 class ChangeRow(Struct, frozen=True):
-    """One change of a key or a team in the audit log, as texts for a table."""
-
     time: str
     full_time: str
     actor: str
@@ -136,11 +110,9 @@ COLUMNS: Sequence[SortableColumn[KeyRow]] = (
     SortableColumn("requests", "Requests", lambda row: row.sums.requests),
     SortableColumn("cost", "Cost", lambda row: row.sums.cost),
 )
-"""Columns of the table of virtual keys by which the rows can be sorted."""
 
 
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Keys."""
     found = read_key_list(context)
     chosen = choose_key_rows(context, found.keys)
     ids = [row.key.id for row in chosen]
@@ -179,10 +151,7 @@ def _summarize(rows: Sequence[KeyRow]) -> str:
 
 
 def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
-    """Return the keys of `rows` that match the filter and the search text of the URL.
-
-    Raises `InvalidRequest` for an unknown filter or sort column.
-    """
+    """Raises `InvalidRequest` for an unknown filter or sort column."""
     query = context.query
     if query.measure not in ("", *STATUSES):
         raise InvalidRequest(f"by: {query.measure[:20]!r} is not allowed; use {', '.join(STATUSES)}.")
@@ -197,20 +166,13 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
 
 
 class KeyList(Struct, frozen=True):
-    """All virtual keys and teams in the database, each with its requests, cost and used budgets."""
-
     keys: Sequence[KeyRow]
     teams: Sequence[TeamRow]
     problem: str = ""
-    """Message that the store of limits is not available, so that used budgets are unknown. "": the store is available.
-    """
 
 
 def read_key_list(context: PageContext) -> KeyList:
-    """Return all virtual keys and teams, with their requests in the time range and their used budgets.
-
-    Active keys come first.
-    """
+    """Active keys come first."""
     keys, teams = list_keys(context.connection), list_teams(context.connection)
     named = {team.name: team for team in teams}
     named = {name: named.get(name, Team(name)) for name in sorted({*named, *(key.team for key in keys if key.team)})}
@@ -234,17 +196,20 @@ def read_key_list(context: PageContext) -> KeyList:
 
 
 class UsedBudgets(NamedTuple):
-    """Used amounts of the budgets of keys and teams."""
-
     by_owner: Mapping[str, Sequence[Spending]]
     """Id of a key, or `team/NAME` → used amount of each budget. Absent: unknown."""
     problem: str = ""
-    """Message that the store of limits cannot be read. "": it can be read."""
 
 
 def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
-    """Return how much is used of each budget of `owners`, which are keys or teams."""
-    scopes = {_name_owner(owner): _find_scope(owner) for owner in owners}
+    scopes = {
+        (owner.id if isinstance(owner, VirtualKey) else f"team/{owner.name}"): (
+            list_scopes(owner, None)[0]
+            if isinstance(owner, VirtualKey)
+            else list_scopes(VirtualKey(id="", label=""), owner)[1]
+        )
+        for owner in owners
+    }
     store = context.store
     if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
         return UsedBudgets({} if store is None else dict.fromkeys(scopes, ()))
@@ -255,19 +220,8 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
     return UsedBudgets(dict(zip(scopes, found, strict=True)))
 
 
-def _name_owner(owner: VirtualKey | Team) -> str:
-    return owner.id if isinstance(owner, VirtualKey) else f"team/{owner.name}"
-
-
-def _find_scope(owner: VirtualKey | Team) -> Scope:
-    """Return the scope (object with budgets) of `owner`: the key itself, without its team, or the team."""
-    if isinstance(owner, VirtualKey):
-        return list_scopes(owner, None)[0]
-    return list_scopes(VirtualKey(id="", label=""), owner)[1]
-
-
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the template values of the page about the virtual key in the URL. None: this key does not exist."""
+    """None: this key does not exist."""
     key = find_key(context.connection, context.path_parameters["id"])
     if key is None:
         return None
@@ -280,14 +234,30 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     usage = KeyUsage(total, spending.get(key.id), find_last_key_uses(context.connection, key.label).get(key.label))
     row = build_key_row(key, usage, context.now, context.query.link("/dashboard/requests"))
     latest = list_stored_requests(context.connection, chosen, _MAX_REQUESTS)
+    state = {
+        "active": "",
+        "expired": f"Rejected since {formats.long_time(key.expires_at)}. ",
+        "revoked": f"Rejected since {formats.long_time(key.revoked_at)}. ",
+    }[key.find_status(context.now)]
+    facts = [
+        ("Id", key.id),
+        ("Owner", key.owner),
+        ("Team", key.team),
+        ("Created", formats.long_time(key.created_at)),
+        ("Expires", formats.long_time(key.expires_at) or "never"),
+        ("Revoked", formats.long_time(key.revoked_at)),
+    ]
+    for each in key.hashes:
+        end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
+        facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
     return {
         "title": f"Key {key.label}",
         "query": context.query,
         "row": row,
         "key": key,
-        "verdict": _summarize_key(key, total, context.now),
+        "verdict": f"{state}{formats.plural(total.requests, 'request')} in this range.",
         "store_problem": problem,
-        "facts": _list_facts(key),
+        "facts": [(title, value) for title, value in facts if value],
         "figures": _build_figures(total, row.last_used),
         "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
         "team_limits": "" if team is None else describe_limits(team.rules),
@@ -309,31 +279,9 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
 
 
 def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
-    """Return a copy of `context` that selects only the requests of `key`.
-
-    Other filters and the search text of the URL are removed.
-    """
+    """Return a copy of `context` that selects only the requests of `key`."""
     query = structs.replace(context.query, facets={"key": key.label}, text="", has_notes=False, measure="", order="")
     return structs.replace(context, query=query)
-
-
-def _list_facts(key: VirtualKey) -> Sequence[tuple[str, str]]:
-    """Return the properties of `key` as pairs of title and text.
-
-    Of its secret texts, only the beginning and end are shown; only their hashes are stored.
-    """
-    facts = [
-        ("Id", key.id),
-        ("Owner", key.owner),
-        ("Team", key.team),
-        ("Created", formats.long_time(key.created_at)),
-        ("Expires", formats.long_time(key.expires_at) or "never"),
-        ("Revoked", formats.long_time(key.revoked_at)),
-    ]
-    for each in key.hashes:
-        end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
-        facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
-    return [(title, value) for title, value in facts if value]
 
 
 def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
@@ -347,17 +295,7 @@ def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
     ]
 
 
-def _summarize_key(key: VirtualKey, total: UsageSums, now: float) -> str:
-    state = {
-        "active": "",
-        "expired": f"Rejected since {formats.long_time(key.expires_at)}. ",
-        "revoked": f"Rejected since {formats.long_time(key.revoked_at)}. ",
-    }[key.find_status(now)]
-    return f"{state}{formats.plural(total.requests, 'request')} in this range."
-
-
 def build_audit_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page with the audit log."""
     query = context.query
     found = list_shown_entries(context, _MAX_AUDIT_ROWS + 1)
     if query.after:
@@ -375,10 +313,7 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Sequence[AuditEntry]:
-    """Return the changes of keys and teams on one page of the audit log, the latest first.
-
-    Raises `InvalidRequest` for an invalid URL parameter.
-    """
+    """Raises `InvalidRequest` for an invalid URL parameter."""
     query = context.query
     before, after = (_read_id(name, text) for name, text in (("before", query.before), ("after", query.after)))
     return list_audit_entries(context.connection, before_id=before, after_id=after, limit=limit)
@@ -391,7 +326,6 @@ def _read_id(name: str, text: str) -> int | None:
 
 
 def build_change_row(entry: AuditEntry) -> ChangeRow:
-    """Return the table row for one entry of the audit log, which is a change of a key or a team."""
     key_id, _, label = entry.target.partition(" ")
     is_key = entry.action.endswith("key")
     return ChangeRow(
@@ -406,8 +340,6 @@ def build_change_row(entry: AuditEntry) -> ChangeRow:
 
 
 class KeyUsage(Struct, frozen=True):
-    """Usage of a virtual key: its requests in the time range, its used budgets, and the start of its last request."""
-
     sums: UsageSums
     spending: Sequence[Spending] | None
     """Used amounts of the budgets. None: the store of limits is not available."""
@@ -415,7 +347,6 @@ class KeyUsage(Struct, frozen=True):
 
 
 def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
-    """Return the table row of the virtual key `key`. `now` is in seconds since the epoch."""
     last, expires = usage.last_used_at, ""
     if key.expires_at is not None and key.expires_at - now > EXPIRY_NOTICE_SECONDS and key.revoked_at is None:
         expires = f"expires in {_describe_span(key.expires_at - now)}"
@@ -437,11 +368,6 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
 
 
 def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spending] | None) -> TeamRow:
-    """Return the table row of `team`.
-
-    `keys` are the rows of the keys in the team. `spending` has the used amounts of its budgets; None if they are
-    unknown.
-    """
     total = add_up(row.sums for row in keys)
     active = sum(row.state.text not in ("revoked", "expired") for row in keys)
     return TeamRow(
@@ -459,11 +385,7 @@ def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spendi
 
 
 def describe_state(key: VirtualKey, now: float) -> KeyState:
-    """Return the state of a virtual key: active, expired or revoked.
-
-    If an active key expires within `EXPIRY_NOTICE_SECONDS`, the state is a warning with the remaining time. `now` is
-    the present time in seconds since the epoch.
-    """
+    """An active key that expires within `EXPIRY_NOTICE_SECONDS` has a warning with the remaining time."""
     status = key.find_status(now)
     if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
         return KeyState("!", "warn", f"expires in {_describe_span(key.expires_at - now)}")
@@ -471,19 +393,14 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
 
 
 def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
-    """Return the models, providers and routes to which `rules` limit a key or a team.
-
-    Each item is a pair: `models`, `providers` or `routes`, and the allowed names as one text. If a kind is missing, all
-    its names are allowed.
+    """Each item is a pair: `models`, `providers` or `routes`, and the allowed names as one text. If a kind is missing,
+    all its names are allowed.
     """
     return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
 
 
 def describe_limits(rules: Rules) -> str:
-    """Return the limits per minute and of simultaneous requests of a key or team: `60 requests/min, 4 at a time`.
-
-    The text is empty if there are no such limits. Budgets and allowed models are not included.
-    """
+    """Return the limits per minute and of simultaneous requests of a key or team: `60 requests/min, 4 at a time`."""
     return describe_rules(
         Rules(
             requests_per_minute=rules.requests_per_minute,
@@ -494,10 +411,7 @@ def describe_limits(rules: Rules) -> str:
 
 
 def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
-    """Return one bar for each budget of a key or a team.
-
-    `spending` has their used amounts in the same order. None: the amounts are unknown.
-    """
+    """`spending` has their used amounts in the same order. None: the amounts are unknown."""
     if spending is None:
         return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "budget") for budget in rules.budgets]
     bars = []
@@ -508,7 +422,6 @@ def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequ
 
 
 def format_cost(sums: UsageSums) -> str:
-    """Return the total cost of the requests in `sums` as text in dollars. Without requests, the text is `–`."""
     if not sums.requests:
         return formats.UNKNOWN
     return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
@@ -519,4 +432,3 @@ def _describe_span(seconds: float) -> str:
 
 
 PATH = "/dashboard/keys"
-"""URL path of the page Keys."""

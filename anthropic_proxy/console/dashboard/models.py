@@ -15,10 +15,11 @@ from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageCont
 from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
-from anthropic_proxy.console.ledger.queries import NOT_SENT, ModelPeriod, ModelSums, PeriodSums, count_facets
+from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, PeriodSums, count_facets
 from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_up, find_percentile
+from anthropic_proxy.console.ledger.tables import NOT_SENT
 from anthropic_proxy.gateway.money import format_price
-from anthropic_proxy.gateway.prices.price_list import Price, Rates
+from anthropic_proxy.gateway.prices.price_list import Price
 from anthropic_proxy.gateway.prices.updates import describe_price_list, find_price_source
 
 _MAX_DURATION_HOURS = 31 * 24
@@ -32,13 +33,10 @@ _RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
 class UsedModel(Struct, frozen=True):
-    """A model that served requests in the time range, with its requests, times and speed."""
-
     model: ModelSums
     first_tokens: Histogram
-    """Histogram of the times to the first token."""
     durations: Histogram
-    """Histogram of the times to the last byte of the reply."""
+    """Times to the last byte of the reply."""
     speed: float | None
     """Output tokens per second after the first token. None: unknown."""
 
@@ -61,10 +59,6 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
 
 
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Models.
-
-    If a table or chart cannot be built, the page shows a message in its place.
-    """
     periods, costs = divide_range(context.charted_query), ModelCosts(context.settings)
     by_period = memoize_result(
         lambda: queries.measure_model_performance(context.connection, context.model_selection, periods.seconds)
@@ -124,10 +118,7 @@ def _find_model(one: ModelPeriod) -> tuple[str, str]:
 
 
 def _name_slowest(costs: ModelCosts, used: Sequence[UsedModel]) -> str:
-    """Return a sentence about the model with the longest time to first token (95th percentile).
-
-    "": fewer than two models have `_MIN_RATED` replies. `costs`: names and prefixes of providers.
-    """
+    """ "": fewer than two models have `_MIN_RATED` replies."""
     enough = [one for one in used if sum(one.first_tokens.values()) >= _MIN_RATED]
     rated = [(find_percentile(one.first_tokens, 0.95), one.model) for one in enough]
     known = [(value, one) for value, one in rated if value is not None]
@@ -186,30 +177,23 @@ def _list_model_roles(found: Sequence[ModelSums]) -> dict[str, tuple[str, str]]:
 
 
 class PriceRow(Struct, frozen=True, kw_only=True):
-    """Row of the table of prices: the prices of one model, as texts."""
-
     provider: str
     prefix: str
     model: str
     rates: Sequence[str]
     """Price as text for each kind of token in `_RATES`. Empty: the price is unknown."""
     long_context: str
-    """Prices of requests with a long context, as text. "": they have no other prices."""
     source: str
 
 
 class ComparedCost(Struct, frozen=True, kw_only=True):
-    """Cost of the used tokens at the prices of another model, with the difference to the actual cost."""
-
     model: str
     cost: str
     difference: str
     sign: str
-    """CSS class of the color: `ok` if the other model is cheaper."""
 
 
 def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
-    """Return the prices of `used_models`, and of the models that the settings use for Claude models."""
     find_price_source(context.settings.data_directory).reload_if_changed()
     used = [(costs.find_prefix(one.provider), one.model) for one in used_models if one.provider and one.model]
     names = dict.fromkeys([*used, *_mapped(context)])
@@ -217,7 +201,6 @@ def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[M
 
 
 def describe_price_sources(context: PageContext) -> str:
-    """Return a text about the origin and date of the prices, and about the place where a user can set own prices."""
     directory = context.settings.data_directory
     described, problem = describe_price_list(directory), find_price_source(directory).problem
     own = "Own prices: anthropic-proxy.toml, [prices]."
@@ -229,10 +212,7 @@ def describe_price_sources(context: PageContext) -> str:
 def compare_costs(
     context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums], total: UsageSums
 ) -> Mapping[str, Any] | None:
-    """Return the table that shows how much the used tokens would have cost with other models.
-
-    None: no tokens were used.
-    """
+    """None: no tokens were used."""
     if not total.all_tokens:
         return None
     # the actual cost and the other costs are of the same requests: those of models whose prices were always known
@@ -286,14 +266,10 @@ def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
         provider=provider,
         prefix=prefix,
         model=model,
-        rates=_list_rates(price.base),
+        rates=[format_price(getattr(price.base, name)) for name in _RATES],
         long_context=longer,
         source=source,
     )
-
-
-def _list_rates(rates: Rates) -> list[str]:
-    return [format_price(getattr(rates, name)) for name in _RATES]
 
 
 def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:

@@ -50,17 +50,13 @@ _CLAIM_TEXTS = {
     "iat": "it is of the future: compare the clocks of both servers",
     "at_hash": "it does not belong to the access token",
 }
-"""Name of an invalid claim → reason in the error message."""
 _MAX_SHOWN_CHARACTERS = 200
 ValueT = TypeVar("ValueT")
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
 
 
 class SignInAttempt(Struct, frozen=True, kw_only=True):
-    """Random values of one sign-in, which prove that the provider's response belongs to it.
-
-    The browser keeps them in a cookie until the response arrives.
-    """
+    """The browser keeps them in a cookie until the response arrives."""
 
     state: str
     """Random text in the request to the provider and in its response. It shows that the response belongs to this
@@ -72,7 +68,6 @@ class SignInAttempt(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def new(cls) -> "SignInAttempt":
-        """Return a `SignInAttempt` with new random values."""
         return cls(state=_random(), nonce=_random(), verifier=secrets.token_urlsafe(48))
 
 
@@ -89,11 +84,6 @@ class _Metadata(Struct, frozen=True):
 
 
 class CachedDocument(Generic[ValueT]):
-    """Cache for one document of the identity provider, such as its keys.
-
-    `clock` returns seconds since the epoch.
-    """
-
     def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
         self._load, self._clock = load, clock
         self._value: ValueT | None = None
@@ -102,10 +92,7 @@ class CachedDocument(Generic[ValueT]):
         self._lock = asyncio.Lock()
 
     async def find_or_request(self, max_age_seconds: float) -> ValueT:
-        """Return the cached document, or request it again if it is older than `max_age_seconds`.
-
-        If the request fails, the old document is returned. Raises `OidcError` if there is no old document.
-        """
+        """If the request fails, the old document is returned. Raises `OidcError` if there is no old document."""
         async with self._lock:
             now = self._clock()
             if self._value is not None and now < self._loaded_at + max_age_seconds:
@@ -121,8 +108,6 @@ class CachedDocument(Generic[ValueT]):
 
 
 class OidcClient:
-    """Client of one identity provider, which requests its configuration, its keys and the facts about a user."""
-
     def __init__(self, settings: OidcSettings, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self._gateway = gateway
@@ -131,10 +116,6 @@ class OidcClient:
         self._keys = CachedDocument(self._load_keys, clock)
 
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
-        """Return the URL of the sign-in page of the identity provider.
-
-        Raises `OidcError` if the provider's configuration cannot be loaded.
-        """
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         url: str = prepare_grant_uri(
             metadata.authorization_endpoint,
@@ -150,10 +131,9 @@ class OidcClient:
         return url
 
     async def require_issuer(self, presented: str | None) -> None:
-        """Raise `OidcError` if the response of a sign-in came from another identity provider (RFC 9207).
+        """Raise `OidcError` if another identity provider sent the response (RFC 9207).
 
-        `presented` is the issuer in the response, the URL that identifies its sender. A response without an issuer
-        (None) is accepted if the provider's configuration does not announce this parameter.
+        None, a response without issuer, is accepted unless the provider's configuration announces this parameter.
         """
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         if presented is None and not metadata.authorization_response_iss_parameter_supported:
@@ -162,10 +142,7 @@ class OidcClient:
             raise OidcError(f"The response is of another identity provider (parameter iss). {RETRY}")
 
     async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
-        """Return the claims (facts about the user) for the authorization code of a completed sign-in.
-
-        Raises `OidcError` if the sign-in is rejected.
-        """
+        """Raises `OidcError` if the sign-in is rejected."""
         tokens = await self._request_tokens(code, attempt, redirect_uri)
         id_token, access_token = tokens.get("id_token"), tokens.get("access_token")
         if not isinstance(id_token, str):
@@ -178,11 +155,8 @@ class OidcClient:
         return claims
 
     async def _check(self, id_token: str, nonce: str, access_token: str) -> Mapping[str, Any]:
-        """Check `id_token` and return its claims.
-
-        The provider's keys are read again if the key of the token is unknown.
-
-        `nonce`: random text that the token must contain. Raises `OidcError` for an invalid token.
+        """The provider's keys are read again if the key of the token is unknown. Raises `OidcError` for an invalid
+        token.
         """
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         for is_repeated in (False, True):
@@ -219,10 +193,7 @@ class OidcClient:
         return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
 
     def _require_own_urls(self, metadata: _Metadata) -> None:
-        """Raise `OidcError` if `metadata`, the discovery document, belongs to another issuer.
-
-        It is also raised if a URL in the document is not encrypted.
-        """
+        """Raise `OidcError` if the discovery document is of another issuer, or has a URL without encryption."""
         if metadata.issuer.rstrip("/") != self.settings.issuer:
             raise OidcError(
                 f"The identity provider has the issuer {metadata.issuer[:_MAX_SHOWN_CHARACTERS]!r}, and OIDC_ISSUER is "
@@ -256,10 +227,7 @@ class OidcClient:
         return await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
 
     async def _request_user_info(self, access_token: str, subject: str) -> Mapping[str, Any]:
-        """Return the claims about the user from the provider's user info endpoint.
-
-        `subject`: user id in the ID token. Raises `OidcError` if the claims are about another user.
-        """
+        """Raises `OidcError` if the claims are about another user."""
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         if not metadata.userinfo_endpoint:
             return {}
@@ -272,10 +240,7 @@ class OidcClient:
     async def _request_json(
         self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Mapping[str, Any]:
-        """Send an HTTP request to the provider and return the JSON object of its reply.
-
-        Raises `OidcError` if the HTTP status is not 200.
-        """
+        """Raises `OidcError` if the HTTP status is not 200."""
         lower = {name.lower(): value for name, value in (headers or {"accept": "application/json"}).items()}
         try:
             reply = await self._gateway.send_http(method, url, lower, body)
@@ -306,14 +271,11 @@ def _random() -> str:
 
 
 class UnknownKeyError(Exception):
-    """Exception: a token was signed with a key that is not one of the provider's known keys."""
+    pass
 
 
 def decode_key_set(document: Mapping[str, Any]) -> KeySet:
-    """Return the public keys for signatures in `document`, the key set of the identity provider.
-
-    Raises `OidcError` if it has none.
-    """
+    """Raises `OidcError` if it has none."""
     listed = document.get("keys")
     usable: list[Key] = []
     for key in listed if isinstance(listed, list) else []:
@@ -330,10 +292,7 @@ def decode_key_set(document: Mapping[str, Any]) -> KeySet:
 def verify_id_token(
     id_token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
 ) -> Mapping[str, Any]:
-    """Check an ID token, the signed text with facts about a user, and return its claims.
-
-    Raises `OidcError` for an invalid token, and `UnknownKeyError` if the key of its signature is not among `keys`.
-    """
+    """Raises `OidcError` for an invalid token, and `UnknownKeyError` if its key is not among `keys`."""
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")
     header = _read_header(id_token)
@@ -367,7 +326,6 @@ def _read_header(text: str) -> Mapping[str, Any]:
 
 
 def _describe(error: JoseError) -> str:
-    """Return the reason for which a token with this error of the library is invalid, for the message."""
     name = error.claim if isinstance(error, ClaimError) else ""
     if isinstance(error, MissingClaimError):
         return f"the claim {name} is missing"

@@ -14,10 +14,7 @@ CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 
 
 class OidcError(Exception):
-    """Exception: a sign-in with the identity provider failed or was rejected.
-
-    Its message is shown to the user. It has the cause and usually a remedy, but no tokens.
-    """
+    """A sign-in failed or was rejected. The message is shown to the user; it has no tokens."""
 
     def __init__(self, message: str, *, status: int = 403) -> None:
         super().__init__(message)
@@ -27,23 +24,17 @@ class OidcError(Exception):
 
 
 class OidcUser(Struct, frozen=True, omit_defaults=True):
-    """A user of the identity provider, as sessions store it: e-mail address, groups, and ids."""
-
     issuer: str
     """Value of `OIDC_ISSUER` at the sign-in. The session ends if the setting has another value."""
     client_id: str
     subject: str
-    """Id of the user at the identity provider."""
     email: str
     groups: tuple[str, ...] = ()
     """Groups of the user that the settings name, from the claim with the roles."""
 
 
 def require_accepted_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
-    """Return the user for `claims`, the checked facts in an ID token.
-
-    Raises `OidcError` if the user has no accepted e-mail address or no role.
-    """
+    """Raises `OidcError` if the user has no accepted e-mail address or no role."""
     email = claims.get(settings.email_claim)
     if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):
         raise OidcError(
@@ -67,7 +58,7 @@ def require_accepted_user(settings: OidcSettings, claims: Mapping[str, Any]) -> 
 
 
 def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
-    """Return the role that the present settings give to `user`. None: the user may not sign in."""
+    """None: the user may not sign in."""
     if (user.issuer, user.client_id) != (settings.issuer, settings.client_id) or not _has_domain(settings, user.email):
         return None
     if _is_listed(settings.admins, user):
@@ -78,9 +69,8 @@ def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
 
 
 def find_claim_texts(claims: Mapping[str, Any], claim_path: str) -> Sequence[str]:
-    """Return one claim (fact about a user) as a list of texts.
-
-    Dots in `claim_path` separate the names of nested objects. The list is empty if the claim is missing or has no text.
+    """Dots in `claim_path` separate the names of nested objects. The list is empty if the claim is missing or has no
+    text.
     """
     value: Any = claims.get(claim_path)
     if value is None:
@@ -97,8 +87,5 @@ def _has_domain(settings: OidcSettings, email: str) -> bool:
 
 
 def _is_listed(entries: Sequence[str], user: OidcUser) -> bool:
-    """Return True if `entries`, the setting of a role, contain the e-mail address or a group of `user`.
-
-    Upper and lower case of the address are equal.
-    """
+    """Upper and lower case of addresses are equal."""
     return any(entry.lower() == user.email if "@" in entry else entry in user.groups for entry in entries)

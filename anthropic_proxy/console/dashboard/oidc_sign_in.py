@@ -24,22 +24,19 @@ if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.oidc_client import OidcClient, SignInAttempt
 
 START_PATH = "/dashboard/oidc/start"
-"""URL path that redirects the browser to the identity provider."""
 CALLBACK_PATH = "/dashboard/oidc/callback"
-"""URL path to which the identity provider redirects the browser after the sign-in."""
 ATTEMPT_COOKIE = "anthropic_proxy_oidc"
 ATTEMPT_SECONDS = 600
-"""Maximum time in seconds for the sign-in at the identity provider."""
 _MAX_TARGET_CHARACTERS = 1_000
 _MAX_SHOWN_CHARACTERS = 200
 _MAX_CODE_CHARACTERS = 4_096
 
 
 def require_usable_identity_provider(settings: Settings) -> None:
-    """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it cannot be used.
+    """Raise `ConfigurationError` if an identity provider is set, but cannot be used.
 
-    Sign-ins need the package Authlib. They also need a setting that requires keys of clients, because otherwise every
-    client can read the stored requests without a sign-in.
+    Sign-ins need the package Authlib, and a setting that requires keys of clients: without one, every client can read
+    the stored requests anyway.
     """
     if settings.oidc is None:
         return
@@ -53,31 +50,18 @@ def require_usable_identity_provider(settings: Settings) -> None:
 
 
 class CompletedSignIn(Struct, frozen=True):
-    """Result of a completed sign-in: the value of the session cookie, and the page to open."""
-
     cookie: str
-    """Value of the cookie of the new session."""
     target: str
-    """URL path of the page that the user requested before the sign-in."""
 
 
 class OidcSignIn:
-    """Sign-in of browsers with the identity provider of the settings.
-
-    `gateway` is the running proxy. `sessions` are the sessions of the signed-in browsers.
-    """
-
     def __init__(self, gateway: Gateway, sessions: BrowserSessions) -> None:
         self._gateway = gateway
         self._sessions = sessions
         self._client: OidcClient | None = None
 
     async def start(self, request: RouteRequest) -> RouteResponse:
-        """Return a redirect to the sign-in page of the identity provider.
-
-        The response also sets a cookie with the random values of this sign-in, for the later check in `finish`. Raises
-        `OidcError` if no identity provider is set, or if it cannot be used.
-        """
+        """Redirect to the provider, with a cookie of random values that `finish` checks. Raises `OidcError`."""
         client = await self._find_client()
         from anthropic_proxy.console.dashboard.oidc_client import SignInAttempt  # noqa: PLC0415
 
@@ -97,23 +81,32 @@ class OidcSignIn:
         )
 
     def decode_attempt_cookie(self, request: RouteRequest) -> "PendingSignIn":
-        """Return the sign-in that the browser began, from the cookie that `start` has set.
+        """Raises `OidcError` if the cookie is missing or not valid."""
+        from anthropic_proxy.console.dashboard.oidc_client import SignInAttempt  # noqa: PLC0415
 
-        Raises `OidcError` if the cookie is missing or not valid.
-        """
-        return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
+        signature, _, signed = find_cookie(request.headers.get("cookie", ""), ATTEMPT_COOKIE).partition(".")
+        if not hmac.compare_digest(
+            signature.encode("utf-8", "replace"), _sign(signed, self._require_provider()).encode()
+        ):
+            raise OidcError(
+                "This browser has no sign-in in progress: it took more than ten minutes, or cookies are blocked. "
+                + RETRY
+            )
+        own_state, nonce, verifier, target = signed.split(".", 3)
+        if not hmac.compare_digest(
+            own_state.encode(), (request.query.get("state", [""])[-1]).encode("utf-8", "replace")
+        ):
+            raise OidcError(f"The response is not of the sign-in that this browser began last. {RETRY}")
+        attempt = SignInAttempt(state=own_state, nonce=nonce, verifier=verifier)
+        return PendingSignIn(attempt, resolve_redirect_path(unquote(target)))
 
     async def finish(self, request: RouteRequest, begun: "PendingSignIn") -> CompletedSignIn:
-        """Check the response of the identity provider, and create a session for the user.
-
-        The URL of `request` contains this response. `begun` is the sign-in from the cookie of the browser. Raises
-        `OidcError` if the sign-in is rejected.
-        """
+        """Check the response in the URL and create a session. `begun`: from the cookie. Raises `OidcError`."""
         query = {name: values[-1] for name, values in request.query.items()}
         attempt = begun.attempt
         client = await self._find_client()
-        used = await self._gateway.store.increment(_find_place(attempt), 1, ATTEMPT_SECONDS)
-        if used > 1:
+        used = await self._gateway.store.increment(f"dashboard/oidc/{digest(attempt.state)}", 1, ATTEMPT_SECONDS)
+        if used > 1:  # a response is accepted only once
             raise OidcError(f"This sign-in was completed before, or was canceled. {RETRY}")
         await client.require_issuer(query.get("iss"))
         if error := query.get("error", ""):
@@ -135,16 +128,11 @@ class OidcSignIn:
         return f"{base}{CALLBACK_PATH}"
 
     def _require_provider(self) -> OidcSettings:
-        """Return the present settings of the provider. Raises `OidcError` if there are none."""
         if (provider := self._settings.oidc) is None:
             raise OidcError("This proxy has no identity provider. Sign in with a key.", status=404)
         return provider
 
     async def _find_client(self) -> "OidcClient":
-        """Return the client of the identity provider for the present settings.
-
-        After a reload of the settings, a new client is created if they have changed.
-        """
         provider = self._require_provider()
         if self._client is None or self._client.settings != provider:
             self._client = await asyncio.to_thread(_open_client, provider, self._gateway)
@@ -152,49 +140,23 @@ class OidcSignIn:
 
 
 class PendingSignIn(Struct, frozen=True):
-    """A sign-in with the identity provider that has begun: its random values, and the page to open afterwards."""
-
     attempt: "SignInAttempt"
     target: str
-    """Path of the page that the user requested first."""
 
 
 def encode_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the value of a header `Set-Cookie` with the values of a sign-in that has begun.
-
-    By this cookie, the proxy later recognizes the browser that began the sign-in. With 0 `seconds`, the browser removes
-    the cookie.
-    """
+    """With 0 `seconds`, the browser removes the cookie."""
     secure = "; Secure" if is_https else ""
     return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 
 
 def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
-    """Return a client of the identity provider `provider`. The first call loads Authlib."""
+    """The first call loads Authlib."""
     if find_spec("authlib") is None:
         raise OidcError(f"{MissingExtra('Sign-in with OIDC_ISSUER needs Authlib', 'oidc').message}", status=502)
     from anthropic_proxy.console.dashboard.oidc_client import OidcClient  # noqa: PLC0415
 
     return OidcClient(provider, gateway)
-
-
-def _read_attempt(request: RouteRequest, state: str, provider: OidcSettings) -> PendingSignIn:
-    """Return the random values of the sign-in, and the path of the page after it, from the cookie of `request`.
-
-    `state`: parameter of the provider's response. Raises `OidcError` if it belongs to another sign-in.
-    """
-    from anthropic_proxy.console.dashboard.oidc_client import SignInAttempt  # noqa: PLC0415
-
-    signature, _, signed = find_cookie(request.headers.get("cookie", ""), ATTEMPT_COOKIE).partition(".")
-    if not hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(signed, provider).encode()):
-        raise OidcError(
-            "This browser has no sign-in in progress: it took more than ten minutes, or cookies are blocked. " + RETRY
-        )
-    own_state, nonce, verifier, target = signed.split(".", 3)
-    if not hmac.compare_digest(own_state.encode(), state.encode("utf-8", "replace")):
-        raise OidcError(f"The response is not of the sign-in that this browser began last. {RETRY}")
-    attempt = SignInAttempt(state=own_state, nonce=nonce, verifier=verifier)
-    return PendingSignIn(attempt, resolve_redirect_path(unquote(target)))
 
 
 def _sign(text: str, provider: OidcSettings) -> str:
@@ -205,8 +167,3 @@ def _sign(text: str, provider: OidcSettings) -> str:
     secret = "" if provider.client_secret is None else provider.client_secret.reveal()
     key = f"sign-in\n{provider.issuer}\n{provider.client_id}\n{secret}".encode()
     return hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
-
-
-def _find_place(attempt: "SignInAttempt") -> str:
-    """Return the store key that marks the sign-in `attempt` as used, so that a response is accepted only once."""
-    return f"dashboard/oidc/{digest(attempt.state)}"

@@ -35,14 +35,7 @@ from anthropic_proxy.console.dashboard.periods import (
 from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.queries import (
-    NOT_SENT,
-    ErrorGroup,
-    ModelPeriod,
-    PeriodSums,
-    count_errors,
-    list_errors,
-)
+from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.sums import (
     Histogram,
@@ -52,6 +45,7 @@ from anthropic_proxy.console.ledger.sums import (
     add_up_groups,
     find_percentile,
 )
+from anthropic_proxy.console.ledger.tables import NOT_SENT
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
 
@@ -60,9 +54,7 @@ MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("r
 _MAX_LATEST = 10
 _MAX_MODELS = 6
 MIN_HOURS = 48
-"""Minimum length of a time range, in hours, for which a page shows the grid."""
 LEVELS = 5
-"""Number of shades of the cells. A cell without a value has no shade."""
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _HOURS = range(24)
 _HEIGHT, _LABEL_WIDTH, _TOP = 190, 34, 4
@@ -79,15 +71,33 @@ _KINDS = {
 
 
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Overview."""
     query, found = context.query, _Queries(context)
-    periods, measure = found.periods, _find_chart_title(query.measure)
+    periods = found.periods
+    measure = "Cost" if query.measure == "provider" else dict(MEASURES).get(query.measure, "Cost")
     incidents = build_panel(
         context, "incidents", lambda: find_incidents(periods, found.errors(), found.by_model(), found.costs)
     )
     bands = [] if isinstance(incidents, FailedPanel) else [Band(one.first, one.last, one.label) for one in incidents]
+    of_setup = [Notice("✕", "error", problem) for problem in context.setup.problems]
+    of_setup += [Notice("!", "warn", text) for text in context.setup.advice]
+    listed = build_panel(
+        context,
+        "the problems",
+        lambda: [
+            *of_setup,
+            *(
+                _build_error_notice(context, found.costs, group)
+                for group in list_errors(context.connection, found.errors())
+            ),
+        ],
+    )
+    notices = of_setup if isinstance(listed, FailedPanel) else listed
+    verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
     values = {
-        **_build_summary(context, found),
+        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
+        "problem_count": len(notices) if len(notices) > 1 else 0,
+        "notices": listed,
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
         "usage": build_panel(context, "usage", lambda: _draw_usage(context, periods, found.by_model())),
@@ -122,7 +132,9 @@ class _Queries:
         seconds = self.periods.seconds
         self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
         self.sums = memoize_result(self._sum_periods)
-        self.latencies = memoize_result(lambda: queries.group_latencies(self.by_model(), _find_period))
+        self.latencies = memoize_result(
+            lambda: queries.group_latencies(self.by_model(), lambda one: (one.start, tuple[str, ...]()))
+        )
         self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
 
     def _sum_periods(self) -> dict[int, UsageSums]:
@@ -131,37 +143,8 @@ class _Queries:
         return dict(sorted(({start: UsageSums() for start in self.periods.starts} | found).items()))
 
 
-def _find_period(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
-    return one.start, ()
-
-
 def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
     return one.start, (one.model.provider,)
-
-
-def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
-    """Return the sentence at the top of the page, and the notices (problems) that the sentence counts."""
-    of_setup = [Notice("✕", "error", problem) for problem in context.setup.problems]
-    of_setup += [Notice("!", "warn", text) for text in context.setup.advice]
-    listed = build_panel(
-        context,
-        "the problems",
-        lambda: [
-            *of_setup,
-            *(
-                _build_error_notice(context, found.costs, group)
-                for group in list_errors(context.connection, found.errors())
-            ),
-        ],
-    )
-    notices = of_setup if isinstance(listed, FailedPanel) else listed
-    verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
-    return {
-        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
-        "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
-        "problem_count": len(notices) if len(notices) > 1 else 0,
-        "notices": listed,
-    }
 
 
 def _summarize(context: PageContext, total: UsageSums) -> Markup:
@@ -183,8 +166,6 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
 
 
 class Notice(Struct, frozen=True):
-    """A problem that a page shows, with an explanation, a remedy and a link to details if there are any."""
-
     sign: str
     role: str
     text: str
@@ -282,12 +263,7 @@ def _compare(value: int, before: int) -> str:
     return f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
 
 
-def _find_chart_title(measure: str) -> str:
-    return "Cost" if measure == "provider" else dict(MEASURES).get(measure, "Cost")
-
-
 def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> DrawnChart:
-    """Return the chart of cost, tokens or requests that the URL parameter `by` requests."""
     measure = context.query.measure
     if measure == "tokens":
         return _draw_kinds(periods, model_periods, lambda one: _count_tokens(one.model.sums), formats.short_count)
@@ -342,11 +318,6 @@ def _draw_kinds(
 
 
 def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> DrawnChart:
-    """Return the chart of the time to first token over the time range.
-
-    It has percentiles of all requests, or the median of each provider, as the URL selects. `incidents`: labeled bands
-    in the chart.
-    """
     if context.query.speed != "provider":
         return draw_percentile_chart(found.periods, found.latencies(), bands=incidents)
     by_provider = queries.group_latencies(found.by_model(), _find_provider)
@@ -355,7 +326,6 @@ def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]
 
 
 def _draw_rate(found: _Queries) -> DrawnChart:
-    """Return the chart of output tokens per second: one line for each of the providers with most replies."""
     speeds = queries.group_speeds(found.by_model(), _find_provider)
     counts: dict[str, int] = {}
     for row in found.by_model():
@@ -365,7 +335,6 @@ def _draw_rate(found: _Queries) -> DrawnChart:
 
 
 def _list_latest(context: PageContext) -> Sequence[TableRow]:
-    """Return table rows of the running requests and of the latest finished requests."""
     running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
     finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
     return [*running, *(build_finished_row(row) for row in finished)][:_MAX_LATEST]
@@ -399,16 +368,10 @@ def _draw_cached_share(found: _Queries) -> DrawnChart:
 
 
 class WeekGrid(Struct, frozen=True):
-    """Grid as an SVG drawing, and the same values as a table."""
-
     drawing: Markup
-    """SVG of the grid. "": there are no requests."""
     columns: Sequence[str]
-    """Titles of the table columns after the column with the weekday: `00:00` to `23:00`."""
     rows: Sequence[Sequence[str]]
-    """Rows of the table: weekday, and one text for each hour of the day."""
     empty_text: str = "No requests in this range."
-    """Text in the place of a grid without values."""
 
 
 def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
@@ -429,8 +392,6 @@ def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
 
 
 class Cell(Struct):
-    """Cell of the grid: the requests of one weekday and hour of the day."""
-
     value: float = 0
     hours: int = 0
     """Number of hours of the range that belong to the cell and have requests."""
@@ -445,10 +406,7 @@ def draw_week(
     extract_value: Callable[[UsageSums], float],
     format_value: Callable[[float], str],
 ) -> WeekGrid:
-    """Return the grid of a time range: one cell for each weekday and hour of the day.
-
-    The hours are in the time zone of the server.
-    """
+    """The hours are in the time zone of the server."""
     cells = [[Cell() for _ in _HOURS] for _ in _WEEKDAYS]
     for hour in hours:
         when, found = formats.local_datetime(hour.start * MICROSECONDS), extract_value(hour.sums)
@@ -494,10 +452,7 @@ def _draw(
 
 
 def _link(query: ViewQuery, cell: Cell, name: str, text: Callable[[float], str], rect: str) -> str:
-    """Return `cell` as an SVG link to the requests of its hour with the highest value.
-
-    `name`: weekday and hour. `rect`: drawing of the cell. `text`: function that returns the text of a value.
-    """
+    """Return `cell` as an SVG link to the requests of its hour with the highest value."""
     title = f"{name}, {text(cell.value)}"
     if cell.hours > 1:
         day = formats.local_datetime(cell.highest_start * MICROSECONDS)

@@ -29,50 +29,39 @@ ResultT = TypeVar("ResultT")
 class WaitFor(Protocol):
     """Function that runs a coroutine on the event loop of the server, and waits in this thread for its result."""
 
-    def __call__(self, call: Coroutine[None, None, ResultT], /) -> ResultT:
-        """Run the coroutine `call` on the event loop of the server, and return its result."""
+    def __call__(self, call: Coroutine[None, None, ResultT], /) -> ResultT: ...
 
 
 class PageContext(Struct, frozen=True, kw_only=True):
-    """Input for building a page: parameters of the URL, state of the proxy, and an open connection to the ledger."""
-
     query: ViewQuery
     connection: Connection
     facts: LedgerExtent
     now: float
-    """Time of the browser's request in seconds since the epoch."""
     running: Sequence[Receipt] = ()
-    """Receipts (records) of the running requests of all workers, the latest last."""
+    """Those of all workers, the latest last."""
     can_read: bool = True
     """True if the ledger can be read. False: the ledger is disabled or fails, and `connection` leads to an empty
     database."""
     log_condition: Callable[[str], None] = lambda _: None
-    """Function that logs a warning about a panel (table or chart) of a page that cannot be shown."""
     setup: Setup = Setup()
     settings: Settings
     describe_models: Callable[[Sequence[str]], Sequence[ModelFeatures]] = lambda _: ()
     """Function that returns limits and features of models for ids with prefix. Models that no request can reach are
     left out."""
     store: Store | None = None
-    """Store with the counters of limits and budgets. None: not available."""
     wait_for: WaitFor = asyncio.run
-    """Function that runs a coroutine of the store on the event loop of the server, and returns its result."""
     path_parameters: dict[str, str] = {}
     form_token: str = ""
     """Token that forms of this browser must contain, as protection against other sites. "": no key is required."""
     cookies: str = ""
-    """Value of the header `Cookie` that the browser sent."""
 
     searched: tuple[int, int] | None = None
     """Time range that a search reads, in microseconds since the epoch. None: the whole range in the URL."""
 
     @property
     def charted_query(self) -> ViewQuery:
-        """Parameters of the URL, with the time range of the charts.
-
-        The range is that of the URL, but a young ledger has no earlier requests: during its first three hours, a range
-        until now begins with the hour of its first request, and has at least one hour. Its charts then have periods of
-        five minutes.
+        """A young ledger has no earlier requests: during its first three hours, a range until now begins with the hour
+        of the first request, so that its charts have periods of five minutes.
         """
         query, first = self.query, self.facts.first_hour
         if first is None or query.range_name in ("", "yesterday"):
@@ -89,13 +78,12 @@ class PageContext(Struct, frozen=True, kw_only=True):
 
     @property
     def selection(self) -> RequestSelection:
-        """Condition for database queries: the time range, the filters and the search text of the page."""
         query = self.charted_query
         start, end = self.searched or (query.start * MICROSECONDS, query.end * MICROSECONDS)
         return RequestSelection(
             start=start,
             end=end,
-            values={FACETS[name]: value for name, value in query.facets.items()},
+            values={FACETS[name].column: value for name, value in query.facets.items()},
             is_changed=query.has_notes,
             text=query.text,
         )
@@ -107,17 +95,11 @@ PanelT = TypeVar("PanelT")
 
 
 class FailedPanel(Struct, frozen=True):
-    """A chart or table that cannot be shown. The page shows `message` in its place."""
-
     message: str
 
 
 def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
-    """Return the values of a chart or table, or a `FailedPanel` if it cannot be built.
-
-    A `ClientError` of `build` is not caught, because its cause is the request for the page, such as a wrong URL
-    parameter.
-    """
+    """A `ClientError` of `build` is not caught: its cause is the URL of the page."""
     try:
         return build()
     except ClientError:
@@ -132,10 +114,7 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
 
 
 def memoize_result(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
-    """Return a function that calls `build` at most once, and returns the same value or raises the same error each time.
-
-    Several panels (charts or tables) thus share one query.
-    """
+    """Call `build` at most once. Later calls return the same value or raise the same error."""
     values: list[PanelT] = []
     errors: list[Exception] = []
 
@@ -154,8 +133,6 @@ def memoize_result(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
 
 
 class Figure(Struct, frozen=True):
-    """One of the numbers at the top of a page, with its label, as texts."""
-
     label: str
     value: str
     note: str

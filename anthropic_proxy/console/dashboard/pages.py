@@ -76,11 +76,9 @@ MIN_REQUESTS = 10_000
 as a busy thread."""
 _POLL_SECONDS = 0.1
 CONTENT_MARK = b"<!-- content -->"
-"""HTML comment between the head and the content of every page."""
 _GZIP_WINDOW = 31
 """Argument `wbits` of zlib that selects the gzip format."""
 _STORE_SECONDS = 10.0
-"""Maximum time in seconds for which a page waits for the store of limits and learned facts."""
 THEME_COOKIE = "anthropic_proxy_theme"
 NAVIGATION = (
     NavigationEntry("Overview", "/dashboard", "o"),
@@ -90,13 +88,10 @@ NAVIGATION = (
     NavigationEntry("Providers", "/dashboard/providers", "p"),
     NavigationEntry("Settings", "/dashboard/settings", "e"),
 )
-"""Entries of the navigation, one for each page."""
 KEYS_SECTION = NavigationEntry("Keys", "/dashboard/keys", "k")
-"""Entry of the page Keys, which exists with `VIRTUAL_KEYS=true`."""
 
 
 def list_navigation_entries(settings: Settings) -> Sequence[NavigationEntry]:
-    """Return the entries of the navigation. With `VIRTUAL_KEYS=true`, the page Keys is one of them."""
     return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
 
 
@@ -104,18 +99,12 @@ Build = Callable[[PageContext], Mapping[str, Any] | None]
 
 
 class PageKind(Struct, frozen=True):
-    """One page of the dashboard: its URL path, its template, and the function that builds its values."""
-
     path: str
-    """URL path of the page."""
     section: str
-    """Name of the page's section in the navigation."""
     template: str
     build: Build
-    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
-    not exist."""
+    """None: the object of the page, such as a request, does not exist."""
     missing: str = ""
-    """Error text if the object of the page does not exist."""
     adds_up: bool = True
     """True if the page adds up all stored requests of a time range, which can take some time."""
 
@@ -153,28 +142,23 @@ _KINDS = (
 )
 _NO_PAGE = PageKind("", "", "error.html", lambda _: None)
 PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
-"""URL path → page with this path."""
 
 
 class Progress(Struct):
     """Number of requests that a page adds up. The thread that builds the page sets it, and the event loop reads it."""
 
     requests: int = -1
-    """Number of stored requests that the page adds up. -1: not yet known."""
+    """-1: not yet known."""
 
 
 class StateLine(Struct, frozen=True):
-    """One line about the ledger: a sign, the CSS class of its color (`warn`, `error`), and a text."""
-
     sign: str
     role: str
     text: str
 
 
 def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now: float) -> list[StateLine]:
-    """Return a line for each problem of the ledger: a failure, waiting requests, or lost requests.
-
-    `ledger` is None if the ledger is disabled. `facts` has the time of the latest stored request; None: the ledger
+    """`ledger` is None if the ledger is disabled. `facts` has the time of the latest stored request; None: the ledger
     cannot be read.
     """
     if ledger is None:
@@ -201,10 +185,6 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
 
 
 def _age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
-    """Return sentences with the number of waiting requests, and the age of the latest stored request.
-
-    `facts`: None: the ledger cannot be read. `now`: seconds since the epoch.
-    """
     text = ""
     if ledger.queued_rows:
         waiting = formats.plural(ledger.queued_rows, "request")
@@ -215,37 +195,32 @@ def _age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
 
 
 class OpenedLedger(Struct, frozen=True):
-    """An open connection to the ledger, with facts about its content, and the problem if the ledger cannot be read.
-
-    The facts are the number of stored requests, and the times of the first and the latest request.
-    """
-
     connection: Connection
     facts: LedgerExtent
     problem: StateLine | None = None
-    """Line with the reason for which the ledger cannot be read.
-
-    None: it can be read, or no request has been stored yet. With a problem, the connection leads to an empty
+    """None: the ledger can be read, or no request has been stored yet. With a problem, the connection leads to an empty
     database.
     """
 
 
 class LedgerConnections:
-    """Pool of read-only connections to the ledger, the database of client requests, for all threads of one process."""
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._settings: Settings | None = None
 
     def open(self, settings: Settings) -> OpenedLedger:
-        """Return a connection to the ledger for one page, which the caller must close.
-
-        If the ledger cannot be read, the connection is to an empty database, so that the page can still be shown.
-        """
+        """The caller closes the connection. If the ledger cannot be read, it leads to an empty database."""
         problem = None
         try:
-            connection = self._find_engine(settings).connect()
+            with self._lock:
+                if self._engine is None or self._settings is not settings:  # the first call after the start or a reload
+                    if self._engine is not None:
+                        self._engine.dispose()
+                    self._engine, self._settings = open_for_reading(settings), settings
+                    limit_query_time(self._engine)
+                engine = self._engine
+            connection = engine.connect()
             try:
                 has_tables(connection, describe_database_location(find_database_url(settings)))
                 return OpenedLedger(connection, read_ledger_extent(connection))
@@ -255,7 +230,8 @@ class LedgerConnections:
         except ConfigurationError as error:
             problem = StateLine("!", "warn", error.message)
         except exc.SQLAlchemyError as error:
-            if not _is_missing(error):
+            text = str(error)  # no problem: the database does not exist yet, because no request was stored
+            if not ("unable to open database file" in text or "no such table" in text or "UndefinedTable" in text):
                 problem = StateLine("✕", "error", describe_read_failure(error).message)
         empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
         metadata.create_all(empty)
@@ -267,22 +243,6 @@ class LedgerConnections:
                 self._engine.dispose()
             self._engine = None
 
-    def _find_engine(self, settings: Settings) -> Engine:
-        """Return the engine for `settings`, which the first call after the start or a reload creates."""
-        with self._lock:
-            if self._engine is None or self._settings is not settings:
-                if self._engine is not None:
-                    self._engine.dispose()
-                self._engine, self._settings = open_for_reading(settings), settings
-                limit_query_time(self._engine)
-            return self._engine
-
-
-def _is_missing(error: exc.SQLAlchemyError) -> bool:
-    """Return True if `error` means that the database does not exist yet, because no request was stored."""
-    text = str(error)
-    return "unable to open database file" in text or "no such table" in text or "UndefinedTable" in text
-
 
 async def respond_with_early_flush(
     request: RouteRequest,
@@ -290,7 +250,7 @@ async def respond_with_early_flush(
     render_head: Callable[[], RouteResponse],
     progress: Progress,
 ) -> RouteResponse:
-    """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content."""
+    """If the page is slow and adds up many requests, its head is sent before its content."""
     task = asyncio.ensure_future(page)
     done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
     while not done and progress.requests < 0:
@@ -318,7 +278,6 @@ async def _send_fragments(head: bytes, page: asyncio.Future[RouteResponse], prog
 
 
 async def _compress(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Compress each of `chunks` by gzip, so that a browser can decompress each chunk at once, and yield the results."""
     encoder = zlib.compressobj(wbits=_GZIP_WINDOW)
     async for chunk in chunks:
         yield encoder.compress(chunk) + encoder.flush(zlib.Z_SYNC_FLUSH)
@@ -331,10 +290,7 @@ def _read_body(response: RouteResponse) -> bytes:
 
 
 class Pages:
-    """Builder of the pages of the dashboard, with connections to the ledger, in one process.
-
-    Pages are built in `threads`, so that their database queries do not block the event loop.
-    """
+    """Pages are built in `threads`, so that their database queries do not block the event loop."""
 
     def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
@@ -346,10 +302,7 @@ class Pages:
         self._ledger.close()
 
     async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
-        """Return the page `kind` as HTML, or one of its tables as a file if the URL has the parameter `format`.
-
-        Raises `PermissionDenied` if the user may not open the page.
-        """
+        """The parameter `format` of the URL selects a file with one table of the page. Raises `PermissionDenied`."""
         role = find_role(request, session)
         if not may_open(role, kind.section):
             raise PermissionDenied(
@@ -379,7 +332,6 @@ class Pages:
         return await respond_with_early_flush(request, page, render_head, progress)
 
     async def list_own_key_labels(self, session: Session) -> Sequence[str]:
-        """Return the labels of the virtual keys that belong to the user of `session`."""
 
         def find() -> Sequence[str]:
             with self._ledger.open(self._gateway.settings).connection as connection:
@@ -390,10 +342,7 @@ class Pages:
     async def respond_form(
         self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
     ) -> RouteResponse:
-        """Return a page with a form, rendered from `template` and `values`.
-
-        If `values` contain a text in `problem`, the HTTP status is 400.
-        """
+        """If `values` contain a text in `problem`, the HTTP status is 400."""
         frame = self._frame(PAGES[path], request, session) | {"live": False}
         token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self._gateway.settings))
         frame |= {"edit_token": token, **values}
@@ -419,7 +368,15 @@ class Pages:
                 found = self._build_context(ledger, query, request, session, running, wait=wait)
                 progress.requests = found.facts.requests
                 frame |= {"query": query, "tables": list(TABLES[kind.path]), "ranges": RANGE_TITLES}
-                frame |= {"running": found.running, **self._describe_ledger(found.facts, ledger.problem)}
+                known = found.facts if ledger.problem is None else None
+                lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
+                lines += [] if ledger.problem is None else [ledger.problem]
+                frame |= {
+                    "running": found.running,
+                    "state": lines,
+                    "ledger_text": _describe(known),
+                    "can_read": ledger.problem is None,
+                }
                 context = limit_range(found, frame["state"])
                 values = None
                 if "format" not in request.query:
@@ -438,10 +395,7 @@ class Pages:
     def _select(
         self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt]
     ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
-        """Limit `ledger` to rows that the user may read. Return running requests, setup and facts for the user.
-
-        The setup is the state of the providers. A user with the role `member` receives only its model mapping.
-        """
+        """Limit `ledger`, setup and facts to what the user may read: of the setup, a member gets the model mapping."""
         setup = self._gateway.describe_setup()
         if session is None or not reads_own_requests_only(session.role):
             return running, setup, ledger.facts
@@ -449,12 +403,6 @@ class Pages:
         restrict_rows(ledger.connection, labels)
         own = [receipt for receipt in running if receipt.client.name in labels]
         return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
-
-    def _describe_ledger(self, facts: LedgerExtent, problem: StateLine | None) -> Mapping[str, Any]:
-        known = facts if problem is None else None
-        lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
-        lines += [] if problem is None else [problem]
-        return {"state": lines, "ledger_text": _describe(known), "can_read": problem is None}
 
     def _build_context(
         self,
@@ -466,10 +414,6 @@ class Pages:
         *,
         wait: WaitFor,
     ) -> PageContext:
-        """Return the input of a page: parameters of the URL and the browser, state of the proxy, and the ledger.
-
-        It is limited to stored and running requests that the user may read.
-        """
         running, setup, facts = self._select(ledger, session, running)
         return PageContext(
             query=query,
@@ -490,7 +434,6 @@ class Pages:
         )
 
     def _frame(self, kind: PageKind, request: RouteRequest, session: Session | None) -> dict[str, Any]:
-        """Return the values that every template uses, such as the navigation and the user."""
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
         role = find_role(request, session)
         return {
@@ -513,7 +456,6 @@ class Pages:
         }
 
     def render_error(self, request: RouteRequest, session: Session | None, error: ClientError) -> RouteResponse:
-        """Return a page with the navigation and the message of `error`."""
         return self._fail(request, self._frame(_NO_PAGE, request, session), error.status, error.message)
 
     def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
@@ -530,16 +472,13 @@ def _describe(facts: LedgerExtent | None) -> str:
 
 
 _POSITION = re.compile(r"([0-9]{1,18})\..*")
-"""Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
 
 
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
-    """Return `context` with a shorter time range if the search would read more than `maximum` stored requests.
-
-    If so, a line about the limit is added to `lines`.
-    """
+    """Shorten the range if a search would read more than `maximum` requests, and add a line about it to `lines`."""
     whole = context.selection
-    before, after = (_read_time(text) for text in (context.query.before, context.query.after))
+    found = [_POSITION.fullmatch(text) for text in (context.query.before, context.query.after)]
+    before, after = (None if one is None else int(one[1]) for one in found)
     if context.query.order:  # all parts of a sorted list are of the same requests
         before = after = None
     chosen = limit_search_range(context.connection, whole, before, after, maximum)
@@ -552,8 +491,3 @@ def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX
     )
     lines.append(StateLine("!", "warn", text))
     return structs.replace(context, searched=(chosen.start, chosen.end))
-
-
-def _read_time(position: str) -> int | None:
-    found = _POSITION.fullmatch(position)
-    return int(found[1]) if found else None

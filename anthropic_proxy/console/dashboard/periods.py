@@ -9,8 +9,9 @@ from anthropic_proxy.console.dashboard import formats
 from anthropic_proxy.console.dashboard.charts import MAX_SERIES, Band, Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.console.dashboard.view_query import ViewQuery
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
-from anthropic_proxy.console.ledger.queries import NOT_SENT, PeriodSums
+from anthropic_proxy.console.ledger.queries import PeriodSums
 from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, find_percentile
+from anthropic_proxy.console.ledger.tables import NOT_SENT
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
@@ -22,48 +23,33 @@ OUTCOME_TITLES = {
     "error": ("failed", "error"),
     "cancelled": ("cancelled", "others"),
 }
-"""Value of `outcome_class` → (name, CSS class of the color)."""
 
 
 class DrawnChart(Struct, frozen=True):
-    """A chart as SVG, and the same values as rows of the table below the chart."""
-
     chart: Chart
     drawing: Markup
     rows: Sequence[Sequence[str]]
     empty_text: str = "No requests in this range."
-    """Text in the place of a chart without values."""
 
     @property
     def titles(self) -> Sequence[str]:
-        """Titles of the table columns after the column with the time."""
         names = [one.name for one in self.chart.series]
         return [*names, "incident"] if self.chart.bands else names
 
 
 class Periods(Struct, frozen=True):
-    """Division of a time range into periods of the same length."""
-
     query: ViewQuery
     seconds: int
-    """Length of one period in seconds."""
     starts: Sequence[int]
-    """Beginning of each period in seconds since the epoch."""
     end: int
-    """End of the last period in seconds since the epoch."""
 
     @property
     def length_name(self) -> str:
-        """Name of the length of one period, such as `hour`."""
         names = {300: "5 minutes", 3_600: "hour", 6 * 3_600: "6 hours", DAY_SECONDS: "day", 3 * DAY_SECONDS: "3 days"}
         return names[self.seconds]
 
     def build_columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[ChartColumn]:
-        """Return the columns of a chart: one for each period, with a label on the time axis, a description and a link.
-
-        `texts` has one text for each period. A description consists of the time of the period and this text. The links
-        lead to the page at `path`, with the period as its time range.
-        """
+        """`texts` has one text for each period. The link of a period leads to `path` with the period as time range."""
         found, changes = [], formats.changes_clocks(self.starts[0], self.end)
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
@@ -78,10 +64,7 @@ class Periods(Struct, frozen=True):
 
 
 def divide_range(query: ViewQuery) -> Periods:
-    """Return the time range in `query`, divided into periods of equal length, such as hours.
-
-    The periods may extend beyond the range.
-    """
+    """The periods may extend beyond the range."""
     seconds = next((length for hours, length in _PERIODS if query.hours <= hours), _PERIODS[-1][1])
     end = find_period_start(find_period_number(query.end - 1, seconds) + 1, seconds)
     return Periods(query, seconds, list_period_starts(query.start, query.end, seconds), end)
@@ -96,9 +79,7 @@ def draw_group_chart(
     *,
     is_full_width: bool = False,
 ) -> DrawnChart:
-    """Return a chart of stacked bars over time, with one color for each group of requests.
-
-    `names_and_roles` maps a group to its name in the chart and its CSS class. The smallest groups are added up as
+    """`names_and_roles` maps a group to its name in the chart and its CSS class. The smallest groups are added up as
     `others`.
     """
     totals: dict[str, float] = {}
@@ -123,10 +104,7 @@ def draw_stacked_chart(
     *,
     is_full_width: bool = False,
 ) -> DrawnChart:
-    """Return a chart of stacked bars over time, with one color for each series of `values`.
-
-    `values` maps each series (name and CSS class) to a mapping from the beginning of a period to the value in it.
-    """
+    """`values` maps each series (name and CSS class) to a mapping from the beginning of a period to the value in it."""
     kept = {key: found for key, found in values.items() if any(found.values())}
     series = [
         Series(name, role, [found.get(start, 0) for start in periods.starts], format_value(sum(found.values())))
@@ -148,11 +126,6 @@ def draw_percentile_chart(
     format_value: Callable[[float | None], str] = formats.seconds,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart of times, such as the time to first token, with two lines: median and 95th percentile.
-
-    `latencies` maps the beginning of each period to a histogram of the times in it. `bands` are time ranges that the
-    chart marks, such as incidents.
-    """
     histograms = [latencies.get((start, ())) for start in periods.starts]
     values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]
     series = [Series("p50 (median)", "p50", values[0]), Series("p95", "p95", values[1])]
@@ -168,10 +141,6 @@ def draw_median_latency_chart(
     names: Mapping[str, str],
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart of the median time to first token, with one line for each of the largest groups.
-
-    `latencies` has a histogram for each period and group of requests. `names` maps a group to its name in the chart.
-    """
     counts: dict[str, int] = {}
     for (_, (group,)), histogram in latencies.items():
         counts[group] = counts.get(group, 0) + sum(histogram.values())
@@ -185,7 +154,6 @@ def draw_median_latency_chart(
 def draw_speed_chart(
     periods: Periods, speeds: Mapping[tuple[int, tuple[str, ...]], float], names: Mapping[str, str]
 ) -> DrawnChart:
-    """Return a chart of the output tokens per second, with lines for at most `MAX_SERIES` groups of requests."""
     groups = sorted({group for _, (group,) in speeds}, key=lambda one: list(names).index(one) if one in names else 99)
     series = [
         Series(
@@ -214,10 +182,7 @@ def _draw_lines(
 
 
 def draw_percentage_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
-    """Return a chart with one line of percentages, in the color of the CSS class `role`.
-
-    A share is unknown if it is None.
-    """
+    """A share is unknown if it is None."""
     texts = [formats.UNKNOWN if share is None else formats.percent(share, 100) for share in shares]
     series = [Series(name, role, shares)] if any(share is not None for share in shares) else []
     titles = [f", {text}" if text != formats.UNKNOWN else ", no input" for text in texts]
@@ -260,25 +225,17 @@ def _finish(
 
 
 def _add_incident(text: str, label: str) -> str:
-    """Return `text`, the description of a column, with `label`, the name of an incident.
-
-    "": the column belongs to no incident, and `text` is returned unchanged.
-    """
     if not label:
         return text
     return f"{text}; incident = {label}" if ": " in text else f"{text}: incident = {label}"
 
 
 def _listed(pairs: Sequence[tuple[str, str]]) -> str:
-    """Return pairs of name and value as one text: `: a = 1; b = 2`.
-
-    The script of the page shows the pairs as a list beside the pointer.
-    """
+    """The script of the page shows the pairs as a list beside the pointer."""
     return ": " + "; ".join(f"{name} = {value}" for name, value in pairs) if pairs else ""
 
 
 def explain_missing_cost(sums: UsageSums) -> str:
-    """Return the text in the place of a chart of costs, if no cost above zero is known."""
     if not sums.requests:
         return "No requests in this range."
     return "No price of the used models is known." if sums.unknown_cost_requests else "All requests were free."

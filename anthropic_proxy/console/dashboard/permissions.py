@@ -15,12 +15,9 @@ from anthropic_proxy.plugins import Client, RouteRequest
 
 Role = Literal["admin", "owner", "viewer", "member"]
 MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Models")
-"""Names of the pages that a member may open."""
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """Session of a signed-in browser, with the role and the name of its user."""
-
     client_name: str
     """Name of the user: `key 1`, `admin key 1`, or the e-mail address at the identity provider."""
     form_token: str
@@ -28,21 +25,16 @@ class Session(Struct, frozen=True, kw_only=True):
     valid form."""
     role: Role = "owner"
     email: str = ""
-    """E-mail address of the user. "": the user signed in with a key."""
 
 
 class NavigationEntry(NamedTuple):
-    """Link to a page in the navigation."""
-
     section: str
-    """Name of the page and of its section: `Settings`."""
     path: str
     keyboard_key: str
-    """Key that opens the page after `g`: `e`."""
 
 
 def find_role(request: RouteRequest, session: Session | None) -> Role:
-    """Return the role of the user. `session` is None if the browser is not signed in, but needs no sign-in."""
+    """`session` None: the browser needs no sign-in."""
     return find_client_role(request.client) if session is None else session.role
 
 
@@ -53,7 +45,6 @@ def find_client_role(client: Client) -> Role:
 
 
 def may_open(role: Role, section: str) -> bool:
-    """Return True if a user with `role` may read the pages of a section of the navigation, such as `Settings`."""
     return role != "member" or section in MEMBER_SECTIONS
 
 
@@ -62,12 +53,11 @@ def select_navigation_entries(role: Role, navigation: Sequence[NavigationEntry])
 
 
 def reads_own_requests_only(role: Role) -> bool:
-    """Return True if a user with `role` may read only the requests of the user's own virtual keys."""
     return role == "member"
 
 
 def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which this user may not change settings. "": the user may change them."""
+    """ "": the user may change them."""
     return _explain_refusal(
         request,
         session,
@@ -81,10 +71,7 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
 
 
 def explain_doctor_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which this user may not run the doctor. "": the user may run it.
-
-    It sends test requests to the providers, which cost money, so it needs the permission to change settings.
-    """
+    """It sends test requests to the providers, which cost money, so it needs the permission to change settings."""
     reason = _explain_refusal(
         request,
         session,
@@ -106,10 +93,6 @@ def explain_doctor_refusal(request: RouteRequest, session: Session | None, setti
 def _explain_refusal(
     request: RouteRequest, session: Session | None, settings: Settings, *, disabled: str, of_role: str, of_address: str
 ) -> str:
-    """Return the text that applies. "": the user may change settings.
-
-    `of_role`: template with the name and the role of the user.
-    """
     if not settings.dashboard_editing:
         return disabled
     if session is not None:
@@ -120,7 +103,6 @@ def _explain_refusal(
 
 
 def explain_key_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which this user may not change virtual keys and teams. "": the user may change them."""
     if not settings.dashboard_editing:
         return "DASHBOARD_EDITING is false, so the dashboard changes no keys."
     if find_role(request, session) == "admin":  # the API below /admin has the same rule

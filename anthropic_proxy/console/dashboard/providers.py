@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -29,8 +28,6 @@ _NOTHING = "Nothing to do."
 
 
 class ProviderRow(Struct, frozen=True, kw_only=True):
-    """One row of the table of providers, as texts."""
-
     name: str
     prefix: str
     sign: str
@@ -46,21 +43,16 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     p50: str = formats.UNKNOWN
     p95: str = formats.UNKNOWN
     failures: str = ""
-    """Link to the failed requests of the provider, if they are many. "": they are not."""
     line: Markup = Markup("")
-    """Small chart (SVG) of the median time to first token over the time range."""
 
 
 class _Figures(Struct):
-    """Numbers of requests and errors of one provider in the time range, and its times to first token."""
-
     sums: UsageSums
     speeds: Histogram
     medians: Sequence[float | None]
 
 
 def build_providers_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Providers."""
     figures = build_panel(context, "the figures of providers", lambda: _collect_figures(context))
     known: Mapping[str, _Figures] = {} if isinstance(figures, FailedPanel) else figures
     unused = [one for one in context.setup.providers if one.state == "unset" and one.name not in known]
@@ -80,10 +72,6 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) -> str:
-    """Return the sentence at the top of the page about the states of all providers in `rows`.
-
-    `found`: number of problems that the doctor has found.
-    """
     ready = [row for row in rows if row.state == "ready"]
     limited = [row for row in rows if row.sign == "!"]
     if not ready and not limited:
@@ -96,7 +84,6 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
 
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
-    """Return name of a provider → numbers of its requests and errors, and its times to first token."""
     connection, chosen, periods = context.connection, context.selection, divide_range(context.charted_query)
     speeds: dict[str, dict[int, Histogram]] = {}
     for (start, (name,)), histogram in queries.collect_latencies(
@@ -171,51 +158,40 @@ def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
 
 
 class MatrixCell(Struct, frozen=True):
-    """Cell of the table: one feature or limit of one model, as a sign, a text or both."""
-
     sign: str = ""
     role: str = ""
     text: str = ""
-    """Text of the cell. With a sign: its meaning for screen readers."""
     note: str = ""
     """Source of the value, if it differs from the source of the other values of the model. "": the same source."""
 
 
 class MatrixColumn(Struct, frozen=True):
-    """Head of one column of the table, which names a model and its provider."""
-
     prefix: str
     model: str
     provider: str
 
 
 class Matrix(Struct, frozen=True):
-    """Table of models and their features: the columns are models, and the rows are features.
-
-    Each row has a title, and one cell for each column.
-    """
+    """Table of models and their features: the columns are models, and the rows are features."""
 
     columns: Sequence[MatrixColumn]
     rows: Sequence[tuple[str, Sequence[MatrixCell]]]
 
 
 def build_matrix(context: PageContext) -> Matrix:
-    """Return the table with the features of the models of the Claude tiers, and of the most used other models."""
-    features = context.describe_models(_list_names(context))
+    costs = ModelCosts(context.settings)
+    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
+    used = sorted(queries.sum_models(context.connection, context.selection), key=lambda one: -one.sums.requests)
+    names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in used if one.provider and one.model]
+    features = context.describe_models(
+        [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
+    )
     columns = []
     for one in features:
         prefix, _, model = one.model.partition("/")
         columns.append(MatrixColumn(prefix, model, one.provider))
     rows = [(title, [cell(one) for one in features]) for title, cell in _ROWS] if features else []
     return Matrix(columns, rows)
-
-
-def _list_names(context: PageContext) -> list[str]:
-    costs = ModelCosts(context.settings)
-    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
-    used = sorted(queries.sum_models(context.connection, context.selection), key=lambda one: -one.sums.requests)
-    names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in used if one.provider and one.model]
-    return [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
 
 
 def _number(field: str) -> Callable[[ModelFeatures], MatrixCell]:
@@ -268,55 +244,58 @@ _MEANINGS = {
     "–": ("none", "not applicable"),
     "…": ("none", "not tested yet"),
 }
-"""Sign of a cell → CSS class and meaning."""
 _INSTALL_COMMAND = re.escape(build_extra_install_command("EXTRA")).replace("EXTRA", "[a-z]+")
 _COMMAND = re.compile(rf"[A-Z][A-Z0-9_]*=\S.*|(?:anthropic-proxy|ollama|gcloud) .*|{_INSTALL_COMMAND}")
 """Pattern of a remedy that is a setting or a command, so that it can be copied."""
 
 
 class Remedy(Struct, frozen=True):
-    """A problem that the doctor found, with its remedy as text or as a command."""
-
     problem: str
     text: str = ""
     command: str = ""
 
 
 class DoctorPanel(Struct, frozen=True, kw_only=True):
-    """The latest run of the doctor, as texts and a table."""
-
     summary: str
-    """Time and cost of the latest complete run, or progress of the present run."""
     is_running: bool = False
     is_stopping: bool = False
-    """True if a user has asked the run to stop."""
     share: float | None = None
-    """Share of the expected requests that were sent, from 0 to 1. None: no run, or the number is not estimated yet."""
     failure: str = ""
-    """Sentences about a run that has ended before it was complete. "": the latest run is complete."""
     is_outdated: bool = False
-    """True if settings on which the results depend have changed since the run."""
     table: Matrix = Matrix((), ())
-    """Results by feature and model."""
     details: Sequence[tuple[str, Mapping[str, str]]] = ()
-    """Models with the causes of their results, by feature."""
     remedies: Sequence[Remedy] = ()
     tables: Sequence[RunTomlTable] = ()
-    """Tables for `anthropic-proxy.toml`, of unknown servers."""
 
 
 def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
-    """Return the panel about the doctor. `now`: time in seconds since the epoch."""
     directory = settings.data_directory
     if directory is None:
         return DoctorPanel(summary=_NEVER)
     is_running = doctor_run.is_running(directory)  # before the files, which then have the end of an ended run
     complete, current = doctor_run.load_complete(directory), doctor_run.load_current(directory)
     if is_running:
-        return _describe_progress(directory, current or complete, complete)
+        run = current or complete
+        summary, share, table = "The doctor is starting.", None, Matrix((), ())
+        if run is not None and run.expected_requests:
+            expected = max(run.expected_requests, run.requests)
+            summary = f"The doctor is running: {run.requests} of about {formats.plural(expected, 'request')}."
+            share, table = run.requests / expected, _build_table(run)
+        is_stopping = doctor_run.is_stop_requested(directory)
+        return DoctorPanel(
+            summary="The doctor is stopping." if is_stopping else summary,
+            is_running=True,
+            is_stopping=is_stopping,
+            share=share,
+            table=table,
+            remedies=() if complete is None else _build_remedies(complete),
+            tables=() if complete is None else complete.tables,
+        )
     failure = ""
     if current is not None and (complete is None or current.started_at > complete.started_at):
-        failure = _describe_failure(current, now)
+        sent = f" after {formats.plural(current.requests, 'request')}" if current.requests else ""
+        start = formats.ago(max(0, now - current.started_at))
+        failure = f"The run that started {start} ended{sent}, before it was complete. {current.problem or _ENDED_EARLY}"
     if complete is None:
         return DoctorPanel(summary=_NEVER, failure=failure)
     return DoctorPanel(
@@ -330,33 +309,7 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
     )
 
 
-def _describe_progress(directory: Path, run: DoctorRun | None, complete: DoctorRun | None) -> DoctorPanel:
-    """Return the panel of a run in progress. Remedies of the previous run stay until its end."""
-    summary, share, table = "The doctor is starting.", None, Matrix((), ())
-    if run is not None and run.expected_requests:
-        expected = max(run.expected_requests, run.requests)
-        summary = f"The doctor is running: {run.requests} of about {formats.plural(expected, 'request')}."
-        share, table = run.requests / expected, _build_table(run)
-    is_stopping = doctor_run.is_stop_requested(directory)
-    return DoctorPanel(
-        summary="The doctor is stopping." if is_stopping else summary,
-        is_running=True,
-        is_stopping=is_stopping,
-        share=share,
-        table=table,
-        remedies=() if complete is None else _build_remedies(complete),
-        tables=() if complete is None else complete.tables,
-    )
-
-
-def _describe_failure(run: DoctorRun, now: float) -> str:
-    sent = f" after {formats.plural(run.requests, 'request')}" if run.requests else ""
-    start = formats.ago(max(0, now - run.started_at))
-    return f"The run that started {start} ended{sent}, before it was complete. {run.problem or _ENDED_EARLY}"
-
-
 def _describe_cost(run: DoctorRun) -> str:
-    """Return requests and price of a complete run: `41 requests, $0.003`. An unknown price is left out."""
     requests = formats.plural(run.requests, "request")
     if run.price is None:
         return f"{requests}, {formats.plural(run.tokens, 'token')}"

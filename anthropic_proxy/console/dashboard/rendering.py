@@ -18,10 +18,7 @@ from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 @cache
 def load_environment() -> Environment:
-    """Return the Jinja environment with all templates of the dashboard.
-
-    Values in a template are escaped for HTML. A template that uses a name without a value raises an error.
-    """
+    """Values in a template are escaped for HTML. A template that uses a name without a value raises an error."""
     environment = Environment(
         loader=PackageLoader("anthropic_proxy.console.dashboard"),
         autoescape=True,
@@ -50,10 +47,6 @@ def render_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> RouteResponse:
-    """Return the response with the page that Jinja renders from `template` and `values`.
-
-    The page is compressed if the browser accepts gzip. `headers` are additional response headers.
-    """
     text = load_environment().get_template(template).render(values)
     fields: dict[str, str] = {
         "content-type": "text/html; charset=utf-8",
@@ -75,10 +68,7 @@ def render_public_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> RouteResponse:
-    """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages.
-
-    Jinja renders the page from `template`, `title` and `values`.
-    """
+    """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
     frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
     return render_page(request, template, {**frame, **values}, status=status, headers=headers)
 
@@ -86,5 +76,4 @@ def render_public_page(
 def render_message(
     request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
 ) -> RouteResponse:
-    """Return the response with a page that shows only an error message. `status` is the HTTP status."""
     return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)

@@ -18,27 +18,23 @@ from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
 from anthropic_proxy.console.ledger.costs import KINDS, ModelCosts, read_search_count
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.request_queries import find_stored_request
-from anthropic_proxy.console.ledger.rows import AttemptTime, BlockTime, decode_attempt_times, decode_block_times
+from anthropic_proxy.console.ledger.rows import AttemptTime, decode_attempt_times, decode_block_times
 from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 
 MAX_TEXT_CHARACTERS = 20_000
-"""Maximum number of characters of a stored text that the page shows."""
 MAX_BLOCK_BARS = 40
-"""Maximum number of content blocks of the reply that have a bar."""
 _MAX_STEPS = 6
 _SUMMARIES = {"ok": "Succeeded", "truncated": "Truncated by the token limit", "cancelled": "Cancelled by the client"}
 _HANDLINGS = {"dropped": ("✕", "error"), "kept": ("✓", "ok")}
 _ROLES = {"text": "text", "thinking": "thinking", "tool call": "tool", "server tool": "tool"}
-"""Kind of a content block → CSS class of the color of its bar."""
 _TITLES = {"text": "Text", "thinking": "Thinking", "tool_use": "Tool call", "server_tool_use": "Server tool"}
 _FRAGMENTS = ("text", "thinking", "partial_json")
-"""Fields of a delta with a fragment of the text of a block."""
 
 
 def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values for the template of the page of one request. None: the ledger does not have the request."""
+    """None: the ledger does not have the request."""
     request_id = context.path_parameters["id"]
     require_valid_text("request id", request_id)
     row = find_stored_request(context.connection, request_id)
@@ -90,7 +86,6 @@ def _decode_json_list(text: str) -> Sequence[Any]:
 
 
 def summarize_outcome(row: StoredRequest) -> str:
-    """Return the outcome of the request `row` in a few words: `Succeeded after one retry`."""
     failures = len(_decode_json_list(row.failed_attempts))
     retries = {0: "", 1: " after one retry"}.get(failures, f" after {failures} retries")
     if row.outcome_class == "error":
@@ -132,10 +127,7 @@ def _first_token_note(row: StoredRequest) -> str:
 
 
 def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> str:
-    """Return a sentence about the reason for which the request `row` cannot be sent again. "": it can.
-
-    `stored`: stored text of the request; None: none.
-    """
+    """Return a sentence about the reason for which the request `row` cannot be sent again. "": it can."""
     if row.path != EXCHANGE_PATH:
         return f"Requests to {row.path} cannot be sent again."
     if stored is None:
@@ -154,17 +146,13 @@ def _describe_window(context: PageContext, row: StoredRequest) -> str:
 
 
 def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
-    """Return the context window (maximum number of tokens) of the model that served a request. None: unknown."""
     name = f"{row.prefix or row.provider}/{row.model}"
     found = context.describe_models([name]) if row.model else ()
     return next((one.context_window for one in found if one.model == name), None)
 
 
 def _note(note: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a row for the table of changes that the translation made to the request.
-
-    `note`: a fidelity note. A reason such as `64000 → 32000, the limit` is divided into both values and the remainder.
-    """
+    """A reason such as `64000 → 32000, the limit` is divided into both values and the remainder."""
     handling, field, reason = (note[name] for name in ("handling", "field", "reason"))
     sign, role = _HANDLINGS.get(handling, ("~", "warn"))
     requested, arrow, remainder = reason.partition(" → ")
@@ -182,22 +170,15 @@ def _note(note: Mapping[str, str]) -> Mapping[str, str]:
 
 
 class TokenCost(Struct, frozen=True):
-    """Tokens of one kind in a request, with their price and cost, as texts."""
-
     name: str
     role: str
-    """CSS class of the color of this kind of token. "": web searches, which have no color."""
     tokens: str
     price: str
-    """Price in dollars per million tokens, as text. "": unknown, or free."""
     cost: str
 
 
 def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
-    """Return the tokens of the request `row` by kind, with price and cost. Billed web searches are the last kind.
-
-    The stored cost without that of searches is divided in the proportion of the current prices of the kinds.
-    """
+    """The stored cost without that of searches is divided in the proportion of the current prices of the kinds."""
     thinking = min(row.thinking_tokens, row.output_tokens)
     numbers = {
         "cache_read": row.cache_read_tokens,
@@ -223,10 +204,7 @@ def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
 
 
 def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[TokenCost]]:
-    """Return the cost in nano-dollars of the web searches in the request `row` at the current price, and their line.
-
-    The cost is 0 if their current price is unknown. The list is empty without searches in the stored cost.
-    """
+    """Return the cost in nano-dollars at the current price (0: unknown), and the line of the searches."""
     count = read_search_count(row.price_source)
     if not count:
         return 0, []
@@ -242,7 +220,6 @@ def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[To
 
 
 def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:
-    """Return the size of a stored text, with the portion that is shown or stored, and the portion of `text` to show."""
     size = f"{formats.count(stored.size)} bytes"
     if stored.is_cut:
         size += f", the first {formats.count(MAX_CONTENT_BYTES)} are stored"
@@ -252,7 +229,7 @@ def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:
 
 
 def format_request(data: bytes) -> str:
-    """Return a stored request as indented JSON. Text that is no complete JSON is returned unchanged."""
+    """Text that is no complete JSON is returned unchanged."""
     try:
         return msgspec.json.format(data, indent=2).decode("utf-8", "replace")
     except (msgspec.MsgspecError, RecursionError):
@@ -260,10 +237,7 @@ def format_request(data: bytes) -> str:
 
 
 def format_reply(data: bytes) -> str:
-    """Return the blocks of a stored reply as text: `Tool call Read`, then its input as indented JSON.
-
-    An error, or a reply in an unknown form, is returned as indented JSON.
-    """
+    """Return a text such as `Tool call Read`, then its input. An error or unknown form becomes indented JSON."""
     try:
         blocks = list(_list_blocks(data))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -310,63 +284,47 @@ class Bar(Struct, frozen=True):
 
     name: str
     role: str
-    """CSS class of the color: `bad`, `wait`, `text`, `thinking` or `tool`."""
     start: float
     share: float
     begins: str
-    """Time from the start of the request to the start of the bar, as text."""
     time: str
-    """Duration of the bar, as text."""
     text: str = ""
 
 
 class Attempt(Struct, frozen=True):
-    """One call to a provider, as texts for the page."""
-
     provider: str
     model: str
     failure: str
-    """HTTP status and duration of a failed attempt: `429 after 0.21 s`. "": the attempt succeeded."""
     error: str
 
 
 class Timeline(Struct, frozen=True):
-    """The bars of one request, and their time scale."""
-
     bars: Sequence[Bar]
     ticks: Sequence[str]
-    """Times at the steps of the time scale, as texts."""
     first_token: float | None
-    """Position of the first token on the time scale, 0 to 1. None: the reply has no content."""
 
 
 def build_timeline(row: StoredRequest) -> Timeline:
-    """Return the timeline of the stored request `row`."""
     attempts = decode_attempt_times(row.attempt_times)
     end = max([row.duration, 1, *(one.offset + one.duration for one in attempts)])
     step = _find_step(end)
     steps = -(-end // step)
     scale = float(step * steps)
     bars = _attempt_bars(row, attempts, scale) if attempts else _phase_bars(row, scale)
-    ticks = [_tick(number * step, step) for number in range(steps)]
+    unit, name = (1_000, "ms") if step < 10_000 else (MICROSECONDS, "s")
+    ticks = [f"{number * step / unit:g} {name}" for number in range(steps)]
     return Timeline(list(bars), ticks, row.first_token / scale if row.first_token else None)
 
 
 def sum_failed_attempt_time(row: StoredRequest) -> int:
-    """Return the time that was lost by failed calls to providers before the first token of the reply, in microseconds.
-
-    `row` is the stored request.
-    """
+    """Microseconds that failed calls to providers took before the first token of the reply."""
     first = row.first_token or row.duration
     failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]
     return sum(one.duration for one in failed if one.offset + one.duration <= first)
 
 
 def _find_step(end: int) -> int:
-    """Return the length of a step of the time scale: 1, 2 or 5 times a power of ten, in microseconds.
-
-    `end`: end of the scale in microseconds.
-    """
+    """Return 1, 2 or 5 times a power of ten."""
     power = 1
     while True:
         for factor in (1, 2, 5):
@@ -375,17 +333,7 @@ def _find_step(end: int) -> int:
         power *= 10
 
 
-def _tick(time: int, step: int) -> str:
-    if step < 10_000:
-        return f"{time / 1_000:g} ms"
-    return f"{time / MICROSECONDS:g} s"
-
-
 def _bar(name: str, role: str, span: tuple[int, int], scale: float, text: str = "") -> Bar:
-    """Return a bar with `name` and the CSS class `role`. `span`: beginning and end in microseconds.
-
-    `scale`: length of the time scale in microseconds. `text`: text beside the bar.
-    """
     start, end = span
     begins, time = formats.seconds(start), formats.seconds(end - start)
     return Bar(name, role, start / scale, (end - start) / scale, begins, time, text)
@@ -408,10 +356,7 @@ def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: fl
 
 
 def list_attempts(row: StoredRequest) -> list[Attempt]:
-    """Return the calls to providers of a stored request, as texts for the page.
-
-    The list is empty if the ledger has no times of these calls.
-    """
+    """The list is empty if the ledger has no times of these calls."""
     return [
         Attempt(
             one.provider,
@@ -428,10 +373,7 @@ def _failure(one: AttemptTime) -> str:
 
 
 def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
-    """Yield bars for waiting and reply of the request `row`, if the times of its calls to providers are not stored.
-
-    `scale`: length of the time scale in microseconds.
-    """
+    """Yield bars for waiting and reply of the request `row`, if the times of its calls to providers are not stored."""
     total = max(row.duration, 1)
     first = min(row.first_token, total) if row.first_token else total
     failures = _decode_json_list(row.failed_attempts)
@@ -443,10 +385,7 @@ def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
 
 
 def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iterator[Bar]:
-    """Yield a bar for each content block of the reply, or one for the whole reply if the blocks are not stored.
-
-    `span`: beginning and end of the reply in microseconds. `scale`: length of the time scale in microseconds.
-    """
+    """Yield a bar for each content block of the reply, or one for the whole reply if the blocks are not stored."""
     blocks = decode_block_times(row.reply_blocks)
     last = max(span[1], min(row.duration, int(scale)))  # blocks of a tool loop arrive in several attempts
     if not blocks:
@@ -463,26 +402,21 @@ def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iter
 
 
 class ClientEvent(NamedTuple):
-    """One event of a streamed reply, as texts for the page."""
-
     time: str
-    """Time from the start of the request: `0.613 s`."""
     name: str
     """Type of the event: `content_block_start`. `–`: the client disconnected."""
     description: str
 
 
 def list_client_events(row: StoredRequest) -> list[ClientEvent]:
-    """Return the events of a streamed reply as the client received them, without deltas.
-
-    The list is empty if the reply was not streamed, or if the ledger has no times of its content blocks.
-    """
+    """The list is empty if the reply was not streamed, or if the ledger has no times of its content blocks."""
     blocks = decode_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):
         return []
     found = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
     for index, one in enumerate(blocks):
-        found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {_describe_block(one)}"))
+        kind = {"tool call": f"tool_use {one.name}", "server tool": "block of a server tool"}.get(one.kind, one.kind)
+        found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {kind}"))
         if one.duration:
             size = f", {formats.plural(one.characters, 'character')}" if one.characters else ""
             found.append(ClientEvent(_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
@@ -493,10 +427,6 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     end = f"stop reason {row.outcome}, {formats.count(row.output_tokens)} output tokens"
     moment = _moment(row.duration)
     return [*found, ClientEvent(moment, "message_delta", end), ClientEvent(moment, "message_stop", "")]
-
-
-def _describe_block(one: BlockTime) -> str:
-    return {"tool call": f"tool_use {one.name}", "server tool": "block of a server tool"}.get(one.kind, one.kind)
 
 
 def _moment(microseconds: int) -> str:

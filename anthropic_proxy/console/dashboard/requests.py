@@ -16,8 +16,7 @@ from anthropic_proxy.console.dashboard.forms import find_cookie
 from anthropic_proxy.console.dashboard.page_context import PageContext
 from anthropic_proxy.console.dashboard.periods import OUTCOME_TITLES, DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.console.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, decode_views_cookie
-from anthropic_proxy.console.dashboard.view_query import FACET_TITLES, ViewQuery
-from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, NOT_SENT, count_facets, sum_periods
+from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, count_facets, sum_periods
 from anthropic_proxy.console.ledger.request_queries import (
     MAX_SORTED_REQUESTS,
     SORT_KEYS,
@@ -41,7 +40,6 @@ _Placed = tuple[StoredRequest, str]
 
 
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Requests."""
     query = context.query
     columns, order = decode_columns(query.columns), read_order(query.order, SORT_KEYS)
     rows, has_older, has_newer = _read_rows(context, order, ROWS_PER_PAGE)
@@ -50,6 +48,14 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
     )
     with_day = query.hours > 25  # 24 h begins with the full hour before
+    found = [
+        {"text": f"{FACETS[name].title}: {_name_value(name, value)}", "href": query.link_without_facet(name)}
+        for name, value in query.facets.items()
+    ]
+    if query.has_notes:
+        found.append({"text": "changed by the translation", "href": query.link(has_notes=False)})
+    if query.text:
+        found.append({"text": f"“{query.text}”", "href": query.link(text="")})
     return {
         "rows": [*running, *(build_finished_row(row, with_day=with_day, columns=columns) for row, _ in rows)],
         "columns": columns,
@@ -63,7 +69,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "older": query.link(before=rows[-1][1], after="") if rows and has_older else _continue(context, order),
         "newer": query.link(after=rows[0][1], before="") if rows and has_newer else _continue(context, order, "after"),
         "facets": _facets(context),
-        "active": _active(query),
+        "active": found,
         "chart": _chart(context),
         "is_empty": not context.facts.requests and not running,
         "verdict": _summarize(context, len(rows), bool(has_older or has_newer)),
@@ -71,7 +77,6 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
-    """Return at most `MAX_EXPORTED_ROWS` requests for a download, with the filters and the order of the URL."""
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
     rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)
     return [row for row, _ in rows]
@@ -80,32 +85,28 @@ def list_exported_requests(context: PageContext) -> list[StoredRequest]:
 def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tuple[Sequence[_Placed], bool, bool]:
     """Return one page of requests with their positions, and whether older and newer ones are in the list.
 
-    `order`: sort order; None: by time. In another order, `older` means after this page, and `newer` before it. `limit`:
-    maximum number of requests. A complete request id in the search is found outside the time range and the filters too.
+    In another order than by time (`order` None), `older` means after this page. A complete request id in the search is
+    found outside the time range and the filters too.
     """
     query = context.query
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
         return [(found, "")], False, False
-    rows = _list_rows(context, order, limit + 1)
+    connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
+    place, other = (_read_position(text, form) for text in (query.before, query.after))
+    if order is None:
+        before = place and (int(place[1]), place[2])
+        after = other and (int(other[1]), other[2])
+        stored = list_stored_requests(connection, chosen, limit + 1, before=before, after=after)
+        rows = [(row, f"{row.started_at}.{row.id}") for row in stored]
+    else:
+        first = place and (float(place[1]), int(place[2]), place[3])
+        last = other and (float(other[1]), int(other[2]), other[3])
+        ordered = list_sorted_requests(connection, chosen, order, limit + 1, before=first, after=last)
+        rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
     has_more = len(rows) > limit
     if query.after:
         return (rows[1:] if has_more else rows), True, has_more
     return rows[:limit], has_more, bool(query.before)
-
-
-def _list_rows(context: PageContext, order: SortOrder | None, limit: int) -> Sequence[_Placed]:
-    connection, chosen, query = context.connection, context.selection, context.query
-    if order is None:
-        place, other = (_read_position(text, _TIME_POSITION) for text in (query.before, query.after))
-        before = place and (int(place[1]), place[2])
-        after = other and (int(other[1]), other[2])
-        rows = list_stored_requests(connection, chosen, limit, before=before, after=after)
-        return [(row, f"{row.started_at}.{row.id}") for row in rows]
-    place, other = (_read_position(text, _SORTED_POSITION) for text in (query.before, query.after))
-    first = place and (float(place[1]), int(place[2]), place[3])
-    last = other and (float(other[1]), int(other[2]), other[3])
-    found = list_sorted_requests(connection, chosen, order, limit, before=first, after=last)
-    return [(one.request, "~".join(map(str, one.position))) for one in found]
 
 
 def _read_position(text: str, form: re.Pattern[str]) -> re.Match[str] | None:
@@ -120,8 +121,10 @@ def _read_position(text: str, form: re.Pattern[str]) -> re.Match[str] | None:
 def _facets(context: PageContext) -> Sequence[Mapping[str, Any]]:
     query = context.query
     found: list[Mapping[str, Any]] = []
-    counted = count_facets(context.connection, context.selection, list(FACETS.values()), _MAX_FACET_VALUES)
-    for name, column in FACETS.items():
+    counted = count_facets(
+        context.connection, context.selection, [facet.column for facet in FACETS.values()], _MAX_FACET_VALUES
+    )
+    for name, facet in FACETS.items():
         values = [
             {
                 "text": _name_value(name, value),
@@ -131,25 +134,22 @@ def _facets(context: PageContext) -> Sequence[Mapping[str, Any]]:
                 if query.facets.get(name) == value
                 else query.link_with_facet(name, value),
             }
-            for value, number in counted.values[column]
+            for value, number in counted.values[facet.column]
         ]
         if len(values) > 1 or name in query.facets:
             found.append(
                 {
-                    "title": FACET_TITLES[name],
+                    "title": facet.title,
                     "values": values,
                     "open": len(found) < 3 or name in query.facets,
-                    "limit": MAX_COUNTED_REQUESTS if column in counted.partial_columns else 0,
+                    "limit": MAX_COUNTED_REQUESTS if facet.column in counted.partial_columns else 0,
                 }
             )
     return found
 
 
 def _continue(context: PageContext, order: SortOrder | None, side: str = "before") -> str:
-    """Return the URL that continues a search, which read only the latest requests of its range.
-
-    `side`: `before` or `after` the requests that were read. "": the search is complete.
-    """
+    """Return the URL that continues a search, which read only the latest requests. "": the search is complete."""
     query, limit = context.query, context.searched
     if limit is None or order is not None or bool(query.after) != (side == "after"):
         return ""
@@ -157,29 +157,15 @@ def _continue(context: PageContext, order: SortOrder | None, side: str = "before
 
 
 def _name_value(name: str, value: str) -> str:
-    """Return the text for `value`, a value of the filter `name`. The middle of a session id is left out."""
     if name == "outcome":
         return OUTCOME_TITLES.get(value, (value,))[0]
     if name == "session" and len(value) > _MAX_SESSION_CHARACTERS:
         return f"{value[:8]}…{value[-6:]}"
-    return value or (NOT_SENT if name in ("provider", "model") else "none")
-
-
-def _active(query: ViewQuery) -> Sequence[Mapping[str, str]]:
-    """Return the active filters of the page, each with its text and the link that removes it."""
-    found = [
-        {"text": f"{FACET_TITLES[name]}: {_name_value(name, value)}", "href": query.link_without_facet(name)}
-        for name, value in query.facets.items()
-    ]
-    if query.has_notes:
-        found.append({"text": "changed by the translation", "href": query.link(has_notes=False)})
-    if query.text:
-        found.append({"text": f"“{query.text}”", "href": query.link(text="")})
-    return found
+    return value or FACETS[name].none_text
 
 
 def _chart(context: PageContext) -> DrawnChart | None:
-    """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
+    """None: the hourly sums of the ledger lack a column that is filtered."""
     if not context.selection.has_hourly_sums and not context.selection.is_short_range:
         return None
     periods = divide_range(context.charted_query)

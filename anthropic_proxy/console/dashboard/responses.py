@@ -16,7 +16,6 @@ from anthropic_proxy.errors import ClientError, ProxyBusy, ProxyError
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse
 
 Respond = Callable[[RouteRequest], Awaitable[RouteResponse]]
-"""Asynchronous function of a route, which returns the response to a request."""
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "content-security-policy": (
@@ -33,7 +32,6 @@ _GZIP_LEVEL = 5
 
 
 def compress_response(request: RouteRequest, response: RouteResponse) -> RouteResponse:
-    """Return `response`, compressed by gzip if the browser accepts it and the body is not small."""
     body = response.body
     if not isinstance(body, bytes) or len(body) < _MIN_COMPRESSED_BYTES or not accepts_gzip(request):
         return response
@@ -42,16 +40,11 @@ def compress_response(request: RouteRequest, response: RouteResponse) -> RouteRe
 
 
 def accepts_gzip(request: RouteRequest) -> bool:
-    """Return True if the header `Accept-Encoding` of `request` names gzip."""
     codings = request.headers.get("accept-encoding", "").lower().split(",")
     return any(re.fullmatch(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?", coding) for coding in codings)
 
 
 def redirect(target: str, *, set_cookie: Sequence[str] = ()) -> RouteResponse:
-    """Return a response that redirects the browser to the URL `target`.
-
-    `set_cookie` are the values of headers `Set-Cookie` in this response.
-    """
     location = quote(target, safe="/?&=%:+,;@!$'()*#~-._")
     headers = {"location": location, "cache-control": "no-store"}
     return RouteResponse(status=303, headers={**headers, "set-cookie": set_cookie} if set_cookie else headers)
@@ -71,15 +64,10 @@ def _with_error_page(respond: Respond) -> Respond:
 
 
 def page_route(path: str, respond: Respond) -> Route:
-    """Return the route of a page at the URL path `path`. Errors are shown as a page."""
     return Route(path=path, respond=_with_error_page(respond), checks_key=True)
 
 
 def form_route(path: str, respond: Respond, max_bytes: int = MAX_FORM_BYTES) -> Route:
-    """Return the route at the URL path `path` to which browsers send a form.
-
-    Errors of the client are shown as a page.
-    """
     explained = _with_error_page(respond)
     return Route(path=path, respond=explained, methods=["POST"], max_body_bytes=max_bytes, checks_key=True)
 

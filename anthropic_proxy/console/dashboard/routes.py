@@ -63,9 +63,7 @@ PATHS = (
     "/dashboard/providers",
     "/dashboard/settings",
 )
-"""URL paths of the pages."""
 KEY_PATHS = ("/dashboard/keys", "/dashboard/keys/audit", "/dashboard/keys/{id}")
-"""URL paths of the pages about virtual keys."""
 _YEAR_SECONDS = 31_536_000
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -75,8 +73,6 @@ _EVENT_HEADERS = {
 
 
 class Dashboard:
-    """All routes below `/dashboard`, with the sessions of signed-in browsers, in one process."""
-
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._sign_in = SignIn(BrowserSessions(self._find_settings, self._find_store, clock))
@@ -86,22 +82,16 @@ class Dashboard:
         self._doctor = DoctorForm()
 
     async def start(self, gateway: Gateway) -> None:
-        """Connect the dashboard to `gateway`, the running proxy. Called at the start of the server."""
         self._gateway = gateway
         self._sign_in.start(gateway)
 
     async def stop(self) -> None:
-        """Stop a run of the doctor, close the database connections, and cancel the queries that wait for a thread.
-
-        The proxy calls this at shutdown.
-        """
         await self._doctor.stop()
         await self._threads.stop()
         if self._pages is not None:
             self._pages.close()
 
     def routes(self) -> Sequence[Route]:
-        """Return all routes below `/dashboard` with their handlers, for the field `routes` of the plugin."""
         has_keys = self._settings.virtual_keys
         paths = (*PATHS, *KEY_PATHS) if has_keys else PATHS
         return [
@@ -130,7 +120,6 @@ class Dashboard:
         ]
 
     async def _report_missing(self, request: RouteRequest) -> RouteResponse:
-        """Return a page with the navigation which says that the dashboard has no page at this URL path."""
         error = UnknownModel(f"The dashboard has no page {request.path[:200]!r}.")
         if not self._settings.virtual_keys and request.path.startswith("/dashboard/keys"):
             error = UnknownModel(
@@ -203,9 +192,7 @@ class Dashboard:
         submit: Callable[[OpenedForm, Mapping[str, str]], Awaitable[RouteResponse]],
         max_bytes: int = MAX_FORM_BYTES,
     ) -> Sequence[Route]:
-        """Return the routes of a form at `path`, which belongs to the page at `page_path`.
-
-        `show` and `submit` are called only for users for whom `explain_refusal` returns "", and `submit` only if the
+        """`show` and `submit` are called only for users for whom `explain_refusal` returns "", and `submit` only if the
         form is one of this browser.
         """
 
@@ -229,16 +216,12 @@ class Dashboard:
         return [page_route(path, respond_to_get), form_route(path, respond_to_post, max_bytes)]
 
     async def _open_pages(self, request: RouteRequest) -> "tuple[Session | None, Pages, Gateway]":
-        """Return the session of the browser that sent `request`, the pages, and the running proxy.
-
-        Session None: no sign-in is required.
-        """
+        """Session None: no sign-in is required."""
         pages = await self._find_pages()
         assert self._gateway is not None
         return await self._sign_in.find_session(request), pages, self._gateway
 
     async def _change_views(self, request: RouteRequest) -> RouteResponse:
-        """Save or remove a view of the page Requests, and return a redirect to the page."""
         form = read_own_form(request)
         if not request.client.name:
             await self._sign_in.require_form_token(request, form)
@@ -278,10 +261,7 @@ async def _redirect_home(request: RouteRequest) -> RouteResponse:
 
 
 def _address_of(request: RouteRequest) -> str:
-    """Return URL path and query of the page that a browser requested, for the time after the sign-in.
-
-    A query that is too long is removed.
-    """
+    """A query that is too long is removed."""
     query = urlencode(request.query, doseq=True, errors="replace")
     address = f"{request.path}?{query}" if query else request.path
     address = address.encode("utf-8", "replace").decode()

@@ -10,9 +10,7 @@ from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.errors import InvalidRequest
 
 VIEWS_COOKIE = "anthropic_proxy_views"
-"""Name of the cookie with the saved views."""
 VIEWS_PATH = "/dashboard/requests"
-"""URL path of the page to which views belong."""
 MAX_NAME_CHARACTERS = 60
 _MAX_COOKIE_CHARACTERS = 3_800
 """Maximum number of characters of the cookie value. Browsers store 4,096 bytes for a cookie with its name and
@@ -21,15 +19,11 @@ _YEAR_SECONDS = 31_536_000
 
 
 class SavedView(Struct, frozen=True, array_like=True):
-    """A named combination of range, filters, order and columns of the page Requests."""
-
     name: str
     query: str
-    """Query of the page's URL, without `?`. "": the page without parameters."""
 
     @property
     def href(self) -> str:
-        """URL of the page Requests with this view."""
         return f"{VIEWS_PATH}?{self.query}" if self.query else VIEWS_PATH
 
 
@@ -38,11 +32,9 @@ EXAMPLES: Sequence[SavedView] = (
     SavedView("Most expensive", "sort=-cost"),
     SavedView("Slowest", "sort=-total"),
 )
-"""Views that the page offers to every browser."""
 
 
 def decode_views_cookie(cookie: str) -> list[SavedView]:
-    """Return the saved views in the value of a cookie. The list is empty if the value is invalid."""
     try:
         return decode_json(base64.urlsafe_b64decode(cookie.encode("ascii")), list[SavedView])
     except ValueError:  # also `InvalidJson` and `binascii.Error`
@@ -50,10 +42,7 @@ def decode_views_cookie(cookie: str) -> list[SavedView]:
 
 
 def encode_views_cookie(views: Sequence[SavedView], *, is_https: bool) -> str:
-    """Return the value of a header `Set-Cookie` that stores the saved views in the browser.
-
-    Raises `InvalidRequest` if the views are too long for a cookie.
-    """
+    """Raises `InvalidRequest` if the views are too long for a cookie."""
     value = base64.urlsafe_b64encode(msgspec.json.encode(views)).decode()
     if len(value) > _MAX_COOKIE_CHARACTERS:
         raise InvalidRequest("name: a browser cannot store more views. Remove one first.")
@@ -63,10 +52,7 @@ def encode_views_cookie(views: Sequence[SavedView], *, is_https: bool) -> str:
 
 
 def change_views(views: Sequence[SavedView], form: Mapping[str, str]) -> tuple[list[SavedView], str]:
-    """Return the views after the user has saved or removed one, and the URL of the next page.
-
-    Raises `InvalidRequest` for an invalid name or URL.
-    """
+    """Raises `InvalidRequest` for an invalid name or URL."""
     target = form.get("target", VIEWS_PATH)
     path, _, query = target.partition("?")
     if path != VIEWS_PATH or not target.isprintable() or not target.isascii():

@@ -21,12 +21,8 @@ from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
 
 MAX_SESSIONS = 100
-"""Maximum number of sessions that the page Sessions lists, the latest ones."""
 MIN_SHARE_OF_LIMIT = 0.1
-"""Share (0 to 1) of the context window that a value must reach, so that the chart also shows the window as a line.
-
-The line would make lower values flat.
-"""
+"""Share (0 to 1) of the context window that a value must reach, so that the chart also shows the window as a line."""
 _MAX_COLUMNS = 60
 _CLOSE_SECONDS = 600
 """Time between the first and the last request of a chart, below which the axis shows seconds."""
@@ -34,7 +30,6 @@ _MAX_ROWS = 100
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Sessions."""
     found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
     rows = found.rows
     models = queries.find_latest_models(context.connection, rows)
@@ -64,10 +59,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values for the template of the page about the session in the URL.
-
-    None: the ledger (database of requests) has no request of this session.
-    """
+    """None: the ledger (database of requests) has no request of this session."""
     session = context.query.facets.get("session", "")
     if not session:
         return None
@@ -87,6 +79,8 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     window = find_context_window(context, served[-1]) if served else None
     # nothing is counted of a failed request
     contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
+    cost = total.sums.cost - sum(row.cost or 0 for row in rows)
+    costs: list[float | None] = [float(cost := cost + (row.cost or 0)) for row in rows]
     return {
         "title": name_session(total),
         "session": session,
@@ -94,7 +88,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "figures": _figures(total, served[-1].all_input_tokens if served else 0, window),
         "context_chart": _chart(rows, "Context per request", contexts, formats.short_count, window),
         "cost_chart": structs.replace(
-            _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.chart_money),
+            _chart(rows, "Cumulative cost", costs, formats.chart_money),
             empty_text=explain_missing_cost(total.sums),
         ),
         "groups": [
@@ -112,7 +106,6 @@ def name_session(row: queries.SessionRow) -> str:
 
 
 def _compare_with_window(tokens: int, window: int | None) -> Mapping[str, Any]:
-    """Return `tokens` as a share of the context window of a model, for a bar and as text. None: unknown."""
     if not window:
         return {"share": None, "window": ""}
     return {
@@ -145,18 +138,6 @@ def _figures(total: queries.SessionRow, latest_context: int, window: int | None)
     ]
 
 
-def _cost_values(rows: list[StoredRequest], whole: int) -> list[float | None]:
-    """Return the cost of the session, in nano-dollars, up to and including each request in `rows`.
-
-    `whole`: cost of all requests of the session, also of those before `rows`.
-    """
-    total, values = whole - sum(row.cost or 0 for row in rows), list[float | None]()
-    for row in rows:
-        total += row.cost or 0
-        values.append(float(total))
-    return values
-
-
 def _chart(
     rows: list[StoredRequest],
     name: str,
@@ -164,11 +145,7 @@ def _chart(
     text: Callable[[float], str],
     limit: int | None = None,
 ) -> DrawnChart:
-    """Return a chart with one value for each request in `rows`, as an area.
-
-    `name`: name of the quantity. `text`: function that returns the text of a value. `limit`: value with a horizontal
-    line, unless all values are far below it; None: no line.
-    """
+    """`limit`: value with a horizontal line, unless all values are far below it."""
     step = -(-len(rows) // _MAX_COLUMNS)
     picked = list(range(0, len(rows), step))
     shown = [formats.UNKNOWN if (value := values[index]) is None else text(value) for index in picked]

@@ -46,9 +46,7 @@ if TYPE_CHECKING:  # the start of the proxy loads this module, without the libra
     from anthropic_proxy.console.dashboard.page_context import PageContext
 
 SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
-"""URL path of the form that changes one setting."""
 BACKUP_FILE = ".env.bak"
-"""Name of the copy of `.env` that is written before each change."""
 MAX_VALUE_CHARACTERS = 1_000
 # No addresses of providers or rules of access, because keys could then be sent to another host.
 _EDITABLE = re.compile(
@@ -61,15 +59,10 @@ _SAVED = {
     "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
     "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
 }
-"""Value of the parameter `saved` in the URL → text about the change that was written."""
 _POLLS, _POLL_SECONDS = 20, 0.1
 
 
 def build_settings_page(context: "PageContext") -> Mapping[str, Any]:
-    """Return the values for the template of the page Settings, with masked keys.
-
-    `context`: parameters of the URL, settings and state of the proxy.
-    """
     rows = list_settings(context.settings)
     changed = [row for row in rows if row.source != "default"]
     verdict = f"{formats.plural(len(changed), 'setting')} set; the others have their defaults."
@@ -88,10 +81,8 @@ def build_settings_page(context: "PageContext") -> Mapping[str, Any]:
 
 
 def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
-    """Return the settings that users may change in the dashboard, by name.
-
-    A setting in the environment of the process is left out, because it would override the value in `.env`. The result
-    is empty if the proxy reads no files.
+    """A setting in the environment of the process is left out, because it would override the value in `.env`. The
+    result is empty if the proxy reads no files.
     """
     if settings.env_file is None:
         return {}
@@ -105,27 +96,22 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
 
 
 class _Meanings(Struct, frozen=True):
-    """Content of the file `setting_meanings.json` of this package."""
-
     meanings: Mapping[str, str]
 
 
 @cache
 def load_meanings() -> Mapping[str, str]:
-    """Return the text about each setting, by its name. Settings without a comment in `.env.example` are left out."""
     text = files("anthropic_proxy.console.dashboard").joinpath("setting_meanings.json").read_bytes()
     return msgspec.json.decode(text, type=_Meanings).meanings
 
 
 async def show_setting(form: OpenedForm) -> RouteResponse:
-    """Return the page with the form of the setting that the URL names."""
     name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
     values = await asyncio.to_thread(load_setting_form, form.gateway.settings, name)
     return await form.respond("setting.html", {**values, "saved": _SAVED.get(saved, "")})
 
 
 async def change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-    """Return the page with the effect of a new value of a setting, or write the value if the user has confirmed it."""
     values, is_written = await asyncio.to_thread(submit_setting_form, form.gateway.settings, sent)
     if not is_written:
         return await form.respond("setting.html", values)
@@ -134,10 +120,7 @@ async def change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResp
 
 
 def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
-    """Return the template values of the form that changes one setting.
-
-    Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard.
-    """
+    """Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard."""
     row = list_editable_settings(settings).get(name)
     if row is None:
         raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
@@ -155,18 +138,16 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
 
 
 def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
-    """Return the template values of a sent form with a preview, or write the change if the user has confirmed it.
-
-    The second item of the result is True if the change was written.
-    """
+    """The second item of the result is True if the change was written."""
     name, value = form.get("name", ""), form.get("value", "")
     values = dict(load_setting_form(settings, name))
     try:
         proposal = propose_change(settings, name, value)
         entered = digest(f"{form.get('token', '')} {proposal.value}")
         if form.get("before"):
-            if proposal.is_secret:
-                _require_same(entered, form.get("repeat", ""))
+            if proposal.is_secret and entered != form.get("repeat", ""):
+                problem = "The two keys differ. Nothing was written. Enter the new key again."
+                return {**values, "value": "", "problem": problem}, False
             write_change(proposal, form["before"])
             return {**values, "proposal": proposal}, True
     except InvalidRequest as error:
@@ -176,20 +157,11 @@ def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Ma
     return {**values, "value": shown, "proposal": proposal, "repeat": repeat}, False
 
 
-def _require_same(entered: str, first: str) -> None:
-    if entered != first:
-        raise InvalidRequest("The two keys differ. Nothing was written. Enter the new key again.")
-
-
 class Proposal(Struct, frozen=True, kw_only=True):
-    """Checked change of one setting, which is not written yet."""
-
     row: SettingRow
     value: str
     file: Path
-    """Path of the file `.env`."""
     text: str
-    """New content of the file `.env`, with the change."""
     before: str
     """Digest of the content of `.env` before the change. If the file has another digest later, the change is rejected.
     """
@@ -200,20 +172,15 @@ class Proposal(Struct, frozen=True, kw_only=True):
 
     @property
     def is_secret(self) -> bool:
-        """True if the setting is a key. Its value is then never shown."""
         return is_secret_variable(self.row.name)
 
     @property
     def needs_restart(self) -> bool:
-        """True if the change has an effect only after a restart of the server."""
         return is_fixed_variable(self.row.name)
 
 
 def propose_change(settings: Settings, name: str, value: str) -> Proposal:
-    """Check a new value of the setting `name`, and return the change without writing it.
-
-    Raises `InvalidRequest` for an invalid name or value.
-    """
+    """Raises `InvalidRequest` for an invalid name or value."""
     row = list_editable_settings(settings).get(name)
     if row is None or settings.env_file is None:
         raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
@@ -243,9 +210,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
 
 
 def write_change(proposal: Proposal, expected_digest: str) -> None:
-    """Write a checked change of a setting to `.env`, and keep the previous file as `BACKUP_FILE`.
-
-    `expected_digest` is the digest of the file that the user saw in the preview. Raises `InvalidRequest` if the file
+    """`expected_digest` is the digest of the file that the user saw in the preview. Raises `InvalidRequest` if the file
     has changed since then.
     """
     try:
@@ -265,10 +230,6 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
 
 
 def _check(text: str, file: Path) -> Sequence[str]:
-    """Load the settings with `text` as content of `.env`, and return their warnings. `file`: its path.
-
-    Raises `ConfigurationError` if the settings are invalid.
-    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / ENV_FILE).write_text(text, encoding="utf-8", newline="")
@@ -287,10 +248,7 @@ def _shorten(message: str, folder: Path) -> str:
 
 
 def _compare(name: str, before: str, after: str) -> list[tuple[str, str]]:
-    """Return the removed and the added line of the setting `name` in `.env`, as pairs of sign and text.
-
-    Other lines are not shown, because they may contain keys. `before`, `after`: content of the file.
-    """
+    """Other lines are not shown, because they may contain keys. `before`, `after`: content of the file."""
     if before == after:
         return []
     found = [(sign, decode_env_text(text).get(name)) for sign, text in (("-", before), ("+", after))]

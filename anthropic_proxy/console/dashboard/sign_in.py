@@ -33,8 +33,6 @@ _WRONG_KEY = "This is not a key of the proxy. The keys are set by PROXY_API_KEY 
 
 
 class SignIn:
-    """Routes for sign-in and sign-out of browsers. `sessions` are the sessions of the signed-in browsers."""
-
     def __init__(self, sessions: BrowserSessions) -> None:
         self._sessions = sessions
         self._limit = SignInLimit()
@@ -43,12 +41,10 @@ class SignIn:
         self._oidc: OidcSignIn | None = None
 
     def start(self, gateway: Gateway) -> None:
-        """Connect the routes to `gateway`, the running proxy. Called at the start of the server."""
         self._gateway = gateway
         self._oidc = OidcSignIn(gateway, self._sessions)
 
     def routes(self) -> Sequence[Route]:
-        """Return the routes for sign-in and sign-out with their handlers, for the field `routes` of the plugin."""
         return [
             page_route(SIGN_IN_PATH, self._show),
             form_route(SIGN_IN_PATH, self._sign_in),
@@ -58,16 +54,12 @@ class SignIn:
         ]
 
     async def find_session(self, request: RouteRequest) -> Session | None:
-        """Return the session of the browser that sent `request`.
-
-        None: the browser is not signed in, or no sign-in is required.
-        """
+        """None: the browser is not signed in, or no sign-in is required."""
         if request.client.name:
             return None
         return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
 
     async def require_form_token(self, request: RouteRequest, form: Mapping[str, str]) -> None:
-        """Raise `PermissionDenied` if a sent form does not contain the form token of the session of this browser."""
         session = await self.find_session(request)
         require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
 
@@ -78,7 +70,6 @@ class SignIn:
         return await self._send_page(request, target)
 
     async def _sign_in(self, request: RouteRequest) -> RouteResponse:
-        """Check the key in the sent form, create a session for it, and return a redirect to the requested page."""
         form = read_own_form(request)
         key, target = form.get("key", "").strip(), form.get("next", "")
         begun = await self._begin(self._limit, request)
@@ -98,10 +89,6 @@ class SignIn:
             return await self._explain(request, error)
 
     async def _finish_oidc(self, request: RouteRequest) -> RouteResponse:
-        """Check the response of the identity provider and create a session for the user.
-
-        The response of the proxy continues to the requested page.
-        """
         assert self._oidc is not None
         try:
             sign_in = self._oidc.decode_attempt_cookie(request)
@@ -135,10 +122,6 @@ class SignIn:
         return await limit.reserve_sign_in(self._store, request.address, request.headers.get("x-forwarded-for", ""))
 
     async def _refuse(self, request: RouteRequest, target: str, begun: Reservation) -> RouteResponse:
-        """Return the page for a client address with too many failed sign-ins.
-
-        `target`: page to show after a later sign-in. `begun`: result of the limit with the time to wait.
-        """
         assert self._gateway is not None
         wait = int(begun.retry_after_seconds) + 1
         self._gateway.log_warning_once(
@@ -148,7 +131,6 @@ class SignIn:
         return await self._send_page(request, target, text, status=429, retry_after=wait)
 
     async def _explain(self, request: RouteRequest, error: OidcError) -> RouteResponse:
-        """Return the page with the reason of a rejected sign-in with the identity provider, and log the reason."""
         assert self._gateway is not None
         self._gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
         page = await self._send_page(request, "", error.message, status=error.status)
@@ -184,9 +166,7 @@ class SignIn:
 
 
 def _continue_to(request: RouteRequest, target: str, set_cookie: Sequence[str]) -> RouteResponse:
-    """Return a page that opens the URL path `target` of the dashboard and sets cookies.
-
-    A redirect cannot be used: after a redirect that began at the identity provider, the browser would not send the
+    """A redirect cannot be used: after a redirect that began at the identity provider, the browser would not send the
     cookie of the session.
     """
     from anthropic_proxy.console.dashboard.rendering import render_public_page  # noqa: PLC0415

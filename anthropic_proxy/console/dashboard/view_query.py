@@ -19,16 +19,6 @@ from anthropic_proxy.errors import InvalidRequest
 RANGES: Mapping[str, int] = {"1h": 1, "24h": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 """Value of `range` in the URL → length of the time range in hours. The command `usage` has the same values."""
 RANGE_TITLES = {"1h": "1 h", "24h": "24 h", "yesterday": "Yesterday", "7d": "7 d", "30d": "30 d", "90d": "90 d"}
-FACET_TITLES = {
-    "outcome": "Outcome",
-    "provider": "Provider",
-    "model": "Model used",
-    "requested": "Requested",
-    "project": "Project",
-    "session": "Session",
-    "key": "Key",
-    "route": "Route",
-}
 MAX_VALUE_CHARACTERS = 300
 MAX_RANGE_DAYS = 400
 """Maximum length of a time range in days. Each period of a chart needs memory and time."""
@@ -40,24 +30,19 @@ NO_COLUMNS = "none"
 columns."""
 _HOUR_FORMAT = "%Y-%m-%dT%H:%MZ"
 _OWN_PARAMETERS = ("text", "measure", "speed", "compared", "order", "columns", "before", "after")
-"""Fields of `ViewQuery` besides the range and the filters."""
 
 
 class ViewQuery(Struct, frozen=True, kw_only=True):
-    """Parameters in the URL of a page: time range, filters, order, and position in the list."""
-
     path: str
     range_name: str = "24h"
     """Name of the time range, a key of `RANGES`. "": the range from `start` to `end`."""
     start: int
-    """Beginning of the time range in seconds since the epoch."""
     end: int
-    """End of the time range in seconds since the epoch, exclusive."""
+    """Exclusive."""
     facets: Mapping[str, str] = {}
     """Name of a filter (key of `FACETS`) → value that requests must have. The value "" selects requests without a
     value."""
     has_notes: bool = False
-    """True to list only requests that the translation changed."""
     text: str = ""
     """Text of the search field: a portion of an error, a model or a session, or a request id. "": no search."""
     measure: str = ""
@@ -69,17 +54,13 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     order: str = ""
     """Column by which rows are sorted; `-` in front: highest first. "": the default order."""
     columns: str = ""
-    """Names of the columns of a table, separated by commas. "": the default columns."""
     before: str = ""
     """Position in the list of requests, as `time.id`: only requests before this position are shown. "": from the
     beginning."""
     after: str = ""
 
     def link(self, path: str | None = None, **changes: object) -> str:
-        """Return the URL of a page with the parameters of this page, some of them changed.
-
-        `changes` maps fields of `ViewQuery` to their new values. None as `path` means this page.
-        """
+        """None as `path` means this page."""
         if path not in (None, self.path):
             changes = {"measure": "", "speed": "", "compared": "", **changes}
         if not {"before", "after"} & changes.keys() and changes.keys() - {"measure", "speed", "compared"}:
@@ -89,41 +70,28 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return f"{path or self.path}{'?' if pairs else ''}{pairs}"
 
     def link_with_facet(self, name: str, value: str, path: str | None = None) -> str:
-        """Return the URL of a page with an additional filter: the property `name` must have the value `value`.
-
-        `path` is the URL path of the page; None means this page.
-        """
         return self.link(path, facets={**self.facets, name: value})
 
     def link_without_facet(self, name: str) -> str:
-        """Return the URL of this page without the filter `name`."""
         return self.link(facets={key: value for key, value in self.facets.items() if key != name})
 
     def link_to_range(self, start: int, end: int, path: str, **facets: str) -> str:
-        """Return the URL of the page `path` with the same parameters, but for another time range.
-
-        `start` and `end` are in seconds since the epoch. `facets` are additional filters: property and value.
-        """
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
     def link_sorted_by(self, name: str) -> str:
-        """Return the URL to which the title of the column `name` links, so that a click changes the order of the rows.
-
-        The first click sorts highest values first, the second lowest first. The third click restores the default order.
+        """The first click sorts highest values first, the second lowest first. The third click restores the default
+        order.
         """
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
 
     def export_link(self, file_format: str, table: str = "") -> str:
-        """Return the URL from which a browser downloads a table of this page as a file.
-
-        `file_format` is `csv` or `json`. `table` is the name of the table; "": the first table of the page.
-        """
+        """`table` "": the first table of the page."""
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
         return f"{address}{'&' if '?' in address else '?'}format={file_format}{chosen}"
 
     def link_to_shifted_range(self, direction: Literal[-1, 1]) -> str:
-        """Return the URL of this page for the time range before (-1) or after (1) the present one."""
+        """Time range before (-1) or after (1) the present one."""
         is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
         length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start
         start = self.start + length * direction
@@ -131,19 +99,13 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
     @property
     def hours(self) -> float:
-        """Length of the time range in hours."""
         return (self.end - self.start) / HOUR_SECONDS
 
     @property
     def is_filtered(self) -> bool:
-        """True if a filter or a text search is active."""
         return bool(self.facets or self.text or self.has_notes)
 
     def hidden_fields(self) -> Iterator[tuple[str, str]]:
-        """Yield name and value of each URL parameter for time range and filters, for hidden fields of a form.
-
-        Thus the page that the form opens has the same time range and filters.
-        """
         own = dict.fromkeys(_OWN_PARAMETERS, "")
         return structs.replace(self, **own)._pairs()
 
@@ -169,10 +131,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
 
 def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -> ViewQuery:
-    """Return the parameters in the URL of a page: time range, filters, order, and position in the list.
-
-    Raises `InvalidRequest` for a value that is not allowed.
-    """
+    """Raises `InvalidRequest` for a value that is not allowed."""
     values = {name: texts[-1] for name, texts in query.items()}
     for name, value in values.items():
         require_valid_text(name[:40], value)
@@ -201,14 +160,12 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
 
 
 def require_valid_text(name: str, value: str) -> None:
-    """Raise `InvalidRequest` if the text of a URL parameter is too long, or has characters that databases reject."""
     if len(value) > MAX_VALUE_CHARACTERS:
         raise InvalidRequest(f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.")
     require_database_text(name, value)
 
 
 def session_link(session: str) -> str:
-    """Return the URL of the page of one session. `session`: id of the session, which a client chose."""
     return f"/dashboard/session?session={quote(session, safe='')}"
 
 

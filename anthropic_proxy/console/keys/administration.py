@@ -24,8 +24,7 @@ from anthropic_proxy.console.keys.descriptions import (
     new_key,
 )
 from anthropic_proxy.console.keys.queries import find_key, find_team, require_key
-from anthropic_proxy.console.keys.rules import Rules, require_valid_rules
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, require_valid_rules
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import to_microseconds
@@ -33,7 +32,6 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 
 MAX_NAME_CHARACTERS = 64
-"""Maximum number of characters of a label, an owner or a team."""
 MAX_OVERLAP_SECONDS = 30 * 86_400
 """Maximum time in seconds for which the old text of a rotated key is still accepted."""
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
@@ -43,28 +41,21 @@ _RESERVED_LABEL = re.compile(r"local|admin|(admin )?key \d+", re.IGNORECASE)
 Changes = Mapping[str, tuple[object, object]]
 """Name of a changed field → (old value, new value), as the audit log stores them."""
 _CHANGE_LOCK = 0x6B657973
-"""Number of the PostgreSQL advisory lock that is held during a change.
-
-Ids in the audit log thus ascend in the order of the changes.
-"""
+"""PostgreSQL advisory lock, held during a change, so that ids of the audit log ascend in the order of the changes."""
 
 
 class KeyChange(Struct, frozen=True, kw_only=True):
-    """New values for the fields of an existing virtual key. A field with the value UNSET is not changed."""
+    """A field with the value UNSET is not changed."""
 
     label: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET
     team: str | UnsetType = UNSET
     expires_at: float | UnsetType | None = UNSET
     rules: Mapping[str, Any] = {}
-    """Name of a field of `Rules` → new value. Fields that are missing are not changed."""
 
 
 class KeyAdministration:
-    """Operations of an administrator on virtual keys and teams in the database.
-
-    Each change adds a row with the author `actor` to the audit log.
-    """
+    """Each change adds a row with the author `actor` to the audit log."""
 
     def __init__(self, engine: Engine, actor: str, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
@@ -72,10 +63,7 @@ class KeyAdministration:
         self._clock = clock
 
     def create_key(self, key: VirtualKey) -> tuple[VirtualKey, str]:
-        """Store the new virtual key `key`, and return it with its secret text.
-
-        The text cannot be read again later. Raises `InvalidRequest` for invalid values.
-        """
+        """The text cannot be read again later. Raises `InvalidRequest` for invalid values."""
         now = self._clock()
         key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
         with self._changing() as connection:
@@ -86,9 +74,7 @@ class KeyAdministration:
             return require_key(connection, key.id), key_text
 
     def change_key(self, name: str, change: KeyChange, expected_current: VirtualKey | None = None) -> VirtualKey:
-        """Change the virtual key `name` (id or label), and return it.
-
-        Raises `InvalidRequest` if the key differs from a given `expected_current`, and `UnknownModel` for an unknown
+        """Raises `InvalidRequest` if the key differs from a given `expected_current`, and `UnknownModel` for an unknown
         `name`.
         """
         now = self._clock()
@@ -101,47 +87,34 @@ class KeyAdministration:
             return require_key(connection, before.id)
 
     def require_key(self, name: str) -> VirtualKey:
-        """Return the virtual key with the id or label `name`. Raises `UnknownModel` if there is none."""
         with self._engine.connect() as connection:
             return require_key(connection, name)
 
     def find_team(self, name: str) -> Team:
-        """Return the team with the given name. A name that is not stored gives a team without rules."""
+        """A name that is not stored gives a team without rules."""
         with self._engine.connect() as connection:
             return find_team(connection, name) or Team(name)
 
     def preview_new_key(self, key: VirtualKey) -> Changes:
-        """Return the changes that `create_key` would record in the audit log for `key`, without storing the key.
-
-        The result maps a field to (old value, new value), where the old value is that of a key without settings.
-        Raises `InvalidRequest` for invalid values.
-        """
+        """Return what `create_key` would record in the audit log. Raises `InvalidRequest`."""
         with self._engine.connect() as connection:
             return self._check_new_key(connection, key, self._clock())
 
     def preview_key_change(self, name: str, change: KeyChange) -> Changes:
-        """Return the fields that `change` would change: field → (old value, new value).
-
-        Raises `UnknownModel` if no key has the id or label `name`.
-        """
+        """Return the fields that `change` would change. Raises `UnknownModel`."""
         with self._engine.connect() as connection:
             return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
 
     def preview_team_change(self, name: str, rules: Mapping[str, Any]) -> Changes:
-        """Return the rules that `change_team` would change with the new values `rules`, without storing them.
-
-        The result maps the name of a rule to (old value, new value). Raises `InvalidRequest` for invalid values.
-        """
+        """Return the rules that `change_team` would change. Raises `InvalidRequest`."""
         with self._engine.connect() as connection:
             return _check_team(connection, name, rules)[1]
 
     def rotate_key(
         self, name: str, overlap_seconds: float = 0.0, expected_current: VirtualKey | None = None
     ) -> tuple[VirtualKey, str]:
-        """Replace the text (secret) of the virtual key `name` (id or label) by a new random text.
-
-        Return the key and its new text. The old text stays valid for `overlap_seconds`. Raises `InvalidRequest` if the
-        key is revoked, or differs from a given `expected_current`.
+        """Return the key and its new text. The old text stays valid for `overlap_seconds`. Raises `InvalidRequest` if
+        the key is revoked, or differs from a given `expected_current`.
         """
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise InvalidRequest(
@@ -164,10 +137,7 @@ class KeyAdministration:
             return require_key(connection, key.id), key_text
 
     def revoke_key(self, name: str) -> VirtualKey:
-        """Revoke the virtual key with the id or label `name` permanently, and return it.
-
-        A key that is already revoked is returned unchanged.
-        """
+        """A key that is already revoked is returned unchanged."""
         now = self._clock()
         with self._changing() as connection:
             key = require_key(connection, name)
@@ -178,10 +148,8 @@ class KeyAdministration:
             return require_key(connection, key.id)
 
     def change_team(self, name: str, rules: Mapping[str, Any], expected_current: Rules | None = None) -> Team:
-        """Set the given `rules` of the team `name`, and return the team. Other rules stay unchanged.
-
-        If no rule remains, the team is deleted from the database. Raises `InvalidRequest` for invalid values, or if the
-        present rules differ from a given `expected_current`.
+        """If no rule remains, the team is deleted from the database. Raises `InvalidRequest` for invalid values, or if
+        the present rules differ from a given `expected_current`.
         """
         with self._changing() as connection:
             _require_same((find_team(connection, name) or Team(name)).rules, expected_current)
@@ -201,10 +169,6 @@ class KeyAdministration:
     def _check_change(
         self, connection: Connection, before: VirtualKey, change: KeyChange, now: float
     ) -> tuple[VirtualKey, Changes]:
-        """Return the virtual key `before` with the new values of `change`, and the old and new values that differ.
-
-        Raises `InvalidRequest` for an invalid value. `now`: present time in seconds since the epoch.
-        """
         fields = {field: value for field, value in structs.asdict(change).items() if value is not UNSET}
         after = structs.replace(before, **{**fields, "rules": structs.replace(before.rules, **change.rules)})
         self._require_valid(after, now)
@@ -214,10 +178,6 @@ class KeyAdministration:
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
-        """Return a context manager that opens a transaction for a change.
-
-        Only one process at a time changes keys, so that the ids of the audit log ascend in time.
-        """
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _CHANGE_LOCK})
@@ -244,10 +204,7 @@ class KeyAdministration:
 def open_administration(
     settings: Settings, actor: str, clock: Callable[[], float] = time.time
 ) -> Iterator[KeyAdministration]:
-    """Return a context manager that opens the database and yields a `KeyAdministration` for changes by `actor`.
-
-    The database is created or migrated if necessary.
-    """
+    """The database is created or migrated if necessary."""
     engine = open_for_writing(settings)
     try:
         yield KeyAdministration(engine, actor, clock)
@@ -256,10 +213,6 @@ def open_administration(
 
 
 def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> tuple[Rules, Changes]:
-    """Return the rules of the team `name` with the new values `rules`, and the old and new values that differ.
-
-    Raises `InvalidRequest` for an invalid value.
-    """
     _require_name("team", name)
     if not name:
         raise InvalidRequest("The team has no name.")
@@ -298,7 +251,6 @@ def _require_new_label(connection: Connection, key: VirtualKey) -> None:
 
 
 def _add_text(connection: Connection, key_id: str, now: float) -> str:
-    """Create a random text for the virtual key `key_id`, store its hash, and return the text."""
     key_text = new_key()
     row = {"hash": hash_key(key_text.encode()), "key_id": key_id, "hint": build_key_hint(key_text)}
     connection.execute(insert(key_hashes).values({**row, "created_at": to_microseconds(now)}))

@@ -17,8 +17,7 @@ from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode
 from anthropic_proxy.console.keys.key_table import KeysUnavailable
 from anthropic_proxy.console.keys.limits import list_scopes
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_teams, read_spending, require_key
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Budget, Rules
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.api import ApiQuery, require_database_text
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
@@ -26,17 +25,12 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 
 DEFAULT_ROWS = 20
-"""Number of rows (keys, teams or audit entries) in a response if the query has no parameter `limit`."""
 MAX_ROWS = 1_000
-"""Maximum of the query parameter `limit`: the number of rows (keys, teams or audit entries) in a response."""
 BodyT = TypeVar("BodyT")
 
 
 class RuleFields(Struct, forbid_unknown_fields=True):
-    """Body of a request that changes models, limits and budgets of a team.
-
-    A missing field keeps its value, and null or an empty list removes a rule.
-    """
+    """A missing field keeps its value, and null or an empty list removes a rule."""
 
     models: tuple[str, ...] | UnsetType = UNSET
     providers: tuple[str, ...] | UnsetType = UNSET
@@ -47,7 +41,6 @@ class RuleFields(Struct, forbid_unknown_fields=True):
     budgets: tuple[Budget, ...] | UnsetType = UNSET
 
     def list_given_rules(self) -> dict[str, Any]:
-        """Return the models, limits and budgets that the request body sets: field name → new value."""
         values = {name: getattr(self, name) for name in Rules.__struct_fields__}
         return {name: value for name, value in values.items() if value is not UNSET}
 
@@ -61,10 +54,7 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
     expires_at: datetime | UnsetType | None = UNSET
 
     def find_expiry(self) -> float | UnsetType | None:
-        """Return the time of expiry in seconds since the epoch.
-
-        UNSET means no change, and None no expiry. Raises `InvalidRequest` for a time without a time zone.
-        """
+        """UNSET means no change, and None no expiry. Raises `InvalidRequest` for a time without a time zone."""
         if not isinstance(self.expires_at, datetime):
             return self.expires_at
         if self.expires_at.tzinfo is None:
@@ -73,16 +63,12 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
 
 
 class RotationFields(Struct, forbid_unknown_fields=True):
-    """Body of a request that rotates a virtual key, which means that its secret is replaced by a new one."""
-
     overlap_seconds: float = 0.0
 
 
 class AdminApi:
-    """The routes below `/admin`, with the functions that answer their requests.
-
-    `current_store` returns the store with the used amounts of budgets, or None before the server has started. `changed`
-    is called after each change of a key or team, so that this process applies the change at once.
+    """`current_store` returns the store with the used amounts of budgets, or None before the server has started.
+    `changed` is called after each change of a key or team, so that this process applies the change at once.
     """
 
     def __init__(
@@ -99,7 +85,6 @@ class AdminApi:
 
     @property
     def routes(self) -> Sequence[Route]:
-        """The routes below `/admin` with the functions that answer their requests, for the plugin of virtual keys."""
         reading: Mapping[str, Callable[[RouteRequest], Any]] = {
             "/admin/keys": self._list_keys,
             "/admin/teams": self._list_teams,
@@ -234,17 +219,10 @@ class AdminApi:
 
 
 class _Query(ApiQuery):
-    """Query parameters that several routes below `/admin` share."""
-
     def text(self, name: str) -> str:
-        """Return the value of the query parameter `name`. "": the parameter is missing."""
         return self.values.get(name, "")
 
     def limit(self) -> int:
-        """Return the value of the query parameter `limit`: the maximum number of rows in the response.
-
-        A missing parameter means `DEFAULT_ROWS`. Raises `InvalidRequest` for an invalid number.
-        """
         text = self.values.get("limit", str(DEFAULT_ROWS))
         if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_ROWS):
             raise InvalidRequest(f"limit: {text[:20]!r} is not allowed; use a number from 1 to {MAX_ROWS}.")
@@ -264,10 +242,6 @@ def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:
 
 
 def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
-    """Return at most `limit` of `rows` as an object with the fields of lists in Anthropic's API.
-
-    If there are further rows, the field `has_more` is true.
-    """
     shown = rows[:limit]
     ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
     return {"data": shown, "has_more": len(rows) > limit, **ends}
@@ -295,7 +269,6 @@ _TEXTS: Mapping[str, Any] = {"type": "array", "items": _TEXT}
 
 
 def build_document() -> Schema:
-    """Return the OpenAPI document of the routes below `/admin` as a JSON object."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -316,9 +289,7 @@ def build_document() -> Schema:
 
 
 def build_paths() -> Schema:
-    """Return the section `paths` of the OpenAPI document: the routes below `/admin` with their methods.
-
-    The paths refer to the schemas of `build_schemas` and to a schema `Error`, which the caller must add to the
+    """The paths refer to the schemas of `build_schemas` and to a schema `Error`, which the caller must add to the
     document.
     """
     key, key_path, team_path = _refer("VirtualKey"), _in_path("id"), _in_path("name")
@@ -346,7 +317,6 @@ def build_paths() -> Schema:
 
 
 def build_schemas() -> Schema:
-    """Return the schemas of request and response bodies: name → schema. The paths of `build_paths` refer to them."""
     unit, period = {"enum": ["usd", "tokens"]}, {"enum": ["day", "month", "total"]}
     budget = _object({"amount": {"type": "number"}, "unit": unit, "period": period})
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)
@@ -431,8 +401,6 @@ _KEY_FILTERS = [
 _SPENDING: Mapping[str, Any] = {
     "allOf": [_refer("VirtualKey"), {"properties": {"spending": {"type": "array", "items": _refer("Spending")}}}],
 }
-"""Schema: a virtual key with the used amounts of its budgets in the present period."""
 _NEW: Mapping[str, Any] = {
     "allOf": [_refer("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}],
 }
-"""Schema: a virtual key with its text, which only the response to its creation or rotation contains."""

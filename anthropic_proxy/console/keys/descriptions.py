@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.console.keys.rules import LIST_FIELDS, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, Rules, Team, VirtualKey
 from anthropic_proxy.gateway.settings import Settings
 
 
@@ -35,20 +34,14 @@ def describe_rules(rules: Rules) -> str:
 
 
 def format_time(seconds: float | None) -> str | None:
-    """Return a time in UTC as text (RFC 3339): `2026-11-21T20:00:00Z`.
-
-    `seconds`: seconds since the epoch. None gives None.
-    """
+    """Return a time in UTC as text (RFC 3339): `2026-11-21T20:00:00Z`."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
 def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
-    """Return a virtual key as a JSON object for the API and for commands.
-
-    `now`, in seconds since the epoch, decides whether the key has expired.
-    """
+    """`now`, in seconds since the epoch, decides whether the key has expired."""
     return {
         "id": key.id,
         "type": "api_key",
@@ -65,29 +58,24 @@ def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
 
 
 def encode_team(team: Team) -> dict[str, Any]:
-    """Return a team as a JSON object."""
     return {"type": "team", "name": team.name, **_encode_rules(team.rules)}
 
 
 def _encode_rules(rules: Rules) -> dict[str, Any]:
-    """Return all fields of the rules of a key or team as values for JSON. None: no limit."""
     return {name: msgspec.to_builtins(getattr(rules, name)) for name in Rules.__struct_fields__}
 
 
 def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
-    """Return the fields of a virtual key that an administrator can set: name → value for the audit log."""
     values = {"label": key.label, "owner": key.owner, "team": key.team, "expires_at": format_time(key.expires_at)}
     return {**values, **list_rule_fields(key.rules)}
 
 
 def list_rule_fields(rules: Rules) -> dict[str, Any]:
-    """Return the models, limits and budgets of a key or team: name → value for the audit log."""
     values = _encode_rules(rules)
     return {**values, "budgets": [budget.describe() for budget in rules.budgets]}
 
 
 def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequence[str]:
-    """Return one warning for each of `names` that is no route (`[[routes]]`) of the configuration file."""
     known = {route.name for route in settings.routes}
     unknown = [name for name in names if name not in known]
     return [f"anthropic-proxy.toml has no route {name!r}, so no request matches it." for name in unknown]
@@ -101,10 +89,7 @@ def describe_field_value(value: object) -> str:
 
 
 def describe_changes(changes: Mapping[str, tuple[object, object]]) -> str:
-    """Return changed fields as one line: `team: – → build; tokens_per_minute: 1000 → –`.
-
-    `changes`: name of the field → (old value, new value).
-    """
+    """Return changed fields as one line: `team: – → build; tokens_per_minute: 1000 → –`."""
     texts = (
         f"{name}: {describe_field_value(old)} → {describe_field_value(new)}" for name, (old, new) in changes.items()
     )
@@ -112,7 +97,6 @@ def describe_changes(changes: Mapping[str, tuple[object, object]]) -> str:
 
 
 def encode_audit_entry(entry: AuditEntry) -> dict[str, Any]:
-    """Return `entry`, a row of the audit log, as a JSON object."""
     changes = {name: {"before": old, "after": new} for name, (old, new) in entry.changes.items()}
     values = {"id": entry.id, "at": format_time(entry.at), "actor": entry.actor, "action": entry.action}
     return {**values, "object": entry.target, "changes": changes}
@@ -127,29 +111,23 @@ _CHECKSUM_CHARACTERS = 6
 
 
 def new_key() -> str:
-    """Return the text of a new virtual key: prefix, random characters and checksum."""
     random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
     return f"{PREFIX}{random}{_find_checksum(random)}"
 
 
 def hash_key(key: bytes) -> str:
-    """Return the SHA-256 hash of a key text (secret), which the database stores instead of the text."""
-    # A plain hash suffices, because 238 random bits cannot be guessed.
+    # A plain hash suffices, because 238 random bits cannot be guessed (decision 0047).
     return hashlib.sha256(key).hexdigest()
 
 
 def has_valid_checksum(key: bytes) -> bool:
-    """Return True if the text of a virtual key ends with the right checksum.
-
-    False: the text was mistyped or truncated, or is a key of another service.
-    """
+    """False: the text was mistyped or truncated, or is a key of another service."""
     text = key.decode("latin-1")
     random = text[len(PREFIX) : -_CHECKSUM_CHARACTERS]
     return text == f"{PREFIX}{random}{_find_checksum(random)}" and len(random) == _RANDOM_CHARACTERS
 
 
 def build_key_hint(key: str) -> str:
-    """Return the beginning and end of the text of a virtual key, for lists: `sk-ap-…4f2a`."""
     return f"{PREFIX}…{key[-4:]}"
 
 

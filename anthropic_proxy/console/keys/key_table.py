@@ -25,7 +25,6 @@ REFRESH_SECONDS = 1.0
 """Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
 two queries."""
 RETRY_SECONDS = 2.0
-"""Pause in seconds after a failed query, before the next one."""
 _FAILURE_EFFECTS = {
     True: "The keys of the last query stay in use.",
     False: "Until they are read, requests with a virtual key receive 529.",
@@ -36,8 +35,6 @@ Ending = Literal["unknown", "revoked", "expired", "replaced"]
 
 
 class KeysUnavailable(ProxyBusy):
-    """Error: virtual keys cannot be checked or read, because their database is not available. The client may retry."""
-
     def __init__(self) -> None:
         super().__init__(
             "The proxy cannot check keys, because its database is not available. Try again in a moment.",
@@ -46,15 +43,10 @@ class KeysUnavailable(ProxyBusy):
 
 
 class KeyEntry(Struct, frozen=True):
-    """One text (secret) of a virtual key."""
-
     ends_at: float
-    """Time from which the text is rejected, in seconds since the epoch."""
     ending: Ending
-    """Reason for the rejection from this time."""
     key: VirtualKey
     client: Client
-    """Client that a request with this text of the key comes from."""
 
 
 UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(name=""))
@@ -79,28 +71,23 @@ class KeyTable:
 
     @property
     def is_loaded(self) -> bool:
-        """True if the database was read at least once since the start, so that keys can be checked."""
         return self._version >= 0
 
     def find_entry(self, key_hash: str) -> KeyEntry:
-        """Return the entry for `key_hash`, the hash of the text that a client sent. `UNKNOWN`: no key has this text."""
+        """`UNKNOWN`: no key has this text."""
         return self._entries.get(key_hash, UNKNOWN)
 
     def find_key_by_id(self, key_id: str) -> VirtualKey | None:
-        """Return the virtual key with the id `key_id`. None: there is no such key."""
         return self._keys.get(key_id)
 
     def find_team(self, name: str) -> Team | None:
-        """Return the team `name`. None: the team has no rules."""
         return self._teams.get(name)
 
     async def start(self) -> None:
-        """Read all keys from the database, and start the background task that queries for changes."""
         await self.refresh()
         self._task = asyncio.create_task(self._poll())
 
     async def stop(self) -> None:
-        """End the background task that queries for changes."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -108,10 +95,7 @@ class KeyTable:
             self._engine.dispose()
 
     async def refresh(self) -> bool:
-        """Read all keys and teams again if they have changed in the database.
-
-        Return False, and keep the present keys, if the database cannot be read.
-        """
+        """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
             problem = await asyncio.to_thread(self._load)
             if problem and not self._is_failing:
@@ -126,10 +110,7 @@ class KeyTable:
             await self.refresh()
 
     def _load(self) -> str:
-        """Read all keys from the database if the audit log has a new row.
-
-        Return the reason of a failure; "": success.
-        """
+        """Return the reason of a failure; "": success."""
         from anthropic_proxy.console.keys.queries import (  # noqa: PLC0415  # only with virtual keys
             find_newest_audit_id,
             list_keys,
@@ -162,10 +143,7 @@ class KeyTable:
 
 
 def _build_entry(key: VirtualKey, key_hash: KeyHash) -> KeyEntry:
-    """Return the entry for one text of `key`, which ends when the text expires, or the key expires or is revoked.
-
-    `key_hash`: hash and expiry of the text. The earliest end counts.
-    """
+    """The earliest end counts: of the text, or of the key by expiry or revocation."""
     ends: list[tuple[float, Ending]] = [(math.inf, "expired")]
     if key.revoked_at is not None:
         ends.append((-math.inf, "revoked"))

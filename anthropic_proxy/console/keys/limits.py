@@ -5,13 +5,18 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from anthropic_proxy.console.keys.rules import MAX_COUNTER_AMOUNT, Budget, Rules, find_period_end
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import (
+    MAX_COUNTER_AMOUNT,
+    Budget,
+    Rules,
+    Team,
+    VirtualKey,
+    find_period_end,
+)
 from anthropic_proxy.gateway.money import format_amount
 from anthropic_proxy.plugins import Limit
 
 MINUTE_SECONDS = 60.0
-"""Period of the limits per minute, in seconds."""
 _MARGIN_SECONDS = 86_400.0
 """Time in seconds for which the counter of a budget is kept after the end of its period."""
 _TOTAL_SECONDS = 3_650 * 86_400.0
@@ -19,10 +24,7 @@ _TOTAL_SECONDS = 3_650 * 86_400.0
 
 
 class Scope(Struct, frozen=True):
-    """Owner of limits: a virtual key or a team, with its rules (models, limits and budgets)."""
-
     kind: str
-    """`key` or `team`."""
     name: str
     """Label of the key, or name of the team."""
     counter: str
@@ -30,21 +32,15 @@ class Scope(Struct, frozen=True):
     rules: Rules
 
     def describe(self) -> str:
-        """Return the name of this key or team for error messages: `The key 'ci'`."""
         return f"The {self.kind} {self.name!r}"
 
     def format_change_command(self, option: str) -> str:
-        """Return the shell command that changes a limit of this key or team, for error messages.
-
-        `option` is the option of the command with its value, such as `--rpm N`.
-        """
+        """`option` with its value: `--rpm N`."""
         command = "change" if self.kind == "key" else "team"
         return f"anthropic-proxy keys {command} {self.name!r} {option}"
 
 
 class KeyLimit(Struct, frozen=True):
-    """One limit or budget of a virtual key or a team, together with its counter in the store."""
-
     scope: Scope
     limit: Limit
     rule: str = ""
@@ -54,8 +50,6 @@ class KeyLimit(Struct, frozen=True):
 
 
 class Amounts(Struct, frozen=True):
-    """Number of tokens and cost of one request, estimated or actual."""
-
     tokens: int
     """Number of input and output tokens, without input tokens that were read from a cache."""
     cost: int
@@ -63,37 +57,25 @@ class Amounts(Struct, frozen=True):
 
 
 def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
-    """Return the owners of the limits for requests of `key`: the key itself and, if given, its `team`."""
     own = Scope("key", key.label, f"key/{key.id}", key.rules)
     return [own] if team is None else [own, Scope("team", team.name, f"team/{team.name}", team.rules)]
 
 
 def needs_estimate(scopes: Sequence[Scope]) -> bool:
-    """Return True if a key or its team (`scopes`) has a limit or budget that depends on tokens.
-
-    The tokens of a request must then be estimated before it is sent. Budgets in dollars depend on tokens too.
-    """
+    """Budgets in dollars depend on tokens too."""
     return any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
 
 
 def has_money_budget(scopes: Sequence[Scope]) -> bool:
-    """Return True if one of `scopes` (virtual keys or teams) has a budget in US dollars."""
     return any(budget.unit == "usd" for scope in scopes for budget in scope.rules.budgets)
 
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
-    """Return the limits of `scopes`, each with its counter and the amount that one request reserves.
-
-    `now` is in seconds since the epoch.
-    """
     return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
-    """Return the limits for a request to `/v1/messages/count_tokens`, which only counts tokens.
-
-    The maximum of requests per minute applies to such requests too, but they have a counter of their own.
-    """
+    """The maximum of requests per minute applies to such requests too, but they have a counter of their own."""
     # Token counts and messages have separate limits (docs.anthropic.com, "Token counting", read on 2026-11-22).
     return [
         KeyLimit(
@@ -105,10 +87,7 @@ def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
 
 
 def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
-    """Return the amount that a finished request has used of each of `limits`, in the same order.
-
-    The amount for the limit of concurrent requests is 0, because the request no longer runs.
-    """
+    """The amount for the limit of concurrent requests is 0, because the request no longer runs."""
     actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT))
     by_rule = {
         "requests_per_minute": 1,
@@ -120,10 +99,6 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
 
 
 def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
-    """Return the counter of a budget in its present period, from which the used amount can be read.
-
-    `now` is in seconds since the epoch.
-    """
     moment = datetime.fromtimestamp(now, UTC)
     end = find_period_end(budget.period, moment)
     period = {"day": moment.strftime("%Y-%m-%d"), "month": moment.strftime("%Y-%m"), "total": "total"}[budget.period]
@@ -132,10 +107,7 @@ def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
 
 
 def format_counter_amount(amount: int, budget: Budget) -> str:
-    """Return an amount of a budget as text for messages: `$1.25`, `20,000 tokens`.
-
-    `amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens.
-    """
+    """`amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens."""
     return format_amount(amount) if budget.unit == "usd" else f"{amount:,} tokens"
 
 

@@ -13,10 +13,7 @@ from anthropic_proxy.plugins import Gateway, Plugin, Store
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin of virtual keys.
-
-    Raises `ConfigurationError` if `settings` disable the database with the keys.
-    """
+    """Raises `ConfigurationError` if `settings` disable the database with the keys."""
     if not settings.has_ledger():
         raise ConfigurationError(
             "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. "
@@ -33,8 +30,6 @@ def open_plugin(settings: Settings) -> Plugin:
 
 
 class _Access:
-    """Virtual keys and their policy, connected to the running proxy."""
-
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._gateway: Gateway | None = None

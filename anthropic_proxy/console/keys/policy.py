@@ -33,11 +33,6 @@ counts."""
 
 
 class KeyPolicy:
-    """Policy that authenticates client requests by virtual keys, and applies the limits of the key and its team.
-
-    `clock` returns seconds since the epoch.
-    """
-
     def __init__(
         self, table: KeyTable, current_settings: Callable[[], Settings], clock: Callable[[], float] = time.time
     ) -> None:
@@ -49,13 +44,10 @@ class KeyPolicy:
         """Prices of models. None: not loaded, because no limit has needed prices yet."""
 
     def set_reservations(self, reservations: Reservations) -> None:
-        """Set the object that reserves amounts of limits for requests. Called at the start, when the store is open."""
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client that the virtual key or admin key in the request headers identifies.
-
-        None: the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises
+        """None: the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises
         `AuthenticationFailed` for any other key, and `KeysUnavailable` if virtual keys cannot be checked.
         """
         presented = find_credentials(headers)
@@ -66,15 +58,7 @@ class KeyPolicy:
         accepted = next((entry for entry in entries if entry.ends_at > now), None)
         if accepted is not None:
             return accepted.client
-        return self._identify_other_key(presented, entries)
-
-    def _identify_other_key(self, presented: list[bytes], entries: list[KeyEntry]) -> Client | None:
-        """Return the client of an admin key among `presented`.
-
-        None: one of them is a `PROXY_API_KEY`. `presented`: keys in the headers, of which none is an accepted virtual
-        key. `entries`: their entries in the key table. Raises `AuthenticationFailed` for other keys, by the same
-        steps for each reason, so that the duration does not reveal it.
-        """
+        # the same steps for each reason of a rejection, so that the duration does not reveal it
         settings = self._current_settings()
         admin = find_matching_key(presented, settings.admin_api_keys)
         proxy = find_matching_key(presented, settings.proxy_api_keys)
@@ -88,9 +72,7 @@ class KeyPolicy:
         raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check that the virtual key allows `request`, and reserve estimated amounts of its limits.
-
-        Return the function that replaces these amounts by the actual ones after the request. None: nothing was
+        """Return the function that replaces these amounts by the actual ones after the request. None: nothing was
         reserved. Raises `PermissionDenied`, `LimitReached`, or `KeysUnavailable` if the key is not in the key table.
         """
         if request.client.role != "member":
@@ -109,13 +91,12 @@ class KeyPolicy:
         if not limits or reservations is None:
             return None
         held = await reservations.reserve(limits, request.response_headers, now)
-        return lambda receipt: reservations.settle(held, self._find_actual(receipt, tokens))
+        return lambda receipt: reservations.settle(
+            held, Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt, tokens)
+        )
 
     async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> tuple[int, Amounts]:
-        """Return the estimated input tokens of `request`, and the amounts (tokens and cost) to reserve.
-
-        `scopes`: the key and its team. Input tokens 0: no limit depends on tokens, so they are not estimated.
-        """
+        """Return the estimated input tokens (0: not needed), and the amounts to reserve."""
         if not (request.has_reply and needs_estimate(scopes)):
             return 0, Amounts(0, 0)
         if self._costs is None:
@@ -131,9 +112,6 @@ class KeyPolicy:
             tokens = request.estimate_input_tokens()
         return tokens, self._costs.estimate(request, tokens)
 
-    def _find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
-        return Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt, input_tokens)
-
 
 _REJECTED: Mapping[Ending, str] = {
     "unknown": "The key is not a key of this proxy{typed}. Its administrator creates one:  "
@@ -145,14 +123,9 @@ _REJECTED: Mapping[Ending, str] = {
     "replaced": "The key {label!r} was replaced at {end}{typed}. Use its new text, or create another one:  "
     "anthropic-proxy keys rotate {label!r}",
 }
-"""Reason for which a virtual key is rejected → text of the message for the client."""
 
 
 def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
-    """Return the error (401) for a virtual key that the proxy does not accept.
-
-    `has_valid_checksum` is False if the key text is mistyped or incomplete.
-    """
     typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
     end = format_time(max(entry.ends_at, 0.0))
     message = _REJECTED[entry.ending].format(label=entry.key.label, end=end, typed=typed)
@@ -181,10 +154,7 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
 
 
 def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
-    """Raise `PermissionDenied` if a virtual key or its team may not use the route of `request`.
-
-    A list of allowed routes excludes requests without a route.
-    """
+    """A list of allowed routes excludes requests without a route."""
     for scope in scopes:
         if scope.rules.allows_route(request.route):
             continue
@@ -201,10 +171,7 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
 
 
 def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
-    """Return the error (403) for a request to a model without a known price.
-
-    The virtual key or team `scope` has a budget in dollars, which cannot be checked without a price.
-    """
+    """The virtual key or team `scope` has a budget in dollars, which cannot be checked without a price."""
     name = f"{target.prefix}/{target.model}"
     return PermissionDenied(
         f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
@@ -213,21 +180,13 @@ def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDeni
 
 
 class RequestCosts:
-    """Calculator of the estimated and the actual tokens and costs of client requests.
-
-    `current_settings` returns the settings in use. Their prices may change when the settings are reloaded.
-    """
-
     def __init__(self, current_settings: Callable[[], Settings]) -> None:
         self._current_settings = current_settings
         self._settings = current_settings()
         self._costs = ModelCosts(self._settings)
 
     def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
-        """Return the estimated maximum of tokens and cost (in nano-dollars) over all models that may answer `request`.
-
-        A model without a known price counts as free.
-        """
+        """Return the maximum over all models that may answer. A model without a known price counts as free."""
         costs = self._current_costs()
         found = Amounts(1, 0)
         for target in request.targets:
@@ -237,19 +196,14 @@ class RequestCosts:
         return found
 
     def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
-        """Return the first provider and model that may answer `request` and has no known price.
-
-        None: all prices are known, so a budget in dollars can be checked.
-        """
+        """None: all prices are known, so a budget in dollars can be checked."""
         costs = self._current_costs()
         return next(
             (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
         )
 
     def find_actual_usage(self, receipt: Receipt, input_tokens: int) -> Amounts:
-        """Return the number of tokens and the cost (in nano-dollars) of a finished request.
-
-        An unknown cost counts as 0. If the provider did not report the input tokens, the estimate `input_tokens` is
+        """An unknown cost counts as 0. If the provider did not report the input tokens, the estimate `input_tokens` is
         used.
         """
         usage = find_request_usage(self._current_costs(), receipt, input_tokens)

@@ -8,8 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter, format_counter_amount
-from anthropic_proxy.console.keys.rules import Budget, Rules
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyHash, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Budget, KeyHash, Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
@@ -18,7 +17,7 @@ from anthropic_proxy.plugins import Store
 
 
 def list_keys(connection: Connection) -> Sequence[VirtualKey]:
-    """Return all virtual keys, also revoked ones, the newest first."""
+    """Revoked keys included, the newest first."""
     rows = connection.execute(select(virtual_keys).order_by(virtual_keys.c.created_at.desc(), virtual_keys.c.id))
     hashes: dict[str, list[RowMapping]] = {}
     for row in connection.execute(select(key_hashes).order_by(key_hashes.c.created_at.desc())).mappings():
@@ -27,7 +26,6 @@ def list_keys(connection: Connection) -> Sequence[VirtualKey]:
 
 
 def find_key(connection: Connection, name: str) -> VirtualKey | None:
-    """Return the virtual key with the id or label `name`. None: there is no such key."""
     chosen = or_(virtual_keys.c.id == name, virtual_keys.c.label == name)
     row = connection.execute(select(virtual_keys).where(chosen)).mappings().first()
     if row is None:
@@ -37,7 +35,6 @@ def find_key(connection: Connection, name: str) -> VirtualKey | None:
 
 
 def require_key(connection: Connection, name: str) -> VirtualKey:
-    """Return the virtual key with the id or label `name`. Raises `UnknownModel` (404) if there is none."""
     key = find_key(connection, name)
     if key is None:
         raise UnknownModel(f"There is no key {name[:80]!r}. List the keys:  anthropic-proxy keys list")
@@ -51,7 +48,6 @@ def list_teams(connection: Connection) -> Sequence[Team]:
 
 
 def find_team(connection: Connection, name: str) -> Team | None:
-    """Return the team `name`. None: the team has no rules."""
     row = connection.execute(select(teams).where(teams.c.name == name)).mappings().first()
     return None if row is None else _decode_team(row)
 
@@ -65,11 +61,9 @@ def list_audit_entries(
     key_id: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
-    """Return rows of the audit log, the latest first.
+    """The latest rows first. `since`: seconds since the epoch.
 
-    Earlier rows than `since` (seconds since the epoch) are left out. `key_id` selects the changes of one virtual key.
-    Only rows with an id below `before_id` and above `after_id` are returned. `limit` is the maximum number of rows. It
-    keeps the latest ones, but with `after_id` those directly after this id.
+    `limit` keeps the latest rows, but with `after_id` those directly after this id.
     """
     column = audit_log.c.id
     statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))
@@ -97,7 +91,7 @@ def list_audit_entries(
 
 
 def find_newest_audit_id(connection: Connection) -> int:
-    """Return the id of the latest row of the audit log. 0: the log is empty."""
+    """0: the log is empty."""
     return connection.execute(select(func.max(audit_log.c.id))).scalar() or 0
 
 
@@ -123,10 +117,7 @@ def _decode_team(row: Mapping[Any, Any]) -> Team:
 
 
 def _decode_rules(owner: str, text: str) -> Rules:
-    """Return the rules in `text`, JSON of the database. Raises `ConfigurationError` for rules of a newer version.
-
-    `owner`: the key or the team, for the error.
-    """
+    """Raises `ConfigurationError` for rules of a newer version."""
     try:
         return msgspec.json.decode(text, type=Rules) if text else Rules()
     except msgspec.DecodeError as error:
@@ -140,44 +131,31 @@ def _seconds(microseconds: int | None) -> float | None:
 
 
 _MAX_COUNTERS = 200
-"""Maximum number of counters that are read from the store in one step."""
 
 
 class Spending(Struct, frozen=True):
-    """Used amount of one budget in its present period."""
-
     budget: Budget
     used: int
     """Used amount in nano-dollars or tokens, including the amounts that running requests have reserved."""
 
     def describe(self) -> str:
-        """Return used amount and budget as text for commands: `$1.25 of $50.00 per month`."""
         return f"{format_counter_amount(self.used, self.budget)} of {self.budget.describe()}"
 
     @property
     def share(self) -> float:
-        """Used share of the budget, from 0 to 1."""
         return min(max(self.used / self.budget.counter_amount, 0.0), 1.0)
 
     def encode(self) -> dict[str, object]:
-        """Return budget and used amount as values for JSON, in US dollars or tokens."""
         used = self.used / NANO_DOLLARS if self.budget.unit == "usd" else self.used
         return {"unit": self.budget.unit, "period": self.budget.period, "amount": self.budget.amount, "used": used}
 
 
 async def read_spending(store: Store, scope: Scope, now: float) -> Sequence[Spending]:
-    """Return the used amounts of all budgets of `scope`, a key or team.
-
-    The amounts are those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.
-    """
     return (await read_all_spending(store, [scope], now))[0]
 
 
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:
-    """Return the used amounts of all budgets of each of `scopes` (keys or teams), in the same order.
-
-    The amounts are those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.
-    """
+    """In the order of `scopes`, for the period that contains `now`. Raises `StoreUnavailable`."""
     listed = [(index, budget) for index, scope in enumerate(scopes) for budget in scope.rules.budgets]
     found: list[list[Spending]] = [[] for _ in scopes]
     for start in range(0, len(listed), _MAX_COUNTERS):

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, find_actual_amounts
-from anthropic_proxy.console.keys.rules import Budget, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.plugins import Reservation, Store
 
@@ -25,26 +25,17 @@ RESERVED_WAIT_SECONDS = 1.0
 """Value of `Reservation.retry_after_seconds` for a budget that has no room only because running requests have reserved
 the remainder."""
 REPORTED_SHARE = 0.8
-"""Used share of a budget from which it is reported to the metrics."""
 _REPORTED_SECONDS = 86_400.0
 """Time for which a budget without further requests is reported, unless its period ends earlier."""
 _MAX_REPORTED = 500
-"""Maximum number of reported budgets. Above it, the one with the oldest request is left out."""
 
 
 class HeldLimits(Struct, eq=False):
-    """Limits of one running client request, together with the reservation of their amounts in the store."""
-
     limits: Sequence[KeyLimit]
     reservation: Reservation
 
 
 class Reservations:
-    """Reservations of limits for the client requests that run in this worker process.
-
-    `warn` logs a warning. `renew_seconds` is the pause between two renewals of the reservations.
-    """
-
     def __init__(self, store: Store, warn: Callable[[str], None], renew_seconds: float = RENEW_SECONDS) -> None:
         self._store = store
         self._warn = warn
@@ -56,31 +47,21 @@ class Reservations:
         """Nearly used budget → used share, and the time until which it is reported."""
 
     def find_budget_uses(self, now: float) -> Mapping[tuple[str, str, str, str], float]:
-        """Return the used share of each budget of which at least `REPORTED_SHARE` was used at its latest request.
-
-        The keys are `key` or `team`, its name, and the unit and period of the budget.
-        """
+        """The keys are `key` or `team`, its name, and the unit and period of the budget."""
         return {budget: share for budget, (share, end) in self._budget_uses.items() if end > now}
 
     def start(self) -> None:
-        """Start the background task that renews reservations."""
         self._renewing = asyncio.create_task(self._renew())
 
     async def stop(self) -> None:
-        """End the background task that renews reservations, and wait up to two seconds for pending settlements.
-
-        A settlement writes the actual amounts of a finished request to the store.
-        """
+        """Wait up to two seconds for settlements, which write the actual amounts of finished requests to the store."""
         if self._renewing is not None:
             self._renewing.cancel()
         if self._settling:
             await asyncio.wait({*self._settling}, timeout=2.0)
 
     async def reserve(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> HeldLimits:
-        """Reserve the amounts of `limits` for a request, and add their state to `response_headers`.
-
-        Raises `LimitReached`, and reserves nothing, if a limit would be exceeded.
-        """
+        """Raises `LimitReached`, and reserves nothing, if a limit would be exceeded."""
         reservation = await self._reserve(limits)
         # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
         for _ in limits:
@@ -114,20 +95,14 @@ class Reservations:
             del self._budget_uses[next(iter(self._budget_uses))]
 
     def settle(self, held: HeldLimits, actual: Amounts) -> None:
-        """Replace the reserved amounts of a finished request by the actual ones.
-
-        A background task writes the amounts to the store, so this method does not wait.
-        """
+        """A background task writes the amounts to the store, so this method does not wait."""
         if held in self._held:
             self._held.discard(held)
             amounts = find_actual_amounts(held.limits, actual)
             self._run(self._settle(held.reservation, amounts))
 
     async def _reserve(self, limits: Sequence[KeyLimit]) -> Reservation:
-        """Reserve all `limits` in the store, and return the reservation.
-
-        If the request is cancelled meanwhile, the reservation is released.
-        """
+        """If the request is cancelled meanwhile, the reservation is released."""
         task = asyncio.ensure_future(self._store.reserve([each.limit for each in limits]))
         try:
             return await asyncio.shield(task)
@@ -162,10 +137,8 @@ class Reservations:
 
 
 def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reservation) -> int | None:
-    """Return the index in `limits` of the refused budget, if settled requests leave a remainder of it.
-
-    None: the refused limit is no budget, or running requests have reserved the remainder. `reservation`: refused result
-    of the store.
+    """None: the refused limit is no budget, or running requests have reserved the remainder. `reservation`: refused
+    result of the store.
     """
     refused = reservation.refused
     if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
@@ -174,10 +147,6 @@ def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reserva
 
 
 def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
-    """Return the error (429) for a request that would exceed a limit of its virtual key or team.
-
-    `now` is in seconds since the epoch.
-    """
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
     if refused.budget is not None:
@@ -201,7 +170,6 @@ _UNITS = {
     "token_counts_per_minute": ("token count", "--rpm"),
     "tokens_per_minute": ("token", "--tpm"),
 }
-"""Field of `Rules` with the limit → (unit of its amount, command option that sets the limit)."""
 
 
 def _plural(number: int, noun: str) -> str:
@@ -228,10 +196,7 @@ _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "request
 
 
 def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
-    """Return response headers with the state of the limits on requests and tokens per minute.
-
-    If both the key and its team have a limit, the headers report the one with the smaller remaining amount.
-    """
+    """If both the key and its team have a limit, the headers report the one with the smaller remaining amount."""
     headers: dict[str, str] = {}
     lowest: dict[str, int] = {}
     states = zip(limits, reservation.remaining, reservation.reset_seconds, strict=True)

@@ -1,20 +1,99 @@
-"""Virtual keys, which are keys that the proxy issues to clients, their teams, and the changes of both."""
+"""Virtual keys, which are keys that the proxy issues to clients, their teams, and the changes of both.
 
-from typing import Literal
+A key or a team has `Rules`: allowed models, limits and budgets. Users write each rule as a text, such as `50USD/month`.
+Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹ dollars).
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.console.keys.rules import Rules
+from anthropic_proxy.engine.options.routes import NAME_PATTERN
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
+
+Unit = Literal["usd", "tokens"]
+Period = Literal["day", "month", "total"]
+"""Period of a budget. Days and months begin at midnight UTC. `total`: the budget is never renewed."""
+MAX_AMOUNT = 1_000_000_000_000
+MAX_DOLLARS = 9_000_000
+MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
+"""Maximum amount in a counter of the store, in nano-dollars. Redis counts with numbers of double precision, which are
+exact up to 2⁵³."""
+_BUDGET = re.compile(
+    r"(?P<dollar>\$)?\s*(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*(?P<scale>[kKmM])?\s*"
+    r"(?P<unit>usd|USD|tokens?)?\s*/\s*(?P<period>day|month|total)"
+)
+_SCALES = {"k": 1_000, "m": 1_000_000}
+_FORMS = "Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or 100USD/total"
+_MAX_PATTERNS = 100
+_MAX_PATTERN_CHARACTERS = 200
+
+
+class Budget(Struct, frozen=True):
+    amount: float
+    unit: Unit
+    period: Period
+
+    def describe(self) -> str:
+        """Return the budget as text with all its digits: `$50.00 per month`, `2,000,000 tokens per day`."""
+        span = "in total" if self.period == "total" else f"per {self.period}"
+        amount = format_price(self.amount) if self.unit == "usd" else f"{self.amount:,.0f} tokens"
+        return f"{amount} {span}"
+
+    @property
+    def encoded_text(self) -> str:
+        unit = "USD" if self.unit == "usd" else "tokens"
+        return f"{Decimal(str(self.amount)).normalize():f}{unit}/{self.period}"
+
+    @property
+    def counter_amount(self) -> int:
+        amount = int(Decimal(str(self.amount)) * (NANO_DOLLARS if self.unit == "usd" else 1))
+        return min(amount, MAX_COUNTER_AMOUNT)
+
+
+class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Allowed models, limits and budgets of a virtual key or a team. None or empty: no limit."""
+
+    models: tuple[str, ...] = ()
+    """Patterns of allowed models, with `*` and `?`: `claude-*`, `openai/gpt-4.1-mini`."""
+    providers: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    """Names of allowed `[[routes]]` of the configuration file. If not empty, a request that no route matches is
+    rejected."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Maximum number of input and output tokens per minute, without those read from a cache."""
+    concurrency: int | None = None
+    budgets: tuple[Budget, ...] = ()
+    """Budgets, at most one for each unit and period."""
+
+    def allows_model(self, names: Iterable[str]) -> bool:
+        """Upper and lower case are equal. Without patterns, every model is allowed."""
+        return not self.models or any(
+            fnmatchcase(name.lower(), pattern.lower()) for pattern in self.models for name in names
+        )
+
+    def allows_provider(self, prefix: str) -> bool:
+        return not self.providers or prefix in self.providers
+
+    def allows_route(self, name: str) -> bool:
+        """`name` "": no route matches the request."""
+        return not self.routes or name in self.routes
+
 
 KeyStatus = Literal["active", "expired", "revoked"]
-"""State of a key. Only an active key is accepted."""
 
 
 class KeyHash(Struct, frozen=True):
     """Stored hash of one text (secret) of a virtual key. Times are seconds since the epoch."""
 
     hash: str
-    """SHA-256 hash of the text in hexadecimal."""
     hint: str
     """Beginning and last four characters of the text, for lists."""
     created_at: float
@@ -26,23 +105,18 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     """Owner, team, rules and state of a virtual key. Times are seconds since the epoch."""
 
     id: str
-    """Id of the key, which begins with `key_`."""
     label: str
     """Unique name of the key, by which log, metrics and ledger name the client."""
     owner: str = ""
     team: str = ""
-    """Name of the team of the key, which has shared rules. "": no team."""
     rules: Rules = Rules()
     created_at: float = 0.0
     expires_at: float | None = None
-    """Time from which the key is rejected. None: the key does not expire."""
     revoked_at: float | None = None
-    """Time of the revocation. None: the key is not revoked."""
     hashes: tuple[KeyHash, ...] = ()
     """Hashes of the texts of the key, the newest first."""
 
     def find_status(self, now: float) -> KeyStatus:
-        """Return the state of the virtual key at the time `now`, in seconds since the epoch."""
         if self.revoked_at is not None and self.revoked_at <= now:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
@@ -56,11 +130,8 @@ class Team(Struct, frozen=True):
 
 
 class AuditEntry(Struct, frozen=True, kw_only=True):
-    """One change of a virtual key or a team, which is a row of the audit log. It has no secret."""
-
     id: int
     at: float
-    """Time of the change, in seconds since the epoch."""
     actor: str
     """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`."""
     action: str
@@ -68,4 +139,129 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     target: str
     """Id and label of the changed key, or name of the changed team."""
     changes: dict[str, tuple[object, object]]
-    """Name of a changed field → (old value, new value)."""
+
+
+LIMIT_FIELDS = ("requests_per_minute", "tokens_per_minute", "concurrency")
+LIST_FIELDS = ("models", "providers", "routes")
+_EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefixes such as openai"}
+
+
+def require_valid_rules(rules: Rules) -> Rules:
+    """Raises `InvalidRequest` for an invalid value, or for two budgets with the same unit and the same period."""
+    for name in LIMIT_FIELDS:
+        value = getattr(rules, name)
+        if value is not None and not 1 <= value <= MAX_AMOUNT:
+            raise InvalidRequest(f"{name} is {value}. Use a whole number from 1 to {MAX_AMOUNT:,}, or null: no limit.")
+    for name in LIST_FIELDS:
+        patterns = getattr(rules, name)
+        if len(patterns) > _MAX_PATTERNS:
+            raise InvalidRequest(f"{name} has {len(patterns)} entries. Use at most {_MAX_PATTERNS}.")
+        for pattern in patterns:
+            has_form = re.fullmatch(NAME_PATTERN, pattern) is not None if name == "routes" else " " not in pattern
+            if not (bool(pattern) and len(pattern) <= _MAX_PATTERN_CHARACTERS and pattern.isprintable() and has_form):
+                example = _EXAMPLES.get(name, "names of [[routes]] in anthropic-proxy.toml")
+                raise InvalidRequest(f"{name} contains {pattern[:40]!r}. Use {example}.")
+    seen = set()
+    for budget in rules.budgets:
+        maximum = MAX_DOLLARS if budget.unit == "usd" else MAX_AMOUNT
+        if not 0 < budget.amount <= maximum or not budget.counter_amount:
+            raise InvalidRequest(
+                f"budgets has the amount {budget.amount:,.12g}. Use a number above 0 up to {maximum:,}."
+            )
+        if budget.unit == "tokens" and budget.amount != int(budget.amount):
+            raise InvalidRequest(f"budgets has the amount {budget.amount:g} in tokens. Use a whole number.")
+        if (budget.unit, budget.period) in seen:
+            raise InvalidRequest(f"budgets has two amounts in {budget.unit} per {budget.period}. Use one of them.")
+        seen.add((budget.unit, budget.period))
+    return rules
+
+
+def decode_budget(text: str) -> Budget:
+    """Return the budget in `text`, such as `50USD/month`. Raises `InvalidRequest` if the text is no budget."""
+    found = _BUDGET.fullmatch(text.strip())
+    if found is None or bool(found["dollar"]) == bool(found["unit"]):
+        raise InvalidRequest(f'The budget is "{text[:60]}". {_FORMS}.')
+    scale = _SCALES.get((found["scale"] or "").lower(), 1)
+    unit: Unit = "tokens" if (found["unit"] or "").startswith("token") else "usd"
+    period: Period = "day" if found["period"] == "day" else "month" if found["period"] == "month" else "total"
+    return Budget(float(Decimal(found["number"]) * scale), unit, period)
+
+
+def find_period_end(period: Period, now: datetime) -> datetime | None:
+    """None: the period `total` never ends."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "day":
+        return midnight + timedelta(days=1)
+    if period == "month":
+        return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return None
+
+
+NONE = "none"
+"""Text that removes a limit: the value of an option of a command, or of a field of a form."""
+NUMBER_FIELDS = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "concurrency": "concurrency"}
+"""Name of an option with a number, such as `rpm` → field of `Rules`."""
+RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
+
+
+def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = "") -> dict[str, Any]:
+    """`given` maps the name of an option (`RULE_NAMES`) to its text. `prefix`, such as `--`, precedes this name in
+    error messages. Raises `InvalidRequest` for an invalid number or budget.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in given.items():
+        texts = [value] if isinstance(value, str) else value
+        if name in NUMBER_FIELDS:
+            changes[NUMBER_FIELDS[name]] = _decode_number(f"{prefix}{name}", texts[-1])
+            continue
+        items = [item.strip() for text in texts if text.strip().lower() != NONE for item in text.split(",")]
+        if name == "budget":
+            changes["budgets"] = tuple(decode_budget(item) for item in items)
+        else:
+            changes[name] = tuple(dict.fromkeys(items))
+    return changes
+
+
+def encode_rule_texts(rules: Rules) -> dict[str, str]:
+    texts = {name: ",".join(getattr(rules, name)) for name in LIST_FIELDS}
+    for name, field in NUMBER_FIELDS.items():
+        value = getattr(rules, field)
+        texts[name] = "" if value is None else str(value)
+    return {**texts, "budget": ",".join(budget.encoded_text for budget in rules.budgets)}
+
+
+def _decode_number(name: str, text: str) -> int | None:
+    text = text.strip()
+    if text.lower() == NONE:
+        return None
+    digits = text.replace("_", "").replace(",", "")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 13 and int(digits)):
+        raise InvalidRequest(f'{name} is "{text[:60]}". Use a whole number above 0, or none: no limit.')
+    return int(digits)
+
+
+_DURATION = re.compile(r"(\d{1,5})([mhdw])")
+_UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def decode_duration(name: str, text: str) -> float:
+    """Return the duration in `text`, such as `30m`, `12h`, `30d` or `4w`, in seconds."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidRequest(f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.')
+    return float(int(found[1]) * _UNIT_SECONDS[found[2]])
+
+
+def decode_expiry(name: str, text: str, now: float) -> float | None:
+    """A text such as `30d`, a date, or `never`, which gives None. Raises `InvalidRequest`."""
+    if text.strip().lower() == "never":
+        return None
+    if _DURATION.fullmatch(text.strip().lower()):
+        return now + decode_duration(name, text)
+    try:
+        end = datetime.combine(date.fromisoformat(text.strip()), datetime.min.time(), UTC) + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            f'{name} is "{text[:60]}". Use a duration such as 30d, a date such as 2026-12-31, or never.'
+        ) from None
+    return end.timestamp()

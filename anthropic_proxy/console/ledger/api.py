@@ -44,20 +44,23 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 MAX_ROWS = 1_000
-"""Maximum of the query parameter `limit`: the number of stored requests in one response of `/api/requests`."""
 DEFAULT_ROWS = 100
 _MAX_FACET_VALUES = 50
 _FORMATS = ("json", "csv")
 
 
 def respond(route: str, request: RouteRequest, settings: Settings | None) -> RouteResponse:
-    """Return the response to `request`. `settings` None: the proxy has not started.
-
-    Raises `InvalidRequest` for an invalid parameter, and `UnknownModel` if nothing, or not this request, is stored.
-    """
+    """Raises `InvalidRequest`, and `UnknownModel` if nothing, or not this request, is stored."""
     try:
         if route == "/api/usage":
-            return _get_usage(request, settings)
+            query = _Query(request, ("by", "since", "until", "format"))
+            by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
+            chosen = query.resolve_usage_range()
+            with _reading(settings) as (connection, current):
+                groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
+            if form == "csv":
+                return tabulate_usage(current, by, groups).build_download(f"usage-by-{by}", form)
+            return _json(build_usage_object(current, by, groups, chosen))
         if route == "/api/requests":
             return _list_requests(request, settings)
         if route == "/api/requests/{id}":
@@ -70,17 +73,6 @@ def respond(route: str, request: RouteRequest, settings: Settings | None) -> Rou
         return _fail(failure.message, failure.status)
 
 
-def _get_usage(request: RouteRequest, settings: Settings | None) -> RouteResponse:
-    query = _Query(request, ("by", "since", "until", "format"))
-    by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
-    chosen = query.resolve_usage_range()
-    with _reading(settings) as (connection, current):
-        groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
-    if form == "csv":
-        return tabulate_usage(current, by, groups).build_download(f"usage-by-{by}", form)
-    return _json(build_usage_object(current, by, groups, chosen))
-
-
 def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteResponse:
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
@@ -89,7 +81,7 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
     chosen = RequestSelection(
         start=period.start * MICROSECONDS,
         end=period.end * MICROSECONDS,
-        values={column: query.values[name] for name, column in FACETS.items() if name in query.values},
+        values={facet.column: query.values[name] for name, facet in FACETS.items() if name in query.values},
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),
     )
@@ -97,7 +89,7 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
         position = query.find_position()
         searched = limit_search_range(connection, chosen, position and position[0])
         rows = list_stored_requests(connection, searched, limit + 1, before=position)
-        columns = [column for column in FACETS.values() if query.is_true("facets") and column != "session"]
+        columns = [one.column for name, one in FACETS.items() if query.is_true("facets") and name != "session"]
         found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
     shown = rows[:limit]
     if form == "csv":
@@ -109,9 +101,9 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
     body: dict[str, Any] = {"requests": [build_request_object(row) for row in shown], "before": older}
     if found:
         body["facets"] = {
-            name: [{"value": value, "requests": count} for value, count in found[column]]
-            for name, column in FACETS.items()
-            if column in found
+            name: [{"value": value, "requests": count} for value, count in found[facet.column]]
+            for name, facet in FACETS.items()
+            if facet.column in found
         }
     return _json(body)
 
@@ -128,10 +120,7 @@ def _get_request(request: RouteRequest, settings: Settings | None) -> RouteRespo
 
 @contextmanager
 def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
-    """Yield a connection for reading, and the settings.
-
-    Raises `UnknownModel` if no request has been stored, and `ConfigurationError` for the tables of another version.
-    """
+    """Raises `UnknownModel` if nothing is stored, and `ConfigurationError` for tables of another version."""
     url = None if settings is None else find_database_url(settings)
     file = None if url is None else find_database_file(url)
     if settings is None or url is None or (file is not None and not os.path.exists(file)):
@@ -159,16 +148,13 @@ def _json(value: Any) -> RouteResponse:
 
 
 def require_database_text(name: str, value: str) -> None:
-    """Raise `InvalidRequest` (400) if `value`, the URL parameter `name`, has characters that databases reject."""
     # for SQLite, a pattern of LIKE ends at a null character; PostgreSQL rejects the query
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidRequest(f"{name}: the value contains a character that no text has.")
 
 
 class ApiQuery:
-    """Query parameters of one HTTP request.
-
-    The constructor raises `InvalidRequest` (400) if the URL has another name than the `known` ones, or a value with
+    """The constructor raises `InvalidRequest` (400) if the URL has another name than the `known` ones, or a value with
     characters that databases reject.
     """
 
@@ -177,7 +163,6 @@ class ApiQuery:
         if unknown is not None:
             raise InvalidRequest(f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.")
         self.values = {name: values[-1] for name, values in request.query.items()}
-        """Parameter name → its last value in the URL."""
         for name, value in self.values.items():
             require_database_text(name, value)
 
@@ -209,9 +194,8 @@ class _Query(ApiQuery):
             raise InvalidRequest(error.message.replace("--", "")) from None
 
     def find_position(self) -> tuple[int, str] | None:
-        """Return the position in the parameter `before`, from which a list of earlier requests is read.
-
-        A position is the start of a request in microseconds, and its id. None: the list begins with the latest request.
+        """A position is the start of a request in microseconds, and its id. None: the list begins with the latest
+        request.
         """
         if not (text := self.values.get("before", "")):
             return None
@@ -231,7 +215,12 @@ _PERIOD = (
 
 
 def build_ledger_document() -> Schema:
-    """Return the OpenAPI document of the routes `/api/usage` and `/api/requests` as a JSON object."""
+    text = {"type": "string"}
+    parameter = {"name": "id", "in": "path", "required": True, "schema": text, "description": "Header `request-id`."}
+    properties = {title: _NUMBER_OR_NULL if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
+    for name in _COSTS:
+        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
+    description = UsageSums.__doc__ or ""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -243,14 +232,25 @@ def build_ledger_document() -> Schema:
         "paths": {
             "/api/usage": {"get": _usage()},
             "/api/requests": {"get": _requests()},
-            "/api/requests/{id}": {"get": _request()},
+            "/api/requests/{id}": {
+                "get": _operation("getRequest", "One stored request.", [parameter], _refer("Request"), has_csv=False)
+            },
         },
         "components": {
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "token": {"type": "http", "scheme": "bearer"},
             },
-            "schemas": {"Sums": _sums(), "Request": _row(), "Error": _ERROR},
+            "schemas": {
+                "Sums": {
+                    "type": "object",
+                    "description": description.split(".")[0],
+                    "properties": properties,
+                    "required": list(EXPORT_TITLES),
+                },
+                "Request": _row(),
+                "Error": _ERROR,
+            },
         },
     }
 
@@ -305,12 +305,6 @@ def _requests() -> Schema:
     return _operation("listRequests", "Stored requests, the latest first.", parameters, result)
 
 
-def _request() -> Schema:
-    text = {"type": "string"}
-    parameter = {"name": "id", "in": "path", "required": True, "schema": text, "description": "Header `request-id`."}
-    return _operation("getRequest", "One stored request.", [parameter], _refer("Request"), has_csv=False)
-
-
 def _operation(name: str, summary: str, parameters: list[Schema], result: Schema, *, has_csv: bool = True) -> Schema:
     content: Schema = {"application/json": {"schema": result}}
     if has_csv:
@@ -340,19 +334,6 @@ def _common() -> list[Schema]:
 
 def _parameter(name: str, schema: Schema, description: str) -> Schema:
     return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
-def _sums() -> Schema:
-    properties = {title: _NUMBER_OR_NULL if title in _COSTS else {"type": "integer"} for title in EXPORT_TITLES}
-    for name in _COSTS:
-        properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
-    description = UsageSums.__doc__ or ""
-    return {
-        "type": "object",
-        "description": description.split(".")[0],
-        "properties": properties,
-        "required": list(EXPORT_TITLES),
-    }
 
 
 def _row() -> Schema:

@@ -25,18 +25,11 @@ _TEXT_FIELDS = {
     "input_json_delta": "partial_json",
     "signature_delta": "signature",
 }
-"""Type of a delta (fragment of a streamed reply) → its field with text."""
 
 ContentRow = dict[str, Any]
-"""One row of the table `contents`: column name → value."""
 
 
 class StoredContent(Struct, frozen=True):
-    """One stored text of a client request: its body, its reply, or the structure of its provider request.
-
-    The structure has lengths in place of message texts.
-    """
-
     kind: str
     """`request`, `reply`, or `sent`: the structure of the request to the provider."""
     size: int
@@ -46,12 +39,10 @@ class StoredContent(Struct, frozen=True):
 
     @property
     def is_cut(self) -> bool:
-        """True if only the beginning of the text is stored."""
         return self.size > MAX_CONTENT_BYTES
 
 
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
-    """Return the stored texts of a client request. Empty: no texts are stored."""
     query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
     # the descending order is sent, request, reply
     found = connection.execute(query.order_by(contents.c.kind.desc()))
@@ -61,10 +52,6 @@ def read_contents(connection: Connection, request_id: str) -> list[StoredContent
 def build_content_rows(
     request_id: str, started_at: int, content: BufferedContent, secrets: Sequence[str]
 ) -> list[ContentRow]:
-    """Return the rows of the table `contents` with the texts of one client request, without API keys.
-
-    `started_at` is in microseconds since the epoch.
-    """
     texts = [
         ("request", content.request_size, content.request),
         ("reply", content.reply_size, join_deltas(bytes(content.reply))),
@@ -84,10 +71,8 @@ def build_content_rows(
 
 
 def join_deltas(reply: bytes) -> bytes:
-    """Join the text fragments of each content block in a streamed reply, and return the joined reply.
-
-    Otherwise an API key that is split over two fragments would not be found. A reply that is not streamed is returned
-    unchanged.
+    """Otherwise an API key that is split over two fragments would not be found. A reply that is not streamed is
+    returned unchanged.
     """
     if not reply.startswith(b"event: "):
         return reply
@@ -115,10 +100,6 @@ def _join_frames(frames: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def _decode_delta(frame: bytes) -> dict[str, Any]:
-    """Return the JSON event of `frame`, one SSE frame of a reply, if it contains a text fragment.
-
-    An empty dict is returned for any other event.
-    """
     if not frame.startswith(_DELTA):
         return {}
     try:
@@ -146,7 +127,7 @@ def _encode_delta(event: dict[str, Any], texts: Sequence[str]) -> bytes:
 
 
 def _redact(data: bytes, secrets: Sequence[str]) -> bytes:
-    """Return `data` with the keys in `secrets` and texts that look like keys replaced. Valid JSON stays valid."""
+    """Valid JSON stays valid."""
     redacted = redact_secrets(data.decode(errors="replace"), secrets).encode()
     if _is_json(data) and not _is_json(redacted):  # a mark replaced a part of an escape
         return msgspec.json.encode(redact_json_value(msgspec.json.decode(data), secrets))
@@ -162,22 +143,16 @@ def _is_json(data: bytes) -> bool:
 
 
 MAX_LIST_ITEMS = 40
-"""Maximum number of items of a JSON list that the outline contains: the first and the last ones."""
 MAX_WORD_CHARACTERS = 64
-"""Maximum number of characters of a string without spaces that the outline contains unchanged."""
 _SHOWN_FIELDS = frozenset(
     ("model", "role", "type", "name", "id", "call_id", "tool_call_id", "tool_use_id", "effort", "tool_choice", "mode")
 )
-"""Names of fields with strings that the outline contains."""
 _TOOL_LISTS = frozenset(("tools", "functionDeclarations", "function_declarations"))
 _FIRST_ITEMS = 5
 
 
 def outline_json(body: bytes) -> str:
-    """Return the structure of the JSON object `body` as text, with one line for each field or list item.
-
-    "": `body` is no JSON object, or is nested too deeply.
-    """
+    """One line for each field or list item. "": `body` is no JSON object, or is nested too deeply."""
     try:
         fields = msgspec.json.decode(body)
         return "\n".join(["{", *_list_fields(fields), "}"]) if isinstance(fields, dict) else ""
@@ -198,10 +173,7 @@ def _list_fields(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _outline(value: Any, name: str) -> str:
-    """Return the JSON value `value` on one line, with texts of the conversation replaced by their lengths.
-
-    `name` is the field with this value, which decides whether a string is shown.
-    """
+    """Return the JSON value `value` on one line, with texts of the conversation replaced by their lengths."""
     if isinstance(value, str):
         is_word = len(value) <= MAX_WORD_CHARACTERS and not any(map(str.isspace, value))
         return _quote(value) if name in _SHOWN_FIELDS and is_word else f"[text, {len(value):,} characters]"
@@ -215,10 +187,6 @@ def _outline(value: Any, name: str) -> str:
 
 
 def _shorten(items: Sequence[str]) -> Sequence[str]:
-    """Return the first and the last of `items`, the lines of a JSON list, if they exceed `MAX_LIST_ITEMS`.
-
-    A line between them states the number of omitted items.
-    """
     hidden = len(items) - MAX_LIST_ITEMS
     if hidden <= 0:
         return items

@@ -36,42 +36,31 @@ _LARGE_CONTEXT_SUFFIX = "[1m]"
 
 
 class ModelCosts:
-    """Finder of model prices, with the providers and prices in `settings`.
-
-    After a reload of the settings, the caller creates another object.
-    """
+    """After a reload of the settings, the caller creates another object."""
 
     def __init__(self, settings: Settings) -> None:
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
 
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
-        """Return the price of the model `model` of a provider. None: the price is unknown.
-
-        `tier` is a service tier as `normalize_service_tier` returns it.
-        """
+        """None: the price is unknown. `tier`: result of `normalize_service_tier`."""
         row = next((row for row in self._registry if row.name == provider), None)
         return None if row is None else self._prices.find(row, model, when, tier)
 
     def find_price_by_prefix(
         self, prefix: str, model: str, when: datetime | None = None, tier: str = ""
     ) -> Price | None:
-        """Return the price of `model` at the provider with the prefix `prefix` in model ids.
-
-        None: the price is unknown. `tier` is a result of `normalize_service_tier`.
-        """
         provider = self._registry.find_by_prefix(prefix)
         return None if provider is None else self._prices.find(provider, model, when, tier)
 
     def find_requested_price(
         self, requested: str, prefix: str, model: str, when: datetime | None = None
     ) -> Price | None:
-        """Return the price of `requested`, the model id in a client request. None: the price is unknown.
+        """An id with the prefix of a provider has the price at this provider. A Claude model without a prefix has the
+        list price of Anthropic, even if another provider served the request.
 
-        An id with the prefix of a provider has the price at this provider. A Claude model without a prefix has the list
-        price of Anthropic, even if another provider served the request. `prefix` and `model` are the provider and the
-        model that served the request. They matter only for an id without a list price. If this id is equal to `model`,
-        its price at the provider `prefix` is returned.
+        `prefix` and `model` served the request. If the id has no list price and equals `model`, its price there is
+        returned.
         """
         name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
@@ -82,25 +71,18 @@ class ModelCosts:
         return self.find_price_by_prefix(prefix, name, when) if listed is None and name == model else listed
 
     def find_prefix(self, provider: str) -> str:
-        """Return the prefix that selects the provider `provider` in model ids, such as `gemini` for the name `google`.
-
-        An unknown name is returned unchanged.
-        """
+        """An unknown name is returned unchanged."""
         return next((row.prefix for row in self._registry if row.name == provider), provider)
 
     def find_api_key_variable(self, provider: str) -> str:
-        """Return the name of the setting with the API keys of a provider, such as `GROQ_API_KEY`. "": none."""
         return next((row.key_variable or "" for row in self._registry if row.name == provider), "")
 
     def find_provider_name(self, prefix: str) -> str:
-        """Return the name of the provider with the prefix `prefix` in model ids. "": no provider has this prefix."""
         provider = self._registry.find_by_prefix(prefix)
         return "" if provider is None else provider.name
 
     def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
-        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind.
-
-        Only the total cost is stored, so it is divided in proportion to the current prices. If no current price is
+        """Only the total cost is stored, so it is divided in proportion to the current prices. If no current price is
         known, the result has the total cost under the key "".
         """
         if not sums.cost:
@@ -117,10 +99,7 @@ class ModelCosts:
 
 
 def calculate_base_cost(price: Price, sums: UsageSums) -> int:
-    """Return the cost in nano-dollars of the tokens in `sums` at `price`.
-
-    Surcharges for long contexts, web searches and service tiers are not included.
-    """
+    """Surcharges for long contexts, web searches and service tiers are not included."""
     return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
 
 
@@ -141,19 +120,13 @@ _SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")
 
 
 def read_search_count(source: str) -> int:
-    """Return the number of billed web searches in `source`, a value of the field `Cost.source`.
-
-    0: the provider billed no searches, or their price is unknown.
-    """
+    """0: the provider billed no searches, or their price is unknown."""
     found = _SEARCH_COUNT.search(source)
     return 0 if found is None else int(found[1])
 
 
 class CostCalculator:
-    """Calculator of the costs of requests, at the prices that `settings` select.
-
-    The caller creates another calculator after a reload of the settings or of the price list.
-    """
+    """The caller creates another calculator after a reload of the settings or of the price list."""
 
     def __init__(self, settings: Settings) -> None:
         self._costs = ModelCosts(settings)
@@ -162,10 +135,7 @@ class CostCalculator:
         model."""
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Return the two costs of a finished request in nano-dollars, summed over its calls to providers.
-
-        A cost is None if its price or the number of tokens is unknown.
-        """
+        """Nano-dollars, summed over the calls to providers. None: a price or the number of tokens is unknown."""
         if _lacks_usage(receipt):
             return Cost(None, None, "")
         if (
@@ -173,7 +143,13 @@ class CostCalculator:
             and not receipt.billed_searches
             and not normalize_service_tier(receipt.service_tier)
         ):
-            return self._calculate_tokens(receipt)  # almost all requests
+            # almost all requests: one call to a provider, without searches, in the normal service tier
+            tokens = count_tokens(receipt)
+            if not _has_tokens(tokens):
+                return Cost(0, 0, "")
+            price, requested = self._find_prices(receipt)
+            listed = None if requested is None else requested.calculate_cost(tokens)
+            return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
         calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
@@ -181,17 +157,7 @@ class CostCalculator:
         cost, listed = _add_costs(calls, used), _add_costs(calls, [requested] * len(calls))
         return Cost(cost, listed, self._describe_source(receipt, calls, used))
 
-    def _calculate_tokens(self, receipt: Receipt) -> Cost:
-        """Return the cost of a request with one call to a provider, without searches, in the normal service tier."""
-        tokens = count_tokens(receipt)
-        if not _has_tokens(tokens):
-            return Cost(0, 0, "")
-        price, requested = self._find_prices(receipt)
-        listed = None if requested is None else requested.calculate_cost(tokens)
-        return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
-
     def _describe_source(self, receipt: Receipt, calls: Sequence["_Call"], used: Sequence[Price | None]) -> str:
-        """Return `Cost.source` of `receipt`. `used`: price of each call in `calls`, at its service tier."""
         normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
         if any(price is None for price in normal):
             return ""
@@ -212,7 +178,6 @@ class CostCalculator:
         )
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
-        """Return the price of the used and of the requested model of `receipt`. None: the price is unknown."""
         period = int(receipt.started_at) // CONSTANT_SECONDS
         key = (receipt.prefix, receipt.model, receipt.requested_model, period)
         if (found := self._found.get(key)) is None:
@@ -227,10 +192,7 @@ class CostCalculator:
 
 
 class CurrentCosts:
-    """Calculator of the costs of requests at the current prices, also after a reload of the settings or price list.
-
-    `current_settings` returns the settings in use.
-    """
+    """Calculator of the costs of requests at the current prices, also after a reload of the settings or price list."""
 
     def __init__(self, current_settings: Callable[[], Settings]) -> None:
         self._current_settings = current_settings
@@ -240,11 +202,7 @@ class CurrentCosts:
         self._prices: LoadedPrices | None = None
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Return the two costs of a finished request, as `CostCalculator.calculate` does.
-
-        Any thread may call the method. The first call, and the first one after a change of the price list, load the
-        list, which takes half a second.
-        """
+        """Any thread may call it. The first call, and one after a change of the price list, needs half a second."""
         with self._lock:
             settings = self._current_settings()
             source = find_price_source(settings.data_directory)
@@ -262,17 +220,12 @@ class RequestUsage(Struct, frozen=True):
     """
 
     tokens: int
-    """Number of input and output tokens, without input tokens that were read from a cache."""
     cost: int | None
     """Cost in nano-dollars. None: the price of a used model is unknown."""
 
 
 def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> RequestUsage:
-    """Return the tokens and the cost of a finished request, as sums over its calls to providers.
-
-    `input_tokens` is an estimate of the input tokens of the last call, for the case that the provider did not report
-    them. The number of tokens does not include input tokens that were read from a cache.
-    """
+    """`input_tokens`: estimate for the last call, if the provider did not report them."""
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
         last = _find_last_call(receipt)
@@ -297,28 +250,20 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
 
 
 class _Call(Struct, frozen=True):
-    """Tokens of one call to a provider, with the provider and the model of the call."""
-
     tokens: TokenCounts
     provider: str = ""
     """Name of the provider. "": provider and model are those of the receipt."""
     model: str = ""
     searches: int = 0
-    """Number of web searches that the provider bills."""
     tier: str = ""
-    """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
 
 
 def _to_call(tokens: TokenCounts, source: Receipt | UpstreamAttempt) -> _Call:
-    """Return a call with `tokens`, and with the searches and the service tier of `source`."""
     return _Call(tokens, searches=source.billed_searches, tier=normalize_service_tier(source.service_tier))
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
-    """Return the usage of each call to a provider in `receipt`, without calls that used neither tokens nor searches.
-
-    The last item has tokens that belong to no attempt, such as those of an interrupted reply.
-    """
+    """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
     whole = _to_call(count_tokens(receipt), receipt)
     if len(receipt.attempts) < 2:
         calls = [whole]
@@ -327,7 +272,12 @@ def _list_calls(receipt: Receipt) -> list[_Call]:
             structs.replace(_to_call(count_tokens(one), one), provider=one.provider, model=one.model)
             for one in receipt.attempts
         ]
-        left = _subtract(whole.tokens, [call.tokens for call in calls])
+        left = TokenCounts(
+            **{
+                kind: max(getattr(whole.tokens, kind) - sum(getattr(call.tokens, kind) for call in calls), 0)
+                for kind in TokenCounts.__struct_fields__
+            }
+        )
         searches = max(whole.searches - sum(call.searches for call in calls), 0)
         calls.append(structs.replace(whole, tokens=left, searches=searches))
     return [call for call in calls if call.searches or _has_tokens(call.tokens)]
@@ -345,17 +295,6 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
 
 def _has_tokens(tokens: TokenCounts) -> bool:
     return bool(tokens.total_input_tokens or tokens.output)
-
-
-def _subtract(whole: TokenCounts, calls: Sequence[TokenCounts]) -> TokenCounts:
-    return TokenCounts(
-        input=max(whole.input - sum(one.input for one in calls), 0),
-        cache_read=max(whole.cache_read - sum(one.cache_read for one in calls), 0),
-        cache_write=max(whole.cache_write - sum(one.cache_write for one in calls), 0),
-        cache_write_1h=max(whole.cache_write_1h - sum(one.cache_write_1h for one in calls), 0),
-        output=max(whole.output - sum(one.output for one in calls), 0),
-        thinking=max(whole.thinking - sum(one.thinking for one in calls), 0),
-    )
 
 
 def _lacks_usage(receipt: Receipt) -> bool:
@@ -381,10 +320,6 @@ def _find_last_call(receipt: Receipt) -> Receipt | UpstreamAttempt:
 
 
 def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
-    """Return the sum in nano-dollars of the costs of `calls`. None: the price of a call is unknown.
-
-    `prices` has the price of each call, in the same order.
-    """
     whole = 0
     for call, price in zip(calls, prices, strict=True):
         searches = None if price is None else price.calculate_search_cost(call.searches)

@@ -49,7 +49,6 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import LedgerCondition
 
 SCHEMA = "anthropic_proxy"
-"""PostgreSQL schema that contains the tables of the ledger."""
 LOCK_TIMEOUT_SECONDS = 2.0
 """Maximum time in seconds for which a SQLite transaction waits for the end of another one. Then it fails."""
 _OPENING_TIMEOUT_SECONDS = 5.0
@@ -58,7 +57,6 @@ _CONNECT_TIMEOUT_SECONDS = 5
 _SILENCE_MILLISECONDS = 10_000
 """Time in milliseconds without a TCP acknowledgment after which the PostgreSQL server counts as disconnected."""
 _CACHE_KIBIBYTES = 16_384
-"""Maximum cache in KiB of a SQLite connection that only reads."""
 _MAX_LISTED_TABLES = 3
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
@@ -69,10 +67,7 @@ class NewerSchemaError(Exception):
 
 
 def find_database_url(settings: Settings) -> URL:
-    """Return the address of the database in `settings` as SQLAlchemy URL.
-
-    Raises `ConfigurationError` if the ledger (database of requests) is disabled.
-    """
+    """Raises `ConfigurationError` if the ledger (database of requests) is disabled."""
     if not settings.has_ledger():
         raise ConfigurationError(
             "No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
@@ -86,7 +81,7 @@ def find_database_url(settings: Settings) -> URL:
 
 
 def find_database_file(url: URL) -> Path | None:
-    """Return the path of the SQLite file at the address `url`. None: the database is on PostgreSQL."""
+    """None: the database is on PostgreSQL."""
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
@@ -97,10 +92,7 @@ def describe_database_location(url: URL) -> str:
 
 
 def open_for_reading(settings: Settings) -> Engine:
-    """Return a SQLAlchemy engine for queries of the ledger in any thread.
-
-    The engine does not create tables. Raises `ConfigurationError` if the ledger is disabled.
-    """
+    """The engine does not create tables. Raises `ConfigurationError` if the ledger is disabled."""
     url = find_database_url(settings)
     if (file := find_database_file(url)) is None:
         return _open_postgres(url)
@@ -120,9 +112,7 @@ def open_for_reading(settings: Settings) -> Engine:
 
 
 def open_for_writing(settings: Settings) -> Engine:
-    """Return a SQLAlchemy engine for writing to the ledger, for use in one thread.
-
-    Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version, and
+    """Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version, and
     `ConfigurationError` for a database of another program.
     """
     url = find_database_url(settings)
@@ -142,10 +132,7 @@ def open_for_writing(settings: Settings) -> Engine:
 
 
 def migrate(engine: Engine, file: Path | None) -> str:
-    """Migrate the database of `engine` to the newest schema, and return its earlier version.
-
-    "": it had no tables. Raises `NewerSchemaError` for tables of a newer version.
-    """
+    """ "": it had no tables. Raises `NewerSchemaError` for tables of a newer version."""
     with engine.connect() as connection:
         version = find_schema_version(connection)
     if version == NEWEST_VERSION:
@@ -202,11 +189,7 @@ def _require_no_tables(tables: Sequence[str], place: str, other_remedy: str) -> 
 
 
 def has_tables(connection: Connection, place: str) -> bool:
-    """Return True if the database has the tables of the ledger.
-
-    Raises `ConfigurationError` if the tables belong to another version of the program. `place` is the location of the
-    database for the error message.
-    """
+    """Raises `ConfigurationError` for tables of another version. `place`: for the error message."""
     version = find_schema_version(connection)
     if version in (None, NEWEST_VERSION):
         return version is not None
@@ -262,18 +245,14 @@ def _open_postgres(url: URL) -> Engine:
 _TEXTS = "contents"
 """Name of the table with message texts. It is empty in the copy."""
 _RESERVE_BYTES = 16 << 20
-"""Number of bytes that must stay free on the disk after a copy."""
 _creating = threading.Lock()
-"""Held by the thread that creates a file."""
 
 
 def write_backup(
     file: Path, version: str, find_free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
 ) -> Path:
-    """Copy the SQLite database `file` to a file beside it, such as `ledger.sqlite3.backup-0001`, and return its path.
-
-    `version` is the schema version of the database, and becomes the end of the name. Raises `OSError` if the disk has
-    too little space.
+    """Return the path of the copy, such as `ledger.sqlite3.backup-0001`. Raises `OSError` if the disk has too little
+    space.
     """
     target = file.with_name(f"{file.name}.backup-{version}")
     incomplete = target.with_name(f"{target.name}.incomplete")
@@ -283,7 +262,15 @@ def write_backup(
         with closing(sqlite3.connect(incomplete, isolation_level=None)) as copy:
             copy.execute("ATTACH ? AS source", (str(file),))
             copy.execute("BEGIN")
-            _require_space(copy, find_free_bytes(file.parent), file)
+            free = find_free_bytes(file.parent)
+            names = ("page_count", "freelist_count", "page_size")
+            count, unused, size = (int(copy.execute(f"PRAGMA source.{name}").fetchone()[0]) for name in names)
+            needed = (count - unused) * size
+            if copy.execute("SELECT 1 FROM source.sqlite_master WHERE name = ?", (_TEXTS,)).fetchone() is not None:
+                needed -= int(copy.execute(f"SELECT coalesce(sum(length(data)), 0) FROM source.{_TEXTS}").fetchone()[0])
+            if free < (needed := needed + _RESERVE_BYTES):
+                problem = f"the copy before the migration needs {needed >> 20} MB, and {free >> 20} MB are free"
+                raise OSError(errno.ENOSPC, problem, str(file))  # noqa: TRY301
             _copy_tables(copy)
             copy.execute("COMMIT")
     except BaseException:
@@ -297,31 +284,12 @@ def write_backup(
 
 
 def create_private_file(file: Path) -> None:
-    """Create an empty file that only its owner can read and write. An existing file is not changed."""
     # POSIX: the close of any descriptor of a file releases all locks of this process on the file, also those of SQLite
     # connections in other threads. Another process could then delete the WAL that they use
     # (sqlite.org/howtocorrupt.html, section 2.2, read 2026-11).
     with _creating:  # no thread connects to the new file before its descriptor is closed
         if not file.exists():
             os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _require_space(copy: sqlite3.Connection, free: int, file: Path) -> None:
-    names = ("page_count", "freelist_count", "page_size")
-    count, unused, size = (int(copy.execute(f"PRAGMA source.{name}").fetchone()[0]) for name in names)
-    needed = (count - unused) * size
-    if _has_texts(copy):
-        needed -= int(copy.execute(f"SELECT coalesce(sum(length(data)), 0) FROM source.{_TEXTS}").fetchone()[0])
-    if free < needed + _RESERVE_BYTES:
-        raise OSError(
-            errno.ENOSPC,
-            f"the copy before the migration needs {(needed + _RESERVE_BYTES) >> 20} MB, and {free >> 20} MB are free",
-            str(file),
-        )
-
-
-def _has_texts(copy: sqlite3.Connection) -> bool:
-    return copy.execute("SELECT 1 FROM source.sqlite_master WHERE name = ?", (_TEXTS,)).fetchone() is not None
 
 
 def _copy_tables(copy: sqlite3.Connection) -> None:
@@ -345,10 +313,7 @@ _COMPARED = (
 
 
 def find_database_problems(connection: Connection) -> Iterator[str]:
-    """Check the database of the ledger, and yield one sentence for each problem.
-
-    Problems are damaged SQLite files, and hourly sums that differ from the requests.
-    """
+    """Problems are damaged SQLite files, and hourly sums that differ from the requests."""
     if connection.dialect.name == "sqlite":
         found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
         yield from (f"The file is damaged: {line}" for line in found if line != "ok")
@@ -378,7 +343,6 @@ def _has_rows(table: Table) -> ColumnElement[bool]:
 
 
 DATABASE_ERRORS = (exc.SQLAlchemyError, OSError, NewerSchemaError)
-"""Exceptions of opening, migrating and using the database."""
 _SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
     sqlite3.SQLITE_FULL: "disk full",
     sqlite3.SQLITE_BUSY: "locked",
@@ -419,10 +383,7 @@ _PRIMARY_CODE = 0xFF
 
 
 def classify_database_error(error: BaseException) -> LedgerCondition:
-    """Return the state of the ledger, such as `disk full` or `locked`, after its database failed with `error`.
-
-    The state is `failed` if the cause is unknown or has no other state.
-    """
+    """The state is `failed` if the cause is unknown or has no other state."""
     if isinstance(error, NewerSchemaError):
         return "newer schema"
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
@@ -441,10 +402,6 @@ def classify_database_error(error: BaseException) -> LedgerCondition:
 
 
 def describe_database_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
-    """Return the sentence for the user about a failure of the database: its reason and a remedy.
-
-    `place` is the path or address without a password.
-    """
     if isinstance(error, ConfigurationError):
         return error.message
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
@@ -453,10 +410,7 @@ def describe_database_failure(condition: LedgerCondition, place: str, error: Bas
 
 
 def is_value_failure(error: Exception) -> bool:
-    """Return True if `error` concerns only one request, so that other requests can still be stored.
-
-    Examples are a value that the database rejects, and an exception in the calculation of the cost.
-    """
+    """Return True if `error` concerns only one request, so that other requests can still be stored."""
     if isinstance(error, exc.DBAPIError):
         return isinstance(error, (exc.DataError, exc.IntegrityError))
     if isinstance(error, exc.SQLAlchemyError):
@@ -465,7 +419,6 @@ def is_value_failure(error: Exception) -> bool:
 
 
 def describe_value_failure(error: Exception) -> str:
-    """Return a text for the log with type and message of `error`, and the file and line that raised it."""
     cause = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]} ({Path(frame.filename).name}:{frame.lineno})"
@@ -475,9 +428,7 @@ def describe_value_failure(error: Exception) -> str:
 def convert_driver_errors(
     dialect: Dialect, close_lost_connection: Callable[[Any], bool] = lambda _: False
 ) -> Iterator[None]:
-    """Raise errors of the database driver inside the `with` block as exceptions of SQLAlchemy.
-
-    `close_lost_connection` is called with the error. It returns True if the error means that the connection is lost,
+    """`close_lost_connection` is called with the error. It returns True if the error means that the connection is lost,
     and may then close it.
     """
     driver_error = dialect.loaded_dbapi.Error

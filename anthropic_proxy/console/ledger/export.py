@@ -27,7 +27,6 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteResponse
 
 FORMATS = ("csv", "json")
-"""File formats that `ExportTable.build_download` writes."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings of texts that spreadsheet programs run as formulas (owasp.org, "CSV Injection", read 21 Nov 2026)."""
 _INNER_FORMULA = re.compile(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FORMULA_STARTS))}])")
@@ -41,59 +40,43 @@ REQUEST_TITLES: Sequence[str] = (
     *(name for name in StoredRequest.__struct_fields__ if name not in _DURATIONS),
     *(f"{name}_seconds" for name in _DURATIONS),
 )
-"""Titles of the columns in an export of stored requests."""
 _json = msgspec.json.Encoder(decimal_format="number")
 
 
 class ExportTable(Struct, frozen=True):
-    """Table for export as CSV or JSON, with column titles and rows.
-
-    A `Decimal` in a row is an amount in US dollars, and None is a missing or unknown value.
-    """
+    """A `Decimal` in a row is an amount in US dollars, and None is a missing or unknown value."""
 
     titles: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
     def encode_csv(self) -> str:
-        """Return the `ExportTable` as CSV text. The first row contains the titles."""
         text = io.StringIO(newline="")
         write_csv(text, self.titles, self.rows)
         return text.getvalue()
 
     def list_json_objects(self) -> list[dict[str, Any]]:
-        """Return the rows of the `ExportTable` as dicts (title → value), which `encode_json` can encode."""
         return [dict(zip(self.titles, row, strict=True)) for row in self.rows]
 
     def build_download(self, name: str, file_format: str) -> RouteResponse:
-        """Return a response with the table as a file that the browser saves.
-
-        `name` is the file name without extension. `file_format` is one of `FORMATS`.
-        """
         if file_format == "csv":
             return _download(self.encode_csv().encode("utf-8", "replace"), "text/csv; charset=utf-8", f"{name}.csv")
         return _download(encode_json(self.list_json_objects()), "application/json", f"{name}.json")
 
 
 def write_csv(stream: TextIO, titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write `titles` and `rows` to `stream` as CSV (RFC 4180).
-
-    A text that a spreadsheet program would run as a formula gets an apostrophe in front.
-    """
+    """A text that a spreadsheet program would run as a formula gets an apostrophe in front."""
     writer = csv.writer(stream)
     writer.writerow(titles)
     writer.writerows([_to_cell(value) for value in row] for row in rows)
 
 
 def encode_json(value: Any) -> bytes:
-    """Return `value` as JSON bytes. A `Decimal` is written as a number with all its digits."""
+    """A `Decimal` is written as a number with all its digits."""
     return _json.encode(value)
 
 
 def to_dollars(nano_dollars: int | None) -> Decimal | None:
-    """Convert nano-dollars (10⁻⁹ US dollars) to US dollars without trailing zeros.
-
-    None, which is an unknown amount, is returned as None.
-    """
+    """Without trailing zeros. None: unknown."""
     if nano_dollars is None:
         return None
     amount = Decimal(nano_dollars) / NANO_DOLLARS
@@ -101,16 +84,12 @@ def to_dollars(nano_dollars: int | None) -> Decimal | None:
 
 
 def format_time(microseconds: int) -> str:
-    """Return a time as text in UTC, such as `2026-11-21T10:00:00.000Z`.
-
-    `microseconds` is the time since the epoch.
-    """
+    """UTC, such as `2026-11-21T10:00:00.000Z`, from microseconds since the epoch."""
     text = datetime.fromtimestamp(microseconds / MICROSECONDS, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
 def build_request_object(row: StoredRequest) -> dict[str, Any]:
-    """Return the stored request `row` as a dict with the keys `REQUEST_TITLES`, to be encoded by `encode_json`."""
     values: dict[str, Any] = structs.asdict(row)
     for name in _LISTS:
         values[name] = msgspec.json.decode(values[name]) if values[name] else []
@@ -131,12 +110,10 @@ def _encode_times(one: AttemptTime | BlockTime) -> dict[str, Any]:
 
 
 def tabulate_requests(rows: Iterable[StoredRequest]) -> ExportTable:
-    """Return the stored requests `rows` as an `ExportTable` with the columns `REQUEST_TITLES`."""
     return ExportTable(REQUEST_TITLES, [list_request_values(row) for row in rows])
 
 
 def list_request_values(row: StoredRequest) -> list[Any]:
-    """Return the values of the stored request `row`, in the order of `REQUEST_TITLES`."""
     values = build_request_object(row)
     return [values[title] for title in REQUEST_TITLES]
 
@@ -172,17 +149,12 @@ EXPORT_TITLES = (
     *TOOL_COUNTS,
     *("cost", "unknown_cost_requests", "requested_cost", "unknown_requested_cost_requests"),
 )
-"""Titles of the columns after the name of the group. Costs are in US dollars."""
 _UNKNOWN_COUNTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_cost_requests"}
 """Title of a column with a cost → sum that counts the requests for which this cost is unknown."""
 
 
 def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
-    """Return the name of a group of requests, such as those with the same model, as users see it.
-
-    `by` is the property that the requests share. Providers and models have the same names as in model ids: `openai` for
-    a provider, `openai/gpt-4.1` for a model.
-    """
+    """Return a name as in model ids: `openai` for a provider, `openai/gpt-4.1` for a model."""
     if by not in ("model", "provider"):
         return group.name
     registry = find_registry(settings)
@@ -192,10 +164,7 @@ def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
 
 
 def encode_sums(sums: UsageSums) -> dict[str, Any]:
-    """Return the numbers in `sums` as a mapping from their titles in CSV and JSON exports.
-
-    Costs are converted to US dollars. They are None if no price is known.
-    """
+    """Costs in US dollars; None if no price is known."""
     values: dict[str, Any] = {title: getattr(sums, title) for title in EXPORT_TITLES}
     for cost, unknown in _UNKNOWN_COUNTS.items():
         values[cost] = to_dollars(known_cost_or_none(values[cost], values[unknown]))
@@ -203,19 +172,11 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
 
 
 def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
-    """Return a table with one row for each of `groups`, such as the requests with the same model.
-
-    `by` is the property that the requests of a group share. It is also the title of the first column.
-    """
     rows = [[name_group(settings, by, group), *encode_sums(group.sums).values()] for group in groups]
     return ExportTable([by, *EXPORT_TITLES], rows)
 
 
 def build_usage_object(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
-    """Return the sums of `groups`, such as requests with the same model, as an object for JSON.
-
-    `by` is the property that the requests of a group share. `chosen` is the time range of the sums.
-    """
     return {
         "from": _format_time(chosen.start),
         "to": _format_time(chosen.end),

@@ -30,11 +30,10 @@ class UsageRange(Struct, frozen=True):
 
     start: int
     end: int
-    """First second after the range, in seconds since the epoch."""
+    """Exclusive."""
 
     @property
     def is_short_range(self) -> bool:
-        """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
         return self.end - self.start <= MAX_SHORT_RANGE_HOURS * HOUR_SECONDS
 
 
@@ -44,10 +43,7 @@ _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 
 
 def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
-    """Return the time range from `since` to `until`, texts such as `24h`, `yesterday` or `2026-11-01`.
-
-    An empty `until` means `now`. Raises `ConfigurationError` for an invalid text or range.
-    """
+    """`since` and `until` are texts such as `24h`; an empty `until` means `now`. Raises `ConfigurationError`."""
     first, _ = _find_times("--since", since, now, timezone)
     end = now if not until else _find_times("--until", until, now, timezone)[1]
     if first >= now:
@@ -64,11 +60,7 @@ def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo 
 
 
 def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:
-    """Return the beginning and the end of the period in `text`. For a duration such as `24h`, both are `now` minus it.
-
-    `option` is `--since` or `--until`, for error messages. `timezone` is the time zone in which days begin; None: that
-    of the system.
-    """
+    """For a duration such as `24h`, both are `now` minus it. `timezone` None: that of the system."""
     word = text.strip().lower()
     if found := _DURATION.fullmatch(word):
         past = now - timedelta(hours=int(found[1]) * _UNIT_HOURS[found[2]])
@@ -94,50 +86,32 @@ _QUARTER = 900
 
 
 def find_period_start(number: int, length: int) -> int:
-    """Return the beginning of a period in seconds since the epoch.
-
-    `length` is the length of the period in seconds. `number` counts the periods of this length since the epoch.
-    """
+    """Seconds since the epoch. `number` counts the periods since then."""
     if length <= MAX_UTC_SECONDS:
         return number * length
     return int((_LOCAL_EPOCH + timedelta(seconds=number * length)).timestamp())
 
 
 def find_period_number(when: int, length: int) -> int:
-    """Return the number of the period that contains the time `when`, counted since the epoch.
-
-    Both arguments are in seconds.
-    """
     return (when if length <= MAX_UTC_SECONDS else when + _offset(when)) // length
 
 
 def round_end_to_hour(end: int) -> int:
-    """Return the end of a time range, rounded to a full UTC hour, in hours since the epoch.
-
-    `end` is in seconds since the epoch, and is usually rounded up. But a full hour of local time is rounded down,
-    because the start of a range is rounded down too. The range then keeps its length. This concerns only time zones
-    with half or quarter hours.
+    """A full hour of local time is rounded down as the start of a range is, so that the range keeps its length in time
+    zones with half or quarter hours.
     """
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
 
 
 def list_period_starts(start: int, end: int, length: int) -> Sequence[int]:
-    """Return the beginnings of all periods that overlap a time range, in seconds since the epoch.
-
-    The first period may begin before `start`. All arguments are in seconds.
-    """
+    """The first period may begin before `start`."""
     numbers = range(find_period_number(start, length), find_period_number(end - 1, length) + 1)
     return [find_period_start(number, length) for number in numbers]
 
 
 def build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
-    """Return the SQL expression that calculates the number of a row's period from the time of the row.
-
-    `seconds` is the column with this time, in seconds since the epoch. The number counts the periods since the epoch,
-    each with `length` seconds. `start` and `end` are the time range of the query, because the offset from UTC may
-    change in it.
-    """
+    """`seconds`: column with the time. The offset from UTC may change between `start` and `end`."""
     if length <= MAX_UTC_SECONDS:
         return seconds // length
     *changes, (_, last) = _list_offsets(start, end)
@@ -146,10 +120,7 @@ def build_period_number(seconds: ColumnElement[Any], length: int, start: int, en
 
 
 def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
-    """Return the differences of local time to UTC within a time range, because clocks may change.
-
-    Each item has the difference in seconds, and the time until which it applies in seconds since the epoch.
-    """
+    """Pairs: difference in seconds, and the time until which it applies."""
     found: list[tuple[int, int]] = []
     offset = _offset(start)
     for day in range(start, end, DAY_SECONDS):
@@ -165,5 +136,4 @@ def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _offset(when: int) -> int:
-    """Return the difference of local time to UTC in seconds at the time `when` (seconds since the epoch)."""
     return localtime(when).tm_gmtoff

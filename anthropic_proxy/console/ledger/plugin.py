@@ -19,11 +19,9 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
 
 STOP_SECONDS = 5.0
-"""Maximum time in seconds at shutdown to write the queued receipts."""
 MIGRATION_DELAY_SECONDS = 0.5
 """Time in seconds from the start of the server to the check of the schema, so that it accepts requests first."""
 DEFECT_PAUSE_SECONDS = 5.0
-"""Pause of the writer in seconds after a defect (unexpected exception)."""
 API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}", "/api/openapi.json")
 
 
@@ -53,7 +51,6 @@ class _Ledger:
         self._settings = settings
         self._timer: asyncio.TimerHandle | None = None
         self._gateway: Gateway | None = None
-        """The running proxy. None: the proxy has not started."""
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -68,7 +65,6 @@ class _Ledger:
             self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
 
     async def respond(self, route: str, request: RouteRequest) -> RouteResponse:
-        """Answer a request to `route`, one of `API_PATHS`, in a thread for queries."""
         return await self._readers.run(name_client(request), self._respond, route, request)
 
     def _respond(self, route: str, request: RouteRequest) -> RouteResponse:
@@ -77,7 +73,6 @@ class _Ledger:
         return respond(route, request, None if self._gateway is None else self._gateway.settings)
 
     def _run(self, queue: ReceiptQueue) -> None:
-        """Run the ledger in the thread of `queue`, until the queue is stopped."""
         if not needs_migration(self._settings):
             queue.wait_for_receipt()
         if queue.is_stopped and not len(queue):
@@ -110,10 +105,7 @@ def run_writer(
     warn: Callable[[str], None],
     pause_seconds: float = DEFECT_PAUSE_SECONDS,
 ) -> None:
-    """Call `write`, which returns after `queue` was stopped. After a defect (unexpected exception), call it again.
-
-    The requests of the failed batch are dropped.
-    """
+    """Call `write`. After a defect, drop its batch and call it again."""
     logged = ""
     while True:
         try:

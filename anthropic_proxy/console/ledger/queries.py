@@ -50,14 +50,10 @@ from anthropic_proxy.console.ledger.tables import (
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 
 GroupName = Literal["day", "hour", "model", "requested", "provider", "project", "key", "session", "route"]
-"""Name of the quantity by which sums are grouped.
-
-`requested` is the model that the client requested. `route` is the rule of the configuration file that chose the
+"""`requested` is the model that the client requested. `route` is the rule of the configuration file that chose the
 provider.
 """
 GROUP_NAMES: Sequence[str] = get_args(GroupName)
-NOT_SENT = "not sent"
-"""Name of the provider and the model of requests that were sent to none."""
 _COLUMNS: Mapping[str, Sequence[str]] = {
     "model": ("provider", "model"),
     "requested": ("requested_model",),
@@ -66,29 +62,19 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
     "key": ("key_label",),
     "route": ("route",),
 }
-"""Name of the quantity → columns of the table `hourly` that contain it."""
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
-    """Sums of the requests of one group, such as those with the same model."""
-
     name: str
-    """Name of the group, such as a day (`2026-11-20`), an hour (`2026-11-20T13:00Z`) or a model.
-
-    "": the requests have no value.
-    """
+    """Name of the group, such as a day (`2026-11-20`), an hour (`2026-11-20T13:00Z`) or a model."""
     provider: str = ""
-    """Name of the provider of a model. "": not grouped by model, or no provider was called."""
     sums: UsageSums
 
 
 def sum_usage(
     connection: Connection, chosen: UsageRange, by: GroupName, timezone: tzinfo | None = None
 ) -> list[UsageGroup]:
-    """Return the sums of each group that has requests. Days and hours are in order of time, others by descending cost.
-
-    `timezone`: that in which days begin; None: that of the process.
-    """
+    """Days and hours are in order of time, others by descending cost. `timezone` None: that of the process."""
     selection = RequestSelection(start=chosen.start * MICROSECONDS, end=chosen.end * MICROSECONDS)
     if by in ("day", "hour"):
 
@@ -119,28 +105,19 @@ def sum_usage(
 
 
 class PeriodSums(Struct, frozen=True):
-    """Numbers of requests, tokens and costs of one period (such as one hour) and one group of requests."""
-
     start: int
-    """Beginning of the period in seconds since the epoch."""
     group: str
-    """Value of the grouping column, such as a model. "": not grouped, or the column is empty."""
     sums: UsageSums
 
 
 class ModelSums(Struct, frozen=True):
-    """Numbers of requests, tokens and costs of one model at one provider."""
-
     provider: str
     model: str
     sums: UsageSums
 
 
 class ModelPeriod(Struct, frozen=True):
-    """Numbers of requests, tokens and costs of one model in one period, such as one hour."""
-
     start: int
-    """Beginning of the period in seconds since the epoch."""
     model: ModelSums
     first_tokens: str = ""
     """Times to the first token: encoded histograms as hexadecimal text, for `sum_encoded_histograms`."""
@@ -160,10 +137,9 @@ def sum_periods(
     group_column: str = "",
     sum_names: Sequence[str] = SUM_NAMES,
 ) -> list[PeriodSums]:
-    """Return the sums of requests, tokens and costs in `selection` for each period, such as an hour.
+    """One result for each period and value of `group_column`, without empty periods. Sums outside `sum_names` are 0.
 
-    With `group_column`, there is one result for each period and value of this column. Only the sums in `sum_names` are
-    calculated; the others are 0. Periods without requests are missing. `period_seconds` 0 means one period.
+    `period_seconds` 0: one period.
     """
     # above three hours, `period_seconds` is a multiple of 3,600, because the source has hourly sums
     rows = _sum(connection, selection, period_seconds, (group_column,) if group_column else (), sum_names)
@@ -171,11 +147,7 @@ def sum_periods(
 
 
 def count_requests_in_previous_range(connection: Connection, selection: RequestSelection, now: int) -> int:
-    """Return the number of requests in the time range directly before that of `selection`, for a comparison.
-
-    Both ranges have the same filters and the same length. If the range of `selection` ends after `now`, the previous
-    range is only as long as its part until `now`.
-    """
+    """If the range of `selection` ends after `now`, the previous range is only as long as its part until `now`."""
     is_single = selection.is_short_range or not selection.has_hourly_sums
     start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
     end = min(selection.end if is_single else selection.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
@@ -193,10 +165,7 @@ def count_requests_in_previous_range(connection: Connection, selection: RequestS
 
 
 def sum_model_periods(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
-    """Return numbers of requests, tokens and costs of each model in each period, in order of time.
-
-    Latencies and speeds are not read, so these fields of the result are empty. `period_seconds` 0 means one period.
-    """
+    """Without latencies and speeds. `period_seconds` 0: one period."""
     rows = _sum(connection, selection, period_seconds, ("provider", "model"))
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
 
@@ -204,10 +173,7 @@ def sum_model_periods(connection: Connection, selection: RequestSelection, perio
 def measure_model_performance(
     connection: Connection, selection: RequestSelection, period_seconds: int
 ) -> list[ModelPeriod]:
-    """Return sums, latencies and speeds of each model in each period, in order of time.
-
-    `period_seconds` 0 means one period.
-    """
+    """`period_seconds` 0: one period."""
     source = _find_source(selection)
     column = source.table.c
     waited = func.coalesce(column.first_token, 0) if source.table is requests else column.first_token_sum
@@ -228,10 +194,7 @@ def measure_model_performance(
 
 
 def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
-    """Return a histogram of the times to the first token for each group of `rows`.
-
-    `key` returns the group of a row. Groups without such times are missing.
-    """
+    """Groups without such times are missing."""
     texts: dict[KeyT, list[str]] = {}
     for row in rows:
         if row.first_tokens:
@@ -240,10 +203,7 @@ def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], Ke
 
 
 def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
-    """Return the output speed of each group of `rows`, in tokens per second.
-
-    `key` returns the group of a row. Groups without output tokens are missing.
-    """
+    """Tokens per second. Groups without output tokens are missing."""
     found: dict[KeyT, tuple[int, int]] = {}
     for row in rows:
         tokens, elapsed = found.get(key(row), (0, 0))
@@ -254,18 +214,12 @@ def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]
 
 
 def sum_models(connection: Connection, selection: RequestSelection) -> list[ModelSums]:
-    """Return numbers of requests, tokens and costs of each used model in `selection`.
-
-    The model with the highest cost is first.
-    """
+    """The highest cost first."""
     return add_up_model_periods(sum_model_periods(connection, selection, 0))
 
 
 def add_up_model_periods(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
-    """Add up `by_period`, the sums of each model in each period, and return the sums of each model.
-
-    The model with the highest cost is first.
-    """
+    """The highest cost first."""
     found = add_up_groups(((one.model.provider, one.model.model), one.model.sums) for one in by_period)
     models = [ModelSums(provider, model, sums) for (provider, model), sums in found.items()]
     return sorted(models, key=lambda one: (-one.sums.cost, -one.sums.requests))
@@ -278,11 +232,7 @@ def collect_latencies(
     group_columns: Sequence[str] = (),
     quantity: Literal["first_token", "duration"] = "first_token",
 ) -> dict[tuple[int, tuple[str, ...]], Histogram]:
-    """Return histograms of the times to the first token, or of the durations of requests, by period and group.
-
-    `quantity` selects one of the two. A key of the result consists of the beginning of the period in seconds since the
-    epoch, and the values of `group_columns`.
-    """
+    """Key: beginning of the period in seconds since the epoch, and values of `group_columns`."""
     # with `period_seconds` 0, the only period has the beginning 0
     source = _find_source(selection)
     times = _list_times(connection, source, quantity)
@@ -297,7 +247,6 @@ class _Source(Struct, frozen=True):
 
     table: Table
     conditions: Sequence[ColumnElement[bool]]
-    """SQL conditions for rows of the selection."""
     seconds: ColumnElement[Any]
     """Time of a row in seconds since the epoch; for a row of `hourly`, the last second of the hour."""
     sums: Sequence[ColumnElement[Any]]
@@ -318,7 +267,6 @@ def _sum(
     group_columns: Sequence[str],
     sum_names: Sequence[str] = SUM_NAMES,
 ) -> list[tuple[int, Sequence[str], UsageSums]]:
-    """Return what `_read` returns, with the sums in `sum_names` as `UsageSums`. The others are 0."""
     source = _find_source(selection)
     values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
     rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
@@ -338,9 +286,9 @@ def _read(
     group_columns: Sequence[str],
     values: Sequence[ColumnElement[Any]],
 ) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
-    """Return one tuple for each period and group, in order of time: beginning, values of `group_columns`, and `values`.
+    """Return tuples in order of time: beginning, values of `group_columns`, and `values`.
 
-    The beginning is in seconds since the epoch. `period_seconds` 0: there is one period, with the beginning 0.
+    `period_seconds` 0: one period that begins at 0.
     """
     if not period_seconds:
         periods: list[ColumnElement[Any]] = []
@@ -373,36 +321,26 @@ def _list_times(connection: Connection, source: _Source, quantity: str) -> Colum
 
 
 def _encode_times(source: _Source, times: str | None) -> str:
-    """Return histograms as hexadecimal text, separated by spaces, from `times`, a value of `_list_times`."""
     if not times or source.table is not requests:
         return times or ""
     return encode_histogram(Counter(map(find_bucket, map(int, times.split())))).hex()
 
 
 MAX_ERRORS = 8
-"""Maximum number of groups of failed requests that `list_errors` returns."""
 
 
 class ErrorPeriod(Struct, frozen=True):
-    """Number of failed requests of one period with the same provider, type of error and HTTP status."""
-
     start: int
-    """Beginning of the period in seconds since the epoch."""
     provider: str
     """Name of the provider. "": the request failed before a provider was called."""
     error_type: str
-    """Type of the error in Anthropic's format, such as `rate_limit_error`."""
     status: int
     count: int
     first_at: int
-    """Start of the first of these requests, in microseconds since the epoch."""
     last_at: int
-    """Start of the latest of these requests, in microseconds since the epoch."""
 
 
 class ErrorGroup(Struct, frozen=True):
-    """Failed requests of one provider with the same type of error and the same HTTP status."""
-
     provider: str
     error_type: str
     status: int
@@ -410,16 +348,11 @@ class ErrorGroup(Struct, frozen=True):
     first_at: int
     last_at: int
     error: str
-    """Error message of the latest request of the group."""
     request_id: str
 
 
 def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
-    """Return the numbers of failed requests by period, provider, type of error and status, in order of time.
-
-    `period_seconds` is the length of a period. Periods longer than one hour follow the time zone of the process, so a
-    day begins at local midnight.
-    """
+    """In order of time. Periods longer than one hour follow the time zone of the process."""
     if selection.values.get("outcome_class", "error") != "error":
         return []
     column = requests.c
@@ -434,10 +367,7 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
 
 
 def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[ErrorGroup]:
-    """Return failed requests, grouped by provider, type of error and HTTP status, with the latest error message.
-
-    The result has at most `MAX_ERRORS` groups, the largest first.
-    """
+    """The largest groups first, each with its latest error message."""
     found: dict[tuple[str, str, int], list[ErrorPeriod]] = {}
     for one in errors:
         found.setdefault((one.provider, one.error_type, one.status), []).append(one)
@@ -457,17 +387,14 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
 
 
 class LedgerExtent(Struct, frozen=True):
-    """Number of stored requests in the ledger, with the times of the first and the latest one."""
-
     requests: int
     first_hour: int | None
-    """Hour of the first request, as number of hours since the epoch. None: the ledger is empty."""
+    """Hours since the epoch. None: the ledger is empty."""
     last_at: int | None
-    """Start of the latest request in microseconds since the epoch. None: the ledger is empty."""
+    """Microseconds since the epoch. None: the ledger is empty."""
 
 
 def read_ledger_extent(connection: Connection) -> LedgerExtent:
-    """Return the number of all stored requests, the first hour with a request, and the start of the latest request."""
     total, first = connection.execute(select(func.sum(hourly.c.requests), func.min(hourly.c.hour))).one()
     last = connection.execute(select(func.max(requests.c.started_at))).scalar()
     return LedgerExtent(int(total or 0), first, last)
@@ -481,16 +408,11 @@ class Neighbors(NamedTuple):
 
 
 class SessionPosition(NamedTuple):
-    """Place of a request in its session, such as the third of eight requests."""
-
     number: int
-    """Number of the request, in order of time. The first request of the session has the number 1."""
     request_count: int
-    """Number of all stored requests of the session."""
 
 
 def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
-    """Return the ids of the stored requests directly before and after the request `row`, in order of time."""
     everything = RequestSelection()
     position = (row.started_at, row.id)
     older = list_stored_requests(connection, everything, 1, before=position)
@@ -499,7 +421,6 @@ def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
 
 
 def find_session_position(connection: Connection, row: StoredRequest) -> SessionPosition:
-    """Return the place of the request `row` in its session by time, such as the third of eight stored requests."""
     column = requests.c
     until = column.started_at <= row.started_at
     query = select(func.sum(case((until, 1), else_=0)), func.count()).where(value_condition("session", row.session))
@@ -517,7 +438,10 @@ def find_last_key_uses(connection: Connection, label: str = "") -> Mapping[str, 
 
 MAX_COUNTED_REQUESTS = 10_000
 """Maximum number of stored requests that one count reads. Only the latest requests of the range are read."""
-_READ_COLUMNS = [requests.c[name] for name in dict.fromkeys((*FACETS.values(), *SEARCHED_COLUMNS, "note_count"))]
+_READ_COLUMNS = [
+    requests.c[name]
+    for name in dict.fromkeys((*(facet.column for facet in FACETS.values()), *SEARCHED_COLUMNS, "note_count"))
+]
 
 
 class FacetCounts(Struct, frozen=True):
@@ -530,10 +454,8 @@ class FacetCounts(Struct, frozen=True):
 def count_facets(
     connection: Connection, selection: RequestSelection, columns: Sequence[str], limit: int
 ) -> FacetCounts:
-    """Return the number of requests in `selection` for each value of each of `columns`.
-
-    The counts of a column ignore the filter on this column, so that a user can choose another value. `limit` is the
-    maximum number of values per column.
+    """The counts of a column ignore its own filter, so that a user can choose another value. `limit`: values per
+    column.
     """
     found: dict[str, Sequence[tuple[str, int]]] = {}
     partial_columns = []
@@ -543,7 +465,10 @@ def count_facets(
             selection, values={key: value for key, value in selection.values.items() if key != column}
         )
         if (sums := _find_sums(other, column)) is not None:
-            found[column] = _count_sums(connection, other, sums, column, limit)
+            number = func.sum(sums.c.requests)
+            query = select(sums.c[column], number).where(*hourly_conditions(other, sums)).group_by(sums.c[column])
+            rows = connection.execute(query.order_by(number.desc(), sums.c[column]).limit(limit))
+            found[column] = [(value, int(count)) for value, count in rows]
             continue
         key = column if column in selection.values else ""  # columns without a filter have the same selection
         if key not in read:
@@ -556,10 +481,7 @@ def count_facets(
 
 
 def _find_sums(selection: RequestSelection, column: str) -> Table | None:
-    """Return the table with hourly sums that has `column` and all filtered columns of `selection`.
-
-    None: no such table, so single requests must be counted.
-    """
+    """None: no table with hourly sums has `column` and all filtered columns."""
     needed = {column, *selection.values}
     if selection.is_short_range or selection.is_changed or selection.text:
         return None
@@ -567,22 +489,10 @@ def _find_sums(selection: RequestSelection, column: str) -> Table | None:
     return next((table for table, keys in tables if needed <= {*keys}), None)
 
 
-def _count_sums(
-    connection: Connection, selection: RequestSelection, sums: Table, column: str, limit: int
-) -> list[tuple[str, int]]:
-    number = func.sum(sums.c.requests)
-    query = select(sums.c[column], number).where(*hourly_conditions(selection, sums)).group_by(sums.c[column])
-    rows = connection.execute(query.order_by(number.desc(), sums.c[column]).limit(limit))
-    return [(value, int(count)) for value, count in rows]
-
-
 def _count_requests(
     connection: Connection, selection: RequestSelection, columns: Sequence[str]
 ) -> tuple[Mapping[str, Counter[str]], bool]:
-    """Count the values of `columns` in the latest requests of `selection`.
-
-    The result maps column and value to a number of requests. The second item is False if requests were left out.
-    """
+    """Only the latest requests are read. The second item is False if requests were left out."""
     selection = narrow_to_matching_hours(connection, selection)
     indexed = request_conditions(structs.replace(selection, text="", is_changed=False))
     latest = select(*_READ_COLUMNS).where(*indexed).order_by(requests.c.started_at.desc()).limit(MAX_COUNTED_REQUESTS)

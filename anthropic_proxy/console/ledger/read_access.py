@@ -27,7 +27,6 @@ from anthropic_proxy.console.ledger.tables import contents, hourly, requests, se
 MAX_READ_SECONDS = 10.0
 """Maximum time in seconds of a query on PostgreSQL, and of all queries of one connection on SQLite."""
 MAX_SEARCHED_REQUESTS = 100_000
-"""Maximum number of requests that a search reads."""
 _INSTRUCTIONS = 10_000
 """Number of instructions of SQLite's virtual machine between two checks of the time: less than a millisecond."""
 _CANCELED_STATE = "57014"
@@ -35,18 +34,12 @@ _CANCELED_STATE = "57014"
 
 
 class ReadFailure(Struct, frozen=True):
-    """HTTP status and message of the response after a database query failed."""
-
     status: int
-    """HTTP status of the response."""
     message: str
 
 
 def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
-    """Make database queries on connections of `engine` fail if they need more than `seconds`.
-
-    On SQLite, the time counts from the opening of the connection, so all queries of a connection share this limit.
-    """
+    """On SQLite, the time counts from the opening of the connection, for all its queries together."""
 
     @event.listens_for(engine, "connect")
     def set_statement_timeout(connection: DBAPIConnection, _: object) -> None:
@@ -61,7 +54,6 @@ def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
 
 
 def describe_read_failure(error: exc.SQLAlchemyError) -> ReadFailure:
-    """Return the HTTP status and the message for the user after a query failed with `error`."""
     cause = getattr(error, "orig", None) or error
     code = getattr(cause, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_INTERRUPT or getattr(cause, "sqlstate", None) == _CANCELED_STATE:
@@ -81,11 +73,10 @@ def limit_search_range(
     after: int | None = None,
     max_requests: int = MAX_SEARCHED_REQUESTS,
 ) -> RequestSelection:
-    """Return `chosen` with a shorter time range if its search would read more requests than `max_requests`.
+    """Shorten the range of a search that would read more than `max_requests`.
 
-    `before` and `after` are positions in the list of requests: the start of a request in microseconds since the epoch.
-    A page before a position has older requests, so the oldest part of the range is cut off. A page after a position has
-    newer requests, so the newest part is cut off. Without both, the oldest part is cut off.
+    A page `before` a position loses the oldest part, a page `after` one the newest. Positions are starts of requests in
+    microseconds.
     """
     if not (chosen.text or chosen.is_changed):
         return chosen
@@ -110,10 +101,7 @@ class RestrictedQueryError(Exception):
 
 
 def find_key_labels(connection: Connection, owner: str) -> list[str]:
-    """Return the labels (names) of all virtual keys of `owner`, revoked keys included.
-
-    The comparison of owners ignores upper and lower case.
-    """
+    """Revoked keys included. Upper and lower case of `owner` are equal."""
     if not owner:
         return []
     query = select(virtual_keys.c.label).where(func.lower(virtual_keys.c.owner) == owner.lower())
@@ -121,36 +109,21 @@ def find_key_labels(connection: Connection, owner: str) -> list[str]:
 
 
 def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
-    """Limit all later queries on `connection` to requests with the virtual keys in `key_labels`.
-
-    A query that cannot be limited, such as SQL text, then raises `RestrictedQueryError`.
-    """
-    permitted = _build_permitted(list(key_labels))
+    """A query that cannot be limited, such as SQL text, then raises `RestrictedQueryError`."""
+    labels = list(key_labels)
+    permitted: dict[Table, FromClause] = {
+        table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
+        for table in (hourly, session_hours)
+    }
+    # no virtual key has the label `local`
+    indexed = (requests.c.key_label.in_(labels), uncommon_value_condition("key_label"))
+    permitted[requests] = select(requests).where(*indexed).subquery(requests.name)
+    own = select(requests.c.id).where(*indexed)
+    permitted[contents] = select(contents).where(contents.c.request_id.in_(own)).subquery(contents.name)
 
     @event.listens_for(connection, "before_execute", retval=True)
     def restrict(_: Connection, statement: Any, several: Any, values: Any, options: Any) -> tuple[Any, Any, Any]:
         return _rewrite(statement, permitted), several, values
-
-
-def _build_permitted(labels: Sequence[str]) -> Mapping[Table, FromClause]:
-    """Return table → subquery with the rows of this table that belong to keys with these `labels`."""
-    found: dict[Table, FromClause] = {
-        table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
-        for table in (hourly, session_hours)
-    }
-    indexed = (
-        requests.c.key_label.in_(labels),
-        uncommon_value_condition("key_label"),
-    )  # no virtual key has the label `local`
-    found[requests] = select(requests).where(*indexed).subquery(requests.name)
-    own = select(requests.c.id).where(*indexed)
-    found[contents] = select(contents).where(contents.c.request_id.in_(own)).subquery(contents.name)
-    return found
-
-
-def _is_literal(element: Any) -> bool:
-    """Return True for SQL text as a column, which can contain a query, other than `count(*)`."""
-    return isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
 
 
 def _rewrite(statement: Any, permitted: Mapping[Table, FromClause]) -> Any:
@@ -159,7 +132,10 @@ def _rewrite(statement: Any, permitted: Mapping[Table, FromClause]) -> Any:
     elements = list(iterate(statement))
     for element in elements:
         is_renamed = isinstance(element, AliasedReturnsRows) and isinstance(element.element, Table)
-        is_text = isinstance(element, TextClause) or _is_literal(element)
+        # SQL text as a column, other than `count(*)`, can contain a query
+        is_text = isinstance(element, TextClause) or (
+            isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
+        )
         if is_renamed or is_text:
             raise RestrictedQueryError(f"a query with {type(element).__name__}, whose rows cannot be restricted")
     for table in {element for element in elements if isinstance(element, Table)}:

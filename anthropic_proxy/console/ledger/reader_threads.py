@@ -19,40 +19,28 @@ MAX_CLIENT_THREADS = 2
 MAX_CLIENT_CALLS = 20
 """Maximum number of queries of one client that run or wait for a thread. Further queries are rejected."""
 RETRY_SECONDS = 5.0
-"""Time in seconds after which a rejected client may try again."""
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
 
 def name_client(request: RouteRequest) -> str:
-    """Return the text that identifies a client for the limits of `ReaderThreads`.
-
-    It consists of the name of the client's key and the client's address.
-    """
     return f"{request.client.name} {request.address}"
 
 
 class _Calls:
-    """Calls of one client: their number, and a semaphore that limits those with a thread."""
-
     def __init__(self) -> None:
         self.count = 0
         self.threads = asyncio.Semaphore(MAX_CLIENT_THREADS)
 
 
 class ReaderThreads:
-    """Threads for database queries, at most `MAX_THREADS`. They start with the first query."""
-
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ledger-reader")
         self._calls: dict[str, _Calls] = {}
         self._is_stopped = False
 
     async def run(self, client: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
-        """Call `function` with these arguments in one of the threads, and return its result.
-
-        Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of `client` run or wait.
-        """
+        """Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of `client` run or wait."""
         calls = self._calls.setdefault(client, _Calls())
         if calls.count >= MAX_CLIENT_CALLS:
             raise LimitReached(

@@ -15,7 +15,6 @@ from msgspec import Struct, field
 from anthropic_proxy.plugins import LedgerState, Receipt, RecordPoint
 
 MAX_CONTENT_BYTES = 1 << 20
-"""Maximum number of stored bytes of each request, and of each reply. The remainder is cut off."""
 MAX_BUFFERED_BYTES = 64 << 20
 """Maximum number of bytes in the buffer, over all running and waiting requests of one process. Above this number,
 requests are stored without their texts."""
@@ -24,24 +23,18 @@ ABANDONED_SECONDS = 3600.0
 
 
 class BufferedContent(Struct):
-    """First bytes of one client request and of its reply, and the complete last request to a provider."""
-
     started_at: float
-    """Time of the first `record` for the request, in seconds by the clock of the buffer."""
     request: bytes = b""
     request_size: int = 0
-    """Number of bytes of the complete client request. `request` has at most the first `MAX_CONTENT_BYTES` of them."""
+    """All bytes. `request` has at most `MAX_CONTENT_BYTES`."""
     reply: bytearray = field(default_factory=bytearray)
     reply_size: int = 0
-    """Number of bytes of the complete reply. `reply` has at most the first `MAX_CONTENT_BYTES` of them."""
     upstream: bytes = b""
     """Body of the last request to a provider. b"": no provider was called, or the body did not fit."""
 
 
 class ContentBuffer:
-    """Buffer with the first bytes of each client request and reply, and with a limit for their total size.
-
-    `warn` is called if a new client request or reply does not fit into the full buffer. The ledger then stores this
+    """`warn` is called if a new client request or reply does not fit into the full buffer. The ledger then stores this
     request without its texts.
     """
 
@@ -68,13 +61,10 @@ class ContentBuffer:
 
     @property
     def total_bytes(self) -> int:
-        """Number of bytes now in the `ContentBuffer`, over all requests."""
         return self._added - self._popped - self._discarded
 
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
-        """Add `data`, bytes of a client request, reply or provider request, to the buffer.
-
-        Only the first bytes of a client request and of its reply are kept. If these do not fit into the buffer, all
+        """Only the first bytes of a client request and of its reply are kept. If these do not fit into the buffer, all
         bytes of this client request are dropped. If a provider request does not fit, only the provider request is
         dropped.
         """
@@ -95,26 +85,19 @@ class ContentBuffer:
                     self._discarded += len(piece)
 
     def pop(self, request_id: str) -> BufferedContent | None:
-        """Remove the bytes of the finished request `request_id` from the buffer and return them.
-
-        None: the buffer has no bytes of this request. Called in the thread of the ledger.
-        """
+        """None: no bytes of this request. Called in the thread of the ledger."""
         content = self._contents.pop(request_id, None)
         if content is not None:
             self._popped += _count_bytes(content)
         return content
 
     def discard(self, request_id: str) -> None:
-        """Remove the bytes of the request `request_id` from the buffer without storing them.
-
-        Called in the event loop.
-        """
+        """Called in the event loop."""
         content = self._contents.pop(request_id, None)
         if content is not None:
             self._discarded += _count_bytes(content)
 
     def _replace_upstream(self, request_id: str, body: bytes) -> None:
-        """Keep `body`, the newest body that was sent to a provider, in place of the body of an earlier attempt."""
         content = self._contents.get(request_id)
         if content is None:
             return
@@ -125,7 +108,6 @@ class ContentBuffer:
             content.upstream = body
 
     def _reserve(self, count: int) -> bool:
-        """Count `count` bytes as added and return True. False: the buffer is full."""
         if self.total_bytes + count > self._max_bytes:
             for request_id, oldest in [*self._contents.items()][:1]:  # the thread changes the dict
                 if self._clock() - oldest.started_at > ABANDONED_SECONDS:
@@ -144,16 +126,12 @@ def _count_bytes(content: BufferedContent) -> int:
 MAX_QUEUED_ROWS = 10_000
 """Maximum number of requests of one process that wait for the database. Further requests are not stored."""
 BATCH_INTERVAL_SECONDS = 0.5
-"""Time in seconds for which the thread collects receipts (records of requests) for one transaction."""
 EXCHANGE_PATH = "/v1/messages"
 """Path of the requests that have a reply of a model. Only these can be sent again."""
 
 
 class ReceiptQueue:
-    """Queue of receipts (records of finished requests), which starts the thread that stores them.
-
-    The thread executes the function `run`, which must return after a call of `stop`.
-    """
+    """The thread executes the function `run`, which must return after a call of `stop`."""
 
     def __init__(
         self,
@@ -185,10 +163,7 @@ class ReceiptQueue:
         self._thread: threading.Thread | None = None
 
     def record(self, receipt: Receipt) -> None:
-        """Queue `receipt`, the record of a finished request, for storage.
-
-        The first call starts the thread. If the queue is full, the receipt counts as lost.
-        """
+        """The first call starts the thread. If the queue is full, the receipt counts as lost."""
         if receipt.path != EXCHANGE_PATH and receipt.outcome != "error":
             return
         if len(self._waiting) + self.in_batch >= self._max_rows:
@@ -205,10 +180,6 @@ class ReceiptQueue:
             self.start()
 
     def start(self) -> None:
-        """Start the thread that stores receipts. Does nothing if the thread runs.
-
-        Raises `RuntimeError` if the system has no thread left.
-        """
         if self._thread is not None:
             return
         thread = threading.Thread(target=self._run, args=(self,), name="ledger", daemon=True)
@@ -222,10 +193,7 @@ class ReceiptQueue:
         self._thread = thread
 
     def set_failed_state(self, problem: str) -> None:
-        """Set the state of the ledger to `failed`, because its thread cannot start or raised an unexpected exception.
-
-        `problem` is the message for the user.
-        """
+        """`problem` is the message for the user."""
         self.state.condition, self.state.problem = "failed", problem
         self.state.queued_rows = len(self)
         if len(self):
@@ -237,7 +205,7 @@ class ReceiptQueue:
         return len(self._waiting) + self.in_batch
 
     def drop_batch(self) -> int:
-        """Count all receipts of the current batch as lost, and return their number. Called in the thread."""
+        """Called in the thread of the ledger."""
         dropped, self.in_batch = self.in_batch, 0
         self.state.dropped_rows += dropped
         if dropped and self.contents is not None:
@@ -246,10 +214,7 @@ class ReceiptQueue:
         return dropped
 
     def drop_receipt(self, request_id: str) -> None:
-        """Count the receipt of the request `request_id` as lost, because the database cannot store it.
-
-        Its texts are dropped too. Called in the thread.
-        """
+        """The database cannot store the receipt. Its texts are dropped too. Called in the thread of the ledger."""
         self.in_batch -= 1
         self.state.dropped_rows += 1
         if self.contents is not None:
@@ -257,15 +222,10 @@ class ReceiptQueue:
 
     @property
     def is_stopped(self) -> bool:
-        """True after `ReceiptQueue.stop` was called. The thread then writes the queued receipts and ends."""
         return self._is_stopped
 
     def wait_for_batch(self, seconds: float | None) -> None:
-        """Wait for a receipt, and then a moment longer, so that one transaction can store several receipts.
-
-        Without a receipt, the wait ends after `seconds` (None: no limit), or when the queue is stopped. Called in the
-        thread.
-        """
+        """Called in the thread of the ledger."""
         if not len(self) and not self._is_stopped and not _wait(self._added, seconds):
             return
         self.set_waiting_since()
@@ -275,28 +235,22 @@ class ReceiptQueue:
             self._added.get()
 
     def set_waiting_since(self) -> None:
-        """Record the current time as the time since which receipts wait for the database.
-
-        If receipts already wait since an earlier time, this earlier time is kept.
-        """
+        """An earlier time is kept."""
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()
 
     def wait_for_receipt(self) -> None:
-        """Wait without a time limit until the queue has receipts or is stopped. Called in the thread."""
         if not len(self) and not self._is_stopped:
             self._added.get()
 
     def pause(self, seconds: float) -> None:
-        """Wait for `seconds`, or until the queue is stopped. Called in the thread."""
         if not self._is_stopped:
             _wait(self._stopped, seconds)
 
     def pop_batch(self, count: int) -> list[Receipt]:
-        """Remove at most `count` receipts from the queue, the oldest first, and return them as the current batch.
+        """The length of the queue and its limit still include these receipts, until they are stored or dropped.
 
-        The length of the queue and its limit still include these receipts, until they are stored or dropped. After
-        storing them, the caller sets `in_batch` to 0.
+        After storing them, the caller sets `in_batch` to 0.
         """
         batch: list[Receipt] = []
         while self._waiting and len(batch) < count:
@@ -306,10 +260,7 @@ class ReceiptQueue:
         return batch
 
     def stop(self, seconds: float) -> int:
-        """Stop the queue, and wait at most `seconds` until the thread has written all receipts and ended.
-
-        Return the number of receipts that were not written.
-        """
+        """Return the number of receipts that were not written in time."""
         self._is_stopped = True  # before the items: a wait that begins later checks it, an earlier one gets an item
         self._stopped.put(None)
         self._added.put(None)

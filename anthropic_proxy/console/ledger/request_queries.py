@@ -31,22 +31,14 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityRepor
 from anthropic_proxy.plugins import Client, Receipt
 
 _STREAMED_ROWS = 1_000
-"""Number of rows that are read at once during an export of all requests."""
 SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent")
-"""Columns of the table `requests` that a text search compares with the text of the user."""
 
 
 class RequestSelection(Struct, frozen=True, kw_only=True):
-    """Selection of stored requests: a time range, values of columns, and a text that must occur."""
-
     start: int = 0
-    """Beginning of the time range, in microseconds since the epoch."""
     end: int = 1 << 62
-    """End of the time range, in microseconds since the epoch, exclusive."""
     values: Mapping[str, str] = {}
-    """Column of `requests` → value that the selected requests have in this column. Empty: no filter."""
     is_changed: bool = False
-    """True to select only requests that the translation to the provider's format changed."""
     text: str = ""
     """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
     """
@@ -76,10 +68,7 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for rows of `sums`, a table of hourly sums, that belong to the selection `chosen`.
-
-    The fields `text` and `is_changed` of the selection are ignored, because they apply only to single requests.
-    """
+    """The fields `text` and `is_changed` of the selection are ignored, because they apply only to single requests."""
     # a table of hourly sums has no columns for a text search
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
     conditions += [sums.c[name] == value for name, value in chosen.values.items()]
@@ -87,7 +76,6 @@ def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[Co
 
 
 def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for rows of the table `requests` that belong to the selection `chosen`."""
     column = requests.c
     conditions: list[ColumnElement[bool]] = [column.started_at >= chosen.start, column.started_at < chosen.end]
     conditions += [value_condition(name, value) for name, value in chosen.values.items()]
@@ -97,10 +85,7 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
 
 
 def value_condition(column_name: str, value: Any) -> ColumnElement[bool]:
-    """Return the SQL condition for rows of the table `requests` with `value` in the column `column_name`.
-
-    `value` is a text, or another column.
-    """
+    """`value` is a text, or another column."""
     # a database uses the index without the common value only if the condition names this value
     matches: ColumnElement[bool] = requests.c[column_name] == value
     if column_name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[column_name]):
@@ -109,10 +94,7 @@ def value_condition(column_name: str, value: Any) -> ColumnElement[bool]:
 
 
 def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
-    """Return the SQL condition that excludes rows of `requests` with the most common value of a column.
-
-    The index of the column does not have these rows, so the database uses the index only with this condition.
-    """
+    """The index of the column does not have these rows, so the database uses the index only with this condition."""
     is_other: ColumnElement[bool] = requests.c[column_name] != bindparam(
         None, COMMON_VALUES[column_name], literal_execute=True
     )
@@ -120,11 +102,9 @@ def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
 
 
 def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -> RequestSelection:
-    """Return `chosen` with a shorter time range if it filters by the most common value of a column.
+    """The index of a column does not contain its most common value, so the query would read all rows of the range.
 
-    The index of the column does not contain this value, so the query would read all rows in the time range. The range
-    is therefore reduced to the hours from the first to the last with this value in the hourly sums. It still contains
-    all requests that match. A filter by `outcome_class` alone does not shorten the range.
+    The range is therefore reduced to the hours from the first to the last with this value, by the hourly sums.
     """
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
         values = {name: value for name, value in chosen.values.items() if name in keys}
@@ -141,9 +121,7 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
 
 
 def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for the text search of `chosen` and for its filter `is_changed`.
-
-    This filter selects requests that the translation to the provider's format changed. `columns` has the columns of
+    """This filter selects requests that the translation to the provider's format changed. `columns` has the columns of
     `requests`, or of a subquery with the same columns.
     """
     conditions: list[ColumnElement[bool]] = []
@@ -161,11 +139,7 @@ def list_stored_requests(
     before: tuple[int, str] | None = None,
     after: tuple[int, str] | None = None,
 ) -> list[StoredRequest]:
-    """Return at most `limit` stored requests of the selection `chosen`, the latest first.
-
-    With `before`, only requests that are older than this position count. With `after`, only later requests count, and
-    the oldest of these are returned. A position is the start of a request in microseconds since the epoch, and its id.
-    """
+    """The latest first. With `after`, the oldest of the later requests are returned."""
     column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
         chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
@@ -187,13 +161,11 @@ def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
 
 
 def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
-    """Return the stored request with the id `request_id`. None: the ledger has no such request."""
     row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
     return None if row is None else StoredRequest(*row)
 
 
 MAX_SORTED_REQUESTS = 30_000
-"""Number of the latest requests of a selection that are sorted."""
 _column = requests.c
 _context = _column.input_tokens + _column.cache_read_tokens + _column.cache_write_tokens
 SORT_KEYS: Mapping[str, ColumnElement[Any]] = {
@@ -218,19 +190,11 @@ _HIGHEST, _LOWEST = float(1 << 62), -1.0
 
 
 class SortOrder(Struct, frozen=True):
-    """Order of a list of requests: a column and its direction.
-
-    Requests with an unknown value are last in both directions.
-    """
-
     name: str
-    """Name of the column, a key of `SORT_KEYS`."""
     is_descending: bool = True
 
 
 class SortedRequest(Struct, frozen=True):
-    """A stored request and its position in the sorted list."""
-
     request: StoredRequest
     position: tuple[float, int, str]
     """Position in the list: value of the sorted column, start in microseconds, and id of the request."""
@@ -245,11 +209,7 @@ def list_sorted_requests(
     before: tuple[float, int, str] | None = None,
     after: tuple[float, int, str] | None = None,
 ) -> list[SortedRequest]:
-    """Return one page of the requests in the selection `chosen`, sorted by `order`, at most `limit`.
-
-    The page begins after the position `before`, or ends before the position `after`. Without both, it is the first
-    page. A position is `SortedRequest.position` of a request on another page.
-    """
+    """The page begins after the position `before`, or ends before `after`; without both, it is the first."""
     unknown = _LOWEST if order.is_descending else _HIGHEST
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
     latest = (
@@ -273,39 +233,26 @@ def list_sorted_requests(
 
 
 def _follows(keys: Any, position: tuple[float, int, str], descending: Sequence[bool]) -> ColumnElement[bool]:
-    """Return the SQL condition for rows that follow `position` in the sorted list.
-
-    `keys` are the columns of the order. `descending` is True for each column with the highest value first.
-    """
+    """`keys` are the columns of the order. `descending` is True for each column with the highest value first."""
     steps = [key < value if one else key > value for key, value, one in zip(keys, position, descending, strict=True)]
     same = [key == value for key, value in zip(keys, position, strict=True)]
     return or_(steps[0], and_(same[0], steps[1]), and_(same[0], same[1], steps[2]))
 
 
 MAX_SESSION_REQUESTS = 1_000
-"""Maximum number of requests that `list_session_requests` returns: the latest ones of a session."""
 MAX_SAMPLED_REQUESTS = 50_000
-"""Maximum number of requests from which sessions are computed if there are no sums by session."""
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
-    """Id, project, times and sums of one session."""
-
     session: str
     project: str
-    """Project in the latest request of the session."""
     sums: UsageSums
     started_at: int
-    """Start of the first request of the session in microseconds since the epoch."""
     last_at: int
-    """Start of the last request of the session in microseconds since the epoch."""
     max_context: int
-    """Number of input tokens of the request with the highest number of input tokens."""
 
 
 class SessionList(Struct, frozen=True):
-    """Result of `list_sessions`: the latest sessions of a selection of requests."""
-
     rows: Sequence[SessionRow]
     count: int
     """Number of all sessions of the selection, also those beyond the limit of the list."""
@@ -314,7 +261,7 @@ class SessionList(Struct, frozen=True):
 
 
 def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) -> SessionList:
-    """Return the sessions with requests in the selection `chosen`, the latest first, at most `limit`."""
+    """The latest first."""
     if not (chosen.is_short_range or chosen.is_changed or chosen.text or set(chosen.values) - set(SESSION_KEYS)):
         hour, values = session_hours.c.hour, chosen.values.items()
         conditions = [
@@ -332,28 +279,18 @@ def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) 
 
 
 def sum_session(connection: Connection, session: str) -> SessionRow | None:
-    """Return the sums over all requests of the session with the id `session`.
-
-    None: the ledger has no data about this session.
-    """
     found = _select(connection, session_hours.c, _session_columns(), [session_hours.c.session == session], 1)
     return found.rows[0] if found.rows else None
 
 
 def list_session_requests(connection: Connection, session: str) -> list[StoredRequest]:
-    """Return the latest requests of the session with the id `session`, in order of time.
-
-    At most `MAX_SESSION_REQUESTS` are returned.
-    """
+    """At most `MAX_SESSION_REQUESTS` are returned."""
     chosen = RequestSelection(values={"session": session})
     return list_stored_requests(connection, chosen, MAX_SESSION_REQUESTS)[::-1]
 
 
 def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
-    """Return session id → id with prefix of the model that served its latest request.
-
-    A session is missing if this request was sent to no model.
-    """
+    """Session id → id with prefix. A session is missing if its latest request was sent to no model."""
     column = requests.c
     latest = [and_(value_condition("session", row.session), column.started_at == row.last_at) for row in rows]
     if not latest:
@@ -370,11 +307,6 @@ def _session_columns() -> list[ColumnElement[Any]]:
 def _select(
     connection: Connection, column: Any, values: Sequence[Any], conditions: Sequence[ColumnElement[bool]], limit: int
 ) -> SessionList:
-    """Run a query for sessions and return the latest ones, at most `limit`, with the number of all.
-
-    `column` has the columns of the table. `values` are SQL expressions for sums, first time, last time and maximum
-    context. `conditions` are SQL conditions for the rows.
-    """
     project = (func.min(column.project), func.max(column.project))
     keys = (column.session, *project, func.count().over(), func.sum(values[0]).over())
     query = select(*keys, *values).where(*conditions).group_by(column.session)
@@ -401,11 +333,6 @@ def _select(
 def _find_latest_projects(
     connection: Connection, column: Any, last_at: ColumnElement[Any], conditions: Sequence[ColumnElement[bool]]
 ) -> dict[str, str]:
-    """Return the project of the latest requests of each session, by session id.
-
-    `column` has the columns of the table. `last_at` is the SQL expression for the start of the last request.
-    `conditions` are SQL conditions for the rows.
-    """
     keys = column.session, column.project
     query = select(*keys).where(*conditions).group_by(*keys).order_by(last_at, column.project)
     return {row.session: row.project for row in connection.execute(query)}
@@ -421,15 +348,11 @@ def list_failed_attempts(row: StoredRequest) -> list[str]:
 
 
 def list_notes(row: StoredRequest) -> list[FidelityNote]:
-    """Return the notes of the stored request `row` about fields that were approximated, emulated or dropped."""
     return _decode_notes(row.notes) if row.notes else []
 
 
 def to_receipt(row: StoredRequest) -> Receipt:
-    """Return the receipt (record) of the stored request `row`.
-
-    Fields that the ledger does not store have their default values.
-    """
+    """Fields that the ledger does not store have their default values."""
     fidelity = FidelityReport()
     fidelity.add_notes(list_notes(row))
     return Receipt(

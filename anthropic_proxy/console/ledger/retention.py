@@ -14,17 +14,14 @@ from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS, MICR
 from anthropic_proxy.gateway.settings import Settings
 
 INTERVAL_SECONDS = 3600.0
-"""Time in seconds between two deletions of expired rows."""
 REPLACED_KEY_DAYS = 7
 """Days for which the hash of a replaced virtual key is kept after its end, to name the key in error messages."""
 CHUNK_ROWS = 1_000
-"""Maximum number of rows that one transaction deletes."""
 TARGET_SHARE = 0.9
 """Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""
 SUMS_SHARE = 0.5
 """Share (0 to 1) of the target size above which the oldest sums are deleted too."""
 SUM_TABLES = (hourly, session_hours)
-"""Tables that contain sums instead of single requests."""
 _MEGABYTE = 1_000_000
 _INDEX_BYTES_PER_ROW = 320
 """Approximate number of bytes of the index entries of one row on PostgreSQL."""
@@ -34,32 +31,20 @@ _SAMPLED_ROWS = 1_000
 
 
 class Retention:
-    """Deletion of expired rows, and of the oldest rows of a database that is too large.
-
-    `clock` returns seconds since the epoch.
-    """
-
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
         self._next_at = 0.0
 
     def is_due(self) -> bool:
-        """Return True if `delete_expired` must be called now.
-
-        This is the case at the start, and when `INTERVAL_SECONDS` have passed since the last complete deletion.
-        """
+        """This is the case at the start, and when `INTERVAL_SECONDS` have passed since the last complete deletion."""
         return self._clock() >= self._next_at
 
     def seconds_until_due(self) -> float:
-        """Return the time in seconds until the next deletion of expired rows."""
         return max(1.0, self._next_at - self._clock()) if self._next_at else INTERVAL_SECONDS
 
     def delete_expired(self, engine: Engine, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Delete expired rows, then the oldest rows if the database is too large.
-
-        The deletion ends early if `is_stopped` returns True. The next call continues.
-        """
+        """The deletion ends early if `is_stopped` returns True. The next call continues."""
         before = int((self._clock() - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
         content_before = int((self._clock() - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)
         replaced_before = int((self._clock() - REPLACED_KEY_DAYS * DAY_SECONDS) * MICROSECONDS)
@@ -79,7 +64,6 @@ class Retention:
             self._next_at = self._clock() + INTERVAL_SECONDS
 
     def _count_excess(self, engine: Engine) -> dict[Table, int]:
-        """Return the number of oldest rows to delete, by table, if the database is too large. Empty: it is not."""
         target = self._settings.ledger_max_mb * _MEGABYTE * TARGET_SHARE
         with engine.connect() as connection:
             size = measure_used_bytes(connection)
@@ -94,10 +78,7 @@ class Retention:
 
 
 def measure_used_bytes(connection: Connection) -> int:
-    """Return the size in bytes of the stored rows and indexes in the database, without free pages.
-
-    On PostgreSQL, the size is an estimate.
-    """
+    """Without free pages. An estimate on PostgreSQL."""
     if connection.dialect.name == "sqlite":
         used, free, size = (
             connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0
@@ -114,7 +95,6 @@ def measure_used_bytes(connection: Connection) -> int:
 
 
 def _estimate_sum_bytes(connection: Connection, table: Table) -> int:
-    """Return the approximate size in bytes of the rows and index entries of `table`, a table of sums."""
     rows = connection.execute(select(table).order_by(table.c.hour.desc()).limit(_SAMPLED_ROWS)).all()
     values = [value for row in rows for value in row]
     size = sum(len(value) if isinstance(value, bytes) else 2 * len(str(value).encode()) for value in values)
@@ -122,10 +102,7 @@ def _estimate_sum_bytes(connection: Connection, table: Table) -> int:
 
 
 def _delete_oldest(engine: Engine, table: Table, before: int | None, count: int = CHUNK_ROWS) -> int:
-    """Delete the oldest rows of `table`, at most `count`, in one transaction. Return the number of deleted rows.
-
-    `before`: only rows that started before this time are deleted; None: rows of any age.
-    """
+    """`before`: only rows that started before this time are deleted; None: rows of any age."""
     key = table.primary_key.columns.values()[0]
     oldest = select(key).order_by(key if table in SUM_TABLES else table.c.started_at).limit(count)
     if before is not None:
@@ -133,17 +110,12 @@ def _delete_oldest(engine: Engine, table: Table, before: int | None, count: int 
     with engine.begin() as connection:
         deleted = connection.execute(delete(table).where(key.in_(oldest))).rowcount
     if deleted and engine.dialect.name == "sqlite":
-        _shrink_file(engine)
+        # return free pages to the disk; `execute` would release only one page
+        with convert_driver_errors(engine.dialect), closing(engine.raw_connection()) as pooled:
+            driver = pooled.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.executescript("PRAGMA incremental_vacuum")
     return deleted
-
-
-def _shrink_file(engine: Engine) -> None:
-    """Return free pages of the SQLite file to the disk after deletions."""
-    with convert_driver_errors(engine.dialect), closing(engine.raw_connection()) as connection:
-        driver = connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        # `execute` would release only one page
-        driver.executescript("PRAGMA incremental_vacuum")
 
 
 def _count_rows(connection: Connection, table: Table) -> int:

@@ -21,26 +21,21 @@ from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
 MAX_LABEL_CHARACTERS = 200
-"""Maximum number of stored characters of a name that a client or a provider chooses."""
 MAX_ERROR_CHARACTERS = 2_000
-"""Maximum number of stored characters of an error message."""
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
 _LABELS = (
     *("client.name", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
     *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type"),
 )
-"""Attributes of a receipt with names that many requests share."""
 _read_labels = attrgetter(*_LABELS)
 CHOSEN_BY_PROXY = frozenset({"key_label", "outcome_class"})
 """Key columns of the sums whose values a client without access cannot choose. All others are "" in its rows, because
 each new value would add a row to the sums."""
 _HIDDEN_LABELS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - CHOSEN_BY_PROXY
 _MAX_CACHED_LABELS = 10_000
-"""Maximum number of names that are kept with their stored texts."""
 _read_tokens = attrgetter(*TOKEN_COUNTS)
 _MAX_COUNT = (2**63 - 1) >> 16
-"""Maximum stored number of tokens or nano-dollars."""
 _TRUNCATED_OUTCOMES = frozenset({"max_tokens", "model_context_window_exceeded"})
 _HOST, _PROCESS = platform.node(), os.getpid()
 _encode = msgspec.json.Encoder().encode
@@ -53,34 +48,13 @@ def is_rejected_by_limit(row: StoredRequest) -> bool:
 
 
 class RowBuilder:
-    """Builder of rows of the table `requests`.
-
-    `secrets` are API keys that are redacted in each row, besides texts that look like API keys.
-    """
-
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
         self._spellings = list_secret_encodings(secrets)
         self._labels = _Labels(self._redact)
 
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
-        """Return the row of the table `requests` for `receipt` (record of one request) and its cost."""
         row = StoredRequest(id=receipt.request_id, instance=_HOST, worker=_PROCESS)
-        self._set_labels(row, receipt)
-        if any(texts := _list_own_texts(receipt)):
-            error, row.failed_attempts, row.notes, row.adaptations, attempts, row.reply_blocks = self._redact(texts)
-            row.error = _cut(error, MAX_ERROR_CHARACTERS)
-            row.attempt_times = shorten_attempt_errors(attempts)  # after the removal of keys
-        row.stream, row.status, row.outcome_class = receipt.stream, receipt.status, classify_outcome(receipt)
-        row.cost = None if cost.cost is None else _limit(cost.cost)
-        row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
-        row.price_source = cost.source
-        _set_counts(row, receipt)
-        _set_times(row, receipt)
-        return row
-
-    def _set_labels(self, row: StoredRequest, receipt: Receipt) -> None:
-        """Set the columns of `row` with names that many requests share, such as the model."""
         names = _read_labels(receipt)
         if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
             names = tuple("" if label in _HIDDEN_LABELS else name for label, name in zip(_LABELS, names, strict=True))
@@ -97,9 +71,44 @@ class RowBuilder:
             row.error_type,
         ) = models
         row.client = row.user_agent.partition("/")[0]
+        attempts, blocks = receipt.attempts, receipt.blocks
+        texts = (
+            receipt.error,
+            _json(receipt.failed_attempts),
+            _json(receipt.fidelity.notes),
+            _json(receipt.adaptations),
+            _json(build_attempt_times(attempts)) if attempts else "",
+            _json(build_block_times(blocks, receipt.started_at)) if blocks else "",
+        )
+        if any(texts):
+            error, row.failed_attempts, row.notes, row.adaptations, times, row.reply_blocks = self._redact(texts)
+            row.error = _cut(error, MAX_ERROR_CHARACTERS)
+            row.attempt_times = shorten_attempt_errors(times)  # after the removal of keys
+        row.stream, row.status, row.outcome_class = receipt.stream, receipt.status, classify_outcome(receipt)
+        row.cost = None if cost.cost is None else _limit(cost.cost)
+        row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
+        row.price_source = cost.source
+        tokens = _read_tokens(receipt)
+        if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
+            tokens = tuple(map(_limit, tokens))
+        row.input_tokens, row.cache_read_tokens, row.cache_write_tokens = tokens[:3]
+        row.cache_write_1h_tokens, row.output_tokens, row.thinking_tokens = tokens[3:]
+        row.attempts = len(receipt.failed_attempts) + bool(receipt.provider)
+        row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
+        if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again
+            row.tool_results, row.tool_errors = receipt.tool_results, receipt.tool_errors
+        if notes := receipt.fidelity.notes:
+            row.note_count = len(notes)
+            row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
+        first, total = receipt.first_token_seconds, receipt.duration_seconds
+        row.started_at, row.duration = to_microseconds(receipt.started_at), to_microseconds(total)
+        if first is not None:
+            row.first_token = to_microseconds(first)
+            if total - first > 0.001 and receipt.output_tokens:
+                row.output_rate = receipt.output_tokens / (total - first)
+        return row
 
     def _redact(self, texts: Sequence[str]) -> Sequence[str]:
-        """Return `texts` without keys and without characters that some databases reject."""
         together = " ".join(texts)
         if not (together.isascii() and together.isprintable()):
             texts = list(map(_clean, texts))
@@ -110,8 +119,6 @@ class RowBuilder:
 
 
 class _Labels(dict[str, str]):
-    """Names in earlier receipts, such as models and sessions, each with the text that is stored."""
-
     def __init__(self, redact: Callable[[Sequence[str]], Sequence[str]]) -> None:
         super().__init__()
         self._redact = redact
@@ -127,57 +134,12 @@ class _Labels(dict[str, str]):
 
 
 def classify_outcome(receipt: Receipt) -> str:
-    """Return the value of the column `outcome_class` for `receipt`, the record of one request.
-
-    Values are `ok`, `retried` (served after a failed call), `truncated`, `error` and `cancelled`.
-    """
+    """Return the value of the column `outcome_class` for `receipt`, the record of one request."""
     if receipt.outcome in ("error", "cancelled"):
         return receipt.outcome
     if receipt.outcome in _TRUNCATED_OUTCOMES:
         return "truncated"
     return "retried" if receipt.failed_attempts else "ok"
-
-
-def _list_own_texts(receipt: Receipt) -> Sequence[str]:
-    """Return the texts in `receipt` that differ from request to request.
-
-    They are the columns `error`, `failed_attempts`, `notes`, `adaptations`, `attempt_times`, and `reply_blocks`.
-    """
-    attempts, blocks = receipt.attempts, receipt.blocks
-    return (
-        receipt.error,
-        _json(receipt.failed_attempts),
-        _json(receipt.fidelity.notes),
-        _json(receipt.adaptations),
-        _json(build_attempt_times(attempts)) if attempts else "",
-        _json(build_block_times(blocks, receipt.started_at)) if blocks else "",
-    )
-
-
-def _set_counts(row: StoredRequest, receipt: Receipt) -> None:
-    """Set the columns of `row` with counts to those of `receipt`."""
-    tokens = _read_tokens(receipt)
-    if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
-        tokens = tuple(map(_limit, tokens))
-    row.input_tokens, row.cache_read_tokens, row.cache_write_tokens = tokens[:3]
-    row.cache_write_1h_tokens, row.output_tokens, row.thinking_tokens = tokens[3:]
-    row.attempts = len(receipt.failed_attempts) + bool(receipt.provider)
-    row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
-    if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again
-        row.tool_results, row.tool_errors = receipt.tool_results, receipt.tool_errors
-    if notes := receipt.fidelity.notes:
-        row.note_count = len(notes)
-        row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
-
-
-def _set_times(row: StoredRequest, receipt: Receipt) -> None:
-    """Set the columns of `row` with times to those of `receipt`, and the speed of the output."""
-    first, total = receipt.first_token_seconds, receipt.duration_seconds
-    row.started_at, row.duration = to_microseconds(receipt.started_at), to_microseconds(total)
-    if first is not None:
-        row.first_token = to_microseconds(first)
-        if total - first > 0.001 and receipt.output_tokens:
-            row.output_rate = receipt.output_tokens / (total - first)
 
 
 def _cut(text: str, max_characters: int) -> str:
@@ -186,7 +148,6 @@ def _cut(text: str, max_characters: int) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return `text` without control characters and lone surrogates, which some databases reject."""
     return text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode()
 
 
@@ -210,26 +171,22 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def _limit(count: int) -> int:
-    """Return `count`, or the highest number of the column if it is lower."""
     # a provider may report an invalid number that exceeds the column
     return count if 0 <= count <= _MAX_COUNT else max(0, min(count, _MAX_COUNT))
 
 
 MAX_ATTEMPT_ERROR_CHARACTERS = 300
-"""Maximum length of the error message of one attempt."""
 
 
 class AttemptTime(Struct, frozen=True, array_like=True):
-    """One call to a provider, with its times in microseconds."""
-
     offset: int
-    """Time in microseconds from the start of the client request to the start of this attempt."""
+    """Time from the start of the client request."""
     duration: int
-    """Time in microseconds from the start of the attempt to its failure or to its last byte of the reply."""
+    """Time to the failure, or to the last byte of the reply."""
     provider: str
     model: str
     status: int
-    """HTTP status of the provider's response. 0: no response."""
+    """0: no response."""
     error_type: str
     """Type of the failure in Anthropic's format, such as `rate_limit_error`. "": the attempt did not fail."""
     error: str
@@ -258,10 +215,7 @@ def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime
 
 
 def shorten_attempt_errors(text: str) -> str:
-    """Return `text`, a value of the column `attempt_times`, with shortened error messages.
-
-    API keys in `text` must already be redacted, because the rest of a shortened key would not be recognized later.
-    """
+    """API keys in `text` must already be redacted: the rest of a shortened key is not recognized."""
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
     cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in _decode_attempts(text)]
@@ -269,14 +223,11 @@ def shorten_attempt_errors(text: str) -> str:
 
 
 def decode_attempt_times(text: str) -> list[AttemptTime]:
-    """Return the calls to providers in `text`, a value of the column `attempt_times`."""
     return _decode_attempts(text) if text else []
 
 
 MAX_BLOCKS = 100
-"""Maximum number of content blocks of one reply that are stored. Further blocks are left out."""
 MAX_NAME_CHARACTERS = 128
-"""Maximum length of the name of a tool."""
 
 
 class BlockTime(Struct, array_like=True):
@@ -287,7 +238,6 @@ class BlockTime(Struct, array_like=True):
     name: str
     """Name of the called tool. "": the block is no tool call."""
     offset: int
-    """Time in microseconds from the start of the client request to the start of the block."""
     duration: int = 0
     """Time in microseconds until the next block or the end of the reply. 0: the reply was interrupted."""
     characters: int = 0
@@ -298,10 +248,7 @@ _decode_blocks = msgspec.json.Decoder(list[BlockTime]).decode
 
 
 def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
-    """Return the content blocks of a reply from `marks`, the recorded starts of these blocks.
-
-    `started_at` is the start of the client request, by the same clock as `marks`.
-    """
+    """`started_at`: by the same clock as `marks`."""
     found: list[BlockTime] = []
     for index, (kind, name, at, characters) in enumerate(marks[:MAX_BLOCKS]):
         if kind:
@@ -314,5 +261,4 @@ def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[Blo
 
 
 def decode_block_times(text: str) -> list[BlockTime]:
-    """Return the content blocks in `text`, a value of the column `reply_blocks`. "": a relayed reply."""
     return _decode_blocks(text) if text else []

@@ -23,7 +23,6 @@ _T = TypeVar("_T")
 _FILE_NAME = "ledger-spool-{}.sqlite3"
 """Name of the file in the data directory, with a digest of the address of the PostgreSQL database."""
 _PLACE_PARAMETERS = ("host", "hostaddr", "port", "dbname", "service", "options")
-"""Parameters in the address of a PostgreSQL database that select another server, database or schema."""
 MAX_BYTES = 256 * 1024 * 1024
 """Maximum size of the file in bytes. Further requests wait in memory."""
 CLAIM_SECONDS = 60.0
@@ -40,8 +39,6 @@ _CLAIM = """UPDATE block SET claimed_until = ?1 + ?2
 
 
 class Block(Struct):
-    """Rows of one batch, which are stored in the ledger in one transaction."""
-
     rows: list[StoredRequest]
     texts: dict[str, list[ContentRow]]
     """Request id → rows of the table `contents` with the texts of this request."""
@@ -50,31 +47,24 @@ class Block(Struct):
     dropped_rows: int = 0
     """Number of requests of the block that cannot be decoded, after `Spool.claim`."""
     problem: str = ""
-    """Reason of the first failure to decode a request or its texts. "": there was none."""
 
 
 class _EncodedBlock(Struct):
-    """Rows of one batch that are not decoded yet."""
-
     rows: list[msgspec.Raw]
     texts: dict[str, msgspec.Raw]
 
 
 class Spool:
-    """File in the directory `folder` with rows that wait for the PostgreSQL database at `url`.
-
-    The rows are stored as blocks, each with the rows of one transaction.
-    """
+    """The rows are stored as blocks, each with the rows of one transaction."""
 
     def __init__(self, folder: Path, url: URL) -> None:
-        self.file = folder / _FILE_NAME.format(_digest(url))
+        # without user and password
+        place = [url.host, url.port or 5432, url.database, *(url.query.get(name) for name in _PLACE_PARAMETERS)]
+        self.file = folder / _FILE_NAME.format(hashlib.sha256(repr(place).encode()).hexdigest()[:12])
         self._has_file = os.path.exists(self.file)  # `Path.exists` raises an exception for a directory without access
 
     def append(self, block: Block) -> bool:
-        """Add `block`, the rows of one transaction, to the file and return True.
-
-        False: the file is full or cannot be written.
-        """
+        """False: the file is full or cannot be written."""
         try:
             with closing(self._open()) as database:
                 database.execute(
@@ -86,10 +76,9 @@ class Spool:
         return True
 
     def claim(self) -> Block | None:
-        """Return the oldest block that no worker has claimed, and claim it for `CLAIM_SECONDS`.
+        """Requests that cannot be decoded are left out, and counted in `Block.dropped_rows`.
 
-        None: there is no such block, or the file cannot be used. Requests that cannot be decoded are left out, and
-        counted in `Block.dropped_rows`.
+        None: no block is unclaimed, or the file cannot be used.
         """
         if not self._has_file:
             return None
@@ -105,15 +94,13 @@ class Spool:
         return block
 
     def release(self, block: Block) -> None:
-        """End the claim of `block`, so that this or another worker can claim it again."""
         with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
 
     def delete(self, block: Block) -> bool:
-        """Delete `block` from the file, because its rows are now stored in the ledger, and return True.
+        """False: the file cannot be written, or another worker has deleted the block.
 
-        False: the file cannot be written, or another worker has deleted the block. A block that stays in the file is
-        claimed again later. The worker that claims it skips the stored rows.
+        A block that stays is claimed again later. The worker that claims it skips the stored rows.
         """
         try:
             with closing(self._open()) as database:
@@ -122,7 +109,6 @@ class Spool:
             return False
 
     def count_rows(self) -> int:
-        """Return the number of requests that wait in the file."""
         if not self._has_file:
             return 0
         try:
@@ -132,7 +118,6 @@ class Spool:
             return 0
 
     def _open(self) -> sqlite3.Connection:
-        """Open the SQLite file, or create it with access for its owner only."""
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
         self._has_file = True
@@ -169,9 +154,3 @@ def _decode(data: msgspec.Raw, kind: type[_T], problems: list[str]) -> _T | None
     except _DECODE_ERRORS as error:
         problems.append(str(error))
         return None
-
-
-def _digest(url: URL) -> str:
-    """Return a digest of server, port, database and schema in `url`, without user and password."""
-    place = [url.host, url.port or 5432, url.database, *(url.query.get(name) for name in _PLACE_PARAMETERS)]
-    return hashlib.sha256(repr(place).encode()).hexdigest()[:12]

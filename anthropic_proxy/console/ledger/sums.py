@@ -31,9 +31,8 @@ class UsageSums(Struct):
 
     requests: int = 0
     errors: int = 0
-    """Number of failed requests: the client received an error."""
     cancelled: int = 0
-    """Number of requests that ended early, because the client disconnected. They have neither succeeded nor failed."""
+    """The client disconnected. They have neither succeeded nor failed."""
     input_tokens: int = 0
     """Number of input tokens that were neither read from nor written to a cache."""
     cache_read_tokens: int = 0
@@ -60,27 +59,24 @@ class UsageSums(Struct):
 
     @property
     def all_input_tokens(self) -> int:
-        """Number of all input tokens of the requests, cached ones included."""
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
 
     @property
     def all_tokens(self) -> int:
-        """Number of all input and output tokens of the requests, cached ones included."""
         return self.all_input_tokens + self.output_tokens
 
     @property
     def cached_input_share(self) -> float | None:
-        """Share of the input tokens that were read from a cache, 0 to 1. None: the requests have no input tokens."""
+        """0 to 1. None: there are none."""
         return self.cache_read_tokens / self.all_input_tokens if self.all_input_tokens else None
 
     @property
     def tool_error_share(self) -> float | None:
-        """Share of the tool results with an error, 0 to 1. None: the requests have no tool results."""
+        """0 to 1. None: there are none."""
         return self.tool_errors / self.tool_results if self.tool_results else None
 
     @property
     def succeeded(self) -> int:
-        """Number of requests that neither failed nor were cancelled."""
         return self.requests - self.errors - self.cancelled
 
     @property
@@ -94,12 +90,10 @@ KeyT = TypeVar("KeyT")
 
 
 def add_up(sums: Iterable[UsageSums]) -> UsageSums:
-    """Return the totals of `sums`."""
     return UsageSums(*map(sum, zip(*map(astuple, sums), strict=True)))
 
 
 def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageSums]:
-    """Return the totals of each group. `groups`: pairs of a group and some of its sums."""
     found: dict[KeyT, list[UsageSums]] = {}
     for key, sums in groups:
         found.setdefault(key, []).append(sums)
@@ -107,7 +101,7 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
 
 
 def known_cost_or_none(cost: int, unknown_requests: int) -> int | None:
-    """Return `cost` in nano-dollars, or None if it is 0 and some requests (`unknown_requests`) have no known price."""
+    """None: `cost` is 0, and the price of some requests is unknown."""
     return None if unknown_requests and not cost else cost
 
 
@@ -116,7 +110,6 @@ MIN_MICROSECONDS = 1_000
 MAX_BUCKET = 140
 """Number of the last bucket. It contains all durations above 600 seconds."""
 _GROWTH = 1.1
-"""Ratio of the limits of two neighboring buckets."""
 _LOG_GROWTH = log(_GROWTH)
 _SHORT_MAPS = bytes(range(0x80, 0x90))
 """First bytes of MessagePack maps with at most 15 entries."""
@@ -124,20 +117,17 @@ _LONG_MAP, _LENGTH_BYTES = b"\xde", 2
 """First byte of a longer MessagePack map, and length of the number of its entries, which follows."""
 
 Histogram = dict[int, int]
-"""Bucket number → number of durations in this bucket."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Histogram).decode
 
 
 def find_bucket(microseconds: int) -> int:
-    """Return the number of the bucket that contains the duration `microseconds`."""
     if microseconds <= MIN_MICROSECONDS:
         return 0
     return min(ceil(log(microseconds / MIN_MICROSECONDS) / _LOG_GROWTH), MAX_BUCKET)
 
 
 def count_buckets(durations: Iterable[int]) -> Histogram:
-    """Return the histogram of `durations` in microseconds."""
     found: Histogram = {}
     for bucket in map(find_bucket, durations):
         found[bucket] = found.get(bucket, 0) + 1
@@ -145,26 +135,21 @@ def count_buckets(durations: Iterable[int]) -> Histogram:
 
 
 def encode_histogram(histogram: Mapping[int, int]) -> bytes:
-    """Encode `histogram` as MessagePack bytes, for a column of the table `hourly`."""
     return _encode(histogram)
 
 
 def decode_histogram(data: bytes) -> Histogram:
-    """Decode `data`, the MessagePack bytes in a column of the table `hourly`, and return the histogram."""
     return _decode(data)
 
 
 def add_histogram(total: Histogram, added: Mapping[int, int]) -> None:
-    """Add the counts of the histogram `added` to the counts of the histogram `total`, which is changed."""
     for bucket, count in added.items():
         total[bucket] = total.get(bucket, 0) + count
 
 
 def sum_encoded_histograms(encoded: str) -> Histogram:
-    """Return the sum of the histograms in `encoded`, which is one text.
-
-    The text contains the bytes of each histogram (see `encode_histogram`) as hexadecimal digits. A space separates two
-    histograms.
+    """The text contains the bytes of each histogram (see `encode_histogram`) as hexadecimal digits. A space separates
+    two histograms.
     """
     # MessagePack stores each pair of bucket and count in two bytes if all numbers are below 128. Such pairs are counted
     # without decoding, in a tenth of the time.
@@ -187,10 +172,7 @@ def sum_encoded_histograms(encoded: str) -> Histogram:
 
 
 def find_percentile(histogram: Mapping[int, int], share: float) -> int | None:
-    """Return a percentile of the durations in `histogram`, in microseconds.
-
-    `share` selects the percentile as a number from 0 to 1, such as 0.95. None: the histogram is empty.
-    """
+    """Microseconds. `share`: 0 to 1. None: the histogram is empty."""
     remaining = share * sum(histogram.values())
     for bucket in sorted(histogram):
         remaining -= histogram[bucket]

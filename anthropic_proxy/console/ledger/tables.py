@@ -10,7 +10,7 @@ zero.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
@@ -35,23 +35,35 @@ from sqlalchemy.types import TypeEngine
 
 from anthropic_proxy.console.ledger.sums import SUM_NAMES
 
-FACETS: Mapping[str, str] = {
-    "outcome": "outcome_class",
-    "provider": "provider",
-    "model": "model",
-    "requested": "requested_model",
-    "project": "project",
-    "session": "session",
-    "key": "key_label",
-    "route": "route",
+NOT_SENT = "not sent"
+"""Name of the provider and the model of requests that were sent to none."""
+
+
+class Facet(NamedTuple):
+    """Property by which lists of requests are filtered. Its column in `requests` has an index with the time."""
+
+    column: str
+    title: str
+    none_text: str = "none"
+    """Text for the value ""."""
+    common_value: str | None = None
+    """Value that most requests have. The index leaves it out. None: no value is that common."""
+
+
+FACETS: Mapping[str, Facet] = {
+    "outcome": Facet("outcome_class", "Outcome", common_value="ok"),
+    "provider": Facet("provider", "Provider", NOT_SENT),
+    "model": Facet("model", "Model used", NOT_SENT),
+    "requested": Facet("requested_model", "Requested"),
+    "project": Facet("project", "Project", common_value=""),
+    "session": Facet("session", "Session", common_value=""),
+    "key": Facet("key_label", "Key", common_value="local"),
+    "route": Facet("route", "Route", common_value=""),
 }
-"""Filters of lists of requests: parameter of the URL → column of `requests`. Each column has an index with the time."""
-COMMON_VALUES = {"project": "", "session": "", "key_label": "local", "outcome_class": "ok", "route": ""}
-"""Column of a facet → value that most requests have. The index of the column leaves out this value."""
+"""Parameter of the URL → facet."""
+COMMON_VALUES = {facet.column: facet.common_value for facet in FACETS.values() if facet.common_value is not None}
 HOURLY_KEYS = ("project", "key_label", "provider", "model", "requested_model", "outcome_class", "route")
-"""Columns by which the sums of `hourly` can be grouped, besides the hour."""
 SESSION_KEYS = ("session", "project", "key_label")
-"""Columns by which the sums of `session_hours` can be grouped, besides the hour."""
 
 
 class StoredRequest(Struct, gc=False):
@@ -131,7 +143,6 @@ class StoredRequest(Struct, gc=False):
 
     @property
     def all_input_tokens(self) -> int:
-        """Input tokens, cached ones included."""
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
 
 
@@ -146,8 +157,9 @@ def _count(name: str, kind: type[TypeEngine[Any]] = BigInteger) -> Column[Any]:
     return Column(name, kind, nullable=False, server_default="0")
 
 
-def _index_facet(column: str) -> Index:
-    is_rare = None if column not in COMMON_VALUES else text(f"{column} != '{COMMON_VALUES[column]}'")
+def _index_facet(facet: Facet) -> Index:
+    column, common = facet.column, facet.common_value
+    is_rare = None if common is None else text(f"{column} != '{common}'")
     return Index(f"requests_by_{column}", column, "started_at", sqlite_where=is_rare, postgresql_where=is_rare)
 
 
@@ -174,7 +186,6 @@ requests = Table(
     Index("requests_by_time", "started_at"),
     *map(_index_facet, FACETS.values()),
 )
-"""One row per client request: the fields of `StoredRequest`."""
 
 hourly = Table(
     "hourly",
@@ -187,9 +198,7 @@ hourly = Table(
     Column("first_token_histogram", LargeBinary, nullable=False),
     Column("duration_histogram", LargeBinary, nullable=False),
 )
-"""Sums over the requests that started in one hour (hours since the epoch, UTC).
-
-`instance` is "" on SQLite, and an id of the writing process on PostgreSQL. `…_histogram` columns have numbers of
+"""`instance` is "" on SQLite, and an id of the writing process on PostgreSQL. `…_histogram` columns have numbers of
 durations, encoded by `sums.encode_histogram`.
 """
 
@@ -205,9 +214,7 @@ session_hours = Table(
     Column("last_at", BigInteger, nullable=False),
     Index("session_hours_by_session", "session", "hour"),
 )
-"""Sums over the requests of a session that started in one hour. An empty `session` has the requests of no session.
-
-`max_context` is the largest number of input tokens of one request. `started_at` and `last_at` are the starts of the
+"""`max_context` is the largest number of input tokens of one request. `started_at` and `last_at` are the starts of the
 first and of the last request.
 """
 
@@ -238,7 +245,7 @@ virtual_keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
 )
-"""One row per virtual key. `rules`: JSON of `console.keys.rules.Rules`. `expires_at`, `revoked_at`: NULL: never."""
+"""One row per virtual key. `rules`: JSON of `Rules`. `expires_at`, `revoked_at`: NULL: never."""
 
 key_hashes = Table(
     "key_hashes",
@@ -271,22 +278,17 @@ audit_log = Table(
 
 
 def hourly_sums() -> list[ColumnElement[Any]]:
-    """Return the SQL expressions for the sums over rows of the table `hourly`, in the order of `SUM_NAMES`."""
     column = hourly.c
     cancelled = func.sum(case((column.outcome_class == "cancelled", column.requests), else_=0))
     return [cancelled if name == "cancelled" else func.sum(column[name]) for name in SUM_NAMES]
 
 
 def session_sums() -> list[ColumnElement[Any]]:
-    """Return the SQL expressions for the sums over rows of the table `session_hours`, in the order of `SUM_NAMES`."""
     return [func.sum(session_hours.c[name]) for name in SUM_NAMES]
 
 
 def request_sums(columns: Any) -> list[ColumnElement[Any]]:
-    """Return the SQL expressions for the sums over single requests, in the order of `SUM_NAMES`.
-
-    `columns` is the column collection `requests.c`, or that of a subquery with the same columns.
-    """
+    """`columns` is the column collection `requests.c`, or that of a subquery with the same columns."""
     counts: Mapping[str, ColumnElement[Any]] = {
         "requests": func.count(),
         "errors": _count_if(columns.outcome_class == "error"),

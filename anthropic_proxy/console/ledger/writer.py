@@ -52,7 +52,7 @@ from anthropic_proxy.console.ledger.database import (
     is_value_failure,
     open_for_writing,
 )
-from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQueue
+from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.rows import RowBuilder, decode_attempt_times, is_rejected_by_limit
 from anthropic_proxy.console.ledger.spool import Block, Spool
@@ -81,14 +81,11 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, Receipt
 
 MAX_ROWS_PER_STATEMENT = 100
-"""Maximum number of rows that one statement inserts on PostgreSQL."""
 _ReadValues = Callable[[Mapping[str, Any]], Any]
 
 
 class DriverConnection:
-    """Connection of `engine` for transactions that the database driver executes, in one thread.
-
-    After a database error on SQLite, the caller must dispose the engine and open a new `DriverConnection`
+    """After a database error on SQLite, the caller must dispose the engine and open a new `DriverConnection`
     (`LedgerWriter._fail` does).
     """
 
@@ -98,7 +95,6 @@ class DriverConnection:
         self.cursor: Any = None
         """Cursor of the driver, during a transaction."""
         self._driver: Any = None
-        """Connection of the driver. None: it is not open."""
         self._pooled: PoolProxiedConnection | None = None
         """Connection to PostgreSQL during a transaction. None: no transaction, or the database is on SQLite."""
 
@@ -107,30 +103,31 @@ class DriverConnection:
         try:
             with convert_driver_errors(self.dialect, self._close_lost):
                 if self._driver is None:
-                    self._connect()
+                    pooled = self.engine.raw_connection()
+                    self._driver, self.cursor = pooled.driver_connection, pooled.cursor()
+                    if isinstance(self._driver, sqlite3.Connection):
+                        pooled.close()  # the pool of the writer keeps its only connection to SQLite open
+                    else:
+                        self._pooled = pooled
                 if self._pooled is None:
                     self.cursor.execute("BEGIN IMMEDIATE")  # SQLite; psycopg itself begins a transaction
                 store()
                 self._driver.commit()
         finally:
-            self._release()
+            if self._pooled is not None:
+                self._pooled.close()  # the pool rolls back, and checks the connection before its next use
+                self._pooled = self._driver = self.cursor = None
+            elif self._driver is not None:
+                with suppress(sqlite3.Error):  # the exception of the transaction is raised, not this one
+                    self._driver.rollback()
 
     def query(self, statement: ClauseElement) -> list[Any]:
-        """Execute `statement`, a rare query that SQLAlchemy compiles each time, and return all results."""
         compiled = statement.compile(dialect=self.dialect, compile_kwargs={"render_postcompile": True})
         assert isinstance(compiled, SQLCompiler)
         values, names = compiled.params, compiled.positiontup
         self.cursor.execute(str(compiled), values if names is None else [values[name] for name in names])
         found: list[Any] = self.cursor.fetchall()
         return found
-
-    def _connect(self) -> None:
-        pooled = self.engine.raw_connection()
-        self._driver, self.cursor = pooled.driver_connection, pooled.cursor()
-        if isinstance(self._driver, sqlite3.Connection):
-            pooled.close()  # the pool of the writer keeps its only connection to SQLite open
-        else:
-            self._pooled = pooled
 
     def _close_lost(self, error: Any) -> bool:
         """Return True if `error` means that the connection is lost. A connection to PostgreSQL is then closed."""
@@ -139,15 +136,6 @@ class DriverConnection:
         if lost and self._pooled is not None:
             self._pooled.invalidate(error)
         return lost
-
-    def _release(self) -> None:
-        """End a transaction that is not committed, and return a connection to PostgreSQL to its pool."""
-        if self._pooled is not None:
-            self._pooled.close()  # the pool rolls back, and checks the connection before its next use
-            self._pooled = self._driver = self.cursor = None
-        elif self._driver is not None:
-            with suppress(sqlite3.Error):  # the exception of the transaction is raised, not this one
-                self._driver.rollback()
 
 
 class DriverStatement:
@@ -168,10 +156,6 @@ class DriverStatement:
         """Name of a database → SQL text, and a function that returns the values of a row as the driver needs them."""
 
     def execute(self, connection: DriverConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute the statement once for each of `rows`, which map the name of a parameter to its value.
-
-        Other names in a row are ignored.
-        """
         sql, values = self._find_compiled(connection.dialect)
         if len(rows) == 1:
             connection.cursor.execute(sql, values(rows[0]))
@@ -179,7 +163,7 @@ class DriverStatement:
             connection.cursor.executemany(sql, list(map(values, rows)))
 
     def fetch_one(self, connection: DriverConnection, row: Mapping[str, Any]) -> Sequence[Any] | None:
-        """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
+        """None: no result."""
         sql, values = self._find_compiled(connection.dialect)
         connection.cursor.execute(sql, values(row))
         found: Sequence[Any] | None = connection.cursor.fetchone()
@@ -198,9 +182,7 @@ class DriverStatement:
 
 
 class TableInsertion:
-    """SQL statement that inserts rows into `table`.
-
-    `read_values` returns the values of one row in the order of `columns`. The values must have types that the driver
+    """`read_values` returns the values of one row in the order of `columns`. The values must have types that the driver
     accepts without a conversion by SQLAlchemy.
     """
 
@@ -211,7 +193,6 @@ class TableInsertion:
         self._read_values = read_values
 
     def execute(self, connection: DriverConnection, rows: Sequence[Any]) -> None:
-        """Insert `rows` into the table."""
         if connection.dialect.name == "sqlite":  # a statement with several rows needs up to twice the CPU time
             connection.cursor.executemany(self._sqlite_text, map(self._read_values, rows))
             return
@@ -231,17 +212,13 @@ _HOURLY_SUMS = (
     *("duration", "first_token_sum", "first_token_count"),
 )
 _COUNTED = (*TOKEN_COUNTS, *TOOL_COUNTS)
-"""Fields of a request that are added up to the sum of the same name."""
 _read_counted = attrgetter(*_COUNTED)
 _NEXT_CALL = "],["
 """Text between two calls to providers in the column `attempt_times`."""
 
 
 def _build_hourly_addition(database: str) -> ClauseElement:
-    """Return the statement that adds a row to the stored one with the same key, or inserts it.
-
-    The histograms of the row replace the stored ones.
-    """
+    """The histograms of the row replace the stored ones."""
     insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(hourly)
     sums = {name: hourly.c[name] + insert.excluded[name] for name in _HOURLY_SUMS}
     histograms = {name: insert.excluded[name] for name in _HISTOGRAMS}
@@ -268,9 +245,7 @@ _add_to_session_hours = DriverStatement(_build_session_addition)
 
 
 def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
-    """Add `rows` to the table `hourly`, in the transaction of `connection`.
-
-    No other transaction may change the same rows meanwhile, because their histograms are read, added up and written
+    """No other transaction may change the same rows meanwhile, because their histograms are read, added up and written
     again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it is "".
     """
     added = []
@@ -290,7 +265,6 @@ def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest],
 
 
 def add_session_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
-    """Add `rows` to the table `session_hours`, in the transaction of `connection`. `instance`: as for `hourly`."""
     added = []
     for key, group in _group_by_hour(rows, instance, SESSION_KEYS):
         times = [row.started_at for row in group]
@@ -313,7 +287,6 @@ def _group_by_hour(
 
 
 def _sum_rows(rows: Sequence[StoredRequest]) -> dict[str, int]:
-    """Return the sums in `SUM_NAMES` of `rows`."""
     outcomes = [row.outcome_class for row in rows]
     costs = [row.cost for row in rows if row.cost is not None]
     requested = [row.requested_cost for row in rows if row.requested_cost is not None]
@@ -341,7 +314,6 @@ def _find_context(row: StoredRequest) -> int:
 
 
 MAX_BATCH_ROWS = 500
-"""Maximum number of requests in one transaction."""
 MAX_BATCH_ROWS_WITH_TEXTS = 50
 """Maximum number of requests in one transaction if texts are stored, because redaction needs time."""
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -355,11 +327,6 @@ _FileIdentity = tuple[int, int] | None
 
 
 class LedgerWriter:
-    """Writer that stores the receipts (records of requests) of `queue` in the database.
-
-    `current_settings` returns the settings, which a reload may replace.
-    """
-
     def __init__(
         self,
         queue: ReceiptQueue,
@@ -381,7 +348,6 @@ class LedgerWriter:
         self._clock = clock
         self._retention = Retention(self._settings, clock)
         self._connection: DriverConnection | None = None
-        """Connection to the database. None: it is not open."""
         self._file: str | None = None
         self._identity: _FileIdentity = None
         self._instance = ""
@@ -391,52 +357,45 @@ class LedgerWriter:
         self._latest_rejections: dict[str, int] = {}
         """Label of a key → minute of the latest row of a request that a limit of this key rejected."""
         self._failed_attempts = 0
-        self._spool = _open_spool(self._settings)
+        folder, url = self._settings.data_directory, find_database_url(self._settings)
+        self._spool = None if folder is None or find_database_file(url) is not None else Spool(folder, url)
         """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
         directory."""
         self._block: Block | None = None
         """Rows from the spool file that are the present batch. None: the present batch is from the queue."""
 
     def run(self) -> None:
-        """Store the receipts of the queue until the queue is stopped and empty.
-
-        A failed transaction is repeated later. After the queue is stopped, a failure ends the run, so that the server
-        can stop.
+        """A failed transaction is repeated later. After the queue is stopped, a failure ends the run, so that the
+        server can stop.
         """
         try:
-            self._store_until_stopped()
+            try:
+                self._open()
+            except _FAILURES as error:
+                self._fail(error)
+            self._queue.state.queued_rows = self._count_waiting()
+            pause = self._find_pause()
+            while True:
+                self._queue.wait_for_batch(pause)
+                if not self._write_all():
+                    if self._queue.is_stopped:
+                        break
+                    self._queue.pause(self._retry_delay)
+                    pause = 0.0
+                    continue
+                if self._queue.is_stopped:
+                    break
+                self._delete_expired()
+                pause = self._find_pause()
         finally:
             self._close()  # also after a defect, because another writer then opens the database again
 
-    def _store_until_stopped(self) -> None:
-        try:
-            self._open()
-        except _FAILURES as error:
-            self._fail(error)
-        self._queue.state.queued_rows = self._count_waiting()
-        pause = self._find_pause()
-        while True:
-            self._queue.wait_for_batch(pause)
-            if not self._write_all():
-                if self._queue.is_stopped:
-                    break
-                self._queue.pause(self._retry_delay)
-                pause = 0.0
-                continue
-            if self._queue.is_stopped:
-                break
-            self._delete_expired()
-            pause = self._find_pause()
-
     @property
     def _retry_delay(self) -> float:
-        """Number of seconds until the next attempt to write, which grows with each failure."""
         return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
 
     def _find_pause(self) -> float:
-        """Return the time in seconds until the next write or deletion.
-
-        While rows wait, or after a failure, this is the delay until the next attempt. Otherwise it is the time until
+        """While rows wait, or after a failure, this is the delay until the next attempt. Otherwise it is the time until
         expired rows are deleted.
         """
         if self._queue.state.queued_rows or self._failed_attempts:
@@ -444,7 +403,7 @@ class LedgerWriter:
         return self._retention.seconds_until_due()
 
     def _write_all(self) -> bool:
-        """Write all queued receipts and return True. False: the database rejected a batch, which is kept."""
+        """False: the database rejected a batch, which is kept."""
         while self._batch or self._load_block() or (self._load_batch() and self._batch):
             try:
                 self._write_batch()
@@ -452,7 +411,20 @@ class LedgerWriter:
                 self._fail(error)
                 self._move_to_spool()
                 return False
-            self._succeed(len(self._batch))
+            state = self._queue.state
+            # a block that cannot be deleted is claimed again; its dropped requests are counted once, when it is deleted
+            if self._spool is not None and self._block is not None and self._spool.delete(self._block):
+                state.dropped_rows += self._block.dropped_rows
+                if self._block.problem:
+                    count = self._block.dropped_rows
+                    lost = f"{count} request{'s' * (count != 1)}" if count else "the texts of requests"
+                    self._warn(f"The ledger dropped {lost} of a block in {self._spool.file}: {self._block.problem}")
+            state.written_rows += len(self._batch)
+            self._batch, self._texts, self._block = [], {}, None
+            self._queue.in_batch = 0
+            state.queued_rows = self._count_waiting()
+            state.last_written_at, state.waiting_since = self._clock(), None
+            self._reset_failure()
         self._queue.state.queued_rows = self._count_waiting()
         if not self._queue.state.queued_rows:
             self._queue.state.waiting_since = None
@@ -467,7 +439,6 @@ class LedgerWriter:
         return True
 
     def _move_to_spool(self) -> None:
-        """Move the present batch and all queued receipts to the spool file, if there is one."""
         if self._spool is None:
             return
         if self._block is not None:
@@ -505,16 +476,15 @@ class LedgerWriter:
             try:
                 row = self._builder.build(receipt, self._calculate(receipt))
                 if self._queue.contents is not None:
-                    self._texts[row.id] = self._build_texts(row, self._queue.contents)
+                    content = self._queue.contents.pop(row.id)
+                    self._texts[row.id] = (
+                        [] if content is None else build_content_rows(row.id, row.started_at, content, self._secrets)
+                    )
             except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
                 self._drop(receipt.request_id, error)
             else:
                 self._batch.append(row)
         return True
-
-    def _build_texts(self, row: StoredRequest, buffer: ContentBuffer) -> list[ContentRow]:
-        content = buffer.pop(row.id)
-        return [] if content is None else build_content_rows(row.id, row.started_at, content, self._secrets)
 
     def _write_batch(self) -> None:
         connection = self._open()
@@ -526,7 +496,6 @@ class LedgerWriter:
             self._write_singly(connection)
 
     def _write_singly(self, connection: DriverConnection) -> None:
-        """Write each row of the batch in its own transaction. Drop rows with a value that the database rejects."""
         for row in [*self._batch]:
             try:
                 connection.run(lambda row=row: self._store(connection, [row], is_repeated=True))  # type: ignore[misc]
@@ -557,10 +526,7 @@ class LedgerWriter:
             _insert_contents.execute(connection, texts)
 
     def _is_new_rejection(self, row: StoredRequest) -> bool:
-        """Return True once for each key and minute.
-
-        Clients repeat a request until their limit has room again. Rows of all attempts would be most of the ledger.
-        """
+        """Clients repeat a request until their limit has room again: all their rows would be most of the ledger."""
         minute = row.started_at // (60 * MICROSECONDS)
         if self._latest_rejections.get(row.key_label) == minute:
             return False
@@ -588,24 +554,7 @@ class LedgerWriter:
             self._connection.engine.dispose()
             self._connection = None
 
-    def _succeed(self, row_count: int) -> None:
-        state = self._queue.state
-        # a block that cannot be deleted is claimed again; its dropped requests are counted once, when it is deleted
-        if self._spool is not None and self._block is not None and self._spool.delete(self._block):
-            state.dropped_rows += self._block.dropped_rows
-            if self._block.problem:
-                count = self._block.dropped_rows
-                lost = f"{count} request{'s' * (count != 1)}" if count else "the texts of requests"
-                self._warn(f"The ledger dropped {lost} of a block in {self._spool.file}: {self._block.problem}")
-        self._batch, self._texts, self._block = [], {}, None
-        self._queue.in_batch = 0
-        state.written_rows += row_count
-        state.queued_rows = self._count_waiting()
-        state.last_written_at, state.waiting_since = self._clock(), None
-        self._reset_failure()
-
     def _reset_failure(self) -> None:
-        """Report that the database can be used again, if its last use failed."""
         state = self._queue.state
         self._failed_attempts = 0
         if state.condition != "ok":
@@ -641,11 +590,6 @@ class LedgerWriter:
             self._fail(error)
         else:
             self._reset_failure()
-
-
-def _open_spool(settings: Settings) -> Spool | None:
-    folder, url = settings.data_directory, find_database_url(settings)
-    return None if folder is None or find_database_file(url) is not None else Spool(folder, url)
 
 
 def _identify(file: str | None) -> _FileIdentity:

@@ -6,7 +6,7 @@ installed package. The other modules load
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
@@ -19,7 +19,6 @@ from genai_prices.types import _providers_from_raw
 from anthropic_proxy.gateway.prices.updates import MAX_PRICE_BYTES, InvalidPrices
 
 MAX_DOLLARS = Decimal(1_000_000)
-"""Highest plausible price of a unit of tokens or requests, in US dollars."""
 MIN_SHARE = 0.5
 """Minimum number of providers, and of models, as a share (0 to 1) of those in the package."""
 _MODELS_PER_CALL = 40
@@ -28,10 +27,7 @@ _PRICED = types.ModelPrice()
 
 
 def decode_providers(content: bytes) -> list[types.Provider]:
-    """Return the providers in a price list, with the prices of their models. Raises `InvalidPrices`.
-
-    `content` is a JSON array, as the project `genai-prices` publishes it.
-    """
+    """`content`: JSON array, as `genai-prices` publishes it. Raises `InvalidPrices`."""
     if len(content) > MAX_PRICE_BYTES:
         raise InvalidPrices(f"it has more than {MAX_PRICE_BYTES >> 20} MB")
     try:
@@ -41,10 +37,26 @@ def decode_providers(content: bytes) -> list[types.Provider]:
     if not isinstance(raw, list) or not all(isinstance(each, dict) for each in raw):
         raise InvalidPrices("it is no list of providers")
     providers = [_decode_provider(each) for each in raw]
-    _require_plausible_size(providers)
+    packaged = get_snapshot().providers
+    found, expected = ((len(each), sum(len(provider.models) for provider in each)) for each in (providers, packaged))
+    if any(count < MIN_SHARE * known for count, known in zip(found, expected, strict=True)):
+        raise InvalidPrices(
+            f"it has {found[1]:,} models of {found[0]} providers, the installed package has {expected[1]:,} of "
+            f"{expected[0]}"
+        )
     for provider in providers:
         for model in provider.models:
-            _require_valid_prices(f"{provider.id}/{model.id}", model)
+            name = f"{provider.id}/{model.id}"
+            listed = (
+                [model.prices] if isinstance(model.prices, types.ModelPrice) else [one.prices for one in model.prices]
+            )
+            if not listed:
+                raise InvalidPrices(f"{name} has an empty list of prices")
+            for prices in (*listed, *(variant.prices for variant in model.price_variants or ())):
+                for key, value in vars(prices).items():
+                    for amount in _list_amounts(value):
+                        if not (isinstance(amount, Decimal) and amount.is_finite() and 0 <= amount <= MAX_DOLLARS):
+                            raise InvalidPrices(f"{name} has the price {amount} for {key}")
     return providers
 
 
@@ -77,27 +89,6 @@ def _describe(error: Exception) -> str:
     return text.partition(" [type=")[0]
 
 
-def _require_plausible_size(providers: Sequence[types.Provider]) -> None:
-    packaged = get_snapshot().providers
-    found, expected = ((len(each), sum(len(provider.models) for provider in each)) for each in (providers, packaged))
-    if any(count < MIN_SHARE * known for count, known in zip(found, expected, strict=True)):
-        raise InvalidPrices(
-            f"it has {found[1]:,} models of {found[0]} providers, the installed package has {expected[1]:,} of "
-            f"{expected[0]}"
-        )
-
-
-def _require_valid_prices(name: str, model: types.ModelInfo) -> None:
-    listed = [model.prices] if isinstance(model.prices, types.ModelPrice) else [one.prices for one in model.prices]
-    if not listed:
-        raise InvalidPrices(f"{name} has an empty list of prices")
-    for prices in (*listed, *(variant.prices for variant in model.price_variants or ())):
-        for key, value in vars(prices).items():
-            for amount in _list_amounts(value):
-                if not (isinstance(amount, Decimal) and amount.is_finite() and 0 <= amount <= MAX_DOLLARS):
-                    raise InvalidPrices(f"{name} has the price {amount} for {key}")
-
-
 def _list_amounts(value: object) -> list[object]:
     if isinstance(value, types.TieredPrices):
         return [value.base, *(tier.price for tier in value.tiers)]
@@ -105,7 +96,6 @@ def _list_amounts(value: object) -> list[object]:
 
 
 def _find_unknown_fields(provider: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each field of a provider entry that the installed package does not know, such as `models.tokenizer`."""
     # the package ignores unknown fields, although they may change the meaning of a price
     yield from _name_unknown("", provider, types.Provider)
     for model in provider.get("models", ()):

@@ -3,7 +3,7 @@
 Prices in `anthropic-proxy.toml` take precedence, and local models are free.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -22,7 +22,7 @@ from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_sour
 from anthropic_proxy.gateway.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_service_tier
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+    from genai_prices.types import ModelPrice, TieredPrices
 
 _NANO_DOLLARS_PER_MICRO_DOLLAR = 1_000
 _CLOUD_ADDRESS = "//ollama.com"
@@ -34,7 +34,6 @@ and `processing: batch`."""
 CONSTANT_SECONDS = 900
 """Period in seconds in which a price is constant, because some prices depend on the time of day."""
 MAX_CACHED_PRICES = 1_000
-"""Maximum number of prices that one object keeps, to find them again faster."""
 
 
 class TokenCounts(Struct, frozen=True, kw_only=True):
@@ -57,8 +56,6 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
 
 
 class TokenCountFields(Protocol):
-    """Object with numbers of tokens by kind, such as the record of one request or sums over requests."""
-
     input_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
@@ -68,7 +65,6 @@ class TokenCountFields(Protocol):
 
 
 def count_tokens(source: TokenCountFields) -> TokenCounts:
-    """Return the numbers of tokens by kind in `source`, such as one request or sums over requests."""
     return TokenCounts(
         input=source.input_tokens,
         cache_read=source.cache_read_tokens,
@@ -87,26 +83,18 @@ class Rates(Struct, frozen=True, dict=True):
     cache_write: Decimal
     output: Decimal
     thinking: Decimal
-    """Price of output tokens of thinking, in US dollars per million tokens."""
     cache_write_1h: Decimal
-    """Price of cache writes that are kept for one hour, in US dollars per million tokens."""
 
     @cached_property
     def integer_ratios(self) -> tuple[tuple[int, ...], int]:
-        """Prices as exact fractions with a common denominator, so that costs are calculated with integers.
-
-        The first item has the numerators in the order of the fields, the second item is the denominator.
-        """
+        """The first item has the numerators in the order of the fields, the second item is the denominator."""
         ratios = [each.as_integer_ratio() for each in astuple(self)]
         scale = lcm(*(denominator for _, denominator in ratios))
         return tuple(numerator * (scale // denominator) for numerator, denominator in ratios), scale
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """Price of one model in US dollars per million tokens, with surcharges for long contexts."""
-
     base: Rates
-    """Prices of requests without a surcharge for a long context."""
     long_contexts: tuple[tuple[int, Rates], ...] = ()
     """Pairs (number of input tokens, prices of requests with more input tokens), in ascending order."""
     web_search: Decimal | None = None
@@ -122,12 +110,11 @@ class Price(Struct, frozen=True, kw_only=True):
 
     @property
     def is_free(self) -> bool:
-        """True if no kind of token costs anything."""
         every = [self.base, *(rates for _, rates in self.long_contexts)]
         return not any(getattr(rates, name) for rates in every for name in Rates.__struct_fields__)
 
     def calculate_cost(self, tokens: TokenCounts) -> int:
-        """Return the cost of one request with the numbers of tokens `tokens`, in nano-dollars (10⁻⁹ US dollars)."""
+        """Nano-dollars."""
         rates = self.base
         for above, surcharged in self.long_contexts:
             if tokens.total_input_tokens > above:
@@ -145,10 +132,7 @@ class Price(Struct, frozen=True, kw_only=True):
         return (2 * scaled + scale) // (2 * scale)  # rounded half up
 
     def calculate_max_cost(self, max_input_tokens: int, max_output_tokens: int) -> int:
-        """Return the highest possible cost of a future request in nano-dollars (10⁻⁹ US dollars). 0: the model is free.
-
-        Tokens of the most expensive kind are assumed, such as cache writes. Web searches are not included.
-        """
+        """Nano-dollars, if each token is of the most expensive kind. Web searches are not included."""
         if self.is_free:
             return 0
         inputs = [{kind: max_input_tokens} for kind in ("input", "cache_read", "cache_write")]
@@ -175,11 +159,7 @@ def find_price(
     tier: str = "",
     directory: Path | None = None,
 ) -> Price | None:
-    """Return the price of `model` at the server `base_url`, from the list of `genai-prices`.
-
-    None: the price is unknown, or the package is not installed. `when` is the time of the request; None: now. `tier` is
-    the service tier; "": the normal tier. `directory` is the data directory, which may contain a newer list.
-    """
+    """None: unknown, or `genai-prices` is not installed. `when` None: now. `directory` may contain a newer list."""
     # without `directory`, a newer list of the user is not found
     data = find_price_source(directory).load()
     if data is None:
@@ -194,24 +174,16 @@ def find_price(
     if not tier:
         return _convert(found.get_prices(when), data.source)
     context = dict.fromkeys(_TIER_KEYS, tier)
-    if not any(found is each for each in provider.models) or not _has_tier(found, when, context):
+    if not any(found is each for each in provider.models) or not any(
+        variant.when.items() <= context.items() and (variant.constraint is None or variant.constraint.active(when))
+        for variant in found.price_variants or ()
+    ):
         return None  # another provider of the same model may have other tiers
     return _convert(found.get_prices(when, context), data.source)
 
 
-def _has_tier(model: "ModelInfo", when: datetime, context: Mapping[str, str]) -> bool:
-    """Return True if `genai-prices` has prices of `model` for the service tier in `context` at the time `when`."""
-    return any(
-        variant.when.items() <= context.items() and (variant.constraint is None or variant.constraint.active(when))
-        for variant in model.price_variants or ()
-    )
-
-
 def _find_own_table(prices: Sequence[ConfiguredPrice], model: str) -> ConfiguredPrice | None:
-    """Return the table of `model` in `[prices]` of the configuration file. None: no table matches.
-
-    `model` is an id with prefix. An exact name takes precedence over patterns, and a later pattern over an earlier one.
-    """
+    """An exact name takes precedence over patterns, and a later pattern over an earlier one."""
     name, found = model.lower(), None
     for each in prices:
         if each.pattern.lower() == name:
@@ -221,46 +193,22 @@ def _find_own_table(prices: Sequence[ConfiguredPrice], model: str) -> Configured
     return found
 
 
-def _find_own_price(found: ConfiguredPrice, when: datetime, tier: str) -> Price | None:
-    """Return the price of the table `found` for requests at the time `when` in the service tier `tier`.
-
-    None: the table has no prices of this tier. A free model is free in each tier.
-    """
-    earlier = [past for past in found.table.earlier if when.astimezone(UTC).date() <= past.until]
-    table = min(earlier, key=lambda past: past.until) if earlier else found.table
-    price = _convert_table(table, table.web_search_per_1000, found.origin)
-    if not tier or price.is_free:
-        return price
-    rates = next((rates for name, rates in table.tiers.items() if normalize_service_tier(name) == tier), None)
-    return None if rates is None else _convert_table(rates, table.web_search_per_1000, found.origin)
-
-
 class PriceList:
-    """Finder of the prices of models, with the user's own prices and the provider addresses in `settings`.
-
-    Results are cached until another price list is loaded.
-    """
+    """Results are cached until another price list is loaded."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = find_price_source(settings.data_directory)
         self._data: LoadedPrices | None = None
-        """Price list from which the cached prices are."""
         self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
     def find(self, provider: Provider, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
-        """Return the price of `model` at `provider` in the service tier `tier`. None: the price is unknown.
-
-        `when` is the time of the request; None: now.
-        """
+        """None: unknown. `when` None: now."""
         base_url = find_base_url(provider, next(iter(provider.wires.values())), self._settings)
         return self._find_cached(provider, model, base_url, when or datetime.now(UTC), tier)
 
     def find_price_at_default_address(self, vendor: Provider, model: str, when: datetime) -> Price | None:
-        """Return the price of `model` at the default base URL of `vendor`, even if the settings have another base URL.
-
-        This is the list price of the vendor. None: it is unknown. `when` is the time of the request.
-        """
+        """The list price of the vendor, even if the settings have another base URL. None: unknown."""
         return self._find_cached(vendor, model, vendor.base_url, when)
 
     def _find_cached(
@@ -279,7 +227,13 @@ class PriceList:
     def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
         own = _find_own_table(self._settings.prices, f"{provider.prefix}/{model}")
         if own is not None:
-            return _find_own_price(own, when, tier)
+            earlier = [past for past in own.table.earlier if when.astimezone(UTC).date() <= past.until]
+            table = min(earlier, key=lambda past: past.until) if earlier else own.table
+            price = _convert_table(table, table.web_search_per_1000, own.origin)
+            if not tier or price.is_free:
+                return price
+            rates = next((rates for name, rates in table.tiers.items() if normalize_service_tier(name) == tier), None)
+            return None if rates is None else _convert_table(rates, table.web_search_per_1000, own.origin)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
         if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
             return FREE
@@ -287,7 +241,6 @@ class PriceList:
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:
-    """Convert `table` of the configuration file to a `Price`. `web_search`: US dollars per 1,000 searches, or None."""
     amounts = [table.input, table.cache_read, table.cache_write, table.output]
     cached = [table.input if amount is None else amount for amount in amounts]
     long = cached[2] if table.cache_write_1h is None else table.cache_write_1h
@@ -307,10 +260,7 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
 
 
 def _convert(found: "ModelPrice", source: str) -> Price | None:
-    """Convert `found`, a price of the package `genai-prices`, to a `Price` with the given origin (`source`).
-
-    None: the package lacks the price of input or of output tokens.
-    """
+    """None: the package lacks the price of input or of output tokens."""
     from genai_prices import types  # noqa: PLC0415
 
     incoming, outgoing = found.input_mtok, found.output_mtok
@@ -333,10 +283,7 @@ def _convert(found: "ModelPrice", source: str) -> Price | None:
 
 
 def _find_rate(price: "Decimal | TieredPrices", start: int) -> Decimal:
-    """Return the price per million tokens for requests with more than `start` input tokens.
-
-    `price` may have tiers by number of input tokens. A `start` of -1 selects the lowest tier.
-    """
+    """`price` may have tiers by number of input tokens. A `start` of -1 selects the lowest tier."""
     if isinstance(price, Decimal):
         return price
     reached = [tier.price for tier in sorted(price.tiers, key=lambda tier: tier.start) if tier.start <= start]

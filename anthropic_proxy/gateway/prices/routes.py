@@ -15,16 +15,12 @@ from anthropic_proxy.gateway.prices.updates import find_price_source, has_price_
 from anthropic_proxy.gateway.settings import Settings
 
 EXTRA = "prices"
-"""Name of the optional dependency group that installs the package `genai-prices`."""
 _TYPICAL = TokenCounts(input=2_000, cache_read=18_000, output=1_000)
 """Token counts of the request for which prices are compared: a long conversation, mostly in the provider's cache."""
 
 
 def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
-    """Return the price in US dollars of a typical request for each model of routes that compare prices.
-
-    Models without a known price are absent.
-    """
+    """Models without a known price are absent."""
     find_price_source(settings.data_directory).reload_if_changed()
     prices = PriceList(settings)
     found: dict[str, float] = {}
@@ -36,10 +32,7 @@ def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
 
 
 def require_known_prices(settings: Settings) -> None:
-    """Raise `ConfigurationError` if a model of a route with `balance = "cost"` has no known price.
-
-    The error lists all such models.
-    """
+    """Raise `ConfigurationError` for the models of routes with `balance = "cost"` whose price is unknown."""
     prices, messages = find_typical_request_prices(settings), []
     for rule, target in _list_targets(settings):
         name = _name(target)
@@ -57,10 +50,7 @@ def require_known_prices(settings: Settings) -> None:
 
 
 def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]]:
-    """Yield each target of all routes that compare prices, with its route.
-
-    Targets that cannot serve requests are left out.
-    """
+    """Targets that cannot serve requests are left out."""
     for rule in settings.routes:
         if rule.balance == "cost":
             try:

@@ -35,9 +35,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.gateway.settings.env_writer import replace_file
 
 FILE_NAME = "prices.json"
-"""Name of the price file in the data directory of the user."""
 MAX_PRICE_BYTES = 16 * 1024 * 1024
-"""Maximum bytes of a price list. The published list has less than one tenth of it."""
 _VERSION = 1
 _DATE = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])\b")
 """Matches a date, up to the 28th of a month."""
@@ -49,27 +47,18 @@ class InvalidPrices(Exception):
 
 
 class StoredPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of the price file."""
-
     version: int = _VERSION
-    """Version of this format."""
     updated_on: date
-    """Day on which the price list was downloaded or read."""
     dated_on: date
     """Newest date in the price list that was not in the future."""
     package: str
     """Name and version of the package that was installed then, such as `genai-prices 0.2.3`."""
     origin: str
-    """URL or path of the price list."""
     providers: msgspec.Raw
-    """The price list: JSON array of providers with their models."""
 
 
 def read_prices(file: Path) -> StoredPrices | None:
-    """Return the content of the price file. None: the file does not exist.
-
-    Raises `InvalidPrices` if the file cannot be read or decoded, or has another format version.
-    """
+    """None: the file does not exist. Raises `InvalidPrices`."""
     try:
         with file.open("rb") as stream:
             content = stream.read(2 * MAX_PRICE_BYTES)
@@ -94,34 +83,24 @@ def write_prices(file: Path, prices: StoredPrices) -> None:
 
 
 def find_newest_date(text: str, today: date) -> date | None:
-    """Return the newest of the dates in `text`, such as `2026-11-09`, that are not after `today`.
-
-    None: `text` has no such date.
-    """
+    """None: `text` has no such date."""
     newest = max((found for found in _DATE.findall(text) if found <= today.isoformat()), default=None)
     return None if newest is None else date.fromisoformat(newest)
 
 
 PACKAGE = "genai-prices"
-"""Name of the package on PyPI that contains prices."""
 _DATE_CALL = re.compile(r"\bdate\((20\d\d), ?(\d{1,2}), ?(\d{1,2})\)")
 _FileIdentity = tuple[int, int, int] | None
 
 
 class LoadedPrices(Struct, frozen=True):
-    """A loaded price list, with a text that describes its origin."""
-
     snapshot: "DataSnapshot"
-    """Prices of all models, as the library `genai-prices` represents them."""
     source: str
     """Origin of the prices: `genai-prices 0.2.3`, or `genai-prices updated 2026-11-22` for a file of the user."""
 
 
 class PriceSource:
-    """Price list in use: that of the installed package, or a newer one from the user's file in a data directory.
-
-    Any thread may call the methods.
-    """
+    """Any thread may call the methods."""
 
     def __init__(self, directory: Path | None) -> None:
         self._file = None if directory is None else directory / FILE_NAME
@@ -130,13 +109,9 @@ class PriceSource:
         self.current: LoadedPrices | None = None
         """The loaded price list. A reload replaces the object. None: nothing is loaded yet."""
         self.problem = ""
-        """Message about a file that is not used because it is invalid. "": there is no such file."""
 
     def load(self) -> LoadedPrices | None:
-        """Return the price list. None: `genai-prices` is not installed.
-
-        The first call loads the list, which takes half a second. Later calls return the loaded list.
-        """
+        """None: `genai-prices` is not installed. The first call needs half a second."""
         if self.current is None and has_price_package():
             with self._lock:
                 if self.current is None:
@@ -144,10 +119,7 @@ class PriceSource:
         return self.current
 
     def reload_if_changed(self) -> None:
-        """Load the price list again if the user's file has changed. An invalid file is not used.
-
-        The call has no effect before the first `load`. Call it in a thread, because it may take half a second.
-        """
+        """No effect before the first `load`. Call it in a thread: it may take half a second."""
         if self.current is None or _identify(self._file) == self._identity:
             return
         # a new file needs up to half a second, so the caller uses a thread
@@ -178,24 +150,19 @@ class PriceSource:
 
 # not `cache`, which gives two threads two objects at the first call
 _sources: dict[Path | None, PriceSource] = {}
-"""Data directory → its price list."""
 
 
 def find_price_source(directory: Path | None) -> PriceSource:
-    """Return the `PriceSource` of the data directory `directory`. All calls in this process return the same object."""
+    """All calls in this process return the same object."""
     return _sources.get(directory) or _sources.setdefault(directory, PriceSource(directory))
 
 
 def has_price_package() -> bool:
-    """Return True if the PyPI package `genai-prices` is installed."""
     return find_spec("genai_prices") is not None
 
 
 def describe_price_list(directory: Path | None) -> str:
-    """Return origin and date of the price list in use, such as `genai-prices 0.2.3, 9 Nov 2026`.
-
-    "": the package is not installed.
-    """
+    """Return origin and date of the price list in use, such as `genai-prices 0.2.3, 9 Nov 2026`."""
     package = find_price_package_version()
     try:
         stored = find_newer_prices(None if directory is None else directory / FILE_NAME) if package else None
@@ -208,9 +175,7 @@ def describe_price_list(directory: Path | None) -> str:
 
 
 def find_newer_prices(file: Path | None) -> StoredPrices | None:
-    """Return the content of the user's price file if it is used in place of the prices of the installed package.
-
-    None: there is no file, or the package has changed since the file was stored, and its prices are at least as new.
+    """None: there is no file, or the package has changed since the file was stored, and its prices are at least as new.
     Raises `InvalidPrices` if the file cannot be used.
     """
     stored = None if file is None else read_prices(file)
@@ -222,10 +187,7 @@ def find_newer_prices(file: Path | None) -> StoredPrices | None:
 
 @cache
 def find_package_price_date(today: date) -> date | None:
-    """Return the newest date in the price list of the package that is not after `today`.
-
-    None: the package is not installed, or its list has no date.
-    """
+    """None: the package is not installed, or its list has no date."""
     found = find_spec("genai_prices.data") if has_price_package() else None
     if found is None or found.origin is None:
         return None
@@ -236,10 +198,6 @@ def find_package_price_date(today: date) -> date | None:
 
 @cache
 def find_price_package_version() -> str:
-    """Return name and version of the installed package with prices, such as `genai-prices 0.2.3`.
-
-    "": the package is not installed.
-    """
     try:
         return f"{PACKAGE} {version(PACKAGE)}"
     except PackageNotFoundError:
@@ -247,12 +205,10 @@ def find_price_package_version() -> str:
 
 
 def format_date(day: date) -> str:
-    """Return a date as text: `9 Nov 2026`."""
     return f"{day.day} {day:%b %Y}"
 
 
 def _identify(file: Path | None) -> _FileIdentity:
-    """Return modification time, size and inode of `file`. None: there is no such file."""
     try:
         status = None if file is None else os.stat(file)
     except OSError:
@@ -271,18 +227,13 @@ class OlderPrices(InvalidPrices):
 
 
 class PriceUpdate(Struct, frozen=True):
-    """Result of an update: the stored price list and its size."""
-
     stored: StoredPrices
     provider_count: int
     model_count: int
 
 
 def require_price_directory(settings: Settings) -> Path:
-    """Return the data directory of the user, in which a price list can be stored.
-
-    Raises `ConfigurationError` if there is none, or if `genai-prices` is not installed.
-    """
+    """Raises `ConfigurationError` if there is none, or if `genai-prices` is not installed."""
     if not has_price_package():
         raise ConfigurationError(MissingExtra("An update of prices needs genai-prices", "prices").message)
     if settings.data_directory is None:
@@ -293,7 +244,6 @@ def require_price_directory(settings: Settings) -> Path:
 
 
 def find_price_list_url(settings: Settings) -> str:
-    """Return the URL of the price list: `PRICE_UPDATE_URL`, or else the URL at which `genai-prices` publishes it."""
     if settings.price_update_url is not None:
         return settings.price_update_url
     from genai_prices import update_prices  # noqa: PLC0415  # the import needs half a second
@@ -302,10 +252,7 @@ def find_price_list_url(settings: Settings) -> str:
 
 
 async def download_prices(send: Callable[[str], Awaitable[HttpReply]], url: str) -> bytes:
-    """Send a GET request to `url`, and return the unchecked body of the response.
-
-    Raises `InvalidPrices` unless the status is 200, and `UpstreamError` if the request fails.
-    """
+    """Raises `InvalidPrices` unless the status is 200, and `UpstreamError` if the request fails."""
     reply = await send(url)
     if reply.status != 200:
         raise InvalidPrices(f"the server answered with status {reply.status}")
@@ -313,7 +260,6 @@ async def download_prices(send: Callable[[str], Awaitable[HttpReply]], url: str)
 
 
 def read_price_list(file: Path) -> bytes:
-    """Return the content of the file of a price list, unchecked. Raises `ConfigurationError` if it cannot be read."""
     try:
         with file.open("rb") as stream:
             return stream.read(MAX_PRICE_BYTES + 1)
@@ -322,11 +268,8 @@ def read_price_list(file: Path) -> bytes:
 
 
 def store_new_prices(directory: Path, content: bytes, origin: str, today: date) -> PriceUpdate:
-    """Check a price list and store it in the data directory `directory`.
-
-    `origin` is the URL or path of the list. Raises `InvalidPrices` for an invalid list, `OlderPrices` for one that is
-    older than the list in use, and `ConfigurationError` if it cannot be stored. After an error, the proxy continues to
-    use the present list.
+    """Raises `InvalidPrices`, `OlderPrices`, and `ConfigurationError` if it cannot be stored. The present list then
+    stays.
     """
     from anthropic_proxy.gateway.prices.check import decode_providers  # noqa: PLC0415  # see `PriceSource.load`
 
@@ -352,19 +295,14 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
 
 
 def describe_update_failure(error: InvalidPrices | UpstreamError, origin: str, directory: Path) -> str:
-    """Return the message about a failed update: its reason, and the price list that stays in use.
-
-    `origin` is the URL or path of the price list that is not used.
-    """
     reason = error.message.rstrip(".") if isinstance(error, UpstreamError) else str(error)
     return f"The price list {origin} is not used: {reason}. The prices in use stay: {describe_price_list(directory)}."
 
 
 def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.time) -> bool:
-    """Return True if an automatic price update is due and this process must make it.
+    """Return True in one process if an update is due: it records the update in `directory`.
 
-    If several processes call the function, only one gets True, because it records the update in `directory`. Raises
-    `ConfigurationError` if `directory` is not writable.
+    Raises `ConfigurationError` if the directory is not writable.
     """
     _create(directory)
     file = directory / CLAIM_FILE_NAME
@@ -381,7 +319,6 @@ def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.t
 
 
 def record_update_success(directory: Path, clock: Callable[[], float] = time.time) -> None:
-    """Record a successful update, so that the next automatic one waits for `PRICE_UPDATE_DAYS` days."""
     with suppress(OSError):  # the price file was just written to this directory
         _write_claim(directory / CLAIM_FILE_NAME, "done", clock())
 
@@ -416,25 +353,19 @@ def _create(directory: Path) -> None:
 
 
 START_DELAY_SECONDS = 10.0
-"""Time in seconds from the start of the server to the first check whether an update is due."""
 CHECK_INTERVAL_SECONDS = 900.0
-"""Time in seconds between two checks whether an update is due."""
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin that updates the price list every `PRICE_UPDATE_DAYS` days.
-
-    Raises `ConfigurationError` if `genai-prices` is not installed, or if there is no data directory to store the list.
+    """Raises `ConfigurationError` if `genai-prices` is not installed, or if there is no data directory to store the
+    list.
     """
     updater = PriceUpdater(settings)
     return Plugin(start=updater.start, stop=updater.stop)
 
 
 class PriceUpdater:
-    """Updater of the price list. Each worker process has one, but only one worker downloads the list.
-
-    The function `claim_update` selects this worker. `clock` returns seconds since the epoch.
-    """
+    """Each worker process has one, but only one worker downloads the list."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
@@ -443,20 +374,14 @@ class PriceUpdater:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, gateway: Gateway) -> None:
-        """Start a background task that checks regularly if an update is due."""
         self._task = asyncio.create_task(self._run(gateway))
 
     async def stop(self) -> None:
-        """End the background checks."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def update_if_due(self, gateway: Gateway) -> None:
-        """Download, check and store the price list if an update is due, unless another process already does this.
-
-        A failure is logged.
-        """
         try:
             if await asyncio.to_thread(claim_update, self._directory, self._settings.price_update_days, self._clock):
                 await self._update(gateway, await asyncio.to_thread(find_price_list_url, self._settings))
@@ -465,22 +390,19 @@ class PriceUpdater:
 
     async def _update(self, gateway: Gateway, url: str) -> None:
         try:
-            await self._download(gateway, url)
+            content = await download_prices(lambda url: gateway.send_http("GET", url, max_bytes=MAX_PRICE_BYTES), url)
+            today = date.fromtimestamp(self._clock())
+            await asyncio.to_thread(store_new_prices, self._directory, content, url, today)
+            await asyncio.to_thread(find_price_source(self._directory).reload_if_changed)
+            record_update_success(self._directory, self._clock)
+            gateway.log_warning_once(f"Prices updated: {describe_price_list(self._directory)}, from {url}.")
+            if any(route.balance == "cost" for route in gateway.settings.routes):
+                await gateway.reload_settings()
         except OlderPrices:
             record_update_success(self._directory, self._clock)
         except (InvalidPrices, UpstreamError) as error:
             text = await asyncio.to_thread(describe_update_failure, error, url, self._directory)
             gateway.log_warning_once(f"{text} To try again:  anthropic-proxy prices update")
-
-    async def _download(self, gateway: Gateway, url: str) -> None:
-        content = await download_prices(lambda url: gateway.send_http("GET", url, max_bytes=MAX_PRICE_BYTES), url)
-        today = date.fromtimestamp(self._clock())
-        await asyncio.to_thread(store_new_prices, self._directory, content, url, today)
-        await asyncio.to_thread(find_price_source(self._directory).reload_if_changed)
-        record_update_success(self._directory, self._clock)
-        gateway.log_warning_once(f"Prices updated: {describe_price_list(self._directory)}, from {url}.")
-        if any(route.balance == "cost" for route in gateway.settings.routes):
-            await gateway.reload_settings()
 
     async def _run(self, gateway: Gateway) -> None:
         await asyncio.sleep(START_DELAY_SECONDS)

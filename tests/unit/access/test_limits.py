@@ -7,7 +7,7 @@ import pytest
 
 from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits, find_actual_amounts
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.keys.rules import Budget, Rules
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Reservation, UpstreamAttempt
@@ -43,16 +43,14 @@ async def test_requests_per_minute_and_their_headers(keys: Keys) -> None:
 
 
 async def test_tokens_per_minute_are_reserved_and_corrected(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", tokens_per_minute=3_000)
+    key = await keys.create("ci", rules=Rules(tokens_per_minute=3_000))
     first = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
     assert first.headers["anthropic-ratelimit-tokens-remaining"] == "1000"
     assert (await keys.refuse(key, 429, estimate_input_tokens=lambda: 1_000)).message == (
         "The key 'ci' has reached its limit of 3,000 tokens per minute. Try again in 61 s. Another limit:  "
         "anthropic-proxy keys change 'ci' --tpm N"
     )
-    first.finish(input_tokens=10, cache_read_tokens=900, cache_write_tokens=90, output_tokens=100)
-    await keys.settled()
+    await keys.finish(first, input_tokens=10, cache_read_tokens=900, cache_write_tokens=90, output_tokens=100)
     second = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
     assert second.headers["anthropic-ratelimit-tokens-remaining"] == "800"
     keys.now += 70
@@ -61,23 +59,20 @@ async def test_tokens_per_minute_are_reserved_and_corrected(keys: Keys) -> None:
 
 
 async def test_concurrency_is_released_at_the_end_of_a_request_or_of_its_lease(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", concurrency=1)
+    key = await keys.create("ci", rules=Rules(concurrency=1))
     first = await keys.admit(key)
     assert (await keys.refuse(key, 429)).message == (
         "The key 'ci' has 1 request in progress, which is its limit. Try again when one ends. Another limit:  "
         "anthropic-proxy keys change 'ci' --concurrency N"
     )
-    first.finish(outcome="cancelled")
-    await keys.settled()
+    await keys.finish(first, outcome="cancelled")
     await keys.admit(key)  # its process is killed
     keys.now += 61
     await keys.admit(key)
 
 
 async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(0.01, "usd", "day"),))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(0.01, "usd", "day"),)))
     first = await keys.admit(key, estimate_input_tokens=lambda: 20_000)  # 0.4 × 0.02 + 1.6 × 0.001 = 0.0096
     waiting = await keys.refuse(key, 429, estimate_input_tokens=lambda: 20_000)
     assert waiting.message == (
@@ -85,11 +80,9 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
         "ends. Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
     )
     assert (waiting.retry_after, waiting.should_retry) == (1.0, None)
-    first.finish(input_tokens=20_000, output_tokens=500)
-    await keys.settled()
+    await keys.finish(first, input_tokens=20_000, output_tokens=500)
     second = await keys.admit(key, estimate_input_tokens=lambda: 20_000)  # the remainder
-    second.finish(input_tokens=20_000, output_tokens=500)
-    await keys.settled()
+    await keys.finish(second, input_tokens=20_000, output_tokens=500)
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
         "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. "
@@ -103,18 +96,15 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
 
 async def admit_remainder(keys: Keys) -> tuple[str, Admitted]:
     """Return a key with a budget of 10,000 tokens, and a running request that has reserved the last 2,000."""
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(10_000, "tokens", "total"),))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(10_000, "tokens", "total"),)))
     first = await keys.admit(key, estimate_input_tokens=lambda: 8_000)
-    first.finish(input_tokens=8_000)
-    await keys.settled()
+    await keys.finish(first, input_tokens=8_000)
     return key, await keys.admit(key, estimate_input_tokens=lambda: 8_000)
 
 
 async def test_a_budget_of_which_80_percent_are_used_is_reported_until_its_period_ends(keys: Keys) -> None:
-    key = await keys.create("ci")
     budgets = (Budget(10_000, "tokens", "day"), Budget(1_000_000, "tokens", "total"))
-    await keys.change_rules("ci", budgets=budgets)
+    key = await keys.create("ci", rules=Rules(budgets=budgets))
     (await keys.admit(key, estimate_input_tokens=lambda: 6_000)).finish(input_tokens=6_000)
     await keys.settled()
     assert keys.reservations.find_budget_uses(keys.now) == {}
@@ -138,11 +128,9 @@ async def test_a_running_request_with_the_remainder_of_a_budget_does_not_use_it_
         "when one ends. Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/total"
     )
     assert (waiting.retry_after, waiting.should_retry) == (1.0, None)
-    remainder.finish(input_tokens=500)
-    await keys.settled()
+    await keys.finish(remainder, input_tokens=500)
     last = await keys.admit(key, estimate_input_tokens=lambda: 8_000)
-    last.finish(input_tokens=2_000)
-    await keys.settled()
+    await keys.finish(last, input_tokens=2_000)
     assert (await keys.refuse(key, 429)).message.startswith("The key 'ci' has used up its budget")
 
 
@@ -169,8 +157,7 @@ async def test_a_request_that_ends_meanwhile_leaves_its_remainder_to_one_request
 
 
 async def test_cache_writes_are_reserved_and_counted_at_their_prices(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(0.004, "usd", "total"),))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(0.004, "usd", "total"),)))
     haiku = AdmissionTarget(prefix="anthropic", model="claude-haiku-4-5", max_output_tokens=0)
     written = {"targets": [haiku], "estimate_input_tokens": lambda: 1_000}  # at 2 dollars per million for one hour
     used = {"provider": "anthropic", "prefix": "anthropic", "model": "claude-haiku-4-5"}
@@ -184,12 +171,10 @@ async def test_cache_writes_are_reserved_and_counted_at_their_prices(keys: Keys)
 
 
 async def test_a_request_of_unknown_size_is_settled(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(1, "usd", "total"), Budget(500, "tokens", "total")))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(1, "usd", "total"), Budget(500, "tokens", "total"))))
     nothing = AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=0)
     admitted = await keys.admit(key, targets=[nothing])
-    admitted.finish(input_tokens=500)
-    await keys.settled()
+    await keys.finish(admitted, input_tokens=500)
     assert (await keys.refuse(key, 429, targets=[nothing])).message.startswith("The key 'ci' has used up its budget")
 
 
@@ -230,17 +215,13 @@ async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:
 
 
 async def test_failed_requests_cost_nothing_and_cancelled_ones_their_input(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(2_000, "tokens", "total"),))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(2_000, "tokens", "total"),)))
     failed = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
-    failed.finish(outcome="error", first_token_seconds=None, status=502)
-    await keys.settled()
+    await keys.finish(failed, outcome="error", first_token_seconds=None, status=502)
     cancelled = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
-    cancelled.finish(outcome="cancelled", input_tokens=0)
-    await keys.settled()
+    await keys.finish(cancelled, outcome="cancelled", input_tokens=0)
     remainder = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
-    remainder.finish(input_tokens=1_000)
-    await keys.settled()
+    await keys.finish(remainder, input_tokens=1_000)
     error = await keys.refuse(key, 429)
     assert error.message == (
         "The key 'ci' has used up its budget of 2,000 tokens in total. It is not renewed. Another budget:  "
@@ -250,8 +231,7 @@ async def test_failed_requests_cost_nothing_and_cancelled_ones_their_input(keys:
 
 
 async def test_a_model_without_a_price_needs_a_budget_in_tokens(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(5, "usd", "day"),))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(5, "usd", "day"),)))
     assert (await keys.refuse(key, 403, **UNKNOWN)).message == (
         "The key 'ci' has a budget in dollars, and the price of openai/no-such-model is unknown. Add a table "
         '[prices."openai/no-such-model"] to anthropic-proxy.toml, or use a budget in tokens.'
@@ -288,8 +268,7 @@ async def test_models_and_providers_are_patterns_of_requested_or_used_names(keys
 
 
 async def test_a_key_or_team_allows_only_its_routes(keys: Keys) -> None:
-    key = await keys.create("ci", team="build")
-    await keys.change_rules("ci", routes=("cheap", "long context"))
+    key = await keys.create("ci", team="build", rules=Rules(routes=("cheap", "long context")))
     await keys.admit(key, route="long context")
     await keys.admit(key, has_reply=False)
     denied = await keys.refuse(key, 403, route="night")
@@ -321,8 +300,7 @@ async def test_keys_of_a_team_share_its_limits(keys: Keys) -> None:
 
 
 async def test_concurrent_requests_exceed_a_budget_by_less_than_the_amount_in_flight(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(50_000, "tokens", "total"),))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(50_000, "tokens", "total"),)))
     spent, in_flight, peak = 0, 0, 0
 
     async def use() -> None:
@@ -347,8 +325,7 @@ async def test_concurrent_requests_exceed_a_budget_by_less_than_the_amount_in_fl
 
 async def test_a_cancelled_call_of_a_tool_loop_is_counted_at_its_own_context(keys: Keys) -> None:
     """Input of several calls is never added up for the price of a long context."""
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(10, "usd", "total"), Budget(10**7, "tokens", "total")))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(10, "usd", "total"), Budget(10**7, "tokens", "total"))))
     model = {"provider": "google", "prefix": "gemini", "model": "gemini-2.5-pro"}  # a higher price above 200,000 tokens
     call = {"provider": "google", "model": "gemini-2.5-pro", "host": "127.0.0.1", "port": 9, "offset_seconds": 0.0}
     admitted = await keys.admit(key, estimate_input_tokens=lambda: 100_000)
@@ -370,8 +347,7 @@ async def test_a_cancelled_call_of_a_tool_loop_is_counted_at_its_own_context(key
 
 
 async def test_a_budget_counts_the_searches_of_a_provider_also_in_a_tier_without_a_known_price(keys: Keys) -> None:
-    key = await keys.create("ci")
-    await keys.change_rules("ci", budgets=(Budget(0.01, "usd", "day"),))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(0.01, "usd", "day"),)))
     admitted = await keys.admit(key, estimate_input_tokens=lambda: 10)
     admitted.finish(input_tokens=10, output_tokens=0, billed_searches=1, service_tier="scale")  # $10 per 1,000 searches
     await keys.settled()

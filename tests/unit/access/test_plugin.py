@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.console.keys.administration import KeyAdministration
-from anthropic_proxy.console.keys.rules import Rules
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.periods import UsageRange
 from anthropic_proxy.console.ledger.queries import sum_usage

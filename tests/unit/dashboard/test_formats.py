@@ -1,6 +1,7 @@
 """Numbers on the pages: units, and shares that never round to all or nothing."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 from msgspec import structs
@@ -11,60 +12,40 @@ from anthropic_proxy.console.dashboard.view_query import read_view_query
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("format_value", "values", "texts"),
     [
-        (None, "unknown"),
-        (0, "free"),
-        (1_000, "<$0.001"),
-        (43_000_000, "$0.043"),
-        (1_240_000_000, "$1.24"),
-        (99_600_000, "$0.10"),
-        (26_380_000_000, "$26.38"),
+        (
+            formats.money,
+            [(value,) for value in (None, 0, 1_000, 43_000_000, 1_240_000_000, 99_600_000, 26_380_000_000)],
+            ["unknown", "free", "<$0.001", "$0.043", "$1.24", "$0.10", "$26.38"],
+        ),
+        (  # a share below all is never all
+            formats.percent,
+            [(1_283, 1_284, 1), (1, 100_000, 1), (5, 5, 1), (0, 5, 1), (1, 0, 1), (None, 1, 1)],
+            ["99.9 %", "0.1 %", "100.0 %", "0.0 %", "–", "–"],
+        ),
+        (
+            formats.seconds,
+            [(614_000,), (34_800_000,), (302_000_000,), (7_500_000_000,), (None,)],
+            ["0.61 s", "34.8 s", "5 min 2 s", "2 h 5 min", "–"],
+        ),
+        (
+            formats.short_count,
+            [(9_999,), (43_590,), (999_499,), (999_500,), (37_800_000,), (999_500_000,), (3e9,)],
+            ["9,999", "43.6 k", "999 k", "1.0 M", "37.8 M", "1.0 G", "3.0 G"],
+        ),
+        (
+            formats.cost_with_unknown,
+            [(10_000_000, 99), (10_000_000, 0), (0, 2), (0, 0)],
+            ["≥ $0.010, 99 unknown", "$0.010", "unknown", "free"],
+        ),
     ],
+    ids=["money", "share", "duration", "short count", "cost with unknown"],
 )
-def test_money(value: int | None, text: str) -> None:
-    assert formats.money(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "whole", "text"),
-    [(1_283, 1_284, "99.9 %"), (1, 100_000, "0.1 %"), (5, 5, "100.0 %"), (0, 5, "0.0 %"), (1, 0, "–"), (None, 1, "–")],
-)
-def test_a_share_below_all_is_never_all(value: int | None, whole: int, text: str) -> None:
-    assert formats.percent(value, whole, 1) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (614_000, "0.61 s"),
-        (34_800_000, "34.8 s"),
-        (302_000_000, "5 min 2 s"),
-        (7_500_000_000, "2 h 5 min"),
-        (None, "–"),
-    ],
-)
-def test_a_duration(value: int | None, text: str) -> None:
-    assert formats.seconds(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        *((9_999, "9,999"), (43_590, "43.6 k"), (999_499, "999 k"), (999_500, "1.0 M"), (37_800_000, "37.8 M")),
-        *((999_500_000, "1.0 G"), (3e9, "3.0 G")),
-    ],
-)
-def test_a_short_count(value: float, text: str) -> None:
-    assert formats.short_count(value) == text
-
-
-@pytest.mark.parametrize(
-    ("cost", "unknown", "text"),
-    [(10_000_000, 99, "≥ $0.010, 99 unknown"), (10_000_000, 0, "$0.010"), (0, 2, "unknown"), (0, 0, "free")],
-)
-def test_a_sum_names_the_requests_with_an_unknown_cost(cost: int, unknown: int, text: str) -> None:
-    assert formats.cost_with_unknown(cost, unknown) == text
+def test_a_value_has_a_text(
+    format_value: Callable[..., str], values: list[tuple[float | None, ...]], texts: list[str]
+) -> None:
+    assert [format_value(*value) for value in values] == texts
 
 
 def test_the_zone_of_the_server_is_named_also_when_clocks_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,13 @@ from anthropic_proxy.console.dashboard.page_context import PageContext
 from anthropic_proxy.console.dashboard.view_query import ViewQuery, read_view_query
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.limits import build_budget_counter, list_scopes
-from anthropic_proxy.console.keys.rules import Budget, Rules
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
-from tests.support.ledger import NOON, new_receipt, running_ledger
+from tests.support.ledger import NOON, new_receipt, store
 
 DAY = 86_400
 
@@ -91,13 +90,12 @@ async def test_requests_and_costs_of_keys_and_teams(
     for label, team in (("ci", "build"), ("cd", "build"), ("laptop", "")):
         create(administration, label, team=team)
     used = {"provider": "openai", "prefix": "openai", "model": "gpt-4.1", "input_tokens": 1_000_000}
-    with running_ledger(settings) as ledger:
-        await ledger.record(
-            new_receipt(1, client=Client(name="ci", role="member"), **used),
-            new_receipt(2, client=Client(name="cd", role="member"), **used),
-            new_receipt(3, client=Client(name="cd", role="member"), started_at=NOON - 3 * DAY, **used),
-        )
-        ledger.wait_written(3)
+    await store(
+        settings,
+        new_receipt(1, client=Client(name="ci", role="member"), **used),
+        new_receipt(2, client=Client(name="cd", role="member"), **used),
+        new_receipt(3, client=Client(name="cd", role="member"), started_at=NOON - 3 * DAY, **used),
+    )
     context = read(engine, settings, read_view_query("/dashboard/keys", {"sort": ["-last"]}, NOON + 90))
     page = build_keys_page(structs.replace(context, now=NOON + 90))
     context.connection.close()

@@ -20,7 +20,7 @@ from anthropic_proxy.console.ledger.queries import ErrorGroup, PeriodSums
 from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
-from tests.support.ledger import NOON, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, new_receipt, reading, store
 from tests.support.page_context import build_context
 
 
@@ -47,9 +47,7 @@ def overview_of(
 async def store_failures(settings: Settings, count: int, **fields: Any) -> None:
     failed = {"outcome": "error", "status": 429, "error_type": "rate_limit_error", "error": LIMIT, **fields}
     receipts = [new_receipt(number, **failed, first_token_seconds=None) for number in range(count)]
-    with running_ledger(settings) as ledger:
-        await ledger.record(*receipts, new_receipt(100), new_receipt(101, provider="openai", model="gpt-4.1"))
-        ledger.wait_written(count + 2)
+    await store(settings, *receipts, new_receipt(100), new_receipt(101, provider="openai", model="gpt-4.1"))
 
 
 async def test_many_failures_of_a_provider_are_an_incident_with_a_remedy(tmp_path: Path) -> None:
@@ -115,9 +113,7 @@ async def test_a_panel_that_fails_leaves_the_others(tmp_path: Path) -> None:
 
 
 async def show_first_minutes(settings: Settings, *receipts: Any) -> None:
-    with running_ledger(settings, cost=Cost(0, None, "local")) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(settings, *receipts, cost=Cost(0, None, "local"))
 
 
 async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
 from anthropic_proxy.console.dashboard.exports import TABLES
+from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.pages import (
     PAGES,
     STALE_SECONDS,
@@ -26,13 +27,13 @@ from anthropic_proxy.console.dashboard.pages import (
     limit_range,
     respond_with_early_flush,
 )
-from anthropic_proxy.console.dashboard.requests import build_requests_page
+from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests
 from anthropic_proxy.console.dashboard.responses import accepts_gzip
 from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
 from anthropic_proxy.console.ledger.tables import hourly
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
-from tests.support.ledger import NOON, destroy_ledger, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, destroy_ledger, new_receipt, reading, store
 from tests.support.page_context import build_context
 from tests.support.virtual_keys import running_app, send
 from tests.support.waiting import WAIT_SECONDS
@@ -84,9 +85,7 @@ async def test_each_part_of_a_sorted_search_is_of_the_same_requests(position: st
 
 async def test_failures_are_not_shown_beside_a_filter_for_another_outcome(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path)
-    with running_ledger(settings) as ledger:
-        await ledger.record(new_receipt(1, outcome="error", error_type="api_error", status=500), new_receipt(2))
-        ledger.wait_written(2)
+    await store(settings, new_receipt(1, outcome="error", error_type="api_error", status=500), new_receipt(2))
     with reading(settings) as engine, engine.connect() as connection:
         counts = []
         for outcome in ({}, {"outcome": ["error"]}, {"outcome": ["ok"]}):
@@ -110,9 +109,7 @@ async def _count_work(path: str, directory: Path, count: int) -> tuple[int, int,
 async def _fill(directory: Path, count: int) -> Settings:
     """Store requests of different projects: each has a row of `hourly`."""
     settings = Settings(data_directory=directory)
-    with running_ledger(settings) as ledger:
-        await ledger.record(*(new_receipt(number, project=f"project {number}") for number in range(count)))
-        ledger.wait_written(count)
+    await store(settings, *(new_receipt(number, project=f"project {number}") for number in range(count)))
     return settings
 
 
@@ -185,9 +182,7 @@ async def test_an_export_of_an_unreadable_ledger_is_an_error(tmp_path: Path) -> 
 async def test_threads_share_one_engine_until_the_settings_are_reloaded(tmp_path: Path, engines: Engines) -> None:
     connections, barrier = LedgerConnections(), Barrier(THREADS, timeout=WAIT_SECONDS)
     settings = Settings(data_directory=tmp_path)
-    with running_ledger(settings) as ledger:
-        await ledger.record(new_receipt())
-        ledger.wait_written(1)
+    await store(settings, new_receipt())
 
     def open_in_thread(settings: Settings) -> Engine:
         barrier.wait()
@@ -205,9 +200,7 @@ async def test_threads_share_one_engine_until_the_settings_are_reloaded(tmp_path
 
 async def test_no_engine_of_the_pages_remains_after_the_proxy_has_stopped(tmp_path: Path, engines: Engines) -> None:
     directory = tmp_path / "anthropic-proxy"
-    with running_ledger(Settings(data_directory=directory)) as ledger:
-        await ledger.record(new_receipt())
-        ledger.wait_written(1)
+    await store(Settings(data_directory=directory), new_receipt())
     async with running_app(tmp_path, VIRTUAL_KEYS="false") as app:
         engines.used.clear()
         assert (await send(app, "GET", "/dashboard/sessions")).status == 200
@@ -302,3 +295,29 @@ async def test_a_fast_page_is_one_response() -> None:
 
     answer = await respond_with_early_flush(RouteRequest(path="/dashboard"), build(), RouteResponse, Progress())
     assert answer.body == b"page"
+
+
+async def test_a_request_id_is_found_outside_the_range(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    old = new_receipt(1, started_at=NOON - 40 * 86_400)
+    await store(settings, old, new_receipt(2))
+    with reading(settings) as engine, engine.connect() as connection:
+        for text, ids in ((old.request_id, [old.request_id]), ("req_unknown00", [])):
+            query = {"q": [text], "provider": ["groq"]}
+            context = build_context("/dashboard/requests", connection, settings, query, now=NOON)
+            assert [row.id for row in list_exported_requests(context)] == ids
+            page = build_requests_page(context)
+            assert (len(page["rows"]), page["older"], page["newer"]) == (len(ids), "", "")
+
+
+async def test_models_of_two_providers_have_their_own_speed(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(
+        settings,
+        new_receipt(1, provider="openai", model="gpt-4.1", first_token_seconds=0.2),
+        new_receipt(2, provider="azure", model="gpt-4.1", first_token_seconds=30.0),
+    )
+    with reading(settings) as engine, engine.connect() as connection:
+        context = build_context("/dashboard/models", connection, settings)
+        speeds = {row["provider"]: row["p50"] for row in build_models_page(context)["rows"]}
+    assert speeds == {"openai": "0.20 s", "azure": "31.0 s"}

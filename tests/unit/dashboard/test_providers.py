@@ -31,7 +31,7 @@ from anthropic_proxy.console.doctor_run import (
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup
-from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context
 
 FAILURE = "groq returned HTTP 503."
@@ -86,13 +86,12 @@ async def build_page(tmp_path: Path, setup: Setup, page: Any = build_providers_p
     """Return the values of a page about three requests to Groq."""
     settings = Settings(data_directory=tmp_path / "data")
     failed = {"outcome": "error", "status": 429, "first_token_seconds": None, "output_tokens": 0}
-    with running_ledger(settings) as ledger:
-        await ledger.record(
-            new_receipt(1, output_tokens=100),
-            new_receipt(2, started_at=NOON + 3_600, first_token_seconds=2.0, duration_seconds=3.0, output_tokens=100),
-            new_receipt(3, **failed),
-        )
-        ledger.wait_written(3)
+    await store(
+        settings,
+        new_receipt(1, output_tokens=100),
+        new_receipt(2, started_at=NOON + 3_600, first_token_seconds=2.0, duration_seconds=3.0, output_tokens=100),
+        new_receipt(3, **failed),
+    )
     with reading(settings) as engine, engine.connect() as connection:
         return dict(page(build_context("/dashboard/providers", connection, settings, now=NOON + 7_200, setup=setup)))
 
@@ -127,11 +126,12 @@ async def test_unused_providers_are_one_line_and_keys_are_no_addresses(tmp_path:
 async def test_the_costs_at_other_models_are_of_the_same_requests(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path / "data")
     costs = {"small": Cost(50_000_000, None, "own")}
-    with running_ledger(settings, cost=lambda receipt: costs.get(receipt.model, UNKNOWN_COST)) as ledger:
-        await ledger.record(
-            new_receipt(1, input_tokens=100_000), new_receipt(2, model="unpriced", input_tokens=9_000_000)
-        )
-        ledger.wait_written(2)
+    await store(
+        settings,
+        new_receipt(1, input_tokens=100_000),
+        new_receipt(2, model="unpriced", input_tokens=9_000_000),
+        cost=lambda receipt: costs.get(receipt.model, UNKNOWN_COST),
+    )
     with reading(settings) as engine, engine.connect() as connection:
         query = {"at": ["openai/gpt-4.1"]}
         page = build_models_page(build_context("/dashboard/models", connection, settings, query, now=NOON + 7_200))
@@ -184,7 +184,7 @@ def build(directory: Path | None) -> DoctorPanel:
     return build_doctor_panel(Settings(data_directory=directory), NOON)
 
 
-def store(directory: Path, *, complete: DoctorRun | None = None, current: DoctorRun | None = None) -> None:
+def store_runs(directory: Path, *, complete: DoctorRun | None = None, current: DoctorRun | None = None) -> None:
     doctor_run.find_folder(directory).mkdir(exist_ok=True)
     if complete is not None:
         known = structs.replace(complete, settings_digest=digest_backend_settings(Settings()))
@@ -200,19 +200,19 @@ def test_before_the_first_run(tmp_path: Path, has_directory: bool) -> None:
 
 
 def test_a_complete_run_shows_cost_table_and_remedies(tmp_path: Path) -> None:
-    store(tmp_path, complete=COMPLETE)
+    store_runs(tmp_path, complete=COMPLETE)
     assert build(tmp_path) == SHOWN
 
 
 def test_a_run_without_a_known_price_shows_its_tokens(tmp_path: Path) -> None:
-    store(tmp_path, complete=structs.replace(COMPLETE, price=None, requests=1))
+    store_runs(tmp_path, complete=structs.replace(COMPLETE, price=None, requests=1))
     assert build(tmp_path).summary == "Doctor ran 6 min ago, 1 request, 3,120 tokens"
 
 
 def test_a_remedy_with_a_line_break_cannot_be_copied_as_a_command(tmp_path: Path) -> None:
     text = "BIG_MODEL=openai/x\rPROXY_API_KEY=y"  # a browser converts the character to a line break
     fix = doctor_run.RunFix("openai", "has no such model.", text)
-    store(tmp_path, complete=structs.replace(COMPLETE, fixes=[fix]))
+    store_runs(tmp_path, complete=structs.replace(COMPLETE, fixes=[fix]))
     assert build(tmp_path).remedies == [Remedy("openai: has no such model.", text=text)]
 
 
@@ -220,7 +220,7 @@ def test_only_the_whole_command_that_installs_a_package_can_be_copied(tmp_path: 
     command = build_extra_install_command("vertex")
     problem = "Vertex AI needs google-auth, which is not installed."
     fixes = [RunFix("vertex_ai", problem, text) for text in (command, f"{command}; other")]
-    store(tmp_path, complete=structs.replace(COMPLETE, fixes=fixes))
+    store_runs(tmp_path, complete=structs.replace(COMPLETE, fixes=fixes))
     shown = f"vertex_ai: {problem}"
     assert build(tmp_path).remedies == [Remedy(shown, command=command), Remedy(shown, text=f"{command}; other")]
 
@@ -244,12 +244,12 @@ def test_a_run_with_other_settings_is_outdated(tmp_path: Path) -> None:
 def test_a_run_that_ended_early_is_explained_beside_the_results_before(
     tmp_path: Path, fields: dict[str, Any], failure: str
 ) -> None:
-    store(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 60, **fields))
+    store_runs(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 60, **fields))
     assert build(tmp_path) == structs.replace(SHOWN, failure=failure)
 
 
 def test_a_later_complete_run_replaces_the_failure(tmp_path: Path) -> None:
-    store(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 9_000))
+    store_runs(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 9_000))
     assert build(tmp_path) == SHOWN
 
 
@@ -257,11 +257,11 @@ def test_a_run_in_progress_shows_its_share_and_keeps_the_remedies(tmp_path: Path
     rows = [RunRow("images", [RunCell("…", "")])]
     present = structs.replace(COMPLETE, started_at=NOON - 5, ended_at=0.0, requests=11, rows=rows, fixes=(), tables=())
     with doctor_run.locked_run(tmp_path):
-        store(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 5))
+        store_runs(tmp_path, complete=COMPLETE, current=DoctorRun(started_at=NOON - 5))
         starting = build(tmp_path)
-        store(tmp_path, current=present)
+        store_runs(tmp_path, current=present)
         running = build(tmp_path)
-        store(tmp_path, current=structs.replace(present, requests=50))
+        store_runs(tmp_path, current=structs.replace(present, requests=50))
         longer = build(tmp_path)
         doctor_run.request_stop(tmp_path)
         stopping = build(tmp_path)

@@ -29,7 +29,7 @@ from anthropic_proxy.console.ledger.rows import MAX_ATTEMPT_ERROR_CHARACTERS, de
 from anthropic_proxy.console.ledger.tables import StoredRequest, requests
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, UpstreamAttempt
-from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context
 
 
@@ -39,9 +39,7 @@ async def tokens_of(settings: Settings, cost: Cost) -> list[TokenCost]:
         provider="openai", prefix="openai", model="gpt-4.1", input_tokens=2_118, cache_read_tokens=41_472
     )
     receipt.output_tokens, receipt.thinking_tokens = 486, 86
-    with running_ledger(settings, cost=cost) as ledger:
-        await ledger.record(receipt)
-        ledger.wait_written(1)
+    await store(settings, receipt, cost=cost)
     with reading(settings) as engine, engine.connect() as connection:
         path_parameters = {"id": receipt.request_id}
         page = build_request_page(
@@ -116,9 +114,7 @@ async def test_the_remedy_of_an_error_is_that_of_the_catalog(
     tmp_path: Path, fields: dict[str, object], slug: str
 ) -> None:
     settings = Settings(data_directory=tmp_path / "data")
-    with running_ledger(settings) as ledger:
-        await ledger.record(new_receipt(**{"outcome": "error", "error_type": "api_error", **fields}))
-        ledger.wait_written(1)
+    await store(settings, new_receipt(**{"outcome": "error", "error_type": "api_error", **fields}))
     with reading(settings) as engine, engine.connect() as connection:
         (row,) = list_stored_requests(connection, RequestSelection(), 1)
     remedy = find_remedy(row)
@@ -203,9 +199,7 @@ def settings(tmp_path: Path) -> Settings:
 
 async def stored(settings: Settings, **fields: object) -> StoredRequest:
     """Return a request as the ledger returns it."""
-    with running_ledger(settings) as ledger:
-        await ledger.record(new_receipt(**fields))
-        ledger.wait_written(1)
+    await store(settings, new_receipt(**fields))
     with reading(settings) as engine, engine.connect() as connection:
         return StoredRequest(*connection.execute(select(requests)).one())
 

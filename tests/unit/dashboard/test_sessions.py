@@ -7,7 +7,7 @@ from anthropic_proxy.console.dashboard.formats import clock_time, day_and_time
 from anthropic_proxy.console.dashboard.sessions import build_session_page, build_sessions_page
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, ModelFeatures
-from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context
 
 FAILED: dict[str, Any] = {
@@ -32,9 +32,7 @@ async def pages_of(
         for number, one in enumerate(fields)
     ]
     known = {"small": Cost(43_000_000, None, "own"), "local": Cost(0, None, "local")}
-    with running_ledger(settings, cost=lambda receipt: known.get(receipt.model, UNKNOWN_COST)) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(settings, *receipts, cost=lambda receipt: known.get(receipt.model, UNKNOWN_COST))
     with reading(settings) as engine, engine.connect() as connection:
         window = ModelFeatures(
             model="groq/small",

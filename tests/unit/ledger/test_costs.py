@@ -10,9 +10,11 @@ from anthropic_proxy.console.ledger.costs import (
     CostCalculator,
     ModelCosts,
     RequestUsage,
+    calculate_base_cost,
     find_request_usage,
     read_search_count,
 )
+from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.prices.price_list import TokenCounts, find_price
 from anthropic_proxy.gateway.prices.updates import find_price_package_version
@@ -66,10 +68,14 @@ CASES = [
 ]
 
 
+def load(folder: Path, prices: str) -> Settings:
+    (folder / CONFIG_FILE).write_text(prices, encoding="utf-8")
+    return load_settings({}, PROVIDERS, env_file=str(folder / ".env"))
+
+
 @pytest.fixture
 def calculator(tmp_path: Path) -> CostCalculator:
-    (tmp_path / CONFIG_FILE).write_text(OWN, encoding="utf-8")
-    return CostCalculator(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+    return CostCalculator(load(tmp_path, OWN))
 
 
 def receipt(requested: str, used: str, tokens: tuple[int, int, int, int, int]) -> Receipt:
@@ -112,8 +118,7 @@ def test_the_cost_equals_the_price_list(
     ],
 )
 def test_cache_writes_for_one_hour_have_their_own_price(tmp_path: Path, used: str, own: str, cost: int) -> None:
-    (tmp_path / CONFIG_FILE).write_text(f'[prices."openai/own"]\ninput = 0.5\noutput = 1\n{own}\n', encoding="utf-8")
-    calculator = CostCalculator(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+    calculator = CostCalculator(load(tmp_path, f'[prices."openai/own"]\ninput = 0.5\noutput = 1\n{own}\n'))
     written = structs.replace(receipt("x", used, (0, 0, 1_000, 0, 0)), cache_write_1h_tokens=700)
     assert calculator.calculate(written).cost == cost
 
@@ -270,8 +275,7 @@ output = 2
 def test_searches_and_tier_of_the_provider_are_part_of_the_cost(
     tmp_path: Path, used: str, searches: int, tier: str, found: Cost
 ) -> None:
-    (tmp_path / CONFIG_FILE).write_text(OWN_TIERS, encoding="utf-8")
-    calculator = CostCalculator(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+    calculator = CostCalculator(load(tmp_path, OWN_TIERS))
     billed = structs.replace(receipt("claude-opus-4-8", used, TOKENS), billed_searches=searches, service_tier=tier)
     expected = structs.replace(found, source=found.source.replace("{file}", str(tmp_path / CONFIG_FILE)))
     assert calculator.calculate(billed) == expected
@@ -302,8 +306,7 @@ def test_the_number_of_searches_is_read_from_the_source_of_the_price(source: str
 
 
 def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:
-    (tmp_path / CONFIG_FILE).write_text(OWN_TIERS, encoding="utf-8")
-    costs = ModelCosts(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+    costs = ModelCosts(load(tmp_path, OWN_TIERS))
     for used, searches, tier, cost in (
         ("openai/own", 2, "flex", 11_000_000),
         ("openai/own", 2, "priority", 12_000_000),  # the normal price
@@ -312,3 +315,36 @@ def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:
     ):
         billed = structs.replace(receipt("x", used, TOKENS), billed_searches=searches, service_tier=tier)
         assert find_request_usage(costs, billed, 0) == RequestUsage(1_500, cost)
+
+
+TEST_MODEL = """
+[prices."openai/test-model"]
+input = 2
+output = 8
+cache_read = 0.5
+long_context = { above = 1000, input = 4, output = 16 }
+"""
+SUMS = UsageSums(requests=3, input_tokens=1_000, cache_read_tokens=2_000, output_tokens=500, thinking_tokens=125)
+
+
+def test_the_kinds_of_tokens_divide_the_stored_cost_completely(tmp_path: Path) -> None:
+    costs = ModelCosts(load(tmp_path, TEST_MODEL))
+    SUMS.cost = 7_000_001  # at the price: 2,000,000 input, 1,000,000 cache, 3,000,000 output, 1,000,000 thinking
+    parts = costs.divide_cost("openai", "test-model", SUMS)
+    assert parts == {"cache_read": 1_000_000, "input": 2_000_000, "output": 3_000_001, "thinking": 1_000_000}
+    assert costs.divide_cost("openai", "without-price", SUMS) == {"": 7_000_001}
+    assert costs.divide_cost("openai", "test-model", UsageSums(requests=1)) == {}
+
+
+def test_summed_tokens_have_the_price_without_a_long_context(tmp_path: Path) -> None:
+    price = ModelCosts(load(tmp_path, TEST_MODEL)).find_price("openai", "test-model")
+    assert price is not None
+    assert calculate_base_cost(price, SUMS) == 7_000_000
+
+
+def test_a_requested_model_has_the_price_of_its_vendor(tmp_path: Path) -> None:
+    costs = ModelCosts(load(tmp_path, TEST_MODEL))
+    listed = costs.find_requested_price("claude-sonnet-4-5[1m]", "openai", "test-model")
+    assert listed is not None
+    assert listed.base.output == 15
+    assert costs.find_requested_price("gpt-unknown", "openai", "test-model") is None

@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -32,7 +32,7 @@ from anthropic_proxy.console.ledger.tables import COMMON_VALUES, FACETS, metadat
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
-from tests.support.ledger import count_rows, new_receipt, read_hourly, read_rows, reading, running_ledger
+from tests.support.ledger import count_rows, new_receipt, read_hourly, read_rows, reading, running_ledger, store
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def test_the_migrations_produce_the_tables(database: Settings) -> None:
         option = f"{connection.dialect.name}_where"
     engine.dispose()
     assert differences == []
-    for column in FACETS.values():  # the comparison ignores the conditions of indexes
+    for column in (facet.column for facet in FACETS.values()):  # the comparison ignores the conditions of indexes
         condition = str(indexes[f"requests_by_{column}"].get("dialect_options", {}).get(option, ""))
         assert (condition != "") == (column in COMMON_VALUES)
         assert condition == "" or f"'{COMMON_VALUES[column]}'" in condition
@@ -105,9 +105,7 @@ async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, v
             ),
             {"none": b""},
         )
-    with running_ledger(database) as ledger:
-        await ledger.record(new_receipt())
-        ledger.wait_written(1)
+    await store(database, new_receipt())
     assert [row["model"] for row in read_rows(database)] == ["small", "m"]
     sums = [(row["project"], row["model"], row["route"], row["input_tokens"]) for row in read_hourly(database)]
     assert sums == [("p", "m", "", 7), ("", "small", "", 100)]
@@ -294,15 +292,21 @@ async def test_a_full_disk(sqlite: Settings) -> None:
     ]
 
 
+async def store_after(settings: Settings, condition: str, repair: Callable[[], object]) -> None:
+    """Store a request after the failure `condition` and its repair."""
+    with running_ledger(settings) as ledger:
+        await ledger.record(new_receipt())
+        ledger.wait_until(lambda: ledger.queue.state.condition == condition)
+        repair()
+        ledger.wait_written(1)
+    assert count_rows(settings) == 1
+
+
 async def test_a_locked_database(sqlite: Settings) -> None:
     open_for_writing(sqlite).dispose()
-    with running_ledger(sqlite) as ledger, closing(sqlite3.connect(file_of(sqlite), isolation_level=None)) as other:
+    with closing(sqlite3.connect(file_of(sqlite), isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
-        await ledger.record(new_receipt())
-        ledger.wait_until(lambda: ledger.queue.state.condition == "locked")
-        other.execute("COMMIT")
-        ledger.wait_written(1)
-    assert count_rows(sqlite) == 1
+        await store_after(sqlite, "locked", lambda: other.execute("COMMIT"))
 
 
 async def test_a_read_only_database(sqlite: Settings) -> None:
@@ -311,25 +315,15 @@ async def test_a_read_only_database(sqlite: Settings) -> None:
     file = file_of(sqlite)
     content = file.read_bytes()
     file.write_bytes(content[:18] + b"\x03" + content[19:])
-    with running_ledger(sqlite) as ledger:
-        await ledger.record(new_receipt())
-        ledger.wait_until(lambda: ledger.queue.state.condition == "read-only")
-        file.write_bytes(content)
-        ledger.wait_written(1)
-    assert count_rows(sqlite) == 1
+    await store_after(sqlite, "read-only", lambda: file.write_bytes(content))
 
 
 async def test_a_corrupt_database_is_kept_and_a_new_one_is_created_once_it_is_moved(sqlite: Settings) -> None:
     file = file_of(sqlite)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"no database" * 1000)
-    with running_ledger(sqlite) as ledger:
-        await ledger.record(new_receipt())
-        ledger.wait_until(lambda: ledger.queue.state.condition == "corrupt")
-        file.rename(file.with_name("old"))
-        ledger.wait_written(1)
+    await store_after(sqlite, "corrupt", lambda: file.rename(file.with_name("old")))
     assert file.with_name("old").read_bytes() == b"no database" * 1000
-    assert count_rows(sqlite) == 1
 
 
 async def test_a_removed_database_is_created_again(sqlite: Settings) -> None:
@@ -345,16 +339,14 @@ async def test_a_removed_database_is_created_again(sqlite: Settings) -> None:
 
 async def test_a_schema_of_a_newer_program_is_left_alone(database: Settings) -> None:
     engine = open_for_writing(database)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with running_ledger(database) as ledger:
-        await ledger.record(new_receipt())
-        ledger.wait_until(lambda: ledger.queue.state.condition == "newer schema")
+
+    def set_version(version: str) -> None:
         with engine.begin() as connection:
-            connection.execute(text(f"UPDATE alembic_version SET version_num = '{NEWEST_VERSION}'"))
-        ledger.wait_written(1)
+            connection.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
+
+    set_version("9999")
+    await store_after(database, "newer schema", lambda: set_version(NEWEST_VERSION))
     engine.dispose()
-    assert count_rows(database) == 1
 
 
 async def test_an_unreachable_server_loses_no_row_before_the_stop(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from anthropic_proxy.console.ledger.request_queries import stream_stored_request
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
-from tests.support.ledger import new_receipt, reading, running_ledger
+from tests.support.ledger import new_receipt, reading, store
 
 NOTE = FidelityNote("dropped", "top_k", "not supported")
 COST = Cost(123_456_789_012_345, 1, "list")
@@ -25,12 +25,12 @@ COST = Cost(123_456_789_012_345, 1, "list")
 
 
 async def test_both_formats_have_the_same_columns_and_values(sqlite: Settings) -> None:
-    with running_ledger(sqlite, cost=COST) as ledger:
-        await ledger.record(
-            new_receipt(1, project="=1+1", fidelity=FidelityReport(notes=[NOTE]), failed_attempts=["groq: 429"]),
-            new_receipt(2, first_token_seconds=None, output_tokens=0),
-        )
-        ledger.wait_written(2)
+    await store(
+        sqlite,
+        new_receipt(1, project="=1+1", fidelity=FidelityReport(notes=[NOTE]), failed_attempts=["groq: 429"]),
+        new_receipt(2, first_token_seconds=None, output_tokens=0),
+        cost=COST,
+    )
     with reading(sqlite) as engine, engine.connect() as connection:
         table = tabulate_requests(stream_stored_requests(connection))
     first, second = csv.DictReader(io.StringIO(table.build_download("requests", "csv").body.decode()))
@@ -48,9 +48,7 @@ async def test_both_formats_have_the_same_columns_and_values(sqlite: Settings) -
 
 
 async def test_one_request_has_the_values_of_a_list(sqlite: Settings) -> None:
-    with running_ledger(sqlite) as ledger:
-        await ledger.record(new_receipt(1))
-        ledger.wait_written(1)
+    await store(sqlite, new_receipt(1))
     with reading(sqlite) as engine, engine.connect() as connection:
         (row,) = stream_stored_requests(connection)
     assert json.loads(encode_json(build_request_object(row))) == json.loads(

@@ -11,7 +11,7 @@ from anthropic_proxy.console.ledger.queries import collect_latencies, sum_period
 from anthropic_proxy.console.ledger.request_queries import RequestSelection, list_sessions
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
-from tests.support.ledger import new_receipt, reading, running_ledger
+from tests.support.ledger import new_receipt, reading, store
 
 HOUR, DAY = 3_600, 86_400
 
@@ -43,9 +43,7 @@ async def test_the_dashboard_and_usage_have_the_same_days(zone: str, database: S
     """One request per hour of ten days with a change of the clocks in Berlin (25 October) and New York (1 November)."""
     first, last = at("2026-10-23T00:00") // HOUR * HOUR, at("2026-11-03T00:00")
     receipts = [new_receipt(number, started_at=when + 60) for number, when in enumerate(range(first, last, HOUR))]
-    with running_ledger(database, cost=Cost(1, 1, "x")) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(database, *receipts, cost=Cost(1, 1, "x"))
     chosen = RequestSelection(start=first * 1_000_000, end=last * 1_000_000)
     with reading(database) as engine, engine.connect() as connection:
         days = sum_usage(connection, UsageRange(first // HOUR * HOUR, -(-last // HOUR) * HOUR), "day")
@@ -71,9 +69,7 @@ def test_a_day_of_the_command_has_the_hours_of_local_time(zone: str) -> None:
 async def test_each_hour_belongs_to_one_day(zone: str, database: Settings) -> None:
     first = at("2026-11-19T00:00") // HOUR * HOUR
     receipts = [new_receipt(number, started_at=first + number * HOUR + 60, session="s") for number in range(48)]
-    with running_ledger(database) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(48)
+    await store(database, *receipts)
     now = datetime(2026, 11, 25, tzinfo=UTC)
     with reading(database) as engine, engine.connect() as connection:
         for day in ("2026-11-19", "2026-11-20"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -13,6 +14,7 @@ from anthropic_proxy.gateway.prices.price_list import FREE, PriceList, Rates, To
 from anthropic_proxy.gateway.prices.updates import find_package_price_date
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings, normalize_service_tier
 
+ValueT = TypeVar("ValueT")
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
 GOOGLE = "https://generativelanguage.googleapis.com/v1beta"
 ANTHROPIC = "https://api.anthropic.com"
@@ -37,6 +39,11 @@ base_url = "http://localhost:8000/v1"
 """
 
 
+def known(value: ValueT | None) -> ValueT:
+    assert value is not None
+    return value
+
+
 def rates(*amounts: str) -> Rates:
     """Return prices of input, cache read, cache write, output, thinking, and of cache writes for one hour.
 
@@ -52,33 +59,26 @@ def load(folder: Path, text: str, environ: Mapping[str, str] = {}) -> Settings:
 
 def find(settings: Settings, model: str, when: datetime = TODAY) -> Rates | None:
     prefix, _, name = model.partition("/")
-    provider = find_registry(settings).find_by_prefix(prefix)
-    assert provider is not None
-    price = PriceList(settings).find(provider, name, when)
+    price = PriceList(settings).find(known(find_registry(settings).find_by_prefix(prefix)), name, when)
     return None if price is None else price.base
 
 
 def test_a_listed_price_has_the_kinds_of_tokens_and_the_surcharge_of_long_contexts() -> None:
-    openai = find_price("https://api.openai.com/v1", "gpt-4.1", TODAY)
-    assert openai is not None
+    openai = known(find_price("https://api.openai.com/v1", "gpt-4.1", TODAY))
     assert (openai.base, openai.long_contexts) == (rates("2", "0.5", "2", "8", "8"), ())
     assert openai.source.startswith("genai-prices ")
-    google = find_price(GOOGLE, "gemini-2.5-pro", TODAY)
-    assert google is not None
+    google = known(find_price(GOOGLE, "gemini-2.5-pro", TODAY))
     assert google.base == rates("1.25", "0.125", "1.25", "10", "10")
     assert google.long_contexts == ((200_000, rates("2.5", "0.25", "2.5", "15", "15")),)
 
 
 def test_the_time_of_the_request_and_a_batch_select_the_price() -> None:
     before, after = (
-        find_price(ANTHROPIC, "claude-sonnet-4-6", datetime(2026, month, 1, tzinfo=UTC)) for month in (3, 4)
+        known(find_price(ANTHROPIC, "claude-sonnet-4-6", datetime(2026, month, 1, tzinfo=UTC))) for month in (3, 4)
     )
-    assert before is not None
     assert before.long_contexts == ((200_000, rates("6", "0.6", "7.5", "22.5", "22.5", "12")),)
-    assert after is not None
     assert (after.base, after.long_contexts) == (rates("3", "0.3", "3.75", "15", "15", "6"), ())
-    batch = find_price(ANTHROPIC, "claude-sonnet-4-6", TODAY, tier="batch")
-    assert batch is not None
+    batch = known(find_price(ANTHROPIC, "claude-sonnet-4-6", TODAY, tier="batch"))
     assert batch.base == rates("1.5", "0.15", "1.875", "7.5", "7.5", "3")
 
 
@@ -109,10 +109,7 @@ def test_local_models_and_the_demo_are_free_but_models_of_ollamas_servers_are_no
 
 def test_own_prices_replace_listed_ones_by_name_pattern_and_date(tmp_path: Path) -> None:
     settings = load(tmp_path, OWN)
-    provider = find_registry(settings).find_by_prefix("openai")
-    assert provider is not None
-    own = PriceList(settings).find(provider, "gpt-4.1", TODAY)
-    assert own is not None
+    own = known(PriceList(settings).find(known(find_registry(settings).find_by_prefix("openai")), "gpt-4.1", TODAY))
     assert own.base == rates("1.5", "0.15", "1.5", "6", "6")
     assert own.long_contexts == ((200_000, rates("3", "0.15", "1.5", "12", "12")),)
     assert own.source == f"{tmp_path / CONFIG_FILE} line 2"
@@ -124,9 +121,7 @@ def test_own_prices_replace_listed_ones_by_name_pattern_and_date(tmp_path: Path)
 
 
 def test_the_date_of_the_price_data_is_its_newest_entry() -> None:
-    known = find_package_price_date(TODAY.date())
-    assert known is not None
-    assert date(2026, 1, 1) < known <= TODAY.date()
+    assert date(2026, 1, 1) < known(find_package_price_date(TODAY.date())) <= TODAY.date()
 
 
 SERVERS = {
@@ -234,22 +229,20 @@ base_url = "http://localhost:8000/v1"
 
 def test_own_prices_have_tiers_and_searches(tmp_path: Path) -> None:
     settings = load(tmp_path, OWN_TIERS)
-    groq = find_registry(settings).find_by_prefix("groq")
-    assert groq is not None
+    groq = known(find_registry(settings).find_by_prefix("groq"))
     prices, june = PriceList(settings), datetime(2026, 6, 1, tzinfo=UTC)
     found = {tier: prices.find(groq, "llama", TODAY, tier) for tier in ("", "flex", "performance", "batch")}
     assert found.pop("batch") is None
-    known = {tier: price for tier, price in found.items() if price is not None}
-    assert {tier: price.base for tier, price in known.items()} == {
+    priced = {tier: known(price) for tier, price in found.items()}
+    assert {tier: price.base for tier, price in priced.items()} == {
         "": rates("1", "1", "1", "2", "2"),
         "flex": rates("0.5", "0.25", "0.5", "1", "1"),
         "performance": rates("3", "3", "3", "6", "6"),
     }
-    assert [price.web_search for price in known.values()] == [Decimal("4.5")] * 3
-    assert known["flex"].long_contexts == ((1_000, rates("2", "0.25", "0.5", "1", "1")),)
-    assert known["flex"].calculate_search_cost(3) == 13_500_000
-    earlier = prices.find(groq, "llama", june)
-    assert earlier is not None
+    assert [price.web_search for price in priced.values()] == [Decimal("4.5")] * 3
+    assert priced["flex"].long_contexts == ((1_000, rates("2", "0.25", "0.5", "1", "1")),)
+    assert priced["flex"].calculate_search_cost(3) == 13_500_000
+    earlier = known(prices.find(groq, "llama", june))
     assert (earlier.calculate_search_cost(0), earlier.calculate_search_cost(1)) == (0, None)
     assert prices.find(groq, "llama", june, "flex") is None
 
@@ -258,24 +251,26 @@ def test_a_free_model_is_free_in_each_tier_but_its_searches_are_not(tmp_path: Pa
     settings = load(tmp_path, OWN_TIERS)
     found = []
     for prefix, model in (("vllm", "qwen"), ("ollama", "qwen3:8b")):
-        provider = find_registry(settings).find_by_prefix(prefix)
-        assert provider is not None
-        price = PriceList(settings).find(provider, model, TODAY, "priority")
-        assert price is not None
+        provider = known(find_registry(settings).find_by_prefix(prefix))
+        price = known(PriceList(settings).find(provider, model, TODAY, "priority"))
         found.append((price.calculate_cost(TokenCounts(input=1_000)), price.calculate_search_cost(2)))
     assert found == [(0, None), (0, 0)]
 
 
 @pytest.mark.parametrize(
-    "name", ["", "default", "standard", "on_demand", "auto", "STANDARD", "unspecified", " Default "]
-)
-def test_names_of_the_normal_tier(name: str) -> None:
-    assert normalize_service_tier(name) == ""
-
-
-@pytest.mark.parametrize(
     ("name", "tier"),
-    [("Flex", "flex"), ("provisioned_throughput", "provisioned_throughput"), ("x" * 25, "other"), ("a\0", "other")],
+    [
+        *(
+            (name, "")
+            for name in ("", "default", "standard", "on_demand", "auto", "STANDARD", "unspecified", " Default ")
+        ),
+        *(
+            ("Flex", "flex"),
+            ("provisioned_throughput", "provisioned_throughput"),
+            ("x" * 25, "other"),
+            ("a\0", "other"),
+        ),
+    ],
 )
-def test_other_tiers_are_compared_without_case_and_have_short_names(name: str, tier: str) -> None:
+def test_tiers_are_compared_without_case_and_have_short_names(name: str, tier: str) -> None:
     assert normalize_service_tier(name) == tier

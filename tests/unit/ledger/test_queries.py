@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 from sqlalchemy import Connection, select
 
@@ -20,17 +22,27 @@ from anthropic_proxy.console.ledger.queries import (
     sum_usage,
 )
 from anthropic_proxy.console.ledger.request_queries import (
+    SORT_KEYS,
     RequestSelection,
+    SortedRequest,
+    SortOrder,
     find_stored_request,
+    list_sorted_requests,
     list_stored_requests,
     request_conditions,
 )
-from anthropic_proxy.console.ledger.sums import add_up, find_percentile
+from anthropic_proxy.console.ledger.sums import (
+    MAX_BUCKET,
+    add_up,
+    encode_histogram,
+    find_percentile,
+    sum_encoded_histograms,
+)
 from anthropic_proxy.console.ledger.tables import COMMON_VALUES, requests
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
-from tests.support.ledger import NOON, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 
 HOUR = 3_600
 FIRST_HOUR = int(NOON) // HOUR
@@ -52,9 +64,7 @@ async def connection(database: Settings) -> "Iterator[Connection]":
         )
         for number in range(30)
     ]
-    with running_ledger(database, cost=Cost(1_000, None, "test")) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(database, *receipts, cost=Cost(1_000, None, "test"))
     with reading(database) as engine, engine.connect() as opened:
         yield opened
 
@@ -177,9 +187,7 @@ async def test_sums_of_sessions_include_every_request(database: Settings) -> Non
         for number in range(count)
     ]
     receipts.append(new_receipt(count, started_at=NOON, session="short", outcome="cancelled", input_tokens=7))
-    with running_ledger(database, cost=Cost(1_000, None, "test")) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(database, *receipts, cost=Cost(1_000, None, "test"))
     everything = RequestSelection(start=0, end=int(NOON + 100 * HOUR) * 1_000_000)
     with reading(database) as engine, engine.connect() as connection:
         total = request_queries.sum_session(connection, "long")
@@ -213,9 +221,7 @@ async def test_the_maximum_context_of_a_session_is_that_of_one_call(database: Se
         for number in range(3)
     ]
     looped = new_receipt(1, session="loop", input_tokens=240, cache_read_tokens=3, attempts=calls)
-    with running_ledger(database) as ledger:
-        await ledger.record(looped)
-        ledger.wait_written(1)
+    await store(database, looped)
     with reading(database) as engine, engine.connect() as connection:
         found = request_queries.sum_session(connection, "loop")
     assert found is not None
@@ -229,9 +235,7 @@ async def test_the_project_of_a_session_is_that_of_its_latest_requests(database:
         for number, project in enumerate(["shop", "zoo", "zoo", "blog"])
     ]
     receipts.append(new_receipt(9, session="stays", project="zoo"))
-    with running_ledger(database) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(database, *receipts)
     chosen = RequestSelection(start=int(NOON) * 1_000_000, end=int(NOON + hours * HOUR) * 1_000_000)
     with reading(database) as engine, engine.connect() as connection:
         listed = request_queries.list_sessions(connection, chosen, 9)
@@ -240,9 +244,7 @@ async def test_the_project_of_a_session_is_that_of_its_latest_requests(database:
 
 async def test_latencies_are_grouped_by_provider_and_model(database: Settings) -> None:
     slow = new_receipt(2, provider="azure", first_token_seconds=30.0)
-    with running_ledger(database) as ledger:
-        await ledger.record(new_receipt(1), slow)
-        ledger.wait_written(2)
+    await store(database, new_receipt(1), slow)
     for hours in (1, 100):
         chosen = RequestSelection(start=int(NOON) * 1_000_000, end=int(NOON + hours * HOUR) * 1_000_000)
         with reading(database) as engine, engine.connect() as connection:
@@ -266,9 +268,7 @@ async def test_counts_of_values_follow_all_filters_within_a_limit(
         )
         for number in range(30)
     ]
-    with running_ledger(database) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(database, *receipts)
     day = RequestSelection(start=int(NOON) * 1_000_000, end=int(NOON + 5 * HOUR) * 1_000_000)
     hour = structs.replace(day, end=int(NOON + HOUR) * 1_000_000)
     found = {}
@@ -296,9 +296,7 @@ async def test_the_range_before_has_the_same_length_and_the_same_filters(databas
         new_receipt(number, started_at=start, error="timeout" if number % 2 else "")
         for number, start in enumerate(starts)
     ]
-    with running_ledger(database) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(database, *receipts)
     found = {}
     with reading(database) as engine, engine.connect() as connection:
         for since in ("24h", "3h"):
@@ -309,3 +307,74 @@ async def test_the_range_before_has_the_same_length_and_the_same_filters(databas
             before = count_requests_in_previous_range(connection, chosen, int(now * 1_000_000))
             found[since] = sums, before, count_requests_in_previous_range(connection, timeouts, int(now * 1_000_000))
     assert found == {"24h": (147, 147, 74), "3h": (18, 18, 9)}
+
+
+_HISTOGRAMS = st.dictionaries(st.integers(0, MAX_BUCKET), st.integers(1, 300) | st.integers(1, 2**40), max_size=40)
+
+
+@given(histograms=st.lists(_HISTOGRAMS, max_size=8))
+def test_the_sum_has_the_counts_of_all_histograms(histograms: list[dict[int, int]]) -> None:
+    buckets = {bucket for one in histograms for bucket in one}
+    expected = {bucket: sum(one.get(bucket, 0) for one in histograms) for bucket in buckets}
+    assert sum_encoded_histograms(" ".join(encode_histogram(one).hex() for one in histograms)) == expected
+
+
+COUNT = 12
+
+
+@pytest.fixture
+async def ledger(database: Settings) -> Settings:
+    """Return a ledger with 12 requests: their numbers repeat, and every fourth has no first token."""
+    receipts = [
+        new_receipt(
+            number,
+            started_at=NOON + number,
+            input_tokens=100 * (number % 5),
+            cache_read_tokens=10 * (number % 3),
+            output_tokens=number * 7 % 5,
+            tool_count=number % 2,
+            duration_seconds=0.5 + number * 5 % 7,
+            first_token_seconds=None if number % 4 == 0 else 0.1 + number * 3 % 4 / 10,
+            project="even" if number % 2 == 0 else "odd",
+        )
+        for number in range(COUNT)
+    ]
+    await store(database, *receipts, cost=Cost(1_000, None, "test"))
+    return database
+
+
+def test_every_order_is_complete_in_both_directions(ledger: Settings) -> None:
+    with reading(ledger) as engine, engine.connect() as connection:
+        for name in SORT_KEYS:
+            for is_descending in (True, False):
+                order, pages = SortOrder(name, is_descending), []
+                place = None
+                while found := list_sorted_requests(connection, RequestSelection(), order, 5, before=place):
+                    pages.append(found)
+                    place = found[-1].position
+                listed = [one for page in pages for one in page]
+                assert [len(page) for page in pages] == [5, 5, 2]
+                assert len({one.request.id for one in listed}) == COUNT
+                assert [value(one) for one in listed] == sorted(
+                    (value(one) for one in listed), reverse=is_descending
+                ), name
+                back = list_sorted_requests(connection, RequestSelection(), order, 5, after=pages[2][0].position)
+                assert back == pages[1]
+
+
+def value(one: SortedRequest) -> float:
+    return one.position[0]
+
+
+def test_unknown_values_are_last_and_filters_apply(ledger: Settings) -> None:
+    chosen = RequestSelection(values={"project": "even"})
+    with reading(ledger) as engine, engine.connect() as connection:
+        found = {
+            is_descending: list_sorted_requests(connection, chosen, SortOrder("first", is_descending), COUNT)
+            for is_descending in (True, False)
+        }
+    for is_descending, rows in found.items():
+        times = [one.request.first_token for one in rows]
+        assert times[-3:] == [None] * 3
+        assert times[:-3] == sorted((time for time in times if time is not None), reverse=is_descending)
+        assert {one.request.project for one in rows} == {"even"}

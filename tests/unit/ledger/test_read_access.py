@@ -40,7 +40,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.secrets import Secret
-from tests.support.ledger import NOON, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 
 ALL = RequestSelection(start=int(NOON - 86_400) * MICROSECONDS, end=int(NOON + 86_400) * MICROSECONDS)
 SEARCH = RequestSelection(start=ALL.start, end=ALL.end, text="m")
@@ -144,9 +144,7 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
 
 async def test_a_search_is_continued_until_all_requests_are_read(database: Settings) -> None:
     receipts = [new_receipt(number, model="large" if number % 5 == 1 else "small") for number in range(12)]
-    with running_ledger(database) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(len(receipts))
+    await store(database, *receipts)
     everything = RequestSelection(text="LARGE")
     found, position = list[str](), None
     with reading(database) as engine, engine.connect() as connection:
@@ -168,9 +166,7 @@ async def test_a_search_is_continued_until_all_requests_are_read(database: Setti
 
 
 async def test_an_endless_query_ends_with_the_remedy(database: Settings) -> None:
-    with running_ledger(database) as ledger:
-        await ledger.record(new_receipt())
-        ledger.wait_written(1)
+    await store(database, new_receipt())
     with reading(database) as engine:
         limit_query_time(engine, seconds=0.05)
         with engine.connect() as connection, pytest.raises(OperationalError) as raised:

@@ -15,15 +15,13 @@ from anthropic_proxy.console.ledger.retention import Retention, measure_used_byt
 from anthropic_proxy.console.ledger.tables import hourly, key_hashes, requests, session_hours
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
-from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, running_ledger
+from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, running_ledger, store
 
 DAY = 86_400
 
 
 async def test_rows_and_sums_are_deleted_by_age(database: Settings) -> None:
-    with running_ledger(database) as ledger:
-        await ledger.record(*(new_receipt(day, started_at=NOON - day * DAY) for day in range(100)))
-        ledger.wait_written(100)
+    await store(database, *(new_receipt(day, started_at=NOON - day * DAY) for day in range(100)))
     engine = open_for_writing(database)
     Retention(database, clock=lambda: NOON + 1).delete_expired(engine)
     engine.dispose()
@@ -47,9 +45,7 @@ def test_replaced_texts_of_keys_are_deleted_after_a_week(database: Settings) -> 
 
 async def test_the_oldest_rows_are_deleted_by_size(database: Settings) -> None:
     receipts = (new_receipt(number, error=f"{number} {'x' * 1990}") for number in range(5_500))
-    with running_ledger(database) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(5_500)
+    await store(database, *receipts)
     engine = open_for_writing(database)
     with engine.begin() as connection:
         before = measure_used_bytes(connection)
@@ -75,9 +71,7 @@ async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(databa
         )
         for number in range(3_000)
     )
-    with running_ledger(database) as ledger:
-        await ledger.record(*receipts)
-        ledger.wait_written(3_000)
+    await store(database, *receipts)
     engine = open_for_writing(database)
     limited = structs.replace(database, ledger_max_mb=1)
     for _ in range(2):  # the first one deletes by an estimate
@@ -100,9 +94,7 @@ async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(databa
 
 async def _create_ledger_file(settings: Settings) -> Path:
     """Store one request, and return the file of the ledger."""
-    with running_ledger(settings) as ledger:
-        await ledger.record(new_receipt(1))
-        ledger.wait_written(1)
+    await store(settings, new_receipt(1))
     file = find_sqlite_file(settings)
     assert file is not None
     return file

@@ -23,10 +23,22 @@ from tests.support.ledger import (
     read_rows,
     rejecting_connections,
     running_ledger,
+    store,
 )
 from tests.support.server_process import hold_port
 
 _URL = make_url("postgresql://user@host/ledger")
+
+
+def claim(spool: Spool) -> Block:
+    block = spool.claim()
+    assert block is not None
+    return block
+
+
+def replace_rows(spool: Spool, data: object) -> None:
+    with closing(sqlite3.connect(spool.file)) as file, file:
+        file.execute("UPDATE block SET rows = ?", (data,))
 
 
 async def test_rows_wait_in_a_file_and_survive_a_restart(tmp_path: Path) -> None:
@@ -47,9 +59,7 @@ async def test_rows_wait_in_a_file_and_survive_a_restart(tmp_path: Path) -> None
             ledger.queue.start()
             ledger.wait_until(lambda: ledger.queue.state.queued_rows == 300)
     other = Settings(data_directory=folder)
-    with running_ledger(other) as ledger:
-        await ledger.record(new_receipt(300))
-        ledger.wait_written(1)
+    await store(other, new_receipt(300))
     assert count_rows(other) == 1
 
 
@@ -94,13 +104,11 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
     assert not first.file.exists()
     assert first.append(Block([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]}))
     second = Spool(tmp_path, _URL)
-    block = first.claim()
-    assert block is not None
+    block = claim(first)
     assert (block.rows, block.texts) == ([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]})
     assert second.claim() is None
     first.release(block)
-    again = second.claim()
-    assert again is not None
+    again = claim(second)
     second.delete(again)
     assert (first.claim(), first.count_rows()) == (None, 0)
 
@@ -109,18 +117,15 @@ def test_a_block_of_another_version_has_its_columns_and_no_unknown_ones(tmp_path
     spool = Spool(tmp_path, _URL)
     assert spool.append(Block([], {}))
     data = msgspec.msgpack.encode({"rows": [{"id": "req_1", "cost": None, "later": 1}], "texts": {}, "id": 0})
-    with closing(sqlite3.connect(spool.file)) as database, database:
-        database.execute("UPDATE block SET rows = ?", (data,))
-    block = spool.claim()
-    assert block is not None
+    replace_rows(spool, data)
+    block = claim(spool)
     assert (block.rows, block.texts) == ([StoredRequest(id="req_1")], {})
 
 
 def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path, _URL)
     assert spool.append(Block([StoredRequest(id="req_1")], {}))
-    block = spool.claim()
-    assert block is not None
+    block = claim(spool)
     moved = spool.file.rename(tmp_path / "moved")
     spool.file.mkdir()  # SQLite cannot open a folder
     spool.release(block)
@@ -145,8 +150,7 @@ async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list
         assert database.database_url is not None
         spool = Spool(directory, make_url(database.database_url.reveal()))
         assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
-        with closing(sqlite3.connect(spool.file)) as file, file:
-            file.execute("UPDATE block SET rows = ?", (data,))
+        replace_rows(spool, data)
         with running_ledger(settings) as ledger:
             await ledger.record(new_receipt(3))
             ledger.wait_written(1)
@@ -179,10 +183,8 @@ def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value:
     """`value`: deeply nested arrays, or a value of the column that is no BLOB."""
     spool = Spool(tmp_path, _URL)
     assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
-    with closing(sqlite3.connect(spool.file)) as file, file:
-        file.execute("UPDATE block SET rows = ?", (value,))
-    block = spool.claim()
-    assert block is not None
+    replace_rows(spool, value)
+    block = claim(spool)
     assert (block.rows, block.texts, block.dropped_rows) == ([], {}, 2)
     assert block.problem
 
@@ -214,11 +216,9 @@ def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> No
     spool = Spool(tmp_path, _URL)
     assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
     data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {"req_2": [{"data": b"text"}]}})
-    with closing(sqlite3.connect(spool.file)) as file, file:
-        file.execute("UPDATE block SET rows = ?", (data,))
+    replace_rows(spool, data)
     for _ in range(2):
-        block = spool.claim()
-        assert block is not None
+        block = claim(spool)
         assert block.dropped_rows == 1
         assert block.problem == "Expected `str`, got `int` - at `$.id`"
         assert (block.rows, block.texts) == ([StoredRequest(id="req_2")], {"req_2": [{"data": b"text"}]})

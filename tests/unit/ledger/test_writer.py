@@ -3,15 +3,32 @@
 import gc
 import json
 import weakref
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, text
+from msgspec import structs
+from msgspec.structs import astuple
+from sqlalchemy import delete, insert, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from anthropic_proxy.console.ledger.database import find_database_problems, open_for_writing
 from anthropic_proxy.console.ledger.rows import CHOSEN_BY_PROXY, RowBuilder
 from anthropic_proxy.console.ledger.sums import decode_histogram, find_percentile
-from anthropic_proxy.console.ledger.tables import HOURLY_KEYS, SESSION_KEYS, requests, session_hours
+from anthropic_proxy.console.ledger.tables import (
+    HOURLY_KEYS,
+    SESSION_KEYS,
+    StoredRequest,
+    key_hashes,
+    requests,
+    session_hours,
+)
+from anthropic_proxy.console.ledger.writer import (
+    MAX_ROWS_PER_STATEMENT,
+    DriverConnection,
+    DriverStatement,
+    TableInsertion,
+)
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.updates import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
@@ -25,7 +42,9 @@ from tests.support.ledger import (
     read_hourly,
     read_rows,
     reading,
+    rejecting_connections,
     running_ledger,
+    store,
 )
 
 
@@ -66,9 +85,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
             )
         ],
     )
-    with running_ledger(database, cost=Cost(1500, None, "genai-prices 0.2.3")) as ledger:
-        await ledger.record(receipt)
-        ledger.wait_written(1)
+    await store(database, receipt, cost=Cost(1500, None, "genai-prices 0.2.3"))
     (row,) = read_rows(database)
     assert isinstance(row.pop("worker"), int)
     assert row.pop("instance")
@@ -126,12 +143,11 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
 async def test_texts_of_one_request_are_not_stored_for_the_next_one_with_the_same_labels(database: Settings) -> None:
     attempt = UpstreamAttempt(provider="groq", model="small", offset_seconds=0.0)
     texts = ("id", "error", "failed_attempts", "adaptations", "attempt_times")
-    with running_ledger(database) as ledger:
-        await ledger.record(
-            new_receipt(1, error="slow", failed_attempts=["groq 429"], adaptations=["drop top_k"], attempts=[attempt]),
-            new_receipt(2),
-        )
-        ledger.wait_written(2)
+    await store(
+        database,
+        new_receipt(1, error="slow", failed_attempts=["groq 429"], adaptations=["drop top_k"], attempts=[attempt]),
+        new_receipt(2),
+    )
     assert [[row[name] for name in texts] for row in read_rows(database)] == [
         [f"req_{1:024d}", "slow", '["groq 429"]', '["drop top_k"]', '[[0,0,"groq","small",0,"","",0]]'],
         [f"req_{2:024d}", "", "", "", ""],
@@ -178,9 +194,7 @@ async def test_hourly_sums_equal_the_rows(database: Settings) -> None:
 
 
 async def test_unknown_costs_are_counted_and_never_zero(database: Settings) -> None:
-    with running_ledger(database) as ledger:
-        await ledger.record(new_receipt(1), new_receipt(2))
-        ledger.wait_written(2)
+    await store(database, new_receipt(1), new_receipt(2))
     (sums,) = read_hourly(database)
     assert [row["cost"] for row in read_rows(database)] == [None, None]
     assert (sums["cost"], sums["unknown_cost_requests"], sums["unknown_requested_cost_requests"]) == (0, 2, 2)
@@ -203,9 +217,7 @@ async def test_searches_and_tiers_have_the_same_cost_in_rows_and_sums(
     database: Settings, fields: dict[str, object], cost: int | None, source: str
 ) -> None:
     usual = {"provider": "openai", "prefix": "openai", "model": "gpt-4.1", "input_tokens": 500, "output_tokens": 0}
-    with running_ledger(database, cost=None) as ledger:
-        await ledger.record(new_receipt(1, **{**usual, "cache_read_tokens": 0, **fields}))
-        ledger.wait_written(1)
+    await store(database, new_receipt(1, **{**usual, "cache_read_tokens": 0, **fields}), cost=None)
     (row,), (sums,) = read_rows(database), read_hourly(database)
     assert (row["cost"], row["price_source"]) == (cost, source)
     assert (sums["cost"], sums["unknown_cost_requests"]) == (cost or 0, int(cost is None))
@@ -233,9 +245,7 @@ async def test_texts_that_no_database_accepts_are_replaced(database: Settings) -
         fidelity=FidelityReport(notes=[note]),
         blocks=[("tool call", "b\ud800", NOON, 0), ("", "", NOON + 1, 5)],
     )
-    with running_ledger(database) as ledger:
-        await ledger.record(receipt)
-        ledger.wait_written(1)
+    await store(database, receipt)
     (row,) = read_rows(database)
     assert row["model"].startswith("a b?c  [31mxxx")
     assert (len(row["model"]), len(row["error"])) == (200, 2000)
@@ -262,7 +272,7 @@ async def test_a_receipt_that_cannot_be_stored_is_dropped_alone(
 
 async def test_no_key_is_stored(database: Settings, tmp_path: Path) -> None:
     key, foreign = "a-very-secret-key-0001", "sk-ant-api03-abcdefghijklmnopqrst"
-    settings = Settings(**{**_fields(database), "keys": {"groq": [Secret(key)]}})
+    settings = structs.replace(database, keys={"groq": [Secret(key)]})
     receipt = new_receipt(
         error=f"key {key} is wrong",
         project=key,
@@ -271,9 +281,7 @@ async def test_no_key_is_stored(database: Settings, tmp_path: Path) -> None:
         failed_attempts=[f"groq {key}"],
         fidelity=FidelityReport(notes=[FidelityNote("dropped", key, foreign)]),
     )
-    with running_ledger(settings) as ledger:
-        await ledger.record(receipt)
-        ledger.wait_written(1)
+    await store(settings, receipt)
     (row,) = read_rows(settings)
     assert row["error"] == "key …0001 is wrong"
     assert not [name for name, value in row.items() if key in str(value) or foreign in str(value)]
@@ -281,11 +289,9 @@ async def test_no_key_is_stored(database: Settings, tmp_path: Path) -> None:
 
 async def test_a_key_is_removed_from_an_error_of_a_request_with_the_names_of_earlier_ones(database: Settings) -> None:
     key = "a-very-secret-key-0001"
-    settings = Settings(**{**_fields(database), "keys": {"groq": [Secret(key)]}})
+    settings = structs.replace(database, keys={"groq": [Secret(key)]})
     errors = ("", f"key {key} is wrong", "", "y" * 3_000)
-    with running_ledger(settings) as ledger:
-        await ledger.record(*(new_receipt(number, error=error) for number, error in enumerate(errors, 1)))
-        ledger.wait_written(4)
+    await store(settings, *(new_receipt(number, error=error) for number, error in enumerate(errors, 1)))
     rows = read_rows(settings)
     assert [row["error"][:19] for row in rows] == ["", "key …0001 is wrong", "", "y" * 19]
     assert [len(row["error"]) for row in rows] == [0, 18, 0, 2_000]
@@ -297,21 +303,17 @@ async def test_a_key_is_removed_from_an_error_of_a_request_with_the_names_of_ear
 @pytest.mark.parametrize("length", range(160, 200, 5))
 async def test_a_shortened_text_contains_no_part_of_a_key(database: Settings, length: int) -> None:
     key = "9f8e7d6c5b4a39281706f5e4d3c2b1a0"
-    settings = Settings(**{**_fields(database), "keys": {"groq": [Secret(key)]}})
-    with running_ledger(settings) as ledger:
-        await ledger.record(new_receipt(project=f"{'p' * length} {key}"))
-        ledger.wait_written(1)
+    settings = structs.replace(database, keys={"groq": [Secret(key)]})
+    await store(settings, new_receipt(project=f"{'p' * length} {key}"))
     (row,) = read_rows(settings)
     assert key[:8] not in row["project"]
 
 
 async def test_headers_of_clients_without_access_are_not_stored(database: Settings) -> None:
     refused = {"outcome": "error", "error_type": "authentication_error", "status": 401, "provider": ""}
-    with running_ledger(database) as ledger:
-        await ledger.record(
-            *(new_receipt(number, project=f"p{number}", session="s", agent="a", **refused) for number in range(5))
-        )
-        ledger.wait_written(5)
+    await store(
+        database, *(new_receipt(number, project=f"p{number}", session="s", agent="a", **refused) for number in range(5))
+    )
     assert {(row["project"], row["session"], row["agent"]) for row in read_rows(database)} == {("", "", "")}
     assert len(read_hourly(database)) == 1
 
@@ -347,9 +349,7 @@ async def test_a_client_without_access_cannot_add_rows_to_the_sums(
     database: Settings, column: str, error_type: str
 ) -> None:
     refused = {"outcome": "error", "error_type": error_type, "status": 403, "provider": "", "session": "s"}
-    with running_ledger(database) as ledger:
-        await ledger.record(*(new_receipt(number, **{**refused, column: f"v{number}"}) for number in range(5)))
-        ledger.wait_written(5)
+    await store(database, *(new_receipt(number, **{**refused, column: f"v{number}"}) for number in range(5)))
     assert [row["requests"] for row in read_hourly(database)] == [5]
     assert count_rows(database, session_hours) == 1
 
@@ -401,9 +401,7 @@ async def test_a_full_queue_drops_new_receipts_and_counts_them(sqlite: Settings)
 
 
 async def test_a_deleted_request_changes_no_sums(database: Settings) -> None:
-    with running_ledger(database) as ledger:
-        await ledger.record(*map(new_receipt, range(4)))
-        ledger.wait_written(4)
+    await store(database, *map(new_receipt, range(4)))
     engine = open_for_writing(database)
     with engine.begin() as connection:
         connection.execute(delete(requests))
@@ -411,5 +409,81 @@ async def test_a_deleted_request_changes_no_sums(database: Settings) -> None:
     assert sum(row["requests"] for row in read_hourly(database)) == 4
 
 
-def _fields(settings: Settings) -> dict[str, object]:
-    return {"data_directory": settings.data_directory, "database_url": settings.database_url}
+EVERYTHING = select(key_hashes).order_by(key_hashes.c.hash)
+
+
+def rows_of(count: int) -> list[dict[str, object]]:
+    return [
+        {"hash": f"{number:04}", "key_id": "key_1", "hint": "x", "created_at": number, "expires_at": None}
+        for number in range(count)
+    ]
+
+
+def new_insertion() -> TableInsertion:
+    return TableInsertion(key_hashes, key_hashes.c.keys(), itemgetter(*key_hashes.c.keys()))
+
+
+@pytest.mark.parametrize("count", [1, 3, MAX_ROWS_PER_STATEMENT, 2 * MAX_ROWS_PER_STATEMENT + 7])
+def test_all_rows_are_inserted(database: Settings, count: int) -> None:
+    connection, insertion = DriverConnection(open_for_writing(database)), new_insertion()
+    connection.run(lambda: insertion.execute(connection, rows_of(count)))
+    with connection.engine.connect() as reader:
+        assert [dict(row) for row in reader.execute(EVERYTHING).mappings()] == rows_of(count)
+    connection.engine.dispose()
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["small first", "large first"])
+def test_rows_with_different_types_in_one_column_are_inserted_by_one_statement(database: Settings, order: int) -> None:
+    """PostgreSQL derives the type of a column from all rows, and psycopg sends integers in the smallest type."""
+    rows = [
+        StoredRequest(id="req_1", input_tokens=1, cost=None, first_token=None, output_rate=None),
+        StoredRequest(id="req_2", input_tokens=2**15, cost=5, first_token=2**31, output_rate=2.0),
+        StoredRequest(id="req_3", input_tokens=2**46, cost=2**46, first_token=None, output_rate=0.25, stream=True),
+        StoredRequest(id="req_4", input_tokens=0, cost=-1, first_token=3, output_rate=None),
+    ][::order]
+    connection = DriverConnection(open_for_writing(database))
+    insertion = TableInsertion(requests, StoredRequest.__struct_fields__, astuple)
+    connection.run(lambda: insertion.execute(connection, rows))
+    connection.engine.dispose()
+    stored = [
+        StoredRequest(**{name: row[name] for name in StoredRequest.__struct_fields__}) for row in read_rows(database)
+    ]
+    assert stored == sorted(rows, key=lambda row: row.id)
+
+
+def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_stored(database: Settings) -> None:
+    connection, insertion = DriverConnection(open_for_writing(database)), new_insertion()
+    with pytest.raises(IntegrityError) as raised:
+        connection.run(lambda: insertion.execute(connection, [*rows_of(3), *rows_of(1)]))
+    assert "key_hashes" in str(raised.value.orig)
+
+    def fail() -> None:
+        insertion.execute(connection, rows_of(2))
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        connection.run(fail)
+    connection.run(lambda: insertion.execute(connection, rows_of(1)))
+    found: list[list[object]] = []
+    connection.run(lambda: found.append(connection.query(EVERYTHING.where(key_hashes.c.hash.in_(["0000", "x"])))))
+    assert found == [[("0000", "key_1", "x", 0, None)]]
+    with connection.engine.connect() as reader:
+        assert len(reader.execute(EVERYTHING).all()) == 1
+    connection.engine.dispose()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_connection_that_the_server_ends_is_reported_with_its_reason(database: Settings) -> None:
+    connection, statement = DriverConnection(open_for_writing(database)), DriverStatement(lambda _: insert(key_hashes))
+
+    def lose_connection() -> None:
+        statement.execute(connection, rows_of(1))
+        with rejecting_connections(database):
+            statement.execute(connection, rows_of(2)[1:])
+
+    with pytest.raises(OperationalError) as raised:
+        connection.run(lose_connection)
+    assert raised.value.connection_invalidated
+    assert str(raised.value.orig).splitlines()[0] == "terminating connection due to administrator command"
+    connection.run(lambda: statement.execute(connection, rows_of(1)))  # on another connection
+    connection.engine.dispose()
