@@ -55,11 +55,7 @@ class Growth(Struct, frozen=True):
     @property
     def ratios(self) -> tuple[float, float, float]:
         """Growth of steps, units and memory."""
-        return (
-            self.ratio("steps", NOISE_STEPS),
-            self.ratio("units", NOISE_UNITS),
-            self.ratio("memory", NOISE_BYTES),
-        )
+        return (self.ratio("steps", NOISE_STEPS), self.ratio("units", NOISE_UNITS), self.ratio("memory", NOISE_BYTES))
 
     @property
     def outcome(self) -> str:

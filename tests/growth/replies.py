@@ -263,12 +263,7 @@ WIRES = {
             model="groq/llama-3.3-70b-versatile",
             replies=CHAT,
         ),
-        Wire(
-            name="demo",
-            settings={"PREFERRED_PROVIDER": "demo"},
-            model="demo/demo",
-            replies=CHAT,
-        ),
+        Wire(name="demo", settings={"PREFERRED_PROVIDER": "demo"}, model="demo/demo", replies=CHAT),
     )
 }
 """All wires by name. `server` is a local server of Chat Completions; its replies are searched for calls in text."""

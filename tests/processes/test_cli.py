@@ -167,31 +167,16 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["zebra"], f'There is no command "zebra". {COMMANDS} More:  anthropic-proxy --help'),
-        (
-            ["sreve"],
-            f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve',
-        ),
-        (
-            ["Helth"],
-            f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health',
-        ),
+        (["sreve"], f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve'),
+        (["Helth"], f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health'),
         (
             ["config", "sohw"],
             'There is no command "sohw" of config. The commands are: show, check. '
             "Did you mean:  anthropic-proxy config show",
         ),
-        (
-            ["serve", "zebra"],
-            'serve does not accept "zebra". Arguments and options:  anthropic-proxy serve --help',
-        ),
-        (
-            ["health", "8199"],
-            'health does not accept "8199". Arguments and options:  anthropic-proxy health --help',
-        ),
-        (
-            ["--port", "8082", "serve"],
-            '"serve" is a command. Write it before all options:  anthropic-proxy serve …',
-        ),
+        (["serve", "zebra"], 'serve does not accept "zebra". Arguments and options:  anthropic-proxy serve --help'),
+        (["health", "8199"], 'health does not accept "8199". Arguments and options:  anthropic-proxy health --help'),
+        (["--port", "8082", "serve"], '"serve" is a command. Write it before all options:  anthropic-proxy serve …'),
         (["explain", "--bdy", "request.json"], "explain has no option --bdy. Did you mean:  --body"),
         (["explain", "request.json", "--bdy"], "explain has no option --bdy. Did you mean:  --body"),
         (["lint-stream", "--jsn", "x"], "lint-stream has no option --jsn. Did you mean:  --json"),
@@ -208,10 +193,7 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
         (["--port", "abc"], '--port is "abc". Use a whole number.'),
         (["--prot", "1"], "serve has no option --prot. Did you mean:  --port"),
         (["ask", "--paint=1"], "ask has no option --paint. All options:  anthropic-proxy ask --help"),
-        (
-            ["env", "--shell", "fsh"],
-            '--shell is "fsh". Use sh, fish, powershell or cmd. Did you mean:  --shell fish',
-        ),
+        (["env", "--shell", "fsh"], '--shell is "fsh". Use sh, fish, powershell or cmd. Did you mean:  --shell fish'),
         (
             ["env", "--shell"],
             "--shell has no value. Use sh, fish, powershell or cmd. More:  anthropic-proxy env --help",

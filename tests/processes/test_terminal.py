@@ -19,10 +19,7 @@ from tests.support.server_process import hold_port
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
-SHELLS = {
-    "a shell at work": ("bash", "--norc", "-i"),
-    "the leader of a script": ("sh", "-c", "{command}; true"),
-}
+SHELLS = {"a shell at work": ("bash", "--norc", "-i"), "the leader of a script": ("sh", "-c", "{command}; true")}
 CLAIM_TERMINAL = (
     "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "signal.signal(signal.SIGHUP, signal.{disposition}); os.execvp(sys.argv[1], sys.argv[1:])"

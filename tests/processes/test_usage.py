@@ -173,10 +173,7 @@ def test_a_pipe_gets_tabs_and_csv_runs_no_formula(stored: Stored) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ("--since", "5x"),
-            '--since is "5x". Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.',
-        ),
+        (("--since", "5x"), '--since is "5x". Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.'),
         (
             ("--since", "1h", "--until", "2h"),
             '--until is "2h", which is not after --since 1h. '

@@ -301,10 +301,7 @@ def test_an_extra_is_added_to_the_live_checkout_and_kept(checkout: Path) -> None
 
 def test_an_unknown_extra_is_refused_with_those_that_exist(checkout: Path) -> None:
     done = set_up(checkout, "vertx")
-    assert (done.returncode, done.stderr) == (
-        2,
-        f'There is no extra "vertx"; there are: {", ".join(EXTRAS)}\n',
-    )
+    assert (done.returncode, done.stderr) == (2, f'There is no extra "vertx"; there are: {", ".join(EXTRAS)}\n')
     assert [name for name in LOCKS if "/extra-" in name] == [f"locks/extra-{name}.lock" for name in EXTRAS]
     assert installed(checkout) == []
 

@@ -48,10 +48,7 @@ THINK = {"type": "enabled", "budget_tokens": 2_000}
 def picture(kind: str = "image/png") -> dict[str, Any]:
     """Return an image block. Data of a type other than PNG has only the first bytes of that type."""
     data = png(31, 17) if kind == "image/png" else b"GIF89a\x01\x00\x01\x00"
-    return {
-        "type": "image",
-        "source": {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()},
-    }
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()}}
 
 
 @dataclass
@@ -126,10 +123,7 @@ def settings_of(name: str, server: Running) -> dict[str, str]:
 @contextmanager
 def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running, Proxy]]:
     """Run a stand-in and a proxy that prefers it."""
-    with (
-        serving(new_server(name)) as server,
-        running_proxy(folder, {**settings_of(name, server), **settings}) as proxy,
-    ):
+    with serving(new_server(name)) as server, running_proxy(folder, {**settings_of(name, server), **settings}) as proxy:
         yield server, proxy
         assert "Traceback" not in proxy.log
 

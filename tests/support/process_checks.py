@@ -22,12 +22,7 @@ MESSAGES = "/v1/messages"
 
 
 def ask(text: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "model": "claude-sonnet-4-5",
-        "max_tokens": 200,
-        "messages": [{"role": "user", "content": text}],
-        **fields,
-    }
+    return {"model": "claude-sonnet-4-5", "max_tokens": 200, "messages": [{"role": "user", "content": text}], **fields}
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str]:

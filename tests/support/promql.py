@@ -8,13 +8,7 @@ from tests.support.paths import ROOT
 
 DASHBOARD = ROOT / "deploy/grafana/anthropic-proxy.json"
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
-_VARIABLES = {
-    "$__rate_interval": "1m",
-    "$__range": "1h",
-    "$job": ".*",
-    "$provider": ".*",
-    "$model": ".*",
-}
+_VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$job": ".*", "$provider": ".*", "$model": ".*"}
 _EXPRESSION = re.compile(r"^ +expr: (?:\|\n((?: {10}.*\n)+)|(.+)\n)", re.MULTILINE)
 
 

@@ -185,12 +185,7 @@ CASES = (
         ask=break_off,
     ),
     FaultCase(
-        phase=PHASE,
-        fault="a body of 31 MiB",
-        scripts=[HEALTHY],
-        cases=both(Complete()),
-        ask=ask_widely,
-        heavy=True,
+        phase=PHASE, fault="a body of 31 MiB", scripts=[HEALTHY], cases=both(Complete()), ask=ask_widely, heavy=True
     ),
     FaultCase(
         phase=PHASE,

@@ -141,10 +141,7 @@ RESPONSE_STREAMS: dict[str, bytes] = {
             content=[],
         ),
         *item_events(
-            1,
-            FUNCTION_CALL,
-            *deltas_of("response.function_call_arguments", ARGUMENTS, "arguments"),
-            arguments="",
+            1, FUNCTION_CALL, *deltas_of("response.function_call_arguments", ARGUMENTS, "arguments"), arguments=""
         ),
         {
             "type": "response.completed",

@@ -1077,10 +1077,7 @@ def test_models_are_the_provider_s_own_list_where_it_is_preferred() -> None:
     assert listed(proxy, "/v1/models/claude-gone-1") is None
     assert listed(proxy) is None
     sent_on = [(request.method, request.path, request.body) for _, request, _ in streets.sent]
-    assert sent_on[:2] == [
-        ("GET", "/v1/models?limit=1000", b""),
-        ("GET", "/v1/models/claude-opus-5-5?limit=1000", b""),
-    ]
+    assert sent_on[:2] == [("GET", "/v1/models?limit=1000", b""), ("GET", "/v1/models/claude-opus-5-5?limit=1000", b"")]
 
 
 @pytest.mark.parametrize(

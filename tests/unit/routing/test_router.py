@@ -254,8 +254,7 @@ def names(route):
 
 def test_fallbacks_of_a_tier_follow_each_once():
     settings = load(
-        **ALL_KEYS,
-        FALLBACK_SONNET="groq/llama-3.3-70b-versatile, gpt-4.1, xai/grok-3, groq/llama-3.3-70b-versatile",
+        **ALL_KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile, gpt-4.1, xai/grok-3, groq/llama-3.3-70b-versatile"
     )
     route = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert names(route) == ["openai/gpt-4.1", "groq/llama-3.3-70b-versatile", "xai/grok-3"]

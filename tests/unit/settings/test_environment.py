@@ -12,13 +12,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError, ShuttingDown
-from anthropic_proxy.gateway.settings import (
-    Secret,
-    Settings,
-    export_to_litellm,
-    find_listen_port_option,
-    load_settings,
-)
+from anthropic_proxy.gateway.settings import Secret, Settings, export_to_litellm, find_listen_port_option, load_settings
 from tests.support.interleaving import interleave
 
 PROXY = "http://user:secret-of-the-proxy@127.0.0.1:3128"
