@@ -15,7 +15,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.listener import format_url, open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
-from tests.support.server_process import ending, free_port, reserve_closed_port, running_proxy
+from tests.support.server_process import ending, environment_of, free_port, reserve_closed_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS
 
 COMMANDS = f"The commands are: {', '.join(name for name in commands if not name.startswith('-'))}."
@@ -25,12 +25,7 @@ WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "subprocess.CompletedProcess[str]":
     if words[0] == "anthropic_proxy":
         return run_command(*words[1:], directory=directory, settings=settings)
-    own = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(directory),
-        "ANTHROPIC_PROXY_CONFIG": str(directory),
-        "PYTHONPATH": str(ROOT),
-    }
+    own = environment_of(directory)
     return subprocess.run(
         [sys.executable, "-m", *words],
         cwd=directory,
@@ -88,12 +83,7 @@ def test_the_address_is_one_to_type(host: str, address: str) -> None:
 
 
 def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
-    own = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
+    own = environment_of(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "--port", "0", "--host", "0.0.0.0"],
         cwd=tmp_path,
@@ -119,12 +109,7 @@ def test_output_without_a_reader_is_no_error(words: list[str], tmp_path: Path) -
         ended = subprocess.run(
             [sys.executable, "-m", "anthropic_proxy", *words],
             cwd=tmp_path,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(tmp_path),
-                "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-                "PYTHONPATH": str(ROOT),
-            },
+            env=environment_of(tmp_path),
             stdout=writer,
             stderr=subprocess.PIPE,
             timeout=WAIT_SECONDS,

@@ -1,6 +1,5 @@
 """TLS by setting: the official SDK over a generated certificate, a renewed certificate, messages for wrong files."""
 
-import os
 import re
 import ssl
 import subprocess
@@ -17,9 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.listener import build_tls_context
 from tests.support.fakes.server import Running
-from tests.support.paths import ROOT
 from tests.support.process_checks import port_of, serve
-from tests.support.server_process import running_proxy
+from tests.support.server_process import environment_of, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
@@ -38,13 +36,7 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def run_command(folder: Path, settings: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "ANTHROPIC_PROXY_CONFIG": str(folder),
-        "PYTHONPATH": str(ROOT),
-        **settings,
-    }
+    environment = {**environment_of(folder), **settings}
     command = [sys.executable, "-m", "anthropic_proxy", *words]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
