@@ -97,7 +97,6 @@ def _measure(build: Build, n: int) -> Growth:
 
 @functools.cache
 def _caches() -> list[Any]:
-    """Return the cached functions of the package, because entries of one size would be missing at the next."""
     kind = functools._lru_cache_wrapper
     return [
         found for found in gc.get_objects() if type(found) is kind and found.__module__.startswith("anthropic_proxy")

@@ -26,12 +26,10 @@ class ReplyWire(Struct, frozen=True):
 
 
 def encode(value: object) -> bytes:
-    """Return a value as compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def sse(frame: Frame) -> bytes:
-    """Return a frame as a server-sent event."""
     name = b"event: %b\n" % frame["type"].encode() if "type" in frame else b""
     return b"%bdata: %b\n\n" % (name, encode(frame))
 

@@ -14,7 +14,6 @@ EMPTY = b"content-length: 0\r\n\r\n"
 
 
 def lines(n: int) -> bytes:
-    """Return n header lines of different names."""
     return b"".join(b"x-h%d: v\r\n" % number for number in range(n))
 
 

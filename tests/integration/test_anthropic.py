@@ -27,7 +27,7 @@ SECRET = "sk-ant-of-the-client-0123456789"
 
 @pytest.fixture(scope="module")
 def application() -> web.Application:
-    return new_anthropic(None, KEY, SECRET)
+    return new_anthropic(KEY, SECRET)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,6 @@ def stand_in(application: web.Application) -> Anthropic:
 
 @pytest.fixture(scope="module")
 def settings(upstream: Running) -> dict[str, str]:
-    """Return the settings of a user with an Anthropic key."""
     return {
         "ANTHROPIC_API_KEY": KEY,
         "ANTHROPIC_UPSTREAM_URL": upstream.url,
@@ -77,8 +76,6 @@ def ask(text: str, **fields: Any) -> dict[str, Any]:
 
 
 def receipt_of(proxy: Proxy, request_id: str) -> dict[str, Any]:
-    """Return the line that the log has of an exchange."""
-
     def read_lines() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("request_id") == request_id]

@@ -39,7 +39,6 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def settings(server: Running) -> dict[str, str]:
-    """Return the settings of an Ollama user with other models than the largest and the smallest."""
     return {"OLLAMA_API_BASE": server.url, "BIG_MODEL": "qwen3-coder:30b", "SMALL_MODEL": "llama3.2"}
 
 

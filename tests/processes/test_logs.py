@@ -22,7 +22,6 @@ REQUEST = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "
 
 
 def lines_of_log(proxy: Proxy) -> list[str]:
-    """Return the lines of requests in the log of a proxy."""
     return proxy.log[proxy.log.index("POST") - len("00:00:00  ") :].splitlines()
 
 

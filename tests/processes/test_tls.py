@@ -22,7 +22,6 @@ from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
 def write_certificate(folder: Path, authority: trustme.CA) -> dict[str, str]:
-    """Write a certificate and its key, and return the settings that name them."""
     issued = authority.issue_cert("localhost", "127.0.0.1")
     issued.private_key_pem.write_to_path(str(folder / "proxy.key"))
     (folder / "proxy.pem").write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))

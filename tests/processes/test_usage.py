@@ -65,11 +65,9 @@ class Stored(Struct):
     """Usage of each successful reply, as the client received it."""
 
     def run(self, *words: str) -> "Any":
-        """Run a command with the settings of the server."""
         return run_command(*words, directory=self.folder, settings=self.settings)
 
     def json(self, *words: str) -> Any:
-        """Return the output of a command with `--json`."""
         return json.loads(self.run(*words, "--json").stdout)
 
 
@@ -81,7 +79,6 @@ def ask(proxy: Proxy, model: str, text: str = "Say exactly: hello", *, messages:
 
 
 def count_rows(folder: Path) -> int:
-    """Return the number of stored requests."""
     with closing(sqlite3.connect(folder / "ledger.sqlite3")) as database:
         try:
             return int(database.execute("SELECT count(*) FROM requests").fetchone()[0])

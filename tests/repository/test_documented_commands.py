@@ -30,13 +30,11 @@ _NOBODY = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
 
 
 def all_blocks() -> list[tuple[str, Block]]:
-    """Return each block of the documentation with its page and line."""
     found = [(page, block) for page in all_pages() for block in blocks(page.read_text("utf-8"))]
     return [(f"{page.relative_to(ROOT).as_posix()}:{block.line}", block) for page, block in found]
 
 
 def run_blocks(language: str) -> list[object]:
-    """Return the blocks of a language that are run."""
     return [
         pytest.param(block.text, id=place)
         for place, block in all_blocks()

@@ -112,7 +112,6 @@ def add(a: int, b: int) -> str:
 
 
 def settings_of(name: str, server: Running) -> dict[str, str]:
-    """Return the settings with which a user reaches one of the fake servers."""
     kind = KINDS[name]
     base = server.url + kind.path.removesuffix("/chat/completions")
     if not kind.key:
@@ -122,7 +121,6 @@ def settings_of(name: str, server: Running) -> dict[str, str]:
 
 @contextmanager
 def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running, Proxy]]:
-    """Run a stand-in and a proxy that prefers it."""
     with serving(new_server(name)) as server, running_proxy(folder, {**settings_of(name, server), **settings}) as proxy:
         yield server, proxy
         assert "Traceback" not in proxy.log
@@ -130,7 +128,6 @@ def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running,
 
 @contextmanager
 def talking(server: Running, proxy: Proxy, model: str) -> Iterator[Session]:
-    """Give a client, and hold that nothing it causes breaks a rule of the provider."""
     with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
         talk = Session(client, server, model, len(server.journal.exchanges))
         yield talk

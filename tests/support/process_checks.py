@@ -33,7 +33,6 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
-    """Make a proxy read its settings again, wait for the log line with a text, and return that line."""
     if not HAS_SIGHUP:
         pytest.skip(NO_SIGHUP)
     before = proxy.log.count(text)

@@ -62,20 +62,17 @@ class Proxy:
         self.leaks += find_leaks(received, self.keys, any_canary=False)  # a client may get back what it sent itself
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
-        """Ask it to stop and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(sign)
         return self.process.wait(timeout=WAIT_SECONDS)
 
 
 def environment_of(directory: Path) -> dict[str, str]:
-    """Return the environment of a user with this home and folder of settings, and no setting."""
     own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
     return {**own, "ANTHROPIC_PROXY_CONFIG": str(directory)}
 
 
 def free_port() -> int:
-    """Return a port that no process listens on now."""
     with hold_port() as port:
         return port
 

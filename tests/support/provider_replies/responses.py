@@ -59,7 +59,6 @@ def response_usage(read: int, written: int, cached: int = 0, reasoning: int = 0)
 
 
 def numbered(*events: dict[str, Any]) -> bytes:
-    """Return events as a stream with sequence numbers."""
     return sse(*({"sequence_number": place, **event} for place, event in enumerate(events)))
 
 
