@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import pytest
 from anthropic.types import Message
 
 from tests.support.fakes.compatible import KINDS, new_server
@@ -57,6 +56,7 @@ class Session:
 
     client: anthropic.Anthropic
     server: Running
+    proxy: Proxy
     model: str
     start: int = 0
     history: list[Any] = field(default_factory=list)
@@ -129,25 +129,9 @@ def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running,
 @contextmanager
 def talking(server: Running, proxy: Proxy, model: str) -> Iterator[Session]:
     with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
-        talk = Session(client, server, model, len(server.journal.exchanges))
+        talk = Session(client, server, proxy, model, len(server.journal.exchanges))
         yield talk
         assert talk.breaches == []
-
-
-def stand_in(name: str, **settings: str) -> tuple[Any, Any]:
-    """Return the fixtures `pair` (a module's stand-in and proxy) and `talk` (a client of every test's own)."""
-
-    @pytest.fixture(scope="module")
-    def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
-        with running(name, tmp_path_factory.mktemp(name), **settings) as pair:
-            yield pair
-
-    @pytest.fixture
-    def talk(pair: tuple[Running, Proxy]) -> Iterator[Session]:
-        with talking(*pair, "claude-sonnet-4-6") as talk:
-            yield talk
-
-    return pair, talk
 
 
 def assert_refused(talk: Session, fault: str, status: int, kind: str, *, stream: bool) -> None:

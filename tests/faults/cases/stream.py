@@ -11,7 +11,6 @@ from tests.faults.protocols import PIECES, WHOLE
 
 PHASE = "content"
 BROKEN = Refused(502, "api_error")
-TORN = Cases(Case(Cut()), Case(BROKEN, 2))
 _ENDED = (Call.begin, Call.go_on, Call.end)
 
 

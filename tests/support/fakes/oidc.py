@@ -23,7 +23,6 @@ from tests.support.waiting import WAIT_SECONDS
 
 CLIENT_ID = "anthropic-proxy"
 CLIENT_SECRET = "s+cret/of the client"  # characters that RFC 6749 requires to be encoded
-CALLBACK_PATH = "/dashboard/oidc/callback"
 _KEYS: dict[str, RSAKey | ECKey] = {
     "rsa": RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"}),
     "ec": ECKey.generate_key("P-256", {"kid": "ec", "use": "sig"}),

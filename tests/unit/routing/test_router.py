@@ -1,3 +1,4 @@
+from collections import defaultdict
 from datetime import date
 
 import msgspec
@@ -270,10 +271,6 @@ def test_a_target_that_cannot_chat_is_passed_over_where_another_is_configured():
     assert "does not support chat" in route.notes[0]
 
 
-def test_every_provider_of_the_table_can_be_spoken_to():
-    assert [row.name for row in PROVIDERS if not row.wires] == []
-
-
 def test_litellm_has_no_models_of_its_own_for_the_tiers():
     settings = load(PREFERRED_PROVIDER="litellm", SMALL_MODEL="command-r")
     with pytest.raises(InvalidRequest) as caught:
@@ -433,6 +430,16 @@ def test_rows_are_of_one_mould():
         assert len(set(row.known_models)) == len(row.known_models)
         assert row.docs_url or row.transport == "demo"
         assert all(wire in row.wires for _, wire in row.wire_rules)
+
+
+def test_no_two_providers_share_a_signature_tag():
+    """Thinking is returned to every provider with the tag of its signature."""
+    users = defaultdict(set)
+    for row in PROVIDERS:
+        for config in row.wires.values():
+            if tag := getattr(config.dialect, "signature_tag", ""):
+                users[tag].add(row.name)
+    assert {tag: names for tag, names in users.items() if len(names) > 1} == {}
 
 
 def test_the_error_of_a_provider_without_a_key_names_the_variable():
