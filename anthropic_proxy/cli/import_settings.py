@@ -18,12 +18,11 @@ from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_tier_mappings
-from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
+from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.env_writer import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.masking import mask_env_lines
 from anthropic_proxy.gateway.settings.place import require_settings_folder
-from anthropic_proxy.gateway.settings.values import join_with_or
 
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
 _SUPPORTED = (

@@ -87,7 +87,7 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
 
 def _find_similar(text: str, choices: Sequence[str]) -> str:
     """ "": none is similar."""
-    from anthropic_proxy.gateway.settings.values import find_similar_choice  # noqa: PLC0415  # imported for errors only
+    from anthropic_proxy.errors import find_similar_choice  # noqa: PLC0415  # imported for errors only
 
     return find_similar_choice(text, choices)
 

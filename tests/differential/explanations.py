@@ -25,7 +25,6 @@ class Reason:
     wire: str = _ANYTHING
 
     def explains(self, wire: str, difference: Difference) -> bool:
-        """Return whether this is the reason for a difference."""
         pairs = zip((self.wire, self.place, self.theirs, self.ours), (wire, *difference), strict=True)
         return all(re.fullmatch(pattern, text, re.DOTALL) for pattern, text in pairs)
 

@@ -38,7 +38,6 @@ class RequestContent:
 
 
 def read(wire: str, body: dict[str, Any]) -> RequestContent:
-    """Read a body of that wire."""
     return {"openai_chat": _read_chat, "gemini": _read_gemini, "ollama": _read_ollama}[wire](body)
 
 
@@ -219,12 +218,10 @@ def _loaded(text: str) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """Return a value as JSON with its keys in order."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _digest(text: str) -> str:
-    """Return a digest that distinguishes one picture from another, and of an address the address."""
     if text.startswith("http") or len(text) < 40:
         return text
     data = text.partition("base64,")[2] or text

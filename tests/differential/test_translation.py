@@ -74,19 +74,6 @@ def test_every_difference_is_explained(wire: str, folder: Path) -> None:
     assert unexplained == []
 
 
-@pytest.mark.parametrize("place", ["contents", "messages"])
-def test_what_we_would_forget_is_not_explained(place: str) -> None:
-    """A message, a tool or a field that only LiteLLM sends is an accident until a reason is recorded."""
-    wire = "gemini" if place == "contents" else "openai_chat"
-    text = {"parts": [{"text": "Please."}]} if place == "contents" else {"content": "Please."}
-    system = {"contents": "systemInstruction", "messages": "unheard"}[place]
-    whole = {place: [{"role": "user", **text}], system: {"parts": [{"text": "Be kind."}]}, "seed": 7}
-    less = {place: []}
-    found = list(compare(read(wire, whole), read(wire, less)))
-    assert len(found) == 3
-    assert [find_reason(wire, one) for one in found] == [None, None, None]
-
-
 @needs_the_version
 def test_every_reason_explains_something() -> None:
     counts = Counter(

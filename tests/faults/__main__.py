@@ -26,7 +26,6 @@ class _Outcome(NamedTuple):
     """The machine paused meanwhile, so that timeouts of the proxy may have expired."""
 
     def is_doubtful(self) -> bool:
-        """Return whether the machine may have caused the problems."""
         has_problems = any(result.problems for result in self.results)
         return has_problems and (self.has_pauses or seems_blocked(self.results))
 

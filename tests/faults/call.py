@@ -257,11 +257,7 @@ class Call:
 
 
 def head(
-    status: int = 200,
-    *headers: str,
-    framing: Framing = "chunked",
-    length: int | None = None,
-    keep: bool = False,
+    status: int = 200, *headers: str, framing: Framing = "chunked", length: int | None = None, keep: bool = False
 ) -> Act:
     """Send a status and headers. `length`: announced length, by default that of the complete reply."""
     return lambda call: call.start(status, headers, framing, length, keep=keep)

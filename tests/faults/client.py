@@ -44,7 +44,6 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Return the model's text, as far as it arrived."""
         if not self.streamed:
             content = (_json_or_none(self.body) or {}).get("content") or ()
             return "".join(block.get("text", "") for block in content)
@@ -72,7 +71,6 @@ class Answer:
 
     @property
     def faults(self) -> list[str]:
-        """Return the errors of the stream itself."""
         return check_bytes(self.body) if self.streamed else []
 
 
@@ -107,7 +105,6 @@ class Asking:
         return True
 
     def read_until(self, mark: bytes) -> bool:
-        """Read until something has come."""
         while mark not in self._data:
             if not self._read():
                 return False
@@ -181,19 +178,16 @@ class Asking:
 
 
 def request_of(protocol: ProviderProtocol, *, streams: bool, **fields: Any) -> dict[str, Any]:
-    """Return the request of a client."""
     message = {"role": "user", "content": "Sing."}
     return {"model": protocol.model, "max_tokens": 512, "stream": streams, "messages": [message], **fields}
 
 
 def encode_request(body: dict[str, Any] | bytes, headers: Iterable[str] = ()) -> bytes:
-    """Return a whole request to the messages endpoint."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return head_of(f"Content-Length: {len(data)}", *headers) + data
 
 
 def head_of(*headers: str) -> bytes:
-    """Return the head of such a request."""
     lines = ["POST /v1/messages HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1")
 

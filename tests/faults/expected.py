@@ -136,17 +136,14 @@ class Cases:
 
 
 def both(expected: Expected, calls: int = 1) -> Cases:
-    """Return the same for either client."""
     return Cases(Case(expected, calls), Case(expected, calls))
 
 
 def streamed(expected: Expected, calls: int = 1) -> Cases:
-    """Return the outcome of a fault that only a stream can have."""
     return Cases(Case(expected, calls), None)
 
 
 def whole(expected: Expected, calls: int = 1) -> Cases:
-    """Return the outcome of a fault that only an unstreamed reply can have."""
     return Cases(None, Case(expected, calls))
 
 

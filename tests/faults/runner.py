@@ -39,7 +39,6 @@ class Result:
 
 
 def seems_blocked(results: Sequence[Result]) -> bool:
-    """Return whether the only problem is a blocked event loop, as it seems to be on a busy machine."""
     problems = [problem for result in results for problem in result.problems]
     return bool(problems) and all(problem.startswith(BLOCKED) for problem in problems)
 
@@ -131,7 +130,6 @@ def _run_provider(
 
 
 def _warm_up(context: FaultContext) -> None:
-    """Ask until the tokens and facts are there that the first request has to wait for."""
     context.upstream.play(HEALTHY)
     for _ in range(_WARMING_UP):
         if ask(context).answer.status == 200:

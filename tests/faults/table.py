@@ -30,19 +30,16 @@ def describe(rows: Sequence[FaultCase]) -> str:
 
 
 def written() -> str:
-    """Return the table as the documentation has it."""
     return DOCS.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def write(rows: Sequence[FaultCase]) -> None:
-    """Put the table into the documentation."""
     before, _, remaining = DOCS.read_text(encoding="utf-8").partition(BEGIN)
     behind = remaining.partition(END)[2]
     DOCS.write_text(f"{before}{BEGIN}\n\n{describe(rows)}\n\n{END}{behind}", encoding="utf-8")
 
 
 def head() -> str:
-    """Return the first line of a run's table."""
     return "seconds, streamed and not".ljust(_WIDTH) + "".join(protocol.name.rjust(_CELL) for protocol in PROTOCOLS)
 
 
@@ -54,7 +51,6 @@ def line_of(case: FaultCase, results: Sequence[Result]) -> str:
 
 
 def problems_of(results: Sequence[Result]) -> Iterator[str]:
-    """Yield each difference between the results and the rows."""
     for result in results:
         for problem in result.problems:
             yield f"{result.case.name} [{result.protocol}, {'streamed' if result.streams else 'whole'}] {problem}"

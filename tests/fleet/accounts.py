@@ -86,5 +86,4 @@ def compare(results: Sequence[Result], sent: dict[str, Tokens], ledger: Ledger, 
 
 
 def count_missing(results: Sequence[Result], ledger: Ledger) -> Counter[str]:
-    """Return the number of requests without a row, by result."""
     return Counter(result.kind for result in results if result.session not in ledger.rows)

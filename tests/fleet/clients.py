@@ -51,7 +51,6 @@ class Crowd:
         self._stopping.set()
 
     async def work(self, clients: int) -> None:
-        """Send requests until `stop`."""
         limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
         async with httpx.AsyncClient(
             base_url=self._url, timeout=_TIMEOUT_SECONDS, trust_env=False, limits=limits, headers=self._headers

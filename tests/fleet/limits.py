@@ -124,7 +124,6 @@ def create_key(fleet: Fleet, instances: Sequence[Instance], *options: str, versi
 
 
 def _count_in_window(times: Sequence[float], seconds: float) -> int:
-    """Return the maximum number of times within a window."""
     maximum = start = 0
     for end, time_ in enumerate(times):
         while times[start] <= time_ - seconds:

@@ -121,7 +121,6 @@ class Instance(Program):
         self.address = f"127.0.0.1:{port}"
 
     def wait_until_ready(self) -> None:
-        """Wait until `/readyz` responds with 200."""
         self._wait("/readyz", lambda response: response.status_code == 200)
 
     def wait_until_stored(self) -> None:
@@ -142,7 +141,6 @@ class Instance(Program):
 
 
 def reserve_ports(stack: ExitStack, count: int) -> list[int]:
-    """Return free ports, which stay reserved until the stack closes."""
     return [stack.enter_context(hold_port()) for _ in range(count)]
 
 

@@ -106,7 +106,6 @@ def running_fleet(count: int, own: Mapping[str, str], first: Version | None = No
 
 @contextmanager
 def _running(program: Program) -> Iterator[Program]:
-    """Run a program until the end of the block."""
     program.start()
     try:
         yield program

@@ -33,7 +33,6 @@ class Upgrade:
         self.problems: list[str] = []
 
     def run(self) -> None:
-        """Send requests during the upgrade, and compare the results with the ledger and the providers."""
         print(f"from {_git('log', '-1', '--format=%h %s', self._revision)}", flush=True)
         with tempfile.TemporaryDirectory(prefix="upgrade-") as folder, checked_out(self._revision, Path(folder)) as old:
             version = Version(old, find_python(old))

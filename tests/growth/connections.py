@@ -66,7 +66,6 @@ class Application:
         self.answers = 0
 
     def log_rejected_request(self, error: ProxyError) -> str:
-        """Return the id of a request that cannot be read."""
         return "req_growth"
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[..., Any]) -> None:
@@ -90,7 +89,6 @@ class Sink:
 
 
 async def feed(wire: Wire, protocol: asyncio.Protocol, reads: Sequence[bytes]) -> None:
-    """Give a connection the bytes read from its socket, while it accepts reads."""
     for data in reads:
         while wire.paused and not wire.closed:  # noqa: ASYNC110 (a transport has no event to wait for)
             await asyncio.sleep(0)

@@ -34,7 +34,6 @@ class Upstream:
         self._headers = headers
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        """Return the answer."""
         if request.path.startswith(_OLLAMA_FACTS):
             return FakeResponse(200, b"{}")
         return FakeResponse(self._status, *self._chunks, headers=self._headers)

@@ -150,7 +150,6 @@ class _Rewriter(ast.NodeTransformer):
 
 
 def rewrite(source: str | bytes, path: str, names: dict[str, Any]) -> CodeType:
-    """Return code that counts its work, and put the counting module among the names it will run with."""
     names[_NAME] = work
     tree = ast.fix_missing_locations(_Rewriter().visit(ast.parse(source)))
     code: CodeType = compile(tree, path, "exec", dont_inherit=True)

@@ -55,11 +55,7 @@ class Growth(Struct, frozen=True):
     @property
     def ratios(self) -> tuple[float, float, float]:
         """Growth of steps, units and memory."""
-        return (
-            self.ratio("steps", NOISE_STEPS),
-            self.ratio("units", NOISE_UNITS),
-            self.ratio("memory", NOISE_BYTES),
-        )
+        return (self.ratio("steps", NOISE_STEPS), self.ratio("units", NOISE_UNITS), self.ratio("memory", NOISE_BYTES))
 
     @property
     def outcome(self) -> str:
@@ -101,7 +97,6 @@ def _measure(build: Build, n: int) -> Growth:
 
 @functools.cache
 def _caches() -> list[Any]:
-    """Return the cached functions of the package, because entries of one size would be missing at the next."""
     kind = functools._lru_cache_wrapper
     return [
         found for found in gc.get_objects() if type(found) is kind and found.__module__.startswith("anthropic_proxy")

@@ -12,7 +12,6 @@ HEAD = "| input | wires | n | steps | units | memory | outcome at 4n |\n|---|---
 
 
 def lines_of(found: Mapping[int, Growth]) -> dict[str, str]:
-    """Return the lines of the measured dimensions by the start that names each."""
     rows: dict[str, list[tuple[str, Growth]]] = {}
     for place, growth in found.items():
         row, wire = MEASUREMENTS[place]
@@ -21,7 +20,6 @@ def lines_of(found: Mapping[int, Growth]) -> dict[str, str]:
 
 
 def starts_of_all() -> list[str]:
-    """Return the start of the line of each dimension, in order."""
     wires: dict[str, list[str]] = {}
     for row, wire in MEASUREMENTS:
         wires.setdefault(row.name, []).append(wire)
@@ -43,7 +41,6 @@ def line_of(name: str, measured: Sequence[tuple[str, Growth]]) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text as a cell of a Markdown table contains it."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -26,12 +26,10 @@ class ReplyWire(Struct, frozen=True):
 
 
 def encode(value: object) -> bytes:
-    """Return a value as compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def sse(frame: Frame) -> bytes:
-    """Return a frame as a server-sent event."""
     name = b"event: %b\n" % frame["type"].encode() if "type" in frame else b""
     return b"%bdata: %b\n\n" % (name, encode(frame))
 
@@ -263,12 +261,7 @@ WIRES = {
             model="groq/llama-3.3-70b-versatile",
             replies=CHAT,
         ),
-        Wire(
-            name="demo",
-            settings={"PREFERRED_PROVIDER": "demo"},
-            model="demo/demo",
-            replies=CHAT,
-        ),
+        Wire(name="demo", settings={"PREFERRED_PROVIDER": "demo"}, model="demo/demo", replies=CHAT),
     )
 }
 """All wires by name. `server` is a local server of Chat Completions; its replies are searched for calls in text."""

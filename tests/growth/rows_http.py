@@ -14,7 +14,6 @@ EMPTY = b"content-length: 0\r\n\r\n"
 
 
 def lines(n: int) -> bytes:
-    """Return n header lines of different names."""
     return b"".join(b"x-h%d: v\r\n" % number for number in range(n))
 
 
@@ -44,10 +43,7 @@ SERVER = {
     "escapes in an address": (server(lambda n: b"GET /" + b"%41" * n + GET[5:] + b"\r\n"), 2_000),
     "chunks of one byte": (server(lambda n: CHUNKED + b"1\r\na\r\n" * n + LAST), 500),
     "chunks of one byte by byte": (server(lambda n: CHUNKED + b"1\r\na\r\n" * n + LAST, size=1), 120),
-    "length of a body by byte": (
-        server(lambda n: b"%bcontent-length: %d\r\n\r\n" % (GET, n) + b"a" * n, size=1),
-        500,
-    ),
+    "length of a body by byte": (server(lambda n: b"%bcontent-length: %d\r\n\r\n" % (GET, n) + b"a" * n, size=1), 500),
     "chunk extensions": (server(lambda n: CHUNKED + b"1;a=b\r\na\r\n" * n + LAST), 500),
     "length of a chunk extension": (server(lambda n: CHUNKED + b"1;" + b"a" * n + b"\r\na\r\n" + LAST), 15_000),
     "length of a chunk extension by byte": (
@@ -61,10 +57,7 @@ SERVER = {
 """Dimension → operation and n."""
 PROVIDER = {
     "announcements (1xx)": (provider(lambda n: b"HTTP/1.1 103 Early Hints\r\na: b\r\n\r\n" * n + REPLY + EMPTY), 250),
-    "announcements by byte": (
-        provider(lambda n: b"HTTP/1.1 100 Continue\r\n\r\n" * n + REPLY + EMPTY, 1),
-        80,
-    ),
+    "announcements by byte": (provider(lambda n: b"HTTP/1.1 100 Continue\r\n\r\n" * n + REPLY + EMPTY, 1), 80),
     "header lines": (provider(lambda n: REPLY + lines(n) + EMPTY), 500),
     "header lines by byte": (provider(lambda n: REPLY + lines(n) + EMPTY, 1), 80),
     "equal header lines": (provider(lambda n: REPLY + b"a: b\r\n" * n + EMPTY), 500),
@@ -79,10 +72,7 @@ PROVIDER = {
     "length of a chunk extension": (provider(lambda n: CHUNKED_REPLY + b"1;" + b"a" * n + b"\r\na\r\n" + LAST), 50_000),
     "trailers": (provider(lambda n: CHUNKED_REPLY + b"1\r\na\r\n0\r\n" + lines(n) + b"\r\n"), 500),
     "trailers by byte": (provider(lambda n: CHUNKED_REPLY + b"1\r\na\r\n0\r\n" + lines(n) + b"\r\n", 1), 80),
-    "length of a trailer": (
-        provider(lambda n: CHUNKED_REPLY + b"1\r\na\r\n0\r\na: " + b"b" * n + b"\r\n\r\n"),
-        50_000,
-    ),
+    "length of a trailer": (provider(lambda n: CHUNKED_REPLY + b"1\r\na\r\n0\r\na: " + b"b" * n + b"\r\n\r\n"), 50_000),
 }
 """Dimension → operation and n."""
 

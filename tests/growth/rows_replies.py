@@ -23,7 +23,6 @@ def repeated(unit: str) -> Callable[[int], Reply]:
 
 
 def by_character(unit: str) -> Callable[[int], Reply]:
-    """Return a reply with text that comes one character at a time."""
     return lambda n: Reply(texts=[*(unit * n)])
 
 

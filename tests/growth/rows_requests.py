@@ -48,7 +48,6 @@ def many(make: Callable[[int], Block], n: int) -> list[Block]:
 
 
 def one_message(make: Callable[[int], Block]) -> Callable[[int], Fields]:
-    """Return fields with n blocks in one user message."""
     return lambda n: {"messages": [user(text("x"), *many(make, n))]}
 
 
@@ -67,7 +66,6 @@ def steps(ids: Callable[[int], Sequence[str]], name: str = "Read") -> Callable[[
 def one_step(
     calls: Callable[[int], Iterable[Block]], results: Callable[[int], Iterable[Block]]
 ) -> Callable[[int], Fields]:
-    """Return fields with parallel calls and their results."""
     return lambda n: {"messages": [user(text()), assistant(*calls(n)), user(*results(n), text())], "tools": [TOOL]}
 
 
@@ -76,12 +74,10 @@ def numbered(n: int) -> list[str]:
 
 
 def one_result(content: Callable[[int], Any], **more: Any) -> Callable[[int], Fields]:
-    """Return fields with one call that has a result of size n."""
     return one_step(lambda n: [call("toolu_1")], lambda n: [result("toolu_1", content(n), **more)])
 
 
 def turns(make: Callable[[int], list[Block]]) -> Callable[[int], Fields]:
-    """Return fields with n replies of the assistant, each answered by a text."""
     return lambda n: {"messages": [user(text()), *(m for i in range(n) for m in (assistant(*make(i)), user(text())))]}
 
 

@@ -16,12 +16,10 @@ Schema = dict[str, Any]
 
 
 def tool_schema(make: Callable[[int], Schema]) -> Callable[[int], dict[str, Any]]:
-    """Return fields with one tool that has a schema of size n."""
     return lambda n: {"tools": [{"name": "Read", "input_schema": {"type": "object", **make(n)}}]}
 
 
 def reply_schema(make: Callable[[int], Schema]) -> Callable[[int], dict[str, Any]]:
-    """Return fields that ask for a reply of a schema of size n."""
     return lambda n: {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object", **make(n)}}}}
 
 

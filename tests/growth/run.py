@@ -34,7 +34,6 @@ def run_measurements(measurements: Sequence[Measurement]) -> tuple[dict[int, Gro
 
 
 def format_result(result: Growth | str) -> str:
-    """Return the growth and outcome of a measurement, or its exception, with the reason of a failure."""
     if isinstance(result, str):
         return f"FAILS: {result}"
     ratios = " ".join(f"{ratio:4.1f}" for ratio in result.ratios)

@@ -1,7 +1,6 @@
 """Anthropic behind the proxy: the official SDK and plain HTTP receive the sent bytes, over real sockets."""
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.samples import READ, THOUGHT
 from tests.support.fakes.anthropic.server import STAND_IN, Anthropic
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
-from tests.support.provider_replies.messages import MESSAGE_STREAMS
 from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
@@ -29,7 +27,7 @@ SECRET = "sk-ant-of-the-client-0123456789"
 
 @pytest.fixture(scope="module")
 def application() -> web.Application:
-    return new_anthropic(None, KEY, SECRET)
+    return new_anthropic(KEY, SECRET)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,6 @@ def stand_in(application: web.Application) -> Anthropic:
 
 @pytest.fixture(scope="module")
 def settings(upstream: Running) -> dict[str, str]:
-    """Return the settings of a user with an Anthropic key."""
     return {
         "ANTHROPIC_API_KEY": KEY,
         "ANTHROPIC_UPSTREAM_URL": upstream.url,
@@ -79,8 +76,6 @@ def ask(text: str, **fields: Any) -> dict[str, Any]:
 
 
 def receipt_of(proxy: Proxy, request_id: str) -> dict[str, Any]:
-    """Return the line that the log has of an exchange."""
-
     def read_lines() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("request_id") == request_id]
@@ -196,13 +191,6 @@ def test_errors_pass(
         assert json.loads(answer.content)["request_id"] == answer.headers["x-upstream-request-id"]
 
 
-def test_errors_of_the_api_reach_the_client_unchanged(proxy: Proxy) -> None:
-    bad = ask("x", surprise=1)
-    answer = proxy.client().post(PATH, json=bad, headers={"anthropic-version": "2023-06-01"})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "surprise: Extra inputs are not permitted"
-
-
 # Streams
 
 
@@ -218,19 +206,6 @@ def test_a_stream_that_breaks_ends_with_one_error_on_the_border_of_an_event(prox
     assert "message_stop" not in answer.text
     assert check_bytes(answer.content) == []
     assert receipt_of(proxy, answer.headers["request-id"])["outcome"] == "error"
-
-
-def test_an_error_event_passes_as_it_came(proxy: Proxy) -> None:
-    answer = stream_of(proxy, "Count to 30 [fault:error]")
-    assert answer.text.count("event: error") == 1
-    assert f'"request_id":"{answer.headers["x-upstream-request-id"]}"' in answer.text
-    assert receipt_of(proxy, answer.headers["request-id"])["error_type"] == "overloaded_error"
-
-
-def test_an_error_in_the_place_of_the_first_event_becomes_a_status(proxy: Proxy) -> None:
-    answer = stream_of(proxy, "Count to 30 [fault:error pieces=0]")
-    assert answer.status_code == 529
-    assert answer.json()["error"]["type"] == "overloaded_error"
 
 
 def test_the_end_of_the_message_is_the_end_whoever_keeps_the_connection_open(proxy: Proxy) -> None:
@@ -253,17 +228,6 @@ def test_an_upstream_that_stalls_ends_the_stream_with_one_error(settings: dict[s
         assert "timeout_error" in answer.text
         assert check_bytes(answer.content) == []
         assert stream_of(impatient, "Count to 30 [fault:late seconds=30]").status_code == 504
-
-
-@pytest.mark.parametrize("fault", ["late seconds=60", "stall seconds=60"])
-def test_a_disconnected_client_ends_the_upstream_call(proxy: Proxy, upstream: Running, fault: str) -> None:
-    body = json.dumps(ask(f"Count to 500 [fault:{fault}]", stream=True)).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-    before = len(upstream.journal.exchanges)
-    with socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2]))) as client:
-        client.sendall(head.encode() + body)
-        wait_for(lambda: len(upstream.journal.exchanges) > before)
-    wait_for(lambda: upstream.journal.exchanges[-1].outcome == "cancelled")
 
 
 # To the byte
@@ -320,13 +284,6 @@ def test_request_and_reply_are_the_same_to_the_byte(tape: Tape, taped: Proxy) ->
     assert answer.content == b'{"type":"message","content":[{"model":"claude-opus-5-5"}],"model" : "claude-haiku-4-5"}'
 
 
-@pytest.mark.parametrize("packet", [1, 13, 1 << 20])
-def test_complete_streams_pass_unchanged(tape: Tape, taped: Proxy, packet: int) -> None:
-    for name, stream in MESSAGE_STREAMS.items():
-        tape.reply, tape.packet = stream, packet
-        assert stream_of(taped, "x").content == stream, name
-
-
 # Payment
 
 
@@ -350,21 +307,6 @@ def test_the_client_s_own_key_goes_to_anthropic_and_nobody_else(
         assert "x-api-key header is required" in nobody.text
     assert SECRET not in json.dumps([exchange.headers for exchange in openai.journal.exchanges])
     assert SECRET not in lending.log
-
-
-def test_with_a_proxy_key_the_user_s_own_key_is_needed(upstream: Running, tmp_path: Path) -> None:
-    environ = {
-        "PREFERRED_PROVIDER": "anthropic",
-        "ANTHROPIC_UPSTREAM_URL": upstream.url,
-        "PROXY_API_KEY": SECRET,
-    }
-    before = len(upstream.journal.exchanges)
-    with running_proxy(tmp_path, environ) as guarded:
-        answer = guarded.client().post(PATH, json=ask("x"), headers={"x-api-key": SECRET})
-        assert answer.status_code == 401
-        assert "ANTHROPIC_API_KEY" in answer.json()["error"]["message"]
-        assert answer.headers["x-should-retry"] == "false"
-    assert len(upstream.journal.exchanges) == before
 
 
 # Other backends before, and in its place
@@ -392,18 +334,6 @@ def test_a_conversation_that_began_elsewhere_goes_on(client: anthropic.Anthropic
     sent = upstream.journal.exchanges[-1].body["messages"]
     assert sent[1]["content"] == [{"type": "text", "text": "…"}]
     assert [block["type"] for block in sent[3]["content"]] == ["thinking", "tool_use"]
-
-
-def test_thinking_that_another_server_signed_is_left_out_where_it_is_refused(
-    proxy: Proxy, upstream: Running, stand_in: Anthropic
-) -> None:
-    signed = {"type": "thinking", "thinking": "of a Kimi", "signature": "0123abcd"}
-    history = [*user_messages("One"), {"role": "assistant", "content": [signed, {"type": "text", "text": "1"}]}]
-    answer = proxy.client().post(PATH, json={**ask(""), "messages": [*history, *user_messages("Say exactly: two")]})
-    assert answer.json()["content"][0]["text"] == "two"
-    refused, accepted = upstream.journal.exchanges[-2:]
-    assert [exchange.status for exchange in (refused, accepted)] == [400, 200]
-    assert b"of a Kimi" not in stand_in.raw[accepted.number]
 
 
 def test_a_server_of_the_user_s_with_the_same_language(upstream: Running, tmp_path: Path) -> None:

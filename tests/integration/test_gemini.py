@@ -1,7 +1,6 @@
 """Google's models as users reach them: a real proxy process before the strict stand-in, by both of Google's doors."""
 
 import base64
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,23 +175,6 @@ def test_a_stream_keeps_the_grammar_of_the_api(proxy: Proxy) -> None:
         assert check_bytes(answer.content) == []
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_parallel_calls_and_their_results_stay_together(proxy: Proxy, access: GoogleAccess, stream: bool) -> None:
-    final_text, messages = converse(
-        lambda messages: ask(proxy, messages, tools=[WEATHER, ADD], stream=stream),
-        "How is the weather in Oslo and Rome?",
-        lambda call: f"fine in {call.input['city']}",
-    )
-    assert final_text == "Oslo: fine in Oslo; Rome: fine in Rome"
-    assert [block["type"] for block in messages[1]["content"]] == ["thinking", "tool_use", "tool_use"]
-    calls, answers = access.last_body()["contents"][1:]
-    assert [part["functionCall"]["args"]["city"] for part in calls["parts"]] == ["Oslo", "Rome"]
-    assert [part["functionResponse"]["response"]["output"] for part in answers["parts"]] == [
-        "fine in Oslo",
-        "fine in Rome",
-    ]
-
-
 @pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_thoughts_go_round_through_a_restart_of_the_proxy(access: GoogleAccess, tmp_path: Path, stream: bool) -> None:
     """Only the client's history contains the signatures: each turn is served by a new proxy."""
@@ -281,13 +263,6 @@ def test_an_effort_is_encoded_as_each_model_expects_it(
     assert thinking_configs[SONNET]["thinkingLevel"] == sonnet
     assert thinking_configs[HAIKU]["thinkingBudget"] == haiku
     assert thinking_configs["claude-opus-4-6"]["thinkingLevel"] == opus
-
-
-@pytest.mark.parametrize("model", [SONNET, HAIKU])
-def test_a_reply_can_have_a_schema(proxy: Proxy, model: str) -> None:
-    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    form = {"format": {"type": "json_schema", "schema": schema}}
-    assert json.loads(text_of(ask(proxy, "Where?", model=model, output_config=form))) == {"city": "city"}
 
 
 @pytest.mark.parametrize(

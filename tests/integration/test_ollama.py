@@ -1,7 +1,6 @@
 """Ollama behind a real proxy process: replies to a client, and requests within the rules of the fake server."""
 
 import base64
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def settings(server: Running) -> dict[str, str]:
-    """Return the settings of an Ollama user with other models than the largest and the smallest."""
     return {"OLLAMA_API_BASE": server.url, "BIG_MODEL": "qwen3-coder:30b", "SMALL_MODEL": "llama3.2"}
 
 
@@ -85,47 +83,11 @@ def text_of(message: Any) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-def test_a_message_whole_and_streamed(client: anthropic.Anthropic, chats: list[Any]) -> None:
-    options: Any = {"model": MODEL, "max_tokens": 400, "messages": user_messages("Count to 40")}
-    whole = client.messages.create(**options)
-    with client.messages.stream(**options) as stream:
-        pieces = list(stream.text_stream)
-        final = stream.get_final_message()
-    assert "".join(pieces) == text_of(final) == text_of(whole) == " ".join(map(str, range(1, 41)))
-    assert len(pieces) > 20
-    assert final.usage.output_tokens == whole.usage.output_tokens > 0
-    assert final.usage.input_tokens == whole.usage.input_tokens > 0
-    assert [chats[0]["stream"], chats[1]["stream"]] == [False, True]
-    assert chats[0]["options"] == {"num_ctx": 65_536, "num_predict": 400}
-
-
 def test_the_stream_keeps_to_the_grammar(proxy: Proxy, chats: list[Any]) -> None:
     body = {"model": THINKER, "max_tokens": 400, "stream": True, "tools": [WEATHER]}
     answer = proxy.client().post("/v1/messages", json={**body, "messages": user_messages("Weather in Oslo and Rome?")})
     assert check_bytes(answer.content) == []
     assert chats[0]["options"]["num_ctx"] == 40_960
-
-
-def test_two_calls_at_once_and_their_results_while_it_thinks(client: anthropic.Anthropic, chats: list[Any]) -> None:
-    turns = user_messages("Compare the weather in Oslo and Rome")
-    thinking: Any = {"type": "enabled", "budget_tokens": 2_000}
-    options: Any = {"model": THINKER, "max_tokens": 4_000, "tools": [WEATHER], "thinking": thinking}
-    with client.messages.stream(**options, messages=turns) as stream:
-        first = stream.get_final_message()
-    assert [block.type for block in first.content] == ["thinking", "tool_use", "tool_use"]
-    assert first.stop_reason == "tool_use"
-    calls = [block for block in first.content if block.type == "tool_use"]
-    assert [call.input for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
-    results = [
-        {"type": "tool_result", "tool_use_id": calls[1].id, "content": "sun"},
-        {"type": "tool_result", "tool_use_id": calls[0].id, "content": [{"type": "text", "text": "snow"}]},
-    ]
-    history = [block.model_dump(exclude_none=True) for block in first.content]
-    turns = [*turns, {"role": "assistant", "content": history}, {"role": "user", "content": results}]
-    second = client.messages.create(**options, messages=turns)
-    assert text_of(second) == "Oslo: snow; Rome: sun"
-    assert chats[1]["messages"][1]["thinking"] == first.content[0].thinking  # type: ignore[union-attr]
-    assert [chats[0]["think"], chats[1]["think"]] == ["low", "low"]
 
 
 def test_pictures_alone_and_from_a_tool(client: anthropic.Anthropic, chats: list[Any]) -> None:
@@ -145,17 +107,6 @@ def test_pictures_alone_and_from_a_tool(client: anthropic.Anthropic, chats: list
     assert text_of(seen) == "I see 2 pictures: image/png 31 by 17; image/png 31 by 17."
     blind = client.messages.create(model=MODEL, **options)
     assert text_of(blind) == "I see 0 pictures: ."
-
-
-def test_a_reply_with_a_schema(client: anthropic.Anthropic) -> None:
-    schema = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 3}}, "required": ["age"]}
-    message = client.messages.create(
-        model=MODEL,
-        max_tokens=100,
-        messages=user_messages("How old?"),
-        extra_body={"output_config": {"format": {"type": "json_schema", "schema": schema}}},
-    )
-    assert json.loads(text_of(message)) == {"age": 3}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.wires.thinking import decode_signature
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
-from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 MESSAGES = "/v1/messages"
@@ -21,7 +20,6 @@ ADD = {
     "description": "Adds two numbers.",
     "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
 }
-WEATHER = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
 
 @pytest.fixture(scope="module")
@@ -108,21 +106,6 @@ def _given(reply: dict[str, Any]) -> dict[str, Any]:
     assert carry is not None
     summary = [{"type": "summary_text", "text": thinking["thinking"]}]
     return {"type": "reasoning", "id": carry.item_id, "summary": summary, "encrypted_content": carry.encrypted}
-
-
-def test_two_calls_at_once_are_answered_in_order(proxy: Proxy) -> None:
-    client = open_sdk(api_key="any", base_url=proxy.url, max_retries=0)
-    asked: list[Any] = [{"role": "user", "content": "How is the weather in Oslo and Rome?"}]
-    first = client.messages.create(model="claude-sonnet-4-6", max_tokens=2_000, messages=asked, tools=[WEATHER])
-    calls = [block for block in first.content if block.type == "tool_use"]
-    assert [call.input for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
-    results = [
-        {"type": "tool_result", "tool_use_id": call.id, "content": f"{call.input['city']} is fine"} for call in calls
-    ]
-    messages = [*asked, {"role": "assistant", "content": first.content}, {"role": "user", "content": results[::-1]}]
-    second = client.messages.create(model="claude-sonnet-4-6", max_tokens=2_000, messages=messages, tools=[WEATHER])
-    assert second.content[-1].text == "Oslo: Oslo is fine; Rome: Rome is fine"
-    client.close()
 
 
 def test_a_probe_for_one_token_is_answered_with_little(proxy: Proxy, upstream: Running) -> None:

@@ -1,9 +1,6 @@
 """Server behaviour seen by a client on a socket: endpoints, errors, streams, stopping."""
 
 import json
-import signal
-import socket
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.process_checks import MESSAGES, ask, error_of, run_command
 from tests.support.server_process import Proxy, free_port, running_proxy
-from tests.support.waiting import WAIT_SECONDS, wait_for
+from tests.support.waiting import wait_for
 
 # Endpoints
 
@@ -54,33 +51,6 @@ def test_max_tokens_of_zero_is_answered_here(proxy: Proxy, openai: Running) -> N
     assert body["stop_reason"] == "max_tokens"
     stream = proxy.client().post(MESSAGES, json=ask("Say exactly: x", max_tokens=0, stream=True)).content
     assert check_bytes(stream) == []
-    assert len(openai.journal.exchanges) == before
-
-
-def test_a_stop_sequence_cuts_the_reply_and_is_named(proxy: Proxy) -> None:
-    for stream in (False, True):
-        body = ask("Say exactly: one two END three", stop_sequences=["never", "END"], stream=stream)
-        response = proxy.client().post(MESSAGES, json=body)
-        assert "three" not in response.text
-        assert '"stop_sequence":"END"' in response.text.replace(" ", "")
-
-
-def test_only_one_call_is_kept_where_parallel_calls_are_disabled(proxy: Proxy) -> None:
-    tools = [{"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
-    choice = {"type": "auto", "disable_parallel_tool_use": True}
-    body = ask("How is the weather in Oslo and Rome?", tools=tools, tool_choice=choice)
-    content = proxy.client().post(MESSAGES, json=body).json()["content"]
-    assert [block["type"] for block in content].count("tool_use") == 1
-
-
-def test_tokens_are_counted_without_asking_the_provider(proxy: Proxy, openai: Running) -> None:
-    before = len(openai.journal.exchanges)
-    client = proxy.client()
-    plain = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "foo"}]}
-    tools = [{"name": "t", "description": "does a thing " * 20, "input_schema": {"type": "object"}}]
-    few = client.post(MESSAGES + "/count_tokens", json=plain).json()["input_tokens"]
-    many = client.post(MESSAGES + "/count_tokens", json={**plain, "tools": tools}).json()["input_tokens"]
-    assert 0 < few < many
     assert len(openai.journal.exchanges) == before
 
 
@@ -190,16 +160,6 @@ def test_a_failure_that_heals_at_once_is_tried_again(proxy: Proxy) -> None:
     assert response.json()["content"][0]["text"].startswith("healed")
 
 
-def test_a_wrong_key_names_the_setting_it_comes_from(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, {**settings, "OPENAI_API_KEY": "sk-other-0123456789abcdef"}) as other:
-        response = other.client().post(MESSAGES, json=ask("Say exactly: x"))
-        status, kind, message = error_of(response)
-        assert (status, kind) == (401, "authentication_error")
-        assert "OPENAI_API_KEY" in message
-        assert "sk-other-0123456789abcdef" not in message + other.log
-        assert response.headers["x-should-retry"] == "false"
-
-
 def test_a_dead_backend_and_a_missing_key_are_reported_and_the_server_goes_on(tmp_path: Path) -> None:
     dead = {
         "OPENAI_API_KEY": KEY,
@@ -238,33 +198,7 @@ def test_a_proxy_key_is_asked_for_and_never_forwarded(
         assert "key-123456" not in guarded.log
 
 
-@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}])
-def test_without_a_key_pages_of_other_sites_are_refused(proxy: Proxy, headers: dict[str, str]) -> None:
-    response = proxy.client().post(MESSAGES, json=ask("Say exactly: x"), headers=headers)
-    assert error_of(response)[:2] == (403, "permission_error")
-
-
 # Streams that do not go as planned
-
-
-def test_a_stream_that_breaks_ends_with_one_error_event(proxy: Proxy) -> None:
-    response = proxy.client().post(MESSAGES, json=ask("Count to 200 [fault:cut]", stream=True))
-    assert response.status_code == 200
-    assert response.text.count("event: error") == 1
-    assert "message_stop" not in response.text
-    assert check_bytes(response.content) == []
-
-
-def test_a_disconnected_client_ends_the_upstream_call(proxy: Proxy, openai: Running) -> None:
-    for text in ("Say exactly: early [fault:late seconds=60]", "Count to 500 [fault:stall seconds=60]"):
-        with socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2]))) as client:
-            body = json.dumps(ask(text, stream=True)).encode()
-            head = f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-            before = len(openai.journal.exchanges)
-            client.sendall(head.encode() + body)
-            wait_for(lambda before=before: len(openai.journal.exchanges) > before)
-        wait_for(lambda: openai.journal.exchanges[-1].outcome == "cancelled")
-    wait_for(lambda: proxy.log.count("client left") >= 2)
 
 
 def test_an_idle_provider_is_bridged_with_pings(proxy: Proxy) -> None:
@@ -303,35 +237,6 @@ def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str
         line = json.loads(other.log.splitlines()[-1])
         assert line["requested_model"] == "claude-sonnet-4-5"
         assert line["status"] == 200
-
-
-def test_a_stop_signal_lets_running_streams_finish(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, settings) as other:
-        replies: list[bytes] = []
-        body = ask("Count to 30 [fault:stall seconds=2]", stream=True)
-        client = other.client()
-        thread = threading.Thread(target=lambda: replies.append(client.post(MESSAGES, json=body).content))
-        thread.start()
-        wait_for(lambda: _has_connection(other))
-        assert other.stop(signal.SIGTERM) == 0
-        thread.join(WAIT_SECONDS)
-        assert check_bytes(replies[0]) == []
-        assert b"message_stop" in replies[0]
-        assert "Traceback" not in other.log
-
-
-def _has_connection(proxy: Proxy) -> bool:
-    established = Path(f"/proc/{proxy.process.pid}/net/tcp").read_text()
-    port = f":{int(proxy.url.rpartition(':')[2]):04X}"
-    return any(port in line.split()[1] and line.split()[3] == "01" for line in established.splitlines()[1:])
-
-
-def test_an_occupied_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], tmp_path: Path) -> None:
-    port = proxy.url.rpartition(":")[2]
-    ended = run_command("serve", "--port", port, settings=settings, directory=tmp_path)
-    assert ended.returncode == 2
-    assert f"Port {port}" in ended.stderr
-    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(

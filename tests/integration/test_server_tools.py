@@ -122,10 +122,7 @@ def test_the_side_call_of_claude_code(proxy: Proxy, model: str) -> None:
         "stream": True,
         "system": [{"type": "text", "text": "You are an assistant for performing a web search tool use"}],
         "messages": [
-            {
-                "role": "user",
-                "content": [{"type": "text", "text": "Perform a web search for the query: Oslo"}],
-            }
+            {"role": "user", "content": [{"type": "text", "text": "Perform a web search for the query: Oslo"}]}
         ],
         "tools": [{**SEARCH, "max_uses": 8}],
         "tool_choice": {"type": "auto"},

@@ -28,7 +28,6 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def open_browser(path: str) -> Iterator[Browser]:
-    """Yield a browser with an empty profile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(OPTIONS), timeout=TIMEOUT_MILLISECONDS)
         try:

@@ -50,10 +50,7 @@ def tab(browser: Browser, proxy: Proxy, ids: list[str]) -> Iterator[Page]:
         yield page
 
 
-@pytest.mark.parametrize(
-    "appearance",
-    ["light", pytest.param("dark", marks=pytest.mark.slow), "phone"],
-)
+@pytest.mark.parametrize("appearance", ["light", pytest.param("dark", marks=pytest.mark.slow), "phone"])
 def test_every_page_is_accessible_and_fits(
     browser: Browser, proxy: Proxy, ids: list[str], appearance: Appearance
 ) -> None:

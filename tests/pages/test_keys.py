@@ -51,8 +51,7 @@ def tab(browser: Browser, proxy: Proxy, ids: list[str]) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize(
-    "appearance",
-    [pytest.param("light", marks=pytest.mark.slow), "dark", pytest.param("phone", marks=pytest.mark.slow)],
+    "appearance", [pytest.param("light", marks=pytest.mark.slow), "dark", pytest.param("phone", marks=pytest.mark.slow)]
 )
 def test_every_page_is_accessible_and_fits(
     browser: Browser, proxy: Proxy, ids: list[str], appearance: Appearance

@@ -167,7 +167,6 @@ class Resources:
 
 
 async def stall(request: web.Request, status: int) -> web.StreamResponse:
-    """Send the beginning of a body, and nothing more."""
     response = web.StreamResponse(status=status, headers={"content-type": "application/json", "content-length": "99"})
     await response.prepare(request)
     await response.write(b'{"id":')

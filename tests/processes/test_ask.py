@@ -12,8 +12,7 @@ import pytest
 
 from tests.support.command_line import run_command
 from tests.support.fake_upstream import frame
-from tests.support.paths import ROOT
-from tests.support.server_process import reserve_closed_port
+from tests.support.server_process import environment_of, reserve_closed_port
 from tests.support.terminal import answer_questions
 from tests.support.waiting import WAIT_SECONDS
 
@@ -76,13 +75,7 @@ def test_a_reply_cannot_control_the_terminal(tmp_path: Path, hostile_settings: d
 
 def test_a_pipe_gets_the_reply_unchanged(tmp_path: Path, hostile_settings: dict[str, str]) -> None:
     command = [sys.executable, "-m", "anthropic_proxy", "ask", "hello"]
-    own = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-        "PORT": reserve_closed_port(),
-    }
+    own = {**environment_of(tmp_path), "PORT": reserve_closed_port()}
     environment = {**own, **hostile_settings}
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, timeout=WAIT_SECONDS, check=True
@@ -92,12 +85,7 @@ def test_a_pipe_gets_the_reply_unchanged(tmp_path: Path, hostile_settings: dict[
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_full_disk_causes_no_traceback(tmp_path: Path) -> None:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = environment_of(tmp_path)
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "anthropic_proxy", "config", "show", "--all"]
         ended = subprocess.run(
@@ -128,12 +116,7 @@ def test_an_error_of_the_proxy_is_the_message_with_status_1(tmp_path: Path) -> N
 
 def test_a_reader_that_ends_early_causes_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m anthropic_proxy ask --json hello | head -n 1"
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = environment_of(tmp_path)
     ended = subprocess.run(
         command,
         shell=True,

@@ -34,13 +34,11 @@ def block(proxy: Proxy, kind: str, processes: int = 1) -> socket.socket:
 
 
 def is_pending(pid: int, sign: int) -> bool:
-    """Return whether a signal was sent to a process that has not taken it yet."""
     status = Path(f"/proc/{pid}/status").read_text()
     return any(int(mask, 16) >> (sign - 1) & 1 for mask in re.findall(r"(?:SigPnd|ShdPnd):\s*(\w+)", status))
 
 
 def unread_bytes(client: socket.socket) -> int:
-    """Return how many bytes of a client the server has not read yet."""
     ends = [f"{end[1]:04X}" for end in (client.getpeername(), client.getsockname())]
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(int(row[4].split(":")[1], 16) for row in rows if [end[-4:] for end in row[1:3]] == ends)

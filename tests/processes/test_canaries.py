@@ -160,7 +160,6 @@ def test_the_trace_of_a_bug_holds_no_key(echoing: Running, tmp_path: Path, form:
 
 
 def start_with(directory: Path, env_file: str, **settings: str) -> str:
-    """Return the output of a server that cannot start."""
     (directory / ".env").write_text(env_file, encoding="utf-8")
     ended = run_command("serve", directory=directory, settings=settings)
     assert ended.returncode != 0

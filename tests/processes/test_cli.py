@@ -15,7 +15,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.listener import format_url, open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
-from tests.support.server_process import ending, free_port, reserve_closed_port, running_proxy
+from tests.support.server_process import ending, environment_of, free_port, reserve_closed_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS
 
 COMMANDS = f"The commands are: {', '.join(name for name in commands if not name.startswith('-'))}."
@@ -25,12 +25,7 @@ WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "subprocess.CompletedProcess[str]":
     if words[0] == "anthropic_proxy":
         return run_command(*words[1:], directory=directory, settings=settings)
-    own = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(directory),
-        "ANTHROPIC_PROXY_CONFIG": str(directory),
-        "PYTHONPATH": str(ROOT),
-    }
+    own = environment_of(directory)
     return subprocess.run(
         [sys.executable, "-m", *words],
         cwd=directory,
@@ -88,12 +83,7 @@ def test_the_address_is_one_to_type(host: str, address: str) -> None:
 
 
 def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
-    own = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
+    own = environment_of(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "--port", "0", "--host", "0.0.0.0"],
         cwd=tmp_path,
@@ -119,12 +109,7 @@ def test_output_without_a_reader_is_no_error(words: list[str], tmp_path: Path) -
         ended = subprocess.run(
             [sys.executable, "-m", "anthropic_proxy", *words],
             cwd=tmp_path,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(tmp_path),
-                "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-                "PYTHONPATH": str(ROOT),
-            },
+            env=environment_of(tmp_path),
             stdout=writer,
             stderr=subprocess.PIPE,
             timeout=WAIT_SECONDS,
@@ -167,31 +152,16 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["zebra"], f'There is no command "zebra". {COMMANDS} More:  anthropic-proxy --help'),
-        (
-            ["sreve"],
-            f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve',
-        ),
-        (
-            ["Helth"],
-            f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health',
-        ),
+        (["sreve"], f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve'),
+        (["Helth"], f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health'),
         (
             ["config", "sohw"],
             'There is no command "sohw" of config. The commands are: show, check. '
             "Did you mean:  anthropic-proxy config show",
         ),
-        (
-            ["serve", "zebra"],
-            'serve does not accept "zebra". Arguments and options:  anthropic-proxy serve --help',
-        ),
-        (
-            ["health", "8199"],
-            'health does not accept "8199". Arguments and options:  anthropic-proxy health --help',
-        ),
-        (
-            ["--port", "8082", "serve"],
-            '"serve" is a command. Write it before all options:  anthropic-proxy serve …',
-        ),
+        (["serve", "zebra"], 'serve does not accept "zebra". Arguments and options:  anthropic-proxy serve --help'),
+        (["health", "8199"], 'health does not accept "8199". Arguments and options:  anthropic-proxy health --help'),
+        (["--port", "8082", "serve"], '"serve" is a command. Write it before all options:  anthropic-proxy serve …'),
         (["explain", "--bdy", "request.json"], "explain has no option --bdy. Did you mean:  --body"),
         (["explain", "request.json", "--bdy"], "explain has no option --bdy. Did you mean:  --body"),
         (["lint-stream", "--jsn", "x"], "lint-stream has no option --jsn. Did you mean:  --json"),
@@ -208,10 +178,7 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
         (["--port", "abc"], '--port is "abc". Use a whole number.'),
         (["--prot", "1"], "serve has no option --prot. Did you mean:  --port"),
         (["ask", "--paint=1"], "ask has no option --paint. All options:  anthropic-proxy ask --help"),
-        (
-            ["env", "--shell", "fsh"],
-            '--shell is "fsh". Use sh, fish, powershell or cmd. Did you mean:  --shell fish',
-        ),
+        (["env", "--shell", "fsh"], '--shell is "fsh". Use sh, fish, powershell or cmd. Did you mean:  --shell fish'),
         (
             ["env", "--shell"],
             "--shell has no value. Use sh, fish, powershell or cmd. More:  anthropic-proxy env --help",

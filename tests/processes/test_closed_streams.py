@@ -9,8 +9,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.support.paths import ROOT
-from tests.support.server_process import hold_port
+from tests.support.server_process import environment_of, hold_port
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -21,13 +20,7 @@ CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&
 def test_it_serves_and_no_socket_gets_the_number_of_a_stream(
     settings: dict[str, str], tmp_path: Path, name: str, workers: int
 ) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-        **settings,
-    }
+    environment = {**environment_of(tmp_path), **settings}
     with hold_port() as port:
         command = f"exec {sys.executable} -m anthropic_proxy serve --port {port} --workers {workers} {CLOSED[name]}"
         process = subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)

@@ -48,7 +48,6 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 
 def text_of(page: httpx.Response, element: str) -> str:
-    """Return the text of the first element with this class or name, without markup."""
     found = re.search(rf'<(\w+)[^>]*(?:class="{element}"|(?<=<){element})[^>]*>(.*?)</\1>', page.text, re.DOTALL)
     assert found is not None, element
     return " ".join(re.sub(r"<[^>]+>", "", found[2]).split())

@@ -53,27 +53,23 @@ def data_of(directory: Path) -> Path:
 
 
 def line_of(page: httpx.Response) -> str:
-    """Return the line about the doctor beside the title of the page Providers."""
     found = re.search(r'id="doctor-line"[^>]*><span[^>]*>(.*?)</span>', page.text)
     assert found is not None, page.text
     return html.unescape(found[1])
 
 
 def text_of(page: httpx.Response) -> str:
-    """Return the text of the main part of a page, without markup."""
     main = page.text.partition("<main")[2].partition("</main>")[0].partition(">")[2]
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", main)).split())
 
 
 def open_form(client: httpx.Client) -> dict[str, str]:
-    """Return the fields of the form that starts or stops the doctor."""
     page = client.get(FORM)
     assert page.status_code == 200, page.text
     return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
 
 
 def start(client: httpx.Client) -> dict[str, str]:
-    """Start the doctor and return the fields of the sent form."""
     fields = open_form(client)
     sent = client.post(FORM, data=fields)
     assert (sent.status_code, sent.headers.get("location")) == (303, f"{PAGE}#doctor"), sent.text

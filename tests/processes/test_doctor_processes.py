@@ -99,7 +99,6 @@ def new_processes(failure: Exception | None = None) -> tuple[DoctorProcesses, li
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Return the data directory of the user."""
     return find_data_directory(dict(os.environ)) or tmp_path
 
 

@@ -2,9 +2,7 @@
 
 import os
 import re
-import signal
 import socket
-import sys
 from pathlib import Path
 
 import httpx2 as httpx
@@ -12,7 +10,7 @@ import pytest
 
 from tests.support.process_checks import error_of, port_of
 from tests.support.process_checks import run_command as run
-from tests.support.server_process import free_port, running_proxy
+from tests.support.server_process import running_proxy
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import wait_for
 
@@ -94,45 +92,3 @@ def test_an_occupied_port_is_one_line_that_names_it(tmp_path: Path, more: tuple[
         r"Stop it, or run: anthropic-proxy serve --port \d+",
         line,
     )
-
-
-def test_a_closed_terminal_stops_it_as_it_always_did(tmp_path: Path) -> None:
-    pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
-    ours, theirs = pty.openpty()
-    port = free_port()
-    command = ["-m", "anthropic_proxy", "serve", "--port", str(port), "--workers", "2"]
-    child = os.posix_spawn(
-        sys.executable,
-        [sys.executable, *command],
-        dict(os.environ),
-        file_actions=[(os.POSIX_SPAWN_DUP2, theirs, number) for number in (0, 1, 2)],
-        setsid=True,
-        setsigdef=[signal.SIGHUP],  # a program that was started by `nohup` ignores it
-    )
-    try:
-        os.close(theirs)
-        wait_for(lambda: _answers(port))
-        os.kill(child, signal.SIGHUP)
-        wait_for(lambda: b"Settings reloaded" in os.read(ours, 65_536))
-        os.close(ours)
-        os.kill(child, signal.SIGHUP)
-        ended: list[int] = []
-
-        def has_ended() -> bool:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                ended.append(os.waitstatus_to_exitcode(status))
-            return bool(pid)
-
-        wait_for(has_ended)
-        assert ended == [0]
-    finally:
-        if not ended:
-            os.kill(child, signal.SIGKILL)
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, verify=NO_AUTHORITIES).status_code == 200
-    except httpx.TransportError:
-        return False

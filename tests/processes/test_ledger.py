@@ -115,7 +115,6 @@ class Load:
                 self.finished[reply.headers["request-id"]] = unpaused_time()
 
     def count_finished(self, seconds: float) -> int:
-        """Return the number of replies that ended at least so many seconds ago."""
         limit = unpaused_time() - seconds
         return sum(finished_at < limit for finished_at in list(self.finished.values()))
 

@@ -81,14 +81,12 @@ def read_texts(folder: Path, request_id: str) -> dict[str, tuple[int, bytes]]:
 
 
 def count_texts(folder: Path, text: bytes) -> int:
-    """Return the number of stored requests that contain `text`."""
     with closing(sqlite3.connect(folder / "ledger.sqlite3")) as database:
         rows = database.execute("SELECT data FROM contents WHERE kind = 'request'").fetchall()
     return sum(text in zlib.decompress(data) for (data,) in rows)
 
 
 def read_text_of_stream(reply: str) -> str:
-    """Return the text of a stream, and require that its events are complete."""
     events = [json.loads(frame.partition("data: ")[2]) for frame in reply.split("\n\n") if frame]
     assert (events[0]["type"], events[-1]["type"]) == ("message_start", "message_stop")
     return "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")

@@ -1,7 +1,6 @@
 """The log of a real process: it blocks no request, and its texts are those of the screens."""
 
 import json
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -9,9 +8,8 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from tests.support.paths import ROOT
 from tests.support.process_checks import MESSAGES, ask
-from tests.support.server_process import free_port, running_proxy
+from tests.support.server_process import environment_of, free_port, running_proxy
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -21,12 +19,7 @@ UNHEARD = 1_500
 
 def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
-    own = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "ANTHROPIC_PROXY_CONFIG": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
+    own = environment_of(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "--port", str(port)],
         cwd=tmp_path,

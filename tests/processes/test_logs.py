@@ -15,14 +15,13 @@ import pytest
 from tests.support.command_line import run_command
 from tests.support.dashboard import wait_for_request
 from tests.support.paths import ROOT
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, environment_of, running_proxy
 from tests.support.waiting import WAIT_SECONDS
 
 REQUEST = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
 
 def lines_of_log(proxy: Proxy) -> list[str]:
-    """Return the lines of requests in the log of a proxy."""
     return proxy.log[proxy.log.index("POST") - len("00:00:00  ") :].splitlines()
 
 
@@ -82,13 +81,7 @@ def following(directory: Path, proxy: Proxy, *words: str) -> "Iterator[subproces
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "logs", *words],
         cwd=directory,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(directory),
-            "ANTHROPIC_PROXY_CONFIG": str(directory),
-            "PYTHONPATH": str(ROOT),
-            **port_of(proxy),
-        },
+        env={**environment_of(directory), **port_of(proxy)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

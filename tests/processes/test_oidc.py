@@ -49,7 +49,6 @@ class Team:
         return request_id
 
     def begin(self, client: httpx.Client, target: str = "/dashboard") -> str:
-        """Send a browser to the provider, and return the path to which the provider sends it back."""
         answer = client.get(START, params={"next": target})
         assert answer.status_code == 303, answer.text
         returned = httpx.get(answer.headers["location"], trust_env=False).headers["location"]
@@ -57,7 +56,6 @@ class Team:
         return returned.removeprefix(self.proxy.url)
 
     def sign_in(self, **user: Any) -> httpx.Client:
-        """Return a browser that is signed in."""
         self.provider.user = {"sub": "user-1", "email": "ann@example.com", "email_verified": True, **user}
         client = self.proxy.client()
         answer = client.get(self.begin(client))
@@ -151,7 +149,6 @@ def test_a_member_reads_only_the_own_requests(team: Team) -> None:
 
 
 def read_snapshot(client: httpx.Client) -> str:
-    """Return the first event of the live rows."""
     with client.stream("GET", "/dashboard/live") as answer:
         return next(answer.iter_text()).partition("\n\n")[0]
 

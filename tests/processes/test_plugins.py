@@ -21,7 +21,6 @@ MODULE, PROGRAM = re.findall(r"^```python module\n(.*?)^```$", PAGE, re.DOTALL |
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """Return a folder with the module of the page and the metadata that an installation makes of its project file."""
     folder = tmp_path / "site-packages"
     install(folder, MODULE)
     return folder
@@ -38,7 +37,6 @@ def install(folder: Path, module: str, version: str = "1.0", name: str = "reques
 
 
 def with_path(settings: Mapping[str, str], folder: Path, **more: str) -> dict[str, str]:
-    """Return the settings of a proxy that also finds the packages in a folder."""
     monitor = ROOT / "tests/support/event_loop_monitor"
     return {**settings, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, monitor, folder))), **more}
 

@@ -10,7 +10,7 @@ from tests.support.fakes.compatible import new_server
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.sdk import open_sdk
-from tests.support.server_process import running_proxy
+from tests.support.server_process import Proxy, running_proxy
 
 MODELS = {
     "groq": "groq/openai/gpt-oss-120b",
@@ -28,7 +28,7 @@ ORDERS = (
 
 
 @pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, Running]]]:
+def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, dict[str, Running]]]:
     """A proxy with every provider, and the providers by the name of their settings."""
     with ExitStack() as stack:
         servers = {name: stack.enter_context(serving(new_server(name))) for name in ("groq", "moonshot", "xai")}
@@ -40,15 +40,15 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
             "OPENAI_BASE_URL": f"{servers['openai'].url}/v1",
         }
         proxy = stack.enter_context(running_proxy(tmp_path_factory.mktemp("city"), settings))
-        yield proxy.url, servers
+        yield proxy, servers
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_conversation_wanders(city: tuple[str, dict[str, Running]], order: tuple[str, ...], stream: bool) -> None:
-    url, servers = city
-    with open_sdk(base_url=url, api_key="the-clients-own", max_retries=0) as client:
-        talk = Session(client, servers["groq"], "")
+def test_a_conversation_wanders(city: tuple[Proxy, dict[str, Running]], order: tuple[str, ...], stream: bool) -> None:
+    proxy, servers = city
+    with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        talk = Session(client, servers["groq"], proxy, "")
         for place in order:
             talk.model = MODELS[place]
             thinking = {} if place in ("k2", "chat") else {"thinking": THINK}

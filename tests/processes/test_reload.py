@@ -54,7 +54,6 @@ def configured(tmp_path: Path, openai: Running) -> Configured:
 
 
 def model_of(proxy: Proxy, openai: Running) -> str:
-    """Return the model that the provider is asked for now."""
     assert proxy.client().post(MESSAGES, json=ask("Say exactly: x")).status_code == 200
     return str(openai.journal.exchanges[-1].body["model"])
 
@@ -270,7 +269,6 @@ def starting(directory: Path, *words: str) -> Iterator[Proxy]:
 
 
 def holds_back(pid: int, sign: int) -> bool:
-    """Return whether signals of a process wait."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     held = next(line.split()[1] for line in lines if line.startswith("SigBlk:"))
     return bool(int(held, 16) >> (sign - 1) & 1)

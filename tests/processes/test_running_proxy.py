@@ -170,7 +170,6 @@ SERVE = ("-m", "anthropic_proxy", "serve")
 
 
 def show_settings(proxy: Proxy, folder: Path, **environment: str) -> tuple[dict[str, str], list[str]]:
-    """Return the settings and the lines on stderr of `config show`, from a directory without settings files."""
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(folder), "ANTHROPIC_PROXY_CONFIG": "", **environment}

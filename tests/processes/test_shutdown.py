@@ -11,17 +11,7 @@ import pytest
 from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import KILL
-from tests.support.process_checks import (
-    MESSAGES,
-    METRICS,
-    ask,
-    children_of,
-    events_of,
-    is_alive,
-    port_of,
-    serve,
-    total,
-)
+from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, events_of, is_alive, port_of, serve, total
 from tests.support.raw_http import Answer, exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for, wait_for_async

@@ -13,16 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
 from tests.support.process_checks import is_alive
-from tests.support.server_process import hold_port
+from tests.support.server_process import environment_of, hold_port
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
-SHELLS = {
-    "a shell at work": ("bash", "--norc", "-i"),
-    "the leader of a script": ("sh", "-c", "{command}; true"),
-}
+SHELLS = {"a shell at work": ("bash", "--norc", "-i"), "the leader of a script": ("sh", "-c", "{command}; true")}
 CLAIM_TERMINAL = (
     "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "signal.signal(signal.SIGHUP, signal.{disposition}); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -57,13 +53,7 @@ def window(
     directory: Path, settings: Mapping[str, str], shell: str, workers: int, disposition: str = "SIG_DFL"
 ) -> Iterator[Window]:
     """Start a server in a terminal in which the shell begins with this disposition of SIGHUP."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(directory),
-        "ANTHROPIC_PROXY_CONFIG": str(directory),
-        "PYTHONPATH": str(ROOT),
-        **settings,
-    }
+    environment = {**environment_of(directory), **settings}
     master, slave = pty.openpty()
     with hold_port() as port:
         command = f"{sys.executable} -m anthropic_proxy serve --port {port} --workers {workers}"

@@ -1,6 +1,5 @@
 """TLS by setting: the official SDK over a generated certificate, a renewed certificate, messages for wrong files."""
 
-import os
 import re
 import ssl
 import subprocess
@@ -17,14 +16,12 @@ from cryptography.hazmat.primitives import serialization
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.listener import build_tls_context
 from tests.support.fakes.server import Running
-from tests.support.paths import ROOT
 from tests.support.process_checks import port_of, serve
-from tests.support.server_process import running_proxy
+from tests.support.server_process import environment_of, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
 def write_certificate(folder: Path, authority: trustme.CA) -> dict[str, str]:
-    """Write a certificate and its key, and return the settings that name them."""
     issued = authority.issue_cert("localhost", "127.0.0.1")
     issued.private_key_pem.write_to_path(str(folder / "proxy.key"))
     (folder / "proxy.pem").write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
@@ -38,13 +35,7 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def run_command(folder: Path, settings: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "ANTHROPIC_PROXY_CONFIG": str(folder),
-        "PYTHONPATH": str(ROOT),
-        **settings,
-    }
+    environment = {**environment_of(folder), **settings}
     command = [sys.executable, "-m", "anthropic_proxy", *words]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False

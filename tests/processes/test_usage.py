@@ -65,11 +65,9 @@ class Stored(Struct):
     """Usage of each successful reply, as the client received it."""
 
     def run(self, *words: str) -> "Any":
-        """Run a command with the settings of the server."""
         return run_command(*words, directory=self.folder, settings=self.settings)
 
     def json(self, *words: str) -> Any:
-        """Return the output of a command with `--json`."""
         return json.loads(self.run(*words, "--json").stdout)
 
 
@@ -81,7 +79,6 @@ def ask(proxy: Proxy, model: str, text: str = "Say exactly: hello", *, messages:
 
 
 def count_rows(folder: Path) -> int:
-    """Return the number of stored requests."""
     with closing(sqlite3.connect(folder / "ledger.sqlite3")) as database:
         try:
             return int(database.execute("SELECT count(*) FROM requests").fetchone()[0])
@@ -173,10 +170,7 @@ def test_a_pipe_gets_tabs_and_csv_runs_no_formula(stored: Stored) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ("--since", "5x"),
-            '--since is "5x". Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.',
-        ),
+        (("--since", "5x"), '--since is "5x". Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.'),
         (
             ("--since", "1h", "--until", "2h"),
             '--until is "2h", which is not after --since 1h. '

@@ -35,7 +35,6 @@ class Cloud(NamedTuple):
 
     @property
     def settings(self) -> dict[str, str]:
-        """Return the settings that lead there, except the credentials."""
         return {
             "PREFERRED_PROVIDER": "vertex",
             "VERTEX_BASE_URL": self.vertex.url,

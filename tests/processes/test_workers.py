@@ -65,7 +65,6 @@ class Refusing:
 
     @contextmanager
     def serving(self) -> Iterator[dict[str, str]]:
-        """Give the settings that lead to it."""
         with serving(new_application(self.answer, RequestLog())) as running:
             yield {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "PREFERRED_PROVIDER": "openai"}
 

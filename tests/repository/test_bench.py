@@ -1,20 +1,16 @@
 """The bench finds errors in a reply, and its page has a place for all of its output."""
 
 import asyncio
-import re
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from msgspec import structs
 
-from bench.budget import BUDGETED, STEPS, WORK, Profile
 from bench.ledger_cost import find_median_interval
 from bench.load import BenchError
-from bench.measures import QUICK, SIZES, TITLES
-from bench.page import PAGE, SECTIONS
+from bench.measures import QUICK
 from bench.pair import checked_out, find_python, write_pair
 from bench.processes import Process
 from bench.replies import find_defect, read_wanted
@@ -22,10 +18,6 @@ from bench.report import cell
 from bench.results import ResultTable, Row, fit
 from bench.scenario import Run, Table
 from bench.subjects import DIRECT, PROXY, Subject, bare_environment
-from bench.svg import draw_bars, draw_lines
-from bench.targets import GOALS, REASONS
-from bench.wires import ALL
-from tests.support.paths import ROOT
 from tests.support.platform_marks import needs_uvloop
 
 WANTED = read_wanted("bench-text-3")
@@ -65,56 +57,11 @@ def test_a_reply_that_is_not_what_was_sent_is_found(reply: bytes, fault: str) ->
     assert find_defect(reply, WANTED, separate=True) == fault
 
 
-def test_others_may_merge_pieces() -> None:
-    assert find_defect(stream("00000 00001 ", "00002 "), WANTED, separate=False) == ""
-
-
-@pytest.mark.parametrize("wire", ALL, ids=lambda wire: wire.name)
-def test_a_stream_of_every_wire_holds_what_is_asked_for(wire) -> None:
-    for kind in wire.kinds:
-        wanted = read_wanted(f"anything-bench-{kind}" + ("-12" if kind != "whole" else ""))
-        body = wire.body(wanted)
-        assert (b"00011 " in body) == (kind != "whole")
-
-
-@pytest.mark.parametrize("size", SIZES.values())
-def test_requests_have_the_size_that_they_are_called_by(size: int) -> None:
-    assert PROXY.shot(size, "bench-whole").body.size == pytest.approx(size, rel=0.05)
-
-
-def test_the_page_has_every_section_once_and_every_goal_is_a_measure() -> None:
-    named = re.findall(r"<!-- bench: (\w+) -->", PAGE.read_text(encoding="utf-8"))
-    assert sorted(named) == sorted(SECTIONS)
-    assert set(GOALS) <= set(TITLES)
-    assert set(REASONS) <= {wire.name for wire in ALL}
-    assert all(set(reasons) <= set(GOALS) for reasons in REASONS.values())
-
-
 def test_a_line_through_points_is_the_nearest() -> None:
     exact = fit([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)])
     assert (exact.slope, exact.intercept, exact.residual, exact.determination) == pytest.approx((2, 1, 0, 1))
     bent = fit([(0.0, 1.0), (1.0, 2.0), (2.0, 1.0)])
     assert (bent.slope, bent.determination) == pytest.approx((0, 0))
-
-
-def test_a_line_passes_over_what_counted_nothing() -> None:
-    found = fit([(0.0, 0.0), (1.0, 3.0), (2.0, 5.0)])
-    assert (found.slope, found.intercept) == pytest.approx((2, 1))
-    assert fit([(0.0, 0.0), (1.0, 0.0)]).slope == 0
-
-
-def test_a_line_heeds_small_values_as_much_as_large_ones() -> None:
-    found = fit([(1.0, 3.0), (10.0, 21.0), (1_000.0, 2_400.0)])  # 2 x + 1, but for a fifth at the end
-    assert found.intercept == pytest.approx(1, abs=0.5)
-    assert found.residual < 0.15
-
-
-def test_plots_are_whole_documents_for_light_and_dark() -> None:
-    lines = draw_lines("A & B", "MB", "ms", {"nginx": [(0.001, 0.1), (8.0, 3.0)]}, {"nginx": (0.4, 0.1)})
-    bars = draw_bars("CPU", "ms", {"nginx": 0.05, "somebody <else>": 17.0})
-    for drawing in (lines, bars):
-        ElementTree.fromstring(drawing)
-        assert "prefers-color-scheme: dark" in drawing
 
 
 @needs_uvloop
@@ -131,42 +78,10 @@ def test_a_peer_that_dies_loses_its_own_place_and_nothing_else(tmp_path: Path) -
     assert any("no more" in line for line in lines)
 
 
-def test_the_slowest_requests_are_compared_over_all_rounds_together() -> None:
-    values = {"direct": [1.0, 2.0, 9.0], "anthropic-proxy": [4.0, 5.0, 6.0]}
-    row = Row(key="p99", title="p99", unit="ms", values=values, pooled={"direct": 3.0, "anthropic-proxy": 5.5})
-    assert (row.median("direct"), row.added("anthropic-proxy", "direct")) == (3.0, 2.5)
-
-
 def test_a_value_within_its_spread_is_nobodys_best() -> None:
     row = Row(key="stream", title="stream", unit="ms", values={"noisy": [-390.0, 20.0], "steady": [2.0, 2.2]})
     assert (row.is_clear("noisy"), row.is_clear("steady")) == (False, True)
     assert cell(row, "noisy") == "not measurable (±205.0)"
-
-
-def test_the_budget_adds_up_to_what_the_aims_leave() -> None:
-    request, stream, event = (sum(step.may[column] for step in STEPS) for column in range(len(BUDGETED)))
-    assert request == pytest.approx(GOALS["120 KB"][0].aim * 60)
-    assert stream == pytest.approx(GOALS["stream"][0].aim * 1000 + 10 * event)
-    assert event == pytest.approx(GOALS["burst"][0].aim * 1.4, abs=0.05)
-
-
-def test_every_module_of_a_step_exists() -> None:
-    names = {name for step in STEPS for name in re.findall(r"\b(?:exchange|messages)/\w+", step.functions)}
-    assert len(names) > 4
-    assert {name for name in names if not list((ROOT / "anthropic_proxy").glob(f"{name}*"))} == set()
-
-
-def test_a_function_counts_to_the_step_that_it_is_written_in() -> None:
-    stacks = {
-        "Runner.run (asyncio/runners.py);run (anthropic_proxy/engine/exchange/a.py)": 1,
-        "Runner.run (asyncio/runners.py);run (anthropic_proxy/engine/exchange/a.py);"
-        "find (anthropic_proxy/engine/routing/a.py)": 3,
-    }
-    steps = Profile(work=WORK["120 KB"], micros=400.0, stacks=stacks).steps()
-    assert steps == {
-        "routing, credentials, observations": 300.0,
-        "exchange: the nine steps, watchdog, transports": 100.0,
-    }
 
 
 def git(place: Path, *words: str) -> str:

@@ -3,7 +3,6 @@
 A word after the language excludes a block; docs/contributing/testing.md lists the words.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from tests.site.installation import PROGRAM, SERVE, TEST
 from tests.site.pages import Block, all_pages, blocks
 from tests.site.reference_pages import known_settings
 from tests.support.paths import ROOT
-from tests.support.server_process import Proxy, ending, hold_port, running_proxy
+from tests.support.server_process import Proxy, ending, environment_of, hold_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 EXCLUDING_WORDS = {"key", "client", "extra", "long", "module"}
@@ -31,13 +30,11 @@ _NOBODY = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
 
 
 def all_blocks() -> list[tuple[str, Block]]:
-    """Return each block of the documentation with its page and line."""
     found = [(page, block) for page in all_pages() for block in blocks(page.read_text("utf-8"))]
     return [(f"{page.relative_to(ROOT).as_posix()}:{block.line}", block) for page, block in found]
 
 
 def run_blocks(language: str) -> list[object]:
-    """Return the blocks of a language that are run."""
     return [
         pytest.param(block.text, id=place)
         for place, block in all_blocks()
@@ -69,13 +66,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 
 def environment(clone: Path, port: int) -> dict[str, str]:
-    own = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(clone),
-        "ANTHROPIC_PROXY_CONFIG": str(clone),
-        "PYTHONPATH": str(ROOT),
-        "PORT": str(port),
-    }
+    own = {**environment_of(clone), "PORT": str(port)}
     return {**own, **_NOBODY, "NO_COLOR": "1"}
 
 

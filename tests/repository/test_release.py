@@ -18,7 +18,6 @@ URL, DIGEST = "https://example.com/anthropic_proxy-9.1.0.tar.gz", "ab" * 32
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Return a clean checkout with a change log."""
     (tmp_path / "CHANGELOG.md").write_text(f"# Changes\n\n## {__version__}, 2026-12-01\n")
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "First"]):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]

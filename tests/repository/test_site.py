@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.site.build import CONFIGURATION, OUTSIDE, foreign_hosts
+from tests.site.build import CONFIGURATION, OUTSIDE
 from tests.site.pages import DOCS, all_pages, broken_links
 from tests.support.paths import ROOT
 
@@ -45,12 +45,6 @@ def test_the_navigation_has_every_page_once() -> None:
     )
 
 
-def test_the_sections_have_the_stated_order() -> None:
-    entries = tomllib.loads(CONFIGURATION.read_text("utf-8"))["project"]["nav"]
-    names = [name for entry in entries for name in entry]
-    assert names == ["Start", "Use", "Fix", "Reference", "Background", "Compare", "Change log"]
-
-
 @pytest.mark.parametrize("picture", sorted((DOCS / "pictures").glob("*.svg")), ids=lambda path: path.name)
 def test_a_picture_is_used_has_a_description_and_loads_nothing(picture: Path) -> None:
     drawn = picture.read_text("utf-8")
@@ -60,29 +54,6 @@ def test_a_picture_is_used_has_a_description_and_loads_nothing(picture: Path) ->
     assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)[^<]*", re.sub(r"<text[^>]*>[^<]*</text>", "", drawn)) == []
     assert [found for found in ("<script", "@import", "@font-face") if found in drawn] == []
     assert len(drawn) < 300_000
-
-
-def test_a_repeated_table_is_recorded_once() -> None:
-    pytest.importorskip("pty", reason="platform: no terminals")
-    from tests.site.recordings import show_screen  # needs POSIX modules
-
-    first, second = "a \x1b[2m…\x1b[0m\r\nb \x1b[2m…\x1b[0m", "a ok\r\nb ok\r\n"
-    output = f"Probing\r\n\x1b[?25l{first}\r\x1b[2K\x1b[1A\x1b[2K{second}\x1b[?25h\r\nDone\r\n"
-    assert show_screen(output) == ["Probing", "a ok", "b ok", "", "Done"]
-
-
-def test_foreign_hosts_are_found(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(
-        '<a href="https://example.com">a link is allowed</a><img src="https://cdn.example/x.png">'
-        '<link rel=stylesheet href=//fonts.example/css><style>@import "https://a.example/b";body{background:url(c.png)}</style>'
-    )
-    (tmp_path / "bundle.js").write_text('load("https://cdn.example/y.js"); const ns = "http://www.w3.org/2000/svg"')
-    assert list(foreign_hosts(tmp_path)) == [
-        "bundle.js: https://cdn.example",
-        "page.html: https://cdn.example/x.png",
-        "page.html: //fonts.example/css",
-        "page.html: https://a.example/b",
-    ]
 
 
 @pytest.mark.slow

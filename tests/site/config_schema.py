@@ -16,6 +16,5 @@ _SOURCE = "anthropic_proxy/gateway/settings/file_format.py"
 
 
 def written_schema() -> str:
-    """Return the schema of the present structs."""
     comment = {"$comment": f"Written by `python3 scripts/fix.py` from {_SOURCE}: change that instead."}
     return json.dumps({**comment, **build_file_schema(PROVIDERS)}, indent=2, ensure_ascii=False) + "\n"

@@ -61,7 +61,6 @@ def entries() -> list[Entry]:
 
 
 def written_page() -> str:
-    """Return the page for the present entries and classes."""
     ordered = groupby(sorted(entries(), key=_order), lambda entry: entry.error_class)
     by_class = {name: list(found) for name, found in ordered}
     sections = (_section(error_class, by_class.get(name, [])) for name, error_class in error_classes().items())
@@ -93,7 +92,6 @@ def written_catalog() -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text of the documentation without links, whose pages the package does not contain."""
     without = re.sub(r"\s*(?:See|see) \[[^]]+\]\([^)]*\)[.;]?", "", text)
     return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", without)
 

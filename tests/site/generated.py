@@ -39,12 +39,10 @@ PAGES: dict[Path, Callable[[], str]] = {
 
 
 def stale_pages() -> list[Path]:
-    """Return the pages that differ from the code or do not exist."""
     return [page for page, text in PAGES.items() if not page.exists() or page.read_text("utf-8") != text()]
 
 
 def write_pages() -> None:
-    """Write every generated page."""
     for page, text in PAGES.items():
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text(), "utf-8")

@@ -10,7 +10,6 @@ DOCUMENT = DOCS / "reference/openapi.json"
 
 
 def written_document() -> str:
-    """Return the document of the present routes."""
     source = "Written by `python3 scripts/fix.py` from api.py of console/ledger and console/keys: change these."
     document = build_ledger_document()
     document["paths"] |= build_paths()

@@ -45,7 +45,6 @@ def blocks(text: str) -> list[Block]:
 
 
 def without_code(text: str) -> str:
-    """Return a page without fenced blocks and code in a line."""
     return _INLINE_CODE.sub("", _FENCE.sub("", text))
 
 

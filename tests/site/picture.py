@@ -87,7 +87,6 @@ def write_picture() -> None:
 
 
 def _split_log(log: list[str]) -> tuple[list[str], list[str]]:
-    """Return the start-up lines, and the two lines of the last request for a reply."""
     first = next(number for number, line in enumerate(log) if re.match(r"(\x1b\[2m)?\d\d:\d\d:\d\d", line))
     last = max(number for number, line in enumerate(log) if "POST /v1/messages" in line)
     return log[:first], log[last : last + 2]

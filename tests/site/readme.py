@@ -30,14 +30,12 @@ _VERSION = """\
 
 
 def written_readme() -> str:
-    """Return the README with the present providers and figures."""
     text = PAGE.read_text("utf-8")
     text = replace_section(text, "providers", "\n".join(_provider_block(provider) for provider in providers()))
     return replace_section(text, "figures", _figures())
 
 
 def written_version_picture() -> str:
-    """Return the picture with the version of the package."""
     width = 56 + 7 * len(__version__)
     return _VERSION.format(width=width, middle=width // 2, version=__version__)
 

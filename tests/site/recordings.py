@@ -114,7 +114,6 @@ def record_doctor(folder: Path) -> list[str]:
 
 
 def record_models(folder: Path) -> list[str]:
-    """Return the lines of `models` with a test server for OpenAI."""
     with serving(new_openai()) as server:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{server.url}/v1", "PREFERRED_PROVIDER": "openai"}
         return run_on_terminal(["models"], folder, settings)

@@ -91,12 +91,10 @@ def documented_settings() -> set[str]:
 
 
 def known_settings() -> set[str]:
-    """Return the variables that the proxy reads."""
     return set(list_variables(PROVIDERS))
 
 
 def commands_page() -> str:
-    """Return the reference of commands, as cyclopts writes it from the docstrings."""
     written = commands.generate_docs(output_format="markdown", heading_level=1, include_hidden=False)
     sections = written[written.index("\n## anthropic-proxy ") :]
     sections = re.sub(r"^(anthropic-proxy [\w -]+?) -m [\w.]+", r"\1", sections, flags=re.MULTILINE)  # of `python -m`

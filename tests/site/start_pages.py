@@ -108,7 +108,6 @@ class ProviderStart(Struct, frozen=True, forbid_unknown_fields=True):
     """Command that installs an extra. "": none is needed."""
 
     def values(self) -> dict[str, str]:
-        """Return the settings as variables, with a valid key instead of each placeholder."""
         text = _PLACEHOLDER.sub("=sk-test-0123456789abcdef", self.settings.strip())
         return dict(line.split("=", 1) for line in text.splitlines())
 
@@ -137,6 +136,5 @@ def written_page(provider: ProviderStart) -> str:
 
 
 def _mapping(provider: ProviderStart) -> str:
-    """Return the rows of the model mapping, as the start-up message has them for these settings."""
     lines = (re.fullmatch(r"  (\S.*?) +→ (\S+).*", line) for line in startup_lines(**provider.values()))
     return "\n".join(f"| {line[1]} | `{line[2]}` |" for line in lines if line)

@@ -64,13 +64,11 @@ def install_program(directory: Path, name: str) -> None:
 
 
 def read_call(output: str) -> tuple[list[str], dict[str, Any]]:
-    """Return the arguments and the environment that a program of `install_program` has printed."""
     call = json.loads(output)
     return call["arguments"], call["environment"]
 
 
 def read_session(output: str) -> dict[str, Any]:
-    """Return the content of the settings file that `code` has passed to a program of `install_program`."""
     (settings,) = json.loads(output)["settings"]
     assert isinstance(settings, dict)
     return settings

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import pytest
 from anthropic.types import Message
 
 from tests.support.fakes.compatible import KINDS, new_server
@@ -48,10 +47,7 @@ THINK = {"type": "enabled", "budget_tokens": 2_000}
 def picture(kind: str = "image/png") -> dict[str, Any]:
     """Return an image block. Data of a type other than PNG has only the first bytes of that type."""
     data = png(31, 17) if kind == "image/png" else b"GIF89a\x01\x00\x01\x00"
-    return {
-        "type": "image",
-        "source": {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()},
-    }
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()}}
 
 
 @dataclass
@@ -60,6 +56,7 @@ class Session:
 
     client: anthropic.Anthropic
     server: Running
+    proxy: Proxy
     model: str
     start: int = 0
     history: list[Any] = field(default_factory=list)
@@ -115,7 +112,6 @@ def add(a: int, b: int) -> str:
 
 
 def settings_of(name: str, server: Running) -> dict[str, str]:
-    """Return the settings with which a user reaches one of the fake servers."""
     kind = KINDS[name]
     base = server.url + kind.path.removesuffix("/chat/completions")
     if not kind.key:
@@ -125,38 +121,17 @@ def settings_of(name: str, server: Running) -> dict[str, str]:
 
 @contextmanager
 def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running, Proxy]]:
-    """Run a stand-in and a proxy that prefers it."""
-    with (
-        serving(new_server(name)) as server,
-        running_proxy(folder, {**settings_of(name, server), **settings}) as proxy,
-    ):
+    with serving(new_server(name)) as server, running_proxy(folder, {**settings_of(name, server), **settings}) as proxy:
         yield server, proxy
         assert "Traceback" not in proxy.log
 
 
 @contextmanager
 def talking(server: Running, proxy: Proxy, model: str) -> Iterator[Session]:
-    """Give a client, and hold that nothing it causes breaks a rule of the provider."""
     with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
-        talk = Session(client, server, model, len(server.journal.exchanges))
+        talk = Session(client, server, proxy, model, len(server.journal.exchanges))
         yield talk
         assert talk.breaches == []
-
-
-def stand_in(name: str, **settings: str) -> tuple[Any, Any]:
-    """Return the fixtures `pair` (a module's stand-in and proxy) and `talk` (a client of every test's own)."""
-
-    @pytest.fixture(scope="module")
-    def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
-        with running(name, tmp_path_factory.mktemp(name), **settings) as pair:
-            yield pair
-
-    @pytest.fixture
-    def talk(pair: tuple[Running, Proxy]) -> Iterator[Session]:
-        with talking(*pair, "claude-sonnet-4-6") as talk:
-            yield talk
-
-    return pair, talk
 
 
 def assert_refused(talk: Session, fault: str, status: int, kind: str, *, stream: bool) -> None:

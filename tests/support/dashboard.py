@@ -51,5 +51,4 @@ def send_hostile_request(proxy: Proxy) -> str:
 
 
 def wait_for_request(client: httpx.Client, request_id: str) -> None:
-    """Wait until the page of a request exists."""
     wait_for(lambda: client.get(f"/dashboard/requests/{request_id}"), lambda page: page.status_code == 200)

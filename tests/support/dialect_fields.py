@@ -14,12 +14,10 @@ from tests.support.paths import ROOT, TESTS
 
 
 def scenarios_of(wire: ModuleType) -> list[Path]:
-    """Return the folders of a wire's scenarios."""
     return find_cases(wire.__name__.split(".")[-1])
 
 
 def proofs_of(wire: ModuleType) -> dict[str, set[str]]:
-    """Return field of the dialect → golden cases that its docstring names as proof."""
     source = Path(wire.__file__ or "").with_name("dialect.py").read_text(encoding="utf-8")
     fields = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', source, re.DOTALL | re.MULTILINE)
     found = {field: re.search(r"Proven by: (.*?)\.\s*$", " ".join(text.split())) for field, text in fields}

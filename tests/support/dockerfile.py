@@ -37,11 +37,9 @@ class Image:
         ]
 
     def all(self, word: str) -> list[str]:
-        """Return the arguments of every step with that name."""
         return [arguments for step, arguments in self.steps if step == word]
 
     def last(self, word: str) -> str:
-        """Return the arguments of the last step with that name."""
         return self.all(word)[-1]
 
     def environment(self) -> dict[str, str]:
@@ -120,7 +118,6 @@ class Container:
         wait_for(check, lambda done: done.returncode == 0)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Send JSON and return the reply's."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode(), {"content-type": "application/json"}
         )

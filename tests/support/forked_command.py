@@ -27,7 +27,6 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG")
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:
-    """Return False if the command needs an interpreter of its own, because of the platform or of a variable."""
     usual = {"PYTHONPATH": str(ROOT)}
     given = any(name.startswith(_READ_AT_START) and usual.get(name) != environment[name] for name in environment)
     return sys.platform == "linux" and hasattr(os, "fork") and not given

@@ -20,7 +20,6 @@ from tests.support.harness import FakeResponse
 
 
 def new_call(target: Target, request: MessagesRequest, posted: bytes, headers: Mapping[str, str], query: str) -> Call:
-    """Return the call that a client with these headers makes."""
     inbound = ClientRequest(request_id="req_golden", client=Client(), headers=headers, body=posted, query=query)
     return build_relay_call(inbound, request, target, lambda prefix: prefix + "0" * 22)
 
@@ -68,5 +67,4 @@ def _refusal(error: ProxyError) -> bytes:
 
 
 def readable(value: Any) -> bytes:
-    """Return JSON as a file that people read."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -39,7 +39,6 @@ UPSTREAM_FILES = ("upstream.sse", "upstream.ndjson", "upstream.json")
 
 
 def find_cases(wire: str = "*", name: str = "*") -> list[Path]:
-    """Return the folders of golden cases, sorted by path."""
     return sorted(path.parent for path in GOLDEN.glob(f"{wire}/*/{name}/case.toml"))
 
 
@@ -166,7 +165,6 @@ class GoldenCase:
         )
 
     def common_notes(self) -> Sequence[FidelityNote]:
-        """Return the notes of the common steps, before the wire's."""
         return () if self.target.is_relayed else prepare(self.request, build_target_limits(self.target)).notes
 
     def upstream_request(self) -> bytes:
@@ -238,7 +236,6 @@ class _Reads:
         self._cutter = StopSequenceFilter(sequences) if sequences else None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas that were buffered when the response broke off."""
         deltas = self._decoder.flush_pending()
         return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.flush()]
 
@@ -298,5 +295,4 @@ def _delivers(delta: Delta) -> bool:
 
 
 def _frozen(value: Any) -> Any:
-    """Return TOML's lists as the tuples that frozen structs hold."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value

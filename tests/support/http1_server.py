@@ -49,10 +49,7 @@ class Echo:
 
 @asynccontextmanager
 async def serving(
-    app: Echo,
-    protocol: type[Http1Connection] = Http1Connection,
-    kept: int = 5,
-    heap_trimmer: HeapTrimmer | None = None,
+    app: Echo, protocol: type[Http1Connection] = Http1Connection, kept: int = 5, heap_trimmer: HeapTrimmer | None = None
 ) -> AsyncIterator[int]:
     state = ServerState(app, keep_alive_seconds=kept, heap_trimmer=heap_trimmer or HeapTrimmer())
     loop = asyncio.get_running_loop()

@@ -139,7 +139,6 @@ class RunningLedger:
 
 @contextmanager
 def running_ledger(settings: Settings, **options: Any) -> Iterator[RunningLedger]:
-    """Yield a running ledger, and stop it at the end."""
     ledger = RunningLedger(settings, **options)
     try:
         yield ledger
@@ -164,13 +163,11 @@ def reading(settings: Settings) -> Iterator[Engine]:
 
 
 def read_rows(settings: Settings) -> list[dict[str, Any]]:
-    """Return all rows of `requests` in the order of their ids."""
     with reading(settings) as engine, engine.connect() as connection:
         return [dict(row._mapping) for row in connection.execute(select(requests).order_by(requests.c.id))]
 
 
 def read_hourly(settings: Settings) -> list[dict[str, Any]]:
-    """Return all rows of `hourly`, in the order of their keys."""
     keys = [column for column in hourly.c if column.primary_key]
     with reading(settings) as engine, engine.connect() as connection:
         return [dict(row._mapping) for row in connection.execute(select(hourly).order_by(*keys))]

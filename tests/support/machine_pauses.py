@@ -27,7 +27,6 @@ _MAX_DELAY_SECONDS = 0.1
 
 @functools.cache
 def pause_file() -> Path:
-    """Return a file with the pauses of the machine, which is updated until this process ends."""
     with tempfile.NamedTemporaryFile(prefix="pauses-", delete=False) as file:
         _processes.append(_start(Path(file.name)))
     return Path(file.name)
@@ -39,7 +38,6 @@ _processes: "list[subprocess.Popen[bytes]]" = []
 
 @contextmanager
 def measuring_pauses(file: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the process that updates `file` and removes it at the end."""
     with _start(file) as process:
         yield process
 
@@ -51,12 +49,10 @@ def _start(file: Path) -> "subprocess.Popen[bytes]":
 
 
 def unpaused_time() -> float:
-    """Return the seconds of a monotonic clock that stands still while the machine pauses."""
     return time.monotonic() - paused_seconds()
 
 
 def paused_seconds() -> float:
-    """Return the sum of all pauses, the present one included, since the first call of `pause_file`."""
     measured, pauses = PAUSES.unpack(pause_file().read_bytes())
     delay = time.monotonic() - measured - _INTERVAL_SECONDS
     return pauses + (delay if delay > _MAX_DELAY_SECONDS else 0.0)

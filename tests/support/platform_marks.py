@@ -8,7 +8,6 @@ import pytest
 
 
 def is_missing(module: str) -> bool:
-    """Return whether a module of the standard library or a package does not exist on this system."""
     try:
         import_module(module)
     except ImportError:

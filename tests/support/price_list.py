@@ -26,10 +26,7 @@ def list_providers(dated_on: str, openai_prices: Mapping[str, Any]) -> list[dict
         for number in range(1, len(packaged))
     ]
     model = {**_model("gpt-4.1", openai_prices), "price_comments": f"checked on {dated_on}"}
-    return [
-        {"id": "openai", "name": "OpenAI", "api_pattern": r"https://api\.openai\.com", "models": [model]},
-        *others,
-    ]
+    return [{"id": "openai", "name": "OpenAI", "api_pattern": r"https://api\.openai\.com", "models": [model]}, *others]
 
 
 def _model(name: str, prices: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,12 +22,7 @@ MESSAGES = "/v1/messages"
 
 
 def ask(text: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "model": "claude-sonnet-4-5",
-        "max_tokens": 200,
-        "messages": [{"role": "user", "content": text}],
-        **fields,
-    }
+    return {"model": "claude-sonnet-4-5", "max_tokens": 200, "messages": [{"role": "user", "content": text}], **fields}
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str]:
@@ -38,7 +33,6 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
-    """Make a proxy read its settings again, wait for the log line with a text, and return that line."""
     if not HAS_SIGHUP:
         pytest.skip(NO_SIGHUP)
     before = proxy.log.count(text)

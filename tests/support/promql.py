@@ -8,18 +8,11 @@ from tests.support.paths import ROOT
 
 DASHBOARD = ROOT / "deploy/grafana/anthropic-proxy.json"
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
-_VARIABLES = {
-    "$__rate_interval": "1m",
-    "$__range": "1h",
-    "$job": ".*",
-    "$provider": ".*",
-    "$model": ".*",
-}
+_VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$job": ".*", "$provider": ".*", "$model": ".*"}
 _EXPRESSION = re.compile(r"^ +expr: (?:\|\n((?: {10}.*\n)+)|(.+)\n)", re.MULTILINE)
 
 
 def dashboard_queries() -> Iterator[tuple[str, str]]:
-    """Yield panel title and query of each target, with values for the variables of Grafana."""
     for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
         for target in panel.get("targets", ()):
             query = target["expr"]
@@ -29,6 +22,5 @@ def dashboard_queries() -> Iterator[tuple[str, str]]:
 
 
 def alert_queries() -> list[str]:
-    """Return the expression of each alert rule."""
     found = _EXPRESSION.findall(ALERTS.read_text("utf-8"))
     return [block or line for block, line in found]

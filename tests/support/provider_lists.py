@@ -14,7 +14,6 @@ def join_with_or(names: list[str]) -> str:
 
 
 def name_choices(*configured: str) -> str:
-    """Return the values of PREFERRED_PROVIDER as a message lists them, with providers of the configuration file."""
     return join_with_or([*(row.name for row in OFFERED), *configured])
 
 

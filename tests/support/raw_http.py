@@ -30,7 +30,6 @@ class Answer:
 
 
 def post(path: str, body: Any, headers: Mapping[str, str] | None = None) -> bytes:
-    """Return the bytes of a request."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = {"Host": "localhost", "Content-Length": str(len(data)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())

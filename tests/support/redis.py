@@ -80,7 +80,6 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def command(self, *words: str) -> str:
-        """Send a command and return the beginning of the reply."""
         with closing(socket.create_connection(("127.0.0.1", self.port), 10)) as connection:
             connection.settimeout(10)
             parts = [f"*{len(words)}", *(part for word in words for part in (f"${len(word.encode())}", word)), ""]

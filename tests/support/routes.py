@@ -22,7 +22,6 @@ TOOLS = [{"name": "read", "input_schema": {"type": "object"}}]
 
 
 def load_routes(folder: Path, text: str, **environ: str) -> Settings:
-    """Return the settings with a configuration file of this text."""
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
     given = {"OPENAI_API_KEY": "sk-test", "GEMINI_API_KEY": "AIza-test", **environ}
     return load_settings(given, PROVIDERS, env_file=str(folder / ".env"))

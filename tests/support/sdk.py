@@ -17,13 +17,11 @@ TIME: dict[str, Any] = {"name": "get_time", "input_schema": {"type": "object", "
 
 
 def open_sdk(base_url: str, **options: Any) -> anthropic.Anthropic:
-    """Return a client with the SDK's defaults, except that it trusts no certificate."""
     client = anthropic.DefaultHttpxClient(verify=NO_AUTHORITIES)
     return anthropic.Anthropic(base_url=base_url, http_client=client, **options)
 
 
 def open_async_sdk(base_url: str, **options: Any) -> anthropic.AsyncAnthropic:
-    """Return an asynchronous client with the SDK's defaults, except that it trusts no certificate."""
     client = anthropic.DefaultAsyncHttpxClient(verify=NO_AUTHORITIES)
     return anthropic.AsyncAnthropic(base_url=base_url, http_client=client, **options)
 

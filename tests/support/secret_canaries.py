@@ -27,7 +27,6 @@ def new_canary(prefix: str) -> str:
 
 
 def secrets_in(settings: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the keys that these settings hold."""
     values = (value for name, value in settings.items() if _SECRET_NAMES.search(name))
     keys = (key.strip() for value in values for key in value.split(","))
     return tuple(key for key in keys if len(key) >= _MIN_KEY_LENGTH and not key.isalpha())
@@ -44,7 +43,6 @@ def find_leaks(output: bytes | str, keys: Iterable[str], *, any_canary: bool = T
 
 
 def command_lines(pid: int) -> str:
-    """Return the facts about a process and its children that every user of this machine can read."""
     shown = [Path(f"/proc/{pid}/cmdline")]
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         shown += [Path(f"/proc/{child}/cmdline") for child in children.read_text().split()]

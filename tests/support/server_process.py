@@ -62,14 +62,17 @@ class Proxy:
         self.leaks += find_leaks(received, self.keys, any_canary=False)  # a client may get back what it sent itself
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
-        """Ask it to stop and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(sign)
         return self.process.wait(timeout=WAIT_SECONDS)
 
 
+def environment_of(directory: Path) -> dict[str, str]:
+    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    return {**own, "ANTHROPIC_PROXY_CONFIG": str(directory)}
+
+
 def free_port() -> int:
-    """Return a port that no process listens on now."""
     with hold_port() as port:
         return port
 
@@ -124,10 +127,8 @@ def running_proxy(
             words += ["--port", str(port)]
         measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         path = os.pathsep.join((str(ROOT), str(Path(__file__).with_name("event_loop_monitor"))))
-        own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
-        own["ANTHROPIC_PROXY_CONFIG"] = str(directory)
-        own[PAUSE_VARIABLE] = str(pause_file())
-        environment = {**own, **measured, "DATABASE_URL": "off", **settings}
+        own = {"PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1", PAUSE_VARIABLE: str(pause_file())}
+        environment = {**environment_of(directory), **own, **measured, "DATABASE_URL": "off", **settings}
         log_file = directory / f"proxy-{port}.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(

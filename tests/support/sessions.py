@@ -61,8 +61,6 @@ class Session:
         return [end for end in range(1, last + 1) if is_reply[end] and not is_reply[end - 1]]
 
     def signed(self, signature: str) -> "Session":
-        """Return the conversation with the thoughts of a backend that signs so."""
-
         def sign(block: dict[str, Any]) -> dict[str, Any]:
             return block | {"signature": signature} if block["type"] == "thinking" else block
 
@@ -154,7 +152,6 @@ class SessionStep:
         self.dialect = self.scenario.target.dialect
 
     def signature(self) -> str:
-        """Return the signature of this backend for a thought, in the part that its wire reads."""
         tag = getattr(self.dialect, "signature_tag", "own")
         address = digest_base_url(self.scenario.target.base_url)
         carry = ReasoningState(
@@ -163,7 +160,6 @@ class SessionStep:
         return encode_signature(tag, carry)
 
     def encode_body(self, body: dict[str, Any]) -> UpstreamRequest:
-        """Return the upstream request for a body of the client."""
         self.scenario.posted = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         self.scenario.request = decode_request(self.scenario.posted)
         return self.scenario.target.wire.encode_request(self.scenario.call())

@@ -18,7 +18,6 @@ def openai() -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def settings(openai: Running) -> dict[str, str]:
-    """Return the settings of a user with an OpenAI key."""
     return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai"}
 
 

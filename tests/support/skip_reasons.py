@@ -43,7 +43,6 @@ class _SkipRecorder:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Add the skips that a worker of pytest-xdist recorded."""
         for line in vars(node).get("workeroutput", {}).get(_WORKER_OUTPUT, ()):
             if line not in self._forbidden:
                 self._forbidden.append(line)

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.forked_command import can_fork, start_forked, wait_forked
-from tests.support.paths import ROOT
 from tests.support.process_checks import is_sleeping
-from tests.support.server_process import ending, reserve_closed_port
+from tests.support.server_process import ending, environment_of, reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
@@ -38,13 +37,7 @@ def answer_questions(
     """
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
     ours, theirs = pty.openpty()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(directory),
-        "ANTHROPIC_PROXY_CONFIG": str(directory),
-        "PYTHONPATH": str(ROOT),
-        "NO_COLOR": "1",
-    }
+    environment = {**environment_of(directory), "NO_COLOR": "1"}
     environment["PORT"] = reserve_closed_port()  # a proxy of the user is not found
     environment |= settings
     if can_fork(environment):

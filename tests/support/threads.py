@@ -8,6 +8,5 @@ from unittest.mock import patch
 
 @contextmanager
 def no_new_threads() -> Iterator[None]:
-    """Make each start of a thread fail with `RuntimeError` inside the `with` statement."""
     with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
         yield

@@ -9,10 +9,7 @@ from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.engine.wires.tool_call_repair import (
-    OPENED_THINKING_TAGS,
-    TOOL_CALL_FORMATS,
-)
+from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
 TOOLS: dict[str, dict[str, Any]] = {
     "Read": {"properties": {"path": {"type": "string"}, "limit": {"type": "integer"}}, "required": ["path"]},

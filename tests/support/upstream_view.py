@@ -133,7 +133,6 @@ def _bring_back(turns: list[Turn], spoken: list[SeenText]) -> None:
 
 
 def expect(step: SessionStep, session: Session) -> list[SeenText]:
-    """Return the content of a conversation that the stage's wire can carry."""
     turns = _gathered(_Expectation(step).turns(session))
     if step.wire == "ollama":  # a message has one text, and pictures beside it
         for turn in turns:

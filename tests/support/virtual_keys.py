@@ -64,7 +64,6 @@ class Keys:
         return Admitted(client, request.response_headers, settle)
 
     async def refuse(self, key: str, status: int, **fields: Any) -> ProxyError:
-        """Return the error for a request that is not admitted."""
         with pytest.raises(ProxyError) as raised:
             await self.admit(key, **fields)
         assert raised.value.status == status
@@ -80,7 +79,6 @@ class Keys:
         await self.settled()
 
     async def settled(self) -> None:
-        """Wait until all settlements are in the store."""
         await self.reservations.stop()
 
 

@@ -38,8 +38,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an asynchronous test in a `VirtualTimeLoop`."""
-
     @functools.wraps(test)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

@@ -31,7 +31,6 @@ class ProcessLog:
     file: Path
 
     def render(self, lines: int = _LOG_LINES) -> str:
-        """Return the state of the process and the last lines of its output."""
         status = self.process.poll()
         state = "is running" if status is None else f"ended with {status}"
         text = self.file.read_text("utf-8", "replace") if self.file.exists() else ""
@@ -96,7 +95,6 @@ def _render_failure(observe: Callable[[], Any], accept: Callable[[Any], object],
 
 
 def _render_source(function: Callable[..., Any]) -> str:
-    """Return the lines that define a function, or its name if these are not known or many."""
     try:
         lines = inspect.getsource(function).split()
     except (OSError, TypeError):

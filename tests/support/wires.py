@@ -126,7 +126,6 @@ class Upstream:
 
     @property
     def conversations(self) -> list[Conversation]:
-        """Return the conversation of each request, apart from the wire."""
         return [self.kind.read(body) for body in self.bodies]
 
     def breaches(self) -> list[Any]:
@@ -136,7 +135,6 @@ class Upstream:
 
 @contextmanager
 def standing(name: str, directory: Path, **settings: str) -> Iterator[Upstream]:
-    """Run a stand-in of that wire and a proxy before it."""
     kind = KINDS[name]
     with serving(kind.build()) as running, running_proxy(directory, kind.settings(running.url) | settings) as proxy:
         yield Upstream(kind, running, proxy)

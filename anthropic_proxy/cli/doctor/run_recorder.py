@@ -18,7 +18,7 @@ from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.catalog import LearnedModel, store_learned_models
-from anthropic_proxy.engine.routing.router import build_server_name
+from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import redact_json_value
 

@@ -139,20 +139,14 @@ CASES = (
     FaultCase(
         phase=PHASE,
         fault="a reused connection closes before the response",
-        scripts=[
-            [Call.receive, head(keep=True), *HEALTHY[2:], Call.receive, Call.shut],
-            HEALTHY,
-        ],
+        scripts=[[Call.receive, head(keep=True), *HEALTHY[2:], Call.receive, Call.shut], HEALTHY],
         cases=both(Complete(), 2),
         ask=ask_twice,
     ),
     FaultCase(
         phase=PHASE,
         fault="a reused connection is reset before the response",
-        scripts=[
-            [Call.receive, head(keep=True), *HEALTHY[2:], Call.receive, Call.reset],
-            HEALTHY,
-        ],
+        scripts=[[Call.receive, head(keep=True), *HEALTHY[2:], Call.receive, Call.reset], HEALTHY],
         cases=both(Complete(), 2),
         ask=ask_twice,
     ),

@@ -251,12 +251,7 @@ CASES = (
         scripts=answers(*packed("gzip", send(complete))),
         cases=both(BROKEN, 2),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="truncated gzip",
-        scripts=answers(*packed("gzip", half_packed)),
-        cases=TORN,
-    ),
+    FaultCase(phase=PHASE, fault="truncated gzip", scripts=answers(*packed("gzip", half_packed)), cases=TORN),
     FaultCase(
         phase=PHASE,
         fault="a gzip bomb of 512 MiB",

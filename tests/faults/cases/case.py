@@ -43,8 +43,6 @@ def ask(context: FaultContext, **fields: object) -> Observed:
 
 
 def ask_with(**fields: object) -> Callable[[FaultContext], Observed]:
-    """Return a client that sends further fields in its request."""
-
     def ask_more(context: FaultContext) -> Observed:
         return ask(context, **fields)
 
@@ -90,5 +88,4 @@ class FaultCase:
 
 
 def answers(*acts: Act) -> Sequence[Script]:
-    """Return the scripts of a provider that reads the request and then does the same to each."""
     return ((Call.receive, *acts),)

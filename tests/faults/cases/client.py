@@ -67,13 +67,11 @@ def send(*pieces: bytes, then_leave: bool = False) -> Callable[[FaultContext], O
 
 
 def ask_widely(context: FaultContext) -> Observed:
-    """Ask with 31 MiB of spaces around the request."""
     body = json.dumps(request_of(context.protocol, streams=context.streams)).encode()
     return send(encode_request(body + b" " * (31 * MEBIBYTE)))(context)
 
 
 def break_off(context: FaultContext) -> Observed:
-    """Send half a body, then reset the connection."""
     asking = Asking(context.port)
     asking.send(head_of("Content-Length: 1000"), b'{"model":')
     asking.reset()
@@ -81,7 +79,6 @@ def break_off(context: FaultContext) -> Observed:
 
 
 def flood(call: Call) -> None:
-    """Send 16 MiB."""
     call.send_chunk(call.protocol.opening())
     words = call.protocol.words(literal(_PIECE))
     for _ in range(_FLOOD):
@@ -185,12 +182,7 @@ CASES = (
         ask=break_off,
     ),
     FaultCase(
-        phase=PHASE,
-        fault="a body of 31 MiB",
-        scripts=[HEALTHY],
-        cases=both(Complete()),
-        ask=ask_widely,
-        heavy=True,
+        phase=PHASE, fault="a body of 31 MiB", scripts=[HEALTHY], cases=both(Complete()), ask=ask_widely, heavy=True
     ),
     FaultCase(
         phase=PHASE,

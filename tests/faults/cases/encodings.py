@@ -13,8 +13,6 @@ _ENDED = (Call.begin, Call.go_on, Call.end)
 
 
 def saying(content: bytes) -> Callable[[Call], bytes]:
-    """Return a whole reply with this JSON string as its first words, or as all of them."""
-
     def build(call: Call) -> bytes:
         if not call.streams:
             return call.protocol.body(content)

@@ -45,10 +45,7 @@ CASES = (
         fault="400, images are not supported",
         scripts=answers(refuse_images),
         cases=Cases(Case(Complete(), 2), Case(Complete(), 1)),
-        differ={
-            **at(("ollama", "groq"), both(Complete())),
-            "relay": both(Refused(400, "invalid_request_error")),
-        },
+        differ={**at(("ollama", "groq"), both(Complete())), "relay": both(Refused(400, "invalid_request_error"))},
         because="text models get no image; the relay passes errors",
         ask=ask_with(messages=_SHOWN),
     ),

@@ -80,29 +80,14 @@ def _plain() -> Iterator[FaultCase]:
         (429, both(Refused(429, "rate_limit_error")), {}, ""),
         (500, both(Refused(500, api)), {}, ""),
         (502, both(Refused(500, api), 2), {"relay": both(Refused(502, api), 2)}, "its own status"),
-        (
-            503,
-            both(Refused(503, api, wait=2), 2),
-            at(GOOGLE, overloaded),
-            "Google calls every 503 UNAVAILABLE",
-        ),
+        (503, both(Refused(503, api, wait=2), 2), at(GOOGLE, overloaded), "Google calls every 503 UNAVAILABLE"),
         (504, both(Refused(504, "timeout_error")), {}, ""),
         (529, overloaded, {}, ""),
-        (
-            799,
-            both(Refused(502, api, final=True)),
-            {},
-            "",
-        ),
+        (799, both(Refused(502, api, final=True)), {}, ""),
     )
     for status, cases, differ, because in rows:
         yield FaultCase(
-            phase=PHASE,
-            fault=f"{status}",
-            scripts=answers(refuse(status)),
-            cases=cases,
-            differ=differ,
-            because=because,
+            phase=PHASE, fault=f"{status}", scripts=answers(refuse(status)), cases=cases, differ=differ, because=because
         )
 
 

@@ -11,18 +11,14 @@ from tests.faults.protocols import PIECES, WHOLE
 
 PHASE = "content"
 BROKEN = Refused(502, "api_error")
-TORN = Cases(Case(Cut()), Case(BROKEN, 2))
 _ENDED = (Call.begin, Call.go_on, Call.end)
 
 
 def reply(build: Callable[[Call], bytes]) -> tuple[Act, ...]:
-    """Return the acts of a good head with this body."""
     return (head(), send(build), Call.finish)
 
 
 def broken(message: str, *, overloaded: bool) -> Callable[[Call], bytes]:
-    """Return an error inside a response that begins as a success."""
-
     def error(call: Call) -> bytes:
         build = call.protocol.broken if call.streams else call.protocol.fault
         return build(message, overloaded=overloaded)
@@ -36,7 +32,6 @@ def frame(data: bytes) -> Act:
 
 
 def ping_for_ever(call: Call) -> None:
-    """Keep the connection busy behind the end, until it is closed."""
     data = b'event: ping\ndata: {"type": "ping"}\n\n' if call.protocol.framing == "sse" else b"\n"
     while True:
         call.send_chunk(data)

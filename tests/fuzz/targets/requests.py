@@ -40,7 +40,6 @@ def _seats() -> tuple[str, ...]:
 
 @cache
 def _callable_seats() -> tuple[str, ...]:
-    """Return the scenarios with a provider that needs no token from elsewhere, only a key of the settings."""
     return tuple(seat for seat in _seats() if _scenario(seat).provider.key_source == "settings")
 
 

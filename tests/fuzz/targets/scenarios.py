@@ -51,12 +51,10 @@ def _call_of(wire: str, name: str) -> Call | None:
 
 @cache
 def playable(wire: str) -> tuple[str, ...]:
-    """Return the scenarios with a request that can be encoded for the wire."""
     return tuple(name for name in folders_of(wire) if _call_of(wire, name) is not None)
 
 
 def call_of(wire: str, name: str) -> Call:
-    """Return a fresh call of a scenario."""
     call = _call_of(wire, name)
     assert call is not None
     numbers = count(1)
@@ -64,6 +62,5 @@ def call_of(wire: str, name: str) -> Call:
 
 
 def complete_replies(wire: str) -> list[bytes]:
-    """Return replies with every field that the providers of a wire send."""
     streams, bodies = COMPLETE_REPLIES[wire]
     return [*streams.values(), *(json.dumps(body).encode() for body in bodies.values())]

@@ -40,7 +40,6 @@ def expect_bounded(made: int, given: int, factor: int = 256) -> None:
 
 
 def split_headline(data: bytes) -> tuple[list[str], bytes]:
-    """Return the words of the first line, and the rest."""
     line, _, remainder = data.partition(b"\n")
     return line.decode("latin-1").split(" "), remainder
 

@@ -109,7 +109,6 @@ def _check_error(wire: Wire, call: Call, words: list[str], payload: bytes) -> No
 
 
 def _expect_tellable(error: ProxyError) -> None:
-    """Check that no provider text puts a line of its own into a head of ours, or yields a status that is none."""
     expect_bounded(len(encode_error(error, "req_fuzz")), 0)
     expect(400 <= error.status <= 599, f"status {error.status}")
     for value in error_headers(error, "req_fuzz").values():

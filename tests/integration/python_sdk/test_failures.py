@@ -91,15 +91,3 @@ def test_a_wrong_provider_key_is_not_tried_again(settings: dict[str, str], tmp_p
     ):
         client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("hi"))
     assert len(upstream.exchanges) == 1
-
-
-def test_the_proxys_own_key_is_asked_for_in_either_header(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, settings | {"PROXY_API_KEY": "open-sesame-1"}) as proxy:
-        for credential in ({"api_key": "open-sesame-1"}, {"auth_token": "open-sesame-1"}):
-            with open_sdk(base_url=proxy.url, max_retries=0, **credential) as client:
-                assert client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("Count to 2")).content
-        with (
-            open_sdk(base_url=proxy.url, api_key="open-barley", max_retries=0) as client,
-            pytest.raises(anthropic.AuthenticationError),
-        ):
-            client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("hi"))

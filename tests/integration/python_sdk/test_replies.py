@@ -8,50 +8,8 @@ import anthropic
 import pytest
 
 from tests.support.fakes.openai_chat.samples import png
-from tests.support.sdk import MODEL, WEATHER, Upstream, open_async_sdk, open_sdk, text_of, user_messages
-from tests.support.server_process import Proxy, running_proxy
-
-
-def test_create_gives_a_message(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    message = client.messages.create(model=MODEL, max_tokens=100, messages=user_messages("Say exactly: good morning ☀"))
-    assert text_of(message) == "good morning ☀"
-    assert (message.role, message.model, message.stop_reason) == ("assistant", MODEL, "end_turn")
-    assert message.id.startswith("msg_")
-    usage = upstream_usage(message)
-    assert usage["input_tokens"] > 0
-    assert usage["output_tokens"] > 0
-    assert message._request_id is not None
-    assert message._request_id.startswith("req_")
-    assert upstream.last["model"] == "gpt-4.1"
-
-
-def upstream_usage(message: Any) -> dict[str, int]:
-    usage = message.usage.model_dump()
-    return {name: usage[name] for name in ("input_tokens", "output_tokens", "cache_read_input_tokens")}
-
-
-def test_the_stream_helper_gathers_what_create_gives(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    whole = client.messages.create(model=MODEL, max_tokens=400, messages=user_messages("Count to 60"))
-    with client.messages.stream(model=MODEL, max_tokens=400, messages=user_messages("Count to 60")) as stream:
-        pieces = list(stream.text_stream)
-        final = stream.get_final_message()
-    assert len(pieces) > 20
-    assert "".join(pieces) == text_of(final) == text_of(whole) == " ".join(str(number) for number in range(1, 61))
-    assert upstream_usage(final) == upstream_usage(whole)
-    assert final.stop_reason == whole.stop_reason == "end_turn"
-    assert upstream.last["stream"] is True
-
-
-async def test_the_async_client_streams_events_in_order(proxy: Proxy) -> None:
-    async with (
-        open_async_sdk(base_url=proxy.url, api_key="x", max_retries=0) as client,
-        client.messages.stream(model=MODEL, max_tokens=50, messages=user_messages("Count to 3")) as stream,
-    ):
-        kinds = [event.type async for event in stream]
-    raw = [kind for kind in kinds if kind not in ("text", "ping")]
-    assert raw[:2] == ["message_start", "content_block_start"]
-    assert raw[-3:] == ["content_block_stop", "message_delta", "message_stop"]
-    assert set(raw[2:-3]) == {"content_block_delta"}
+from tests.support.sdk import MODEL, WEATHER, Upstream, open_sdk, text_of, user_messages
+from tests.support.server_process import running_proxy
 
 
 def test_the_system_prompt_arrives_in_both_forms(client: anthropic.Anthropic) -> None:
@@ -163,33 +121,6 @@ def test_a_reasoning_model_gets_its_own_parameters(
     assert text_of(message) == "thought over"
     assert upstream.last["max_completion_tokens"] == 2_000
     assert upstream.last["reasoning_effort"] == "low"
-
-
-def test_counting_counts_everything_and_asks_nobody(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    plain = client.messages.count_tokens(model=MODEL, messages=user_messages("How many are these?")).input_tokens
-    more = client.messages.count_tokens(
-        model=MODEL,
-        messages=user_messages("How many are these?"),
-        system="Answer in one word.",
-        tools=[WEATHER],  # type: ignore[list-item]
-    ).input_tokens
-    assert 3 < plain < 40
-    assert more > plain + 20
-    assert upstream.exchanges == []
-
-
-def test_models_are_listed_page_by_page(client: anthropic.Anthropic) -> None:
-    whole = [model.id for model in client.models.list(limit=1000)]
-    paged = [model.id for model in client.models.list(limit=3)]
-    assert len(whole) > 3
-    assert paged == whole
-    assert len(set(whole)) == len(whole)
-    assert "claude-openai/gpt-4.1" in whole
-    second = client.models.list(limit=1, after_id=whole[0])
-    assert [model.id for model in second.data] == [whole[1]]
-    assert second.has_more
-    before = client.models.list(limit=1, before_id=whole[1])
-    assert [model.id for model in before.data] == [whole[0]]
 
 
 def test_one_model_by_name(client: anthropic.Anthropic) -> None:

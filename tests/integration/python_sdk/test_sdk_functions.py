@@ -225,7 +225,6 @@ async def test_a_stream_that_is_left_early_ends_the_call(waiting: anthropic.Asyn
 
 
 def assert_left(wire: Upstream) -> None:
-    """Hold that the provider's own caller has gone."""
     assert wait_for(lambda: wire.exchanges[-1].outcome, lambda outcome: outcome != "open") == "cancelled"
 
 

@@ -4,42 +4,10 @@ import base64
 from typing import Any
 
 import anthropic
-import pydantic
 import pytest
-from anthropic import beta_tool
 
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.sdk import MODEL, TIME, WEATHER, Upstream, text_of, user_messages
-
-
-def test_two_calls_at_once_and_results_in_another_order(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    turns = user_messages("Compare the weather in Oslo and Rome")
-    first = client.messages.create(model=MODEL, max_tokens=200, tools=[WEATHER], messages=turns)  # type: ignore[list-item]
-    calls = [block for block in first.content if block.type == "tool_use"]
-    assert first.stop_reason == "tool_use"
-    assert [call.input for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
-    results = [
-        {"type": "tool_result", "tool_use_id": calls[1].id, "content": [{"type": "text", "text": "sun"}]},
-        {"type": "tool_result", "tool_use_id": calls[0].id, "content": "snow"},
-        {"type": "text", "text": "(these came out of order)"},
-    ]
-    turns = [*turns, {"role": "assistant", "content": first.content}, {"role": "user", "content": results}]
-    second = client.messages.create(model=MODEL, max_tokens=200, tools=[WEATHER], messages=turns)  # type: ignore[list-item]
-    assert text_of(second) == "Oslo: snow; Rome: sun"
-    assert [message["role"] for message in upstream.last["messages"]] == ["user", "assistant", "tool", "tool", "user"]
-
-
-def test_streamed_calls_have_their_own_arguments(client: anthropic.Anthropic) -> None:
-    asked = user_messages("Compare the weather in Oslo and Rome")
-    with client.messages.stream(model=MODEL, max_tokens=200, tools=[WEATHER], messages=asked) as stream:  # type: ignore[list-item]
-        pieces = [event.partial_json for event in stream if event.type == "input_json"]
-        message = stream.get_final_message()
-    assert [block.input for block in message.content if block.type == "tool_use"] == [
-        {"city": "Oslo"},
-        {"city": "Rome"},
-    ]
-    assert message.stop_reason == "tool_use"
-    assert len(pieces) > 4
 
 
 def test_a_failed_tool_and_a_picture_from_one(client: anthropic.Anthropic, upstream: Upstream) -> None:
@@ -111,39 +79,3 @@ def test_tool_names_that_the_provider_does_not_allow_come_back_as_they_were(clie
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "seen"}
     turns = [*turns, {"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
     assert client.messages.create(model=MODEL, max_tokens=100, tools=[tool], messages=turns).stop_reason == "end_turn"
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_the_tool_runner_goes_on_until_the_answer(client: anthropic.Anthropic, stream: bool) -> None:
-    sums: list[tuple[int, int]] = []
-
-    @beta_tool
-    def add(a: int, b: int) -> str:
-        """Add two numbers.
-
-        Args:
-            a: The first.
-            b: The second.
-        """
-        sums.append((a, b))
-        return str(a + b)
-
-    runner: Any = client.beta.messages.tool_runner(
-        model=MODEL, max_tokens=200, tools=[add], messages=user_messages("Add 3, 4 and 5"), stream=stream
-    )
-    final = runner.until_done()
-    assert sums == [(3, 4), (7, 5)]
-    assert text_of(final) == "The sum is 12."
-
-
-def test_an_answer_in_the_shape_of_a_model(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    class City(pydantic.BaseModel):
-        name: str
-        inhabitants: int
-        rivers: list[str]
-
-    message = client.messages.parse(
-        model=MODEL, max_tokens=200, messages=user_messages("Name a city"), output_format=City
-    )
-    assert isinstance(message.parsed_output, City)
-    assert upstream.last["response_format"]["type"] == "json_schema"

@@ -105,7 +105,6 @@ def _send(exchange: Exchange, status: int, body: Any) -> web.Response:
 
 
 def _check_grant(form: dict[str, str]) -> str | None:
-    """Return the violation in a service account's claim or a user's refresh token."""
     if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
         return _check_claim(form.get("assertion", ""))
     if form.get("grant_type") != "refresh_token":
@@ -142,9 +141,8 @@ def _unpack(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def new_token_servers(servers: TokenServers, journal: RequestLog | None = None) -> web.Application:
-    """Return them as one application."""
-    return new_application(servers.answer, journal or RequestLog())
+def new_token_servers(servers: TokenServers) -> web.Application:
+    return new_application(servers.answer, RequestLog())
 
 
 def write_service_account(directory: Path, url: str) -> Path:

@@ -82,7 +82,6 @@ def _compare(task: Task) -> Reply:
 
 
 def _delegate(task: Task) -> Reply:
-    """Give a task to a helper of the client's own, which is another conversation with other tools."""
     if not task.rounds:
         helper = task.tools.find(r"^(agent|task)$", prompt=("^prompt$", task.words[0]))
         return _calls(task.tools.need("delegate", helper))

@@ -23,7 +23,6 @@ from tests.support.waiting import WAIT_SECONDS
 
 CLIENT_ID = "anthropic-proxy"
 CLIENT_SECRET = "s+cret/of the client"  # characters that RFC 6749 requires to be encoded
-CALLBACK_PATH = "/dashboard/oidc/callback"
 _KEYS: dict[str, RSAKey | ECKey] = {
     "rsa": RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"}),
     "ec": ECKey.generate_key("P-256", {"kid": "ec", "use": "sig"}),
@@ -98,7 +97,6 @@ class FakeProvider:
         return 200, {"access_token": token, "token_type": "Bearer", "id_token": self.sign(claims)}
 
     def find_user_info(self, authorization: str) -> tuple[int, Claims]:
-        """Return status and body of the user info endpoint."""
         if authorization.removeprefix("Bearer ") not in self._access_tokens:
             return 401, {"error": "invalid_token"}
         return 200, {**self.user, "sub": self.user_info_subject or self.user["sub"]}
@@ -117,7 +115,6 @@ class FakeProvider:
         }
 
     def list_keys(self) -> Claims:
-        """Return the published keys."""
         self.key_requests += 1
         return {"keys": [_KEYS[name].as_dict(private=False) for name in self.published]}
 
@@ -135,24 +132,20 @@ def sign(claims: Claims, key: str, *, kid: str | None = None) -> str:
 
 
 def sign_with_foreign_key(claims: Claims) -> str:
-    """Return a token with the name of a key of the provider, signed by another key."""
     return jwt.encode({"alg": "RS256", "kid": "rsa"}, claims, RSAKey.generate_key(2048), algorithms=["RS256"])
 
 
 def sign_with_public_key_as_secret(claims: Claims) -> str:
-    """Return a token that is signed by HS256, with the public key of the provider as the secret."""
     content = _encode({"alg": "HS256", "kid": "rsa"}, claims)
     signature = hmac.digest(_KEYS["rsa"].as_pem(private=False), content.encode(), "sha256")
     return f"{content}.{_to_base64(signature)}"
 
 
 def encode_unsigned(claims: Claims) -> str:
-    """Return a token with the algorithm `none`."""
     return _encode({"alg": "none"}, claims) + "."
 
 
 def change_payload(claims: Claims) -> str:
-    """Return a token with changed claims and the signature of the original ones."""
     header, _, signature = sign(claims, "rsa").split(".")
     changed = json.dumps({**claims, "email": "root@example.com"}).encode()
     return f"{header}.{_to_base64(changed)}.{signature}"

@@ -42,7 +42,6 @@ class Media:
 
     @property
     def colors(self) -> list[str]:
-        """Return the colors of the first line of an unfiltered PNG with known colors, in order."""
         start = self.data.find(b"IDAT")
         if start < 0 or self.size is None:
             return []
@@ -139,7 +138,6 @@ _REMINDER = re.compile(r"\s*<system-reminder>.*?</system-reminder>\s*", re.DOTAL
 
 
 def spoken(text: str) -> str:
-    """Return a text without the reminders that clients put between people's words."""
     return _REMINDER.sub("\n", text).strip("\n")
 
 
@@ -153,7 +151,6 @@ def plain(text: str) -> str:
 
 
 def schema_in_words(system: str) -> dict[str, Any] | None:
-    """Return the JSON Schema that a system prompt asks the answer to fit, as a model would read it."""
     _, found, text = system.partition("JSON Schema:\n")
     return json.JSONDecoder().raw_decode(text)[0] if found else None
 
@@ -208,7 +205,6 @@ class Toolbox:
         return None
 
     def need(self, job: str, *found: Call | None) -> Call:
-        """Return the first call that was found."""
         for call in found:
             if call is not None:
                 return call
@@ -240,11 +236,9 @@ class Toolbox:
 
 
 def any_call(conversation: Conversation) -> Call | None:
-    """Return a call of the tool that must be called, or of the first one, with arguments that its schema allows."""
     tool = conversation.tools.get(conversation.choice) or next(iter(conversation.tools.values()), None)
     return None if tool is None else Call(tool.name, sample(tool.schema | {"type": "object"}))
 
 
 def as_json(value: Any) -> str:
-    """Return JSON text as a model writes it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

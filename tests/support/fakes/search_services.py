@@ -89,7 +89,6 @@ class SearchStandIn:
 
 
 def new_search_service(service: SearchStandIn) -> web.Application:
-    """Return the service as an application."""
     return new_application(service.answer, RequestLog())
 
 

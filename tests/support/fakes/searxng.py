@@ -114,6 +114,5 @@ def _is_bot(headers: dict[str, str]) -> bool:
     )
 
 
-def new_searxng(searxng: Searxng, journal: RequestLog | None = None) -> web.Application:
-    """Return the instance as an application."""
-    return new_application(searxng.answer, journal or RequestLog())
+def new_searxng(searxng: Searxng) -> web.Application:
+    return new_application(searxng.answer, RequestLog())

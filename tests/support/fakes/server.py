@@ -1,21 +1,14 @@
-"""The common parts of every fake provider: a server, a journal of the received requests, and pages to read it.
+"""The common parts of every fake provider: a server, and a journal of the received requests."""
 
-`GET /__requests` gives every exchange, `GET /__violations` those that broke the wire's rules, `POST /__reset` forgets.
-"""
-
-import argparse
 import asyncio
-import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from anthropic_proxy.gateway.platforms.signals import STOP_SIGNALS, add_signal_callback
 from tests.support.waiting import WAIT_SECONDS
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -56,11 +49,10 @@ class Exchange:
 
 
 class RequestLog:
-    """The exchanges in order of arrival; with a file, each is also written there when it ends."""
+    """The exchanges in order of arrival."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
-        self.file = file
 
     def open(self, request: web.Request, body: Any) -> Exchange:
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -70,9 +62,6 @@ class RequestLog:
 
     def close(self, exchange: Exchange, outcome: str) -> None:
         exchange.outcome = outcome
-        if self.file is not None:
-            with self.file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(asdict(exchange), ensure_ascii=False) + "\n")
 
     def violations(self) -> list[dict[str, Any]]:
         return [
@@ -99,26 +88,11 @@ JOURNAL = web.AppKey("journal", RequestLog)
 
 
 def new_application(answer: Answer, journal: RequestLog) -> web.Application:
-    """Return a server that passes every path but the journal's own to `answer`."""
-
-    async def requests(_: web.Request) -> web.Response:
-        return web.json_response([asdict(exchange) for exchange in journal.exchanges])
-
-    async def violations(_: web.Request) -> web.Response:
-        return web.json_response(journal.violations())
-
-    async def reset(_: web.Request) -> web.Response:
-        journal.exchanges.clear()
-        return web.json_response({})
-
     async def everything_else(request: web.Request) -> web.StreamResponse:
         return await answer(request, await request.read(), journal)
 
     application = web.Application(client_max_size=MAX_BODY_BYTES)
     application[JOURNAL] = journal
-    application.router.add_get("/__requests", requests)
-    application.router.add_get("/__violations", violations)
-    application.router.add_post("/__reset", reset)
     application.router.add_route("*", "/{path:.*}", everything_else)
     return application
 
@@ -171,24 +145,3 @@ def serving_strictly(application: web.Application) -> Iterator[Running]:
     with serving(application) as running:
         yield running
         assert running.journal.violations() == []
-
-
-def run(description: str, build: Callable[[argparse.Namespace, RequestLog], web.Application]) -> None:
-    """Serve from the command line until SIGINT or SIGTERM; the first line printed is the address."""
-    options = argparse.ArgumentParser(description=description)
-    options.add_argument("--host", default="127.0.0.1")
-    options.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    options.add_argument("--key", default=None, help="the only key that is accepted")
-    options.add_argument("--log", type=Path, default=None, help="a file for the journal, one JSON object a line")
-    chosen = options.parse_args()
-
-    async def serve() -> None:
-        runner, url = await _start(build(chosen, RequestLog(chosen.log)), chosen.host, chosen.port)
-        print(f"listening on {url}", flush=True)
-        ended = asyncio.Event()
-        for number in STOP_SIGNALS:
-            add_signal_callback(number, asyncio.get_running_loop(), ended.set)
-        await ended.wait()
-        await runner.cleanup()
-
-    asyncio.run(serve())

@@ -136,8 +136,6 @@ def _without(module: ModuleType, hidden: set[str], **added: object) -> ModuleTyp
 
 
 def _only_for_asyncio(method: Callable[..., object]) -> Callable[..., object]:
-    """Return the method of an event loop, which fails for other callers than asyncio itself."""
-
     def call(*arguments: object) -> object:
         if not sys._getframe(1).f_globals["__name__"].startswith("asyncio."):
             raise NotImplementedError
@@ -226,6 +224,5 @@ def _start_with_posix_hidden(self: Any, args: Any, *positional: Any, **options: 
 
 
 def _search_path(environment: Any) -> str:
-    """Return PYTHONPATH with this folder before all others."""
     others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry != str(FOLDER)]
     return os.pathsep.join([str(FOLDER), *filter(None, others)])

@@ -50,7 +50,6 @@ OPENAI: dict[str, Any] = {"service_tier": "default", "system_fingerprint": "fp_1
 CHUNK: dict[str, Any] = {**OPENAI, "usage": None, "obfuscation": "x9Kd"}
 FIRST = {"role": "assistant", "content": "", "refusal": None}
 CALL = chat_call("call_1", "".join(ARGUMENTS))
-ARGUMENT_PIECES = [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in ARGUMENTS]
 GROQ_USAGE = {"prompt_tokens": 210, "completion_tokens": 15, "total_tokens": 225, **TIMES}
 CHAT_STREAMS: dict[str, bytes] = {
     "openai text": sse(

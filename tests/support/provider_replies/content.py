@@ -9,7 +9,6 @@ ARGUMENTS = ('{"ci', 'ty":"Ber', 'gen"}')
 
 
 def sse(*payloads: Any, comments: int = 0, done: bool = False) -> bytes:
-    """Return payloads as unnamed SSE events."""
     events = [b": PROCESSING\n\n"] * comments
     events += [b"data: " + json.dumps(payload, ensure_ascii=False).encode() + b"\n\n" for payload in payloads]
     return b"".join(events) + b"data: [DONE]\n\n" * done

@@ -35,7 +35,6 @@ def google_call(**call: Any) -> dict[str, Any]:
 
 
 SIGNED = {"thoughtSignature": "EpAICo0IAb4-9vuk"}
-VERTEX: dict[str, Any] = {"index": False, "trafficType": "PROVISIONED_THROUGHPUT"}
 GEMINI_STREAMS: dict[str, bytes] = {
     "text with a late signature": sse(
         gemini({"text": WORDS[0]}, **google_counts(9, 3, 302)),

@@ -59,7 +59,6 @@ def response_usage(read: int, written: int, cached: int = 0, reasoning: int = 0)
 
 
 def numbered(*events: dict[str, Any]) -> bytes:
-    """Return events as a stream with sequence numbers."""
     return sse(*({"sequence_number": place, **event} for place, event in enumerate(events)))
 
 
@@ -141,10 +140,7 @@ RESPONSE_STREAMS: dict[str, bytes] = {
             content=[],
         ),
         *item_events(
-            1,
-            FUNCTION_CALL,
-            *deltas_of("response.function_call_arguments", ARGUMENTS, "arguments"),
-            arguments="",
+            1, FUNCTION_CALL, *deltas_of("response.function_call_arguments", ARGUMENTS, "arguments"), arguments=""
         ),
         {
             "type": "response.completed",

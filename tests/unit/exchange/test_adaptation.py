@@ -50,7 +50,6 @@ def vllm(message: str, parameter: str | None = None) -> tuple[int, Any]:
 
 
 def size_of(body: dict[str, Any], characters: float = 4 / 1.15) -> int:
-    """Return the input as a server counts it that has so many characters in one token."""
     return round(len(json.dumps(body["messages"])) / characters) + 20
 
 

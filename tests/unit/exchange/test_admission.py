@@ -29,7 +29,6 @@ class Recorder:
 
 
 async def describe(**fields: object) -> tuple[AdmissionRequest, int]:
-    """Return the facts about a request that the policy receives, and its estimated input tokens."""
     proxy, policy = ProxyHarness(lambda *_: FakeResponse(400, b"{}"), **PROVIDERS), Recorder()
     proxy.services = structs.replace(proxy.services, policies=(policy,))
     await proxy.post(**{"text": TEXT, "max_tokens": 16, **fields})

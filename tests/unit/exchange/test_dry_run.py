@@ -32,7 +32,6 @@ def recording_harness(sent: Sent, **settings: str) -> ProxyHarness:
 
 
 def settings_of(case: GoldenCase) -> dict[str, str]:
-    """Return the settings that send the requests of a golden case to its provider."""
     settings = {"BIG_MODEL": f"{case.provider.prefix}/{case.fields['model']}", **case.fields.get("settings", {})}
     if case.provider.key_variable:
         settings[case.provider.key_variable] = "golden-key-0123456789"
@@ -42,7 +41,6 @@ def settings_of(case: GoldenCase) -> dict[str, str]:
 
 
 def cases_with_own_requests() -> dict[tuple[str, bytes], GoldenCase]:
-    """Return one golden case for each pair of provider and request."""
     cases = map(GoldenCase, find_cases())
     return {
         (case.provider.name, case.posted): case
@@ -112,8 +110,6 @@ def test_web_tools_before_the_request_are_not_run() -> None:
 
 
 def with_search(harness: ProxyHarness) -> ProxyHarness:
-    """Return the harness with a search service that fails the test if it is called."""
-
     async def search(query: str, *_: object, **__: object) -> Any:
         raise AssertionError(f"searched for {query}")
 

@@ -29,7 +29,6 @@ def read_events(stream: bytes) -> list[dict[str, Any]]:
 
 
 def content_of(stream: bytes) -> str:
-    """Return the text and thinking of a stream."""
     deltas = [event["delta"] for event in read_events(stream) if event["type"] == "content_block_delta"]
     return "".join(delta.get("text", "") + delta.get("thinking", "") for delta in deltas)
 

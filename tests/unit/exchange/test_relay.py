@@ -35,7 +35,6 @@ from anthropic_proxy.gateway.server.responses import encode_events
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Client
-from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 from tests.support.messages import exactly
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS, block, message_start
@@ -627,23 +626,6 @@ def test_an_error_in_the_stream_is_in_the_receipt() -> None:
     assert proxy.receipts[0].input_tokens == 7
 
 
-def test_an_error_in_the_same_read_as_the_beginning_is_a_real_status() -> None:
-    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    proxy = ProxyHarness(Streets(*(FakeResponse(200, STREAM[0] + frames(error)[0]) for _ in range(2))), **KEY)
-    sink = ask(proxy, stream=True)
-    assert sink.stream == b""
-    assert sink.error is not None
-    assert (sink.error.status, sink.error.error_type) == (529, "overloaded_error")
-
-
-@pytest.mark.parametrize("count", [b"9.5", b'"9"', b"[]", b"1e400"])
-def test_an_odd_count_does_not_hide_why_a_message_ended(count: bytes) -> None:
-    odd = [piece.replace(b'"output_tokens": 9', b'"output_tokens": ' + count) for piece in STREAM]
-    proxy = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
-    assert ask(proxy, stream=True, model=ASKED).stream == b"".join(odd)
-    assert (proxy.receipts[0].outcome, proxy.receipts[0].input_tokens) == ("max_tokens", 7)
-
-
 ODD = [b"9.5", b'"9"', b'"many"', b"[]", b"{}", b"null", b"true", b"-4", b"1e400", b"1" * 40, b'{"a": [1]}']
 
 
@@ -743,15 +725,6 @@ def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: 
         "overloaded_error",
         "anthropic: Overloaded",
     )
-
-
-def test_a_broken_stream_is_reported_once_by_the_exchange() -> None:
-    sink = ask(
-        ProxyHarness(Streets(FakeResponse(200, *STREAM[:4], STREAM[5][:30], UpstreamProtocolError("reset"))), **KEY),
-        stream=True,
-    )
-    assert sink.stream.startswith(b"".join(STREAM[:4]) + b"event: error\n")
-    assert sink.stream.count(b"event: error") == 1
 
 
 DEEP = b'{"type":"message_delta","delta":' + b"[" * 100_000
@@ -1030,7 +1003,10 @@ def test_a_count_is_the_provider_s_own() -> None:
     assert streets.sent[0][1].path == "/v1/messages/count_tokens?beta=true"
 
 
-@pytest.mark.parametrize("failed", [refusal(404), refusal(500), FakeResponse(200, UpstreamProtocolError("reset"))])
+NO_COUNTS = (UpstreamProtocolError("reset"), b"<html>x", b'{"error":"Unexpected endpoint"}', b'{"input_tokens":"many"}')
+
+
+@pytest.mark.parametrize("failed", [refusal(404), refusal(500), *(FakeResponse(200, body) for body in NO_COUNTS)])
 def test_a_count_that_fails_is_estimated_here(failed: FakeResponse) -> None:
     assert json.loads(counted(ProxyHarness(Streets(failed), **KEY)).body)["input_tokens"] > 20
 
@@ -1077,10 +1053,7 @@ def test_models_are_the_provider_s_own_list_where_it_is_preferred() -> None:
     assert listed(proxy, "/v1/models/claude-gone-1") is None
     assert listed(proxy) is None
     sent_on = [(request.method, request.path, request.body) for _, request, _ in streets.sent]
-    assert sent_on[:2] == [
-        ("GET", "/v1/models?limit=1000", b""),
-        ("GET", "/v1/models/claude-opus-5-5?limit=1000", b""),
-    ]
+    assert sent_on[:2] == [("GET", "/v1/models?limit=1000", b""), ("GET", "/v1/models/claude-opus-5-5?limit=1000", b"")]
 
 
 @pytest.mark.parametrize(
@@ -1108,13 +1081,3 @@ def test_a_wire_that_the_provider_itself_does_not_support_needs_an_address() -> 
         "openai/gpt-4.1 cannot be reached: OpenAI does not support messages. "
         "OPENAI_WIRE=messages is for your own server: set its address in OPENAI_BASE_URL"
     )
-
-
-@pytest.mark.parametrize("field", anthropic.Dialect.__annotations__)
-def test_every_quirk_changes_something(field: str) -> None:
-    if not all(name.startswith("tests/") for name in proofs_of(anthropic)[field]):
-        assert changes_a_scenario(anthropic, field)
-
-
-def test_what_quirks_name_as_proof_exists() -> None:
-    assert missing_proofs(anthropic) == {}

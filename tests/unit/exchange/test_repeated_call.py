@@ -203,13 +203,7 @@ GEMINI = {"GEMINI_API_KEY": "AIza-test-0123456789", "PREFERRED_PROVIDER": "googl
 OLLAMA = {"PREFERRED_PROVIDER": "ollama"}
 SSE = "data: {}\n\n"
 UNREADABLE = {
-    "gemini": (
-        GEMINI,
-        "gemini/gemini-2.5-pro",
-        SSE,
-        gemini_body([], BROKEN),
-        gemini_body([{"text": "Hi"}], "STOP"),
-    ),
+    "gemini": (GEMINI, "gemini/gemini-2.5-pro", SSE, gemini_body([], BROKEN), gemini_body([{"text": "Hi"}], "STOP")),
     "chat": (CHAT, "openai/gpt-5", SSE, chat_body("", "malformed_function_call"), chat_body("Hi", "stop")),
     "responses": (
         RESPONSES,

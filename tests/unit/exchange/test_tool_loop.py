@@ -139,10 +139,7 @@ async def test_a_failed_search_is_reported_in_a_block(
 
 
 async def test_the_clients_limits_hold() -> None:
-    script = Script(
-        calls(call("web_search", 0, query="a"), call("web_search", 1, query="b")),
-        reply(text("Enough.")),
-    )
+    script = Script(calls(call("web_search", 0, query="a"), call("web_search", 1, query="b")), reply(text("Enough.")))
     searcher = Searcher()
     tool = {**SEARCH, "max_uses": 1, "allowed_domains": ["cold.test"]}
     message = message_of(await proxy(script, searcher).post(tools=[tool], stream=True))
@@ -552,11 +549,7 @@ def offered(asked: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("tool", "asked"),
-    [
-        (REGEX, {"pattern": "(?i)LETTER"}),
-        (REGEX, {"pattern": "send_.*"}),
-        (WORDS, {"query": "send letters to people"}),
-    ],
+    [(REGEX, {"pattern": "(?i)LETTER"}), (REGEX, {"pattern": "send_.*"}), (WORDS, {"query": "send letters to people"})],
 )
 async def test_deferred_tools_are_found_and_stay_offered(tool: dict[str, str], asked: dict[str, str]) -> None:
     script = Script(calls(call(tool["name"], **asked)), calls(call("send_mail")), reply(text("Sent.")))

@@ -32,7 +32,6 @@ class Balanced:
         self.balancer = RouteBalancer(self.store, prices or {}, random=Random(7).random)
 
     def order(self, session: str = "") -> list[str]:
-        """Return the model ids of the targets in the order for one request of a session."""
         headers = {"x-claude-code-session-id": session} if session else {}
         facts = new_facts(self.settings, headers=headers)
         ordered = LOOP.run_until_complete(self.balancer.order_targets(self.targets, self.rule, facts))

@@ -108,7 +108,6 @@ async def test_what_does_not_fit_one_model_goes_to_the_next_that_it_fits() -> No
 
 
 def found_by_the_proxy(tools: int) -> list[dict[str, Any]]:
-    """Return a search of tools, and tools of together far more than a small window."""
     long: dict[str, Any] = {"description": LONG, "input_schema": {"type": "object"}, "defer_loading": True}
     return [
         {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"},

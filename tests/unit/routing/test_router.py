@@ -1,3 +1,4 @@
+from collections import defaultdict
 from datetime import date
 
 import msgspec
@@ -254,8 +255,7 @@ def names(route):
 
 def test_fallbacks_of_a_tier_follow_each_once():
     settings = load(
-        **ALL_KEYS,
-        FALLBACK_SONNET="groq/llama-3.3-70b-versatile, gpt-4.1, xai/grok-3, groq/llama-3.3-70b-versatile",
+        **ALL_KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile, gpt-4.1, xai/grok-3, groq/llama-3.3-70b-versatile"
     )
     route = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert names(route) == ["openai/gpt-4.1", "groq/llama-3.3-70b-versatile", "xai/grok-3"]
@@ -269,10 +269,6 @@ def test_a_target_that_cannot_chat_is_passed_over_where_another_is_configured():
     route = build_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert names(route) == ["groq/llama-9"]
     assert "does not support chat" in route.notes[0]
-
-
-def test_every_provider_of_the_table_can_be_spoken_to():
-    assert [row.name for row in PROVIDERS if not row.wires] == []
 
 
 def test_litellm_has_no_models_of_its_own_for_the_tiers():
@@ -434,6 +430,16 @@ def test_rows_are_of_one_mould():
         assert len(set(row.known_models)) == len(row.known_models)
         assert row.docs_url or row.transport == "demo"
         assert all(wire in row.wires for _, wire in row.wire_rules)
+
+
+def test_no_two_providers_share_a_signature_tag():
+    """Thinking is returned to every provider with the tag of its signature."""
+    users = defaultdict(set)
+    for row in PROVIDERS:
+        for config in row.wires.values():
+            if tag := getattr(config.dialect, "signature_tag", ""):
+                users[tag].add(row.name)
+    assert {tag: names for tag, names in users.items() if len(names) > 1} == {}
 
 
 def test_the_error_of_a_provider_without_a_key_names_the_variable():

@@ -134,10 +134,7 @@ INVALID = [
         '[prices] has the model "gpt-4.1" without a prefix. Use the prefix of the provider and the model id, or a '
         'pattern, in quotes. It is in anthropic-proxy.toml, line 1. Did you mean [prices."openai/gpt-4.1"]',
     ),
-    (
-        "[prices.'a/b']\ninput = 1\n",
-        'prices."a/b".output is missing. Set it in anthropic-proxy.toml, line 1.',
-    ),
+    ("[prices.'a/b']\ninput = 1\n", 'prices."a/b".output is missing. Set it in anthropic-proxy.toml, line 1.'),
     (
         "[prices.'a/b']\ninput = '$2'\noutput = 8\n",
         'prices."a/b".input is "$2". Use a number of at least 0. Set in anthropic-proxy.toml, line 2.',

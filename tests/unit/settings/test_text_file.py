@@ -37,10 +37,7 @@ def refusal(folder: Path, env: str = "", config: str = "") -> str:
         ("a=" + "[" * 51 + "]" * 51, NESTED),
         ("a=" + "{a=" * 100_000, NESTED),
         (".".join("a" * 100_000) + "=1", NESTED),
-        (
-            "[" + " . ".join(["'a b'"] * 100_000) + "]",
-            NESTED,
-        ),
+        ("[" + " . ".join(["'a b'"] * 100_000) + "]", NESTED),
         ("a=" + "1" * 5_000, "anthropic-proxy.toml is not valid TOML: a number has too many digits."),
         ("a=1" * 2_000_000, "anthropic-proxy.toml cannot be read: it has more than 4,194,304 bytes."),
     ],

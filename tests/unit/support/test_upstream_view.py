@@ -19,7 +19,6 @@ SPEAKERS = [step for step in STEPS if step.wire != "anthropic"]
 
 
 def ended(session: Session) -> Session:
-    """Return a conversation that ends with the person."""
     if session.messages[-1]["role"] != "assistant":
         return session
     return Session(session.system, [*session.messages, {"role": "user", "content": [text("Go on.")]}])

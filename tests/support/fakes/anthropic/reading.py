@@ -7,7 +7,6 @@ from typing import Any
 from tests.support.fakes.anthropic.rules import blocks_of
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
-PICTURE_TOKENS = 765
 MIN_CACHED_TOKENS = 1_024
 
 

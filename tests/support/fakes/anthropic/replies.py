@@ -134,6 +134,5 @@ def events_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str, 
 
 
 def frame(event: dict[str, Any], padding: int = 0) -> bytes:
-    """Return one SSE record, with blanks before the last brace as the real server pads them."""
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return f"event: {event['type']}\ndata: {text[:-1]}{' ' * padding}{text[-1]}\n\n".encode()

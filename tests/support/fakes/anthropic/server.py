@@ -240,10 +240,9 @@ async def _fail(
         break_connection(request)
 
 
-def new_anthropic(journal: RequestLog | None = None, *keys: str) -> web.Application:
-    """Return the stand-in as an application: `skeleton.serving` runs it in a thread, `skeleton.run` as a process."""
+def new_anthropic(*keys: str) -> web.Application:
     stand_in = Anthropic(keys or (KEY,))
-    application = new_application(stand_in.answer, journal or RequestLog())
+    application = new_application(stand_in.answer, RequestLog())
     application[STAND_IN] = stand_in
     return application
 

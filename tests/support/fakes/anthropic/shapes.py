@@ -38,7 +38,6 @@ def _plain(hint: Any) -> Any:
 
 
 def _fields(hint: Any) -> tuple[dict[str, Any], set[str]]:
-    """Return the hints of a typed dictionary's fields, and the names of those that must be there."""
     hints = typing_extensions.get_type_hints(hint, include_extras=True)
     required = {name for name, field in hints.items() if get_origin(field) is typing_extensions.Required}
     return {name: _plain(field) for name, field in hints.items()}, required
@@ -150,7 +149,6 @@ def _check_one(value: Any, choice: Any, path: str) -> Iterator[ContractViolation
 
 
 def check_request(body: dict[str, Any], betas: str, *, counting: bool = False) -> Iterator[ContractViolation]:
-    """Yield every field of a request that the API's types do not allow, with these betas."""
     known = message_count_tokens_params.MessageCountTokensParams if counting else _CREATE
     unsaid = {name for name, beta in BETA_FIELDS.items() if beta not in betas} | _IN_HEADERS
     for name in sorted(unsaid & body.keys()):

@@ -81,7 +81,6 @@ USUAL_FIELDS = frozenset(
 
 
 def send_json(status: int, content: Any, **headers: str) -> ErrorResponse:
-    """Return a refusal with that body."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return ErrorResponse(status, json.dumps(content).encode(), names)
 
@@ -89,7 +88,6 @@ def send_json(status: int, content: Any, **headers: str) -> ErrorResponse:
 def check_as_openai(
     body: dict[str, Any], model: Model, own: frozenset[str], own_in_messages: frozenset[str]
 ) -> Iterator[ContractViolation]:
-    """Yield the violations that OpenAI itself would reject, without fields that only this server has."""
     messages = [
         {name: value for name, value in message.items() if name not in own_in_messages} for message in body["messages"]
     ]
@@ -109,14 +107,12 @@ def check_fields(body: dict[str, Any], known: frozenset[str], text: str) -> Iter
 
 
 def calls_of(body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield every call of the history with the position of its message."""
     for position, message in enumerate(body["messages"]):
         for call in message.get("tool_calls") or ():
             yield position, call
 
 
 def parts_of(body: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every part of that type with its place."""
     for position, message in enumerate(body["messages"]):
         content = message.get("content")
         for number, part in enumerate(content if isinstance(content, list) else ()):
@@ -139,13 +135,11 @@ def message_of(full_reply: ReplyWithReasoning, field: str) -> dict[str, Any]:
 
 
 def whole_call(index: int, call: tuple[str, str, list[str]]) -> dict[str, Any]:
-    """Return a call as one fragment."""
     identity, name, pieces = call
     function = {"name": name, "arguments": "".join(pieces)}
     return {"id": identity, "type": "function", "function": function, "index": index}
 
 
 def rename_calls(generated: GeneratedReply, rename: Callable[[str, int], str]) -> GeneratedReply:
-    """Return the reply with the identifiers that this server gives."""
     calls = [(rename(name, number), name, pieces) for number, (_, name, pieces) in enumerate(generated.calls)]
     return replace(generated, calls=calls)

@@ -1,11 +1,10 @@
 """Strict servers of the user's own, each with one or two deviations that no table of the proxy names.
 
-`python -m tests.support.fakes.compatible.quirks NAME` runs one by itself. Two of them give no reason for a refusal.
+Two of them give no reason for a refusal.
 """
 
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,7 @@ from tests.support.fakes.compatible.kinds import Head, Kind, Model, ReplyWithRea
 from tests.support.fakes.compatible.local import LOCAL, check
 from tests.support.fakes.compatible.server import Compatible
 from tests.support.fakes.openai_chat.failures import ErrorResponse
-from tests.support.fakes.server import ContractViolation, RequestLog, new_application, run
+from tests.support.fakes.server import ContractViolation, RequestLog, new_application
 
 Body = dict[str, Any]
 Rule = Callable[[Body, Model], str]
@@ -194,11 +193,5 @@ class QuirkServer(Compatible):
         return await super().answer(request, raw, journal)
 
 
-def new_quirk_server(name: str, journal: RequestLog | None = None) -> web.Application:
-    """Return the server of that name as an application."""
-    return new_application(QuirkServer(kind_of(name), "").answer, journal or RequestLog())
-
-
-if __name__ == "__main__":
-    chosen_name = sys.argv.pop(1)
-    run(f"A strict server with the deviation {chosen_name}.", lambda chosen, log: new_quirk_server(chosen_name, log))
+def new_quirk_server(name: str) -> web.Application:
+    return new_application(QuirkServer(kind_of(name), "").answer, RequestLog())

@@ -36,7 +36,6 @@ def tool(name: str = "Read", strict: bool | None = None, **argument: Any) -> dic
 
 
 def asked(identity: str = "call_a", **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a message that calls, and its answer."""
     call = CALL | {"id": identity}
     return {"role": "assistant", "content": "a", "tool_calls": [call]} | fields, TOOL_RESULT | {
         "tool_call_id": identity

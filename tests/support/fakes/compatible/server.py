@@ -136,7 +136,6 @@ def _unreadable() -> bytes:
     return f"event: error\ndata: {error}\n\n".encode()
 
 
-def new_server(name: str, journal: RequestLog | None = None, key: str | None = None) -> web.Application:
-    """Return the stand-in of that name as an application."""
+def new_server(name: str, key: str | None = None) -> web.Application:
     kind = KINDS[name]
-    return new_application(Compatible(kind, key or kind.key).answer, journal or RequestLog())
+    return new_application(Compatible(kind, key or kind.key).answer, RequestLog())

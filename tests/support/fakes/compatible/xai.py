@@ -26,11 +26,7 @@ from tests.support.fakes.server import ContractViolation
 
 _OWN = frozenset(("reasoning_effort", "deferred", "search_parameters"))
 _KNOWN = _OWN | USUAL_FIELDS | {"logprobs", "top_logprobs"}
-_NOT_WHILE_REASONING = {
-    "presence_penalty": "presencePenalty",
-    "frequency_penalty": "frequencyPenalty",
-    "stop": "stop",
-}
+_NOT_WHILE_REASONING = {"presence_penalty": "presencePenalty", "frequency_penalty": "frequencyPenalty", "stop": "stop"}
 _TO_XHIGH = ("low", "medium", "high", "xhigh")
 _MODELS = {
     "grok-3": Model(131_072, 131_072, schemas=True),

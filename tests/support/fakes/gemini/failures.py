@@ -32,7 +32,6 @@ class ErrorResponse:
 
 
 def error_of(status: int, message: str, details: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Return Google's error object."""
     error: dict[str, Any] = {"code": status, "message": message, "status": _STATUSES[status]}
     return {"error": error | ({"details": details} if details else {})}
 
@@ -68,7 +67,6 @@ def refuse_key(key: str | None) -> ErrorResponse:
 
 
 def refuse_token() -> ErrorResponse:
-    """Return Vertex AI's refusal of a token."""
     text = (
         "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
         "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project."
@@ -112,7 +110,6 @@ def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> Error
 
 
 def _refuse_uncounted(model: Model) -> ErrorResponse:
-    """Return the refusal of an input that was too long to be counted to its end."""
     return refuse(400, f"The input token count exceeds the maximum number of tokens allowed {model.window}.")
 
 

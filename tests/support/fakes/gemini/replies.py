@@ -174,5 +174,4 @@ def chunks_of(generated: GeneratedReply, tail: dict[str, Any], prompt: int, cach
 
 
 def frame(value: Any) -> bytes:
-    """Return one SSE record, with the line ends that Google writes."""
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\r\n\r\n"

@@ -18,12 +18,10 @@ _OWN_TOOLS = {"googleSearch": "google_search", "urlContext": "url_context", "cod
 
 
 def declarations_of(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the declared functions of all tools."""
     return [one for tool in body.get("tools") or () for one in tool.get("functionDeclarations") or ()]
 
 
 def own_tools_of(body: dict[str, Any]) -> list[str]:
-    """Return the names of Google's own tools that a request offers."""
     return [name for tool in body.get("tools") or () for name in _OWN_TOOLS if name in tool]
 
 

@@ -28,11 +28,7 @@ _KEYWORDS = {
     "$anchor",
 }
 _TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
-_FORMATS = {
-    "STRING": {"enum", "date-time"},
-    "NUMBER": {"float", "double"},
-    "INTEGER": {"int32", "int64"},
-}
+_FORMATS = {"STRING": {"enum", "date-time"}, "NUMBER": {"float", "double"}, "INTEGER": {"int32", "int64"}}
 
 
 def check_json_schema(schema: Any, path: str, definitions: Any = None) -> Iterator[str]:

@@ -241,7 +241,6 @@ def _decode(raw: bytes) -> tuple[Any, ContractViolation | None]:
 
 
 def _prompt_of(body: dict[str, Any]) -> tuple[str, int]:
-    """Return the billed text in the order in which a beginning of it is cached, and the number of pictures."""
     messages = [
         {"inline": "data:;base64," + part["inlineData"]["data"]} if "inlineData" in part else part
         for content in body.get("contents") or ()
@@ -274,12 +273,10 @@ async def _stream(request: web.Request, chunks: Iterable[dict[str, Any]], fault:
     return await send_stream(request, map(frame, chunks), headers, fault, pieces=pieces, late=late)
 
 
-def new_gemini(
-    journal: RequestLog | None = None, key: str = KEY, accepts_token: Callable[[str], bool] | None = None
-) -> web.Application:
+def new_gemini(key: str = KEY, accepts_token: Callable[[str], bool] | None = None) -> web.Application:
     """Return the stand-in as an application; `accepts_token` judges Vertex AI's tokens, else the key is one."""
     stand_in = Gemini(key, accepts_token or (lambda token: token == key))
-    application = new_application(stand_in.answer, journal or RequestLog())
+    application = new_application(stand_in.answer, RequestLog())
     application[STAND_IN] = stand_in
     return application
 

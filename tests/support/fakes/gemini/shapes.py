@@ -99,7 +99,6 @@ def _path(place: tuple[int | str, ...]) -> str:
 
 
 def unknown(place: tuple[int | str, ...], name: str) -> ContractViolation:
-    """Return the breach of a field that the server does not know, in the words of its JSON reader."""
     path = _path(place)
     where = f" at '{path}'" if path else ""
     return ContractViolation(
@@ -159,7 +158,6 @@ def _check_lowered(schema: Any, place: tuple[int | str, ...]) -> Iterator[Contra
 
 
 def check_request(body: dict[str, Any], *, vertex: bool) -> Iterator[ContractViolation]:
-    """Yield every field of a request that the door does not know, and every value of a wrong type."""
     yield from _check_types(body)
     yield from _check_foreign_fields(body, _ONLY_AI_STUDIO if vertex else _ONLY_VERTEX)
     for position, tool in enumerate(body.get("tools") or ()):

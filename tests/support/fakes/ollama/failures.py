@@ -17,7 +17,6 @@ class ErrorResponse:
 
 
 def refuse(status: int, text: str, headers: dict[str, str] | None = None, **more: str) -> ErrorResponse:
-    """Return a refusal in Ollama's error body."""
     return ErrorResponse(status, json.dumps({"error": text, **more}).encode(), headers or {})
 
 

@@ -61,7 +61,6 @@ def read_conversation(body: dict[str, Any]) -> Conversation:
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:
-    """Return how many tokens the server counts in a request."""
     pictures = sum(len(message.get("images") or ()) for message in body["messages"])
     messages = [{**message, "images": None} for message in body["messages"]]
     return count(json.dumps([body.get("tools"), messages], ensure_ascii=False)) + pictures * PICTURE_TOKENS

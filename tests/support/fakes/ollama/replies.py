@@ -66,7 +66,6 @@ def _ending(generated: GeneratedReply, prompt: int) -> dict[str, Any]:
 
 
 def lines_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a stream."""
     yield from (_frame(head, thinking=piece) for piece in generated.thought)
     yield from (_frame(head, content=piece) for piece in generated.text)
     yield from (_frame(head, tool_calls=[call]) for call in generated.calls)
@@ -74,7 +73,6 @@ def lines_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> It
 
 
 def body_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> dict[str, Any]:
-    """Return the reply that is not streamed."""
     message: dict[str, Any] = {"content": "".join(generated.text)}
     if generated.thought:
         message["thinking"] = "".join(generated.thought)
@@ -84,5 +82,4 @@ def body_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> dic
 
 
 def line(value: Any) -> bytes:
-    """Return one NDJSON record."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

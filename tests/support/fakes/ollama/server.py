@@ -141,6 +141,5 @@ async def _stream(request: web.Request, lines: Iterator[dict[str, Any]], fault: 
     return await send_stream(request, map(line, lines), headers, fault, pieces=pieces, late=late)
 
 
-def new_ollama(journal: RequestLog | None = None, key: str | None = None) -> web.Application:
-    """Return the stand-in as an application: `skeleton.serving` runs it in a thread, `skeleton.run` as a process."""
-    return new_application(Ollama(key).answer, journal or RequestLog())
+def new_ollama(key: str | None = None) -> web.Application:
+    return new_application(Ollama(key).answer, RequestLog())

@@ -28,7 +28,6 @@ def refuse(
     code: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> ErrorResponse:
-    """Return a refusal in OpenAI's error body."""
     error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
     return ErrorResponse(status, json.dumps({"error": error}, indent=2).encode(), headers or {})
 

@@ -16,7 +16,6 @@ _MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "ima
 
 
 def too_long(where: str, value: str, limit: int) -> Iterator[ContractViolation]:
-    """Yield the real server's words where a text is longer than `limit` characters."""
     if len(value) > limit:
         text = (
             f"Invalid '{where}': string too long. Expected a string with maximum length {limit}, "
@@ -26,7 +25,6 @@ def too_long(where: str, value: str, limit: int) -> Iterator[ContractViolation]:
 
 
 def empty(rule: str, where: str) -> ContractViolation:
-    """Return the real server's words for an array that must hold something."""
     text = f"Invalid '{where}': empty array. Expected an array with minimum length 1, but got an empty array instead."
     return ContractViolation(rule, text, where, "empty_array")
 

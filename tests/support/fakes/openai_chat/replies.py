@@ -133,5 +133,4 @@ def chunks_of(
 
 
 def frame(value: Any) -> bytes:
-    """Return one SSE record."""
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

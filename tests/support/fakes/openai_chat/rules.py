@@ -25,7 +25,6 @@ _DEFAULTS = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_pen
 
 
 def refuse_parameter(name: str, hint: str = "") -> ContractViolation:
-    """Return the breach of a parameter that a model does not take."""
     text = f"Unsupported parameter: '{name}' is not supported with this model.{hint}"
     return ContractViolation("unsupported", text, name, "unsupported_parameter")
 

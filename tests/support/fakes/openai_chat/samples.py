@@ -7,8 +7,6 @@ from typing import Any
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a grey picture of that size."""
-
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

@@ -128,11 +128,9 @@ class OpenAI:
         return refuse_breach(breaches[0]) if breaches else None
 
     def check(self, body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
-        """Yield the rules of the wire that a request breaks."""
         return check_body(body, model)
 
     def refuse_model(self, name: str, model: Model | None) -> ErrorResponse | None:
-        """Return the refusal of a model that this API does not have."""
         return refuse_model(name, model)
 
     async def send(self, request: web.Request, refusal: ErrorResponse, exchange: Exchange) -> web.Response:
@@ -222,6 +220,5 @@ def _stream_error() -> bytes:
     return frame({"error": {"message": _SORRY, "type": "server_error", "param": None, "code": None}})
 
 
-def new_openai(journal: RequestLog | None = None, key: str = KEY) -> web.Application:
-    """Return the stand-in as an application: `skeleton.serving` runs it in a thread, `skeleton.run` as a process."""
-    return new_application(OpenAI(key).answer, journal or RequestLog())
+def new_openai(key: str = KEY) -> web.Application:
+    return new_application(OpenAI(key).answer, RequestLog())

@@ -52,13 +52,11 @@ def _expects(hint: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether the value's own type is the one that the hint names, without looking inside."""
     expected = _expects(hint)
     return hint is object or _name(value) == expected or (expected == "a number" and type(value) is int)
 
 
 def _matches_tag(value: dict[str, Any], hint: Any) -> bool:
-    """Return whether a value's `type` or `role` is the one of this typed dictionary."""
     for name, field in _fields(hint)[0].items():
         if name in ("type", "role") and get_origin(field) is Literal and value.get(name) not in get_args(field):
             return False
@@ -137,10 +135,8 @@ class ChatRequest(completion_create_params.CompletionCreateParamsBase, total=Fal
 
 
 def check_fields(body: dict[str, Any], request: Any) -> Iterator[ContractViolation]:
-    """Yield every field of a body that a typed dictionary of the SDK does not allow."""
     yield from _check_fields(body, request, "")
 
 
 def check_request(body: dict[str, Any]) -> Iterator[ContractViolation]:
-    """Yield every field of a request that the SDK's types do not allow."""
     yield from check_fields(body, ChatRequest)

@@ -81,7 +81,6 @@ def _search_call(query: str, chance: random.Random) -> dict[str, Any]:
 
 
 def _citations(text: str) -> list[dict[str, Any]]:
-    """Return the citation of the first sentence."""
     page = f"{_PAGES[0]}?utm_source=openai"
     end = text.find(".") + 1
     return [{"type": "url_citation", "start_index": 0, "end_index": end, "url": page, "title": "A page of an example"}]
@@ -142,7 +141,6 @@ def _begun(head: dict[str, Any]) -> dict[str, Any]:
 
 
 def events_of(output: Output, head: dict[str, Any], chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Yield the events of a stream, numbered."""
     for number, event in enumerate(_events(output, head, chance)):
         yield {"type": event.pop("type"), "sequence_number": number, **event}
 
@@ -218,6 +216,5 @@ def _padding(chance: random.Random) -> dict[str, Any]:
 
 
 def frame(event: dict[str, Any]) -> bytes:
-    """Return one SSE record."""
     data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return f"event: {event['type']}\ndata: {data}\n\n".encode()

@@ -154,7 +154,6 @@ def _check_bookkeeping(body: dict[str, Any]) -> Iterator[ContractViolation]:
 
 
 def as_items(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the input as items that state their type."""
     input_value = body.get("input")
     if isinstance(input_value, str):
         return [{"type": "message", "role": "user", "content": input_value}]

@@ -151,12 +151,11 @@ async def _stream(
     return await send_stream(request, frames(), headers, fault, pieces=2 if fault.kind in late else 8, late=late)
 
 
-def new_openai(journal: RequestLog | None = None, key: str = KEY) -> web.Application:
-    """Return the stand-in as an application: `skeleton.serving` runs it in a thread, `skeleton.run` as a process."""
+def new_openai(key: str = KEY) -> web.Application:
     chat, responses = OpenAI(key), Responses(key)
 
     async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
         one = responses if request.path == PATH else chat
         return await one.answer(request, raw, journal)
 
-    return new_application(answer, journal or RequestLog())
+    return new_application(answer, RequestLog())

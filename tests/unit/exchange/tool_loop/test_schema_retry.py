@@ -156,7 +156,6 @@ def test_nothing_is_fetched_that_a_schema_refers_to(reference: str) -> None:
 
 
 def doubling(keyword: str, levels: int) -> dict[str, Any]:
-    """Return a schema in which each definition refers to the next one twice."""
     defs: dict[str, Any] = {
         f"a{level}": {keyword: [{"$ref": f"#/$defs/a{level + 1}"}, {"$ref": f"#/$defs/a{level + 1}"}]}
         for level in range(levels)

@@ -1,8 +1,6 @@
 """The fake server of Anthropic: each of its rules rejects a request that violates it."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +14,8 @@ from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.rules import check_body
 from tests.support.fakes.anthropic.samples import BAD, GOOD, READ, body
 from tests.support.fakes.server import Running, serving
-from tests.support.paths import FAKES, ROOT
+from tests.support.paths import FAKES
 from tests.support.sdk import open_sdk
-from tests.support.server_process import ending
 from tests.support.tls import NO_AUTHORITIES
 
 
@@ -102,44 +99,3 @@ def test_key_and_version_are_asked_for(running: Running, headers: dict[str, str]
     assert answer.status_code == status
     assert words in answer.text
     assert answer.headers["request-id"].startswith("req_")
-
-
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        ("unauthorized", anthropic.AuthenticationError),
-        ("forbidden", anthropic.PermissionDeniedError),
-        ("missing", anthropic.NotFoundError),
-        ("rate after=3", anthropic.RateLimitError),
-        ("server", anthropic.InternalServerError),
-        ("overloaded", anthropic.InternalServerError),
-        ("overflow", anthropic.BadRequestError),
-    ],
-)
-def test_failures_by_plan_are_what_the_official_client_knows(
-    client: anthropic.Anthropic, fault: str, error: type[Exception]
-) -> None:
-    with pytest.raises(error):
-        client.messages.create(
-            model="claude-sonnet-5-5",
-            max_tokens=9,
-            messages=[{"role": "user", "content": f"Say exactly: x [fault:{fault}]"}],
-        )
-
-
-def test_counts_and_models(client: anthropic.Anthropic) -> None:
-    counted = client.messages.count_tokens(model="claude-haiku-4-5", messages=[{"role": "user", "content": "x" * 400}])
-    assert 100 < counted.input_tokens < 130
-    assert [entry.display_name for entry in client.models.list(limit=2)] == [model.title for model in MODELS.values()]
-    assert client.models.retrieve("claude-haiku-4-5").id == "claude-haiku-4-5-20251001"
-
-
-@pytest.mark.slow
-def test_it_runs_by_itself() -> None:
-    command = [sys.executable, "-m", "tests.support.fakes.anthropic", "--key", "k"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    with ending(process):
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
-        headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
-        assert httpx.get(f"{url}/v1/models", headers=headers, trust_env=False, verify=NO_AUTHORITIES).status_code == 200

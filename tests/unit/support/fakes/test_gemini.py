@@ -4,8 +4,6 @@ import base64
 import json
 import random
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 from google import genai
-from google.genai import errors, types
+from google.genai import types
 
 from tests.support.fakes.gemini.models import MODELS, find_model
 from tests.support.fakes.gemini.rules import check_body
@@ -129,23 +127,6 @@ def test_the_official_client_holds_a_conversation_with_tools(client: Any, runnin
     assert running.journal.violations() == []
 
 
-def test_a_stream_has_the_same_content_as_the_whole_reply(client: Any) -> None:
-    asked = {"model": "gemini-3.6-flash", "contents": "Count to 40"}
-    whole = client.models.generate_content(**asked)
-    pieces = list(client.models.generate_content_stream(**asked))
-    assert "".join(piece.text or "" for piece in pieces) == whole.text == " ".join(str(n) for n in range(1, 41))
-    assert len(pieces) > 5
-    assert all(piece.usage_metadata.prompt_token_count for piece in pieces)
-    assert [piece.candidates[0].finish_reason for piece in pieces if piece.candidates[0].finish_reason] == ["STOP"]
-    assert pieces[-1].candidates[0].content.parts[0].thought_signature
-
-
-def test_models_are_listed_and_tokens_counted(client: Any) -> None:
-    assert {model.name for model in client.models.list()} == {f"models/{name}" for name in MODELS}
-    assert client.models.get(model="gemini-2.5-pro").output_token_limit == 65_536
-    assert client.models.count_tokens(model="gemini-2.5-pro", contents="hello there").total_tokens > 0
-
-
 def test_vertex_is_served_too(running: Running) -> None:
     from google.oauth2 import credentials
 
@@ -158,38 +139,6 @@ def test_vertex_is_served_too(running: Running) -> None:
     )
     assert vertex.models.generate_content(model="gemini-2.5-pro", contents="Say exactly: x").text == "x"
     assert running.journal.exchanges[-1].path.startswith(f"/v1/projects/{PROJECT}/locations/global/publishers/google/")
-
-
-@pytest.mark.parametrize(
-    ("fault", "code", "status"),
-    [
-        ("rate after=3", 429, "RESOURCE_EXHAUSTED"),
-        ("overflow", 400, "INVALID_ARGUMENT"),
-        ("uncounted", 400, "INVALID_ARGUMENT"),
-        ("payload", 400, "INVALID_ARGUMENT"),
-        ("forbidden", 403, "PERMISSION_DENIED"),
-        ("missing", 404, "NOT_FOUND"),
-        ("overloaded", 503, "UNAVAILABLE"),
-        ("server", 500, "INTERNAL"),
-    ],
-)
-def test_a_fault_by_marker(client: Any, fault: str, code: int, status: str) -> None:
-    with pytest.raises(errors.APIError) as caught:
-        client.models.generate_content(model="gemini-3.6-flash", contents=f"Say exactly: x [fault:{fault}]")
-    assert (caught.value.code, caught.value.status) == (code, status)
-
-
-@pytest.mark.parametrize(("fault", "reason"), [("safety", "SAFETY"), ("length", "MAX_TOKENS"), ("empty", "STOP")])
-def test_a_reply_that_ends_otherwise(client: Any, fault: str, reason: str) -> None:
-    asked = {"model": "gemini-3.6-flash", "contents": f"Say exactly: x [fault:{fault}]"}
-    assert client.models.generate_content(**asked).candidates[0].finish_reason == reason
-    assert list(client.models.generate_content_stream(**asked))[-1].candidates[0].finish_reason == reason
-
-
-def test_a_blocked_prompt_has_no_candidate(client: Any) -> None:
-    reply = client.models.generate_content(model="gemini-3.6-flash", contents="x [fault:blocked]")
-    assert reply.prompt_feedback.block_reason == "PROHIBITED_CONTENT"
-    assert not reply.candidates
 
 
 def post(url: str, body: bytes, **headers: str) -> tuple[int, Any]:
@@ -253,22 +202,3 @@ def test_a_signature_counts_only_where_it_was_given() -> None:
     assert not signatures.knows(given, "gemini-3.8-flash", "look")
     assert not signatures.knows(given, "gemini-3.6-flash", "write")
     assert not signatures.knows(given[4:], "gemini-3.6-flash", "look")
-
-
-def test_a_model_can_be_named_after_its_fault() -> None:
-    assert find_model("fault-rate") is MODELS["gemini-3.6-flash"]
-
-
-@pytest.mark.slow
-def test_the_stand_in_runs_by_itself(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.support.fakes.gemini", "--key", "k", "--log", str(tmp_path / "log")]
-    with subprocess.Popen(command, cwd=FOLDER.parents[3], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            url = process.stdout.readline().split()[-1]
-            body = json.dumps({"contents": [{"role": "user", "parts": [{"text": "Say exactly: x"}]}]}).encode()
-            status, reply = post(f"{url}/v1beta/models/fault-none:generateContent", body, x_goog_api_key="k")
-            assert (status, reply["candidates"][0]["content"]["parts"][0]["text"]) == (200, "x")
-        finally:
-            process.terminate()
-    assert json.loads((tmp_path / "log").read_text())["outcome"] == "answered"

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +13,7 @@ from tests.support.fakes.ollama.models import MODELS, find_model
 from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TOOL_RESULT, USER, body
 from tests.support.fakes.server import Running, serving
-from tests.support.paths import FAKES, ROOT
+from tests.support.paths import FAKES
 from tests.support.waiting import WAIT_SECONDS
 
 
@@ -88,19 +86,3 @@ def test_a_prompt_over_the_window_is_refused_in_the_engine_s_words(running: Runn
     inner = json.loads(json.loads(answer)["error"])["error"]
     assert (inner["type"], inner["n_ctx"]) == ("exceed_context_size_error", 2048)
     assert inner["n_prompt_tokens"] > 2048
-
-
-def test_it_runs_as_a_process() -> None:
-    command = [sys.executable, "-m", "tests.support.fakes.ollama", "--key", "k"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
-        with urllib.request.urlopen(f"{url}/", timeout=WAIT_SECONDS) as answer:
-            assert answer.read() == b"Ollama is running"
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{url}/api/version", timeout=WAIT_SECONDS)
-        assert caught.value.code == 401
-    finally:
-        process.terminate()
-        process.wait(WAIT_SECONDS)
