@@ -13,7 +13,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from msgspec import Struct, field
 
-from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Monitor, Policy, Recorder, Tracer, ValueStore
+from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -128,8 +128,20 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Values that expire, such as sticky targets of routes."""
     log: EngineLog = field(default_factory=LibraryLog)
     """Log for what an engineer should know. It masks the keys of the options."""
-    monitor: Monitor = Monitor()
-    """Receives the receipts of exchanges."""
+
+    # A program or server overrides these methods to receive what happens in exchanges.
+
+    def start_exchange(self, receipt: Receipt) -> None:
+        """An exchange has begun. The fields of the receipt still change."""
+
+    def name_model(self, number: int, model: str) -> None:
+        """The body of the client request `number` was read, and requests `model`."""
+
+    def count_freed_bytes(self, size: int) -> None:
+        """A client request of `size` bytes was released."""
+
+    def end_exchange(self, receipt: Receipt) -> None:
+        """An exchange has ended, and its receipt is complete."""
 
 
 def new_id(prefix: str) -> str:

@@ -354,19 +354,3 @@ class EngineLog(Protocol):
     def write_traceback(self, request_id: str) -> None:
         """Write the exception that is being handled."""
         ...
-
-
-class Monitor:
-    """Receives what happens in exchanges. This one ignores it; the server's writes the log and fills the ledger."""
-
-    def start_exchange(self, receipt: Receipt) -> None:
-        """An exchange has begun. The fields of the receipt still change."""
-
-    def name_model(self, number: int, model: str) -> None:
-        """The body of the client request `number` was read, and requests `model`."""
-
-    def count_freed_bytes(self, size: int) -> None:
-        """A client request of `size` bytes was released."""
-
-    def end_exchange(self, receipt: Receipt) -> None:
-        """An exchange has ended, and its receipt is complete."""

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import field, structs
 
 from anthropic_proxy.engine.engine import Engine, new_id
-from anthropic_proxy.engine.hooks import Monitor, Receipt
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource, load_learned_models
@@ -43,28 +43,6 @@ from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
 from anthropic_proxy.plugins import LedgerState, Plugin, Store
 
 
-class ServerMonitor(Monitor):
-    """Passes what the engine reports to the log, the queues of receipts, and the list of running requests."""
-
-    def __init__(
-        self, log: Log, receipts: ReceiptQueues, in_progress: SharedRequestTable, heap_trimmer: HeapTrimmer
-    ) -> None:
-        self._log, self._receipts, self._in_progress, self._heap_trimmer = log, receipts, in_progress, heap_trimmer
-
-    def start_exchange(self, receipt: Receipt) -> None:
-        self._receipts.feed.add_running(receipt)
-
-    def name_model(self, number: int, model: str) -> None:
-        self._in_progress.set_model(number, model)
-
-    def count_freed_bytes(self, size: int) -> None:
-        self._heap_trimmer.count_freed_bytes(size)
-
-    def end_exchange(self, receipt: Receipt) -> None:
-        self._log.write_exchange(receipt)
-        self._receipts.queue_exchange_receipt(receipt)
-
-
 class Services(Engine, frozen=True, kw_only=True):
     """All objects of one server process that outlive one request. A reload of the settings builds new ones.
 
@@ -87,10 +65,23 @@ class Services(Engine, frozen=True, kw_only=True):
     """Function that returns the state of the ledger, the database of requests. None: requests are not stored."""
     store: Store = field(default_factory=MemoryStore)
     """Limits, budgets and values that workers or instances share."""
-    heap_trimmer: HeapTrimmer
+    heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     """Object that returns freed memory of this process to the system. A reload keeps it."""
-    in_progress: SharedRequestTable
+    in_progress: SharedRequestTable = field(default_factory=SharedRequestTable)
     """List of the running client requests, which is logged if this process stops responding."""
+
+    def start_exchange(self, receipt: Receipt) -> None:
+        self.receipts.feed.add_running(receipt)
+
+    def name_model(self, number: int, model: str) -> None:
+        self.in_progress.set_model(number, model)
+
+    def count_freed_bytes(self, size: int) -> None:
+        self.heap_trimmer.count_freed_bytes(size)
+
+    def end_exchange(self, receipt: Receipt) -> None:
+        self.log.write_exchange(receipt)
+        self.receipts.queue_exchange_receipt(receipt)
 
     async def close(self) -> None:
         """Stop the background refresh of model lists, and close the store and the connections to providers.
@@ -134,8 +125,7 @@ async def open_services(
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         in_progress=in_progress or services.in_progress,
     )
-    monitor = ServerMonitor(log, services.receipts, services.in_progress, services.heap_trimmer)
-    services = _restore_state(structs.replace(services, monitor=monitor), previous)
+    services = _restore_state(services, previous)
     if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
         await services.catalog.refresh_listing(find_registry(settings).local.name)
     return services
@@ -224,7 +214,6 @@ def build_services(
         for row in find_registry(settings)
         if row.uses_installed_models
     }
-    receipts, in_progress, heap_trimmer = receipts or ReceiptQueues(log), SharedRequestTable(), HeapTrimmer()
     return Services(
         settings=settings,
         catalog=Catalog(sources=listings),
@@ -236,10 +225,7 @@ def build_services(
         log=log,
         new_id=new_id,
         clock=time.time,
-        receipts=receipts,
-        in_progress=in_progress,
-        heap_trimmer=heap_trimmer,
-        monitor=ServerMonitor(log, receipts, in_progress, heap_trimmer),
+        receipts=receipts or ReceiptQueues(log),
     )
 
 

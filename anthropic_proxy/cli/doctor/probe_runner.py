@@ -13,7 +13,6 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.cli.doctor.findings import ProbeTotals
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.hooks import Monitor
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
@@ -123,7 +122,7 @@ class ProbeRunner:
     """Sender of probes through the proxy, without its routes and policies. `totals` counts requests and tokens."""
 
     def __init__(self, services: Services, totals: ProbeTotals) -> None:
-        self._services = structs.replace(services, log=Log(io.StringIO()), monitor=Monitor(), policies=())
+        self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
         self.totals = totals
 
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:

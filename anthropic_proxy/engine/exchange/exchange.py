@@ -87,7 +87,7 @@ class Exchange:
         receipt.trace = incoming.trace
         record_client(receipt, incoming.headers)
         self._sink.attach_receipt(receipt)
-        engine.monitor.start_exchange(receipt)
+        engine.start_exchange(receipt)
         admissions = Admissions(engine, receipt)
         try:
             await self._read_and_plan()
@@ -123,7 +123,7 @@ class Exchange:
                 self._attempts.records.finish_last_attempt()
             receipt.duration_seconds = engine.clock() - receipt.started_at
             admissions.settle()
-            engine.monitor.end_exchange(receipt)
+            engine.end_exchange(receipt)
 
     async def _read_and_plan(self) -> None:
         """Decode the body, and choose the route. Raises the `ClientError` of an invalid request."""
@@ -138,7 +138,7 @@ class Exchange:
         receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
         if not receipt.session and request.metadata is not None and request.metadata.user_id:
             receipt.session = find_session_id(request.metadata.user_id) or ""
-        engine.monitor.name_model(incoming.number, request.model)
+        engine.name_model(incoming.number, request.model)
         route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
         receipt.route = route.rule.name if route.rule is not None else ""
         receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
@@ -205,7 +205,7 @@ class Exchange:
 
     def _release_request(self, answer: DeltaStream | RelayStream) -> None:
         """Free the memory of the client request, as soon as no retry is possible."""
-        self._engine.monitor.count_freed_bytes(len(self._incoming.body))
+        self._engine.count_freed_bytes(len(self._incoming.body))
         self._incoming.body = b""
         self._request.release_body()
         if isinstance(answer, RepeatableStream):

@@ -39,9 +39,13 @@ class FidelityReport(Struct):
     mode: Fidelity = "best-effort"
     """Fidelity mode of the request: `strict` rejects losses, `best-effort` accepts them."""
     approximated: int = 0
+    """Number of notes with the handling `approximated`."""
     emulated: int = 0
+    """Number of notes on fields that the proxy emulated."""
     dropped: int = 0
+    """Number of notes on fields that were not sent or not returned."""
     notes: list[FidelityNote] = field(default_factory=list)
+    """Notes of one client request, in the order in which the proxy added them."""
 
     def clear_notes(self) -> None:
         """Remove all notes before a retry, so that they do not describe failed upstream calls."""

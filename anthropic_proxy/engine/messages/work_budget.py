@@ -31,7 +31,7 @@ ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives
 
 
 class WorkLimitExceeded(InvalidRequest):
-    pass
+    """Error 400: the JSON Schemas of a client request cause too much work."""
 
 
 class WorkPostponed(Exception):

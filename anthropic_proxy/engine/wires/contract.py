@@ -24,6 +24,8 @@ from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 
 
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """Base class of dialects, which describe how one server differs from the API of its wire."""
+
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     """Regular expression of allowed tool names. Any other name is replaced by an alias. Default: the rule of the
     Messages API."""
@@ -36,6 +38,7 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     server_tools: tuple[ServerToolKind, ...] = ()
     """Kinds of server tools (`web_search` …) that the upstream server runs itself."""
     server_tools_exclusive: bool = False
+    """True if the upstream server rejects a request with both server tools and client tools."""
     has_count_tokens: bool = False
     """True if the upstream server has `/v1/messages/count_tokens`."""
     has_model_list: bool = False
@@ -60,6 +63,7 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     model: str
     """Model id to send to the provider."""
     requested_model: str = ""
+    """The model id of the client request. The reply names this model."""
     is_renamed: bool = False
     """True if `model` and `requested_model` differ. Used by relays only."""
     dialect: DialectT_co
@@ -67,9 +71,13 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     streams_upstream: bool
     """True if the provider streams its response. The client's response may nevertheless be sent as a whole."""
     client_body: bytes = b""
+    """The body of the client request. Used by relays only."""
     client_headers: Mapping[str, str] = {}
+    """The headers of the client request, names in lower case, without credentials. Used by relays only."""
     client_path: str = "/v1/messages"
+    """URL path of the client request. Used by relays only."""
     client_query: str = ""
+    """URL query of the client request, without `?`. Used by relays only."""
     has_proxy_signatures: bool = True
     """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
     refused_signatures: Collection[bytes] = frozenset()
@@ -79,6 +87,7 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     new_id: Callable[[str], str]
     """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
     provider: str
+    """The provider name, for error messages and notes."""
     base_url: str = ""
     """Base URL of the upstream request. Signatures in replies of this server are valid only for the same URL."""
     context_window: int | None = None
@@ -101,14 +110,20 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
+    """HTTP request to a provider, without base URL and credential."""
+
     path: str
     """Path below the base URL of the provider, with a leading slash and perhaps a query. It is percent-encoded."""
     body: bytes
     """Body of the request, encoded for the provider. b"": no body."""
     headers: Mapping[str, str] = {}
+    """Headers of the request without the credential, names in lower case."""
     trace_headers: Mapping[str, str] = {}
+    """Headers `traceparent` and `tracestate`, which differ for each request."""
     method: str = "POST"
+    """HTTP method: `POST`, or `GET` for lists."""
     notes: Sequence[FidelityNote] = ()
+    """Notes on fields of the client request that were approximated, emulated or dropped."""
     enforces_schema: bool = False
     """True if the provider enforces the client's JSON Schema for the reply. False: the proxy validates the reply."""
 
@@ -118,6 +133,8 @@ CLIENT_CREDENTIAL_ORIGIN = "the client"
 
 
 class Credential(Struct, frozen=True):
+    """Authentication header of an upstream request, added when the request is sent."""
+
     header: str
     """Name of the request header with the credential, in lower case: `authorization`, `x-api-key`."""
     value: str
@@ -143,7 +160,9 @@ class UpstreamResponse(Protocol):
     def status(self) -> int: ...
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> Mapping[str, str]:
+        """Names are in lower case."""
+        ...
 
     @property
     def body_received(self) -> bool:
@@ -184,6 +203,8 @@ async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callabl
 
 
 class Transport(Protocol):
+    """Function that sends one upstream request to the server at a base URL."""
+
     async def __call__(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
@@ -201,7 +222,7 @@ class Decoder(ABC):
     """
 
     default_signature: str = ""
-    """Signature for thinking blocks of replies in which the provider sent none. `wires/thinking.py` describes its
+    """Signature for thinking blocks of replies in which the provider sent none. `engine/wires/thinking.py` has its
     format."""
     finished: bool = False
     """True if the last event of the reply was read (`[DONE]`, `response.completed`). The caller then stops reading."""
@@ -249,12 +270,14 @@ class Adaptation(Struct, frozen=True):
     persistent: bool = True
     """True if the change is stored for later requests to the model. False: it applies to this request only."""
     refused_signatures: tuple[bytes, ...] = ()
+    """Digests of the thinking signatures of the request. Thinking with these is left out of later requests."""
 
 
 class Wire(ABC, Generic[DialectT]):
     """Base class of wires, which encode requests and decode responses of one API. A wire performs no I/O."""
 
     dialect_type: type[DialectT]
+    """Class of the wire's dialects. Its default values describe the API's own vendor."""
     framing: Literal["sse", "ndjson"]
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
 

@@ -28,7 +28,8 @@ _CHECK = """
 import sys
 from anthropic_proxy.console.ledger.plugin import open_plugin
 from anthropic_proxy.console.ledger.migrations import needs_migration
-from anthropic_proxy.gateway.settings import Secret, Settings
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 settings = Settings(database_url=Secret("sqlite:///" + sys.argv[1]))
 open_plugin(settings)
 print(needs_migration(settings), "sqlalchemy" in sys.modules)

@@ -13,6 +13,7 @@ from anthropic_proxy.engine.providers.credentials import (
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings.key_references import read_key_again
 
 GROQ, OPENAI = PROVIDERS.find("groq"), PROVIDERS.find("openai")
 
@@ -147,7 +148,7 @@ def with_key_file(tmp_path, entry='{ file = "key" }'):
     )
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"), resolves_keys=True)
     clock, problems = Clock(), []
-    pool = Credentials(settings, clock=clock)
+    pool = Credentials(settings, read_key=read_key_again, clock=clock)
     pool.on_problem = problems.append
     return find_registry(settings).find("gateway"), pool, clock, problems
 

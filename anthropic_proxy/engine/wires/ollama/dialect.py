@@ -42,20 +42,18 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     the boolean is sent. After a model rejected the field, the field is omitted. Proven by:
     golden/ollama/thinking/thinking_switch, thinking_refused_before, prefill_of_gpt_oss."""
     thinking_tags: tuple[ThinkingTags, ...] = ()
-    """Tags that may enclose reasoning at the start of the text (`wires/tool_call_repair/thinking_tags.py`).
+    """Tags that may enclose reasoning at the start of the text (`engine/wires/tool_call_repair/thinking_tags.py`).
 
     Ollama separates reasoning only for models with thinking in their template (`.Thinking`), since version 0.9.
     Proven by: golden/ollama/thinking/think_tags.
     """
     text_call_formats: tuple[ToolCallFormat, ...] = ()
-    """Text formats of tool calls that are searched in the reply text (`wires/tool_call_repair/formats.py`).
-
+    """Text formats of tool calls that are searched in the reply text (`engine/wires/tool_call_repair/formats.py`).
     Ollama finds calls by the model's template. Calls of imported and older models stay in the text, as do calls after
-    other words. Proven by: golden/ollama/tools/text_call.
-    """
+    other words. Proven by: golden/ollama/tools/text_call."""
     repairs_tool_names: bool = False
     """True if an unknown tool name is replaced by the only offered tool that it can mean. A call without a name becomes
-    a call of the only tool that accepts its arguments (`wires/tool_call_repair/offered_tools.py`).
+    a call of the only tool that accepts its arguments (`engine/wires/tool_call_repair/offered_tools.py`).
 
     Proven by: golden/ollama/tools/odd_tool_names.
     """

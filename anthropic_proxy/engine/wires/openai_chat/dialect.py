@@ -134,14 +134,15 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/thinking/openrouter_reasoning, openrouter_reasoning_replayed.
     """
     thinking_tags: tuple[ThinkingTags, ...] = ()
-    """Tags around reasoning at the start of the text: `<think>` … (`wires/tool_call_repair/thinking_tags.py`).
+    """Tags that may enclose reasoning at the start of the text: `<think>` …
+    (`engine/wires/tool_call_repair/thinking_tags.py`).
 
     Servers without a parser for the tags leave the reasoning in the text (older vLLM, LM Studio and llama.cpp).
     `unopened` is only for models with the opening tag in their chat template. Proven by:
     golden/openai_chat/thinking/think_tags, think_tags_unopened, think_tags_of_other_models.
     """
     text_call_formats: tuple[ToolCallFormat, ...] = ()
-    """Formats in which the model may write tool calls into the text (`wires/tool_call_repair/formats.py`).
+    """Formats in which the model may write tool calls into the text (`engine/wires/tool_call_repair/formats.py`).
 
     Servers without a parser for the calls, or without the setting for it (vLLM's `--tool-call-parser`), leave them in
     the text. Text is buffered only while it may become a call of an offered tool; other text is unchanged. Proven by:
@@ -150,7 +151,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     text_call_invoke, text_call_bare_json, text_call_bare_python.
     """
     repairs_tool_names: bool = False
-    """True if unknown and missing names in tool calls are repaired (`wires/tool_call_repair/offered_tools.py`).
+    """True if unknown and missing names in tool calls are repaired (`engine/wires/tool_call_repair/offered_tools.py`).
 
     An unknown name becomes the only offered tool that it can mean: small models call `functions.Read` or `read`. A call
     without a name becomes a call of the only tool that accepts its arguments. An ambiguous name is unchanged: the
@@ -159,8 +160,8 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """
     buffers_tool_arguments: bool = False
     """True if arguments of a tool call are buffered until the call ends, and repaired if invalid
-    (`wires/tool_call_repair/arguments.py`). Servers of small models do not check the arguments, and a fragment cannot
-    be repaired after it was sent. Fragments of other servers are sent at once. Proven by:
+    (`engine/wires/tool_call_repair/arguments.py`). Servers of small models do not check the arguments, and a fragment
+    cannot be repaired after it was sent. Fragments of other servers are sent at once. Proven by:
     golden/openai_chat/tools/mended_arguments, unmended_arguments."""
     accepts_tools: bool = True
     """True if tools are accepted; gpt-6-astra, gpt-6.1-sol and later models accept them only on Responses.
