@@ -8,7 +8,9 @@ import asyncio
 import logging
 import random
 import string
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 from msgspec import Struct, field
@@ -16,13 +18,15 @@ from msgspec import Struct, field
 from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
-from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget
-from anthropic_proxy.engine.routing.router import RouteCache
+from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
+from anthropic_proxy.engine.routing.router import RouteCache, apply_capability_rules
 from anthropic_proxy.engine.routing.rules import RouteRules
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
+from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 
 _Arguments = TypeVarTuple("_Arguments")
@@ -124,10 +128,18 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Receivers of the bytes of exchanges, from plugins. Empty: no bytes are recorded."""
     tracer: Tracer | None = None
     """Source of trace ids for requests, from a plugin. None: traces are off."""
+    owned_transports: Transports | None = None
+    """Owner of `transports`, which is closed with the engine. None: another object closes the transports."""
     store: ValueStore = field(default_factory=MemoryValues)
     """Values that expire, such as sticky targets of routes."""
     log: EngineLog = field(default_factory=LibraryLog)
     """Log for what an engineer should know. It masks the keys of the options."""
+
+    async def close(self) -> None:
+        """Stop the background refresh of model lists, and close the connections to providers."""
+        await self.catalog.close()
+        if self.owned_transports is not None:
+            await self.owned_transports.close()
 
     # A program or server overrides these methods to receive what happens in exchanges.
 
@@ -151,3 +163,48 @@ def new_id(prefix: str) -> str:
     a secret, because its random numbers can be predicted.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
+
+
+def build_engine(options: EngineOptions) -> Engine:
+    """Return an engine for a program without a server. The program closes it (`Engine.close`)."""
+    transports = Transports(options, setup_variables=find_registry(options).list_setup_variables())
+    credentials = Credentials(options, {"google": transports.google_tokens})
+    return Engine(
+        settings=options,
+        **build_engine_fields(options, transports.transports_by_name(), credentials),
+        owned_transports=transports,
+        web_fetch=transports.web_fetch,
+        web_search=transports.web_search,
+        new_id=new_id,
+        clock=time.time,
+    )
+
+
+def build_engine_fields(
+    options: EngineOptions,
+    transports: Mapping[str, Transport],
+    credentials: Credentials,
+    worker_index_and_count: tuple[int, int] = (0, 1),
+) -> dict[str, Any]:
+    """Return fields of an `Engine` by name: those that follow from its options. No connection is opened."""
+    limit = options.max_upstream_calls
+    queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
+    listings = {
+        row.name: OllamaModelSource(
+            transports[row.transport],
+            options.base_urls.get(row.name, row.base_url),
+            window=options.ollama_context_length,
+            find_credential=partial(credentials.next_credential, row),
+            adjust=partial(apply_capability_rules, row),
+        )
+        for row in find_registry(options)
+        if row.uses_installed_models
+    }
+    return {
+        "catalog": Catalog(sources=listings),
+        "credentials": credentials,
+        "observations": ModelObservations(MemoryValues()),
+        "queue": queue,
+        "route_rules": RouteRules(options.routes) if options.routes else None,
+        "transports": transports,
+    }

@@ -12,6 +12,8 @@ from importlib.resources import files
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.errors import ProxyError, UpstreamError
+
 PAGE = "/help/errors"
 """URL path at which the proxy serves the catalog."""
 
@@ -167,3 +169,14 @@ RULES_OF_PROXY: Sequence[Rule] = (
 
 They have texts, because errors with the same status have different remedies. An error of a plugin has no remedy.
 """
+
+
+def error_help_headers(error: ProxyError) -> dict[str, str]:
+    """`x-proxy-help: /help/errors#rate-limit`"""
+    provider = isinstance(error, UpstreamError)
+    if entry := find_entry(error.status, error.error_type, error.message, is_of_provider=provider):
+        return {"x-proxy-help": f"{PAGE}#{entry}"}
+    # a class of a plugin has no section, but its base class has one
+    known = next(base for base in type(error).__mro__ if base.__module__.startswith("anthropic_proxy."))
+    section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
+    return {"x-proxy-help": f"{PAGE}#{section}"}

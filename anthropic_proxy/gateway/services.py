@@ -8,26 +8,21 @@ services without plugins, and opens no connection.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from functools import partial
 from typing import Any
 
 from msgspec import field, structs
 
-from anthropic_proxy.engine.engine import Engine, new_id
+from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource, load_learned_models
+from anthropic_proxy.engine.providers.catalog import load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
-from anthropic_proxy.engine.providers.model_observations import ModelObservations
-from anthropic_proxy.engine.routing.health import FairQueue, slots_per_worker
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
-    apply_capability_rules,
     build_route,
     should_query_ollama,
 )
-from anthropic_proxy.engine.routing.rules import RouteRules
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError
@@ -51,8 +46,6 @@ class Services(Engine, frozen=True, kw_only=True):
 
     settings: Settings
     """Settings for which these services were built."""
-    owned_transports: Transports | None = None
-    """Owner of `transports`, which is closed with the services. None: another object closes the transports."""
     log: Log
     """Log of the proxy, in which keys are masked."""
     started_at: float = field(default_factory=time.time)
@@ -84,14 +77,9 @@ class Services(Engine, frozen=True, kw_only=True):
         self.receipts.queue_exchange_receipt(receipt)
 
     async def close(self) -> None:
-        """Stop the background refresh of model lists, and close the store and the connections to providers.
-
-        If `owned_transports` is None, the connections stay open, because another object closes them.
-        """
-        await self.catalog.close()
+        """Also close the store."""
+        await super().close()
         await self.store.close()
-        if self.owned_transports is not None:
-            await self.owned_transports.close()
 
 
 async def open_services(
@@ -201,27 +189,12 @@ def build_services(
 
     Their store is in memory, and they contain no objects of plugins.
     """
-    credentials, limit = Credentials(settings, tokens, read_key=read_key_again), settings.max_upstream_calls
+    credentials = Credentials(settings, tokens, read_key=read_key_again)
     credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
-    listings = {
-        row.name: OllamaModelSource(
-            transports[row.transport],
-            settings.base_urls.get(row.name, row.base_url),
-            window=settings.ollama_context_length,
-            find_credential=partial(credentials.next_credential, row),
-            adjust=partial(apply_capability_rules, row),
-        )
-        for row in find_registry(settings)
-        if row.uses_installed_models
-    }
     return Services(
         settings=settings,
-        catalog=Catalog(sources=listings),
-        credentials=credentials,
-        observations=ModelObservations(MemoryStore()),
-        **_build_routing(settings),
-        queue=FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit),
-        transports=transports,
+        **build_engine_fields(settings, transports, credentials, worker_index_and_count),
+        route_prices=_find_route_prices(settings),
         log=log,
         new_id=new_id,
         clock=time.time,
@@ -241,16 +214,12 @@ def require_route_prices(settings: Settings) -> Settings:
     return settings
 
 
-def _build_routing(settings: Settings) -> dict[str, Any]:
-    """Return the fields of `Services` for the routes of the configuration file. Empty: there are no routes."""
-    if not settings.routes:
+def _find_route_prices(settings: Settings) -> Mapping[str, float]:
+    if not any(route.balance == "cost" for route in settings.routes):
         return {}
-    prices: Mapping[str, float] = {}
-    if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.gateway.prices.routes import find_typical_request_prices  # noqa: PLC0415  # imports the price list
+    from anthropic_proxy.gateway.prices.routes import find_typical_request_prices  # noqa: PLC0415  # imports the price list
 
-        prices = find_typical_request_prices(settings)
-    return {"route_rules": RouteRules(settings.routes), "route_prices": prices}
+    return find_typical_request_prices(settings)
 
 
 def _carry_over_state(services: Services, previous: Services) -> Services:

@@ -9,8 +9,13 @@ from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.ledger.queries import ErrorGroup
 from anthropic_proxy.errors import ClientError, MissingExtra, ProxyError, UpstreamError
 from anthropic_proxy.gateway.error_catalog import PAGE as CATALOG_PAGE
-from anthropic_proxy.gateway.error_catalog import RULES_OF_BOTH, RULES_OF_PROVIDERS, RULES_OF_PROXY, load_sections
-from anthropic_proxy.gateway.server.responses import error_help_headers
+from anthropic_proxy.gateway.error_catalog import (
+    RULES_OF_BOTH,
+    RULES_OF_PROVIDERS,
+    RULES_OF_PROXY,
+    error_help_headers,
+    load_sections,
+)
 from tests.site.error_page import NO_STATUS, PAGE, Entry, entries
 from tests.site.generated import stale_pages
 from tests.site.pages import DOCS, anchors

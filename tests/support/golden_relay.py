@@ -9,12 +9,12 @@ import msgspec
 from anthropic_proxy.engine.exchange.call_building import build_relay_call
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.engine.exchange.responses import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.errors import ProxyError, UpstreamError
-from anthropic_proxy.gateway.server.responses import encode_error, encode_events, error_headers
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.call_building import build_target_limits
+from anthropic_proxy.engine.exchange.responses import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
@@ -26,7 +27,6 @@ from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.gateway.server.responses import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support import golden_relay as relay
 from tests.support.golden_relay import readable

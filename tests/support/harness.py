@@ -11,12 +11,12 @@ from msgspec import structs
 
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.responses import encode_events, encode_message
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.gateway.server.responses import encode_events, encode_message
 from anthropic_proxy.gateway.services import Services, build_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log

@@ -13,6 +13,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.cli.doctor.findings import ProbeTotals
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.responses import encode_events
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
@@ -24,7 +25,6 @@ from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import FixedRouteCache, Route, Target
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
-from anthropic_proxy.gateway.server.responses import encode_events
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log

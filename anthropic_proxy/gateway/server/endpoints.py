@@ -16,6 +16,7 @@ from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.engine.exchange.recording import start_recording
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
+from anthropic_proxy.engine.exchange.responses import json_headers
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
@@ -33,7 +34,6 @@ from anthropic_proxy.gateway.route_table import FoundRoute
 from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
 from anthropic_proxy.gateway.server.request_body import decode_headers, pop_complete_body, read_body
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
-from anthropic_proxy.gateway.server.responses import json_headers
 from anthropic_proxy.gateway.server.web_page import (
     SECURITY_HEADERS,
     build_setup_view,

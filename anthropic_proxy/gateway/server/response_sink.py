@@ -5,19 +5,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any
 
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
-from anthropic_proxy.engine.messages.events import Event
-from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.errors import MethodNotAllowed, ProxyError, UpstreamError
-from anthropic_proxy.gateway.server.responses import (
+from anthropic_proxy.engine.exchange.responses import (
     encode_error,
     encode_events,
     encode_message,
     error_headers,
-    error_help_headers,
     json_headers,
     receipt_headers,
     stream_headers,
 )
+from anthropic_proxy.engine.messages.events import Event
+from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.errors import MethodNotAllowed, ProxyError, UpstreamError
+from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.plugins import Receipt, RouteResponse
 
 Scope = Mapping[str, Any]

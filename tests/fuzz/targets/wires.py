@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.exchange.responses import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.wires.contract import Call, RelayWire, Wire
 from anthropic_proxy.engine.wires.framing import new_frame_reader
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.gateway.server.responses import encode_error, encode_events, error_headers
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
 

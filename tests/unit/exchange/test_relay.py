@@ -21,6 +21,7 @@ from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
 from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.engine.exchange.responses import encode_events
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -31,7 +32,6 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_ro
 from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
-from anthropic_proxy.gateway.server.responses import encode_events
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Client

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.responses import receipt_headers
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -17,7 +18,6 @@ from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.endpoints import serve_request
-from anthropic_proxy.gateway.server.responses import receipt_headers
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.matrix.backends import BACKENDS, Backend

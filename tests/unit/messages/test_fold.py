@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jiter import from_json
 from msgspec import Raw
 
+from anthropic_proxy.engine.exchange.responses import encode_events, encode_message
 from anthropic_proxy.engine.messages.deltas import (
     Block,
     Citation,
@@ -28,7 +29,6 @@ from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.errors import InternalError, UpstreamProtocolError
-from anthropic_proxy.gateway.server.responses import encode_events, encode_message
 from tests.support.delta_strategies import a_reply, cut_at, json_objects
 
 NAMES: dict[str, Any] = {"message_id": "msg_1", "model": "claude-test", "signature": "px1.test.e30"}

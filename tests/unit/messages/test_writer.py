@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.exchange.responses import encode_events
 from anthropic_proxy.engine.messages.deltas import (
     Block,
     Citation,
@@ -41,7 +42,6 @@ from anthropic_proxy.engine.messages.events import (
 )
 from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE, MessageWriter
 from anthropic_proxy.errors import InternalError, UpstreamProtocolError, UpstreamTimeout
-from anthropic_proxy.gateway.server.responses import encode_events
 from tests.support.delta_strategies import a_reply, any_deltas, cut_at
 from tests.support.messages import exactly
 

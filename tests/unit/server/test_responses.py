@@ -8,6 +8,14 @@ import httpx2
 import pytest
 from msgspec import UNSET, Raw
 
+from anthropic_proxy.engine.exchange.responses import (
+    encode_error,
+    encode_events,
+    encode_message,
+    error_headers,
+    json_headers,
+    stream_headers,
+)
 from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
@@ -37,15 +45,7 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
     UriTooLong,
 )
-from anthropic_proxy.gateway.server.responses import (
-    encode_error,
-    encode_events,
-    encode_message,
-    error_headers,
-    error_help_headers,
-    json_headers,
-    stream_headers,
-)
+from anthropic_proxy.gateway.error_catalog import error_help_headers
 
 TOTALS = UsageBody(
     input_tokens=6,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.exchange.responses import encode_message
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, Usage
 from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.models import decode_request
@@ -22,7 +23,6 @@ from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.engine.wires.json_repair import repair_json
 from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamProtocolError
-from anthropic_proxy.gateway.server.responses import encode_message
 from tests.support.decoding import decode_whole
 from tests.support.messages import exactly
 from tests.support.paths import GOLDEN

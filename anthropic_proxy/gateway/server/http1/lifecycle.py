@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+from anthropic_proxy.engine.exchange.responses import encode_error, error_headers
 from anthropic_proxy.errors import ProxyError, RequestTimeout, ShuttingDown
+from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.server.http1.cycle import STATUS_LINES, AsgiApp, FlowControl, RequestResponseCycle
-from anthropic_proxy.gateway.server.responses import encode_error, error_headers, error_help_headers
 
 # the longer time avoids requests on a connection that the server is closing
 KEEP_ALIVE_SECONDS = 75.0

@@ -4,7 +4,6 @@ A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,8 +31,7 @@ from anthropic_proxy.engine.messages.events import (
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.errors import ProxyError, UpstreamError
-from anthropic_proxy.gateway.error_catalog import PAGE, find_entry
+from anthropic_proxy.errors import ProxyError
 
 MAX_RETRY_AFTER_SECONDS = 3600
 """A longer delay is lowered to this maximum."""
@@ -104,17 +102,6 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     return headers
-
-
-def error_help_headers(error: ProxyError) -> dict[str, str]:
-    """`x-proxy-help: /help/errors#rate-limit`"""
-    provider = isinstance(error, UpstreamError)
-    if entry := find_entry(error.status, error.error_type, error.message, is_of_provider=provider):
-        return {"x-proxy-help": f"{PAGE}#{entry}"}
-    # a class of a plugin has no section, but its base class has one
-    known = next(base for base in type(error).__mro__ if base.__module__.startswith("anthropic_proxy."))
-    section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
-    return {"x-proxy-help": f"{PAGE}#{section}"}
 
 
 def json_headers(request_id: str) -> dict[str, str]:
