@@ -217,30 +217,6 @@ def test_rows_are_sorted_and_columns_chosen_in_the_address(client: httpx.Client,
     assert set(re.findall(r'data-id="([^"]+)"', lowest.text)) == {ids[2], ids[5]}
 
 
-def test_views_are_saved_and_removed(protected: Proxy) -> None:
-    client = protected.client()
-    client.post("/dashboard/sign-in", data={"key": KEY})
-    address = "/dashboard/requests?range=7d&outcome=error&sort=-cost&columns=cost"
-    page = client.get(address).text
-    token = re.search(r'name="token" value="([^"]+)"', page)
-    assert token is not None
-    form = {"token": token[1], "name": "Costly <b> errors", "target": address}
-    assert client.post("/dashboard/views", data={**form, "token": "wrong"}).status_code == 403
-    assert client.post("/dashboard/views", data=form).headers["location"] == address
-    page = html.unescape(client.get("/dashboard/requests").text)
-    assert f'href="{address}">Costly <b> errors</a>' in page
-    assert "Costly &lt;b&gt; errors" in client.get("/dashboard/requests").text
-    for target in ("https://attacker.example", "/dashboard/requestsx", "/dashboard/requests/../x", "/v1/models"):
-        assert client.post("/dashboard/views", data={**form, "target": target}).status_code == 400
-    full = [client.post("/dashboard/views", data={**form, "name": f"v{number}"}) for number in range(60)]
-    assert full[-1].status_code == 400
-    assert "name: a browser cannot store more views. Remove one first." in full[-1].text
-    removal = {"token": token[1], "target": address, "remove": "Costly <b> errors"}
-    assert client.post("/dashboard/views", data=removal).status_code == 303
-    page = client.get("/dashboard/requests").text
-    assert ("Costly" in page, "Remove the view v0" in page) == (False, True)
-
-
 def test_a_table_that_a_page_does_not_have_is_rejected(client: httpx.Client) -> None:
     page = client.get("/dashboard?format=csv&table=x")
     assert page.status_code == 400

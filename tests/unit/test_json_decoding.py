@@ -14,7 +14,6 @@ from joserfc.jwk import RSAKey
 from anthropic_proxy.console.dashboard.browser_sessions import BrowserSessions
 from anthropic_proxy.console.dashboard.oidc_client import decode_key_set, verify_id_token
 from anthropic_proxy.console.dashboard.oidc_roles import OidcError
-from anthropic_proxy.console.dashboard.saved_views import decode_views_cookie
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
@@ -79,11 +78,6 @@ async def test_a_session_in_a_damaged_store_has_ended(body: bytes) -> None:
     settings = Settings(proxy_api_keys=(Secret("first-key"),))
     sessions = BrowserSessions(lambda: settings, Damaged, lambda: 0.0)
     assert await sessions.find("cookie") is None
-
-
-@each_body
-def test_a_cookie_with_invalid_views_has_none(body: bytes) -> None:
-    assert decode_views_cookie(base64.urlsafe_b64encode(body).decode()) == []
 
 
 @each_body

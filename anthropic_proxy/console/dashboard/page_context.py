@@ -53,8 +53,6 @@ class PageContext(Struct, frozen=True, kw_only=True):
     path_parameters: dict[str, str] = {}
     form_token: str = ""
     """Token that forms of this browser must contain, as protection against other sites. "": no key is required."""
-    cookies: str = ""
-
     searched: tuple[int, int] | None = None
     """Time range that a search reads, in microseconds since the epoch. None: the whole range in the URL."""
 

@@ -430,7 +430,6 @@ class Pages:
             wait_for=wait,
             path_parameters=dict(request.path_parameters),
             form_token=session.form_token if session else "",
-            cookies=request.headers.get("cookie", ""),
         )
 
     def _frame(self, kind: PageKind, request: RouteRequest, session: Session | None) -> dict[str, Any]:

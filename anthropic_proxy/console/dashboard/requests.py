@@ -12,10 +12,8 @@ from anthropic_proxy.console.dashboard.columns import (
     decode_columns,
     read_order,
 )
-from anthropic_proxy.console.dashboard.forms import find_cookie
 from anthropic_proxy.console.dashboard.page_context import PageContext
 from anthropic_proxy.console.dashboard.periods import OUTCOME_TITLES, DrawnChart, divide_range, draw_group_chart
-from anthropic_proxy.console.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, decode_views_cookie
 from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, count_facets, sum_periods
 from anthropic_proxy.console.ledger.request_queries import (
     MAX_SORTED_REQUESTS,
@@ -37,6 +35,12 @@ _SORTED_POSITION = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1
 _REQUEST_ID = re.compile(r"req_\w{8,}")
 _Placed = tuple[StoredRequest, str]
 """A stored request, and its position in the list as text, for the URL parameters `before` and `after`."""
+VIEWS = (
+    ("Failed", "/dashboard/requests?outcome=error"),
+    ("Most expensive", "/dashboard/requests?sort=-cost"),
+    ("Slowest", "/dashboard/requests?sort=-total"),
+)
+"""Name of a frequent selection → its address. Users keep others as bookmarks."""
 
 
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
@@ -63,8 +67,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
         "order": order,
         "max_sorted": MAX_SORTED_REQUESTS,
-        "views": decode_views_cookie(find_cookie(context.cookies, VIEWS_COOKIE)),
-        "view_examples": EXAMPLES,
+        "views": VIEWS,
         "here": query.link(before="", after=""),
         "older": query.link(before=rows[-1][1], after="") if rows and has_older else _continue(context, order),
         "newer": query.link(after=rows[0][1], before="") if rows and has_newer else _continue(context, order, "after"),

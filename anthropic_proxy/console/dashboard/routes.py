@@ -17,8 +17,6 @@ from anthropic_proxy.console.dashboard.forms import (
     MAX_FORM_BYTES,
     MAX_TARGET_CHARACTERS,
     OpenedForm,
-    find_cookie,
-    is_https,
     read_own_form,
     require_token,
 )
@@ -36,12 +34,6 @@ from anthropic_proxy.console.dashboard.responses import (
     form_route,
     page_route,
     redirect,
-)
-from anthropic_proxy.console.dashboard.saved_views import (
-    VIEWS_COOKIE,
-    change_views,
-    decode_views_cookie,
-    encode_views_cookie,
 )
 from anthropic_proxy.console.dashboard.settings import SETTINGS_EDIT_PATH, change_setting, show_setting
 from anthropic_proxy.console.dashboard.sign_in import SignIn
@@ -100,7 +92,6 @@ class Dashboard:
             Route(path="/dashboard/live", respond=self._stream, checks_key=True),
             Route(path="/dashboard/static/{name}", respond=_send_asset, checks_key=True),
             *self._sign_in.routes(),
-            form_route("/dashboard/views", self._change_views),
             *self._form_routes(
                 SETTINGS_EDIT_PATH,
                 "/dashboard/settings",
@@ -220,16 +211,6 @@ class Dashboard:
         pages = await self._find_pages()
         assert self._gateway is not None
         return await self._sign_in.find_session(request), pages, self._gateway
-
-    async def _change_views(self, request: RouteRequest) -> RouteResponse:
-        form = read_own_form(request)
-        if not request.client.name:
-            await self._sign_in.require_form_token(request, form)
-        views = decode_views_cookie(find_cookie(request.headers.get("cookie", ""), VIEWS_COOKIE))
-        changed, target = change_views(views, form)
-        return redirect(
-            target, set_cookie=[encode_views_cookie(changed, is_https=is_https(request, self._find_settings()))]
-        )
 
 
 def _import_pages() -> "type[Pages]":
