@@ -250,6 +250,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     for each in key.hashes:
         end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
         facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
+    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests)
     return {
         "title": f"Key {key.label}",
         "query": context.query,
@@ -258,7 +259,17 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "verdict": f"{state}{formats.plural(total.requests, 'request')} in this range.",
         "store_problem": problem,
         "facts": [(title, value) for title, value in facts if value],
-        "figures": _build_figures(total, row.last_used),
+        "figures": [
+            Figure("Requests", formats.count(total.requests), "in this range"),
+            Figure(
+                "Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")
+            ),
+            Figure("Cost", shown, "in this range"),
+            Figure(
+                "Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"
+            ),
+            Figure("Last used", row.last_used, "in the ledger"),
+        ],
         "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
         "team_limits": "" if team is None else describe_limits(team.rules),
         "team_allowed": [] if team is None else list_allowed_names(team.rules),
@@ -282,17 +293,6 @@ def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
     """Return a copy of `context` that selects only the requests of `key`."""
     query = structs.replace(context.query, facets={"key": key.label}, text="", has_notes=False, measure="", order="")
     return structs.replace(context, query=query)
-
-
-def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
-    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests)
-    return [
-        Figure("Requests", formats.count(total.requests), "in this range"),
-        Figure("Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")),
-        Figure("Cost", shown, "in this range"),
-        Figure("Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"),
-        Figure("Last used", last_used, "in the ledger"),
-    ]
 
 
 def build_audit_page(context: PageContext) -> Mapping[str, Any]:

@@ -75,9 +75,14 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         verdict = "The requests of this range cannot be added up."
 
     def draw_costs() -> DrawnChart:
-        drawn = draw_group_chart(
-            periods, by_model(), lambda sums: sums.cost, formats.chart_money, _list_model_roles(found())
-        )
+        roles: dict[str, tuple[str, str]] = {}
+        free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
+        used: set[str] = set()
+        for one in found():
+            role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
+            used.add(one.provider)
+            roles.setdefault(one.model, (one.model or NOT_SENT, role))
+        drawn = draw_group_chart(periods, by_model(), lambda sums: sums.cost, formats.chart_money, roles)
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     return {
@@ -162,18 +167,6 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "requested_cost": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
         "href": context.query.link("/dashboard/requests", facets=facets, measure="", compared="", order=""),
     }
-
-
-def _list_model_roles(found: Sequence[ModelSums]) -> dict[str, tuple[str, str]]:
-    """Return model → (name, CSS class of the color). The first model of a provider has the color of the provider."""
-    roles: dict[str, tuple[str, str]] = {}
-    free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
-    used: set[str] = set()
-    for one in found:
-        role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
-        used.add(one.provider)
-        roles.setdefault(one.model, (one.model or NOT_SENT, role))
-    return roles
 
 
 class PriceRow(Struct, frozen=True, kw_only=True):

@@ -298,8 +298,11 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
         failure = f"The run that started {start} ended{sent}, before it was complete. {current.problem or _ENDED_EARLY}"
     if complete is None:
         return DoctorPanel(summary=_NEVER, failure=failure)
+    requests, cost = formats.plural(complete.requests, "request"), formats.plural(complete.tokens, "token")
+    if complete.price is not None:
+        cost = formats.money(complete.price * NANO_DOLLARS)
     return DoctorPanel(
-        summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {_describe_cost(complete)}",
+        summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {requests}, {cost}",
         failure=failure,
         is_outdated=complete.settings_digest != doctor_run.digest_backend_settings(settings),
         table=_build_table(complete),
@@ -307,13 +310,6 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
         remedies=_build_remedies(complete),
         tables=complete.tables,
     )
-
-
-def _describe_cost(run: DoctorRun) -> str:
-    requests = formats.plural(run.requests, "request")
-    if run.price is None:
-        return f"{requests}, {formats.plural(run.tokens, 'token')}"
-    return f"{requests}, {formats.money(run.price * NANO_DOLLARS)}"
 
 
 def _build_table(run: DoctorRun) -> Matrix:
