@@ -315,14 +315,15 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Sequence[AuditEntry]:
     """Raises `InvalidRequest` for an invalid URL parameter."""
     query = context.query
-    before, after = (_read_id(name, text) for name, text in (("before", query.before), ("after", query.after)))
-    return list_audit_entries(context.connection, before_id=before, after_id=after, limit=limit)
-
-
-def _read_id(name: str, text: str) -> int | None:
-    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.")
-    return int(text) if text else None
+    for name, text in (("before", query.before), ("after", query.after)):
+        if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
+            raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.")
+    return list_audit_entries(
+        context.connection,
+        before_id=int(query.before) if query.before else None,
+        after_id=int(query.after) if query.after else None,
+        limit=limit,
+    )
 
 
 def build_change_row(entry: AuditEntry) -> ChangeRow:

@@ -13,7 +13,7 @@ from anthropic_proxy.console.dashboard.charts import draw_sparkline
 from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel
 from anthropic_proxy.console.dashboard.periods import divide_range
-from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunTomlTable
+from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_histogram, find_percentile
@@ -315,15 +315,17 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
 def _build_table(run: DoctorRun) -> Matrix:
     columns = [MatrixColumn(one.prefix, one.model, one.provider) for one in run.columns]
     titles = [row.title[:1].upper() + row.title[1:] for row in run.rows]
-    cells = [[_build_cell(cell) for cell in row.cells] for row in run.rows]
-    return Matrix(columns, list(zip(titles, cells, strict=True)))
-
-
-def _build_cell(cell: RunCell) -> MatrixCell:
-    if cell.sign not in _MEANINGS:
-        return MatrixCell(text=cell.text)
-    role, meaning = _MEANINGS[cell.sign]
-    return MatrixCell(cell.sign, role, meaning, "" if cell.text == "emulated" else cell.text)
+    rows = []
+    for title, row in zip(titles, run.rows, strict=True):
+        cells = []
+        for cell in row.cells:
+            if cell.sign not in _MEANINGS:
+                cells.append(MatrixCell(text=cell.text))
+                continue
+            role, meaning = _MEANINGS[cell.sign]
+            cells.append(MatrixCell(cell.sign, role, meaning, "" if cell.text == "emulated" else cell.text))
+        rows.append((title, cells))
+    return Matrix(columns, rows)
 
 
 def _build_remedies(run: DoctorRun) -> list[Remedy]:

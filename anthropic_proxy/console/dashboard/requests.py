@@ -120,7 +120,10 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
         return [(found, "")], False, False
     connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
-    place, other = (_read_position(text, form) for text in (query.before, query.after))
+    for text in filter(None, (query.before, query.after)):
+        if form.fullmatch(text) is None:
+            raise InvalidRequest(f"before, after: {text[:40]!r} is not a position in the list. Open the page again.")
+    place, other = form.fullmatch(query.before), form.fullmatch(query.after)
     if order is None:
         before = place and (int(place[1]), place[2])
         after = other and (int(other[1]), other[2])
@@ -135,15 +138,6 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
     if query.after:
         return (rows[1:] if has_more else rows), True, has_more
     return rows[:limit], has_more, bool(query.before)
-
-
-def _read_position(text: str, form: re.Pattern[str]) -> re.Match[str] | None:
-    if not text:
-        return None
-    found = form.fullmatch(text)
-    if found is None:
-        raise InvalidRequest(f"before, after: {text[:40]!r} is not a position in the list. Open the page again.")
-    return found
 
 
 def _continue(context: PageContext, order: SortOrder | None, side: str = "before") -> str:

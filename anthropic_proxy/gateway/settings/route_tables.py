@@ -112,7 +112,7 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
                 place = (*path, "header", header)
                 raise ConfigurationError(
                     f"{format_key_path(place)} cannot be a condition: the header contains the key of the client. "
-                    f"Use the condition key with the name of the key. "
+                    "Use the condition key with the name of the key. "
                     f"It is in {file.describe_origin_in_sentence(place)}."
                 )
     periods = []
@@ -126,27 +126,23 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
             hour, minute, end_hour, end_minute = (int(number) for number in match.groups() if number is not None)
             periods.append(TimePeriod(hour * 60 + minute, end_hour * 60 + end_minute))
     with errors.collect():
-        _check_time_zone(file, (*path, "time_zone"), when)
+        place = (*path, "time_zone")
+        if when.time_zone is not None and when.time is None and when.weekdays is None:
+            raise ConfigurationError(
+                f"{format_key_path(place)} has no effect without time or weekdays. Add one of them or remove "
+                f"time_zone. It is in {file.describe_origin_in_sentence(place)}."
+            )
+        try:
+            if when.time_zone is not None:
+                load_time_zone(when.time_zone)
+        except (KeyError, ValueError, OSError):
+            raise file.invalid_value_error(
+                place,
+                when.time_zone,
+                "Use a name of the IANA time zone database, such as Europe/Berlin or UTC. If this system has no such "
+                "database, install the Python package tzdata.",
+            ) from None
     return periods
-
-
-def _check_time_zone(file: ConfigFile, path: KeyPath, when: RouteConditions) -> None:
-    if when.time_zone is None:
-        return
-    if when.time is None and when.weekdays is None:
-        raise ConfigurationError(
-            f"{format_key_path(path)} has no effect without time or weekdays. Add one of them or remove time_zone. "
-            f"It is in {file.describe_origin_in_sentence(path)}."
-        )
-    try:
-        load_time_zone(when.time_zone)
-    except (KeyError, ValueError, OSError):
-        raise file.invalid_value_error(
-            path,
-            when.time_zone,
-            "Use a name of the IANA time zone database, such as Europe/Berlin or UTC. If this system has no such "
-            "database, install the Python package tzdata.",
-        ) from None
 
 
 def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
